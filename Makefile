@@ -1,0 +1,40 @@
+# make repro   environment, then the whole comparison of params.yaml
+# make test    environment, then all tests
+PYTHON ?= python3
+BIN := .venv/bin
+unexport PYTHONDONTWRITEBYTECODE
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := false
+export ZENML_ANALYTICS_OPT_IN := false
+export DO_NOT_TRACK := 1
+
+.PHONY: repro test lint check lock clean
+
+repro: .venv/ready
+	dvc repro
+	@python -m steps show
+
+test: .venv/ready
+	python -m pytest
+
+lint: .venv/ready
+	ruff check .
+	ruff format --check .
+	mypy
+
+# The lock holds versions and hashes for Python 3.11 to 3.13 on every platform, and names no registry.
+lock: $(BIN)/uv
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header \
+		--quiet --upgrade --output-file requirements.lock
+
+.venv/ready: requirements.lock | $(BIN)/uv
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements.lock
+	@touch $@
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v in [(3, 11), (3, 12), (3, 13)] or sys.exit(f"python {v[0]}.{v[1]} found; 3.11, 3.12 or 3.13 expected: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+

@@ -1,0 +1,51 @@
+"""Which M of an image's N patches become queries. Letters: B images, N patches, M sampled, D dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Sampler = Callable[..., Tensor]
+
+
+def random(features: Tensor, count: int, generator: torch.Generator, scores: Tensor | None = None) -> Tensor:  # noqa: ARG001
+    """[B, M] distinct patches of each image, every subset equally likely."""
+    return _noise(features, generator).topk(count, dim=1).indices
+
+
+@torch.no_grad()
+def diverse(features: Tensor, count: int, generator: torch.Generator, scores: Tensor | None = None) -> Tensor:  # noqa: ARG001
+    """[B, M] by farthest-point sampling on cosine distance (Gonzalez 1985), from a random first patch.
+
+    Each next patch is the one whose nearest chosen patch is farthest away.
+    """
+    features = F.normalize(features.float(), dim=-1)  # [B, N, D]
+    chosen = _noise(features, generator).argmax(dim=1, keepdim=True)  # [B, 1]
+    nearest = features.new_full(features.shape[:2], -torch.inf)  # cosine to the nearest chosen patch
+    picks = [chosen]
+    for _ in range(count - 1):
+        newest = torch.take_along_dim(features, chosen[..., None], dim=1)  # [B, 1, D]
+        nearest = torch.maximum(nearest, (features * newest).sum(-1)).scatter(1, chosen, torch.inf)
+        chosen = nearest.argmin(dim=1, keepdim=True)
+        picks.append(chosen)
+    return torch.cat(picks, dim=1)
+
+
+def hardest(features: Tensor, count: int, generator: torch.Generator, scores: Tensor | None = None) -> Tensor:
+    """[B, M] patches of the highest `scores` [B, N]: hardest negative's similarity less the positive's.
+
+    Without scores (no negatives yet) nothing is harder than anything else: the same as random.
+    """
+    if scores is None:
+        return random(features, count, generator)
+    return scores.topk(count, dim=1).indices
+
+
+def _noise(features: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(features.shape[:2], generator=generator, device=generator.device).to(features.device)
+
+
+SAMPLERS: dict[str, Sampler] = {"random": random, "diverse": diverse, "hardest": hardest}

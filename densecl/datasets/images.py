@@ -1,0 +1,122 @@
+"""Decoding of image files, and what is wrong with the ones that should not be used.
+
+No EXIF rotation is applied, as in timm and torchvision: the pixels count as they are stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from densecl.errors import DataError
+
+EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp")
+# Files of one type often carry the extension of another (ImageNet has a PNG named .JPEG). Pillow's other readers
+# stay shut: some start programs (EPS), and none belongs in a folder of photographs.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
+
+EMPTY = "empty file"
+NO_IMAGE = "not an image"
+HEADER = "damaged: its header cannot be read"
+TRUNCATED = "truncated"
+DAMAGED = "damaged: cannot be decoded"
+BOMB = f"decompression bomb: more than {Image.MAX_IMAGE_PIXELS} pixels"
+BLANK = "blank: every pixel is the same"
+SIXTEEN = "16-bit: scaled to 8 bits"
+UNOPENED = "cannot be opened"
+HARMLESS = ("", SIXTEEN)
+
+# What Pillow's readers raise on damaged files, beside their own OSError.
+_FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+           MemoryError, RuntimeError, Image.DecompressionBombError, Image.DecompressionBombWarning)  # fmt: skip
+
+
+class Probe(NamedTuple):
+    """Size in pixels and Pillow's mode as stored (0, 0, "" if unreadable); `problem` is "" or a stable reason."""
+
+    width: int
+    height: int
+    mode: str
+    problem: str
+
+
+class Measured(NamedTuple):
+    """A probe with the file's size in bytes and the SHA-256 of its content (hex; "" if it cannot be opened)."""
+
+    probe: Probe
+    bytes: int
+    sha256: str
+
+
+def decode(path: Path) -> Image.Image:
+    """RGB image, equal to the bit to `Image.open(path).convert("RGB")`, which is what timm does.
+
+    The one exception: 16-bit greyscale, which Pillow clips to white, is scaled to 8 bits.
+    Raises DataError that names the path and the reason.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return _to_rgb(image)
+    except _FAULTS as error:
+        raise DataError(f"{path}: {_reason(error, path)}; validate the set again, or remove the file") from None
+
+
+def fatal(problem: str) -> bool:
+    """True where an image with this problem cannot be trained on or scored."""
+    return problem not in HARMLESS
+
+
+def probe(path: Path) -> Probe:
+    """Size, mode and problem of one file, by decoding it whole; never raises for a bad file."""
+    return measure(path).probe
+
+
+def measure(path: Path) -> Measured:
+    """Probe, size in bytes and SHA-256 of one file, read once."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return Measured(Probe(0, 0, "", _reason(error, path)), 0, "")
+    return Measured(_examine(content), len(content), hashlib.sha256(content).hexdigest())
+
+
+def _examine(content: bytes) -> Probe:
+    with warnings.catch_warnings():
+        # Readers warn of odd metadata, which changes no pixel; of too many pixels they warn before they refuse.
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                mode = image.mode
+                rgb = _to_rgb(image)
+        except _FAULTS as error:
+            return Probe(0, 0, "", _reason(error, content))
+    if all(channel.getextrema() == (channel.getpixel((0, 0)),) * 2 for channel in rgb.split()):
+        return Probe(*rgb.size, mode, BLANK)
+    return Probe(*rgb.size, mode, SIXTEEN if mode.startswith("I") else "")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if not image.mode.startswith("I"):
+        return image.convert("RGB")
+    values = np.asarray(image).astype(np.int64).clip(0, 65535)
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+
+
+def _reason(error: BaseException, source: Path | bytes) -> str:
+    """A reason that stays the same over Pillow's versions."""
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return BOMB
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{UNOPENED}: {(error.strerror or 'unknown error').lower()}"
+    if isinstance(error, UnidentifiedImageError):
+        head = source if isinstance(source, bytes) else source.read_bytes()
+        return EMPTY if not head else HEADER if head.startswith(MAGIC) else NO_IMAGE
+    return TRUNCATED if "truncated" in str(error).lower() else DAMAGED

@@ -1,0 +1,143 @@
+"""Two augmented views of every image, drawn from (seed, epoch, image) whatever the number of workers.
+
+Letters: B images, H and W pixels of a view.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torchvision.transforms.v2.functional as F
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from densecl.datasets.images import decode
+from densecl.params import Data, View
+from densecl.seeding import derive
+
+TRIES = 10  # crops tried before the whole image is taken, as in torchvision's RandomResizedCrop
+BLUR_KERNEL, BLUR_SIZE = 23, 224  # px, at px: SimCLR's tenth of the image
+
+
+class Geometry(NamedTuple):
+    """Where a view was cut: shares of the image's height and width; flipped after the cut."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+    flipped: bool
+
+
+class ViewBatch(NamedTuple):
+    first: Tensor  # uint8 [B, 3, H, W]
+    second: Tensor  # uint8 [B, 3, H, W]
+    labels: Tensor  # [B]
+    image_ids: Tensor  # [B] rows of the manifest
+    first_geometry: Tensor  # [B, 5] as Geometry
+    second_geometry: Tensor  # [B, 5]
+
+
+class TwoViews(Dataset[ViewBatch]):
+    """Items are asked for as (epoch, row); each is a ViewBatch without its B."""
+
+    def __init__(self, frame: pd.DataFrame, root: Path, data: Data, size: tuple[int, int], seed: int) -> None:
+        self.paths, self.labels = frame["path"].tolist(), frame["label"].tolist()
+        self.names, self.rows = frame["image_id"].tolist(), frame.index.tolist()
+        self.root, self.data, self.size, self.seed = root, data, size, seed
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, item: tuple[int, int]) -> ViewBatch:
+        epoch, row = item
+        image = decode(self.root / self.paths[row])
+        rng = np.random.default_rng(derive(self.seed, "views", epoch, self.names[row]))
+        (first, where1), (second, where2) = (
+            augment(image, view, self.data, self.size, rng) for view in (self.data.view1, self.data.view2)
+        )
+        return ViewBatch(
+            first,
+            second,
+            torch.tensor(self.labels[row]),
+            torch.tensor(self.rows[row]),
+            torch.tensor(where1),
+            torch.tensor(where2),
+        )
+
+
+class EpochOrder(Sampler[tuple[int, int]]):
+    """Rows of one epoch in an order drawn from (seed, epoch), at most `limit` of them."""
+
+    def __init__(self, length: int, epoch: int, seed: int, limit: int) -> None:
+        generator = torch.Generator().manual_seed(derive(seed, "order", epoch))
+        self.items = [(epoch, int(row)) for row in torch.randperm(length, generator=generator)[:limit]]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.items)
+
+
+def epoch_loader(views: TwoViews, epoch: int, batch_size: int, steps: int, workers: int) -> DataLoader[ViewBatch]:
+    """`steps` full batches of one epoch; the tail that fills no batch has its turn in another epoch's order."""
+    return DataLoader(
+        views, batch_size=batch_size, sampler=EpochOrder(len(views), epoch, views.seed, steps * batch_size),
+        num_workers=workers, drop_last=True, pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(0),  # workers draw nothing; without it the global generator would move
+    )  # fmt: skip
+
+
+def augment(
+    image: Image.Image, view: View, data: Data, size: tuple[int, int], rng: np.random.Generator
+) -> tuple[Tensor, Geometry]:
+    """One view as uint8 [3, H, W] with its geometry: crop, flip, colour jitter, blur."""
+    across, down = image.size
+    where = draw_crop(across, down, view, rng)
+    flipped = bool(rng.random() < data.flip)
+    image = F.resized_crop(image, *where, size=list(size), interpolation=F.InterpolationMode.BILINEAR)
+    if flipped:
+        image = F.horizontal_flip(image)
+    image = _jitter(image, data, rng)
+    if rng.random() < view.blur:
+        scale = size[0] / BLUR_SIZE
+        kernel = max(3, 2 * round((BLUR_KERNEL * scale - 1) / 2) + 1)
+        image = F.gaussian_blur(image, [kernel, kernel], [float(rng.uniform(*data.blur_sigma)) * scale] * 2)
+    top, left, height, width = where
+    return F.pil_to_tensor(image), Geometry(top / down, left / across, height / down, width / across, flipped)
+
+
+def draw_crop(width: int, height: int, view: View, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """(top, left, height, width) in px: area share and log-uniform ratio within the view's ranges (Szegedy et al. 2015)."""
+    for _ in range(TRIES):
+        area = width * height * rng.uniform(*view.scale)
+        ratio = math.exp(rng.uniform(*np.log(view.ratio)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    # No such crop fits a very long image: the largest central one of an allowed ratio.
+    ratio = min(max(width / height, view.ratio[0]), view.ratio[1])
+    w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _jitter(image: Image.Image, data: Data, rng: np.random.Generator) -> Image.Image:
+    """torchvision's ColorJitter: four adjustments in random order."""
+    jitter = data.color_jitter
+    around_one = {
+        F.adjust_brightness: jitter.brightness, F.adjust_contrast: jitter.contrast, F.adjust_saturation: jitter.saturation,
+    }  # fmt: skip
+    steps = [(adjust, rng.uniform(max(0.0, 1 - by), 1 + by)) for adjust, by in around_one.items()]
+    steps.append((F.adjust_hue, rng.uniform(-jitter.hue, jitter.hue)))
+    for place in rng.permutation(len(steps)):
+        adjust, by = steps[place]
+        image = adjust(image, float(by))
+    return image

@@ -1,0 +1,42 @@
+"""What this machine offers. None of it changes a result on the CPU, so none of it is a param."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+
+import torch
+
+from densecl.errors import DenseclError
+
+
+def workers() -> int:
+    """Processes that load images: DENSECL_WORKERS, else one a core up to 16; views do not depend on it."""
+    given = os.environ.get("DENSECL_WORKERS")
+    if given is None:
+        return min(16, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+    if not given.isdigit():
+        raise DenseclError(f"DENSECL_WORKERS: found {given!r}, expected a number of processes, 0 for none")
+    return int(given)
+
+
+def device() -> torch.device:
+    """The first GPU, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(where: torch.device) -> str:
+    """For the cost table, e.g. 'NVIDIA H200' or 'x86_64 CPU, 2 threads'."""
+    if where.type == "cuda":
+        return torch.cuda.get_device_name(where)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory(where: torch.device) -> int:
+    """Bytes: of the allocator on a GPU, of the whole process on the CPU."""
+    if where.type == "cuda":
+        return torch.cuda.max_memory_allocated(where)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,63 @@
+"""Where everything lies, relative to the project's root; paths are spelt here and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+PLAN = Path("data/plan")
+RENDERED = Path("data/rendered")
+MANIFESTS = Path("data/manifests")
+VALIDATION = Path("data/validation")
+VALIDATION_PAGE = Path("reports/validation.html")
+CHECKPOINTS = Path("checkpoints")
+RUNS = Path("runs")
+EVALUATION = Path("reports/evaluation")
+PREDICTIONS = Path("reports/predictions")
+TRAINING = Path("reports/training")
+COMPARISON = Path("reports/comparison.csv")
+REPORT_PAGE = Path("reports/report.html")
+REPORT_TEXT = Path("reports/report.md")
+
+
+def plan(unit: str) -> Path:
+    """Resolved values of a unit: a set, a mode, validate, evaluate or report."""
+    return PLAN / f"{unit}.json"
+
+
+def rendered(folder: str) -> Path:
+    return RENDERED / folder
+
+
+def masks(folder: str) -> Path:
+    """Exact object masks of a built-in set: same names as the images, .png."""
+    return RENDERED / "masks" / folder
+
+
+def manifest(dataset: str) -> Path:
+    return MANIFESTS / f"{dataset}.parquet"
+
+
+def verdict(dataset: str) -> Path:
+    return VALIDATION / f"{dataset}.json"
+
+
+def model(mode: str, seed: int) -> Path:
+    return Path("models") / mode / f"seed-{seed}"
+
+
+def training(mode: str, seed: int) -> Path:
+    return TRAINING / f"{mode}-{seed}"
+
+
+def evaluation(dataset: str, mode: str, seed: int) -> Path:
+    return EVALUATION / dataset / f"{mode}-{seed}.json"
+
+
+def predictions(dataset: str, mode: str, seed: int) -> Path:
+    return PREDICTIONS / dataset / f"{mode}-{seed}.parquet"
+
+
+def control_predictions(dataset: str, mode: str, seed: int) -> Path:
+    """Rows of the matched control: validation images of the set's classes under its mask; empty for validation itself."""
+    return PREDICTIONS / dataset / f"{mode}-{seed}.control.parquet"

@@ -1,0 +1,24 @@
+"""Projection heads: thrown away after training."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from densecl.seeding import derive
+
+
+class ProjectionHead(nn.Module):
+    """[..., E] -> [..., D], L2-normalised in fp32: Linear-GELU-Linear, no batch norm (MoCo v2's head with a ViT's activation)."""
+
+    def __init__(self, embed_dim: int, projection_dim: int, seed: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "head"))
+            self.layers = nn.Sequential(
+                nn.Linear(embed_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, projection_dim)
+            )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(self.layers(features).float(), dim=-1)

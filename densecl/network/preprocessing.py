@@ -1,0 +1,39 @@
+"""What a model expects of its input, as timm says it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from timm.data import create_transform
+from torch import Tensor
+
+from densecl.network.vit import Backbone
+from densecl.records import Preprocessing
+
+
+def preprocessing(model: Backbone, rule: Literal["model", "as-is"] = "model") -> Preprocessing:
+    """The values of a timm model's configuration, at the size it was built for."""
+    cfg: Any = model.pretrained_cfg
+    return Preprocessing(
+        rule=rule, input_size=(3, *model.patch_embed.img_size), mean=cfg["mean"], std=cfg["std"],
+        interpolation=cfg["interpolation"], crop_pct=cfg["crop_pct"], crop_mode=cfg.get("crop_mode", "center"),
+    )  # fmt: skip
+
+
+def evaluation_transform(values: Preprocessing) -> Callable[[Image.Image], Tensor]:
+    """PIL RGB -> fp32 [3, H, W]: timm's evaluation transform, or, as-is, its normalisation alone."""
+    settings = values.model_dump(exclude={"rule"})
+    if values.rule == "as-is":
+        # A crop and a resize to the size an image already has leave it as it is.
+        settings |= {"crop_pct": 1.0}
+    transform: Any = create_transform(**settings, is_training=False)
+    return transform
+
+
+def normalise(images: Tensor, values: Preprocessing) -> Tensor:
+    """uint8 [B, 3, H, W] -> fp32, on the device the images are on."""
+    mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (values.mean, values.std))
+    return (images.float() / 255 - mean) / std

@@ -1,0 +1,120 @@
+"""timm vision transformers by name, and their tokens.
+
+Letters: B images, N patches, E embedding, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import timm
+import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from densecl.errors import DenseclError
+from densecl.params import Network
+from densecl.seeding import derive
+
+Backbone = VisionTransformer | Eva
+
+
+class Tokens(NamedTuple):
+    """What one view gives: both token kinds after the final norm."""
+
+    cls: Tensor  # [B, E]
+    patches: Tensor  # [B, N, E]
+    logits: Tensor  # [B, C]
+
+
+class ModelError(DenseclError):
+    """A model name, argument or weights file that cannot be used."""
+
+
+def build(network: Network, num_classes: int, seed: int) -> Backbone:
+    """A backbone with linear classifier, the same weights for every mode of a seed; raises ModelError."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "network"))
+        model = _create(network, num_classes, pretrained=network.pretrained)
+    if network.checkpoint:
+        load_start(model, network.checkpoint)
+    return model
+
+
+def check(network: Network, num_classes: int = 2) -> None:
+    """Raise ModelError where the model cannot be trained here; builds it without memory."""
+    with torch.device("meta"):
+        model = _create(network, num_classes, pretrained=False)
+    grid(model)
+
+
+def grid(model: Backbone) -> tuple[int, int]:
+    """Rows and columns of the patch grid."""
+    rows, columns = model.patch_embed.grid_size
+    return int(rows), int(columns)
+
+
+def tokens(model: Backbone, images: Tensor) -> Tokens:
+    """[B, 3, H, W] normalised images to their tokens; the classifier is the model's own."""
+    features = model.forward_features(images)  # [B, prefix + N, E]
+    return Tokens(features[:, 0], features[:, model.num_prefix_tokens :], model.forward_head(features))
+
+
+def load_start(model: Backbone, checkpoint: str) -> None:
+    """Load a local safetensors state dict; a classifier of another width stays as initialised."""
+    from safetensors.torch import load_file
+
+    if not checkpoint.endswith(".safetensors"):
+        raise ModelError(
+            f"network.checkpoint: found {checkpoint}, expected a .safetensors file (pickles are not loaded)"
+        )
+    try:
+        state = load_file(checkpoint)
+    except Exception as error:
+        raise ModelError(f"network.checkpoint: {checkpoint} cannot be read as safetensors: {error}") from None
+    own = model.state_dict()
+    classifier = {
+        name for name in state if name.startswith("head.") and name in own and state[name].shape != own[name].shape
+    }
+    wrong = sorted(n for n, v in state.items() if n not in classifier and (n not in own or own[n].shape != v.shape))
+    missing = sorted(n for n in own if n not in state and not n.startswith("head."))
+    if wrong or missing:
+        raise ModelError(
+            f"network.checkpoint: {checkpoint} does not fit {type(model).__name__}: "
+            f"{len(wrong)} tensors of another name or shape ({', '.join(wrong[:3])}), "
+            f"{len(missing)} missing ({', '.join(missing[:3])})"
+        )
+    model.load_state_dict({n: v for n, v in state.items() if n not in classifier}, strict=False)
+
+
+def _create(network: Network, num_classes: int, pretrained: bool) -> Backbone:
+    if not timm.is_model(network.model_name):
+        close = ", ".join(timm.list_models(f"*{network.model_name[:8]}*")[:4]) or "see timm.list_models('vit*')"
+        raise ModelError(
+            f"network.model_name: found {network.model_name!r}, which timm {timm.__version__} does not know; close: {close}"
+        )
+    try:
+        model = timm.create_model(
+            network.model_name, pretrained=pretrained, num_classes=num_classes, **network.model_args
+        )
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"network.model_args: {network.model_name} cannot be built with {network.model_args}: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from None
+    if not isinstance(model, VisionTransformer | Eva):
+        raise ModelError(
+            f"network.model_name: {network.model_name} is a {type(model).__name__}; expected a timm VisionTransformer or Eva"
+        )
+    if model.cls_token is None:
+        raise ModelError(
+            f"network.model_name: {network.model_name} has no CLS token, which classification and global contrast need"
+        )
+    rows, columns = grid(model)
+    if rows != columns or rows * columns != model.patch_embed.num_patches or math.isclose(rows, 1):
+        raise ModelError(
+            f"network.model_name: {network.model_name} has a {rows} x {columns} patch grid; expected a square one of 2 x 2 or more"
+        )
+    return model

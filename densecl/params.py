@@ -1,0 +1,309 @@
+"""`params.yaml` as frozen models: an unknown key, a wrong type or an impossible value is an error that names its key.
+
+Imports no torch, so that a typing error answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from densecl.errors import DenseclError
+
+Mode = Literal["dense", "global", "none"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+TRAIN_SET = "imagenet-train"
+CONTROL_SET = "imagenet"
+UNITS = (*MODES, "validate", "evaluate", "report", "classes")
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+# YAML knows lists only; strict mode would refuse them for a tuple.
+Range = Annotated[tuple[Positive, Positive], Field(strict=False)]
+
+
+class ParamsError(DenseclError):
+    """A params file that cannot be used; the message names file, key, what was found and what is allowed."""
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
+
+
+class RenderSet(Frozen):
+    """One built-in set: how it is drawn and under which folder of data/rendered it lies."""
+
+    style: Literal["photo", "recollected", "adversarial", "rendition", "cue-conflict", "sketch"]
+    folder: Annotated[str, Field(pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)*$")]
+    images_per_class: Count
+    size: Annotated[int, Field(ge=32, le=512)] = 64  # px, square
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Dataset(Frozen):
+    """A set on disk. `tracked_by` is the folder, archive or version file whose content DVC hashes."""
+
+    root: str
+    tracked_by: str
+    layout: Literal["wnid", "index"] = "wnid"
+
+
+class Validate(Frozen):
+    bad_images: Literal["stop", "exclude"] = "stop"
+    minimum_per_class: Annotated[int, Field(ge=0)] = 1
+
+
+class Network(Frozen):
+    """Any timm VisionTransformer or Eva with a CLS token; `checkpoint` is a local safetensors state dict to start from."""
+
+    model_name: str
+    model_args: dict[str, Any] = {}
+    pretrained: bool = False
+    checkpoint: str | None = None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Network:
+        if self.pretrained and self.checkpoint:
+            raise ValueError(
+                "pretrained and checkpoint exclude each other: set pretrained to false to start from the file"
+            )
+        return self
+
+
+class ColorJitter(Frozen):
+    brightness: Annotated[float, Field(ge=0)] = 0.4
+    contrast: Annotated[float, Field(ge=0)] = 0.4
+    saturation: Annotated[float, Field(ge=0)] = 0.4
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+
+
+class View(Frozen):
+    scale: Range  # share of the image's area
+    ratio: Range = (3 / 4, 4 / 3)  # width / height
+    blur: Fraction = 0.0  # probability
+
+    @model_validator(mode="after")
+    def _ordered(self) -> View:
+        if self.scale[0] > self.scale[1] or self.scale[1] > 1:
+            raise ValueError(f"scale must be two areas, low <= high <= 1, found {list(self.scale)}")
+        if self.ratio[0] > self.ratio[1]:
+            raise ValueError(f"ratio must be low <= high, found {list(self.ratio)}")
+        return self
+
+
+class Data(Frozen):
+    """The two views of the spec's "Data Augmentation Strategy"."""
+
+    flip: Fraction = 0.5
+    color_jitter: ColorJitter = ColorJitter()
+    view1: View = View(scale=(0.08, 1.0))
+    view2: View = View(scale=(0.2, 1.0), blur=0.2)
+    blur_sigma: Range = (0.1, 2.0)  # px at 224 px, scaled with the input size
+
+
+class GlobalContrast(Frozen):
+    lambda_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5  # 1 would train no classifier to evaluate
+    contrastive_weight_adaptive: bool = False
+    ramp_epochs: Positive = 10.0
+    queue_size: Count = 65536
+    temperature: Annotated[float, Field(ge=0.01, le=1)] = 0.2
+    learnable_temp: bool = False
+    dense_dim: Count = 128  # the spec's one projection dimension, of both heads
+
+
+class DenseContrast(GlobalContrast):
+    sampling_strategy: Literal["random", "diverse", "hardest"] = "random"
+    patches_per_image: Count = 50
+    correspondence_features: Literal["dense", "backbone"] = "dense"
+
+
+class Contrast(DenseContrast):
+    """The values of both contrastive modes, and what differs in one of them."""
+
+    dense: dict[str, Any] = {}
+    global_: Annotated[dict[str, Any], Field(alias="global")] = {}
+
+    def of(self, mode: Mode) -> GlobalContrast | None:
+        """The values `mode` reads; None for mode none."""
+        if mode == "none":
+            return None
+        kind: type[GlobalContrast] = DenseContrast if mode == "dense" else GlobalContrast
+        base = {name: getattr(self, name) for name in kind.model_fields}
+        return kind.model_validate(base | (self.dense if mode == "dense" else self.global_))
+
+
+class Train(Frozen):
+    batch_size: Count = 256
+    epochs: Count = 100
+    learning_rate: Positive = 1e-5
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    warmup_epochs: Annotated[float, Field(ge=0)] = 5.0
+    grad_clip: Positive | None = 5.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    steps_per_epoch: Count | None = None  # None: all images
+    validate_on: Annotated[tuple[str, ...], Field(strict=False)] | None = None  # None: every evaluation set
+
+    @model_validator(mode="after")
+    def _warm(self) -> Train:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs must be below epochs ({self.epochs}), found {self.warmup_epochs}")
+        return self
+
+
+class Evaluate(Frozen):
+    datasets: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    batch_size: Count = 256
+    preprocess: dict[str, Literal["model", "as-is"]] = {}
+
+
+class Report(Frozen):
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
+
+
+class Params(Frozen):
+    modes: Annotated[tuple[Mode, ...], Field(strict=False, min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+    render: dict[str, RenderSet]
+    datasets: dict[str, Dataset]
+    validate_: Annotated[Validate, Field(alias="validate")] = Validate()
+    network: Network
+    data: Data = Data()
+    contrast: Contrast = Contrast()
+    train: Train
+    evaluate: Evaluate
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Params:
+        _no_repeats("modes", self.modes)
+        _no_repeats("seeds", self.seeds)
+        _no_repeats("evaluate.datasets", self.evaluate.datasets)
+        known = sorted(self.datasets)
+        for name in known:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in UNITS:
+                raise KeyedError(
+                    "datasets", f"{name!r} cannot name a set: use a-z, 0-9, '-' and '_', and none of {', '.join(UNITS)}"
+                )
+        if TRAIN_SET not in known:
+            raise KeyedError("datasets", f"{TRAIN_SET} is missing: it is the set that models are trained on")
+        if CONTROL_SET not in self.evaluate.datasets:
+            raise KeyedError("evaluate.datasets", f"{CONTROL_SET} is missing: it is the control of every shifted set")
+        named = {"evaluate.datasets": self.evaluate.datasets, "evaluate.preprocess": self.evaluate.preprocess,
+                 "train.validate_on": self.train.validate_on or (), "render": self.render}  # fmt: skip
+        for key, names in named.items():
+            for name in names:
+                if name not in known:
+                    raise KeyedError(key, f"no set {name!r} in datasets; there are {', '.join(known)}")
+        for name in self.train.validate_on or ():
+            if name not in self.evaluate.datasets:
+                raise KeyedError("train.validate_on", f"{name!r} is not in evaluate.datasets")
+        for mode in ("dense", "global"):
+            try:
+                self.contrast.of(mode)
+            except ValidationError as error:
+                raise KeyedError(f"contrast.{mode}", "; ".join(_lines(error, DenseContrast))) from None
+        return self
+
+
+class KeyedError(ValueError):
+    """A value that is impossible together with another: the key to blame, and why."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(f"{key}: {why}")
+
+
+def _no_repeats(key: str, values: tuple[object, ...]) -> None:
+    repeated = sorted({str(v) for v in values if values.count(v) > 1})
+    if repeated:
+        raise KeyedError(key, f"{', '.join(repeated)} named more than once; one name is one run")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats (1e-5 is a number) and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def load_params(path: Path) -> Params:
+    """Validated params of a YAML file; raises ParamsError with one line a problem."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path}: no such file; `cp presets/imagenet-finetune.yaml {path}` gives one to edit"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ParamsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ParamsError(f"{path}: found {type(values).__name__}, expected sections: {', '.join(_keys(Params))}")
+    return parse_params(values, str(path))
+
+
+def parse_params(values: dict[str, Any], source: str) -> Params:
+    """Validated params of a nested mapping; `source` names it in errors."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise ParamsError("\n".join(f"{source}: {line}" for line in _lines(error, Params))) from None
+
+
+def _lines(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    items = error.errors(include_url=False)
+    # A sequence whose items were refused is also called too short: one mistake, one line.
+    return [_line(i, model) for i in items if not (i["type"] == "too_short" and any(_within(j, i) for j in items))]
+
+
+def _within(inner: Any, outer: Any) -> bool:
+    return len(inner["loc"]) > len(outer["loc"]) and inner["loc"][: len(outer["loc"])] == outer["loc"]
+
+
+def _line(item: Any, model: type[BaseModel]) -> str:
+    path = [str(part) for part in item["loc"]]
+    key = ".".join(path)
+    found = " ".join(repr(item["input"])[:80].split())
+    if item["type"] == "extra_forbidden":
+        allowed = _keys(_section(model, path[:-1]))
+        close = difflib.get_close_matches(path[-1], allowed, 1)
+        return (
+            f"{key}: unknown key; " + (f"did you mean {close[0]}? " if close else "") + f"allowed: {', '.join(allowed)}"
+        )
+    if item["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    if item["type"] == "value_error":
+        # A rule over several keys states its own finding.
+        reason = str(item["ctx"]["error"])
+        return f"{key}: {reason}" if key else reason
+    return f"{key}: found {found}; {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _section(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
+    """The model behind a key path; mappings of sets are stepped over by their value type."""
+    for part in path:
+        names = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        if part not in names:
+            continue  # the name of a set
+        kinds = [k for k in (names[part], *get_args(names[part])) if isinstance(k, type) and issubclass(k, BaseModel)]
+        model = kinds[0] if kinds else model
+    return model

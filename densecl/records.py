@@ -1,0 +1,152 @@
+"""What the stages hand to each other as JSON; fractions lie in [0, 1]."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from densecl.params import (
+    Data,
+    Dataset,
+    DenseContrast,
+    GlobalContrast,
+    Mode,
+    Network,
+    RenderSet,
+    Report,
+    Train,
+    Validate,
+)  # fmt: skip
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SetPlan(Record):
+    """What render, prepare and evaluate read of one set."""
+
+    name: str
+    dataset: Dataset
+    train_root: str  # its folders are the class list
+    render: RenderSet | None
+    preprocess: Literal["model", "as-is"]
+
+
+class ValidatePlan(Record):
+    sets: tuple[str, ...]
+    values: Validate
+
+
+class TrainPlan(Record):
+    mode: Mode
+    network: Network
+    data: Data
+    train: Train
+    contrast: Annotated[DenseContrast | GlobalContrast | None, Field(union_mode="left_to_right")]
+
+
+class EvaluatePlan(Record):
+    batch_size: int
+
+
+class ReportPlan(Record):
+    """Every cell the tables must have, whether its file exists or not."""
+
+    modes: tuple[Mode, ...]
+    seeds: tuple[int, ...]
+    datasets: tuple[str, ...]
+    rendered: tuple[str, ...]
+    values: Report
+    params: dict[str, Any]
+
+
+class Verdict(Record):
+    """Outcome of validation for one set."""
+
+    dataset: str
+    passed: bool
+    images: int  # usable ones
+    classes: int
+    excluded: tuple[str, ...]  # image_ids left out of training and evaluation
+    failures: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+class Cost(Record):
+    """What a training cost; step times are medians of one alternating measurement in the same process, batch in memory."""
+
+    wall_seconds: float
+    images_per_second: float
+    peak_memory_bytes: int
+    device: str
+    views: int
+    batch_size: int
+    step_seconds: float  # this mode, two views
+    none_step_seconds: float  # classification only, the same two views
+    one_view_step_seconds: float  # classification only, one view
+    queue_size_effective: int
+
+
+class Preprocessing(Record):
+    rule: Literal["model", "as-is"]
+    input_size: tuple[int, int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+
+
+class Control(Record):
+    """The matched control: validation images of the same classes under the same mask."""
+
+    dataset: str
+    images: int
+    top1: float
+    top5: float
+    predictions: str  # the Parquet file whose rows these are
+
+
+class Evaluation(Record):
+    """One cell: one set, one mode, one seed."""
+
+    dataset: str
+    mode: str
+    seed: int
+    images: int
+    excluded: int
+    classes: int
+    top1: float
+    top5: float
+    top1_unmasked: float
+    top5_unmasked: float
+    macro_top1: float
+    nll: float
+    ece: float
+    mean_confidence: float
+    control: Control | None
+    preprocessing: Preprocessing
+
+
+def write_json(path: Path, record: BaseModel) -> None:
+    """The record as byte-stable JSON; appears whole or not at all."""
+    text = json.dumps(record.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Atomic: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(kind: type[T], path: Path) -> T:
+    return kind.model_validate_json(path.read_text(encoding="utf-8"))

@@ -1,0 +1,202 @@
+"""Train one model: epochs of steps, a history row and a checkpoint each, then the export."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from densecl.contrast.objectives import build_objective, writes_per_image
+from densecl.datasets.views import EpochOrder, TwoViews, ViewBatch, epoch_loader
+from densecl.errors import DenseclError
+from densecl.hardware import device, device_name, peak_memory, workers
+from densecl.metrics import effective_rank
+from densecl.network.preprocessing import preprocessing
+from densecl.network.vit import Backbone, build, grid
+from densecl.records import Cost, TrainPlan
+from densecl.seeding import derive
+from densecl.training import checkpoint
+from densecl.training.cost import step_costs
+from densecl.training.schedules import build_optimizer, build_schedule
+from densecl.training.step import Outcome, Stepper
+from densecl.training.tracking import Monitor
+
+RANK_ROWS = 512  # CLS features whose effective rank is taken, of the epoch's last steps
+LOOK_EVERY = 10  # steps between looks at the loss: each look waits for the device
+
+
+class TrainingError(DenseclError):
+    """A training that cannot go on."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that one training reads; `validate` gives top-1 of each evaluation set for a model."""
+
+    plan: TrainPlan
+    seed: int
+    frame: pd.DataFrame  # usable rows of the training manifest
+    root: Path
+    classes: list[str]
+    fingerprint: str
+    validate: Callable[[Backbone], dict[str, float]]
+
+
+class Trainer:
+    """State of one training; everything random in it follows from the seed."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, settings = job, job.plan.train
+        self.where = device()
+        self.batch_size = min(settings.batch_size, len(job.frame))
+        self.steps = min(settings.steps_per_epoch or len(job.frame), len(job.frame) // self.batch_size)
+        self.model = build(job.plan.network, len(job.classes), job.seed).to(self.where)
+        self.values = preprocessing(self.model)
+        size = (self.values.input_size[1], self.values.input_size[2])
+        self.views = TwoViews(job.frame.reset_index(drop=True), job.root, job.plan.data, size, job.seed)
+        self.generator = torch.Generator().manual_seed(derive(job.seed, "samples"))
+        contrast = job.plan.contrast
+        rows = self._queue_size(math.prod(grid(self.model))) if contrast else 0
+        self.objective = build_objective(contrast, self.model.embed_dim, rows, job.seed, self.generator).to(self.where)
+        self.optimizer = build_optimizer(self.model, self.objective, settings)
+        self.schedule = build_schedule(self.optimizer, settings, self.steps)
+        self.stepper = Stepper(self.model, self.objective, self.optimizer, self.values, settings)
+        self.history: list[dict[str, float]] = []
+
+    def _queue_size(self, patches: int) -> int:
+        """At most half of what one epoch writes: older keys come from another model than the queries."""
+        asked = self.job.plan.contrast.queue_size  # type: ignore[union-attr]
+        most = max(1, self.steps * self.batch_size * writes_per_image(self.job.plan.contrast, patches) // 2)
+        if asked > most:
+            warnings.warn(
+                f"contrast.queue_size: {asked} is more than half of what one epoch writes; "
+                f"cut to {most} for mode {self.job.plan.mode}",
+                stacklevel=2,
+            )
+        return min(asked, most)
+
+    def costs(self) -> dict[str, float]:
+        """Step times of this mode beside plain classification, on the first batch."""
+        items = list(EpochOrder(len(self.views), 0, self.job.seed, self.batch_size))
+        return step_costs(
+            self.model, self.objective, self.values, self.job.plan.train, self._batch([self.views[i] for i in items])
+        )
+
+    def _batch(self, items: list[ViewBatch]) -> ViewBatch:
+        return ViewBatch(*(torch.stack(column).to(self.where) for column in zip(*items, strict=True)))
+
+    def epoch(self, epoch: int, monitor: Monitor) -> dict[str, float]:
+        """One epoch of steps; its means, by the names of history.csv."""
+        self.model.train()
+        begun, outcomes = time.perf_counter(), []
+        for index, batch in enumerate(epoch_loader(self.views, epoch, self.batch_size, self.steps, workers())):
+            step = epoch * self.steps + index
+            self.schedule.step_update(step)
+            weight = self.objective.lambda_at(step / self.steps)
+            outcomes.append(
+                self.stepper.take(ViewBatch(*(t.to(self.where, non_blocking=True) for t in batch)), weight, step)
+            )
+            if index % LOOK_EVERY == 0 or index == self.steps - 1:
+                self._look(outcomes[-1], epoch, index)
+                monitor.step(
+                    epoch, index + 1, (index + 1) * self.batch_size / (time.perf_counter() - begun), outcomes[-1]
+                )
+        return self._row(epoch, outcomes, time.perf_counter() - begun)
+
+    def _look(self, outcome: Outcome, epoch: int, index: int) -> None:
+        if not torch.isfinite(outcome.loss):
+            raise TrainingError(
+                f"loss is {float(outcome.loss)} at epoch {epoch}, step {index}: the last whole epoch is checkpointed; "
+                "lower train.learning_rate, raise contrast.temperature or lengthen train.warmup_epochs"
+            )
+
+    def _row(self, epoch: int, outcomes: list[Outcome], seconds: float) -> dict[str, float]:
+        def mean(pick: Callable[[Outcome], Tensor]) -> float:
+            return float(torch.stack([pick(o).float() for o in outcomes]).nanmean())
+
+        contrastive = self.job.plan.contrast is not None
+        negatives = mean(lambda o: o.contrast.negatives)
+        row = {
+            "epoch": epoch,
+            "loss": mean(lambda o: o.loss),
+            "classification_loss": mean(lambda o: o.classification_loss),
+            "train_top1": mean(lambda o: o.top1),
+            "train_top5": mean(lambda o: o.top5),
+            "gradient_norm": mean(lambda o: o.gradient_norm),
+            "effective_rank": float(effective_rank(torch.cat([o.cls for o in outcomes[-64:]])[-RANK_ROWS:])),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "images_per_second": self.steps * self.batch_size / seconds,
+            "seconds": seconds,
+            "peak_memory_bytes": peak_memory(self.where),
+        }
+        if contrastive:
+            row |= {
+                "contrastive_loss": mean(lambda o: o.contrast.loss),
+                "contrastive_chance": math.log1p(negatives),
+                "positive_similarity": mean(lambda o: o.contrast.positive_similarity),
+                "negative_similarity": mean(lambda o: o.contrast.negative_similarity),
+                "pretext_top1": mean(lambda o: o.contrast.pretext_top1),
+                **self.objective.state(),
+                "lambda_weight": self.objective.lambda_at((epoch * self.steps + self.steps - 1) / self.steps),
+            }
+        return row
+
+    def state(self, epoch: int) -> dict[str, Any]:
+        """What a resumed training needs after `epoch` whole epochs."""
+        return {
+            "epoch": epoch, "model": self.model.state_dict(), "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(),
+            "torch": torch.get_rng_state(), "history": self.history,
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> int:
+        """Load a state; the next epoch."""
+        self.model.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+        self.history = state["history"]
+        return int(state["epoch"])
+
+
+def fit(trainer: Trainer, checkpoints: Path, monitor: Monitor) -> tuple[Backbone, pd.DataFrame, Cost]:
+    """The trained model with its history and cost; goes on from the checkpoint that an interrupted run left."""
+    started, job = time.perf_counter(), trainer.job
+    path = checkpoints / job.fingerprint / "last.pt"
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(job.seed, "dropout"))
+        measured = trainer.costs()
+        before = checkpoint.load(path)
+        first = trainer.restore(before) if before else 0
+        if before:
+            monitor.note(f"resumed after epoch {first} from {path}")
+        for epoch in range(first, job.plan.train.epochs):
+            row = trainer.epoch(epoch, monitor)
+            row |= {f"top1/{name}": value for name, value in job.validate(trainer.model).items()}
+            trainer.history.append(row)
+            checkpoint.save(trainer.state(epoch + 1), path)
+            monitor.epoch(row)
+    history = pd.DataFrame(trainer.history)
+    return trainer.model.eval(), history, _cost(trainer, history, measured, time.perf_counter() - started)
+
+
+def _cost(trainer: Trainer, history: pd.DataFrame, measured: dict[str, float], seconds: float) -> Cost:
+    return Cost(
+        wall_seconds=seconds,
+        images_per_second=float(history["images_per_second"].median()),
+        peak_memory_bytes=int(history["peak_memory_bytes"].max()),
+        device=device_name(trainer.where),
+        views=2,
+        batch_size=trainer.batch_size,
+        queue_size_effective=trainer.objective.memory_rows,
+        **measured,
+    )

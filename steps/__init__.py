@@ -1,0 +1,1 @@
+"""One file a stage; `dvc.yaml` and the orchestrated pipelines run nothing else."""

@@ -1,0 +1,40 @@
+"""`python -m steps STAGE ...`: what `dvc.yaml` runs. Nothing heavy is imported before its stage is known."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from densecl.errors import DenseclError
+
+STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "plan": ("check params.yaml and write what each unit reads", ()),
+    "render": ("draw a built-in set", ("set",)),
+    "prepare": ("write the manifest of a set", ("set",)),
+    "validate": ("check all manifests; stop on critical failures", ()),
+    "train": ("train one model", ("mode", "seed")),
+    "evaluate": ("evaluate one model on one set", ("set", "mode", "seed")),
+    "report": ("compare the modes", ()),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 a mistake in params, data or files (told in one line a mistake)."""
+    parser = argparse.ArgumentParser(prog="python -m steps", description=__doc__)
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
+    for name, (purpose, names) in STAGES.items():
+        stage = stages.add_parser(name, help=purpose, description=purpose)
+        for each in names:
+            stage.add_argument(each, type=int if each == "seed" else str)
+    given = vars(parser.parse_args(arguments))
+    try:
+        importlib.import_module(f"steps.{given.pop('stage')}").main(**given)
+    except DenseclError as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

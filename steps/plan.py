@@ -1,0 +1,101 @@
+"""Check `params.yaml` whole, then write to `data/plan/` what each unit reads, so that a change reruns just what it touches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from densecl import layout
+from densecl.errors import DenseclError
+from densecl.params import TRAIN_SET, Params, load_params
+from densecl.records import (
+    EvaluatePlan,
+    Record,
+    ReportPlan,
+    SetPlan,
+    TrainPlan,
+    ValidatePlan,
+    write_json,
+)  # fmt: skip
+
+
+def main() -> None:
+    """Write every plan file and remove what earlier params left; nothing is touched when a check fails."""
+    params = load_params(layout.PARAMS)
+    check_roots(params)
+    check_model(params)
+    units = resolve(params)
+    for unit, record in units.items():
+        write_json(layout.plan(unit), record)
+    prune(params, set(units))
+
+
+def check_roots(params: Params) -> None:
+    """Raise where a set's folder cannot be used; built-in sets are drawn later."""
+    from densecl.datasets.manifest import check_root
+
+    for name, dataset in params.datasets.items():
+        if name in params.render:
+            drawn = layout.rendered(params.render[name].folder)
+            if Path(dataset.root) != drawn:
+                raise DenseclError(
+                    f"{layout.PARAMS}: datasets.{name}.root: found {dataset.root}, expected {drawn}, where render.{name} draws"
+                )
+            continue
+        try:
+            check_root(Path(dataset.root), dataset.layout)
+        except DenseclError as error:
+            raise DenseclError(f"{layout.PARAMS}: datasets.{name}.root: {error}") from None
+
+
+def check_model(params: Params) -> None:
+    """Raise where timm cannot build the model; asked last, since timm takes seconds to import."""
+    from densecl.network.vit import check
+
+    if params.network.checkpoint and not Path(params.network.checkpoint).is_file():
+        raise DenseclError(
+            f"{layout.PARAMS}: network.checkpoint: {params.network.checkpoint} is no file; expected local safetensors weights"
+        )
+    try:
+        check(params.network)
+    except DenseclError as error:
+        raise DenseclError(f"{layout.PARAMS}: {error}") from None
+
+
+def resolve(params: Params) -> dict[str, Record]:
+    """The plan of every unit, with just the keys it reads."""
+    units: dict[str, Record] = {
+        name: SetPlan(
+            name=name, dataset=dataset, train_root=params.datasets[TRAIN_SET].root, render=params.render.get(name),
+            preprocess=params.evaluate.preprocess.get(name, "model"),
+        )
+        for name, dataset in params.datasets.items()
+    }  # fmt: skip
+    for mode in params.modes:
+        units[mode] = TrainPlan(
+            mode=mode, network=params.network, data=params.data, train=params.train, contrast=params.contrast.of(mode)
+        )
+    units["validate"] = ValidatePlan(sets=tuple(params.datasets), values=params.validate_)
+    units["evaluate"] = EvaluatePlan(batch_size=params.evaluate.batch_size)
+    units["report"] = ReportPlan(
+        modes=params.modes, seeds=params.seeds, datasets=params.evaluate.datasets, rendered=tuple(params.render),
+        values=params.report, params=params.model_dump(mode="json", by_alias=True),
+    )  # fmt: skip
+    return units
+
+
+def prune(params: Params, units: set[str]) -> None:
+    """Remove from folders that a stage depends on as a whole what is in no plan; DVC's cache still holds it."""
+    runs = [(mode, seed) for mode in params.modes for seed in params.seeds]
+    cells = [(name, mode, seed) for name in params.evaluate.datasets for mode, seed in runs]
+    kept = {layout.plan(unit) for unit in units} | {layout.manifest(name) for name in params.datasets}
+    kept |= {
+        place(*cell) for cell in cells for place in (layout.evaluation, layout.predictions, layout.control_predictions)
+    }
+    kept |= {layout.training(*run) / name for run in runs for name in ("history.csv", "cost.json")}
+    for folder in (layout.PLAN, layout.MANIFESTS, layout.EVALUATION, layout.PREDICTIONS, layout.TRAINING):
+        for path in sorted(folder.rglob("*"), reverse=True):
+            if path.is_dir():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path not in kept and path.name != ".gitignore":
+                path.unlink()

@@ -1,0 +1,147 @@
+"""Train one model outside the pipeline: `python train.py --cl-mode dense --experiment-name my_run`.
+
+The flags and defaults are the method's own (its usage table); data sets come from --params. What is written lies in
+runs/<experiment-name>/: model/ (safetensors, config.json), training/ (history.csv, cost.json).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from densecl import layout
+from densecl.errors import DenseclError
+from densecl.params import MODES, TRAIN_SET, Params, load_params, parse_params
+from densecl.records import TrainPlan
+
+# flag -> the key of params.yaml it sets
+TRAIN_FLAGS = ("batch_size", "epochs", "learning_rate", "warmup_epochs", "grad_clip")
+CONTRAST_FLAGS = (
+    "lambda_weight", "contrastive_weight_adaptive", "queue_size", "temperature", "learnable_temp", "sampling_strategy",
+    "dense_dim", "correspondence_features",
+)  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    """The method's command line, flag for flag."""
+    flags = argparse.ArgumentParser(
+        prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = flags.add_argument
+    add("--cl-mode", default="dense", choices=MODES, help="training mode (default: dense)")
+    add("--model-name", default="vit_tiny_patch16_224", help="any timm VisionTransformer or Eva (default: %(default)s)")
+    add("--model-args", type=json.loads, default={}, help="JSON for timm.create_model, e.g. '{\"img_size\": 64}'")
+    add("--pretrained", action="store_true", help="start from timm's weights for the model")
+    add("--checkpoint", help="start from a local .safetensors state dict")
+    add("--batch-size", type=int, default=256, help="training batch size (default: 256)")
+    add("--epochs", type=int, default=100, help="passes over the training set (default: 100)")
+    add("--lambda-weight", type=float, default=0.5, help="weight of the contrastive loss, in [0, 1) (default: 0.5)")
+    add("--contrastive-weight-adaptive", action="store_true", help="raise the weight from 0 to --lambda-weight")
+    add("--queue-size", type=int, default=65536, help="entries of the memory of negatives (default: 65536)")
+    add("--temperature", type=float, default=0.2, help="of InfoNCE (default: 0.2)")
+    add("--learnable-temp", action="store_true", help="learn the temperature, from --temperature on")
+    add("--sampling-strategy", default="random", help="which patches: random, diverse or hardest (default: random)")
+    add("--dense-dim", type=int, default=128, help="projection dimension (default: 128)")
+    add("--correspondence-features", default="dense", help="matched on: dense or backbone (default: dense)")
+    add("--learning-rate", type=float, default=1e-5, help="peak learning rate (default: 1e-05)")
+    add("--warmup-epochs", type=float, default=5, help="learning rate warm-up (default: 5)")
+    add("--grad-clip", type=float, default=5.0, help="largest gradient norm (default: 5.0)")
+    add("--experiment-name", help="folder under runs/ (default: <mode>_<model>)")
+    add("--seed", type=int, default=0, help="of everything random (default: 0)")
+    add("--params", type=Path, default=layout.PARAMS, help="file that names the data sets (default: %(default)s)")
+    add("--steps-per-epoch", type=int, help="cut epochs short, to try things (default: whole epochs)")
+    return flags
+
+
+def params_of(given: dict[str, Any]) -> Params:
+    """The params file's data sets; every other value from the flags or, like the views, the method's default."""
+    base = load_params(given["params"]).model_dump(mode="json", by_alias=True)
+    network = {key: given[key] for key in ("model_name", "model_args", "pretrained", "checkpoint")}
+    values = base | {
+        "modes": [given["cl_mode"]],
+        "seeds": [given["seed"]],
+        "network": network,
+        "data": {},
+        "contrast": {key: given[key] for key in CONTRAST_FLAGS},
+        "train": {key: given[key] for key in (*TRAIN_FLAGS, "steps_per_epoch")},
+    }
+    return parse_params(values, "train.py")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 trained, 2 a mistake in flags, params or data."""
+    given = vars(parser().parse_args(arguments))
+    try:
+        run(given)
+    except DenseclError as error:
+        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(given: dict[str, Any]) -> None:
+    """Check everything, list the images, train."""
+    name = given["experiment_name"] or f"{given['cl_mode']}_{given['model_name']}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise DenseclError(f"--experiment-name: found {name!r}, expected letters, digits, '.', '_' and '-'")
+    params = params_of(given)
+    mode = params.modes[0]
+    watched = params.evaluate.datasets if params.train.validate_on is None else params.train.validate_on
+    check(params, (TRAIN_SET, *watched))
+
+    from densecl.training.run import train
+
+    sets = {each: images(params, each) for each in (TRAIN_SET, *watched)}
+    plan = TrainPlan(
+        mode=mode, network=params.network, data=params.data, train=params.train, contrast=params.contrast.of(mode)
+    )
+    folder = layout.RUNS / name
+    train(
+        plan,
+        given["seed"],
+        sets[TRAIN_SET],
+        {each: sets[each] for each in watched},
+        folder / "model",
+        folder / "training",
+    )
+    print(folder)
+
+
+def check(params: Params, names: tuple[str, ...]) -> None:
+    """Raise where a folder or the model cannot be used, before anything heavy starts."""
+    from densecl.datasets.manifest import check_root
+
+    for each in names:
+        dataset = params.datasets[each]
+        try:
+            check_root(Path(dataset.root), dataset.layout)
+        except DenseclError as error:
+            drawn = f"; `dvc repro render@{each}` draws it" if each in params.render else ""
+            raise DenseclError(f"datasets.{each}.root: {error}{drawn}") from None
+
+    from densecl.network.vit import check
+
+    check(params.network)
+
+
+def images(params: Params, name: str) -> Any:
+    """Usable images of a set: the pipeline's manifest where there is one, else listed now under runs/."""
+    from densecl.datasets.manifest import class_list, read_manifest, scan, usable, write_manifest
+    from densecl.hardware import workers
+    from densecl.training.run import ImageSet
+
+    dataset = params.datasets[name]
+    path = layout.manifest(name)
+    if not path.exists():
+        path = layout.RUNS / "manifests" / f"{name}.parquet"
+        classes = class_list(Path(params.datasets[TRAIN_SET].root))
+        write_manifest(scan(name, Path(dataset.root), dataset.layout, classes, max(1, workers())), path)
+    return ImageSet(usable(read_manifest(path)), Path(dataset.root), params.evaluate.preprocess.get(name, "model"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
