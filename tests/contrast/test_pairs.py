@@ -1,0 +1,127 @@
+"""Matching, sampling, memory and the objectives, against slow re-derivations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from densecl.contrast import SAMPLERS, Memory, match_patches
+from densecl.contrast.objectives import BOUNDS, Objective, Temperature, build_objective
+from densecl.network.vit import Tokens
+from densecl.params import DenseContrast, GlobalContrast
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_match_is_its_indexing_equation_and_permutes_with_the_second_view():
+    first, second = torch.randn(2, 5, 4, generator=rng()), torch.randn(2, 6, 4, generator=rng(1))
+    index = match_patches(first, second)
+    for b in range(2):
+        for n in range(5):
+            cosines = [float(F.cosine_similarity(first[b, n], second[b, m], dim=0)) for m in range(6)]
+            assert index[b, n] == max(range(6), key=cosines.__getitem__)
+    order = torch.randperm(6, generator=rng(2))
+    assert torch.equal(order[match_patches(first, second[:, order])], index)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_pick_distinct_patches_of_each_image(name):
+    picks = SAMPLERS[name](torch.randn(3, 20, 8, generator=rng()), 7, rng(1), torch.randn(3, 20, generator=rng(2)))
+    assert picks.shape == (3, 7)
+    assert all(len(set(row.tolist())) == 7 for row in picks)
+
+
+def test_diverse_reaches_every_direction_and_hardest_picks_the_planted():
+    directions = torch.eye(4).repeat_interleave(25, 0)[None]  # 4 directions, 25 patches each
+    picks = SAMPLERS["diverse"](directions, 4, rng())
+    assert sorted((picks[0] // 25).tolist()) == [0, 1, 2, 3]
+    scores = torch.zeros(1, 100)
+    scores[0, [3, 50]] = 1
+    assert sorted(SAMPLERS["hardest"](directions, 2, rng(), scores)[0].tolist()) == [3, 50]
+
+
+@settings(max_examples=50, deadline=None)
+@given(size=st.integers(1, 17), writes=st.lists(st.integers(0, 40), max_size=8))
+def test_memory_is_the_tail_of_all_that_was_written(size, writes):
+    memory, rows, total = Memory(size, 2), [], 0
+    for step, count in enumerate(writes):
+        ids = torch.arange(total, total + count)
+        memory.write(torch.stack([ids, -ids], 1).float(), ids, ids % 5, step)
+        rows += [(int(i), step) for i in ids]
+        total += count
+    tail = rows[-size:] if rows else []
+    assert memory.filled == len(tail)
+    assert list(zip(memory.image_ids.tolist(), memory.steps.tolist(), strict=True)) == tail
+    assert memory.features[:, 0].tolist() == [float(i) for i, _ in tail]
+    assert memory.class_ids.tolist() == [i % 5 for i, _ in tail]
+    again = Memory(size, 2)
+    again.load_state_dict(memory.state_dict())
+    for each in (memory, again):
+        each.write(torch.ones(3, 2), torch.full((3,), 99), torch.zeros(3, dtype=torch.int64), 9)
+    assert torch.equal(again.features, memory.features)
+    assert torch.equal(again.image_ids, memory.image_ids)
+
+
+def view(seed: int, images: int = 2, patches: int = 6, dim: int = 8) -> Tokens:
+    generator = rng(seed)
+    return Tokens(
+        torch.randn(images, dim, generator=generator),
+        torch.randn(images, patches, dim, generator=generator),
+        torch.randn(images, 3, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("features", ["dense", "backbone"])
+def test_dense_pairs_are_sampled_patches_with_their_matches(features):
+    settings_ = DenseContrast(patches_per_image=4, dense_dim=5, correspondence_features=features)
+    objective = build_objective(settings_, 8, 16, 0, rng())
+    first, second = view(1), view(2)
+    pairs = objective.pairs(first, second, torch.tensor([7, 9]), torch.tensor([0, 1]))
+    assert pairs.queries.shape == pairs.keys.shape == (8, 5)
+    assert pairs.image_ids.tolist() == [7] * 4 + [9] * 4
+    dense1, dense2 = objective.head(first.patches), objective.head(second.patches)
+    compared = (first.patches, second.patches) if features == "backbone" else (dense1, dense2)
+    for row, query in enumerate(pairs.queries):
+        b = row // 4
+        n = int((dense1[b] - query).abs().sum(1).argmin())
+        cosines = F.cosine_similarity(compared[0][b, n][None], compared[1][b], dim=1)
+        assert torch.allclose(pairs.keys[row], dense2[b, int(cosines.argmax())])
+    assert not pairs.keys.requires_grad
+    assert pairs.queries.requires_grad
+
+
+def test_score_sees_the_memory_before_the_step_and_remember_adds_exactly_the_keys():
+    objective = build_objective(GlobalContrast(dense_dim=5), 8, 16, 0, rng())
+    ids, labels = torch.tensor([0, 1]), torch.tensor([0, 1])
+    contrast, pairs = objective.score(view(1), view(2), ids, labels)
+    assert contrast.loss.item() == 0  # an empty memory has no negatives
+    objective.remember(pairs, 0)
+    assert torch.equal(objective.memory.features, pairs.keys)
+    contrast, _ = objective.score(view(1), view(2), ids, labels)
+    assert float(contrast.negatives) == 1  # of two entries, one is the query's own image
+    assert float(contrast.loss.detach()) > 0
+
+
+def test_ramp_starts_at_zero_ends_at_the_target_and_rises():
+    settings_ = GlobalContrast(lambda_weight=0.6, contrastive_weight_adaptive=True, ramp_epochs=4)
+    objective = build_objective(settings_, 8, 16, 0, rng())
+    values = [objective.lambda_at(e / 4) for e in range(25)]
+    assert values[0] == 0
+    assert values[16] == values[-1] == pytest.approx(0.6)
+    assert values == sorted(values)
+    assert objective.lambda_at(2.0) == pytest.approx(0.3)
+    assert Objective().lambda_at(3.0) == 0
+
+
+def test_learnt_temperature_stays_within_its_bounds():
+    temperature = Temperature(0.2, learnt=True)
+    assert float(temperature().detach()) == pytest.approx(0.2)
+    for far, bound in ((-9.0, BOUNDS[0]), (9.0, BOUNDS[1])):
+        temperature.log.data.fill_(far)
+        assert float(temperature().detach()) == pytest.approx(bound)
+    assert not Temperature(0.2, learnt=False).log.requires_grad

@@ -1,0 +1,77 @@
+"""The two views: drawn from (seed, epoch, image) alone, within the stated ranges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from densecl.datasets.views import TwoViews, augment, draw_crop, epoch_loader
+from densecl.params import ColorJitter, Data, View
+from tests.conftest import draw_set
+
+PLAIN = ColorJitter(brightness=0, contrast=0, saturation=0, hue=0)
+
+
+def views(root: Path, data: Data, seed: int = 0) -> TwoViews:
+    paths = [p.relative_to(root).as_posix() for p in sorted(root.glob("*/*"))]
+    frame = pd.DataFrame({"path": paths, "label": 0, "image_id": [f"imagenet-train/{p}" for p in paths]})
+    return TwoViews(frame, root, data, (16, 16), seed)
+
+
+def test_same_views_whatever_the_workers_and_the_company(tmp_path):
+    dataset = views(draw_set(tmp_path / "set", 4), Data())
+    alone, helped = (list(epoch_loader(dataset, 3, 4, 3, workers)) for workers in (0, 2))
+    for a, b in zip(alone, helped, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    row = int(alone[0].image_ids[0])
+    assert torch.equal(dataset[3, row].first, alone[0].first[0])
+    assert not torch.equal(dataset[4, row].first, alone[0].first[0])
+
+
+def test_the_order_is_a_new_permutation_each_epoch(tmp_path):
+    dataset = views(draw_set(tmp_path / "set", 4), Data())
+    orders = [torch.cat([b.image_ids for b in epoch_loader(dataset, e, 4, 3, 0)]).tolist() for e in (0, 1)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(12))
+    assert orders[0] != orders[1]
+
+
+@pytest.mark.parametrize(("scale", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.2, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.5), (1.0, 1.0))])
+def test_crops_stay_within_the_image_and_the_ranges(scale, ratio):
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(500):
+        top, left, height, width = draw_crop(120, 80, View(scale=scale, ratio=ratio), rng)
+        assert 0 <= top <= 80 - height
+        assert 0 <= left <= 120 - width
+        assert ratio[0] * 0.93 <= width / height <= ratio[1] * 1.07  # whole pixels
+        shares.append(width * height / 9600)
+    assert scale[0] * 0.9 <= min(shares)
+    assert max(shares) <= scale[1] * 1.05
+    assert max(shares) - min(shares) >= 0.8 * (scale[1] - scale[0]) - 0.2
+
+
+def test_geometry_says_where_the_pixels_came_from():
+    across, down = np.meshgrid(np.arange(64), np.arange(64))
+    image = Image.fromarray(np.stack([across * 4, down * 4, 0 * down], 2).astype(np.uint8))
+    data = Data(color_jitter=PLAIN, view1=View(scale=(0.3, 0.6)))
+    for seed in range(20):
+        view, where = augment(image, data.view1, data, (32, 32), np.random.default_rng(seed))
+        u = (np.arange(32) + 0.5) / 32
+        x = where.left + where.width * (1 - u if where.flipped else u)
+        y = where.top + where.height * u
+        assert np.abs(view[0, 16].numpy() - (x * 64 - 0.5) * 4)[2:-2].max() < 6  # a pixel is 4 levels
+        assert np.abs(view[1, :, 16].numpy() - (y * 64 - 0.5) * 4)[2:-2].max() < 6
+
+
+def test_only_the_second_view_is_blurred():
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
+    data = Data(color_jitter=PLAIN, view1=View(**whole), view2=View(**whole, blur=1.0), blur_sigma=(2.0, 2.0))
+    first, second = (augment(noise, v, data, (64, 64), np.random.default_rng(1))[0].float() for v in (data.view1, data.view2))
+    assert first.diff(dim=2).abs().mean() > 1.2 * second.diff(dim=2).abs().mean()
+    assert Data().view1.blur == 0
+    assert Data().view2.blur == 0.2
