@@ -24,10 +24,10 @@ lint: .venv/ready
 	ruff format --check .
 	mypy
 
-# The lock holds versions and hashes for Python 3.11 to 3.13 on every platform, and names no registry.
+# The lock holds versions and hashes for Python 3.11 to 3.13 on Linux and macOS, and names no registry.
 lock: $(BIN)/uv
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header \
-		--quiet --upgrade --output-file requirements.lock
+		--quiet --no-annotate --upgrade --output-file requirements.lock
 
 .venv/ready: requirements.lock | $(BIN)/uv
 	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements.lock

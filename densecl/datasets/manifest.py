@@ -30,7 +30,7 @@ SCHEMA = pa.schema([
     ("problem", pa.string()),
 ])  # fmt: skip
 CHUNK = 64  # files a task
-ALONE = 512  # up to here starting processes costs more than it saves
+ALONE = 16 * 1024**2  # bytes of a set, about 1.5 s of decoding: below, starting processes costs more than it saves
 
 
 def class_list(train_root: Path) -> list[str]:
@@ -182,8 +182,8 @@ def _label(folder: os.DirEntry[str], layout: Layout, known: dict[str, int]) -> i
         if folder.name not in known:
             hint = "; integer folders need layout: index" if folder.name.isdecimal() else ""
             raise DataError(
-                f"{shown(folder.path)}: found folder '{shown(folder.name)}', expected one of the {len(known)} classes of "
-                f"the train set ({first}); rename or remove it{hint}"
+                f"{shown(folder.path)}: found folder '{shown(folder.name)}', expected one of the {len(known)} classes "
+                f"of the train set ({first}); rename or remove it{hint}"
             )
         return known[folder.name]
     label = _index(folder)
@@ -214,7 +214,8 @@ def _refuse_two_folders_of_one_class(root: Path, labels: dict[str, int]) -> None
 def _measure_all(paths: list[Path], workers: int, progress: Progress | None) -> Iterator[Measured]:
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     done = 0
-    for measured in _chunks_measured(chunks, 1 if len(paths) <= ALONE else workers):
+    small = workers > 1 and sum(path.stat().st_size for path in paths) < ALONE
+    for measured in _chunks_measured(chunks, 1 if small else workers):
         yield from measured
         done += len(measured)
         if progress:

@@ -88,7 +88,9 @@ class Comparison:
 
 def compare(plan: ReportPlan, root: Path) -> Comparison:
     """Every planned cell, present or not, with its intervals, differences and tests."""
-    cells = {(s, m): _read_cell(root, s, m, plan.seeds) for s in plan.datasets for m in plan.modes}
+    cells: dict[tuple[str, str], Cell] = {
+        (s, m): _read_cell(root, s, m, plan.seeds) for s in plan.datasets for m in plan.modes
+    }
     found = Comparison(plan, cells)
     for dataset, mode in cells:
         _add_cell(found, dataset, mode)

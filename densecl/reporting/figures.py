@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from densecl.reporting.comparison import MEAN, Comparison, called
+from densecl.reporting.comparison import MEAN, Comparison, Row, called
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's blue and vermilion with a neutral grey: told apart by every kind of colour vision, and by marker shape.
+# Okabe and Ito's blue and vermilion with a neutral grey: any colour vision tells them apart; so do the markers.
 COLOURS = {"dense": "#0072b2", "global": "#d55e00", "none": "#7a7a7a"}
 MARKERS = {"dense": "o", "global": "s", "none": "^"}
 INK, RULE, PAPER = "#101010", "#d0d0d0", "#fefefe"
@@ -48,7 +48,8 @@ CURVES = (
           "Should fall for every mode; a higher end under a contrastive mode is what the second objective costs."),
     Curve("Contrastive loss", {"contrastive_loss": "-", "contrastive_chance": ":"},
           "Solid: the loss; dotted: what guessing gives. Only the distance below the dotted line has been learned."),
-    Curve("Training top-1, %", {"train_top1": "-"}, "On augmented training images. High here and low on the sets: memorised.", 100),
+    Curve("Training top-1, %", {"train_top1": "-"},
+          "On augmented training images. High here and low on the sets: memorised.", 100),
     Curve("Pretext top-1, %", {"pretext_top1": "-"},
           "How often the positive beats every negative. Near 100 % early: the task is too easy to teach more.", 100),
     Curve("Similarity of pairs", {"positive_similarity": "-", "negative_similarity": "--"},
@@ -57,7 +58,8 @@ CURVES = (
           "How many directions the features really use. A fall towards 1 is collapse."),
     Curve("Different images in the memory", {"queue_unique_images": "-"},
           "More images give more varied negatives; dense writes many patches of each."),
-    Curve("Memory filled, entries", {"queue_filled": "-"}, "Entries that serve as negatives; level once the memory is full."),
+    Curve("Memory filled, entries", {"queue_filled": "-"},
+          "Entries that serve as negatives; level once the memory is full."),
 )  # fmt: skip
 
 
@@ -131,7 +133,7 @@ def forest(found: Comparison, baseline: str) -> Chart | None:
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"points of top-1 above {baseline}")
 
-    alt = _spoken(found, rows, baseline)
+    alt = _spoken(rows, baseline)
     svg = _svg("forest", (6.2, 0.9 + 0.46 * len(sets)), alt, draw)
     return Chart(f"Difference to {baseline}", svg, alt, _forest_caption(found, modes, baseline))
 
@@ -146,7 +148,7 @@ def _forest_caption(found: Comparison, modes: Sequence[str], baseline: str) -> s
     )
 
 
-def _spoken(found: Comparison, rows: dict[tuple[str, str], Any], baseline: str) -> str:
+def _spoken(rows: Mapping[tuple[str, Any], Row | None], baseline: str) -> str:
     said = [
         f"{mode} on {'the mean of the shifted sets' if s == MEAN else s} {100 * r.value:+.1f}"
         for (s, mode), r in rows.items()
@@ -185,7 +187,7 @@ def _curve(panel: Curve, histories: dict[str, list[pd.DataFrame]]) -> Chart | No
             dot = MARKERS[mode] if len(epochs) <= 2 else ""
             axes.plot(epochs, values, style, color=COLOURS[mode], linewidth=width, marker=dot)
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.margins(y=0.08)
 
     ends = dict.fromkeys(

@@ -44,7 +44,7 @@ def wilson(outcomes: Outcomes, confidence: float) -> Estimate:
 
 
 def independent_difference(first: Estimate, second: Estimate) -> Estimate:
-    """first - second for two disjoint samples, from their own intervals (Newcombe 1998, method 10: square and add)."""
+    """Difference first - second of two disjoint samples, from their intervals (Newcombe 1998, method 10: square and add)."""
     value = first.value - second.value
     return Estimate(
         value,
@@ -54,7 +54,7 @@ def independent_difference(first: Estimate, second: Estimate) -> Estimate:
 
 
 def image_bootstrap(parts: Sequence[Part], confidence: float, samples: int, seed: int) -> Estimate:
-    """Weighted sum of the parts' means with a percentile interval over redrawn images (Efron & Tibshirani 1993, ch. 13).
+    """Weighted sum of the parts' means with a percentile interval over redrawn images (Efron & Tibshirani 1993).
 
     Outcomes are averaged over the seeds first, so this speaks of the models at hand, not of the mode. The least p is
     2 / (samples + 1).
@@ -121,7 +121,7 @@ def combined(parts: Sequence[Part], confidence: float, samples: int, seed: int) 
 
 
 def paired_difference(first: Outcomes, second: Outcomes, confidence: float, samples: int, seed: int) -> Estimate:
-    """first - second of two modes on the same images [n, S], row by row the same image, column by column the same seed.
+    """Difference first - second of two modes on the same images [n, S]: a row is an image, a column a seed.
 
     p: exact McNemar for one seed, from redrawn images for two, t over paired seed differences from three on.
     """
@@ -145,7 +145,7 @@ def mcnemar(first: Outcomes, second: Outcomes) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted so that the chance of any false call among them stays below the level (Holm 1979), same order."""
+    """Adjusted p-values, same order: any false call among them stays below the level (Holm 1979)."""
     adjusted, worst = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
         worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))

@@ -1,0 +1,118 @@
+"""`params.yaml`: what it accepts, and the one line a mistake gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from densecl.params import MODES, Params, ParamsError, load_params, parse_params
+
+ROOT = Path(__file__).parent.parent
+FILES = [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml")), ROOT / "tests" / "small.yaml"]
+
+
+def default() -> dict:
+    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+
+
+def changed(key: str, value: object) -> dict:
+    values = default()
+    place = values
+    *path, last = key.split(".")
+    for part in path:
+        place = place.setdefault(part, {})
+    place[last] = value
+    return values
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
+def test_shipped_files_are_valid(file):
+    assert load_params(file).modes == MODES
+
+
+def test_the_method_s_defaults_stand_in_the_finetune_preset():
+    params = load_params(ROOT / "presets" / "imagenet-finetune.yaml")
+    assert params.network.model_name == "vit_tiny_patch16_224"
+    assert (params.train.batch_size, params.train.learning_rate) == (256, 1e-5)
+    assert (params.train.warmup_epochs, params.train.grad_clip) == (5, 5.0)
+    contrast = params.contrast
+    assert (contrast.lambda_weight, contrast.queue_size, contrast.temperature) == (0.5, 65536, 0.2)
+    assert (contrast.sampling_strategy, contrast.dense_dim, contrast.patches_per_image) == ("random", 128, 50)
+    assert params.data.view1.scale == (0.08, 1.0)
+    assert params.data.view2.scale == (0.2, 1.0)
+    assert params.data.view2.blur == 0.2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("contrast.lambda_weight", 1.5, r"contrast.lambda_weight: found 1.5; input should be less than 1"),
+        ("contrast.lambda_wieght", 0.5, r"contrast.lambda_wieght: unknown key; did you mean lambda_weight\? allowed: "),
+        ("modes", ["dens"], r"modes.0: found 'dens'; input should be 'dense', 'global' or 'none'$"),
+        ("modes", ["none", "none"], r"modes: none named more than once"),
+        ("train.epochs", "3", r"train.epochs: found '3'; input should be a valid integer"),
+        ("train.warmup_epochs", 50, r"train: warmup_epochs must be below epochs"),
+        ("data.view1.scale", [0.9, 0.1], r"data.view1: scale must be two areas, low <= high <= 1"),
+        ("contrast.dense", {"queue_size": 0}, r"contrast.dense: queue_size: found 0; input should be greater"),
+        ("contrast.global", {"patches_per_image": 3}, r"contrast.global: patches_per_image: unknown key"),
+        ("evaluate.datasets", ["imagenet", "imagenet-c"], r"evaluate.datasets: no set 'imagenet-c' in datasets; there are "),
+        ("evaluate.datasets", ["sketch"], r"evaluate.datasets: imagenet is missing: it is the control"),
+        ("datasets.dense", {"root": "x", "tracked_by": "x"}, r"datasets: 'dense' cannot name a set"),
+        ("datasets.sketch", {"root": "x"}, r"datasets.sketch.tracked_by: missing"),
+        ("render.sketch.folder", "../x", r"render.sketch.folder: found '../x'"),
+        ("nonsense", 1, r"nonsense: unknown key; allowed: modes, seeds, "),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_key(key, value, said):
+    with pytest.raises(ParamsError, match=said) as caught:
+        parse_params(changed(key, value), "params.yaml")
+    assert str(caught.value).startswith("params.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("modes: [dense", "not readable as YAML"),
+        ("- 1\n- 2", "found list, expected sections: modes"),
+        ("modes: [none]\nmodes: [dense]", "key 'modes' stands twice"),
+    ],
+)
+def test_a_file_that_is_no_params(tmp_path, text, said):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=said):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_exponents_are_numbers(tmp_path):
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("learning_rate: 0.001", "learning_rate: 1e-5")
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    assert load_params(tmp_path / "params.yaml").train.learning_rate == 1e-5
+
+
+def test_a_mode_reads_its_own_values_only():
+    params = parse_params(changed("contrast.dense", {"lambda_weight": 0.25}), "params.yaml")
+    assert params.contrast.of("dense").lambda_weight == 0.25
+    assert params.contrast.of("global").lambda_weight == 0.5
+    assert "patches_per_image" not in type(params.contrast.of("global")).model_fields
+    assert params.contrast.of("none") is None
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(section=st.sampled_from([f.alias or n for n, f in Params.model_fields.items()]), value=values)
+def test_no_value_gives_anything_but_params_or_a_params_error(section, value):
+    try:
+        assert isinstance(parse_params(default() | {section: value}, "params.yaml"), Params)
+    except ParamsError as error:
+        assert str(error).startswith("params.yaml: ")
