@@ -21,6 +21,7 @@ from densecl.params import TRAIN_SET, Validate
 from densecl.records import Verdict
 
 LISTED = 20  # findings of one expectation that are spelt out; the rest is counted
+CRITICAL, WARNING = "critical", "warning"
 TYPES = {"string": "str"}  # Arrow's name -> pandas' name
 
 Suite = list[Any]  # of gxe.Expectation; meta["reason"] is a format string over the columns of a row
@@ -93,102 +94,81 @@ def _findings(run: Run, frame: pd.DataFrame, train: pd.DataFrame, is_train: bool
 
 
 def _columns() -> Suite:
-    import great_expectations.expectations as gxe
-
-    listing = gxe.ExpectTableColumnsToMatchOrderedList(
-        column_list=SCHEMA.names, meta={"reason": f"found other columns, expected {', '.join(SCHEMA.names)}"}
-    )
     types = [
-        gxe.ExpectColumnValuesToBeOfType(
+        _rule(
+            "ExpectColumnValuesToBeOfType",
+            f"column {field.name}: found another type or no such column, expected {field.type}",
             column=field.name,
             type_=TYPES.get(str(field.type), str(field.type)),
-            meta={"reason": f"column {field.name}: found another type or no such column, expected {field.type}"},
         )
         for field in SCHEMA
     ]
-    return [listing, *types]
+    listing = f"found other columns, expected {', '.join(SCHEMA.names)}"
+    return [_rule("ExpectTableColumnsToMatchOrderedList", listing, column_list=SCHEMA.names), *types]
 
 
 def _of_files(classes: list[str], values: Validate) -> Suite:
     """Over all rows, unreadable files included."""
-    import great_expectations.expectations as gxe
-
-    exclude = values.bad_images == "exclude"
+    null, last = "ExpectColumnValuesToBeNull", len(classes) - 1
+    repeated, outside = "image_id {image_id} stands more than once", f"found label {{label}}, expected 0 to {last}"
+    unknown, other = (
+        "found class {wnid}, which the train set has not",
+        "found class {wnid} with label {label}, of {listed}",
+    )
     return [
-        gxe.ExpectColumnValuesToNotBeNull(column="image_id", meta={"reason": "has no image_id"}),
-        gxe.ExpectColumnValuesToBeUnique(
-            column="image_id", meta={"reason": "image_id {image_id} stands more than once"}
-        ),
-        gxe.ExpectColumnValuesToBeBetween(
-            column="label",
-            min_value=0,
-            max_value=len(classes) - 1,
-            meta={"reason": f"found label {{label}}, expected 0 to {len(classes) - 1}"},
-        ),
-        gxe.ExpectColumnValuesToBeInSet(
-            column="wnid", value_set=classes, meta={"reason": "class {wnid} is not among the classes of the train set"}
-        ),
-        gxe.ExpectColumnPairValuesToBeEqual(
-            column_A="wnid",
-            column_B="listed",
-            meta={"reason": "found class {wnid} with label {label}, which is {listed}"},
-        ),
-        gxe.ExpectColumnValuesToBeNull(
-            column="fault",
-            severity="warning" if exclude else "critical",
-            meta={"reason": "{fault}" + ("; excluded" if exclude else "")},
-        ),
+        _rule("ExpectColumnValuesToNotBeNull", "has no image_id", column="image_id"),
+        _rule("ExpectColumnValuesToBeUnique", repeated, column="image_id"),
+        _rule("ExpectColumnValuesToBeBetween", outside, column="label", min_value=0, max_value=last),
+        _rule("ExpectColumnValuesToBeInSet", unknown, column="wnid", value_set=classes),
+        _rule("ExpectColumnPairValuesToBeEqual", other, column_A="wnid", column_B="listed"),
+        _rule(null, "{fault}; excluded", WARNING, column="fault")
+        if values.bad_images == "exclude"
+        else _rule(null, "{fault}", column="fault"),
     ]
 
 
 def _of_images() -> Suite:
     """Over the rows that can be used."""
-    import great_expectations.expectations as gxe
-
-    sizes = [
-        gxe.ExpectColumnValuesToBeBetween(
-            column=name, min_value=1, meta={"reason": f"found {name} {{{name}}}, expected 1 or more"}
-        )
-        for name in ("width", "height", "bytes")
-    ]
+    null, between = "ExpectColumnValuesToBeNull", "ExpectColumnValuesToBeBetween"
+    hexadecimal = "found sha256 '{sha256}', expected 64 hex digits"
+    leaked = "same content as {leaked} of the train set, which no evaluation image may share; remove one of them"
     return [
-        gxe.ExpectTableRowCountToBeBetween(min_value=1, meta={"reason": "found no usable image, expected one or more"}),
-        *sizes,
-        gxe.ExpectColumnValuesToMatchRegex(
-            column="sha256", regex="^[0-9a-f]{64}$", meta={"reason": "found sha256 '{sha256}', expected 64 hex digits"}
-        ),
-        gxe.ExpectColumnValuesToBeNull(
-            column="leaked",
-            meta={
-                "reason": "same content as {leaked} of the train set, which no evaluation image may share; remove one"
-            },
-        ),
-        gxe.ExpectColumnValuesToBeNull(
-            column="repeated", severity="warning", meta={"reason": "same content as {repeated}; both are used"}
-        ),
-        gxe.ExpectColumnValuesToBeNull(column="odd", severity="warning", meta={"reason": "{odd}"}),
+        _rule("ExpectTableRowCountToBeBetween", "found no usable image, expected one or more", min_value=1),
+        _rule(between, "found width {width}, expected 1 or more", column="width", min_value=1),
+        _rule(between, "found height {height}, expected 1 or more", column="height", min_value=1),
+        _rule(between, "found {bytes} bytes, expected 1 or more", column="bytes", min_value=1),
+        _rule("ExpectColumnValuesToMatchRegex", hexadecimal, column="sha256", regex="^[0-9a-f]{64}$"),
+        _rule(null, leaked, column="leaked"),
+        _rule(null, "same content as {repeated}; both are used", WARNING, column="repeated"),
+        _rule(null, "{odd}", WARNING, column="odd"),
     ]
 
 
 def _of_classes(values: Validate) -> Suite:
-    import great_expectations.expectations as gxe
-
     least = values.minimum_per_class
     reason = f"found {{images}} usable images, expected {least} or more (validate.minimum_per_class)"
-    return [gxe.ExpectColumnValuesToBeBetween(column="images", min_value=least, meta={"reason": reason})]
+    return [_rule("ExpectColumnValuesToBeBetween", reason, column="images", min_value=least)]
+
+
+def _rule(expectation: str, reason: str, severity: str = CRITICAL, **arguments: object) -> Any:
+    import great_expectations.expectations as gxe
+
+    return getattr(gxe, expectation)(severity=severity, meta={"reason": reason}, **arguments)
 
 
 def _runner() -> Run:
     """A function that runs a suite over a table; holds an ephemeral context: no files, bars or telemetry."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    # Hundreds of lines at import where the root logger is at INFO; one module sets a level of its own.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its imports use modules that Python has deprecated
         import great_expectations as gx
-        from great_expectations.data_context.types.base import ProgressBarsConfig
+        from great_expectations.data_context.types import base
 
-        logging.getLogger("great_expectations").setLevel(logging.WARNING)
+        base.logger.setLevel(logging.WARNING)
         context = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        context.variables.progress_bars = base.ProgressBarsConfig(globally=False)
         asset = context.data_sources.add_pandas("manifests").add_dataframe_asset("manifest")
         whole = asset.add_batch_definition_whole_dataframe("whole")
 
@@ -199,16 +179,22 @@ def _runner() -> Run:
             gx.ExpectationSuite("manifest", expectations=rules), result_format={"result_format": "COMPLETE"}
         )
         # GX answers in an order of its own.
-        results = sorted(outcome.results, key=lambda result: result.expectation_config.meta["place"])
+        results: list[Any] = sorted(outcome.results, key=lambda result: _config(result).meta["place"])
         return [finding for result in results if not result.success for finding in _told(result, frame)]
 
     return run
 
 
+def _config(result: Any) -> Any:
+    return result.expectation_config
+
+
 def _told(result: Any, frame: pd.DataFrame) -> list[Finding]:
-    config = result.expectation_config
-    critical = str(getattr(config.severity, "value", config.severity)) == "critical"
+    config = _config(result)
+    critical = config.severity == CRITICAL
     rows = sorted(result.result.get("unexpected_index_list") or ())
+    if not rows and "{" in config.meta["reason"]:
+        raise RuntimeError(f"Great Expectations could not evaluate {config.type}: {result.exception_info}")
     if not rows:
         return [Finding(critical, config.meta["reason"])]
     told = [Finding(critical, _line(frame.loc[row], config.meta["reason"])) for row in rows[:LISTED]]

@@ -1,7 +1,8 @@
 """The built-in image sets: drawn by code, laid out like the unpacked archives they stand for.
 
-An object's shape always decides its class; its texture and colour go with the class four times in five; pose, size, light and background are
-free. That makes a small ViT learn in minutes, makes it rely on texture and colour, and makes each shifted set a real shift.
+An object's shape always decides its class; its texture and colour go with the class four times in five; pose, size,
+light and background are free. That makes a small ViT learn in minutes, makes it rely on texture and colour, and makes
+each shifted set a real shift.
 """
 
 from __future__ import annotations
@@ -86,15 +87,14 @@ def render_set(settings: RenderSet, images: Path, masks: Path) -> int:
 
 def _render_class(settings: RenderSet, label: int, images: Path, masks: Path) -> int:
     folder = str(label) if settings.style == "recollected" else CLASSES[label].wnid
-    drawings = STYLES[settings.style](settings, label)
-    count = 0
-    for count, drawing in enumerate(drawings, 1):
+    drawings = list(STYLES[settings.style](settings, label))
+    for drawing in drawings:
         place, mask = images / folder / drawing.path, (masks / folder / drawing.path).with_suffix(".png")
         for path in (place, mask):
             path.parent.mkdir(parents=True, exist_ok=True)
         drawing.image.save(place, **({} if place.suffix == ".png" else {"quality": QUALITY}))
         drawing.mask.save(mask)
-    return count
+    return len(drawings)
 
 
 def _rng(settings: RenderSet, *words: str | int) -> np.random.Generator:

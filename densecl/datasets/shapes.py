@@ -79,7 +79,8 @@ def mug() -> list[Part]:
 def key() -> list[Part]:
     teeth = [Part(box(x, 0.1, x + 0.14, 0.48)) for x in (0.45, 0.74)]
     return [
-        Part(ellipse(-0.55, 0, 0.45, 0.45)), Part(ellipse(-0.6, 0, 0.2, 0.2), filled=False), Part(box(-0.15, -0.12, 1, 0.14)), *teeth,
+        Part(ellipse(-0.55, 0, 0.45, 0.45)), Part(ellipse(-0.6, 0, 0.2, 0.2), filled=False), Part(box(-0.15, -0.12, 1, 0.14)),
+        *teeth,
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 Field = np.ndarray  # [S, S] in 0..1
-Texture = Callable[[np.ndarray, np.random.Generator], Field]
+Texture = Callable[[np.ndarray], Field]  # of object coordinates [2, S, S]
 
 
 def _wave(phase: np.ndarray) -> Field:
@@ -27,32 +27,34 @@ def noise(size: int, cells: int, rng: np.random.Generator) -> Field:
     return np.clip(np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
 
 
-def _scales(g: np.ndarray, rng: np.random.Generator) -> Field:
+def _scales(g: np.ndarray) -> Field:
     row = np.floor(g[1] * 4)
     x = (g[0] * 4 + 0.5 * (row % 2)) % 1 - 0.5
     y = (g[1] * 4) % 1
     return np.clip(1.4 - 2 * np.hypot(x, y - 0.1), 0, 1)
 
 
-def _bricks(g: np.ndarray, rng: np.random.Generator) -> Field:
+def _bricks(g: np.ndarray) -> Field:
     row = np.floor(g[1] * 4)
     x, y = (g[0] * 2 + 0.5 * (row % 2)) % 1, (g[1] * 4) % 1
     return np.clip(np.minimum(np.minimum(x, 1 - x) * 12, np.minimum(y, 1 - y) * 6), 0, 1)
 
 
 TEXTURES: dict[str, Texture] = {
-    "rings": lambda g, rng: _crisp(_wave(2.6 * np.hypot(*g))),
-    "stripes": lambda g, rng: _crisp(_wave(2.6 * g[0])),
+    "rings": lambda g: _crisp(_wave(2.6 * np.hypot(*g))),
+    "stripes": lambda g: _crisp(_wave(2.6 * g[0])),
     "scales": _scales,
-    "dots": lambda g, rng: _crisp(1.15 - 3.2 * np.hypot(*((g * 2.6) % 1 - 0.5))),
+    "dots": lambda g: _crisp(1.15 - 3.2 * np.hypot(*((g * 2.6) % 1 - 0.5))),
     "bricks": _bricks,
-    "brushed": lambda g, rng: noise(g.shape[1], 28, rng) * 0.6 + 0.4 * _wave(0.7 * g[1]),
-    "bands": lambda g, rng: _crisp(_wave(2.4 * g[1])),
-    "speckles": lambda g, rng: np.clip((noise(g.shape[1], 13, rng) - 0.52) * 7, 0, 1),
-    "checks": lambda g, rng: _crisp(0.5 + 0.9 * np.sin(8.5 * g[0]) * np.sin(8.5 * g[1])),
-    "zigzag": lambda g, rng: _crisp(_wave(2.4 * g[1] + 0.6 * np.abs((g[0] * 2.4) % 1 - 0.5))),
-    "clouds": lambda g, rng: noise(g.shape[1], 6, rng),
-    "wedges": lambda g, rng: _crisp(_wave(np.arctan2(g[1], g[0]) * 8 / (2 * np.pi))),
+    "brushed": lambda g: _wave(9 * g[1] + 2 * np.sin(3 * g[0])) * 0.6 + 0.4 * _wave(0.7 * g[1]),
+    "bands": lambda g: _crisp(_wave(2.4 * g[1])),
+    "speckles": lambda g: _crisp(
+        0.4 + np.sin(6.1 * g[0] + 2 * np.sin(4.7 * g[1])) * np.sin(7.3 * g[1] + 2 * np.sin(5.3 * g[0]))
+    ),
+    "checks": lambda g: _crisp(0.5 + 0.9 * np.sin(8.5 * g[0]) * np.sin(8.5 * g[1])),
+    "zigzag": lambda g: _crisp(_wave(2.4 * g[1] + 0.6 * np.abs((g[0] * 2.4) % 1 - 0.5))),
+    "clouds": lambda g: _wave(0.45 * g[0] + 0.3 * np.sin(2.2 * g[1])) * _wave(0.5 * g[1] + 0.2),
+    "wedges": lambda g: _crisp(_wave(np.arctan2(g[1], g[0]) * 8 / (2 * np.pi))),
 }
 
 
@@ -63,7 +65,7 @@ def rgb(hue: float, saturation: float, value: float) -> np.ndarray:
 
 def surface(texture: str, hue: float, grid: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """[S, S, 3] of two tones of one hue."""
-    field = TEXTURES[texture](grid, rng)[..., None]
+    field = TEXTURES[texture](grid)[..., None]
     hue += rng.normal(0, 0.015)
     dark = rgb(hue, rng.uniform(0.7, 0.95), rng.uniform(0.3, 0.5))
     light = rgb(hue + 0.04, rng.uniform(0.3, 0.6), rng.uniform(0.85, 1.0))

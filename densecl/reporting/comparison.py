@@ -75,9 +75,9 @@ class Comparison:
 
     @property
     def pairs(self) -> list[tuple[Mode, Mode]]:
-        """Compared modes, the better-known one second."""
+        """Compared modes, each pair's simpler one second; differences to the baseline come first."""
         order: list[Mode] = [m for m in ("dense", "global", "none") if m in self.plan.modes]
-        return list(itertools.combinations(order, 2))
+        return sorted(itertools.combinations(order, 2), key=lambda pair: pair[1] != BASELINE)
 
     def get(self, dataset: str, mode: str, metric: str) -> Row | None:
         return self.rows.get((dataset, mode, metric))

@@ -97,7 +97,7 @@ def _inline(text: str, salt: str, alt: str) -> str:
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     used = set(re.findall(r"#([\w-]+)[\")]", text))
     prefix = re.sub(r"\W", "-", salt)
-    text = re.sub(r' id="([\w-]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", text)
+    text = re.sub(r' id="([\w.:-]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", text)
     text = re.sub(r'(xlink:href="#|url\(#)([\w-]+)', lambda m: f"{m[1].replace('xlink:', '')}{prefix}-{m[2]}", text)
     for colour, variable in VARIABLES.items():
         text = re.sub(rf"((?:fill|stroke): ){colour}", rf"\1{variable}", text, flags=re.IGNORECASE)
@@ -118,7 +118,7 @@ def forest(found: Comparison, baseline: str) -> Chart | None:
         for (dataset, mode), row in rows.items():
             y = sets.index(dataset) + 0.26 * (modes.index(mode) - (len(modes) - 1) / 2)
             if row is None or row.value is None or row.low is None or row.high is None:
-                axes.annotate("no value", (0, y), color=INK, fontsize=8, ha="left", va="center")
+                axes.annotate(f" {mode}: no value", (0, y), color=INK, fontsize=8, ha="left", va="center")
                 continue
             low, middle, high = 100 * row.low, 100 * row.value, 100 * row.high
             sure = bool(called(found, dataset, mode, baseline))
@@ -134,7 +134,7 @@ def forest(found: Comparison, baseline: str) -> Chart | None:
         axes.set_xlabel(f"points of top-1 above {baseline}")
 
     alt = _spoken(rows, baseline)
-    svg = _svg("forest", (6.2, 0.9 + 0.46 * len(sets)), alt, draw)
+    svg = _svg("forest", (4.9, 0.8 + 0.42 * len(sets)), alt, draw)
     return Chart(f"Difference to {baseline}", svg, alt, _forest_caption(found, modes, baseline))
 
 

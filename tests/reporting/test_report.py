@@ -1,0 +1,290 @@
+"""The report of synthetic evaluations with planted differences, counted again from the prediction files."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from densecl import layout
+from densecl.params import Mode, Report
+from densecl.records import Control, Cost, Evaluation, Preprocessing, ReportPlan, write_json
+from densecl.reporting.comparison import MEAN, compare, table
+from densecl.reporting.render import write_report
+from densecl.seeding import derive
+
+HOSTILE = "<script>alert('x')</script>|[a](b)"
+SETS = {"imagenet": 12, "imagenet-a": 6, "imagenet-r": 6, "imagenet-v2": 12, "sketch": 5, "stylized": 9}
+IMAGES = {"imagenet": 960, "imagenet-a": 400, "imagenet-r": 1500, "imagenet-v2": 900, "sketch": 1500, "stylized": 700}
+BASE = {"imagenet": 0.72, "imagenet-a": 0.3, "imagenet-r": 0.45, "imagenet-v2": 0.64, "sketch": 0.4, "stylized": 0.33}
+PLANTED = {("dense", "imagenet-r"): 0.05, ("dense", "sketch"): 0.06, ("dense", "stylized"): 0.07}
+PREPROCESSING = Preprocessing(rule="model", input_size=(3, 64, 64), mean=(0.5,) * 3, std=(0.5,) * 3,
+                              interpolation="bicubic", crop_pct=1.0, crop_mode="center")  # fmt: skip
+
+
+def predictions(dataset: str, mode: str, seed: int, classes: int) -> pd.DataFrame:
+    """Outcomes that share most of their luck between modes and seeds, as models trained alike do."""
+    n, shared = IMAGES[dataset], np.random.default_rng(derive(0, dataset))
+    label, ease = shared.integers(0, classes, n), shared.random(n)
+    rng = np.random.default_rng(derive(seed, dataset, mode))
+    # A tenth of the images is drawn anew for each model; the planted gain is on all.
+    luck = np.where(rng.random(n) < 0.1, rng.random(n), ease)
+    correct = luck < BASE[dataset] + PLANTED.get((mode, dataset), 0.0)
+    prediction = np.where(correct, label, (label + 1) % classes)
+    unmasked = correct & (rng.random(n) < 0.9)
+    confidence = rng.uniform(0.3, 1, n).astype("float32")
+    return pd.DataFrame({
+        "image_id": [f"{dataset}/{i:05d}.png" for i in range(n)], "label": label, "prediction": prediction,
+        "prediction_unmasked": prediction, "confidence": confidence, "confidence_unmasked": confidence,
+        "p_true": confidence, "correct": correct, "correct5": correct | (luck < 0.85), "correct_unmasked": unmasked,
+    })  # fmt: skip
+
+
+def write_cell(root: Path, dataset: str, mode: str, seed: int) -> None:
+    rows, control = predictions(dataset, mode, seed, SETS[dataset]), None
+    path = root / layout.predictions(dataset, mode, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_parquet(path)
+    if dataset != "imagenet":
+        clean = predictions("imagenet", mode, seed, SETS["imagenet"])
+        file = layout.predictions("imagenet", mode, seed)
+        if SETS[dataset] < SETS["imagenet"]:
+            clean = clean[clean["label"] < SETS[dataset]]
+            file = layout.control_predictions(dataset, mode, seed)
+            clean.to_parquet(root / file)
+        control = Control(dataset="imagenet", images=len(clean), top1=clean["correct"].mean(),
+                          top5=clean["correct5"].mean(), predictions=str(file))  # fmt: skip
+    write_json(root / layout.evaluation(dataset, mode, seed), Evaluation(
+        dataset=dataset, mode=mode, seed=seed, images=len(rows), excluded=0, classes=SETS[dataset], control=control,
+        top1=rows["correct"].mean(), top5=rows["correct5"].mean(), top1_unmasked=rows["correct_unmasked"].mean(),
+        top5_unmasked=0.8, macro_top1=0.5, nll=1.2, ece=0.04, mean_confidence=0.6, preprocessing=PREPROCESSING,
+    ))  # fmt: skip
+
+
+def write_training(root: Path, mode: str, seed: int) -> None:
+    epochs, rng = np.arange(1, 21), np.random.default_rng(derive(seed, mode))
+    learnt, size = 1 - np.exp(-epochs / 7), {"dense": 65536, "global": 8192, "none": 0}[mode]
+    history = pd.DataFrame({"epoch": epochs, "classification_loss": 2.5 - 1.8 * learnt + rng.normal(0, 0.03, 20),
+                            "train_top1": 0.1 + 0.6 * learnt})  # fmt: skip
+    contrast = {"contrastive_loss": 9 - 5 * learnt, "contrastive_chance": np.log(1 + size), "pretext_top1": learnt,
+                "positive_similarity": 0.5 + 0.4 * learnt, "negative_similarity": 0.3 - 0.2 * learnt,
+                "queue_unique_images": np.minimum(epochs * 800, 1311), "queue_filled": np.minimum(epochs * 9000, size)}  # fmt: skip
+    for name, values in contrast.items():
+        history[name] = values if mode != "none" else np.nan
+    history["effective_rank"] = 8 + 40 * learnt
+    for dataset, base in BASE.items():
+        history[f"top1/{dataset}"] = base * learnt + rng.normal(0, 0.01, 20)
+    folder = root / layout.training(mode, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    history.to_csv(folder / "history.csv", index=False)
+    step = {"dense": 0.31, "global": 0.24, "none": 0.2}[mode]
+    write_json(folder / "cost.json", Cost(
+        wall_seconds=180 * step / 0.2, images_per_second=64 / step, peak_memory_bytes=int(step * 5e9), device="cpu, 2 threads",
+        views=2, batch_size=64, step_seconds=step, none_step_seconds=0.2, one_view_step_seconds=0.11, queue_size_effective=size,
+    ))  # fmt: skip
+
+
+def make(
+    root: Path, modes: tuple[Mode, ...] = ("dense", "global", "none"), seeds: tuple[int, ...] = (0,)
+) -> ReportPlan:
+    for mode in modes:
+        for seed in seeds:
+            write_training(root, mode, seed)
+            for dataset in SETS:
+                write_cell(root, dataset, mode, seed)
+    roots = {s: {"root": f"data/rendered/{s}", "tracked_by": f"data/rendered/{s}"} for s in SETS}
+    return ReportPlan(modes=modes, seeds=seeds, datasets=tuple(SETS), rendered=tuple(SETS), values=Report(),
+                      params={"modes": list(modes), "datasets": roots, "network": {"model_name": HOSTILE}})  # fmt: skip
+
+
+def read(root: Path) -> pd.DataFrame:
+    gaps = {c: [""] for c in ("value", "low", "high", "images")}
+    return pd.read_csv(root / layout.COMPARISON, keep_default_na=False, na_values=gaps, dtype={"seeds": str})
+
+
+def value(rows: pd.DataFrame, dataset: str, mode: str, metric: str) -> pd.Series:
+    found = rows[(rows["dataset"] == dataset) & (rows["mode"] == mode) & (rows["metric"] == metric)]
+    assert len(found) == 1, (dataset, mode, metric)
+    return found.iloc[0]
+
+
+class Page(HTMLParser):
+    """What a browser would load, run or show of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self.unlabelled = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        given = dict(attrs)
+        self.loads += [
+            v for k, v in attrs if v and k in ("src", "href", "xlink:href", "action", "poster", "srcset", "data")
+        ]
+        self.ids += [v for k, v in attrs if k == "id" and v]
+        self.unlabelled += tag == "svg" and not given.get("aria-label")
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One seed; the cell (stylized, global) is missing."""
+    root = tmp_path_factory.mktemp("single")
+    plan = make(root)
+    (root / layout.evaluation("stylized", "global", 0)).unlink()
+    return root, write_report(plan, root)
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    root = tmp_path_factory.mktemp("several")
+    return root, write_report(make(root, seeds=(0, 1, 2)), root)
+
+
+def test_numbers_are_those_counted_from_predictions(single: tuple[Path, str]) -> None:
+    root, _ = single
+    rows = read(root)
+    for dataset in SETS:
+        for mode in ("dense", "none"):
+            seen = pd.read_parquet(root / layout.predictions(dataset, mode, 0))
+            for metric, name in (("top1", "correct"), ("top5", "correct5"), ("top1_unmasked", "correct_unmasked")):
+                assert value(rows, dataset, mode, metric)["value"] == pytest.approx(seen[name].mean(), abs=1e-9)
+        dense, none = (pd.read_parquet(root / layout.predictions(dataset, m, 0)) for m in ("dense", "none"))
+        both = dense.merge(none, on="image_id")
+        gap = both["correct_x"].astype(float) - both["correct_y"].astype(float)
+        assert value(rows, dataset, "dense", "difference_to_none")["value"] == pytest.approx(gap.mean(), abs=1e-9)
+        if dataset != "imagenet":
+            clean = predictions("imagenet", "dense", 0, 12)
+            clean = clean[clean["label"] < SETS[dataset]]
+            expected = clean["correct"].mean() - dense["correct"].mean()
+            assert value(rows, dataset, "dense", "drop")["value"] == pytest.approx(expected, abs=1e-9)
+    assert set(rows["control"]) <= {"", "imagenet"}
+
+
+def test_rows_may_lie_in_any_order(tmp_path: Path, single: tuple[Path, str]) -> None:
+    plan = make(tmp_path)
+    path = tmp_path / layout.predictions("sketch", "dense", 0)
+    pd.read_parquet(path).sample(frac=1, random_state=0).to_parquet(path)
+    name = ("sketch", "dense", "difference_to_none")
+    mixed, sorted_ = value(table(compare(plan, tmp_path)), *name), value(read(single[0]), *name)
+    assert mixed["low":"note"].to_dict() == pytest.approx(sorted_["low":"note"].to_dict())
+
+
+def test_planted_differences_are_called_and_nulls_are_not(single: tuple[Path, str]) -> None:
+    root, text = single
+    rows = read(root)
+    for dataset in SETS:
+        if dataset == "stylized":
+            continue
+        for mode in ("dense", "global"):
+            row = value(rows, dataset, mode, "difference_to_none")
+            p = value(rows, dataset, mode, "difference_to_none_p_holm")["value"]
+            assert (p <= 0.05 and row["low"] > 0) == ((mode, dataset) in PLANTED), (mode, dataset)
+    assert "dense is above none on imagenet-r, sketch, stylized" in text
+    assert "global is above none" not in text
+    assert "global cannot be told from none" in text
+    assert "these models, not of the modes" in text
+
+
+def test_a_missing_cell_is_shown_with_its_reason(single: tuple[Path, str]) -> None:
+    root, text = single
+    row = value(read(root), "stylized", "global", "top1")
+    reason = "no file reports/evaluation/stylized/global-0.json"
+    assert pd.isna(row["value"])
+    assert reason in row["note"]
+    for file in (layout.REPORT_PAGE, layout.REPORT_TEXT):
+        page = (root / file).read_text(encoding="utf-8")
+        assert reason in page
+        assert "missing" in page
+    assert "missing" in text
+    # The mean compares modes on the same sets: the incomplete one is out for all, and said to be.
+    mean = value(read(root), MEAN, "dense", "top1")
+    assert mean["note"].endswith("not complete: stylized")
+    tops = [value(read(root), s, "dense", "top1")["value"] for s in SETS if s not in ("imagenet", "stylized")]
+    assert mean["value"] == pytest.approx(np.mean(tops), abs=1e-9)
+
+
+def test_the_page_is_one_harmless_file(single: tuple[Path, str]) -> None:
+    text = (single[0] / layout.REPORT_PAGE).read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "&lt;script&gt;" in text
+    assert all(load.startswith(("#", "data:")) for load in page.loads), page.loads
+    assert not re.search(r"(url\(|@import)\s*['\"]?(https?:|//)", text)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert len(page.ids) == len(set(page.ids))
+    assert {load[1:] for load in page.loads if load.startswith("#")} <= set(page.ids)
+    assert page.tags.count("svg") >= 10
+    assert page.unlabelled == 0
+    assert page.tags.count("figure") == page.tags.count("figcaption") == page.tags.count("svg")
+    assert len(text) < 3_000_000
+    assert "not ImageNet figures" in text
+    assert "reports/predictions/sketch/dense-0.parquet" in text
+
+
+def test_the_pull_request_text_is_harmless_and_has_whole_tables(single: tuple[Path, str]) -> None:
+    text = (single[0] / layout.REPORT_TEXT).read_text(encoding="utf-8")
+    tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    assert len(tables) == 4
+    for shown in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in shown.splitlines()}) == 1
+    assert len(tables[0].splitlines()) == 2 + len(SETS) + 1
+
+
+def test_same_inputs_same_bytes(several: tuple[Path, str]) -> None:
+    root, text = several
+    files = (layout.COMPARISON, layout.REPORT_PAGE, layout.REPORT_TEXT)
+    before = [(root / f).read_bytes() for f in files]
+    assert write_report(make(root, seeds=(0, 1, 2)), root) == text
+    assert [(root / f).read_bytes() for f in files] == before
+
+
+def test_three_seeds_speak_of_the_mode(several: tuple[Path, str]) -> None:
+    root, text = several
+    row = value(read(root), "sketch", "dense", "difference_to_none")
+    gaps = [
+        pd.read_parquet(root / layout.predictions("sketch", "dense", s))["correct"].mean()
+        - pd.read_parquet(root / layout.predictions("sketch", "none", s))["correct"].mean()
+        for s in (0, 1, 2)
+    ]
+    assert row["value"] == pytest.approx(np.mean(gaps), abs=1e-9)
+    assert row["seeds"] == "0 1 2"
+    # At least as wide as Student's t over the seeds alone.
+    assert row["high"] - row["low"] >= 2 * 4.3026 * np.std(gaps, ddof=1) / np.sqrt(3) - 1e-9
+    assert "so this speaks of the modes" in text
+
+
+def test_without_the_baseline_differences_are_left_out_with_the_reason(tmp_path: Path) -> None:
+    text = write_report(make(tmp_path, modes=("dense",)), tmp_path)
+    page = (tmp_path / layout.REPORT_PAGE).read_text(encoding="utf-8")
+    assert text.splitlines()[-1].startswith("There is only the mode dense")
+    assert "not among the modes" in page
+    assert value(read(tmp_path), "sketch", "dense", "difference_to_none")["note"] == "mode none is not in modes"
+
+
+def test_predictions_that_do_not_give_the_recorded_top1_are_refused(tmp_path: Path) -> None:
+    plan = make(tmp_path)
+    path = tmp_path / layout.predictions("sketch", "none", 0)
+    rows = pd.read_parquet(path)
+    rows.assign(correct=~rows["correct"]).to_parquet(path)
+    row = value(table(compare(plan, tmp_path)), "sketch", "none", "top1")
+    assert pd.isna(row["value"])
+    assert "evaluate the cell again" in row["note"]
+
+
+def test_modes_evaluated_on_different_images_are_not_paired(tmp_path: Path) -> None:
+    plan = make(tmp_path)
+    path = tmp_path / layout.predictions("sketch", "none", 0)
+    rows = pd.read_parquet(path)
+    rows.assign(image_id="other/" + rows["image_id"]).to_parquet(path)
+    row = value(table(compare(plan, tmp_path)), "sketch", "dense", "difference_to_none")
+    assert pd.isna(row["value"])
+    assert row["note"] == "dense and none were evaluated on different images"

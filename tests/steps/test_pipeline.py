@@ -1,0 +1,193 @@
+"""The pipeline as `dvc repro` runs it, on built-in images, and what `dvc status` says after a change."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import timm
+import torch
+import yaml
+from PIL import Image
+from timm.data import create_transform
+
+ROOT = Path(__file__).parent.parent.parent
+MODES, SHIFTED = ("dense", "global", "none"), ("imagenet-r", "imagenet-v2")
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true",
+}  # fmt: skip
+
+pytestmark = pytest.mark.slow
+
+
+def call(place: Path, *command: str, ok: bool = True) -> str:
+    done = subprocess.run(command, cwd=place, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert not ok or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def edit(place: Path, change) -> None:
+    values = yaml.safe_load((place / "params.yaml").read_text())
+    change(values)
+    (place / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A clone in which the small comparison has run."""
+    place = tmp_path_factory.mktemp("clone") / "densecl"
+    for part in ("densecl", "steps", ".dvc", "dvc.yaml", ".dvcignore", "train.py"):
+        source = ROOT / part
+        if source.is_dir():
+            shutil.copytree(source, place / part, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
+        else:
+            shutil.copy(source, place / part)
+    call(place, "git", "init", "-q")
+    shutil.copy(ROOT / "tests" / "small.yaml", place / "params.yaml")
+    edit(place, lambda v: v["evaluate"].update(datasets=["imagenet", *SHIFTED]))
+    edit(place, lambda v: [v[s].pop(n) for s in ("render", "datasets") for n in ("imagenet-a", "stylized")])
+    call(place, "dvc", "repro")
+    return place
+
+
+@pytest.fixture
+def workplace(finished) -> Path:
+    """The same, with params and plan put back afterwards."""
+    before = (finished / "params.yaml").read_text()
+    yield finished
+    (finished / "params.yaml").write_text(before)
+    call(finished, "dvc", "repro")
+
+
+def changed(place: Path) -> set[str]:
+    """Stages that would run, after the plan has been made anew."""
+    call(place, "dvc", "repro", "plan")
+    return set(json.loads(call(place, "dvc", "status", "--json"))) - {"plan"}
+
+
+def test_every_contracted_file_is_there_and_a_second_run_does_nothing(finished):
+    for mode in MODES:
+        assert {p.name for p in (finished / "models" / mode / "seed-0").iterdir()} == {"model.safetensors", "config.json"}
+        assert {p.name for p in (finished / "reports/training" / f"{mode}-0").iterdir()} == {"history.csv", "cost.json"}
+        for name in ("imagenet", *SHIFTED):
+            record = json.loads((finished / "reports/evaluation" / name / f"{mode}-0.json").read_text())
+            rows = pd.read_parquet(finished / "reports/predictions" / name / f"{mode}-0.parquet")
+            assert record["top1"] == rows["correct"].mean() == (rows["prediction"] == rows["label"]).mean()
+            assert (record["control"] is None) == (name == "imagenet")
+    for name in ("comparison.csv", "report.html", "report.md", "validation.html"):
+        assert (finished / "reports" / name).stat().st_size > 500
+    assert "didn't change" in call(finished, "dvc", "repro")
+    assert call(finished, "dvc", "status").strip() == "Data and pipelines are up to date."
+
+
+def test_the_control_is_validation_under_the_same_mask(finished):
+    record = json.loads((finished / "reports/evaluation/imagenet-r/none-0.json").read_text())
+    control = pd.read_parquet(finished / record["control"]["predictions"])
+    own = pd.read_parquet(finished / "reports/predictions/imagenet-r/none-0.parquet")
+    assert record["classes"] == own["label"].nunique() == 7
+    assert set(control["label"]) == set(own["label"])
+    assert set(control["prediction"]) | set(own["prediction"]) <= set(own["label"])
+    assert control["image_id"].str.startswith("imagenet/").all()
+    assert len(control) == record["control"]["images"] == 7 * 4
+
+
+@pytest.mark.parametrize("name", ["imagenet", *SHIFTED])
+def test_timm_alone_reproduces_every_prediction(finished, name):
+    config = json.loads((finished / "models/none/seed-0/config.json").read_text())
+    model = timm.create_model(
+        config["architecture"], num_classes=config["num_classes"],
+        checkpoint_path=str(finished / "models/none/seed-0/model.safetensors"), **config["model_args"],
+    ).eval()  # fmt: skip
+    transform = create_transform(**config["pretrained_cfg"])
+    root = {"imagenet": "imagenet/val", "imagenet-r": "imagenet-r", "imagenet-v2": "imagenetv2-matched-frequency-format-val"}[name]
+    right, total = 0, 0
+    folders = [p for p in (finished / "data/rendered" / root).iterdir() if p.is_dir()]
+    labels = {f: int(f.name) if name == "imagenet-v2" else config["classes"].index(f.name) for f in folders}
+    scored = sorted(labels.values())
+    with torch.no_grad():
+        for folder, label in labels.items():
+            batch = torch.stack([transform(Image.open(p).convert("RGB")) for p in sorted(folder.iterdir())])
+            right += int((model(batch)[:, scored].argmax(1) == scored.index(label)).sum())
+            total += len(batch)
+    record = json.loads((finished / "reports/evaluation" / name / "none-0.json").read_text())
+    assert (record["top1"], record["images"]) == (right / total, total)
+
+
+def test_one_mode_s_parameter_touches_that_mode_only(workplace):
+    edit(workplace, lambda v: v["contrast"].update(sampling_strategy="diverse"))
+    # What follows a training is known to change only once it has run; report.json holds all params.
+    assert changed(workplace) == {"train@dense-0", "report"}
+    edit(workplace, lambda v: v["contrast"].update(sampling_strategy="random"))
+    edit(workplace, lambda v: v["contrast"].update({"global": {"temperature": 0.3}}))
+    assert changed(workplace) == {"train@global-0", "report"}
+
+
+def test_a_new_evaluation_set_is_evaluated_and_nothing_else(workplace):
+    def add(values):
+        values["render"]["sketch2"] = {**values["render"]["sketch"], "folder": "sketch2", "seed": 77}
+        values["datasets"]["sketch2"] = dict.fromkeys(("root", "tracked_by"), "data/rendered/sketch2")
+        values["evaluate"]["datasets"].append("sketch2")
+
+    edit(workplace, add)
+    call(workplace, "dvc", "repro", "validate")
+    assert changed(workplace) == {f"evaluate@sketch2-{mode}-0" for mode in MODES} | {"report"}
+
+
+def test_removing_a_mode_and_editing_the_report_run_the_report_only(workplace):
+    edit(workplace, lambda v: v.update(modes=["dense", "none"]))
+    assert changed(workplace) == {"report"}
+    edit(workplace, lambda v: v.update(modes=list(MODES)))
+    edit(workplace, lambda v: v["report"].update(bootstrap_samples=300))
+    assert changed(workplace) == {"report"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda v: v["contrast"].update(lambda_weight=1.5), "contrast.lambda_weight: found 1.5"),
+        (lambda v: v["contrast"].update(lambda_wieght=0.5), "did you mean lambda_weight?"),
+        (lambda v: v.update(modes=["dens"]), "modes.0: found 'dens'; input should be 'dense', 'global' or 'none'"),
+        (lambda v: v["network"].update(model_name="vit_tinny"), "network.model_name: found 'vit_tinny', which timm"),
+        (lambda v: v["network"].update(model_name="resnet18", model_args={}), "is a ResNet; expected a timm VisionTransformer or Eva"),
+        (lambda v: v["network"]["model_args"].update(patch_size=7), "network.model_args: vit_tiny_patch16_224 cannot be built with"),
+        (lambda v: v["render"].pop("sketch") and v["datasets"]["sketch"].update(root="no/such"), "datasets.sketch.root: no/such"),
+        (lambda v: v["render"].pop("sketch") and v["datasets"]["sketch"].update(root="hollow"), "hollow/n90000001"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_in_one_line_and_nothing_is_lost(workplace, change, said):
+    (workplace / "hollow" / "n90000000").mkdir(parents=True, exist_ok=True)
+    (workplace / "hollow" / "n90000001").mkdir(exist_ok=True)
+    shutil.copy(next((workplace / "data/rendered/sketch").glob("*/*.JPEG")), workplace / "hollow/n90000000")
+    files = {p: p.read_bytes() for folder in ("data/plan", "models", "reports") for p in (workplace / folder).rglob("*.*") if p.is_file()}
+    edit(workplace, change)
+    done = subprocess.run(
+        [sys.executable, "-m", "steps", "plan"], cwd=workplace, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert said in done.stderr
+    told = [line for line in call(workplace, "dvc", "repro", ok=False).splitlines() if line.lower().startswith("error")]
+    assert said in told[0]
+    assert all(path.read_bytes() == content for path, content in files.items())
+
+
+def test_train_py_trains_outside_the_pipeline(finished):
+    args = json.dumps({"img_size": 64, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2})
+    call(
+        finished, sys.executable, "train.py", "--cl-mode", "dense", "--model-args", args, "--batch-size", "16", "--epochs", "2",
+        "--warmup-epochs", "1", "--steps-per-epoch", "2", "--sampling-strategy", "hardest", "--learnable-temp",
+        "--contrastive-weight-adaptive", "--correspondence-features", "backbone", "--experiment-name", "tried",
+    )  # fmt: skip
+    history = pd.read_csv(finished / "runs/tried/training/history.csv")
+    assert len(history) == 2
+    assert history["top1/imagenet"].notna().all()
+    assert (finished / "runs/tried/model/model.safetensors").exists()
+    said = call(finished, sys.executable, "train.py", "--lambda-weight", "1.5", ok=False)
+    assert said.startswith("error: train.py: contrast.lambda_weight: found 1.5")
+    assert call(finished, "dvc", "status").strip() == "Data and pipelines are up to date."
