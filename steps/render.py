@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-from densecl.datasets.rendered import render_set
-
 from densecl import layout
+from densecl.datasets.rendered import render_set
 from densecl.errors import DenseclError
 from densecl.records import SetPlan, read_json
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from densecl.reporting.render import write_report
-
 from densecl import layout
 from densecl.records import ReportPlan, read_json
+from densecl.reporting.render import write_report
 
 
 def main() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from densecl.datasets.expectations import check
-from densecl.reporting.validation import render_validation
-
 from densecl import layout
+from densecl.datasets.expectations import check
 from densecl.datasets.manifest import read_manifest
 from densecl.errors import DataError
 from densecl.records import ValidatePlan, read_json, write_json
+from densecl.reporting.validation import render_validation
 
 
 def main() -> None:

@@ -92,7 +92,7 @@ def _render_class(settings: RenderSet, label: int, images: Path, masks: Path) ->
         place, mask = images / folder / drawing.path, (masks / folder / drawing.path).with_suffix(".png")
         for path in (place, mask):
             path.parent.mkdir(parents=True, exist_ok=True)
-        drawing.image.save(place, **({} if place.suffix == ".png" else {"quality": QUALITY}))
+        drawing.image.save(place, quality=QUALITY)  # PNG passes it over
         drawing.mask.save(mask)
     return len(drawings)
 

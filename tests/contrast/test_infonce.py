@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from densecl.contrast import info_nce, infonce
 
@@ -32,7 +31,11 @@ def test_loss_and_gradients_equal_cross_entropy(rows, held, dim, temperature, im
     query_ids, memory_ids = torch.arange(rows) % images, torch.arange(held) % (images + 1)
     same = (query_ids[:, None] == memory_ids[None]) & masked
     ours = [q.clone().requires_grad_(), k.clone().requires_grad_(), torch.tensor(temperature, requires_grad=True)]
-    exact = [q.double().requires_grad_(), k.double().requires_grad_(), torch.tensor(temperature).double().requires_grad_()]
+    exact = [
+        q.double().requires_grad_(),
+        k.double().requires_grad_(),
+        torch.tensor(temperature).double().requires_grad_(),
+    ]
     whole, infonce.TILE = infonce.TILE, tile
     try:
         ids = {"query_ids": query_ids, "memory_ids": memory_ids} if masked else {}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from densecl.contrast import SAMPLERS, Memory, match_patches
 from densecl.contrast.objectives import BOUNDS, Objective, Temperature, build_objective

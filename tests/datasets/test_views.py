@@ -40,7 +40,9 @@ def test_the_order_is_a_new_permutation_each_epoch(tmp_path):
     assert orders[0] != orders[1]
 
 
-@pytest.mark.parametrize(("scale", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.2, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.5), (1.0, 1.0))])
+@pytest.mark.parametrize(
+    ("scale", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.2, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.5), (1.0, 1.0))]
+)
 def test_crops_stay_within_the_image_and_the_ranges(scale, ratio):
     rng, shares = np.random.default_rng(0), []
     for _ in range(500):
@@ -71,7 +73,9 @@ def test_only_the_second_view_is_blurred():
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
     data = Data(color_jitter=PLAIN, view1=View(**whole), view2=View(**whole, blur=1.0), blur_sigma=(2.0, 2.0))
-    first, second = (augment(noise, v, data, (64, 64), np.random.default_rng(1))[0].float() for v in (data.view1, data.view2))
+    first, second = (
+        augment(noise, v, data, (64, 64), np.random.default_rng(1))[0].float() for v in (data.view1, data.view2)
+    )
     assert first.diff(dim=2).abs().mean() > 1.2 * second.diff(dim=2).abs().mean()
     assert Data().view1.blur == 0
     assert Data().view2.blur == 0.2

@@ -73,7 +73,10 @@ def changed(place: Path) -> set[str]:
 
 def test_every_contracted_file_is_there_and_a_second_run_does_nothing(finished):
     for mode in MODES:
-        assert {p.name for p in (finished / "models" / mode / "seed-0").iterdir()} == {"model.safetensors", "config.json"}
+        assert {p.name for p in (finished / "models" / mode / "seed-0").iterdir()} == {
+            "model.safetensors",
+            "config.json",
+        }
         assert {p.name for p in (finished / "reports/training" / f"{mode}-0").iterdir()} == {"history.csv", "cost.json"}
         for name in ("imagenet", *SHIFTED):
             record = json.loads((finished / "reports/evaluation" / name / f"{mode}-0.json").read_text())
@@ -105,7 +108,11 @@ def test_timm_alone_reproduces_every_prediction(finished, name):
         checkpoint_path=str(finished / "models/none/seed-0/model.safetensors"), **config["model_args"],
     ).eval()  # fmt: skip
     transform = create_transform(**config["pretrained_cfg"])
-    root = {"imagenet": "imagenet/val", "imagenet-r": "imagenet-r", "imagenet-v2": "imagenetv2-matched-frequency-format-val"}[name]
+    root = {
+        "imagenet": "imagenet/val",
+        "imagenet-r": "imagenet-r",
+        "imagenet-v2": "imagenetv2-matched-frequency-format-val",
+    }[name]
     right, total = 0, 0
     folders = [p for p in (finished / "data/rendered" / root).iterdir() if p.is_dir()]
     labels = {f: int(f.name) if name == "imagenet-v2" else config["classes"].index(f.name) for f in folders}
@@ -164,10 +171,20 @@ def test_a_mistake_is_told_in_one_line_and_nothing_is_lost(workplace, change, sa
     (workplace / "hollow" / "n90000000").mkdir(parents=True, exist_ok=True)
     (workplace / "hollow" / "n90000001").mkdir(exist_ok=True)
     shutil.copy(next((workplace / "data/rendered/sketch").glob("*/*.JPEG")), workplace / "hollow/n90000000")
-    files = {p: p.read_bytes() for folder in ("data/plan", "models", "reports") for p in (workplace / folder).rglob("*.*") if p.is_file()}
+    files = {
+        p: p.read_bytes()
+        for folder in ("data/plan", "models", "reports")
+        for p in (workplace / folder).rglob("*.*")
+        if p.is_file()
+    }
     edit(workplace, change)
     done = subprocess.run(
-        [sys.executable, "-m", "steps", "plan"], cwd=workplace, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "steps", "plan"],
+        cwd=workplace,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

@@ -29,10 +29,15 @@ from densecl.training.step import Stepper
 from tests.conftest import WNIDS, draw_set
 
 NETWORK = Network(
-    model_name="vit_tiny_patch16_224", model_args={"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    model_name="vit_tiny_patch16_224",
+    model_args={"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
 )
 DATA = Data(view1=View(scale=(0.5, 1.0)), view2=View(scale=(0.5, 1.0), blur=0.2))
-CONTRASTS = {"dense": DenseContrast(queue_size=256, patches_per_image=8, dense_dim=16), "global": GlobalContrast(queue_size=64), "none": None}
+CONTRASTS = {
+    "dense": DenseContrast(queue_size=256, patches_per_image=8, dense_dim=16),
+    "global": GlobalContrast(queue_size=64),
+    "none": None,
+}
 
 
 def plan(mode: str, **changed: object) -> TrainPlan:
@@ -60,7 +65,14 @@ def workplace(tmp_path, monkeypatch):
 def run(place: Path, name: str, of: TrainPlan) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "contrast.queue_size")
-        train(of, 0, images(place / "train"), {"imagenet": images(place / "val")}, place / name / "model", place / name / "training")
+        train(
+            of,
+            0,
+            images(place / "train"),
+            {"imagenet": images(place / "val")},
+            place / name / "model",
+            place / name / "training",
+        )
     return pd.read_csv(place / name / "training" / "history.csv")
 
 
@@ -109,14 +121,18 @@ def test_a_killed_training_resumes_to_the_same_bits(workplace, monkeypatch):
     monkeypatch.setattr(engine.Trainer, "epoch", epoch)
     again = run(workplace, "again", plan("dense"))
     assert len(again) == len(whole) == 6
-    assert (workplace / "again/model/model.safetensors").read_bytes() == (workplace / "whole/model/model.safetensors").read_bytes()
+    assert (workplace / "again/model/model.safetensors").read_bytes() == (
+        workplace / "whole/model/model.safetensors"
+    ).read_bytes()
     assert again["loss"].tolist() == whole["loss"].tolist()
 
 
 def batch_of(count: int) -> ViewBatch:
     rng = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (2, count, 3, 32, 32), generator=rng, dtype=torch.uint8)
-    return ViewBatch(pixels[0], pixels[1], torch.arange(count) % 3, torch.arange(count), torch.zeros(count, 5), torch.zeros(count, 5))
+    return ViewBatch(
+        pixels[0], pixels[1], torch.arange(count) % 3, torch.arange(count), torch.zeros(count, 5), torch.zeros(count, 5)
+    )
 
 
 @pytest.mark.parametrize("mode", ["dense", "global"])
@@ -166,7 +182,10 @@ def broken_start(place: Path) -> Network:
     from safetensors.torch import save_file
 
     state = build(NETWORK, 3, 0).state_dict()
-    save_file({n: torch.full_like(v, np.nan) if n == "cls_token" else v.contiguous() for n, v in state.items()}, place / "nan.safetensors")
+    save_file(
+        {n: torch.full_like(v, np.nan) if n == "cls_token" else v.contiguous() for n, v in state.items()},
+        place / "nan.safetensors",
+    )
     return NETWORK.model_copy(update={"checkpoint": str(place / "nan.safetensors")})
 
 
