@@ -10,11 +10,11 @@ export GX_ANALYTICS_ENABLED := false
 export ZENML_ANALYTICS_OPT_IN := false
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test lint check lock clean
+.PHONY: repro test lint lock
 
 repro: .venv/ready
 	dvc repro
-	@python -m steps show
+	@cat reports/table.txt; echo; echo reports/report.html
 
 test: .venv/ready
 	python -m pytest

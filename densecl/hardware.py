@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import resource
@@ -25,6 +26,18 @@ def workers() -> int:
 def device() -> torch.device:
     """The first GPU, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def reuse_freed_memory() -> None:
+    """Keep freed blocks in the process: glibc else gives each large tensor back and faults its pages in again.
+
+    Worth a tenth to a fifth of a small ViT's training step on the CPU.
+    """
+    if sys.platform == "linux" and not torch.cuda.is_available():
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl has not
+        if mallopt is not None:
+            mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for a large block
+            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing goes back from the top of the heap
 
 
 def device_name(where: torch.device) -> str:

@@ -18,6 +18,7 @@ TRAINING = Path("reports/training")
 COMPARISON = Path("reports/comparison.csv")
 REPORT_PAGE = Path("reports/report.html")
 REPORT_TEXT = Path("reports/report.md")
+REPORT_TABLE = Path("reports/table.txt")
 
 
 def plan(unit: str) -> Path:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationInfo, field_validator
 
 from densecl.params import (
     Data,
@@ -48,7 +48,14 @@ class TrainPlan(Record):
     network: Network
     data: Data
     train: Train
-    contrast: Annotated[DenseContrast | GlobalContrast | None, Field(union_mode="left_to_right")]
+    contrast: SerializeAsAny[GlobalContrast] | None
+
+    @field_validator("contrast", mode="before")
+    @classmethod
+    def _of_mode(cls, value: Any, info: ValidationInfo) -> Any:
+        """A mapping read from JSON becomes the settings of its mode."""
+        kinds = {"dense": DenseContrast, "global": GlobalContrast}
+        return kinds[info.data["mode"]].model_validate(value) if isinstance(value, dict) else value
 
 
 class EvaluatePlan(Record):

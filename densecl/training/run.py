@@ -11,6 +11,7 @@ import pandas as pd
 
 from densecl import layout
 from densecl.datasets.manifest import class_list
+from densecl.hardware import reuse_freed_memory
 from densecl.network.preprocessing import preprocessing
 from densecl.network.vit import Backbone
 from densecl.records import TrainPlan, write_json
@@ -34,6 +35,7 @@ def train(
     plan: TrainPlan, seed: int, images: ImageSet, validation: Mapping[str, ImageSet], model: Path, history: Path
 ) -> None:
     """Train, then write `model` (safetensors, config) and `history` (history.csv, cost.json)."""
+    reuse_freed_memory()
     classes = class_list(images.root)
     digest = pd.util.hash_pandas_object(images.frame[["image_id", "label", "sha256"]], index=False).to_numpy().tobytes()
     run = checkpoint.fingerprint(plan, seed, digest)
