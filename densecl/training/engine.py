@@ -72,12 +72,12 @@ class Trainer:
         self.history: list[dict[str, float]] = []
 
     def _queue_size(self, patches: int) -> int:
-        """At most half of what one epoch writes: older keys come from another model than the queries."""
+        """At most half of what one pass over the set writes: more would hold an image's older keys beside its newer ones."""
         asked = self.job.plan.contrast.queue_size  # type: ignore[union-attr]
-        most = max(1, self.steps * self.batch_size * writes_per_image(self.job.plan.contrast, patches) // 2)
+        most = max(1, len(self.job.frame) * writes_per_image(self.job.plan.contrast, patches) // 2)
         if asked > most:
             warnings.warn(
-                f"contrast.queue_size: {asked} is more than half of what one epoch writes; "
+                f"contrast.queue_size: {asked} is more than half of what one pass over the training set writes; "
                 f"cut to {most} for mode {self.job.plan.mode}",
                 stacklevel=2,
             )
