@@ -1,4 +1,7 @@
-"""What this machine offers. None of it changes a result on the CPU, so none of it is a param."""
+"""What this machine offers. None of it changes a result on the CPU, so none of it is a param.
+
+torch is imported where it is asked: drawing and listing images start without it.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ import os
 import platform
 import resource
 import sys
-
-import torch
+from typing import TYPE_CHECKING
 
 from densecl.errors import DenseclError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def workers() -> int:
@@ -25,6 +30,8 @@ def workers() -> int:
 
 def device() -> torch.device:
     """The first GPU, else the CPU."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -33,6 +40,8 @@ def reuse_freed_memory() -> None:
 
     Worth a tenth to a fifth of a small ViT's training step on the CPU.
     """
+    import torch
+
     if sys.platform == "linux" and not torch.cuda.is_available():
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl has not
         if mallopt is not None:
@@ -42,6 +51,8 @@ def reuse_freed_memory() -> None:
 
 def device_name(where: torch.device) -> str:
     """For the cost table, e.g. 'NVIDIA H200' or 'x86_64 CPU, 2 threads'."""
+    import torch
+
     if where.type == "cuda":
         return torch.cuda.get_device_name(where)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
@@ -49,6 +60,8 @@ def device_name(where: torch.device) -> str:
 
 def peak_memory(where: torch.device) -> int:
     """Bytes: of the allocator on a GPU, of the whole process on the CPU."""
+    import torch
+
     if where.type == "cuda":
         return torch.cuda.max_memory_allocated(where)
     unit = 1 if sys.platform == "darwin" else 1024

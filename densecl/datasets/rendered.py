@@ -247,7 +247,7 @@ class Reference(NamedTuple):
 
     @staticmethod
     @cache
-    def fitted(size: int, per_class: int = 60, penalty: float = 30.0) -> Reference:
+    def fitted(size: int, per_class: int = 40, penalty: float = 30.0) -> Reference:
         """In closed form, on photographs of its own."""
         settings = RenderSet(style="photo", folder="reference", images_per_class=per_class, size=size, seed=0)
         rows, targets = [], []
