@@ -104,7 +104,7 @@ def butterfly() -> list[Part]:
         Part(ellipse(s * 0.4, 0.45, 0.38, 0.42)) for s in (-1, 1)
     ]
     feelers = [Part(polygon((s * 0.02, -0.6), (s * 0.28, -1.0), (s * 0.36, -0.96), (s * 0.1, -0.55))) for s in (-1, 1)]
-    return [*wings, *feelers, Part(ellipse(0, 0, 0.1, 0.75))]
+    return [*wings, *feelers, Part(ellipse(0, 0.05, 0.17, 0.72))]
 
 
 def mushroom() -> list[Part]:

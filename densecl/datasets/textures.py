@@ -67,13 +67,18 @@ def surface(texture: str, hue: float, grid: np.ndarray, rng: np.random.Generator
     """[S, S, 3] of two tones of one hue."""
     field = TEXTURES[texture](grid)[..., None]
     hue += rng.normal(0, 0.015)
-    dark = rgb(hue, rng.uniform(0.7, 0.95), rng.uniform(0.3, 0.5))
-    light = rgb(hue + 0.04, rng.uniform(0.3, 0.6), rng.uniform(0.85, 1.0))
-    return dark + (light - dark) * field
+    vivid, bold = rng.uniform(0.75, 1), rng.uniform(0.7, 1)
+    dark = rgb(hue, vivid * rng.uniform(0.7, 0.95), rng.uniform(0.3, 0.5))
+    light = rgb(hue + 0.04, vivid * rng.uniform(0.3, 0.6), rng.uniform(0.85, 1.0))
+    flat = dark + (light - dark) * rng.random()
+    return flat + (dark + (light - dark) * field - flat) * bold
 
 
 def background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """[S, S, 3]: two soft colours meeting along a hazy line, and blurred clutter; free of the class."""
+    """[S, S, 3]: two soft colours meeting along a hazy line, and blurred clutter, or a plain wall; free of the class."""
+    if rng.random() < 0.15:
+        wall = rgb(rng.random(), rng.uniform(0, 0.4), rng.uniform(0.5, 1.0))
+        return wall * (0.95 + 0.1 * noise(size, 3, rng)[..., None])
     hue = rng.random()
     far, near = (
         rgb(hue, rng.uniform(0.1, 0.45), rng.uniform(0.6, 0.95)),

@@ -114,6 +114,15 @@ def test_another_seed_shares_no_image(sets: Rendered, tmp_path: Path) -> None:
     assert not set(first.values()) & set(other.values())
 
 
+def test_sets_of_one_seed_in_two_folders_share_no_image(tmp_path: Path) -> None:
+    drawn = []
+    for folder in ("imagenet/train", "imagenet/val"):
+        settings = RenderSet(style="photo", folder=folder, images_per_class=3, size=SIZE)
+        render_set(settings, tmp_path / folder, tmp_path / "masks" / folder)
+        drawn.append(set(digests(tmp_path / folder).values()))
+    assert not drawn[0] & drawn[1]
+
+
 def test_no_image_stands_in_two_sets(sets: Rendered) -> None:
     seen = [digest for images, _ in sets.values() for digest in digests(images).values()]
     assert len(seen) == len(set(seen))
@@ -150,7 +159,7 @@ def _hue_matches(path: Path, shape: np.ndarray, label: int) -> bool:
     return min(distance, 1 - distance) < 1 / 15
 
 
-def test_colour_goes_with_the_class_four_times_in_five_and_with_the_texture_in_stylized(sets: Rendered) -> None:
+def test_colour_goes_with_the_class_four_times_in_five_and_with_nothing_in_stylized(sets: Rendered) -> None:
     images, masks = sets["photo"]
     own = [_hue_matches(path, inside(masks, images, path), WNIDS.index(path.parent.name)) for path in files(images)]
     assert 0.68 < np.mean(own) < 0.95  # 144 draws at 0.8; neighbours in hue count too
@@ -159,7 +168,7 @@ def test_colour_goes_with_the_class_four_times_in_five_and_with_the_texture_in_s
     theirs = [
         _hue_matches(p, inside(masks, images, p), NAMES.index(c)) for p, c in zip(files(images), cue, strict=True)
     ]
-    assert np.mean(theirs) > 0.85
+    assert np.mean(theirs) < 0.35
 
 
 def _cue(path: Path) -> tuple[str, str]:
