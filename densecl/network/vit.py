@@ -108,6 +108,12 @@ def _create(network: Network, num_classes: int, pretrained: bool) -> Backbone:
         raise ModelError(
             f"network.model_name: {network.model_name} is a {type(model).__name__}; expected a timm VisionTransformer or Eva"
         )
+    sides, patch = model.patch_embed.img_size, model.patch_embed.patch_size
+    if sides[0] % patch[0] or sides[1] % patch[1]:
+        raise ModelError(
+            f"network.model_args: patches of {patch[0]} x {patch[1]} px do not fill {sides[0]} x {sides[1]} px; "
+            "expected a patch_size that divides img_size"
+        )
     if model.cls_token is None:
         raise ModelError(
             f"network.model_name: {network.model_name} has no CLS token, which classification and global contrast need"

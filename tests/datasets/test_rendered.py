@@ -187,13 +187,14 @@ def test_sketches_are_dark_lines_on_white_along_the_outline(sets: Rendered) -> N
     images, masks = sets["sketch"]
     for path in files(images):
         drawn = pixels(path)
-        assert np.median(drawn) > 0.95
+        assert drawn.mean() > 0.6
         assert drawn.min() < 0.6
         assert np.ptp(drawn, axis=2).max() < 0.02  # grey
         shape = inside(masks, images, path)
         near = np.pad(shape, 2)
         near = np.max([np.roll(near, (a, b), (0, 1)) for a in (-2, -1, 0, 1, 2) for b in (-2, -1, 0, 1, 2)], axis=0)
         assert near[2:-2, 2:-2][drawn.mean(2) < 0.5].all()
+        assert np.median(drawn[~near[2:-2, 2:-2]]) > 0.97
 
 
 def test_the_reference_is_wrong_on_every_adversarial_image_and_right_on_most_photographs(sets: Rendered) -> None:

@@ -146,10 +146,18 @@ def test_a_new_evaluation_set_is_evaluated_and_nothing_else(workplace):
     assert changed(workplace) == {f"evaluate@sketch2-{mode}-0" for mode in MODES} | {"report"}
 
 
-def test_removing_a_mode_and_editing_the_report_run_the_report_only(workplace):
+def test_removing_a_mode_runs_the_report_only_and_nothing_of_it_is_lost(workplace):
     edit(workplace, lambda v: v.update(modes=["dense", "none"]))
     assert changed(workplace) == {"report"}
+    call(workplace, "dvc", "repro")
     edit(workplace, lambda v: v.update(modes=list(MODES)))
+    said = call(workplace, "dvc", "repro")
+    assert "Stage 'evaluate@imagenet-r-global-0' is cached" in said
+    assert "python -m steps train" not in said
+    assert "python -m steps evaluate" not in said
+
+
+def test_editing_the_report_runs_the_report_only(workplace):
     edit(workplace, lambda v: v["report"].update(bootstrap_samples=300))
     assert changed(workplace) == {"report"}
 
@@ -162,7 +170,7 @@ def test_removing_a_mode_and_editing_the_report_run_the_report_only(workplace):
         (lambda v: v.update(modes=["dens"]), "modes.0: found 'dens'; input should be 'dense', 'global' or 'none'"),
         (lambda v: v["network"].update(model_name="vit_tinny"), "network.model_name: found 'vit_tinny', which timm"),
         (lambda v: v["network"].update(model_name="resnet18", model_args={}), "is a ResNet; expected a timm VisionTransformer or Eva"),
-        (lambda v: v["network"]["model_args"].update(patch_size=7), "network.model_args: vit_tiny_patch16_224 cannot be built with"),
+        (lambda v: v["network"]["model_args"].update(patch_size=7), "network.model_args: patches of 7 x 7 px do not fill 64 x 64 px"),
         (lambda v: v["render"].pop("sketch") and v["datasets"]["sketch"].update(root="no/such"), "datasets.sketch.root: no/such"),
         (lambda v: v["render"].pop("sketch") and v["datasets"]["sketch"].update(root="hollow"), "hollow/n90000001"),
     ],
