@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from densecl.datasets.shapes import SHAPES, Pose, mask_of
-from densecl.datasets.textures import background, noise, rgb, surface
+from densecl.datasets.textures import TEXTURES, background, noise, rgb, surface
 from densecl.hardware import workers
 from densecl.params import RenderSet
 from densecl.seeding import derive
@@ -106,15 +106,12 @@ def _rng(settings: RenderSet, *words: str | int) -> np.random.Generator:
 
 
 def photograph(
-    label: int, look: Look, size: int, rng: np.random.Generator, cue: int | None = None
+    label: int, look: Look, size: int, rng: np.random.Generator, surface_of: tuple[int, int] | None = None
 ) -> tuple[Image.Image, Image.Image]:
-    """An object on a background, and its mask; `cue` gives the texture of another class, and the colour of any."""
+    """An object on a background, and its mask; `surface_of` gives the classes of its texture and its colour."""
     pose, mask, canvas = _object(label, look, size, rng)
-    texture, colour = (
-        CLASSES[label if rng.random() < look.agreement else int(rng.integers(len(CLASSES)))] for _ in range(2)
-    )
-    if cue is not None:
-        texture, colour = CLASSES[cue], CLASSES[int(rng.integers(len(CLASSES)))]
+    drawn = _own_or_any(label, look, rng), _own_or_any(label, look, rng)
+    texture, colour = (CLASSES[index] for index in surface_of or drawn)
     grid = pose.grid(canvas)
     shade = 1 - 0.3 * np.clip(0.7 * grid[0] + 0.7 * grid[1], -0.6, 1)[..., None]  # light from the upper left
     coloured = surface(texture.texture, colour.hue, grid, rng) * shade
@@ -126,6 +123,10 @@ def photograph(
     pixels = behind * (1 - inside) + coloured * (0.55 + 0.45 * rim) * inside
     pixels = pixels * rng.uniform(*look.light) + rng.normal(0, look.grain, pixels.shape)
     return _picture(pixels, size), mask.resize((size, size), Image.Resampling.BOX)
+
+
+def _own_or_any(label: int, look: Look, rng: np.random.Generator) -> int:
+    return label if rng.random() < look.agreement else int(rng.integers(len(CLASSES)))
 
 
 def _object(label: int, look: Look, size: int, rng: np.random.Generator) -> tuple[Pose, Image.Image, int]:
@@ -224,8 +225,11 @@ def _sketch(settings: RenderSet, label: int) -> Iterator[Drawing]:
     for number in range(settings.images_per_class):
         rng = _rng(settings, label, number)
         pose, mask, canvas = _object(label, DRAWN, settings.size, rng)
-        hatching = np.clip(1.5 * np.sin(26 * pose.grid(canvas).sum(0)) - 0.4, 0, 1)[..., None] * _unit(mask)
-        line = np.maximum(_unit(_edge(mask, int(rng.choice((3, 3, 5))))), hatching * rng.uniform(0.3, 0.8))
+        grid = pose.grid(canvas)
+        # What is dark on the surface is hatched.
+        marks = np.clip(2 - 4 * TEXTURES[CLASSES[_own_or_any(label, PHOTO, rng)].texture](grid), 0, 1)
+        marks = marks * np.clip(0.6 + 0.8 * np.sin(34 * grid.sum(0)), 0, 1)
+        line = np.maximum(_unit(_edge(mask, int(rng.choice((3, 3, 5))))), marks[..., None] * _unit(mask))
         pressure = 0.75 + 0.25 * noise(canvas, 10, rng)[..., None]
         pixels = 1 - np.repeat(line * pressure, 3, axis=2)
         yield Drawing(_picture(pixels, settings.size), mask.reduce(2), f"sketch_{number}.JPEG")
@@ -237,7 +241,8 @@ def _cue_conflict(settings: RenderSet, label: int) -> Iterator[Drawing]:
         cue = others[number % len(others)]
         rng = _rng(settings, label, number)
         name = f"{CLASSES[label].name}{number}-{CLASSES[cue].name}{number // len(others)}.png"
-        yield Drawing(*photograph(label, PHOTO, settings.size, rng, cue), name)
+        colour = label if number % 3 == 0 else int(rng.integers(len(CLASSES)))  # its own in one of three: else no cue is left
+        yield Drawing(*photograph(label, PHOTO, settings.size, rng, (cue, colour)), name)
 
 
 STYLES = {

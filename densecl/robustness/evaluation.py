@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchmetrics.functional.classification import binary_calibration_error
 
 from densecl.datasets.images import decode
 from densecl.errors import DataError
@@ -20,6 +19,7 @@ from densecl.metrics import correct_within
 from densecl.network.preprocessing import evaluation_transform
 from densecl.network.vit import Backbone
 from densecl.records import Preprocessing
+from densecl.robustness.calibration import expected_calibration_error
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -97,10 +97,7 @@ def no_rows() -> pd.DataFrame:
 def figures(rows: pd.DataFrame) -> dict[str, float]:
     """Every figure of a cell, recomputed from its rows; fractions in [0, 1], nll in nats."""
     tiny = float(np.finfo(np.float32).tiny)
-    confidence = torch.tensor(rows["confidence"].to_numpy(copy=True))
-    calibration = binary_calibration_error(
-        confidence, torch.tensor(rows["correct"].to_numpy(copy=True)).int(), n_bins=15
-    )
+    confidence = rows["confidence"].to_numpy(dtype=np.float64)
     return {
         "top1": float(rows["correct"].mean()),
         "top5": float(rows["correct5"].mean()),
@@ -108,6 +105,6 @@ def figures(rows: pd.DataFrame) -> dict[str, float]:
         "top5_unmasked": float(rows["correct5_unmasked"].mean()),
         "macro_top1": float(rows.groupby("label")["correct"].mean().mean()),
         "nll": float(-np.log(rows["p_true"].astype("float64").clip(lower=tiny)).mean()),
-        "ece": float(calibration),
-        "mean_confidence": float(rows["confidence"].astype("float64").mean()),
+        "ece": expected_calibration_error(confidence, rows["correct"].to_numpy()),
+        "mean_confidence": float(confidence.mean()),
     }
