@@ -228,7 +228,7 @@ def _sketch(settings: RenderSet, label: int) -> Iterator[Drawing]:
         grid = pose.grid(canvas)
         # What is dark on the surface is hatched.
         marks = np.clip(2 - 4 * TEXTURES[CLASSES[_own_or_any(label, PHOTO, rng)].texture](grid), 0, 1)
-        marks = marks * np.clip(0.6 + 0.8 * np.sin(34 * grid.sum(0)), 0, 1)
+        marks = marks * np.clip(0.75 + 0.6 * np.sin(34 * grid.sum(0)), 0, 1)
         line = np.maximum(_unit(_edge(mask, int(rng.choice((3, 3, 5))))), marks[..., None] * _unit(mask))
         pressure = 0.75 + 0.25 * noise(canvas, 10, rng)[..., None]
         pixels = 1 - np.repeat(line * pressure, 3, axis=2)
