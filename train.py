@@ -22,7 +22,8 @@ from densecl.records import TrainPlan
 TRAIN_FLAGS = ("batch_size", "epochs", "learning_rate", "warmup_epochs", "grad_clip")
 CONTRAST_FLAGS = (
     "lambda_weight", "contrastive_weight_adaptive", "queue_size", "temperature", "learnable_temp", "sampling_strategy",
-    "dense_dim", "correspondence_features",
+    "dense_dim", "correspondence_features", "correspondence_filter", "patches_per_image", "memory_unit", "negatives",
+    "key_encoder", "symmetric",
 )  # fmt: skip
 
 
@@ -39,14 +40,24 @@ def parser() -> argparse.ArgumentParser:
     add("--checkpoint", help="start from a local .safetensors state dict")
     add("--batch-size", type=int, default=256, help="training batch size (default: 256)")
     add("--epochs", type=int, default=100, help="passes over the training set (default: 100)")
-    add("--lambda-weight", type=float, default=0.5, help="weight of the contrastive loss, in [0, 1) (default: 0.5)")
+    add("--lambda-weight", type=float, default=0.5, help="weight of the contrastive loss, in [0, 1] (default: 0.5)")
     add("--contrastive-weight-adaptive", action="store_true", help="raise the weight from 0 to --lambda-weight")
     add("--queue-size", type=int, default=65536, help="entries of the memory of negatives (default: 65536)")
     add("--temperature", type=float, default=0.2, help="of InfoNCE (default: 0.2)")
     add("--learnable-temp", action="store_true", help="learn the temperature, from --temperature on")
     add("--sampling-strategy", default="random", help="which patches: random, diverse or hardest (default: random)")
     add("--dense-dim", type=int, default=128, help="projection dimension (default: 128)")
-    add("--correspondence-features", default="dense", help="matched on: dense or backbone (default: dense)")
+    add("--correspondence-features", default="dense", help="matched on: dense, backbone or geometric (default: dense)")
+    add(
+        "--correspondence-filter",
+        default="none",
+        help="matches that count: none (all), mutual, threshold (default: none)",
+    )
+    add("--patches-per-image", type=int, default=50, help="sampled patches of an image (default: 50)")
+    add("--memory-unit", default="patch", help="stored per key: patch, or image (pooled) (default: patch)")
+    add("--negatives", default="all", help="entries that are negatives: all or other_class (default: all)")
+    add("--key-encoder", default="shared", help="keys come from: shared or momentum (default: shared)")
+    add("--symmetric", action="store_true", help="score view 2 against view 1 as well")
     add("--learning-rate", type=float, default=1e-5, help="peak learning rate (default: 1e-05)")
     add("--warmup-epochs", type=float, default=5, help="learning rate warm-up (default: 5)")
     add("--grad-clip", type=float, default=5.0, help="largest gradient norm (default: 5.0)")

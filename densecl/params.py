@@ -100,6 +100,7 @@ class View(Frozen):
 class Data(Frozen):
     """The two views of the spec's "Data Augmentation Strategy"."""
 
+    min_overlap: Fraction = 0.0  # of the smaller crop; view 2's crop is drawn again until it holds
     flip: Fraction = 0.5
     color_jitter: ColorJitter = ColorJitter()
     view1: View = View(scale=(0.08, 1.0))
@@ -108,19 +109,39 @@ class Data(Frozen):
 
 
 class GlobalContrast(Frozen):
-    lambda_weight: Annotated[float, Field(ge=0, lt=1)] = 0.5  # 1 would train no classifier to evaluate
+    lambda_weight: Fraction = 0.5  # at 1 a linear probe is fitted after training
     contrastive_weight_adaptive: bool = False
     ramp_epochs: Positive = 10.0
     queue_size: Count = 65536
     temperature: Annotated[float, Field(ge=0.01, le=1)] = 0.2
     learnable_temp: bool = False
     dense_dim: Count = 128  # the spec's one projection dimension, of both heads
+    negatives: Literal["all", "other_class"] = "all"
+    key_encoder: Literal["shared", "momentum"] = "shared"
+    key_momentum: Annotated[float, Field(ge=0, le=1)] = 0.99  # at the start; ramped to 1
+    symmetric: bool = False
 
 
 class DenseContrast(GlobalContrast):
     sampling_strategy: Literal["random", "diverse", "hardest"] = "random"
     patches_per_image: Count = 50
-    correspondence_features: Literal["dense", "backbone"] = "dense"
+    correspondence_features: Literal["dense", "backbone", "geometric"] = "dense"
+    correspondence_filter: Literal["none", "mutual", "threshold"] = "none"
+    correspondence_threshold: Annotated[float, Field(ge=-1, le=1)] = 0.5  # cosine, for the filter of that name
+    memory_unit: Literal["patch", "image"] = "patch"
+    memory_per_image: Count | None = None  # None: every sampled key is stored
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> DenseContrast:
+        if self.correspondence_features == "geometric" and self.correspondence_filter != "none":
+            raise ValueError(
+                f"correspondence_filter: found {self.correspondence_filter}, expected none: geometric matches are true already"
+            )
+        if self.memory_unit == "image" and self.memory_per_image is not None:
+            raise ValueError(
+                f"memory_per_image: found {self.memory_per_image}, expected null: memory_unit image stores one pooled key an image"
+            )
+        return self
 
 
 class Contrast(DenseContrast):
@@ -141,7 +162,13 @@ class Contrast(DenseContrast):
 class Train(Frozen):
     batch_size: Count = 256
     epochs: Count = 100
+    grad_accumulation: Count = 1  # parts a batch is scored in, one after the other
     learning_rate: Positive = 1e-5
+    learning_rate_batch: Count | None = None  # the batch the rate is stated for; None: it is absolute
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: the weights themselves are exported
+    precision: Literal["fp32", "bf16"] = "fp32"
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_epochs: Annotated[float, Field(ge=0)] = 5.0
     grad_clip: Positive | None = 5.0
@@ -153,7 +180,16 @@ class Train(Frozen):
     def _warm(self) -> Train:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs must be below epochs ({self.epochs}), found {self.warmup_epochs}")
+        if self.batch_size % self.grad_accumulation:
+            raise ValueError(
+                f"grad_accumulation: found {self.grad_accumulation}, expected a divisor of batch_size ({self.batch_size})"
+            )
         return self
+
+    @property
+    def rate(self) -> float:
+        """Peak learning rate of this batch size (Goyal et al. 2017)."""
+        return self.learning_rate * (self.batch_size / self.learning_rate_batch if self.learning_rate_batch else 1)
 
 
 class Evaluate(Frozen):

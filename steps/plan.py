@@ -91,7 +91,9 @@ def prune(params: Params, units: set[str]) -> None:
     kept |= {
         place(*cell) for cell in cells for place in (layout.evaluation, layout.predictions, layout.control_predictions)
     }
-    kept |= {layout.training(*run) / name for run in runs for name in ("history.csv", "cost.json")}
+    kept |= {
+        layout.training(*run) / name for run in runs for name in ("history.csv", "cost.json", "matches.safetensors")
+    }
     for folder in (layout.PLAN, layout.MANIFESTS, layout.EVALUATION, layout.PREDICTIONS, layout.TRAINING):
         for path in sorted(folder.rglob("*"), reverse=True):
             if path.is_dir():

@@ -49,7 +49,7 @@ def test_the_method_s_defaults_stand_in_the_finetune_preset():
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("contrast.lambda_weight", 1.5, r"contrast.lambda_weight: found 1.5; input should be less than 1"),
+        ("contrast.lambda_weight", 1.5, r"contrast.lambda_weight: found 1.5; input should be less than or equal to 1"),
         ("contrast.lambda_wieght", 0.5, r"contrast.lambda_wieght: unknown key; did you mean lambda_weight\? allowed: "),
         ("modes", ["dens"], r"modes.0: found 'dens'; input should be 'dense', 'global' or 'none'$"),
         ("modes", ["none", "none"], r"modes: none named more than once"),

@@ -57,9 +57,10 @@ def info_nce(
     """
     temperature = torch.as_tensor(temperature, dtype=queries.dtype, device=queries.device)
     ids = _Ids(query_ids, memory_ids, query_classes, memory_classes)
-    seen = attend(queries.detach(), memory.detach(), temperature.detach(), ids)
-    loss = _Loss.apply(queries, keys, temperature, seen.lse, seen.mean)
-    positive = (queries.detach() * keys.detach()).sum(-1)
+    with torch.autocast(queries.device.type, enabled=False):  # compared in the precision they come in
+        seen = attend(queries.detach(), memory.detach(), temperature.detach(), ids)
+        loss = _Loss.apply(queries, keys, temperature, seen.lse, seen.mean)
+        positive = (queries.detach() * keys.detach()).sum(-1)
     return Contrast(
         loss=loss.mean() if len(loss) else queries.sum() * 0,
         positive_similarity=positive.mean(),
@@ -120,10 +121,15 @@ def _attend_tile(queries: Tensor, memory: Tensor, temperature: Tensor, ids: _Ids
 
 
 @torch.no_grad()
-def hardest_negative(queries: Tensor, memory: Tensor, query_ids: Tensor, memory_ids: Tensor) -> Tensor:
-    """[Q] largest cosine of each query with a memory row of another image; -inf without one."""
+def hardest_negative(
+    queries: Tensor, memory: Tensor, *,
+    query_ids: Tensor | None = None, memory_ids: Tensor | None = None,
+    query_classes: Tensor | None = None, memory_classes: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """[Q] largest cosine of each query with a memory row that is a negative of it, as in `info_nce`; -inf without one."""
     one = torch.ones((), dtype=queries.dtype, device=queries.device)
-    return attend(queries, memory, one, _Ids(query_ids, memory_ids, None, None)).hardest
+    with torch.autocast(queries.device.type, enabled=False):
+        return attend(queries, memory, one, _Ids(query_ids, memory_ids, query_classes, memory_classes)).hardest
 
 
 class _Loss(torch.autograd.Function):

@@ -1,6 +1,6 @@
 """What each mode adds to classification: dense and global differ only in how pairs are formed.
 
-Letters: B images, N patches, M sampled, Q queries (B or B*M), K memory, E embedding, D projection.
+Letters: B images, N patches, M sampled, Q queries (B or B*M), K memory, R rows remembered, E embedding, D projection.
 """
 
 from __future__ import annotations
@@ -10,26 +10,46 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from densecl.contrast.correspondence import match_patches
+from densecl.contrast.correspondence import match_patches, match_similarity, mutual, true_matches
 from densecl.contrast.infonce import Contrast, hardest_negative, info_nce
-from densecl.contrast.memory import Memory
+from densecl.contrast.keys import MomentumKeys, SharedKeys
+from densecl.contrast.memory import Memory, Rows
 from densecl.contrast.sampling import SAMPLERS
 from densecl.network.heads import ProjectionHead
-from densecl.network.vit import Tokens
+from densecl.network.vit import Backbone, Tokens, grid
 from densecl.params import DenseContrast, GlobalContrast
 
 BOUNDS = (0.01, 1.0)  # of a learnt temperature
 
 
+class Side(NamedTuple):
+    """One view of a batch, as an objective sees it."""
+
+    tokens: Tokens  # of the trained model
+    images: Tensor  # [B, 3, H, W] normalised
+    geometry: Tensor  # [B, 5]
+
+
+class Views(NamedTuple):
+    """Both views of a batch."""
+
+    first: Side
+    second: Side
+    image_ids: Tensor  # [B]
+    class_ids: Tensor  # [B]
+
+
 class Pairs(NamedTuple):
-    """Positives: row i of queries belongs to row i of keys."""
+    """Positives: row i of queries belongs to row i of keys; and what the memory is to keep of them."""
 
     queries: Tensor  # [Q, D] of view 1, L2-normalised fp32
     keys: Tensor  # [Q, D] of view 2, the same, without gradient
     image_ids: Tensor  # [Q]
     class_ids: Tensor  # [Q]
+    kept: Rows
 
 
 class Temperature(nn.Module):
@@ -49,14 +69,15 @@ class Objective(nn.Module):
 
     weight = 0.0  # target lambda
 
-    def score(self, first: Tokens, second: Tokens, image_ids: Tensor, class_ids: Tensor) -> tuple[Contrast, Pairs]:  # noqa: ARG002
-        """Contrast of the two views' tokens, and the pairs to remember after the step."""
-        zero, nothing = first.logits.new_zeros(()), first.logits.new_zeros(0)
-        pairs = Pairs(nothing, nothing, image_ids[:0], class_ids[:0])
-        return Contrast(zero, zero * torch.nan, zero * torch.nan, zero * torch.nan, zero), pairs
+    def score(self, views: Views) -> tuple[Contrast, Rows]:
+        """Contrast of the two views, and the rows to remember after the step."""
+        logits = views.first.tokens.logits
+        zero, nothing = logits.new_zeros(()), logits.new_zeros(0)
+        rows = Rows(nothing, views.image_ids[:0], views.class_ids[:0])
+        return Contrast(zero, zero * torch.nan, zero * torch.nan, zero * torch.nan, zero), rows
 
-    def remember(self, pairs: Pairs, step: int) -> None:
-        """Write the keys just scored to the memory; called after the optimiser's step."""
+    def after(self, model: Backbone, rows: Rows, step: int, progress: float) -> None:
+        """Called after the optimiser's step: remember the rows just scored, and let slow copies follow."""
 
     def lambda_at(self, epoch: float) -> float:  # noqa: ARG002
         """Weight of the contrastive loss at a fractional epoch."""
@@ -73,33 +94,58 @@ class Objective(nn.Module):
 
 
 class Contrastive(Objective, ABC):
-    """Shared by dense and global: projection, memory, temperature, InfoNCE and the ramp of lambda."""
+    """Shared by dense and global: projection, keys, memory, temperature, InfoNCE and the ramp of lambda."""
 
     def __init__(
-        self, settings: GlobalContrast, embed_dim: int, queue_size: int, seed: int, generator: torch.Generator
+        self, settings: GlobalContrast, model: Backbone, queue_size: int, seed: int, generator: torch.Generator
     ) -> None:
         super().__init__()
         self.settings, self.generator, self.weight = settings, generator, settings.lambda_weight
-        self.head = ProjectionHead(embed_dim, settings.dense_dim, seed)
+        self.grid = grid(model)
+        self.head = ProjectionHead(model.embed_dim, settings.dense_dim, seed)
+        self.key_encoder = (
+            MomentumKeys(model, self.head, settings.key_momentum)
+            if settings.key_encoder == "momentum"
+            else SharedKeys()
+        )
         self.temperature = Temperature(settings.temperature, settings.learnable_temp)
         self.memory = Memory(queue_size, settings.dense_dim)
 
-    def score(self, first: Tokens, second: Tokens, image_ids: Tensor, class_ids: Tensor) -> tuple[Contrast, Pairs]:
-        """InfoNCE of this mode's pairs against the memory as it stood before this step."""
-        pairs = self.pairs(first, second, image_ids, class_ids)
-        filled = self.memory.filled
-        contrast = info_nce(
-            pairs.queries, pairs.keys, self.memory.ring[:filled], self.temperature(),
-            query_ids=pairs.image_ids, memory_ids=self.memory.ring_image_ids[:filled],
-        )  # fmt: skip
-        return contrast, pairs
+    def score(self, views: Views) -> tuple[Contrast, Rows]:
+        """InfoNCE of this mode's pairs against the memory as it stood before this step.
+
+        `symmetric` scores view 2 against view 1 as well; both directions' keys are remembered.
+        """
+        sides = [self.pairs(views)]
+        if self.settings.symmetric:
+            sides.append(self.pairs(views._replace(first=views.second, second=views.first)))
+        kept = Rows(*(torch.cat(part) for part in zip(*(pairs.kept for pairs in sides), strict=True)))
+        queries, keys, image_ids, class_ids = (
+            torch.cat(part) for part in zip(*(pairs[:4] for pairs in sides), strict=True)
+        )
+        contrast = info_nce(queries, keys, self.negatives, self.temperature(), **self._ids(image_ids, class_ids))
+        return contrast, kept
 
     @abstractmethod
-    def pairs(self, first: Tokens, second: Tokens, image_ids: Tensor, class_ids: Tensor) -> Pairs:
+    def pairs(self, views: Views) -> Pairs:
         """Queries of view 1 and keys of view 2, as this mode pairs them."""
 
-    def remember(self, pairs: Pairs, step: int) -> None:
-        self.memory.write(pairs.keys, pairs.image_ids, pairs.class_ids, step)
+    @property
+    def negatives(self) -> Tensor:
+        """[filled, D] of the memory, in no order that matters."""
+        return self.memory.ring[: self.memory.filled]
+
+    def _ids(self, image_ids: Tensor, class_ids: Tensor) -> dict[str, Tensor]:
+        """Which entries are no negatives: those of the query's image; with `negatives: other_class`, of its class."""
+        filled = self.memory.filled
+        ids = {"query_ids": image_ids, "memory_ids": self.memory.ring_image_ids[:filled]}
+        if self.settings.negatives == "other_class":
+            ids |= {"query_classes": class_ids, "memory_classes": self.memory.ring_class_ids[:filled]}
+        return ids
+
+    def after(self, model: Backbone, rows: Rows, step: int, progress: float) -> None:
+        self.memory.write(*rows, step)
+        self.key_encoder.follow(model, self.head, progress)
 
     def lambda_at(self, epoch: float) -> float:
         """The target, or with `contrastive_weight_adaptive` a half-cosine from 0 to it over `ramp_epochs`."""
@@ -109,13 +155,8 @@ class Contrastive(Objective, ABC):
         return self.weight * (1 - math.cos(math.pi * share)) / 2
 
     def state(self) -> dict[str, float]:
-        """Diversity of the memory (images behind its entries), its filled share, and the temperature."""
-        filled = self.memory.filled
-        return {
-            "queue_unique_images": len(self.memory.ring_image_ids[:filled].unique()),
-            "queue_filled": filled / self.memory.size,
-            "temperature": float(self.temperature().detach()),
-        }
+        """Diversity of the memory, and the temperature."""
+        return self.memory.diversity() | {"temperature": float(self.temperature().detach())}
 
     @property
     def memory_rows(self) -> int:
@@ -125,61 +166,90 @@ class Contrastive(Objective, ABC):
 class Global(Contrastive):
     """Image level: the CLS tokens of an image's two views are a pair (Q = B)."""
 
-    def pairs(self, first: Tokens, second: Tokens, image_ids: Tensor, class_ids: Tensor) -> Pairs:
+    def pairs(self, views: Views) -> Pairs:
         with torch.no_grad():
-            keys = self.head(second.cls)
-        return Pairs(self.head(first.cls), keys, image_ids, class_ids)
+            seen = self.key_encoder(views.second.images, views.second.tokens)
+            keys = F.normalize(self.key_encoder.head(self.head)(seen.cls), dim=-1)
+        queries = F.normalize(self.head(views.first.tokens.cls), dim=-1)
+        return Pairs(queries, keys, views.image_ids, views.class_ids, Rows(keys, views.image_ids, views.class_ids))
 
 
 class Dense(Contrastive):
-    """Patch level: M patches of view 1, each with its most similar patch of view 2 (Q = B*M)."""
+    """Patch level: M patches of view 1, each with its match in view 2 (Q = B*M, less what a filter leaves out)."""
 
     settings: DenseContrast
 
-    def pairs(self, first: Tokens, second: Tokens, image_ids: Tensor, class_ids: Tensor) -> Pairs:
-        dense1 = self.head(first.patches)  # [B, N, D]
+    def pairs(self, views: Views) -> Pairs:
+        queries = F.normalize(self.head(views.first.tokens.patches), dim=-1)  # [B, N, D]
         with torch.no_grad():
-            dense2 = self.head(second.patches)
-            backbone = self.settings.correspondence_features == "backbone"
-            index = (
-                match_patches(first.patches, second.patches) if backbone else match_patches(dense1, dense2)
-            )  # [B, N]
-            matched = torch.take_along_dim(dense2, index[..., None], dim=1)  # [B, N, D]
-            count = min(self.settings.patches_per_image, dense1.shape[1])
-            hardness = (
-                self._hardness(dense1, matched, image_ids) if self.settings.sampling_strategy == "hardest" else None
-            )
-            picks = SAMPLERS[self.settings.sampling_strategy](dense1, count, self.generator, hardness)[
-                ..., None
-            ]  # [B, M, 1]
-            keys = torch.take_along_dim(matched, picks, dim=1).flatten(0, 1)
-        queries = torch.take_along_dim(dense1, picks, dim=1).flatten(0, 1)  # [B*M, D]
-        return Pairs(queries, keys, image_ids.repeat_interleave(count), class_ids.repeat_interleave(count))
+            seen = self.key_encoder(views.second.images, views.second.tokens)
+            projected = self.key_encoder.head(self.head)(seen.patches)
+            keys = F.normalize(projected, dim=-1)  # [B, N, D]
+            index, allowed = self.correspond(views, queries, keys, seen)
+            matched = torch.take_along_dim(keys, index[..., None], dim=1)  # [B, N, D]
+            picks = self._sample(queries, matched, allowed, views)  # [B, M]
+            counted = torch.ones_like(picks, dtype=torch.bool) if allowed is None else allowed.gather(1, picks)
+            keys = torch.take_along_dim(matched, picks[..., None], dim=1)  # [B, M, D]
+            image_ids, class_ids = (ids[:, None].expand_as(picks) for ids in (views.image_ids, views.class_ids))
+            if self.settings.memory_unit == "image":
+                # DenseCL's code pools what the head gives, then normalises.
+                kept = Rows(F.normalize(projected.mean(1), dim=-1), views.image_ids, views.class_ids)
+            else:
+                cap = self.settings.memory_per_image or picks.shape[1]
+                among = counted & (counted.cumsum(1) <= cap)
+                kept = Rows(*(_rows(part, among) for part in (keys, image_ids, class_ids)))
+        queries = torch.take_along_dim(queries, picks[..., None], dim=1)  # [B, M, D]
+        only = counted if allowed is not None else None
+        queries, keys = _rows(queries, only), _rows(keys, only)
+        return Pairs(queries, keys, _rows(image_ids, only), _rows(class_ids, only), kept)
 
-    def _hardness(self, first: Tensor, matched: Tensor, image_ids: Tensor) -> Tensor | None:
-        """[B, N] similarity of the hardest negative less the positive's; None while the memory is empty."""
-        filled, patches = self.memory.filled, first.shape[1]
-        if not filled:
+    def correspond(self, views: Views, first: Tensor, second: Tensor, keys: Tokens) -> tuple[Tensor, Tensor | None]:
+        """Match [B, N] in view 2 of each patch, and which patches count, bool [B, N]; None where all do."""
+        wanted = self.settings.correspondence_features
+        if wanted == "geometric":
+            return true_matches(views.first.geometry, views.second.geometry, self.grid)
+        if wanted == "backbone":
+            first, second = views.first.tokens.patches, keys.patches
+        allowed = None
+        if self.settings.correspondence_filter == "mutual":
+            allowed = mutual(first, second)
+        elif self.settings.correspondence_filter == "threshold":
+            allowed = match_similarity(first, second) >= self.settings.correspondence_threshold
+        return match_patches(first, second), allowed
+
+    def _sample(self, queries: Tensor, matched: Tensor, allowed: Tensor | None, views: Views) -> Tensor:
+        strategy, count = self.settings.sampling_strategy, min(self.settings.patches_per_image, queries.shape[1])
+        scores = self._hardness(queries, matched, views) if strategy == "hardest" else None
+        return SAMPLERS[strategy](queries, count, self.generator, scores, allowed)
+
+    def _hardness(self, queries: Tensor, matched: Tensor, views: Views) -> Tensor | None:
+        """[B, N] cosine of the hardest negative less the positive's; None while the memory is empty."""
+        if not self.memory.filled:
             return None
-        hardest = hardest_negative(
-            first.flatten(0, 1),
-            self.memory.ring[:filled],
-            image_ids.repeat_interleave(patches),
-            self.memory.ring_image_ids[:filled],
-        )
-        return hardest.view(len(first), patches) - (first * matched).sum(-1)
+        patches = queries.shape[1]
+        ids = self._ids(*(of.repeat_interleave(patches) for of in (views.image_ids, views.class_ids)))
+        hardest = hardest_negative(queries.flatten(0, 1), self.negatives, **ids)
+        return hardest.view(len(queries), patches) - (queries * matched).sum(-1)
+
+
+def _rows(values: Tensor, counted: Tensor | None) -> Tensor:
+    """[B, M, ...] as rows: all, or those counted, in order."""
+    return values.flatten(0, 1) if counted is None else values[counted]
 
 
 def build_objective(
-    settings: GlobalContrast | None, embed_dim: int, queue_size: int, seed: int, generator: torch.Generator
+    settings: GlobalContrast | None, model: Backbone, queue_size: int, seed: int, generator: torch.Generator
 ) -> Objective:
     """The objective of a mode's settings; None is mode none."""
     if settings is None:
         return Objective()
     kind = Dense if isinstance(settings, DenseContrast) else Global
-    return kind(settings, embed_dim, queue_size, seed, generator)
+    return kind(settings, model, queue_size, seed, generator)
 
 
 def writes_per_image(settings: GlobalContrast | None, patches: int) -> int:
-    """Keys that one image adds to the memory."""
-    return min(settings.patches_per_image, patches) if isinstance(settings, DenseContrast) else 1
+    """Most keys that one image adds to the memory in a step."""
+    directions = 2 if settings and settings.symmetric else 1
+    if not isinstance(settings, DenseContrast) or settings.memory_unit == "image":
+        return directions
+    return directions * min(settings.patches_per_image, patches, settings.memory_per_image or patches)

@@ -1,4 +1,8 @@
-"""Which M of an image's N patches become queries. Letters: B images, N patches, M sampled, D dimension."""
+"""Which M of an image's N patches become queries. Letters: B images, N patches, M sampled, D dimension.
+
+All samplers take (features [B, N, D], count, generator, scores=None, allowed=None) and give distinct patches [B, M].
+`allowed` [B, N] bool puts the other patches last: they are picked only where an image has fewer than M allowed ones.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +15,57 @@ from torch import Tensor
 Sampler = Callable[..., Tensor]
 
 
-def random(features: Tensor, count: int, generator: torch.Generator, scores: Tensor | None = None) -> Tensor:  # noqa: ARG001
+def random(
+    features: Tensor, count: int, generator: torch.Generator,
+    scores: Tensor | None = None, allowed: Tensor | None = None,  # noqa: ARG001
+) -> Tensor:  # fmt: skip
     """[B, M] distinct patches of each image, every subset equally likely."""
-    return _noise(features, generator).topk(count, dim=1).indices
+    return _noise(features, generator, allowed).topk(count, dim=1).indices
 
 
 @torch.no_grad()
-def diverse(features: Tensor, count: int, generator: torch.Generator, scores: Tensor | None = None) -> Tensor:  # noqa: ARG001
+def diverse(
+    features: Tensor, count: int, generator: torch.Generator,
+    scores: Tensor | None = None, allowed: Tensor | None = None,  # noqa: ARG001
+) -> Tensor:  # fmt: skip
     """[B, M] by farthest-point sampling on cosine distance (Gonzalez 1985), from a random first patch.
 
     Each next patch is the one whose nearest chosen patch is farthest away.
     """
     features = F.normalize(features.float(), dim=-1)  # [B, N, D]
-    chosen = _noise(features, generator).argmax(dim=1, keepdim=True)  # [B, 1]
+    chosen = _noise(features, generator, allowed).argmax(dim=1, keepdim=True)  # [B, 1]
     nearest = features.new_full(features.shape[:2], -torch.inf)  # cosine to the nearest chosen patch
+    last = features.new_zeros(
+        features.shape[:2]
+    )  # added where a patch is taken after all others; cosines lie in [-1, 1]
+    if allowed is not None:
+        last = last.masked_fill(~allowed, 4.0)
     picks = [chosen]
     for _ in range(count - 1):
         newest = torch.take_along_dim(features, chosen[..., None], dim=1)  # [B, 1, D]
         nearest = torch.maximum(nearest, (features * newest).sum(-1)).scatter(1, chosen, torch.inf)
-        chosen = nearest.argmin(dim=1, keepdim=True)
+        chosen = (nearest + last).argmin(dim=1, keepdim=True)
         picks.append(chosen)
     return torch.cat(picks, dim=1)
 
 
-def hardest(features: Tensor, count: int, generator: torch.Generator, scores: Tensor | None = None) -> Tensor:
-    """[B, M] patches of the highest `scores` [B, N]: hardest negative's similarity less the positive's.
+def hardest(
+    features: Tensor, count: int, generator: torch.Generator,
+    scores: Tensor | None = None, allowed: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """[B, M] patches of the highest `scores` [B, N]: cosine of the hardest negative less the positive's, hardest first.
 
     Without scores (no negatives yet) nothing is harder than anything else: the same as random.
     """
     if scores is None:
-        return random(features, count, generator)
+        return random(features, count, generator, allowed=allowed)
+    scores = scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
     return scores.topk(count, dim=1).indices
 
 
-def _noise(features: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.rand(features.shape[:2], generator=generator, device=generator.device).to(features.device)
+def _noise(features: Tensor, generator: torch.Generator, allowed: Tensor | None) -> Tensor:
+    noise = torch.rand(features.shape[:2], generator=generator, device=generator.device).to(features.device)
+    return noise if allowed is None else noise.masked_fill(~allowed, -1)
 
 
 SAMPLERS: dict[str, Sampler] = {"random": random, "diverse": diverse, "hardest": hardest}

@@ -241,7 +241,9 @@ def _cue_conflict(settings: RenderSet, label: int) -> Iterator[Drawing]:
         cue = others[number % len(others)]
         rng = _rng(settings, label, number)
         name = f"{CLASSES[label].name}{number}-{CLASSES[cue].name}{number // len(others)}.png"
-        colour = label if number % 3 == 0 else int(rng.integers(len(CLASSES)))  # its own in one of three: else no cue is left
+        colour = (
+            label if number % 3 == 0 else int(rng.integers(len(CLASSES)))
+        )  # its own in one of three: else no cue is left
         yield Drawing(*photograph(label, PHOTO, settings.size, rng, (cue, colour)), name)
 
 

@@ -26,6 +26,9 @@ TRIES = 10  # crops tried before the whole image is taken, as in torchvision's R
 BLUR_KERNEL, BLUR_SIZE = 23, 224  # px, at px: SimCLR's tenth of the image
 
 
+Crop = tuple[int, int, int, int]  # top, left, height, width in px
+
+
 class Geometry(NamedTuple):
     """Where a view was cut: shares of the image's height and width; flipped after the cut."""
 
@@ -61,7 +64,10 @@ class TwoViews(Dataset[ViewBatch]):
         image = decode(self.root / self.paths[row])
         rng = np.random.default_rng(derive(self.seed, "views", epoch, self.names[row]))
         (first, where1), (second, where2) = (
-            augment(image, view, self.data, self.size, rng) for view in (self.data.view1, self.data.view2)
+            augment(image, view, crop, self.data, self.size, rng)
+            for view, crop in zip(
+                (self.data.view1, self.data.view2), draw_crops(*image.size, self.data, rng), strict=True
+            )
         )
         return ViewBatch(
             first,
@@ -97,11 +103,10 @@ def epoch_loader(views: TwoViews, epoch: int, batch_size: int, steps: int, worke
 
 
 def augment(
-    image: Image.Image, view: View, data: Data, size: tuple[int, int], rng: np.random.Generator
+    image: Image.Image, view: View, where: Crop, data: Data, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Tensor, Geometry]:
-    """One view as uint8 [3, H, W] with its geometry: crop, flip, colour jitter, blur."""
+    """One view as uint8 [3, H, W] with its geometry: the crop, then flip, colour jitter, blur."""
     across, down = image.size
-    where = draw_crop(across, down, view, rng)
     flipped = bool(rng.random() < data.flip)
     image = F.resized_crop(image, *where, size=list(size), interpolation=F.InterpolationMode.BILINEAR)
     if flipped:
@@ -115,7 +120,27 @@ def augment(
     return F.pil_to_tensor(image), Geometry(top / down, left / across, height / down, width / across, flipped)
 
 
-def draw_crop(width: int, height: int, view: View, rng: np.random.Generator) -> tuple[int, int, int, int]:
+def draw_crops(width: int, height: int, data: Data, rng: np.random.Generator) -> tuple[Crop, Crop]:
+    """Crops of both views; view 2's is drawn anew until `min_overlap` holds, and else is the best of the tries."""
+    first = draw_crop(width, height, data.view1, rng)
+    second = draw_crop(width, height, data.view2, rng)
+    for _ in range(TRIES):
+        if _overlap(first, second) >= data.min_overlap:
+            break
+        second = max(second, draw_crop(width, height, data.view2, rng), key=lambda crop: _overlap(first, crop))
+    return first, second
+
+
+def _overlap(first: Crop, second: Crop) -> float:
+    """Shared area as a share of the smaller crop."""
+    shared = 1
+    for start, length in ((0, 2), (1, 3)):
+        low = max(first[start], second[start])
+        shared *= max(0, min(first[start] + first[length], second[start] + second[length]) - low)
+    return shared / min(first[2] * first[3], second[2] * second[3])
+
+
+def draw_crop(width: int, height: int, view: View, rng: np.random.Generator) -> Crop:
     """(top, left, height, width) in px: area share and log-uniform ratio within the view's ranges (Szegedy et al. 2015)."""
     for _ in range(TRIES):
         area = width * height * rng.uniform(*view.scale)

@@ -1,16 +1,15 @@
-"""Projection heads: thrown away after training."""
+"""Projection heads: thrown away after training. Letters: E embedding, D projection."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from densecl.seeding import derive
 
 
 class ProjectionHead(nn.Module):
-    """[..., E] -> [..., D], L2-normalised in fp32: Linear-GELU-Linear, no batch norm (MoCo v2's head with a ViT's activation)."""
+    """[..., E] -> [..., D] in fp32: Linear-GELU-Linear, no batch norm (MoCo v2's head with a ViT's activation)."""
 
     def __init__(self, embed_dim: int, projection_dim: int, seed: int) -> None:
         super().__init__()
@@ -21,4 +20,4 @@ class ProjectionHead(nn.Module):
             )
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(self.layers(features).float(), dim=-1)
+        return self.layers(features).float()

@@ -6,7 +6,7 @@ Letters: B images, N patches, E embedding, C classes.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -33,8 +33,10 @@ class ModelError(DenseclError):
     """A model name, argument or weights file that cannot be used."""
 
 
-def build(network: Network, num_classes: int, seed: int) -> Backbone:
+def build(network: Network, num_classes: int, seed: int, drop_path: float = 0.0) -> Backbone:
     """A backbone with linear classifier, the same weights for every mode of a seed; raises ModelError."""
+    if drop_path:
+        network = network.model_copy(update={"model_args": network.model_args | {"drop_path_rate": drop_path}})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "network"))
         model = _create(network, num_classes, pretrained=network.pretrained)
@@ -60,6 +62,13 @@ def tokens(model: Backbone, images: Tensor) -> Tokens:
     """[B, 3, H, W] normalised images to their tokens; the classifier is the model's own."""
     features = model.forward_features(images)  # [B, prefix + N, E]
     return Tokens(features[:, 0], features[:, model.num_prefix_tokens :], model.forward_head(features))
+
+
+def tokens_of_two_blocks(model: Backbone, images: Tensor) -> tuple[Tokens, Tensor]:
+    """Tokens as `tokens` gives them, and the next-to-last block's patches [B, N, E], normed alike."""
+    seen: Any = model.forward_intermediates(images, indices=[len(model.blocks) - 2], norm=True, output_fmt="NLC")
+    last, (before,) = seen
+    return Tokens(last[:, 0], last[:, model.num_prefix_tokens :], model.forward_head(last)), before
 
 
 def load_start(model: Backbone, checkpoint: str) -> None:

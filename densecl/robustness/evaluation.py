@@ -43,18 +43,23 @@ class Images(Dataset[tuple[Tensor, int]]):
         return self.transform(image), row
 
 
+def image_loader(paths: list[Path], values: Preprocessing, batch_size: int) -> DataLoader[tuple[Tensor, int]]:
+    """Batches of preprocessed images [B, 3, H, W] in order, with their row numbers [B]."""
+    size = (values.input_size[2], values.input_size[1]) if values.rule == "as-is" else None
+    return DataLoader(
+        Images(paths, evaluation_transform(values), size), batch_size=batch_size,
+        num_workers=workers() if len(paths) > batch_size else 0,
+        generator=torch.Generator(),  # else starting workers would move the global generator of a training
+    )  # fmt: skip
+
+
 def predict(
     model: Backbone, frame: pd.DataFrame, root: Path, values: Preprocessing, scored: list[int], batch_size: int,
 ) -> pd.DataFrame:  # fmt: skip
     """One row an image of the manifest `frame`; `scored` are the class indices whose logits are not masked."""
     where = device()
     model = model.to(where).eval()
-    size = (values.input_size[2], values.input_size[1]) if values.rule == "as-is" else None
-    images = Images([root / path for path in frame["path"]], evaluation_transform(values), size)
-    loader = DataLoader(
-        images, batch_size=batch_size, num_workers=workers() if len(images) > batch_size else 0,
-        generator=torch.Generator(),  # else starting workers would move the global generator of a training
-    )  # fmt: skip
+    loader = image_loader([root / path for path in frame["path"]], values, batch_size)
     labels = torch.tensor(frame["label"].to_numpy(dtype=np.int64, copy=True))
     parts = []
     for batch, rows in loader:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 import densecl
 from densecl.network.preprocessing import preprocessing
@@ -47,12 +48,15 @@ def load(path: Path) -> dict[str, Any] | None:
     return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
 
 
-def export(model: Backbone, folder: Path, plan: TrainPlan, seed: int, classes: list[str], run: str) -> None:
-    """`model.safetensors` (a timm state dict) and the `config.json` to build and feed it."""
+def export(
+    model: Backbone, heads: dict[str, Tensor], folder: Path, plan: TrainPlan, seed: int, classes: list[str], run: str
+) -> None:
+    """`model.safetensors` (a timm state dict), the `config.json` to build and feed it, and the projection's `heads.safetensors`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file({n: v.detach().cpu().contiguous() for n, v in heads.items()}, folder / "heads.safetensors")
     config = {
         "architecture": plan.network.model_name,
         "model_args": plan.network.model_args,
@@ -60,6 +64,7 @@ def export(model: Backbone, folder: Path, plan: TrainPlan, seed: int, classes: l
         "classes": classes,
         "pretrained_cfg": preprocessing(model).model_dump(mode="json", exclude={"rule"}),
         "mode": plan.mode,
+        "classifier": "linear probe" if plan.contrast and plan.contrast.lambda_weight == 1 else "trained",
         "seed": seed,
         "fingerprint": run,
     }

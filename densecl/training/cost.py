@@ -9,6 +9,7 @@ from statistics import median
 import torch
 from torch.nn.functional import normalize
 
+from densecl.contrast.memory import Rows
 from densecl.contrast.objectives import Contrastive, Objective
 from densecl.datasets.views import ViewBatch
 from densecl.network.preprocessing import normalise
@@ -28,6 +29,8 @@ def step_costs(
 
     Works on copies with a full memory: the training that goes on is untouched.
     """
+    batch = ViewBatch(*(column.chunk(settings.grad_accumulation)[0] for column in batch))  # what is in memory at a time
+    settings = settings.model_copy(update={"grad_accumulation": 1})
     mode, none = _stepper(model, objective, values, settings), _stepper(model, Objective(), values, settings)
     kinds = {
         "step_seconds": lambda: mode.take(batch, mode.objective.weight, 0),
@@ -50,9 +53,11 @@ def step_costs(
 
 def one_view(stepper: Stepper, batch: ViewBatch) -> None:
     """Plain classification: one view, no objective."""
-    seen = tokens(stepper.model, normalise(batch.first, stepper.values))
-    pairs = stepper.objective.score(seen, seen, batch.image_ids, batch.labels)[1]
-    stepper.update(stepper.classify(seen, batch.labels), pairs, 0)
+    stepper.optimizer.zero_grad(set_to_none=True)
+    with stepper.autocast():
+        seen = tokens(stepper.model, normalise(batch.first, stepper.values))
+    stepper.classify(seen, batch.labels).backward()
+    stepper.update(Rows(seen.cls[:0], batch.image_ids[:0], batch.labels[:0]), 0, 0.0)
 
 
 def _stepper(model: Backbone, objective: Objective, values: Preprocessing, settings: Train) -> Stepper:
@@ -65,7 +70,7 @@ def _stepper(model: Backbone, objective: Objective, values: Preprocessing, setti
         memory = objective.memory
         noise = torch.Generator(device="cpu").manual_seed(0)
         memory.ring.copy_(normalize(torch.randn(memory.ring.shape, generator=noise), dim=1))
-        memory.written.fill_(memory.size)
+        memory.written = memory.size
     return Stepper(model, objective, build_optimizer(model, objective, settings), values, settings)
 
 

@@ -12,25 +12,25 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from densecl.contrast.objectives import build_objective, writes_per_image
 from densecl.datasets.views import EpochOrder, TwoViews, ViewBatch, epoch_loader
 from densecl.errors import DenseclError
 from densecl.hardware import device, device_name, peak_memory, workers
-from densecl.metrics import effective_rank
 from densecl.network.preprocessing import preprocessing
 from densecl.network.vit import Backbone, build, grid
+from densecl.params import GlobalContrast
 from densecl.records import Cost, TrainPlan
 from densecl.seeding import derive
 from densecl.training import checkpoint
 from densecl.training.cost import step_costs
+from densecl.training.history import alarms, means
 from densecl.training.schedules import build_optimizer, build_schedule
 from densecl.training.step import Outcome, Stepper
 from densecl.training.tracking import Monitor
+from densecl.training.watching import Watch
 
-RANK_ROWS = 512  # CLS features whose effective rank is taken, of the epoch's last steps
-LOOK_EVERY = 10  # steps between looks at the loss: each look waits for the device
+LOOK_EVERY = 10  # steps between looks at the loss and at both losses' gradients: each look waits for the device
 
 
 class TrainingError(DenseclError):
@@ -58,23 +58,24 @@ class Trainer:
         self.where = device()
         self.batch_size = min(settings.batch_size, len(job.frame))
         self.steps = min(settings.steps_per_epoch or len(job.frame), len(job.frame) // self.batch_size)
-        self.model = build(job.plan.network, len(job.classes), job.seed).to(self.where)
+        self.model = build(job.plan.network, len(job.classes), job.seed, settings.drop_path).to(self.where)
         self.values = preprocessing(self.model)
         size = (self.values.input_size[1], self.values.input_size[2])
         self.views = TwoViews(job.frame.reset_index(drop=True), job.root, job.plan.data, size, job.seed)
         self.generator = torch.Generator().manual_seed(derive(job.seed, "samples"))
         contrast = job.plan.contrast
-        rows = self._queue_size(math.prod(grid(self.model))) if contrast else 0
-        self.objective = build_objective(contrast, self.model.embed_dim, rows, job.seed, self.generator).to(self.where)
+        rows = self._queue_size(contrast, math.prod(grid(self.model))) if contrast else 0
+        self.objective = build_objective(contrast, self.model, rows, job.seed, self.generator).to(self.where)
         self.optimizer = build_optimizer(self.model, self.objective, settings)
         self.schedule = build_schedule(self.optimizer, settings, self.steps)
         self.stepper = Stepper(self.model, self.objective, self.optimizer, self.values, settings)
+        self.watch = Watch(self.views, job.seed, self.where)
         self.history: list[dict[str, float]] = []
 
-    def _queue_size(self, patches: int) -> int:
+    def _queue_size(self, contrast: GlobalContrast, patches: int) -> int:
         """At most half of what one pass over the set writes: more would hold an image's older keys beside its newer ones."""
-        asked = self.job.plan.contrast.queue_size  # type: ignore[union-attr]
-        most = max(1, len(self.job.frame) * writes_per_image(self.job.plan.contrast, patches) // 2)
+        asked = contrast.queue_size
+        most = max(1, len(self.job.frame) * writes_per_image(contrast, patches) // 2)
         if asked > most:
             warnings.warn(
                 f"contrast.queue_size: {asked} is more than half of what one pass over the training set writes; "
@@ -82,6 +83,11 @@ class Trainer:
                 stacklevel=2,
             )
         return min(asked, most)
+
+    @property
+    def evaluated(self) -> Backbone:
+        """The model that is validated and exported: the averaged weights where there are any."""
+        return self.stepper.average.module if self.stepper.average else self.model
 
     def costs(self) -> dict[str, float]:
         """Step times of this mode beside plain classification, on the first batch."""
@@ -101,10 +107,11 @@ class Trainer:
             step = epoch * self.steps + index
             self.schedule.step_update(step)
             weight = self.objective.lambda_at(step / self.steps)
-            outcomes.append(
-                self.stepper.take(ViewBatch(*(t.to(self.where, non_blocking=True) for t in batch)), weight, step)
-            )
-            if index % LOOK_EVERY == 0 or index == self.steps - 1:
+            look = index % LOOK_EVERY == 0 or index == self.steps - 1
+            progress = (step + 1) / (self.steps * self.job.plan.train.epochs)
+            there = ViewBatch(*(t.to(self.where, non_blocking=True) for t in batch))
+            outcomes.append(self.stepper.take(there, weight, step, progress, look))
+            if look:
                 self._look(outcomes[-1], epoch, index)
                 monitor.step(
                     epoch, index + 1, (index + 1) * self.batch_size / (time.perf_counter() - begun), outcomes[-1]
@@ -119,40 +126,25 @@ class Trainer:
             )
 
     def _row(self, epoch: int, outcomes: list[Outcome], seconds: float) -> dict[str, float]:
-        def mean(pick: Callable[[Outcome], Tensor]) -> float:
-            return float(torch.stack([pick(o).float() for o in outcomes]).nanmean())
-
-        contrastive = self.job.plan.contrast is not None
-        negatives = mean(lambda o: o.contrast.negatives)
-        row = {
-            "epoch": epoch,
-            "loss": mean(lambda o: o.loss),
-            "classification_loss": mean(lambda o: o.classification_loss),
-            "train_top1": mean(lambda o: o.top1),
-            "train_top5": mean(lambda o: o.top5),
-            "gradient_norm": mean(lambda o: o.gradient_norm),
-            "effective_rank": float(effective_rank(torch.cat([o.cls for o in outcomes[-64:]])[-RANK_ROWS:])),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+        row = {"epoch": epoch, **means(outcomes, self.job.plan.contrast is not None)}
+        row |= self.watch.look(self.model, self.objective, self.values, self.job.plan.train.batch_size)
+        row |= {
+            "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
             "images_per_second": self.steps * self.batch_size / seconds,
             "seconds": seconds,
             "peak_memory_bytes": peak_memory(self.where),
         }
-        if contrastive:
-            row |= {
-                "contrastive_loss": mean(lambda o: o.contrast.loss),
-                "contrastive_chance": math.log1p(negatives),
-                "positive_similarity": mean(lambda o: o.contrast.positive_similarity),
-                "negative_similarity": mean(lambda o: o.contrast.negative_similarity),
-                "pretext_top1": mean(lambda o: o.contrast.pretext_top1),
-                **self.objective.state(),
-                "lambda_weight": self.objective.lambda_at((epoch * self.steps + self.steps - 1) / self.steps),
-            }
+        if self.job.plan.contrast is not None:
+            last = (epoch * self.steps + self.steps - 1) / self.steps
+            row |= {**self.objective.state(), "lambda_weight": self.objective.lambda_at(last)}
         return row
 
     def state(self, epoch: int) -> dict[str, Any]:
         """What a resumed training needs after `epoch` whole epochs."""
+        average = self.stepper.average
         return {
             "epoch": epoch, "model": self.model.state_dict(), "objective": self.objective.state_dict(),
+            "average": average.module.state_dict() if average else None,
             "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(),
             "torch": torch.get_rng_state(), "history": self.history,
         }  # fmt: skip
@@ -161,6 +153,8 @@ class Trainer:
         """Load a state; the next epoch."""
         self.model.load_state_dict(state["model"])
         self.objective.load_state_dict(state["objective"])
+        if self.stepper.average:
+            self.stepper.average.module.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
@@ -181,12 +175,14 @@ def fit(trainer: Trainer, checkpoints: Path, monitor: Monitor) -> tuple[Backbone
             monitor.note(f"resumed after epoch {first} from {path}")
         for epoch in range(first, job.plan.train.epochs):
             row = trainer.epoch(epoch, monitor)
-            row |= {f"top1/{name}": value for name, value in job.validate(trainer.model).items()}
+            row |= {f"top1/{name}": value for name, value in job.validate(trainer.evaluated).items()}
             trainer.history.append(row)
             checkpoint.save(trainer.state(epoch + 1), path)
             monitor.epoch(row)
+            for alarm in alarms(row):
+                monitor.note(f"WARNING: {alarm}")
     history = pd.DataFrame(trainer.history)
-    return trainer.model.eval(), history, _cost(trainer, history, measured, time.perf_counter() - started)
+    return trainer.evaluated.eval(), history, _cost(trainer, history, measured, time.perf_counter() - started)
 
 
 def _cost(trainer: Trainer, history: pd.DataFrame, measured: dict[str, float], seconds: float) -> Cost:

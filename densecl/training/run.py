@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from densecl import layout
+from densecl.contrast.objectives import Contrastive
 from densecl.datasets.manifest import class_list
 from densecl.hardware import reuse_freed_memory
 from densecl.network.preprocessing import preprocessing
-from densecl.network.vit import Backbone
+from densecl.network.vit import Backbone, tokens
 from densecl.records import TrainPlan, write_json
-from densecl.robustness.evaluation import predict
+from densecl.robustness.evaluation import image_loader, predict
 from densecl.robustness.protocols import scored_classes
 from densecl.training import checkpoint
 from densecl.training.engine import Job, Trainer, fit
+from densecl.training.probe import fit_probe
 from densecl.training.tracking import Monitor
 
 
@@ -34,25 +37,48 @@ class ImageSet:
 def train(
     plan: TrainPlan, seed: int, images: ImageSet, validation: Mapping[str, ImageSet], model: Path, history: Path
 ) -> None:
-    """Train, then write `model` (safetensors, config) and `history` (history.csv, cost.json)."""
+    """Train, then write `model` (safetensors of model and heads, config) and `history` (history.csv, cost.json, matches)."""
     reuse_freed_memory()
     classes = class_list(images.root)
     digest = pd.util.hash_pandas_object(images.frame[["image_id", "label", "sha256"]], index=False).to_numpy().tobytes()
     run = checkpoint.fingerprint(plan, seed, digest)
 
+    probed = plan.contrast is not None and plan.contrast.lambda_weight == 1  # no classifier is trained on the way
+
     def validate(current: Backbone) -> dict[str, float]:
-        return {name: _top1(current, name, images_, classes, plan) for name, images_ in validation.items()}
+        return (
+            {}
+            if probed
+            else {name: _top1(current, name, images_, classes, plan) for name, images_ in validation.items()}
+        )
 
     job = Job(plan, seed, images.frame, images.root, classes, run, validate)
     trainer = Trainer(job)
     with Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}") as monitor:
         trained, rows, cost = fit(trainer, layout.CHECKPOINTS, monitor)
-        checkpoint.export(trained, model, plan, seed, classes, run)
+        if probed:
+            attach_probe(trained, images, len(classes), plan.train.batch_size)
+        heads = trainer.objective.head.state_dict() if isinstance(trainer.objective, Contrastive) else {}
+        checkpoint.export(trained, heads, model, plan, seed, classes, run)
         history.mkdir(parents=True, exist_ok=True)
+        trainer.watch.picture(trained, trainer.objective, trainer.values, history / "matches.safetensors")
         rows.to_csv(history / "history.csv", index=False)
         write_json(history / "cost.json", cost)
         monitor.artifacts({"model": model, "training": history})
     shutil.rmtree(layout.CHECKPOINTS / run, ignore_errors=True)
+
+
+@torch.no_grad()
+def attach_probe(model: Backbone, images: ImageSet, classes: int, batch_size: int) -> None:
+    """Put a linear probe on the training images' frozen CLS features in the classifier's place."""
+    where = next(model.parameters()).device
+    paths = [images.root / path for path in images.frame["path"]]
+    loader = image_loader(paths, preprocessing(model), batch_size)
+    features = torch.cat([tokens(model.eval(), batch.to(where)).cls.float() for batch, _ in loader])
+    labels = torch.tensor(images.frame["label"].to_numpy(copy=True), device=where)
+    with torch.enable_grad():
+        weight, bias = fit_probe(features, labels, classes)
+    model.get_classifier().load_state_dict({"weight": weight, "bias": bias})
 
 
 def _top1(model: Backbone, name: str, images: ImageSet, classes: list[str], plan: TrainPlan) -> float:

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from densecl.contrast.infonce import Contrast
-from densecl.contrast.objectives import Objective, Pairs
+from densecl.contrast.memory import Rows
+from densecl.contrast.objectives import Objective, Side, Views
 from densecl.datasets.views import ViewBatch
 from densecl.metrics import correct_within
 from densecl.network.preprocessing import normalise
 from densecl.network.vit import Backbone, Tokens, tokens
 from densecl.params import Train
 from densecl.records import Preprocessing
+from densecl.training.gradients import Conflict, conflict, unseen
 
 
 class Outcome(NamedTuple):
-    """What a step saw, on the device and without gradient."""
+    """What a step saw, as 0-dim tensors on the device and without gradient."""
 
     loss: Tensor
     classification_loss: Tensor
     top1: Tensor
     top5: Tensor
     contrast: Contrast
-    gradient_norm: Tensor
-    cls: Tensor  # [B, E] of view 1
+    conflict: Conflict
+    gradient_norm: Tensor  # before clipping
 
 
 class Stepper:
@@ -44,33 +48,85 @@ class Stepper:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.values, self.settings = values, settings
         self.trained = [p for group in optimizer.param_groups for p in group["params"]]
+        self.average = ModelEmaV3(model, decay=settings.ema_decay, use_warmup=True) if settings.ema_decay else None
 
-    def take(self, batch: ViewBatch, weight: float, step: int) -> Outcome:
-        """One step with lambda = `weight` on a batch that lies on the model's device."""
-        first, second = self.both(batch)
-        classification = (self.classify(first, batch.labels) + self.classify(second, batch.labels)) / 2
-        contrast, pairs = self.objective.score(first, second, batch.image_ids, batch.labels)
+    def take(self, batch: ViewBatch, weight: float, step: int, progress: float = 0.0, look: bool = False) -> Outcome:
+        """One step with lambda = `weight` on a batch that lies on the model's device.
+
+        All parts of an accumulated batch are scored against the same memory, which is written once, after the step.
+        `progress` in [0, 1] is of the whole training; with `look` the two losses' gradients are compared.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        seen: list[Outcome] = []
+        rows: list[Rows] = []
+        parts = self.settings.grad_accumulation
+        for part in zip(*(column.chunk(parts) for column in batch), strict=True):
+            outcome, kept = self.score(ViewBatch(*part), weight, look and not seen)
+            (outcome.loss / parts).backward()
+            seen.append(_detached(outcome))
+            rows.append(kept)
+        remembered = Rows(*(torch.cat(column) for column in zip(*rows, strict=True)))
+        norm = self.update(remembered, step, progress)
+        return _mean(seen)._replace(gradient_norm=norm)
+
+    def score(self, batch: ViewBatch, weight: float, look: bool) -> tuple[Outcome, Rows]:
+        """Both losses of a batch, with their graph."""
+        with self.autocast():
+            views = self.views(batch)
+            contrast, rows = self.objective.score(views)
+        sides = (views.first.tokens, views.second.tokens)
+        classification = (self.classify(sides[0], batch.labels) + self.classify(sides[1], batch.labels)) / 2
         loss = (1 - weight) * classification + weight * contrast.loss
-        norm = self.update(loss, pairs, step)
-        top1, top5 = (correct_within(first.logits.detach(), batch.labels, k).float().mean() for k in (1, 5))
-        seen = Contrast(*(value.detach() for value in contrast))
-        return Outcome(loss.detach(), classification.detach(), top1, top5, seen, norm, first.cls.detach())
+        pull = unseen(loss)
+        if look and contrast.loss.requires_grad:
+            pull = conflict(self.model, classification, contrast.loss)
+        top1, top5 = (correct_within(sides[0].logits.detach(), batch.labels, k).float().mean() for k in (1, 5))
+        return Outcome(loss, classification, top1, top5, contrast, pull, loss.detach()), rows
 
-    def both(self, batch: ViewBatch) -> tuple[Tokens, Tokens]:
+    def autocast(self) -> torch.autocast:
+        kind = next(self.model.parameters()).device.type
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16")
+
+    def views(self, batch: ViewBatch) -> Views:
         """Tokens of the two views from one forward pass."""
-        seen = tokens(self.model, normalise(torch.cat([batch.first, batch.second]), self.values))
-        halves = [part.chunk(2) for part in seen]
-        return Tokens(*(h[0] for h in halves)), Tokens(*(h[1] for h in halves))
+        images = normalise(torch.cat([batch.first, batch.second]), self.values)
+        halves = [part.chunk(2) for part in (*tokens(self.model, images), images)]
+        geometries = (batch.first_geometry, batch.second_geometry)
+        first, second = (Side(Tokens(*(h[i] for h in halves[:3])), halves[3][i], geometries[i]) for i in (0, 1))
+        return Views(first, second, batch.image_ids, batch.labels)
 
     def classify(self, seen: Tokens, labels: Tensor) -> Tensor:
         """Cross-entropy of one view."""
         return F.cross_entropy(seen.logits.float(), labels, label_smoothing=self.settings.label_smoothing)
 
-    def update(self, loss: Tensor, pairs: Pairs, step: int) -> Tensor:
-        """Backward, clip, step, then remember; the gradient's norm before clipping."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    def update(self, rows: Rows, step: int, progress: float) -> Tensor:
+        """Clip, step, then remember and let averages follow; the gradient's norm before clipping."""
         norm = nn.utils.clip_grad_norm_(self.trained, self.settings.grad_clip or torch.inf)
         self.optimizer.step()
-        self.objective.remember(pairs, step)
+        self.objective.after(self.model, rows, step, progress)
+        if self.average:
+            self.average.update(self.model, step)
         return norm.detach()
+
+
+def _detached(outcome: Outcome) -> Outcome:
+    plain = {n: v.detach() for n, v in outcome._asdict().items() if isinstance(v, Tensor)}
+    contrast, pull = (
+        Contrast(*(v.detach() for v in outcome.contrast)),
+        Conflict(*(v.detach() for v in outcome.conflict)),
+    )
+    return outcome._replace(**plain, contrast=contrast, conflict=pull)
+
+
+def _mean(parts: Sequence[Outcome]) -> Outcome:
+    """Means over the parts of an accumulated batch."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def mean(values: Sequence[Tensor]) -> Tensor:
+        return torch.stack([v.float() for v in values]).nanmean()
+
+    whole = {n: mean([getattr(p, n) for p in parts]) for n in Outcome._fields if n not in ("contrast", "conflict")}
+    contrast = Contrast(*(mean(column) for column in zip(*(p.contrast for p in parts), strict=True)))
+    pull = Conflict(*(mean(column) for column in zip(*(p.conflict for p in parts), strict=True)))
+    return Outcome(**whole, contrast=contrast, conflict=pull)

@@ -8,9 +8,15 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
 from densecl.contrast import SAMPLERS, Memory, match_patches
-from densecl.contrast.objectives import BOUNDS, Objective, Temperature, build_objective
-from densecl.network.vit import Tokens
-from densecl.params import DenseContrast, GlobalContrast
+from densecl.contrast.objectives import BOUNDS, Objective, Side, Temperature, Views, build_objective
+from densecl.network.vit import Tokens, build
+from densecl.params import DenseContrast, GlobalContrast, Network
+
+TINY = Network(
+    model_name="vit_tiny_patch16_224",
+    model_args={"img_size": 32, "patch_size": 8, "embed_dim": 8, "depth": 2, "num_heads": 2},
+)
+WHOLE = torch.tensor([[0.0, 0, 1, 1, 0]])
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -66,25 +72,34 @@ def test_memory_is_the_tail_of_all_that_was_written(size, writes):
     assert torch.equal(again.image_ids, memory.image_ids)
 
 
-def view(seed: int, images: int = 2, patches: int = 6, dim: int = 8) -> Tokens:
+def side(seed: int, images: int = 2, geometry: torch.Tensor = WHOLE) -> Side:
     generator = rng(seed)
-    return Tokens(
-        torch.randn(images, dim, generator=generator),
-        torch.randn(images, patches, dim, generator=generator),
+    seen = Tokens(
+        torch.randn(images, 8, generator=generator),
+        torch.randn(images, 16, 8, generator=generator),
         torch.randn(images, 3, generator=generator),
     )
+    return Side(seen, torch.randn(images, 3, 32, 32, generator=generator), geometry.expand(images, 5))
+
+
+def two_views(first: int = 1, second: int = 2, image_ids: tuple[int, ...] = (7, 9)) -> Views:
+    return Views(side(first), side(second), torch.tensor(image_ids), torch.tensor([0, 1]))
+
+
+def objective_of(settings_, size: int = 64):
+    return build_objective(settings_, build(TINY, 3, 0), size, 0, rng())
 
 
 @pytest.mark.parametrize("features", ["dense", "backbone"])
 def test_dense_pairs_are_sampled_patches_with_their_matches(features):
-    settings_ = DenseContrast(patches_per_image=4, dense_dim=5, correspondence_features=features)
-    objective = build_objective(settings_, 8, 16, 0, rng())
-    first, second = view(1), view(2)
-    pairs = objective.pairs(first, second, torch.tensor([7, 9]), torch.tensor([0, 1]))
+    objective = objective_of(DenseContrast(patches_per_image=4, dense_dim=5, correspondence_features=features))
+    views = two_views()
+    pairs = objective.pairs(views)
     assert pairs.queries.shape == pairs.keys.shape == (8, 5)
     assert pairs.image_ids.tolist() == [7] * 4 + [9] * 4
-    dense1, dense2 = objective.head(first.patches), objective.head(second.patches)
-    compared = (first.patches, second.patches) if features == "backbone" else (dense1, dense2)
+    first, second = views.first.tokens.patches, views.second.tokens.patches
+    dense1, dense2 = (F.normalize(objective.head(p), dim=-1) for p in (first, second))
+    compared = (first, second) if features == "backbone" else (dense1, dense2)
     for row, query in enumerate(pairs.queries):
         b = row // 4
         n = int((dense1[b] - query).abs().sum(1).argmin())
@@ -92,23 +107,24 @@ def test_dense_pairs_are_sampled_patches_with_their_matches(features):
         assert torch.allclose(pairs.keys[row], dense2[b, int(cosines.argmax())])
     assert not pairs.keys.requires_grad
     assert pairs.queries.requires_grad
+    assert torch.equal(pairs.kept.features, pairs.keys)
 
 
-def test_score_sees_the_memory_before_the_step_and_remember_adds_exactly_the_keys():
-    objective = build_objective(GlobalContrast(dense_dim=5), 8, 16, 0, rng())
-    ids, labels = torch.tensor([0, 1]), torch.tensor([0, 1])
-    contrast, pairs = objective.score(view(1), view(2), ids, labels)
+def test_score_sees_the_memory_before_the_step_and_after_adds_exactly_the_keys():
+    objective = objective_of(GlobalContrast(dense_dim=5), 16)
+    views = two_views(image_ids=(0, 1))
+    contrast, rows = objective.score(views)
     assert contrast.loss.item() == 0  # an empty memory has no negatives
-    objective.remember(pairs, 0)
-    assert torch.equal(objective.memory.features, pairs.keys)
-    contrast, _ = objective.score(view(1), view(2), ids, labels)
+    objective.after(build(TINY, 3, 0), rows, 0, 0.1)
+    assert torch.equal(objective.memory.features, rows.features)
+    contrast, _ = objective.score(views)
     assert float(contrast.negatives) == 1  # of two entries, one is the query's own image
     assert float(contrast.loss.detach()) > 0
 
 
 def test_ramp_starts_at_zero_ends_at_the_target_and_rises():
     settings_ = GlobalContrast(lambda_weight=0.6, contrastive_weight_adaptive=True, ramp_epochs=4)
-    objective = build_objective(settings_, 8, 16, 0, rng())
+    objective = objective_of(settings_)
     values = [objective.lambda_at(e / 4) for e in range(25)]
     assert values[0] == 0
     assert values[16] == values[-1] == pytest.approx(0.6)

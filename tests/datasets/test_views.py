@@ -61,7 +61,8 @@ def test_geometry_says_where_the_pixels_came_from():
     image = Image.fromarray(np.stack([across * 4, down * 4, 0 * down], 2).astype(np.uint8))
     data = Data(color_jitter=PLAIN, view1=View(scale=(0.3, 0.6)))
     for seed in range(20):
-        view, where = augment(image, data.view1, data, (32, 32), np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        view, where = augment(image, data.view1, draw_crop(64, 64, data.view1, rng), data, (32, 32), rng)
         u = (np.arange(32) + 0.5) / 32
         x = where.left + where.width * (1 - u if where.flipped else u)
         y = where.top + where.height * u
@@ -74,7 +75,8 @@ def test_only_the_second_view_is_blurred():
     whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
     data = Data(color_jitter=PLAIN, view1=View(**whole), view2=View(**whole, blur=1.0), blur_sigma=(2.0, 2.0))
     first, second = (
-        augment(noise, v, data, (64, 64), np.random.default_rng(1))[0].float() for v in (data.view1, data.view2)
+        augment(noise, v, (0, 0, 64, 64), data, (64, 64), np.random.default_rng(1))[0].float()
+        for v in (data.view1, data.view2)
     )
     assert first.diff(dim=2).abs().mean() > 1.2 * second.diff(dim=2).abs().mean()
     assert Data().view1.blur == 0

@@ -75,9 +75,14 @@ def test_every_contracted_file_is_there_and_a_second_run_does_nothing(finished):
     for mode in MODES:
         assert {p.name for p in (finished / "models" / mode / "seed-0").iterdir()} == {
             "model.safetensors",
+            "heads.safetensors",
             "config.json",
         }
-        assert {p.name for p in (finished / "reports/training" / f"{mode}-0").iterdir()} == {"history.csv", "cost.json"}
+        assert {p.name for p in (finished / "reports/training" / f"{mode}-0").iterdir()} == {
+            "history.csv",
+            "cost.json",
+            "matches.safetensors",
+        }
         for name in ("imagenet", *SHIFTED):
             record = json.loads((finished / "reports/evaluation" / name / f"{mode}-0.json").read_text())
             rows = pd.read_parquet(finished / "reports/predictions" / name / f"{mode}-0.parquet")

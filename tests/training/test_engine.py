@@ -78,7 +78,7 @@ def run(place: Path, name: str, of: TrainPlan) -> pd.DataFrame:
 
 @pytest.mark.parametrize("mode", ["dense", "global", "none"])
 def test_each_mode_learns_and_its_export_is_a_timm_model(workplace, mode):
-    history = run(workplace, mode, plan(mode))
+    history = run(workplace, mode, plan(mode, epochs=10))
     assert history["classification_loss"].iloc[-1] < 0.7 * history["classification_loss"].iloc[0]
     assert history["top1/imagenet"].iloc[-1] >= 0.9
     assert ("contrastive_loss" in history) == (mode != "none")
@@ -140,7 +140,7 @@ def test_lambda_zero_steps_are_those_of_none_to_the_bit(mode):
     after = []
     for contrast in (CONTRASTS[mode], None):
         model = build(NETWORK, 3, 0)
-        objective = build_objective(contrast, model.embed_dim, 32, 0, torch.Generator().manual_seed(0))
+        objective = build_objective(contrast, model, 32, 0, torch.Generator().manual_seed(0))
         optimizer = build_optimizer(model, objective, Train(learning_rate=1e-3))
         stepper = Stepper(model, objective, optimizer, preprocessing(model), Train(grad_clip=None))
         for step in range(3):
@@ -200,3 +200,17 @@ def test_correct_within_counts_labels_among_the_largest():
     assert correct_within(logits, torch.tensor([1, 0]), 1).tolist() == [False, False]
     assert correct_within(logits, torch.tensor([1, 0]), 2).tolist() == [True, False]
     assert correct_within(logits, torch.tensor([1, 0]), 9).tolist() == [True, True]
+
+
+def test_lambda_one_exports_a_linear_probe_on_frozen_features(workplace):
+    alone = GlobalContrast(queue_size=64, lambda_weight=1.0)
+    history = run(workplace, "alone", plan("global", epochs=2).model_copy(update={"contrast": alone}))
+    assert "top1/imagenet" not in history  # there is no classifier to validate on the way
+    config = json.loads((workplace / "alone/model/config.json").read_text())
+    assert config["classifier"] == "linear probe"
+    model = timm.create_model(
+        config["architecture"], num_classes=3, checkpoint_path=str(workplace / "alone/model/model.safetensors"),
+        **config["model_args"],
+    )  # fmt: skip
+    val = images(workplace / "val")
+    assert predict(model, val.frame, val.root, preprocessing(model), [0, 1, 2], 12)["correct"].mean() > 0.6

@@ -1,0 +1,58 @@
+"""The row of an epoch in history.csv, and what in it should alarm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from densecl.training.step import Outcome
+
+LEAST_RANK = 2.0  # effective rank of CLS features under which they are called collapsed
+LEAST_GAIN = 0.01  # share of its chance level by which a contrastive loss must fall to be called learning
+
+
+def means(outcomes: Sequence[Outcome], contrastive: bool) -> dict[str, float]:
+    """Means over the steps of an epoch, by the names of history.csv; of what was not looked at in a step, over the others."""
+
+    def mean(pick: Callable[[Outcome], Tensor]) -> float:
+        return float(torch.stack([pick(o).float() for o in outcomes]).nanmean())
+
+    row = {
+        "loss": mean(lambda o: o.loss),
+        "classification_loss": mean(lambda o: o.classification_loss),
+        "train_top1": mean(lambda o: o.top1),
+        "train_top5": mean(lambda o: o.top5),
+        "gradient_norm": mean(lambda o: o.gradient_norm),
+    }
+    if contrastive:
+        row |= {
+            "contrastive_loss": mean(lambda o: o.contrast.loss),
+            "contrastive_chance": math.log1p(mean(lambda o: o.contrast.negatives)),
+            "positive_similarity": mean(lambda o: o.contrast.positive_similarity),
+            "negative_similarity": mean(lambda o: o.contrast.negative_similarity),
+            "pretext_top1": mean(lambda o: o.contrast.pretext_top1),
+            "gradient_classification": mean(lambda o: o.conflict.classification),
+            "gradient_contrast": mean(lambda o: o.conflict.contrast),
+            "gradient_cosine": mean(lambda o: o.conflict.cosine),
+        }
+    return row
+
+
+def alarms(row: dict[str, float]) -> list[str]:
+    """Sentences on what has gone wrong: collapsed features, or a contrastive loss that has learned nothing."""
+    told = []
+    if row["rank_cls"] < LEAST_RANK:
+        told.append(
+            f"features have collapsed: the effective rank of CLS is {row['rank_cls']:.2f}, under {LEAST_RANK:g}; "
+            "raise contrast.queue_size or contrast.temperature, or lower contrast.lambda_weight"
+        )
+    loss, chance = row.get("contrastive_loss", math.nan), row.get("contrastive_chance", math.nan)
+    if chance > 0 and loss >= (1 - LEAST_GAIN) * chance:
+        told.append(
+            f"the contrastive loss is {loss:.3f} and guessing gives {chance:.3f}: nothing was learned from pairs; "
+            "lower contrast.temperature, or raise train.learning_rate or contrast.lambda_weight"
+        )
+    return told

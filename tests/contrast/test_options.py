@@ -1,0 +1,162 @@
+"""Each option of the contrastive modes, against slow loops that follow its definition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from densecl.contrast.correspondence import mutual, true_matches
+from densecl.contrast.keys import MomentumKeys
+from densecl.contrast.objectives import Views
+from densecl.network.vit import build, tokens
+from densecl.params import DenseContrast, GlobalContrast
+from tests.contrast.test_pairs import TINY, objective_of, rng, side, two_views
+
+
+def filled(objective, rows: int = 40, seed: int = 5):
+    """The objective with a memory of random entries of images 100, 101, ... and classes 0, 1, 2."""
+    ids = torch.arange(rows)
+    features = F.normalize(torch.randn(rows, objective.settings.dense_dim, generator=rng(seed)), dim=1)
+    objective.memory.write(features, 100 + ids // 2, ids % 3, 0)
+    return objective
+
+
+def naive(query, key, memory, temperature: float) -> float:
+    logits = torch.cat([(query @ key)[None], memory @ query]).double() / temperature
+    return float(F.cross_entropy(logits[None], torch.tensor([0])).detach())
+
+
+def test_densecl_as_published_is_a_combination_of_options():
+    """Wang et al. 2021: argmax on backbone features, one direction, every patch, one pooled entry an image."""
+    settings = DenseContrast(
+        correspondence_features="backbone", patches_per_image=999, memory_unit="image", dense_dim=6, temperature=0.2
+    )
+    objective = filled(objective_of(settings))
+    views = two_views()
+    contrast, rows = objective.score(views)
+    losses = []
+    for b in range(2):
+        f1, f2 = views.first.tokens.patches[b], views.second.tokens.patches[b]
+        r, t = objective.head(f1), objective.head(f2)
+        for s in range(16):
+            match = max(range(16), key=lambda m: float(F.cosine_similarity(f1[s], f2[m], dim=0)))
+            losses.append(naive(F.normalize(r[s], dim=0), F.normalize(t[match], dim=0), objective.memory.features, 0.2))
+        assert torch.allclose(rows.features[b], F.normalize(t.mean(0), dim=0), atol=1e-6)
+    assert float(contrast.loss.detach()) == pytest.approx(sum(losses) / 32, abs=1e-5)
+    assert rows.image_ids.tolist() == [7, 9]
+
+
+def test_dense_loss_of_one_pair_by_hand():
+    objective = objective_of(DenseContrast(patches_per_image=1, dense_dim=2, temperature=0.5))
+    objective.memory.write(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), torch.tensor([0]), 0)
+    q, k = torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]])
+    from densecl.contrast import info_nce
+
+    # s+ = 0.6 / 0.5, s- = 0.8 / 0.5: loss = log(1 + e^(1.6 - 1.2))
+    assert float(info_nce(q, k, objective.negatives, 0.5).loss) == pytest.approx(0.913015, abs=1e-6)
+
+
+def test_geometric_takes_true_positions_and_leaves_unseen_patches_out():
+    settings = DenseContrast(correspondence_features="geometric", patches_per_image=16, dense_dim=6)
+    objective = objective_of(settings)
+    shifted = torch.tensor([[0.25, 0.25, 0.75, 0.75, 1.0]])
+    views = Views(side(1), side(2, geometry=shifted), torch.tensor([7, 9]), torch.tensor([0, 1]))
+    pairs = objective.pairs(views)
+    truth, visible = true_matches(views.first.geometry, views.second.geometry, (4, 4))
+    assert 0 < int(visible.sum()) < 32
+    assert len(pairs.queries) == int(visible.sum()) == len(pairs.kept.features)
+    queries = F.normalize(objective.head(views.first.tokens.patches), dim=-1)
+    keys = F.normalize(objective.head(views.second.tokens.patches), dim=-1)
+    for query, key, image in zip(pairs.queries, pairs.keys, pairs.image_ids, strict=True):
+        b = 0 if image == 7 else 1
+        n = int((queries[b] - query).abs().sum(1).argmin())
+        assert visible[b, n]
+        assert torch.allclose(key, keys[b, truth[b, n]])
+
+
+@pytest.mark.parametrize("strategy", ["random", "diverse", "hardest"])
+def test_filters_keep_only_patches_that_pass_and_sample_among_them(strategy):
+    views = two_views()
+    for changed in (
+        {"correspondence_filter": "mutual"},
+        {"correspondence_filter": "threshold", "correspondence_threshold": 0.7},
+    ):
+        settings = DenseContrast(patches_per_image=3, dense_dim=6, sampling_strategy=strategy, **changed)
+        objective = filled(objective_of(settings))
+        queries, keys = (F.normalize(objective.head(s.tokens.patches), dim=-1) for s in views[:2])
+        cosines = queries @ keys.transpose(1, 2)
+        passing = mutual(queries, keys) if settings.correspondence_filter == "mutual" else cosines.amax(2) >= 0.7
+        pairs = objective.pairs(views)
+        assert len(pairs.queries) == int(passing.sum(1).clamp_max(3).sum())
+        for query, image in zip(pairs.queries, pairs.image_ids, strict=True):
+            b = 0 if image == 7 else 1
+            assert passing[b, int((queries[b] - query).abs().sum(1).argmin())]
+
+
+def test_hardest_is_the_negative_closest_to_overtaking_the_positive():
+    objective = filled(objective_of(DenseContrast(patches_per_image=4, dense_dim=6, sampling_strategy="hardest")))
+    views = two_views(image_ids=(100, 9))  # entries of image 100 are no negatives of the first image
+    pairs = objective.pairs(views)
+    queries, keys = (F.normalize(objective.head(s.tokens.patches), dim=-1).detach() for s in views[:2])
+    for b, image in enumerate((100, 9)):
+        others = objective.memory.features[objective.memory.image_ids != image]
+        lead = [float((others @ q).max() - (keys[b] @ q).max()) for q in queries[b]]
+        chosen = {int((queries[b] - q).abs().sum(1).argmin()) for q in pairs.queries[b * 4 : b * 4 + 4]}
+        assert chosen == set(sorted(range(16), key=lead.__getitem__)[-4:])
+
+
+def test_other_class_leaves_entries_of_the_query_s_class_out():
+    objective = filled(objective_of(GlobalContrast(dense_dim=6, negatives="other_class")))
+    views = two_views()
+    contrast, _ = objective.score(views)
+    queries, keys = (F.normalize(objective.head(s.tokens.cls), dim=-1) for s in views[:2])
+    memory, classes = objective.memory.features, objective.memory.class_ids
+    losses = [naive(queries[b], keys[b], memory[classes != b], 0.2) for b in range(2)]
+    assert float(contrast.loss.detach()) == pytest.approx(sum(losses) / 2, abs=1e-5)
+
+
+def test_memory_per_image_caps_what_an_image_adds():
+    objective = objective_of(DenseContrast(patches_per_image=5, dense_dim=6, memory_per_image=2))
+    pairs = objective.pairs(two_views())
+    assert pairs.kept.image_ids.tolist() == [7, 7, 9, 9]
+    assert torch.equal(pairs.kept.features[:2], pairs.keys[:2])
+
+
+def test_symmetric_is_the_mean_of_both_directions_and_remembers_both():
+    views = two_views()
+    back = views._replace(first=views.second, second=views.first)
+    one, both = (filled(objective_of(GlobalContrast(dense_dim=6, symmetric=s))) for s in (False, True))
+    mean = (one.score(views)[0].loss + one.score(back)[0].loss).detach() / 2
+    contrast, rows = both.score(views)
+    assert float(contrast.loss.detach()) == pytest.approx(float(mean), abs=1e-6)
+    assert rows.image_ids.tolist() == [7, 9, 7, 9]
+
+
+def test_momentum_keys_come_from_a_copy_that_follows_slower_and_slower():
+    model = build(TINY, 3, 0)
+    objective = objective_of(GlobalContrast(dense_dim=6, key_encoder="momentum", key_momentum=0.9))
+    views = two_views()
+    copy = objective.key_encoder
+    assert isinstance(copy, MomentumKeys)
+    _, rows = objective.score(views)
+    with torch.no_grad():
+        expected = F.normalize(copy.projection(tokens(copy.model, views.second.images).cls), dim=-1)
+    assert torch.allclose(rows.features, expected, atol=1e-6)
+    before = copy.model.head.weight.clone()
+    with torch.no_grad():
+        model.head.weight.add_(1.0)
+    copy.follow(model, objective.head, 0.0)
+    assert torch.allclose(copy.model.head.weight - before, torch.full_like(before, 0.1), atol=1e-6)
+    copy.follow(model, objective.head, 1.0)  # momentum 1: no longer moves
+    assert torch.allclose(copy.model.head.weight - before, torch.full_like(before, 0.1), atol=1e-6)
+    assert not any(p.requires_grad for p in copy.parameters())
+    assert any(name.startswith("key_encoder.model") for name in objective.state_dict())  # travels with checkpoints
+
+
+def test_diversity_counts_the_memory():
+    objective = filled(objective_of(GlobalContrast(dense_dim=6), 80), rows=30)
+    assert objective.state() == pytest.approx({
+        "queue_unique_images": 15, "queue_unique_classes": 3, "queue_same_class": 1 / 3, "queue_age": 0, "queue_filled": 30 / 80,
+        "temperature": 0.2,
+    })  # fmt: skip

@@ -1,0 +1,126 @@
+"""Options of the optimisation, and what is watched, on one small batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from densecl.contrast.objectives import build_objective
+from densecl.metrics import effective_rank
+from densecl.network.preprocessing import preprocessing
+from densecl.network.vit import build
+from densecl.params import DenseContrast, GlobalContrast, Train
+from densecl.training.history import LEAST_RANK, alarms, means
+from densecl.training.probe import fit_probe
+from densecl.training.schedules import build_optimizer, build_schedule
+from densecl.training.step import Stepper
+from tests.training.test_engine import CONTRASTS, NETWORK, batch_of
+
+
+def stepper(contrast, **settings) -> Stepper:
+    train = Train(**({"learning_rate": 1e-3, "batch_size": 8} | settings))
+    model = build(NETWORK, 3, 0)
+    objective = build_objective(contrast, model, 64, 0, torch.Generator().manual_seed(0))
+    return Stepper(model, objective, build_optimizer(model, objective, train), preprocessing(model), train)
+
+
+@pytest.mark.parametrize("mode", ["dense", "global", "none"])
+def test_thirty_two_images_can_be_learned_by_heart(mode):
+    batch = batch_of(32)
+    contrast = {"dense": DenseContrast(queue_size=512, patches_per_image=8, dense_dim=16),
+                "global": GlobalContrast(queue_size=128, dense_dim=16), "none": None}[mode]  # fmt: skip
+    learner = stepper(contrast, batch_size=32, learning_rate=2e-3)
+    outcomes = [learner.take(batch, 0.2 if contrast else 0.0, step, step / 120) for step in range(120)]
+    assert float(outcomes[-1].top1) == 1
+    assert float(outcomes[-1].classification_loss) < 0.2 * float(outcomes[0].classification_loss)
+    if contrast:
+        assert float(outcomes[-1].contrast.positive_similarity) > float(outcomes[0].contrast.positive_similarity)
+    learner.model.eval()
+    cls = learner.views(batch).first.tokens.cls.detach()
+    assert float(effective_rank(cls)) > LEAST_RANK
+
+
+@pytest.mark.parametrize("mode", ["global", "none"])
+def test_an_accumulated_batch_is_the_batch(mode):
+    whole, parts = stepper(CONTRASTS[mode]), stepper(CONTRASTS[mode], grad_accumulation=4)
+    for step in range(3):
+        seen = [s.take(batch_of(8), 0.5, step) for s in (whole, parts)]
+        assert float(seen[0].loss) == pytest.approx(float(seen[1].loss), abs=1e-5)
+    if mode == "global":
+        assert torch.allclose(whole.objective.memory.features, parts.objective.memory.features, atol=1e-4)
+        assert torch.equal(whole.objective.memory.image_ids, parts.objective.memory.image_ids)
+    for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=2e-4)
+
+
+def test_rate_is_absolute_or_scaled_and_falls_with_depth():
+    assert Train(batch_size=128, learning_rate=1e-3, learning_rate_batch=512).rate == pytest.approx(2.5e-4)
+    assert Train(batch_size=128, learning_rate=1e-3).rate == 1e-3
+    settings = Train(learning_rate=1e-3, layer_decay=0.5, epochs=4, warmup_epochs=0.0)
+    model = build(NETWORK, 3, 0)
+    optimizer = build_optimizer(model, torch.nn.Identity(), settings)
+    build_schedule(optimizer, settings, 5).step_update(0)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    top, block1, block0, patches = (
+        rate[id(p)] for p in (model.head.weight, model.blocks[1].mlp.fc1.weight, model.blocks[0].mlp.fc1.weight, model.patch_embed.proj.weight)
+    )  # fmt: skip
+    assert top == pytest.approx(1e-3)
+    assert block0 == pytest.approx(block1 / 2)
+    assert patches == pytest.approx(block0 / 2)
+
+
+def test_averaged_weights_follow_and_bf16_stays_near_fp32():
+    averaged = stepper(None, ema_decay=0.99)
+    start = averaged.average.module.head.weight.clone()
+    for step in range(4):
+        averaged.take(batch_of(8), 0.0, step)
+    own, mean = averaged.model.head.weight, averaged.average.module.head.weight
+    assert 0 < float((mean - start).norm()) < float((own - start).norm())
+    fine, coarse = stepper(CONTRASTS["dense"]), stepper(CONTRASTS["dense"], precision="bf16")
+    first, second = (s.take(batch_of(8), 0.5, 0) for s in (fine, coarse))
+    assert float(first.loss) == pytest.approx(float(second.loss), rel=0.02)
+    assert fine.objective.memory.features.dtype == coarse.objective.memory.features.dtype == torch.float32
+
+
+def test_gradient_conflict_is_that_of_the_two_losses():
+    learner = stepper(CONTRASTS["dense"])
+    assert torch.isnan(learner.take(batch_of(8), 0.5, 0).conflict.cosine)  # not looked at
+    outcome, _ = learner.score(batch_of(8), 0.5, look=True)
+    shared = list(learner.model.blocks[-1].parameters())
+    pulls = []
+    for weight in (0.0, 1.0):
+        learner.model.zero_grad()
+        learner.objective.generator.manual_seed(1)
+        scored, _ = learner.score(batch_of(8), weight, look=False)
+        scored.loss.backward()
+        pulls.append(torch.cat([p.grad.flatten() for p in shared]))
+    assert float(outcome.conflict.classification) == pytest.approx(float(pulls[0].norm()), rel=1e-3)
+    assert -1 <= float(outcome.conflict.cosine) <= 1
+    assert float(pulls[1].norm()) > 0
+
+
+def test_alarms_are_for_collapse_and_for_a_loss_at_chance():
+    fine = {"rank_cls": 9.0, "contrastive_loss": 3.0, "contrastive_chance": 4.0}
+    assert alarms(fine) == []
+    assert "collapsed" in alarms(fine | {"rank_cls": 1.2})[0]
+    assert "nothing was learned" in alarms(fine | {"contrastive_loss": 3.99})[0]
+    assert alarms({"rank_cls": 9.0}) == []
+
+
+def test_means_of_an_epoch_pass_over_what_was_not_looked_at():
+    learner = stepper(CONTRASTS["global"])
+    outcomes = [learner.take(batch_of(8), 0.5, step, look=step == 1) for step in range(3)]
+    row = means(outcomes, contrastive=True)
+    assert row["gradient_cosine"] == pytest.approx(float(outcomes[1].conflict.cosine))
+    assert row["loss"] == pytest.approx(sum(float(o.loss) for o in outcomes) / 3)
+
+
+def test_probe_separates_what_a_line_separates_and_takes_features_as_they_are():
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(3, 5, generator=generator) * 4 + 100
+    labels = torch.arange(90) % 3
+    features = centres[labels] + torch.randn(90, 5, generator=generator)
+    weight, bias = fit_probe(features, labels, 3)
+    assert ((features @ weight.T + bias).argmax(1) == labels).float().mean() > 0.95
+    again = fit_probe(features, labels, 3)
+    assert torch.equal(weight, again[0])
