@@ -21,6 +21,11 @@ REPORT_TEXT = Path("reports/report.md")
 REPORT_TABLE = Path("reports/table.txt")
 
 
+def exported(mode: str, seed: int) -> Path:
+    """What `python -m steps export` writes; no artifact of the pipeline."""
+    return Path("exports") / f"{mode}-{seed}"
+
+
 def plan(unit: str) -> Path:
     """Resolved values of a unit: a set, a mode, validate, evaluate or report."""
     return PLAN / f"{unit}.json"

@@ -1,4 +1,4 @@
-"""`python -m steps STAGE ...`: what `dvc.yaml` runs. Nothing heavy is imported before its stage is known."""
+"""`python -m steps STAGE ...`: what `dvc.yaml` runs, and `export`. Nothing heavy is imported before its stage is known."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": ("train one model", ("mode", "seed")),
     "evaluate": ("evaluate one model on one set", ("set", "mode", "seed")),
     "report": ("compare the modes", ()),
+    "export": ("write a trained model with its heads and a torch.export program to exports/", ("mode", "seed")),
 }
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from safetensors.torch import load_model
 
 from densecl import layout
 from densecl.network.preprocessing import preprocessing
-from densecl.network.vit import build
+from densecl.network.vit import Backbone, build
 from densecl.params import CONTROL_SET, Network
 from densecl.records import Control, EvaluatePlan, Evaluation, Verdict, read_json, write_json
 from densecl.robustness.evaluation import figures, no_rows, predict
@@ -18,14 +20,18 @@ from densecl.robustness.protocols import scored_classes
 from steps.images import ImageSet, usable_images
 
 
+def load_exported(folder: Path) -> tuple[Backbone, dict[str, Any]]:
+    """The model that a training left in `folder`, and its config."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = build(Network(model_name=config["architecture"], model_args=config["model_args"]), config["num_classes"], 0)
+    load_model(model, folder / "model.safetensors")
+    return model.eval(), config
+
+
 def main(set: str, mode: str, seed: int) -> None:
     """Write the cell's predictions, its control's and its figures."""
     batch_size = read_json(EvaluatePlan, layout.plan("evaluate")).batch_size
-    folder = layout.model(mode, seed)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    network = Network(model_name=config["architecture"], model_args=config["model_args"])
-    model = build(network, config["num_classes"], seed)
-    load_model(model, folder / "model.safetensors")
+    model, config = load_exported(layout.model(mode, seed))
     images, control_images = usable_images(set), usable_images(CONTROL_SET)
     scored = scored_classes(set, images.frame, config["classes"])
 

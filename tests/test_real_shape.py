@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import timm
+import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -41,6 +43,7 @@ def draw(root: Path, folders: list[str], names: list[str], size: int, seed: int)
 @pytest.fixture
 def params(tmp_path, monkeypatch) -> dict:
     """The fine-tune preset with the method's own memory, pointed at generated trees and local weights."""
+    torch.set_num_threads(os.cpu_count() or 1)  # the one test whose tensors are large
     monkeypatch.chdir(tmp_path)
     classes = wnids("imagenet_synsets.txt")
     trees = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from typing import Any
 import pandas as pd
 
 from densecl import layout
-from densecl.params import CONTROL_SET
+from densecl.params import CONTROL_SET, Contrast
 from densecl.records import Cost, ReportPlan, read_json, write_text
 from densecl.reporting import figures
 from densecl.reporting.comparison import BASELINE, MEAN, Comparison, Row, called, compare, table
+from densecl.reporting.matches import Picture, picture
 from densecl.reporting.statistics import SEEDS_FOR_MODE
 
 # What the method's description expects against classification-only training on one view: time, memory.
@@ -86,7 +88,8 @@ def _page(found: Comparison, root: Path) -> dict[str, Any]:
         "aggregate": _aggregate(found), "costs": _cost_table(plan, costs), "masks": _masks(found),
         "further": _further(found), "data": _data(found), "parameters": list(_flat(plan.params)),
         "forest": figures.forest(found, BASELINE) if baseline else None, "curves": figures.training(histories),
-        "control": CONTROL_SET, "seeds_for_mode": SEEDS_FOR_MODE,
+        "control": CONTROL_SET, "seeds_for_mode": SEEDS_FOR_MODE, "pictures": _pictures(plan, root),
+        "cautions": [*_learned_position(histories), *_probed(plan)],
     }  # fmt: skip
 
 
@@ -102,6 +105,35 @@ def _training(plan: ReportPlan, root: Path) -> tuple[dict[str, list[Cost]], dict
             if (folder / "history.csv").exists():
                 histories[mode].append(pd.read_csv(folder / "history.csv"))
     return costs, histories
+
+
+def _pictures(plan: ReportPlan, root: Path) -> list[Picture]:
+    """Of the first seed of each mode that left one."""
+    places = {
+        m: root / layout.training(m, plan.seeds[0]) / "matches.safetensors" for m in figures.COLOURS if m in plan.modes
+    }
+    return [picture(mode, path) for mode, path in places.items() if path.exists()]
+
+
+def _learned_position(histories: Mapping[str, list[pd.DataFrame]]) -> list[str]:
+    """Of dense, where matches of flipped or shifted views are no better than the same index."""
+    said = []
+    for frame in histories.get("dense", []):
+        if "match/dense/moved0" not in frame:
+            continue
+        found, same = frame[["match/dense/moved0", "match/identity/moved0"]].iloc[-1]
+        if found <= same:
+            said.append(
+                f"Matching has learned position, not content: of flipped or shifted views {_percent(found)} % of the patches "
+                f"are matched to their true place, and {_percent(same)} % by the same index."
+            )
+    return said
+
+
+def _probed(plan: ReportPlan) -> list[str]:
+    contrast = Contrast.model_validate_json(json.dumps(plan.params.get("contrast", {})))
+    alone = [m for m in plan.modes if (of := contrast.of(m)) is not None and of.lambda_weight == 1]
+    return [f"{m} trained no classifier (lambda 1): a linear probe on its frozen features is evaluated." for m in alone]
 
 
 def answer(found: Comparison) -> list[str]:

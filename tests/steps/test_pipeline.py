@@ -15,6 +15,7 @@ import timm
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 from timm.data import create_transform
 
 ROOT = Path(__file__).parent.parent.parent
@@ -205,6 +206,60 @@ def test_a_mistake_is_told_in_one_line_and_nothing_is_lost(workplace, change, sa
     told = [line for line in call(workplace, "dvc", "repro", ok=False).splitlines() if line.lower().startswith("error")]
     assert said in told[0]
     assert all(path.read_bytes() == content for path, content in files.items())
+
+
+def test_export_writes_a_program_that_gives_the_model_s_logits_for_any_batch(finished):
+    call(finished, sys.executable, "-m", "steps", "export", "dense", "0")
+    place = finished / "exports/dense-0"
+    config = json.loads((place / "config.json").read_text())
+    model = timm.create_model(
+        config["architecture"], num_classes=config["num_classes"], checkpoint_path=str(place / "model.safetensors"), **config["model_args"]
+    ).eval()  # fmt: skip
+    program = torch.export.load(place / "classifier.pt2").module()
+    for batch in (1, 3):
+        images = torch.randn(batch, 3, 64, 64)
+        with torch.no_grad():
+            assert torch.allclose(program(images), model(images), atol=1e-5)
+    assert load_file(place / "heads.safetensors")["layers.2.weight"].shape == (128, 32)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (
+            "--cl-mode",
+            "global",
+            "--lambda-weight",
+            "1",
+            "--key-encoder",
+            "momentum",
+            "--symmetric",
+            "--negatives",
+            "other_class",
+        ),
+        ("--cl-mode", "none"),
+        ("--correspondence-features", "geometric", "--sampling-strategy", "diverse", "--memory-unit", "image"),
+        (
+            "--correspondence-filter",
+            "mutual",
+            "--patches-per-image",
+            "10",
+            "--queue-size",
+            "300",
+            "--temperature",
+            "0.1",
+        ),
+    ],
+)
+def test_every_option_trains_once(finished, flags):
+    args = json.dumps({"img_size": 64, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2})
+    call(
+        finished, sys.executable, "train.py", "--model-args", args, "--batch-size", "16", "--epochs", "1", "--warmup-epochs", "0",
+        "--steps-per-epoch", "3", "--experiment-name", "option", *flags,
+    )  # fmt: skip
+    history = pd.read_csv(finished / "runs/option/training/history.csv")
+    assert history["loss"].notna().all()
+    assert 0 <= history["match/last/within0"].item() <= history["match/last/within1"].item() <= 1
 
 
 def test_train_py_trains_outside_the_pipeline(finished):

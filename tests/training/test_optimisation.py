@@ -71,10 +71,10 @@ def test_rate_is_absolute_or_scaled_and_falls_with_depth():
 
 def test_averaged_weights_follow_and_bf16_stays_near_fp32():
     averaged = stepper(None, ema_decay=0.99)
-    start = averaged.average.module.head.weight.clone()
+    start = averaged.average.module.head.weight.detach().clone()
     for step in range(4):
         averaged.take(batch_of(8), 0.0, step)
-    own, mean = averaged.model.head.weight, averaged.average.module.head.weight
+    own, mean = (m.head.weight.detach() for m in (averaged.model, averaged.average.module))
     assert 0 < float((mean - start).norm()) < float((own - start).norm())
     fine, coarse = stepper(CONTRASTS["dense"]), stepper(CONTRASTS["dense"], precision="bf16")
     first, second = (s.take(batch_of(8), 0.5, 0) for s in (fine, coarse))
