@@ -1,5 +1,6 @@
 # make repro   environment, then the whole comparison of params.yaml
 # make test    environment, then all tests
+# make bench   environment, then what the parts cost beside each other
 PYTHON ?= python3
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
@@ -10,7 +11,7 @@ export GX_ANALYTICS_ENABLED := false
 export ZENML_ANALYTICS_OPT_IN := false
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test lint lock
+.PHONY: repro test lint bench lock
 
 repro: .venv/ready
 	dvc repro
@@ -18,6 +19,9 @@ repro: .venv/ready
 
 test: .venv/ready
 	python -m pytest
+
+bench: .venv/ready
+	python -m benchmarks.samplers
 
 lint: .venv/ready
 	ruff check .

@@ -31,7 +31,7 @@ def match_quality(
     offset = (true_positions(first, second, grid) - true_positions(first, first, grid)).norm(dim=-1)  # [B, N]
     moved = (first[:, 4] != second[:, 4]) | (offset.mean(1) > MOVED)
     shared = overlap(first, second)
-    near = _near(grid).to(truth.device)
+    near = neighbours(grid).to(truth.device)
     figures = {
         "match/visible": float(visible.double().mean()),
         "match/chance/within0": 1 / truth.shape[1],
@@ -49,7 +49,7 @@ def match_quality(
     return figures
 
 
-def _near(grid: tuple[int, int]) -> Tensor:
+def neighbours(grid: tuple[int, int]) -> Tensor:
     """[N, N] bool: are two patches the same or neighbours, corners included?"""
     rows, columns = grid
     place = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), -1).view(-1, 2)
