@@ -100,6 +100,7 @@ class View(Frozen):
 class Data(Frozen):
     """The two views of the spec's "Data Augmentation Strategy"."""
 
+    cache: Literal["none", "ram"] = "none"  # ram: keep the decoded training images, for sets that fit
     min_overlap: Fraction = 0.0  # of the smaller crop; view 2's crop is drawn again until it holds
     flip: Fraction = 0.5
     color_jitter: ColorJitter = ColorJitter()

@@ -82,9 +82,13 @@ class _Ids(NamedTuple):
         """[queries, rows] bool, or None where no row is left out: then no mask need be built."""
         found = None
         for q, m in ((self.query_ids, self.memory_ids), (self.query_classes, self.memory_classes)):
-            if q is not None and m is not None and torch.isin(m[rows], q[queries]).any():
-                same = q[queries, None] == m[None, rows]
-                found = same if found is None else found | same
+            if q is None or m is None:
+                continue
+            # Looking first pays on a CPU; elsewhere it would wait for the device.
+            if m.is_cpu and not torch.isin(m[rows], q[queries]).any():
+                continue
+            same = q[queries, None] == m[None, rows]
+            found = same if found is None else found | same
         return found
 
 

