@@ -21,7 +21,7 @@ test: .venv/ready
 	python -m pytest
 
 bench: .venv/ready
-	python -m benchmarks.samplers
+	python -m benchmarks
 
 lint: .venv/ready
 	ruff check .

@@ -1,0 +1,60 @@
+"""Ratios measured in one run: alternating calls for time, fresh processes for memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import NamedTuple
+
+MEGABYTE = 2**20
+
+
+class Row(NamedTuple):
+    """One line of docs/performance.md."""
+
+    id: str
+    measure: str
+    ours: str
+    peer: str
+    ratio: str  # median (min to max) of the rounds
+    target: str
+
+
+def alternate(kinds: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each kind, called in turn (A B A B ...); a first round that warms up is left out."""
+    times: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(rounds + 1):
+        for name, call in kinds.items():
+            begun = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - begun)
+    return {name: seen[1:] for name, seen in times.items()}
+
+
+def ratio(ours: list[float], peer: list[float]) -> str:
+    """Median of the rounds' ratios, with minimum and maximum."""
+    found = [a / b for a, b in zip(ours, peer, strict=True)]
+    return f"{median(found):.3f} ({min(found):.3f} to {max(found):.3f})"
+
+
+def peak(prepare: Callable[..., Callable[[], object]], *given: object) -> float:
+    """MiB that calling what `prepare(*given)` returns adds to the peak of a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_grown, (prepare, given))
+
+
+def _grown(prepare: Callable[..., Callable[[], object]], given: tuple[object, ...]) -> float:
+    call = prepare(*given)
+    before = _resident()
+    call()
+    return (_resident() - before) / MEGABYTE
+
+
+def _resident() -> int:
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # bytes there, KiB on Linux
