@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from densecl.contrast import SAMPLERS, info_nce, match_patches
-from densecl.contrast.infonce import hardest_negative
+from densecl.contrast.attention import hardest_negative
 from densecl.datasets.rendered import CLASSES, PHOTO, photograph
 from densecl.network.heads import ProjectionHead
 from densecl.network.vit import build, tokens

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densecl.contrast.attention import Ids, hardest_negative
 from densecl.contrast.correspondence import match_patches, match_similarity, mutual, true_matches
-from densecl.contrast.infonce import Contrast, hardest_negative, info_nce
+from densecl.contrast.infonce import Contrast, info_nce
 from densecl.contrast.keys import MomentumKeys, SharedKeys
 from densecl.contrast.memory import Memory, Rows
 from densecl.contrast.sampling import SAMPLERS
@@ -69,8 +70,8 @@ class Objective(nn.Module):
 
     weight = 0.0  # target lambda
 
-    def score(self, views: Views) -> tuple[Contrast, Rows]:
-        """Contrast of the two views, and the rows to remember after the step."""
+    def score(self, views: Views, watch: bool = True) -> tuple[Contrast, Rows]:  # noqa: ARG002
+        """Contrast of the two views (cosines of negatives only with `watch`), and the rows to remember after the step."""
         logits = views.first.tokens.logits
         zero, nothing = logits.new_zeros(()), logits.new_zeros(0)
         rows = Rows(nothing, views.image_ids[:0], views.class_ids[:0])
@@ -111,7 +112,7 @@ class Contrastive(Objective, ABC):
         self.temperature = Temperature(settings.temperature, settings.learnable_temp)
         self.memory = Memory(queue_size, settings.dense_dim)
 
-    def score(self, views: Views) -> tuple[Contrast, Rows]:
+    def score(self, views: Views, watch: bool = True) -> tuple[Contrast, Rows]:
         """InfoNCE of this mode's pairs against the memory as it stood before this step.
 
         `symmetric` scores view 2 against view 1 as well; both directions' keys are remembered.
@@ -123,8 +124,8 @@ class Contrastive(Objective, ABC):
         queries, keys, image_ids, class_ids = (
             torch.cat(part) for part in zip(*(pairs[:4] for pairs in sides), strict=True)
         )
-        contrast = info_nce(queries, keys, self.negatives, self.temperature(), **self._ids(image_ids, class_ids))
-        return contrast, kept
+        ids = self._ids(image_ids, class_ids)._asdict()
+        return info_nce(queries, keys, self.negatives, self.temperature(), **ids, watch=watch), kept
 
     @abstractmethod
     def pairs(self, views: Views) -> Pairs:
@@ -135,12 +136,12 @@ class Contrastive(Objective, ABC):
         """[filled, D] of the memory, in no order that matters."""
         return self.memory.ring[: self.memory.filled]
 
-    def _ids(self, image_ids: Tensor, class_ids: Tensor) -> dict[str, Tensor]:
+    def _ids(self, image_ids: Tensor, class_ids: Tensor) -> Ids:
         """Which entries are no negatives: those of the query's image; with `negatives: other_class`, of its class."""
         filled = self.memory.filled
-        ids = {"query_ids": image_ids, "memory_ids": self.memory.ring_image_ids[:filled]}
+        ids = Ids(image_ids, self.memory.ring_image_ids[:filled])
         if self.settings.negatives == "other_class":
-            ids |= {"query_classes": class_ids, "memory_classes": self.memory.ring_class_ids[:filled]}
+            ids = ids._replace(query_classes=class_ids, memory_classes=self.memory.ring_class_ids[:filled])
         return ids
 
     def after(self, model: Backbone, rows: Rows, step: int, progress: float) -> None:
@@ -249,7 +250,7 @@ class Dense(Contrastive):
             return None
         patches = queries.shape[1]
         ids = self._ids(*(of.repeat_interleave(patches) for of in (views.image_ids, views.class_ids)))
-        hardest = hardest_negative(queries.flatten(0, 1), self.negatives, **ids)
+        hardest = hardest_negative(queries.flatten(0, 1), self.negatives, ids)
         return hardest.view(len(queries), patches) - (queries * matched).sum(-1)
 
 

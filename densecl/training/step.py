@@ -54,7 +54,7 @@ class Stepper:
         """One step with lambda = `weight` on a batch that lies on the model's device.
 
         All parts of an accumulated batch are scored against the same memory, which is written once, after the step.
-        `progress` in [0, 1] is of the whole training; with `look` the two losses' gradients are compared.
+        `progress` in [0, 1] is of the whole training; with `look` the negatives are watched and the two losses' gradients compared.
         """
         self.optimizer.zero_grad(set_to_none=True)
         seen: list[Outcome] = []
@@ -73,7 +73,7 @@ class Stepper:
         """Both losses of a batch, with their graph."""
         with self.autocast():
             views = self.views(batch)
-            contrast, rows = self.objective.score(views)
+            contrast, rows = self.objective.score(views, watch=look)
         sides = (views.first.tokens, views.second.tokens)
         classification = (self.classify(sides[0], batch.labels) + self.classify(sides[1], batch.labels)) / 2
         loss = (1 - weight) * classification + weight * contrast.loss

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
+from torch.nn.attention.flex_attention import flex_attention
 
-from densecl.contrast import info_nce, infonce
+from densecl.contrast import attention, info_nce
 
 
 def unit(rows: int, dim: int, generator: torch.Generator) -> torch.Tensor:
@@ -27,35 +30,53 @@ def cancelling(q, k, t, memory, same) -> list[float]:
     own, others = (q * k).sum(1) / t, logits.logsumexp(1)
     weight = (others - own).sigmoid() / len(q)  # 0 without negatives
     spread = logits.softmax(1).nan_to_num()
-    margin = torch.where(others.isinf(), 0, others.abs()) + own.abs()  # an error in it is a relative one of the weight
+    dots = (q * k).abs().sum(1) / t, q.abs() @ memory.abs().T / t  # what the products themselves add up
+    margin = torch.where(others.isinf(), 0, others.abs()) + dots[0]  # an error in it is a relative one of the weight
     to_queries = (weight / t * ((spread @ memory).norm(dim=1) + 1)).norm()
     to_keys = (weight * margin / t).norm()
-    to_temperature = (weight / t * (own.abs() + (spread * logits.nan_to_num(neginf=0.0).abs()).sum(1))).sum()
+    to_temperature = (weight / t * (dots[0] + (spread * dots[1]).sum(1))).sum()
     return [float(x) for x in (margin.mean(), to_queries.maximum(to_keys), to_keys, to_temperature)]
 
 
-@settings(max_examples=60, deadline=None)
+PATHS = ("tiles", "small tiles", "fused", "flex")
+
+
+@contextmanager
+def computed_by(path: str):
+    """The three ways of attending; flex runs uncompiled, since torch compiles its log-sum-exp for GPUs only."""
+    with pytest.MonkeyPatch.context() as patch:
+        if path == "small tiles":
+            patch.setattr(attention, "QUERY_TILE", 3)
+            patch.setattr(attention, "MEMORY_TILE", 8)
+        if path == "flex":
+            patch.setattr(attention, "fused", lambda *given: attention.flex(*given, flex_attention))
+        yield {"watch": "tiles" in path}
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("path", PATHS)
+@settings(max_examples=50, deadline=None)
 @given(
     rows=st.integers(1, 12), held=st.integers(0, 40), dim=st.integers(2, 24), temperature=st.sampled_from([0.07, 0.2, 1.0]),
-    images=st.integers(1, 6), masked=st.booleans(), tile=st.sampled_from([3, 8, 1024]), seed=st.integers(0, 10**6),
+    images=st.integers(1, 6), masks=st.sampled_from([(), ("ids",), ("ids", "classes")]), seed=st.integers(0, 10**6),
 )  # fmt: skip
-def test_loss_and_gradients_equal_cross_entropy(rows, held, dim, temperature, images, masked, tile, seed):
+def test_loss_and_gradients_equal_cross_entropy(path, rows, held, dim, temperature, images, masks, seed):
     generator = torch.Generator().manual_seed(seed)
     q, k, memory = unit(rows, dim, generator), unit(rows, dim, generator), unit(held, dim, generator)
-    query_ids, memory_ids = torch.arange(rows) % images, torch.arange(held) % (images + 1)
-    same = (query_ids[:, None] == memory_ids[None]) & masked
+    ids, same = {}, torch.zeros(rows, held, dtype=torch.bool)
+    for name in masks:
+        of_queries = torch.randint(0, images, (rows,), generator=generator)
+        of_memory = torch.randint(0, 2 * images, (held,), generator=generator)
+        ids |= {f"query_{name}": of_queries, f"memory_{name}": of_memory}
+        same |= of_queries[:, None] == of_memory[None]
     ours = [q.clone().requires_grad_(), k.clone().requires_grad_(), torch.tensor(temperature, requires_grad=True)]
     exact = [
         q.double().requires_grad_(),
         k.double().requires_grad_(),
         torch.tensor(temperature).double().requires_grad_(),
     ]
-    whole, infonce.TILE = infonce.TILE, tile
-    try:
-        ids = {"query_ids": query_ids, "memory_ids": memory_ids} if masked else {}
-        contrast = info_nce(ours[0], ours[1], memory, ours[2], **ids)
-    finally:
-        infonce.TILE = whole
+    with computed_by(path) as how:
+        contrast = info_nce(ours[0], ours[1], memory, ours[2], **ids, **how)
     loss = naive(*exact[:2], memory.double(), exact[2], same)
     contrast.loss.backward()
     loss.backward()
@@ -64,12 +85,73 @@ def test_loss_and_gradients_equal_cross_entropy(rows, held, dim, temperature, im
     for mine, reference, term in pairs:
         bound = 1e-6 * max(float(reference.detach().norm()), term)
         assert (mine.detach() - reference.detach()).norm() <= bound
+    assert float(contrast.positive_similarity) == pytest.approx(float((q * k).sum(1).mean()), abs=1e-6)
     assert float(contrast.negatives) == pytest.approx(float((~same).sum(1).float().mean()))
+    if not how["watch"] and held:
+        assert contrast.negative_similarity.isnan()
+        assert contrast.pretext_top1.isnan()
+        return
     if (~same).any():
         cosine = q.double() @ memory.double().T
         assert float(contrast.negative_similarity) == pytest.approx(float(cosine[~same].mean()), abs=1e-5)
     best = (q @ memory.T).masked_fill(same, -torch.inf).amax(1) if held else torch.full((rows,), -torch.inf)
     assert float(contrast.pretext_top1) == pytest.approx(float(((q * k).sum(1) > best).float().mean()), abs=1e-6)
+
+
+def test_the_private_operation_gives_output_and_log_sum_exp():
+    """`fused` calls it by name; a new torch must keep its order of results and its scale."""
+    generator = torch.Generator().manual_seed(0)
+    q, memory = unit(5, 16, generator), unit(70, 16, generator)
+    mean, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        q[None, None], memory[None, None], memory[None, None], scale=2.0
+    )
+    logits = 2.0 * q.double() @ memory.double().T
+    assert torch.allclose(lse.flatten().double(), logits.logsumexp(1), atol=1e-5)
+    assert torch.allclose(mean[0, 0].double(), logits.softmax(1) @ memory.double(), atol=1e-5)
+
+
+def test_the_fused_path_is_taken_where_nothing_is_watched(monkeypatch):
+    taken = []
+    real = attention.fused
+    monkeypatch.setattr(attention, "fused", lambda *given: taken.append(len(given[0])) or real(*given))
+    generator = torch.Generator().manual_seed(0)
+    q, memory = unit(4, 8, generator), unit(9, 8, generator)
+    info_nce(q, q, memory, 0.2)
+    assert taken == []
+    info_nce(q, q, memory, 0.2, watch=False)
+    assert taken == [4]
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_under_bf16_autocast_errs_like_cross_entropy_under_it():
+    """Uncompiled flex rounds its scores and its output to bf16; the kernel for GPUs only the latter."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, memory = unit(64, 64, generator), unit(64, 64, generator), unit(1024, 64, generator)
+    none, exact = torch.zeros(64, 1024, dtype=torch.bool), q.double().requires_grad_()
+    naive(exact, k.double(), memory.double(), 0.2, none).backward()
+    errors = []
+    for path in ("flex", "naive"):
+        given = q.clone().requires_grad_()
+        with computed_by(path) as how, torch.autocast("cpu", torch.bfloat16):
+            loss = (
+                naive(given, k, memory, 0.2, none) if path == "naive" else info_nce(given, k, memory, 0.2, **how).loss
+            )
+        loss.backward()
+        errors.append(float((given.grad - exact.grad).norm() / exact.grad.norm()))
+    assert errors[1] < 1e-3
+    assert errors[0] <= 1.25 * errors[1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 9), held=st.integers(0, 30), images=st.integers(1, 6), seed=st.integers(0, 10**6))
+def test_hardest_negative_is_the_largest_cosine_left(rows, held, images, seed):
+    generator = torch.Generator().manual_seed(seed)
+    q, memory = unit(rows, 8, generator), unit(held, 8, generator)
+    ids = attention.Ids(torch.arange(rows) % images, torch.arange(held) % (images + 1))
+    same = ids.query_ids[:, None] == ids.memory_ids[None]
+    cosines = torch.cat([(q @ memory.T).masked_fill(same, -torch.inf), torch.full((rows, 1), -torch.inf)], 1)
+    with computed_by("small tiles"):
+        assert torch.allclose(attention.hardest_negative(q, memory, ids), cosines.amax(1))
 
 
 def test_a_row_without_negatives_has_no_loss_and_no_gradient():
