@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from benchmarks.measure import Row, alternate, peak, ratio
 from densecl.contrast.objectives import build_objective
-from densecl.datasets.views import ViewBatch
+from densecl.datasets.batch import ViewBatch
 from densecl.network.preprocessing import normalise, preprocessing
 from densecl.network.vit import build
 from densecl.params import DenseContrast, GlobalContrast, Network, Train

@@ -64,7 +64,11 @@ def hardest(
 
 
 def _noise(features: Tensor, generator: torch.Generator, allowed: Tensor | None) -> Tensor:
-    noise = torch.rand(features.shape[:2], generator=generator, device=generator.device).to(features.device)
+    where = features.device
+    # From pinned memory a copy does not wait for the device.
+    pinned = where.type == "cuda" and generator.device.type == "cpu"
+    noise = torch.rand(features.shape[:2], generator=generator, device=generator.device, pin_memory=pinned)
+    noise = noise.to(where, non_blocking=True)
     return noise if allowed is None else noise.masked_fill(~allowed, -1)
 
 

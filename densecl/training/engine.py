@@ -14,7 +14,8 @@ import pandas as pd
 import torch
 
 from densecl.contrast.objectives import build_objective, writes_per_image
-from densecl.datasets.views import EpochOrder, TwoViews, ViewBatch, epoch_loader
+from densecl.datasets.batch import ViewBatch
+from densecl.datasets.views import EpochOrder, TwoViews, epoch_loader
 from densecl.errors import DenseclError
 from densecl.hardware import device, device_name, peak_memory, workers
 from densecl.network.preprocessing import preprocessing
