@@ -140,7 +140,7 @@ def test_bombs_are_refused_without_a_warning(tmp_path: Path, monkeypatch: pytest
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     missing = measure(tmp_path / "none.jpg")
-    assert missing == (Probe(0, 0, "", "cannot be opened: no such file or directory"), 0, "")
+    assert missing == (Probe(0, 0, "", "cannot be opened: no such file or directory"), 0, "", "")
     with pytest.raises(DataError, match=r"none\.jpg: cannot be opened"):
         decode(tmp_path / "none.jpg")
 
