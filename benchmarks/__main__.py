@@ -12,7 +12,7 @@ import timm
 import torch
 import torchvision
 
-from benchmarks import infonce, loader, steps
+from benchmarks import infonce, loader, scan, steps
 from densecl.hardware import device, device_name
 
 PAGE = Path("docs/performance.md")
@@ -33,7 +33,7 @@ def main() -> None:
     names = ", ".join(f"{name} {module.__version__}" for name, module in versions.items())
     machine = f"Machine: {device_name(device())}; Python {platform.python_version()}, {names}."
     with tempfile.TemporaryDirectory() as place:
-        rows = [*infonce.rows(), *steps.rows(), *loader.rows(Path(place))]
+        rows = [*infonce.rows(), *steps.rows(), *loader.rows(Path(place)), *scan.rows(Path(place))]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     print("\n".join(lines))
     PAGE.write_text(HEAD.format(machine=machine) + "\n".join(lines) + "\n", encoding="utf-8")

@@ -32,8 +32,9 @@ DAMAGED = "damaged: cannot be decoded"
 BOMB = f"decompression bomb: more than {Image.MAX_IMAGE_PIXELS} pixels"
 BLANK = "blank: every pixel is the same"
 SIXTEEN = "16-bit: scaled to 8 bits"
+CMYK = "CMYK: converted to RGB as Pillow does"
 UNOPENED = "cannot be opened"
-HARMLESS = ("", SIXTEEN)
+HARMLESS = ("", SIXTEEN, CMYK)
 
 # What Pillow's readers raise on damaged files, beside their own OSError.
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
@@ -111,7 +112,8 @@ def _examine(content: bytes) -> tuple[Probe, str]:
             return Probe(0, 0, "", _reason(error, content)), ""
     if all(channel.getextrema() == (channel.getpixel((0, 0)),) * 2 for channel in rgb.split()):
         return Probe(*rgb.size, mode, BLANK), ""
-    return Probe(*rgb.size, mode, SIXTEEN if mode.startswith("I") else ""), dhash(rgb)
+    odd = SIXTEEN if mode.startswith("I") else CMYK if mode == "CMYK" else ""
+    return Probe(*rgb.size, mode, odd), dhash(rgb)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
