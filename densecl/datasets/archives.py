@@ -10,38 +10,27 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import stat
 import struct
 import tarfile
 import weakref
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from densecl.datasets.members import tar_members, zip_members
 from densecl.datasets.names import is_image, shown
 from densecl.errors import DataError
 from densecl.layout import ARCHIVES
 
 FORM = b"1"  # of the index files; another number makes older ones unread
-BLOCK = 512  # bytes, tar's unit
-LISTED = 20  # refused members that are named
+HEAD = 512  # bytes that tell what a file is
 # Photographs hardly compress; a set that grows more than this is no set.
 GROWTH, ALLOWANCE = 20, 2**30  # times, bytes
-
-
-class Member(NamedTuple):
-    name: str  # "/" for a folder's own entry at its end
-    offset: int
-    stored: int  # bytes in the archive
-    size: int  # bytes
-    crc: int = -1  # CRC-32, -1 where the format has none
-    deflated: bool = False
 
 
 class Archive:
@@ -115,7 +104,7 @@ def _stamp(path: Path) -> str:
 
 def _kind(path: Path) -> str:
     with path.open("rb") as file:
-        head = file.read(BLOCK)
+        head = file.read(HEAD)
     if head[:2] == b"\x1f\x8b":
         return "gzip"
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
@@ -144,7 +133,7 @@ def _write_index(path: Path, index: Path) -> None:
             plain = ARCHIVES / f"{digest}.tar"
             _decompress(path, plain)
         with plain.open("rb") as file:
-            members = list((_zip_members if kind == "zip" else _tar_members)(path, file))
+            members = list((zip_members if kind == "zip" else tar_members)(path, file))
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{shown(path)}: damaged or cut archive ({reason}); download it again") from None
@@ -170,96 +159,6 @@ def _decompress(path: Path, tar: Path) -> None:
         partial.replace(tar)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _tar_members(path: Path, file: BinaryIO) -> Iterator[Member]:
-    end, refused = file.seek(0, os.SEEK_END), []
-    for name, member in _headers(file, 0, end):
-        if name.endswith(".tar") and member.isfile():  # a class: its folder has the name of its tar
-            folder = name.removesuffix(".tar")
-            inner = [(f"{folder}/{below}", each) for below, each in
-                     _headers(file, member.offset_data, member.offset_data + member.size)]  # fmt: skip
-        else:
-            inner = [(name, member)]
-        for full, each in inner:
-            reason = _unsafe(full) or _no_file(each)
-            if reason:
-                refused.append((full, reason))
-            elif each.isdir():
-                yield Member(_cleaned(full) + "/", 0, 0, 0)
-            else:
-                yield Member(_cleaned(full), each.offset_data, each.size, each.size)
-    _refuse(path, refused)
-
-
-def _headers(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """Every header between two offsets; ReadError where the listing stops at anything but the end marker.
-
-    tarfile itself takes a damaged header, or the end of a cut file, for the end of the archive.
-    """
-    file.seek(start)
-    tar = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="surrogateescape")
-    while (member := tar.next()) is not None and member.offset < end:
-        yield member.name, member
-        tar.members.clear()  # type: ignore[attr-defined]  # it keeps every header else
-    stop = tar.offset if member is None else member.offset
-    file.seek(stop)
-    if stop >= end or file.read(BLOCK).strip(b"\0"):
-        raise tarfile.ReadError(f"no end marker at byte {stop}")
-
-
-def _no_file(member: tarfile.TarInfo) -> str:
-    if member.issym() or member.islnk():
-        return f"a link to {shown(member.linkname)}"
-    if member.issparse():
-        return "a sparse file"
-    return "" if member.isfile() or member.isdir() else "a device or a pipe"
-
-
-def _zip_members(path: Path, file: BinaryIO) -> Iterator[Member]:
-    refused = []
-    with zipfile.ZipFile(file) as bundle:
-        for info in bundle.infolist():
-            name = info.filename
-            reason = _unsafe(name) or _no_plain_entry(info)
-            if reason:
-                refused.append((name, reason))
-            elif info.is_dir():
-                yield Member(_cleaned(name) + "/", 0, 0, 0)
-            else:
-                file.seek(info.header_offset + 26)
-                offset = info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
-                deflated = info.compress_type == zipfile.ZIP_DEFLATED
-                yield Member(_cleaned(name), offset, info.compress_size, info.file_size, info.CRC, deflated)
-    _refuse(path, refused)
-
-
-def _no_plain_entry(info: zipfile.ZipInfo) -> str:
-    kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0  # 3: written on Unix
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "a link" if kind == stat.S_IFLNK else "a device or a pipe"
-    if info.flag_bits & 1:
-        return "encrypted"
-    known = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    return "" if known else f"compressed by method {info.compress_type}"
-
-
-def _unsafe(name: str) -> str:
-    if name.startswith("/"):
-        return "an absolute name"
-    return "a name that leaves the archive" if ".." in name.split("/") else ""
-
-
-def _cleaned(name: str) -> str:
-    return "/".join(part for part in name.split("/") if part not in ("", "."))
-
-
-def _refuse(path: Path, refused: list[tuple[str, str]]) -> None:
-    told = [f"{shown(path)}: {shown(name)}: {reason}" for name, reason in refused[:LISTED]]
-    if refused:
-        more = f" and {len(refused) - LISTED} more" if len(refused) > LISTED else ""
-        told[-1] += f"{more}; expected plain files and folders only: do not use this archive, or pack it anew"
-        raise DataError("\n".join(told))
 
 
 def _top(names: Iterable[str]) -> str:
