@@ -31,14 +31,13 @@ def tar_members(path: Path, file: BinaryIO) -> Iterator[Member]:
     """Every member, those of inner tars under their tar's name; DataError at the end if any had to be refused."""
     end, refused = file.seek(0, os.SEEK_END), []
     for name, member in _headers(file, 0, end):
+        folder, inner = "", [(name, member)]
         if name.endswith(".tar") and member.isfile():  # a class: its folder has the name of its tar
-            folder = name.removesuffix(".tar")
-            inner = [(f"{folder}/{below}", each) for below, each in
-                     _headers(file, member.offset_data, member.offset_data + member.size)]  # fmt: skip
-        else:
-            inner = [(name, member)]
-        for full, each in inner:
-            reason = _unsafe(full) or _no_file(each)
+            folder = name.removesuffix(".tar") + "/"
+            inner = list(_headers(file, member.offset_data, member.offset_data + member.size))
+        for below, each in inner:
+            full = folder + below
+            reason = _unsafe(below) or _unsafe(full) or _no_file(each)
             if reason:
                 refused.append((full, reason))
             elif each.isdir():

@@ -178,6 +178,15 @@ def test_every_member_that_could_lead_out_is_named(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("evil.jpg"))
 
 
+def test_inner_tars_are_no_way_out(tmp_path: Path) -> None:
+    inner = tar_with(tmp_path / "n1.tar", member("../evil.jpg"), member("/evil.jpg"), member("a", tarfile.SYMTYPE, "/"))
+    with tarfile.open(tmp_path / "outer.tar", "w") as outer:
+        outer.add(inner, "n1.tar")
+    assert [line.partition("outer.tar: ")[2].partition(";")[0] for line in refused(tmp_path / "outer.tar")] == [
+        "n1/../evil.jpg: a name that leaves the archive", "n1//evil.jpg: an absolute name", "n1/a: a link to /",
+    ]  # fmt: skip
+
+
 def test_links_encryption_and_unknown_compression_in_a_zip_are_named(tmp_path: Path) -> None:
     archive = tmp_path / "evil.zip"
     link = zipfile.ZipInfo("n1/link.jpg")
