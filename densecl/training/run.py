@@ -12,7 +12,7 @@ import torch
 
 from densecl import layout
 from densecl.contrast.objectives import Contrastive
-from densecl.datasets.manifest import class_list
+from densecl.datasets.scan import class_list
 from densecl.hardware import reuse_freed_memory
 from densecl.network.preprocessing import preprocessing
 from densecl.network.vit import Backbone, tokens
