@@ -19,10 +19,10 @@ Mode = Literal["dense", "global", "none"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 TRAIN_SET = "imagenet-train"
 CONTROL_SET = "imagenet"
-UNITS = (*MODES, "validate", "evaluate", "report", "classes")
+UNITS = (*MODES, "validate", "evaluate", "report", "classes", "execution")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 # YAML knows lists only; strict mode would refuse them for a tuple.
 Range = Annotated[tuple[Positive, Positive], Field(strict=False)]
@@ -175,6 +175,9 @@ class Train(Frozen):
     grad_clip: Positive | None = 5.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     steps_per_epoch: Count | None = None  # None: all images
+    # How a training is carried out, not what it computes: in no plan that a stage depends on, so a change reruns nothing.
+    checkpoint_minutes: Annotated[Positive, Field(exclude=True)] = 10.0  # between checkpoints, beside the one an epoch
+    processes: Annotated[Count, Field(exclude=True)] = 1  # that share each batch, on this machine
     validate_on: Annotated[tuple[str, ...], Field(strict=False)] | None = None  # None: every evaluation set
 
     @model_validator(mode="after")
@@ -184,6 +187,11 @@ class Train(Frozen):
         if self.batch_size % self.grad_accumulation:
             raise ValueError(
                 f"grad_accumulation: found {self.grad_accumulation}, expected a divisor of batch_size ({self.batch_size})"
+            )
+        if self.batch_size % (self.grad_accumulation * self.processes):
+            raise ValueError(
+                f"processes: found {self.processes}, expected a divisor of batch_size / grad_accumulation "
+                f"({self.batch_size // self.grad_accumulation}): each takes the same share of every batch"
             )
         return self
 
@@ -243,9 +251,19 @@ class Params(Frozen):
                 raise KeyedError("train.validate_on", f"{name!r} is not in evaluate.datasets")
         for mode in ("dense", "global"):
             try:
-                self.contrast.of(mode)
+                found = self.contrast.of(mode)
             except ValidationError as error:
                 raise KeyedError(f"contrast.{mode}", "; ".join(_lines(error, DenseContrast))) from None
+            if (
+                found
+                and mode in self.modes
+                and found.contrastive_weight_adaptive
+                and found.ramp_epochs > self.train.epochs
+            ):
+                raise KeyedError(
+                    "contrast.ramp_epochs", f"found {found.ramp_epochs:g} for mode {mode}, expected at most train.epochs "
+                    f"({self.train.epochs}): the weight would never reach lambda_weight; shorten the ramp",
+                )  # fmt: skip
         return self
 
 

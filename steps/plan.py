@@ -9,6 +9,7 @@ from densecl.errors import DenseclError
 from densecl.params import TRAIN_SET, Params, load_params
 from densecl.records import (
     EvaluatePlan,
+    Execution,
     Record,
     ReportPlan,
     SetPlan,
@@ -75,6 +76,7 @@ def resolve(params: Params) -> dict[str, Record]:
             mode=mode, network=params.network, data=params.data, train=params.train, contrast=params.contrast.of(mode)
         )
     units["validate"] = ValidatePlan(sets=tuple(params.datasets), values=params.validate_)
+    units["execution"] = Execution(checkpoint_minutes=params.train.checkpoint_minutes, processes=params.train.processes)
     units["evaluate"] = EvaluatePlan(batch_size=params.evaluate.batch_size)
     units["report"] = ReportPlan(
         modes=params.modes, seeds=params.seeds, datasets=params.evaluate.datasets, rendered=tuple(params.render),

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densecl import parallel
+
 Sampler = Callable[..., Tensor]
 
 
@@ -64,7 +66,10 @@ def hardest(
 
 
 def _noise(features: Tensor, generator: torch.Generator, allowed: Tensor | None) -> Tensor:
-    noise = torch.rand(features.shape[:2], generator=generator, device=generator.device).to(features.device)
+    # Drawn for the images of all processes: an image's patches are the same however many processes share a batch.
+    images, patches = len(features) * parallel.size(), features.shape[1]
+    drawn = torch.rand(images, patches, generator=generator, device=generator.device)
+    noise = parallel.own_rows(drawn).to(features.device)
     return noise if allowed is None else noise.masked_fill(~allowed, -1)
 
 

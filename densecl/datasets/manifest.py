@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from densecl.datasets.images import EXTENSIONS, Measured, fatal, measure
 from densecl.errors import DataError
+from densecl.lifetime import end_worker_with_parent
 
 Layout = Literal["wnid", "index"]
 Progress = Callable[[int, int], object]
@@ -227,7 +228,8 @@ def _chunks_measured(chunks: list[list[Path]], workers: int) -> Iterator[list[Me
         yield from map(_measure_chunk, chunks)
         return
     # Not forked: the caller may hold threads (torch, progress bars).
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, initializer=end_worker_with_parent) as pool:
         yield from pool.map(_measure_chunk, chunks)
 
 

@@ -34,6 +34,6 @@ def evaluation_transform(values: Preprocessing) -> Callable[[Image.Image], Tenso
 
 
 def normalise(images: Tensor, values: Preprocessing) -> Tensor:
-    """uint8 [B, 3, H, W] -> fp32, on the device the images are on."""
+    """uint8 [B, 3, H, W] -> torch's default type, fp32, on the device the images are on."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (values.mean, values.std))
-    return (images.float() / 255 - mean) / std
+    return (images.to(mean.dtype) / 255 - mean) / std
