@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -281,11 +282,23 @@ def _no_repeats(key: str, values: tuple[object, ...]) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats (1e-5 is a number) and no key twice."""
+    """YAML 1.2 floats (1e-5 is a number), plain keys, none twice, and no aliases: ten lines of them can mean a billion."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(
+                problem=f"alias *{event.anchor} found; write the value out", problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem="a list or mapping as a key; a word expected", problem_mark=key.start_mark
+                )
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
             seen.add(key.value)
@@ -305,7 +318,11 @@ def load_params(path: Path) -> Params:
         raise ParamsError(
             f"{path}: no such file; `cp presets/imagenet-finetune.yaml {path}` gives one to edit"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except RecursionError:
+        raise ParamsError(f"{path}: not readable as YAML: brackets nested too deep") from None
+    except (
+        Exception
+    ) as error:  # found by fuzzing: ValueError of a date of month 13, AttributeError of an empty !!timestamp
         raise ParamsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ParamsError(f"{path}: found {type(values).__name__}, expected sections: {', '.join(_keys(Params))}")
@@ -333,7 +350,7 @@ def _within(inner: Any, outer: Any) -> bool:
 def _line(item: Any, model: type[BaseModel]) -> str:
     path = [str(part) for part in item["loc"]]
     key = ".".join(path)
-    found = " ".join(repr(item["input"])[:80].split())
+    found = " ".join(reprlib.repr(item["input"])[:80].split())  # never the whole of a huge value
     if item["type"] == "extra_forbidden":
         allowed = _keys(_section(model, path[:-1]))
         close = difflib.get_close_matches(path[-1], allowed, 1)

@@ -85,10 +85,11 @@ class Fit:
         row |= {f"top1/{name}": value for name, value in trainer.job.validate(trainer.evaluated).items()}
         with STOP.held():
             trainer.close_epoch(row)
-            self.monitor.epoch(row)
-            self.save()
-            for alarm in alarms(row) if row and parallel.first() else ():
-                self.monitor.note(f"WARNING: {alarm}")
+            if parallel.first():
+                self.monitor.epoch(row)
+                self.save()
+                for alarm in alarms(row):
+                    self.monitor.note(f"WARNING: {alarm}")
         STOP.check()
 
     def _after_step(self) -> None:
