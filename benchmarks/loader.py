@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import transforms
 
 from benchmarks.measure import Row, alternate, ratio
-from densecl.datasets.images import decode
+from densecl.datasets.pixels import read_pixels
 from densecl.datasets.rendered import PHOTO, photograph
 from densecl.datasets.views import augment, draw_crops
 from densecl.params import Data
@@ -36,7 +36,7 @@ def views(paths: list[Path]) -> None:
     """As `TwoViews` makes them."""
     data = Data()
     for number, path in enumerate(paths):
-        pixels, rng = np.array(decode(path)), np.random.default_rng(number)
+        pixels, rng = read_pixels(path), np.random.default_rng(number)
         crops = draw_crops(pixels.shape[1], pixels.shape[0], data, rng)
         for view, crop in zip((data.view1, data.view2), crops, strict=True):
             augment(pixels, view, crop, data, SIZE, rng)
@@ -57,7 +57,7 @@ def rows(place: Path) -> list[Row]:
     paths, threads = photographs(place), torch.get_num_threads()
     torch.set_num_threads(1)
     kinds = {"views": lambda: views(paths), "torchvision": lambda: torchvision_views(paths),
-             "decode": lambda: [decode(path) for path in paths]}  # fmt: skip
+             "decode": lambda: [read_pixels(path) for path in paths]}  # fmt: skip
     times = alternate(kinds, 5)
     torch.set_num_threads(threads)
     rate = {name: f"{len(paths) / median(seen):.0f} images/s" for name, seen in times.items()}

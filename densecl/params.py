@@ -171,6 +171,7 @@ class Train(Frozen):
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: the weights themselves are exported
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False  # torch.compile of each transformer block; pays where a training takes hours
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_epochs: Annotated[float, Field(ge=0)] = 5.0
     grad_clip: Positive | None = 5.0

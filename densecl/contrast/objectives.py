@@ -55,15 +55,20 @@ class Pairs(NamedTuple):
 
 
 class Temperature(nn.Module):
-    """Fixed, or learnt as its logarithm (Radford et al. 2021) within BOUNDS."""
+    """Fixed, or learnt as its logarithm (Radford et al. 2021) within BOUNDS; call `bound` after each step."""
 
     def __init__(self, start: float, learnt: bool) -> None:
         super().__init__()
         self.log = nn.Parameter(torch.tensor(math.log(start)), requires_grad=learnt)
 
     def forward(self) -> Tensor:
+        return self.log.exp()
+
+    @torch.no_grad()
+    def bound(self) -> None:
+        """Clamps the parameter itself: clamped in `forward` it would have no gradient outside, and never come back."""
         low, high = (math.log(b) for b in BOUNDS)
-        return self.log.clamp(low, high).exp()
+        self.log.clamp_(low, high)
 
 
 class Objective(nn.Module):
@@ -149,6 +154,7 @@ class Contrastive(Objective, ABC):
 
     def after(self, model: Backbone, rows: Rows, step: int, progress: float) -> None:
         self.memory.write(*rows, step)
+        self.temperature.bound()
         self.key_encoder.follow(model, self.head, progress)
 
     def lambda_at(self, epoch: float) -> float:

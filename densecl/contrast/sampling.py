@@ -67,9 +67,11 @@ def hardest(
 
 def _noise(features: Tensor, generator: torch.Generator, allowed: Tensor | None) -> Tensor:
     # Drawn for the images of all processes: an image's patches are the same however many processes share a batch.
-    images, patches = len(features) * parallel.size(), features.shape[1]
-    drawn = torch.rand(images, patches, generator=generator, device=generator.device)
-    noise = parallel.own_rows(drawn).to(features.device)
+    where, shape = features.device, (len(features) * parallel.size(), features.shape[1])
+    # From pinned memory a copy does not wait for the device.
+    pinned = where.type == "cuda" and generator.device.type == "cpu"
+    drawn = torch.rand(shape, generator=generator, device=generator.device, pin_memory=pinned)
+    noise = parallel.own_rows(drawn).to(where, non_blocking=True)
     return noise if allowed is None else noise.masked_fill(~allowed, -1)
 
 

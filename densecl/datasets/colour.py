@@ -11,13 +11,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from densecl.datasets.pixels import Pixels
 from densecl.params import ColorJitter
 
 cv2.setNumThreads(1)  # loader processes are the parallelism; OpenCV's own threads do not survive a fork
-
-Pixels = NDArray[np.uint8]
 
 LEVELS = np.arange(256, dtype=np.float32)
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow and torchvision weigh the channels
@@ -32,6 +30,11 @@ def resized(pixels: Pixels, where: tuple[int, int, int, int], size: tuple[int, i
     return np.ascontiguousarray(part[0].permute(1, 2, 0).numpy())
 
 
+def mirrored(pixels: Pixels) -> Pixels:
+    """Left and right exchanged."""
+    return np.asarray(cv2.flip(pixels, 1), np.uint8)
+
+
 def brightness(pixels: Pixels, factor: float) -> Pixels:
     """Every level times the factor."""
     return _levels(pixels, factor, 0.0)
@@ -39,7 +42,7 @@ def brightness(pixels: Pixels, factor: float) -> Pixels:
 
 def contrast(pixels: Pixels, factor: float) -> Pixels:
     """Away from (above 1) or towards (below 1) the mean grey."""
-    return _levels(pixels, factor, cv2.mean(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))[0])
+    return _levels(pixels, factor, float(GREY @ cv2.mean(pixels)[:3]))
 
 
 def saturation(pixels: Pixels, factor: float) -> Pixels:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from densecl import parallel
-from densecl.datasets.colour import Pixels, blurred, jittered, resized
-from densecl.datasets.images import decode
+from densecl.datasets.batch import Geometry, ViewBatch
+from densecl.datasets.colour import blurred, jittered, mirrored, resized
+from densecl.datasets.pixels import Pixels, read_pixels
 from densecl.params import Data, View
 from densecl.seeding import derive
 
@@ -28,25 +28,6 @@ BLUR_KERNEL, BLUR_SIZE = 23, 224  # px, at px: SimCLR's tenth of the image
 
 
 Crop = tuple[int, int, int, int]  # top, left, height, width in px
-
-
-class Geometry(NamedTuple):
-    """Where a view was cut: shares of the image's height and width; flipped after the cut."""
-
-    top: float
-    left: float
-    height: float
-    width: float
-    flipped: bool
-
-
-class ViewBatch(NamedTuple):
-    first: Tensor  # uint8 [B, 3, H, W]
-    second: Tensor  # uint8 [B, 3, H, W]
-    labels: Tensor  # [B]
-    image_ids: Tensor  # [B] rows of the manifest
-    first_geometry: Tensor  # [B, 5] as Geometry
-    second_geometry: Tensor  # [B, 5]
 
 
 class TwoViews(Dataset[ViewBatch]):
@@ -85,7 +66,7 @@ class TwoViews(Dataset[ViewBatch]):
         )
 
     def _decoded(self, row: int) -> Pixels:
-        return np.array(decode(self.root / self.paths[row]))  # a copy that may be written to, as torch wants it
+        return read_pixels(self.root / self.paths[row])
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
@@ -125,7 +106,7 @@ def augment(
     flipped = bool(rng.random() < data.flip)
     seen = resized(pixels, where, size)
     if flipped:
-        seen = np.ascontiguousarray(seen[:, ::-1])
+        seen = mirrored(seen)
     seen = jittered(seen, data.color_jitter, rng)
     if rng.random() < view.blur:
         scale = size[0] / BLUR_SIZE
@@ -133,7 +114,7 @@ def augment(
         seen = blurred(seen, kernel, float(rng.uniform(*data.blur_sigma)) * scale)
     top, left, height, width = where
     geometry = Geometry(top / down, left / across, height / down, width / across, flipped)
-    return torch.from_numpy(np.ascontiguousarray(seen.transpose(2, 0, 1))), geometry
+    return torch.from_numpy(seen).permute(2, 0, 1), geometry  # channels last in memory: nothing is moved
 
 
 def draw_crops(width: int, height: int, data: Data, rng: np.random.Generator) -> tuple[Crop, Crop]:

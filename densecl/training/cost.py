@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from densecl import parallel
 from densecl.contrast.memory import Rows
 from densecl.contrast.objectives import Contrastive, Objective
-from densecl.datasets.views import ViewBatch
+from densecl.datasets.batch import ViewBatch
 from densecl.network.preprocessing import normalise
 from densecl.network.vit import Backbone, tokens
 from densecl.params import Train

@@ -15,7 +15,8 @@ import torch
 
 from densecl import parallel
 from densecl.contrast.objectives import build_objective, writes_per_image
-from densecl.datasets.views import EpochOrder, TwoViews, ViewBatch, epoch_loader
+from densecl.datasets.batch import ViewBatch
+from densecl.datasets.views import EpochOrder, TwoViews, epoch_loader
 from densecl.errors import DenseclError
 from densecl.hardware import device, peak_memory, workers
 from densecl.network.preprocessing import preprocessing

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from densecl import parallel
-from densecl.datasets.views import ViewBatch
+from densecl.datasets.batch import ViewBatch
 
 if TYPE_CHECKING:
     from densecl.training.engine import Trainer

@@ -14,7 +14,7 @@ from densecl import parallel
 from densecl.contrast.infonce import Contrast
 from densecl.contrast.memory import Rows
 from densecl.contrast.objectives import Objective, Side, Views
-from densecl.datasets.views import ViewBatch
+from densecl.datasets.batch import ViewBatch
 from densecl.metrics import correct_within
 from densecl.network.preprocessing import normalise
 from densecl.network.vit import Backbone, Tokens, tokens
@@ -50,6 +50,8 @@ class Stepper:
         self.values, self.settings = values, settings
         self.trained = [p for group in optimizer.param_groups for p in group["params"]]
         self.average = ModelEmaV3(model, decay=settings.ema_decay, use_warmup=True) if settings.ema_decay else None
+        if settings.compile:
+            compile_blocks(model, objective)
 
     def take(self, batch: ViewBatch, weight: float, step: int, progress: float = 0.0, look: bool = False) -> Outcome:
         """One step with lambda = `weight` on a batch that lies on the model's device.
@@ -112,6 +114,16 @@ class Stepper:
         return norm.detach()
 
 
+def compile_blocks(model: Backbone, objective: Objective) -> None:
+    """One compiled graph for the blocks of the model, and one for those of a momentum copy; the rest runs as written."""
+    import torch._functorch.config as functorch
+
+    functorch.donated_buffer = False  # the two losses' gradients are compared on a graph that is walked again
+    for part in (model, *(m for m in objective.modules() if isinstance(m, Backbone))):
+        for block in part.blocks:
+            block.compile()
+
+
 def _detached(outcome: Outcome) -> Outcome:
     plain = {n: v.detach() for n, v in outcome._asdict().items() if isinstance(v, Tensor)}
     contrast, pull = (
@@ -143,7 +155,7 @@ def _mean(parts: Sequence[Outcome]) -> Outcome:
         return parts[0]
 
     def mean(values: Sequence[Tensor]) -> Tensor:
-        return torch.stack([v.float() for v in values]).nanmean()
+        return torch.stack([v.to(parts[0].loss) for v in values]).nanmean()
 
     whole = {n: mean([getattr(p, n) for p in parts]) for n in Outcome._fields if n not in ("contrast", "conflict")}
     contrast = Contrast(*(mean(column) for column in zip(*(p.contrast for p in parts), strict=True)))

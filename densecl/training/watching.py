@@ -11,7 +11,8 @@ from torch import Tensor
 
 from densecl.contrast.correspondence import match_patches, true_matches
 from densecl.contrast.objectives import Contrastive, Objective
-from densecl.datasets.views import TwoViews, ViewBatch
+from densecl.datasets.batch import ViewBatch
+from densecl.datasets.views import TwoViews
 from densecl.metrics import effective_rank
 from densecl.network.preprocessing import normalise
 from densecl.network.vit import Backbone, grid, tokens_of_two_blocks
@@ -53,7 +54,7 @@ class Watch:
         _, features = self._features(part, model, objective, values, DRAWN)
         truth, visible = true_matches(part.first_geometry, part.second_geometry, grid(model))
         index = match_patches(*features["dense" if "dense" in features else "last"])
-        drawn = {"first": part.first, "second": part.second, "match": index}
+        drawn = {"first": part.first.contiguous(), "second": part.second.contiguous(), "match": index}
         save_file(drawn | {"truth": truth, "visible": visible.to(torch.uint8)}, path)
 
     def _features(

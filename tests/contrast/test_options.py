@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ import torch.nn.functional as F
 from densecl.contrast.correspondence import mutual, true_matches
 from densecl.contrast.keys import MomentumKeys
 from densecl.contrast.objectives import Views
-from densecl.network.vit import build, tokens
+from densecl.network.vit import Tokens, build, tokens
 from densecl.params import DenseContrast, GlobalContrast
 from tests.contrast.test_pairs import TINY, objective_of, rng, side, two_views
 
@@ -47,14 +49,26 @@ def test_densecl_as_published_is_a_combination_of_options():
     assert rows.image_ids.tolist() == [7, 9]
 
 
-def test_dense_loss_of_one_pair_by_hand():
-    objective = objective_of(DenseContrast(patches_per_image=1, dense_dim=2, temperature=0.5))
-    objective.memory.write(torch.tensor([[0.0, 1.0]]), torch.tensor([1]), torch.tensor([0]), 0)
-    q, k = torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]])
-    from densecl.contrast import info_nce
-
-    # s+ = 0.6 / 0.5, s- = 0.8 / 0.5: loss = log(1 + e^(1.6 - 1.2))
-    assert float(info_nce(q, k, objective.negatives, 0.5).loss) == pytest.approx(0.913015, abs=1e-6)
+def test_dense_loss_of_one_image_pair_by_hand():
+    """Two patches, features in the plane, a head that changes nothing, two negatives; worked out with a pocket calculator."""
+    objective = objective_of(DenseContrast(patches_per_image=2, dense_dim=2, temperature=0.5))
+    objective.head.layers = torch.nn.Identity()
+    objective.memory.write(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]), torch.tensor([3, 4]), torch.tensor([0, 0]), 0)
+    first, second = torch.tensor([[[2.0, 0.0], [0.6, 0.8]]]), torch.tensor([[[0.0, 3.0], [0.8, 0.6]]])
+    one, other = (side(0, 1)._replace(tokens=Tokens(x[:, 0], x, x[:, 0])) for x in (first, second))
+    contrast, rows = objective.score(Views(one, other, torch.tensor([7]), torch.tensor([0])))
+    # (1, 0):     cosines 0 and 0.8, so the second patch: 0.8;  negatives 0 and -1
+    # (0.6, 0.8): cosines 0.8 and 0.96, so the second:   0.96; negatives 0.8 and -0.6
+    losses = [
+        math.log(1 + (1 + math.exp(-2)) / math.exp(1.6)),
+        math.log(1 + (math.exp(1.6) + math.exp(-1.2)) / math.exp(1.92)),
+    ]
+    assert losses == pytest.approx([0.206380, 0.571153], abs=1e-6)
+    assert float(contrast.loss.detach()) == pytest.approx(sum(losses) / 2, abs=1e-6)
+    assert float(contrast.positive_similarity) == pytest.approx(0.88, abs=1e-6)
+    assert float(contrast.negative_similarity) == pytest.approx(-0.2, abs=1e-6)
+    assert float(contrast.pretext_top1) == 1
+    assert torch.allclose(rows.features, torch.tensor([[0.8, 0.6], [0.8, 0.6]]))
 
 
 def test_geometric_takes_true_positions_and_leaves_unseen_patches_out():

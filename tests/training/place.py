@@ -32,7 +32,7 @@ PARAMS: dict[str, Any] = {
 }
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",  # nobody there: told once
+    "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # nobody there: told once
 }  # fmt: skip
 STEPS = [sys.executable, "-m", "steps"]
 

@@ -8,7 +8,7 @@ import torch
 
 from densecl import parallel
 from densecl.contrast.objectives import build_objective
-from densecl.datasets.views import ViewBatch
+from densecl.datasets.batch import ViewBatch
 from densecl.network.preprocessing import preprocessing
 from densecl.network.vit import build
 from densecl.params import DenseContrast, GlobalContrast, Network, Train

@@ -15,7 +15,7 @@ from PIL import Image
 
 from densecl import layout
 from densecl.contrast.objectives import build_objective
-from densecl.datasets.views import ViewBatch
+from densecl.datasets.batch import ViewBatch
 from densecl.metrics import correct_within, effective_rank
 from densecl.network.preprocessing import Preprocessing, evaluation_transform, preprocessing
 from densecl.network.vit import build

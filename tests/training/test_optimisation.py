@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -124,3 +126,16 @@ def test_probe_separates_what_a_line_separates_and_takes_features_as_they_are():
     assert ((features @ weight.T + bias).argmax(1) == labels).float().mean() > 0.95
     again = fit_probe(features, labels, 3)
     assert torch.equal(weight, again[0])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own workings
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler (g++) on a CPU")
+def test_compiled_steps_are_the_eager_ones():
+    contrast = CONTRASTS["dense"].model_copy(update={"key_encoder": "momentum"})
+    plain, compiled = stepper(contrast), stepper(contrast, compile=True)
+    for step in range(3):
+        one, other = (s.take(batch_of(8), 0.5, step, look=step == 1) for s in (plain, compiled))
+        assert float(one.loss) == pytest.approx(float(other.loss), abs=1e-4)
+        assert float(one.contrast.loss) == pytest.approx(float(other.contrast.loss), abs=1e-4)
+    assert list(plain.model.state_dict()) == list(compiled.model.state_dict())

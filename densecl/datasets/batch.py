@@ -1,0 +1,26 @@
+"""What a step is given: two views of each image of a batch, and where they were cut. Letters: B images, H and W pixels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Geometry(NamedTuple):
+    """Where a view was cut: shares of the image's height and width; flipped after the cut."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+    flipped: bool
+
+
+class ViewBatch(NamedTuple):
+    first: Tensor  # uint8 [B, 3, H, W]
+    second: Tensor  # uint8 [B, 3, H, W]
+    labels: Tensor  # [B]
+    image_ids: Tensor  # [B] rows of the manifest
+    first_geometry: Tensor  # [B, 5] as Geometry
+    second_geometry: Tensor  # [B, 5]
