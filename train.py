@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -121,8 +122,10 @@ def run(given: dict[str, Any]) -> None:
     watched = params.evaluate.datasets if params.train.validate_on is None else params.train.validate_on
     check(params, (TRAIN_SET, *watched))
 
+    from densecl import parallel
     from densecl.training.run import train
 
+    parallel.start()
     sets = {each: images(params, each) for each in (TRAIN_SET, *watched)}
     plan = TrainPlan(
         mode=mode, network=params.network, data=params.data, train=params.train, contrast=params.contrast.of(mode)
@@ -159,6 +162,7 @@ def check(params: Params, names: tuple[str, ...]) -> None:
 
 def images(params: Params, name: str) -> Any:
     """Usable images of a set: the pipeline's manifest where there is one, else listed now under runs/."""
+    from densecl import parallel
     from densecl.datasets.manifest import class_list, read_manifest, scan, usable, write_manifest
     from densecl.hardware import workers
     from densecl.training.run import ImageSet
@@ -167,11 +171,13 @@ def images(params: Params, name: str) -> Any:
     path = layout.manifest(name)
     if not path.exists():
         path = layout.RUNS / "manifests" / f"{name}.parquet"
-        classes = class_list(Path(params.datasets[TRAIN_SET].root))
-        write_manifest(scan(name, Path(dataset.root), dataset.layout, classes, max(1, workers())), path)
+        if parallel.first():
+            classes = class_list(Path(params.datasets[TRAIN_SET].root))
+            write_manifest(scan(name, Path(dataset.root), dataset.layout, classes, max(1, workers())), path)
+        parallel.anywhere(False)  # the others wait until it is written
     return ImageSet(usable(read_manifest(path)), Path(dataset.root), params.evaluate.preprocess.get(name, "model"))
 
 
 if __name__ == "__main__":
-    command.begin()
+    command.begin(stage="WORLD_SIZE" in os.environ)  # else a shell started it, and may close
     sys.exit(main())

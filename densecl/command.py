@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -14,10 +15,13 @@ from densecl.lifetime import STOP, end_with_parent
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
-def begin() -> None:
-    """Once, in the main thread of a process that is a command."""
+def begin(stage: bool) -> None:
+    """Once, in the main thread of a process that is a command. A stage ends with its parent, `dvc repro` or torchrun,
+    unless hanging up is ignored: who types nohup wants it to outlive the shell.
+    """
     STOP.listen()
-    end_with_parent()
+    if stage and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        end_with_parent()
 
 
 def status(call: Callable[[], object]) -> int:

@@ -33,5 +33,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command.begin()
+    command.begin(stage=True)
     sys.exit(main())

@@ -23,6 +23,7 @@ from densecl.lifetime import STOP
 from tests.training.place import ENVIRONMENT, STEPS, prepare
 
 MODES = ("dense", "global", "none")
+EPOCHS = 40  # several seconds of steps, beside those that a start takes
 GROWTH = 1.10  # of resident memory, over what the first trainings left
 WARM = 3  # trainings in this process before memory is compared
 
@@ -97,7 +98,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
-        prepare(Path(place), epochs=6, checkpoint_minutes=0.005)
+        prepare(Path(place), epochs=EPOCHS, checkpoint_minutes=0.005)
         expected, seconds = {}, {}
         for mode in MODES:
             begun = time.monotonic()

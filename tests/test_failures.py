@@ -172,7 +172,7 @@ def test_a_full_disk_stops_no_training_and_no_half_checkpoint_is_taken(workplace
     save, room = Fit.save, []
 
     def filled(self):
-        if self.trainer.done == 3:  # after two checkpoints somebody fills the disk
+        if self.trainer.done == 3 and not room:  # after two checkpoints somebody fills the disk
             room.extend(path.stat().st_size for path in small_disk.glob("*/step-*.pt"))
             (small_disk / "filler").write_bytes(b"0" * (DISK - sum(room) - min(room) // 2))
         save(self)

@@ -44,8 +44,8 @@ class Fit:
     def total(self) -> int:
         return self.trainer.steps * self.trainer.job.plan.train.epochs
 
-    def run(self) -> tuple[Backbone, pd.DataFrame, Cost]:
-        """The trained model with its history and cost. Stops early with Interrupted or TrainingError, checkpointed."""
+    def run(self) -> None:
+        """To the last epoch. Stops early with Interrupted or TrainingError, checkpointed."""
         try:
             self._epochs()
         except NotFinite as error:
@@ -57,6 +57,9 @@ class Fit:
             if not no_room(error):
                 raise
             raise TrainingError(f"{what_fits(self.trainer, error)}; {self._where()}") from None
+
+    def result(self) -> tuple[Backbone, pd.DataFrame, Cost]:
+        """The trained model with its history and cost, in the first process."""
         history = pd.DataFrame(self.trainer.history)
         return self.trainer.evaluated.eval(), history, self._cost(history)
 

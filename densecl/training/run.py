@@ -70,6 +70,7 @@ def train(
 
     trainer = Trainer(Job(plan, seed, images.frame, images.root, classes, run, validate))
     with ExitStack() as stack:
+        stack.callback(parallel.end)
         kept = stack.enter_context(checkpoint.held(layout.CHECKPOINTS / run)) if parallel.first() else None
         remembered = kept.folder / "mlflow_run" if kept else None
         monitor = stack.enter_context(Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}", remembered))
@@ -77,9 +78,10 @@ def train(
         state = _state_before(kept, resume, monitor)
         if state is not None:
             fit.resume(*state)
-        trained, rows, cost = fit.run()
+        fit.run()
         if kept is None:
             return  # the first process writes
+        trained, rows, cost = fit.result()
         if probed:
             attach_probe(trained, images, len(classes), plan.train.batch_size)
         heads = trainer.objective.head.state_dict() if isinstance(trainer.objective, Contrastive) else {}
