@@ -102,10 +102,12 @@ def end_worker_with_parent() -> None:
 
 
 def _as_child() -> None:
-    """In a forked child (a loader's worker): the parent alone decides on Ctrl-C; SIGTERM ends it as usual."""
+    """In a forked child (a loader's worker): a signal to the whole group, as Ctrl-C and `timeout` send, is the parent's
+    to answer, which still needs the batches of its last step; the child ends with it.
+    """
     signal.set_wakeup_fd(-1)  # else what the child is sent would look to the parent as its own
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
     end_worker_with_parent()
 
 
