@@ -105,9 +105,10 @@ def _as_child() -> None:
     """In a forked child (a loader's worker): a signal to the whole group, as Ctrl-C and `timeout` send, is the parent's
     to answer, which still needs the batches of its last step; the child ends with it.
     """
+    os.setpgid(0, 0)  # ignoring would not do: torch's workers set a handler of their own
     signal.set_wakeup_fd(-1)  # else what the child is sent would look to the parent as its own
     for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, signal.SIG_DFL)
     end_worker_with_parent()
 
 

@@ -24,6 +24,7 @@ from tests.training.place import ENVIRONMENT, STEPS, prepare
 
 MODES = ("dense", "global", "none")
 EPOCHS = 40  # several seconds of steps, beside those that a start takes
+EARLY = 0.2  # share of kills at any moment after the start; the others come within 2 s of a checkpoint
 GROWTH = 1.10  # of resident memory, over what the first trainings left
 WARM = 3  # trainings in this process before memory is compared
 
@@ -36,14 +37,25 @@ def finished(mode: str) -> dict[str, str]:
     return digests | {"history": sha256(fixed.to_csv().encode()).hexdigest()}
 
 
-def attempt(mode: str, kill_after: float | None, number: int) -> int:
-    """Exit status of the command, killed by signal `number` after so many seconds; negative where the signal ended it."""
+def newest() -> float:
+    """When the last checkpoint was written; 0 without one."""
+    try:
+        return max((path.stat().st_mtime for path in Path("checkpoints").glob("*/step-*.pt")), default=0.0)
+    except FileNotFoundError:  # just replaced by a newer one
+        return newest()
+
+
+def attempt(mode: str, number: int = 0, starting: float = 0.0, training: float = 0.0) -> int:
+    """Exit status of the command, which signal `number` ends: after so many seconds of `starting`, or of `training`."""
+    before = newest()
     with Path("said").open("ab") as said:
         process = subprocess.Popen(
             [*STEPS, "train", mode, "0"], env=ENVIRONMENT | {"DENSECL_WORKERS": "2"}, stderr=said
         )
+        while training and newest() == before and process.poll() is None:
+            time.sleep(0.01)
         try:
-            return process.wait(kill_after)
+            return process.wait(starting or training or None)
         except subprocess.TimeoutExpired:
             process.send_signal(number)
             return process.wait(10)  # within 10 s of any signal
@@ -61,12 +73,13 @@ def others() -> list[str]:
     return [line for line in found if line]
 
 
-def killed_until_done(mode: str, seconds: float, draw: random.Random) -> int:
+def killed_until_done(mode: str, draw: random.Random) -> int:
     """How often a training was killed before it ended."""
     kills = 0
     while True:
         number = draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-        status = attempt(mode, draw.uniform(0.3, 1.0) * seconds, number)
+        moment = {"starting": draw.uniform(0.1, 8)} if draw.random() < EARLY else {"training": draw.uniform(0.01, 2)}
+        status = attempt(mode, number, **moment)
         if status == 0:
             return kills
         assert status in {-signal.SIGKILL, -signal.SIGTERM, 75}, Path("said").read_text(encoding="utf-8")
@@ -102,13 +115,13 @@ def main() -> None:
         expected, seconds = {}, {}
         for mode in MODES:
             begun = time.monotonic()
-            assert attempt(mode, None, 0) == 0, Path("said").read_text(encoding="utf-8")
+            assert attempt(mode) == 0, Path("said").read_text(encoding="utf-8")
             expected[mode], seconds[mode] = finished(mode), time.monotonic() - begun
         print(f"left alone: {', '.join(f'{mode} {took:.1f} s' for mode, took in seconds.items())}", flush=True)
         trainings, kills, seen = 0, 0, []
         while time.monotonic() < end or kills < given.kills:
             mode = MODES[trainings % len(MODES)]
-            kills += killed_until_done(mode, seconds[mode], draw)
+            kills += killed_until_done(mode, draw)
             trainings += 1
             assert finished(mode) == expected[mode], f"{mode} ended otherwise after {kills} kills in all"
             assert not list(Path().rglob("*.partial")), "a half-written file is left"

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from densecl import parallel
-from densecl.errors import Interrupted
+from densecl.errors import Interrupted, Stopped
 from densecl.hardware import device_name
 from densecl.lifetime import STOP
 from densecl.network.vit import Backbone
@@ -54,6 +54,10 @@ class Fit:
                 "train.warmup_epochs or lower train.grad_clip"
             ) from None
         except RuntimeError as error:
+            if STOP.signal and "DataLoader worker" in str(
+                error
+            ):  # whoever asked the trainer to stop ended its loader too
+                raise Stopped(f"stopped within a step; {self._where()}; the same command goes on") from None
             if not no_room(error):
                 raise
             raise TrainingError(f"{what_fits(self.trainer, error)}; {self._where()}") from None
