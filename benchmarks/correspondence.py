@@ -30,6 +30,7 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "momentum keys, mutual": {"key_encoder": "momentum", "correspondence_filter": "mutual"},
     "momentum keys, backbone": {"key_encoder": "momentum", "correspondence_features": "backbone"},
     "shared keys, geometric": {"key_encoder": "shared", "correspondence_features": "geometric"},
+    "momentum keys, lambda 0.5": {"key_encoder": "momentum", "lambda_weight": 0.5},
     "momentum keys, geometric": {"key_encoder": "momentum", "correspondence_features": "geometric"},
 }
 
@@ -39,10 +40,18 @@ def main() -> None:
     flags.add_argument("folder", type=Path)
     flags.add_argument("--epochs", type=int, default=8)
     flags.add_argument("--params", type=Path, default=Path("params.yaml"))
+    flags.add_argument(
+        "--scale", type=float, nargs=2, help="least area of the crops of view 1 and view 2 (default: the params')"
+    )
     flags.add_argument("--only", nargs="*", default=list(VARIANTS), help="names of variants")
     given = flags.parse_args()
     params, folder = load_params(given.params), given.folder.resolve()
     settings = params.train.model_copy(update={"epochs": given.epochs})
+    data = params.data
+    if given.scale:
+        views = {f"view{n}": getattr(data, f"view{n}").model_copy(update={"scale": (low, 1.0)})
+                 for n, low in enumerate(given.scale, 1)}  # fmt: skip
+        data = data.model_copy(update=views)
     print("variant                     dense   identity  moved   identity  rank  top-1", flush=True)
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
@@ -52,7 +61,7 @@ def main() -> None:
         for name in given.only:
             change, mode = VARIANTS[name], "dense" if VARIANTS[name] else "none"
             contrast = params.contrast.model_copy(update=change).of(mode) if change else None
-            plan = TrainPlan(mode=mode, network=params.network, data=params.data, train=settings, contrast=contrast)
+            plan = TrainPlan(mode=mode, network=params.network, data=data, train=settings, contrast=contrast)
             train(plan, 0, images, {}, Path(name, "model"), Path(name, "training"))
             row = pd.read_csv(Path(name, "training", "history.csv")).iloc[-1]
             found = "dense" if change else "last"

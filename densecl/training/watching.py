@@ -20,7 +20,7 @@ from densecl.records import Preprocessing
 from densecl.seeding import derive
 from densecl.training.matching import match_quality
 
-IMAGES = 128  # at most; as many CLS features give the rank
+IMAGES = 256  # at most; as many CLS features give the rank
 DRAWN = 6  # pairs kept for the picture
 EPOCH = -1  # of the views: none that is trained on
 

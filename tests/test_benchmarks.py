@@ -1,0 +1,47 @@
+"""The GPU script runs without a GPU in small, and training starts with little installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import gpu, infonce, measure, steps
+
+HEAVY = ("cv2", "dvc", "great_expectations", "jinja2", "matplotlib", "mlflow", "rich", "scipy", "sklearn", "statsmodels",
+         "torchmetrics", "zenml")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_gpu_rows_of_small_sizes(monkeypatch):
+    for module in (infonce, steps):  # no process of its own, and so no figure of memory
+        monkeypatch.setattr(module, "peak", lambda prepare, *given: (prepare(*given)(), 1.0)[1])
+    rows = gpu.rows(small=True)
+    assert {row.id for row in rows} == {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "MFU"}
+    exact = next(row for row in rows if row.id == "P3")
+    assert float(exact.ours) <= 1e-6
+
+
+@pytest.mark.parametrize("module", ["benchmarks.gpu"])
+def test_imports_need_no_more_than_a_gpu_box_has(module):
+    code = f"import sys\nfor name in {HEAVY}: sys.modules[name] = None\nimport {module}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_ratio_is_of_each_round_and_the_first_round_is_left_out():
+    assert measure.ratio([1.0, 2.0, 9.0], [2.0, 2.0, 3.0]) == "1.000 (0.500 to 3.000)"
+    calls = []
+    times = measure.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    assert calls == ["a", "b"] * 3
+    assert [len(seen) for seen in times.values()] == [2, 2]
+
+
+def test_added_memory_is_what_a_call_touches():
+    grown = measure.peak(_thirty_two_mebibytes)
+    assert 31 <= grown < 48
+
+
+def _thirty_two_mebibytes():
+    return lambda: bytearray(32 * 2**20)
