@@ -19,7 +19,7 @@ from pathlib import Path
 from densecl.errors import STOPPED, Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LONGEST = 9.0  # s from a signal to the end, whatever hangs: Kubernetes kills after 30, a user's patience ends after 10
+LONGEST = 8.0  # s from a signal to the end, whatever hangs: so that a large process is gone within 10
 SHELLS = ("sh", "dash", "bash", "zsh", "ksh", "fish")
 PR_SET_PDEATHSIG = 1
 

@@ -71,11 +71,18 @@ def own_rows(rows: Tensor) -> Tensor:
     return rows.tensor_split(size())[rank()]
 
 
-def all_rows(rows: Tensor) -> Tensor:
-    """[sum of R, ...]: the rows of all processes in their order, the same everywhere; each may bring another number."""
+def all_rows(*columns: Tensor) -> tuple[Tensor, ...]:
+    """[sum of R, ...] of each column [R, ...]: the rows of all processes in their order, the same everywhere.
+
+    Each process may bring another number of rows.
+    """
     if size() == 1:
-        return rows
-    counts = [int(count) for count in every(torch.tensor([len(rows)]))]
+        return columns
+    counts = [int(count) for count in every(torch.tensor([len(columns[0])]))]
+    return tuple(_joined(column, counts) for column in columns)
+
+
+def _joined(rows: Tensor, counts: list[int]) -> Tensor:
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(rows)] = rows
     return torch.cat([part[:count] for part, count in zip(every(padded), counts, strict=True)])

@@ -104,6 +104,7 @@ def main() -> None:
     flags.add_argument("--minutes", type=float, default=30)
     flags.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     flags.add_argument("--kills", type=int, default=0, help="go on until so many, however long")
+    flags.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
     given = flags.parse_args()
     draw, end = random.Random(given.seed), time.monotonic() + 60 * given.minutes
     os.environ |= {name: value for name, value in ENVIRONMENT.items() if name.startswith("MLFLOW")} | {
@@ -113,14 +114,14 @@ def main() -> None:
         os.chdir(place)
         prepare(Path(place), epochs=EPOCHS, checkpoint_minutes=0.005)
         expected, seconds = {}, {}
-        for mode in MODES:
+        for mode in given.modes:
             begun = time.monotonic()
             assert attempt(mode) == 0, Path("said").read_text(encoding="utf-8")
             expected[mode], seconds[mode] = finished(mode), time.monotonic() - begun
         print(f"left alone: {', '.join(f'{mode} {took:.1f} s' for mode, took in seconds.items())}", flush=True)
         trainings, kills, seen = 0, 0, []
         while time.monotonic() < end or kills < given.kills:
-            mode = MODES[trainings % len(MODES)]
+            mode = given.modes[trainings % len(given.modes)]
             kills += killed_until_done(mode, draw)
             trainings += 1
             assert finished(mode) == expected[mode], f"{mode} ended otherwise after {kills} kills in all"

@@ -126,7 +126,7 @@ class Contrastive(Objective, ABC):
         sides = [self.pairs(views)]
         if self.settings.symmetric:
             sides.append(self.pairs(views._replace(first=views.second, second=views.first)))
-        remembered = [Rows(*(parallel.all_rows(part) for part in pairs.kept)) for pairs in sides]
+        remembered = [Rows(*parallel.all_rows(*pairs.kept)) for pairs in sides]
         kept = Rows(*(torch.cat(part) for part in zip(*remembered, strict=True)))
         queries, keys, image_ids, class_ids = (
             torch.cat(part) for part in zip(*(pairs[:4] for pairs in sides), strict=True)
