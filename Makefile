@@ -1,5 +1,6 @@
 # make repro   environment, then the whole comparison of params.yaml
 # make test    environment, then all tests
+# make soak    environment, then 30 minutes of trainings killed at random (MINUTES=5 for fewer)
 # make bench   environment, then what the parts cost beside each other
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,7 @@ export GX_ANALYTICS_ENABLED := false
 export ZENML_ANALYTICS_OPT_IN := false
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test lint bench lock
+.PHONY: repro test soak lint bench lock
 
 repro: .venv/ready
 	dvc repro
@@ -19,6 +20,9 @@ repro: .venv/ready
 
 test: .venv/ready
 	python -m pytest
+
+soak: .venv/ready
+	python -m tests.soak --minutes $(or $(MINUTES),30)
 
 bench: .venv/ready
 	python -m benchmarks

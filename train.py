@@ -8,18 +8,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from densecl import layout
+from densecl import command, layout
 from densecl.errors import DenseclError
-from densecl.params import MODES, TRAIN_SET, Params, load_params, parse_params
+from densecl.params import MODES, TRAIN_SET, GlobalContrast, Params, load_params, parse_params
 from densecl.records import TrainPlan
 
 # flag -> the key of params.yaml it sets
-TRAIN_FLAGS = ("batch_size", "epochs", "learning_rate", "warmup_epochs", "grad_clip")
+TRAIN_FLAGS = (
+    "batch_size",
+    "epochs",
+    "learning_rate",
+    "warmup_epochs",
+    "grad_clip",
+    "checkpoint_minutes",
+    "steps_per_epoch",
+)
 CONTRAST_FLAGS = (
     "lambda_weight", "contrastive_weight_adaptive", "queue_size", "temperature", "learnable_temp", "sampling_strategy",
     "dense_dim", "correspondence_features", "correspondence_filter", "patches_per_image", "memory_unit", "negatives",
@@ -64,6 +73,18 @@ def parser() -> argparse.ArgumentParser:
     add("--experiment-name", help="folder under runs/ (default: <mode>_<model>)")
     add("--seed", type=int, default=0, help="of everything random (default: 0)")
     add("--params", type=Path, default=layout.PARAMS, help="file that names the data sets (default: %(default)s)")
+    add(
+        "--resume",
+        type=Path,
+        metavar="PATH",
+        help="go on from this checkpoint of the same training (its own are found without it)",
+    )
+    add(
+        "--checkpoint-minutes",
+        type=float,
+        default=10.0,
+        help="between checkpoints, beside the one an epoch (default: 10)",
+    )
     add("--steps-per-epoch", type=int, help="cut epochs short, to try things (default: whole epochs)")
     return flags
 
@@ -77,21 +98,18 @@ def params_of(given: dict[str, Any]) -> Params:
         "seeds": [given["seed"]],
         "network": network,
         "data": {},
-        "contrast": {key: given[key] for key in CONTRAST_FLAGS},
-        "train": {key: given[key] for key in (*TRAIN_FLAGS, "steps_per_epoch")},
+        # The ramp has no flag: it is the default, or the whole of a shorter training.
+        "contrast": {key: given[key] for key in CONTRAST_FLAGS}
+        | {"ramp_epochs": min(GlobalContrast().ramp_epochs, max(1, given["epochs"]))},
+        "train": {key: given[key] for key in TRAIN_FLAGS},
     }
     return parse_params(values, "train.py")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 trained, 2 a mistake in flags, params or data."""
+    """Exit status: 0 trained, 2 a mistake, 75 stopped and to be gone on with (docs/failures.md)."""
     given = vars(parser().parse_args(arguments))
-    try:
-        run(given)
-    except DenseclError as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
-        return 2
-    return 0
+    return command.status(lambda: run(given))
 
 
 def run(given: dict[str, Any]) -> None:
@@ -104,8 +122,10 @@ def run(given: dict[str, Any]) -> None:
     watched = params.evaluate.datasets if params.train.validate_on is None else params.train.validate_on
     check(params, (TRAIN_SET, *watched))
 
+    from densecl import parallel
     from densecl.training.run import train
 
+    parallel.start()
     sets = {each: images(params, each) for each in (TRAIN_SET, *watched)}
     plan = TrainPlan(
         mode=mode, network=params.network, data=params.data, train=params.train, contrast=params.contrast.of(mode)
@@ -118,6 +138,7 @@ def run(given: dict[str, Any]) -> None:
         {each: sets[each] for each in watched},
         folder / "model",
         folder / "training",
+        given["resume"],
     )
     print(folder)
 
@@ -141,6 +162,7 @@ def check(params: Params, names: tuple[str, ...]) -> None:
 
 def images(params: Params, name: str) -> Any:
     """Usable images of a set: the pipeline's manifest where there is one, else listed now under runs/."""
+    from densecl import parallel
     from densecl.datasets.manifest import read_manifest, require_unchanged, usable, write_manifest
     from densecl.datasets.scan import class_list, scan
     from densecl.hardware import workers
@@ -150,13 +172,16 @@ def images(params: Params, name: str) -> Any:
     path = layout.manifest(name)
     if not path.exists():
         path = layout.RUNS / "manifests" / f"{name}.parquet"
-        classes = class_list(Path(params.datasets[TRAIN_SET].root))
-        found = scan(name, Path(dataset.root), dataset.layout, classes, max(1, workers()), devkit=dataset.devkit)
-        write_manifest(found, path)
+        if parallel.first():
+            classes = class_list(Path(params.datasets[TRAIN_SET].root))
+            found = scan(name, Path(dataset.root), dataset.layout, classes, max(1, workers()), devkit=dataset.devkit)
+            write_manifest(found, path)
+        parallel.anywhere(False)  # the others wait until it is written
     frame, root = usable(read_manifest(path)), Path(dataset.root)
     require_unchanged(frame, root)
     return ImageSet(frame, root, params.evaluate.preprocess.get(name, "model"))
 
 
 if __name__ == "__main__":
+    command.begin(stage="WORLD_SIZE" in os.environ)  # else a shell started it, and may close
     sys.exit(main())

@@ -15,7 +15,7 @@ import timm
 import torch
 import torchvision
 
-from benchmarks import evaluation, infonce, lightly_loss, loader, pipeline, scan, steps, tracking
+from benchmarks import evaluation, infonce, lightly_loss, loader, pipeline, processes, scan, steps, tracking
 from benchmarks.measure import Row
 from densecl.hardware import device, device_name
 
@@ -40,6 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         parts: dict[str, Callable[[], list[Row]]] = {
             "infonce": infonce.rows, "lightly": lightly_loss.rows, "steps": steps.rows, "tracking": tracking.rows,
+            "processes": processes.rows,
             "loader": lambda: loader.rows(Path(place)), "evaluation": lambda: evaluation.rows(Path(place)),
             "scan": lambda: scan.rows(Path(place)), "pipeline": lambda: pipeline.rows(Path(place)),
         }  # fmt: skip

@@ -1,9 +1,27 @@
-"""What can go wrong for a user, told in one line without a traceback."""
+"""What can go wrong for a user, told in one line without a traceback; exit statuses as in docs/failures.md."""
+
+DONE, MISTAKE, STOPPED = (
+    0,
+    2,
+    75,
+)  # 75 is EX_TEMPFAIL of sysexits.h; 1 is left to what nobody foresaw, with its traceback
 
 
 class DenseclError(Exception):
     """A mistake in params, data or files; the message says what was found, what was expected and what to do."""
 
+    status = MISTAKE
+
 
 class DataError(DenseclError):
     """A data set that cannot be used: a missing folder, an empty class, a label outside the class list."""
+
+
+class Stopped(DenseclError):
+    """An end before its time that is nobody's mistake: the same command goes on from what is kept."""
+
+    status = STOPPED
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM asks to stop; no Exception, so that nothing takes it for a failure of its own and goes on."""

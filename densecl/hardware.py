@@ -19,13 +19,21 @@ if TYPE_CHECKING:
 
 
 def workers() -> int:
-    """Processes that load images: DENSECL_WORKERS, else one a core up to 16; views do not depend on it."""
+    """Processes that load images: DENSECL_WORKERS, else one a core up to 16; views do not depend on it.
+
+    Training processes that share a machine (torchrun's LOCAL_WORLD_SIZE) share its cores.
+    """
     given = os.environ.get("DENSECL_WORKERS")
     if given is None:
-        return min(16, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+        return min(16, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     if not given.isdigit():
         raise DenseclError(f"DENSECL_WORKERS: found {given!r}, expected a number of processes, 0 for none")
     return int(given)
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def device() -> torch.device:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -19,10 +20,10 @@ Mode = Literal["dense", "global", "none"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 TRAIN_SET = "imagenet-train"
 CONTROL_SET = "imagenet"
-UNITS = (*MODES, "validate", "evaluate", "report", "classes")
+UNITS = (*MODES, "validate", "evaluate", "report", "classes", "execution")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 # YAML knows lists only; strict mode would refuse them for a tuple.
 Range = Annotated[tuple[Positive, Positive], Field(strict=False)]
@@ -185,6 +186,9 @@ class Train(Frozen):
     grad_clip: Positive | None = 5.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     steps_per_epoch: Count | None = None  # None: all images
+    # How a training is carried out, not what it computes: in no plan that a stage depends on, so a change reruns nothing.
+    checkpoint_minutes: Annotated[Positive, Field(exclude=True)] = 10.0  # between checkpoints, beside the one an epoch
+    processes: Annotated[Count, Field(exclude=True)] = 1  # that share each batch, on this machine
     validate_on: Annotated[tuple[str, ...], Field(strict=False)] | None = None  # None: every evaluation set
 
     @model_validator(mode="after")
@@ -194,6 +198,11 @@ class Train(Frozen):
         if self.batch_size % self.grad_accumulation:
             raise ValueError(
                 f"grad_accumulation: found {self.grad_accumulation}, expected a divisor of batch_size ({self.batch_size})"
+            )
+        if self.batch_size % (self.grad_accumulation * self.processes):
+            raise ValueError(
+                f"processes: found {self.processes}, expected a divisor of batch_size / grad_accumulation "
+                f"({self.batch_size // self.grad_accumulation}): each takes the same share of every batch"
             )
         return self
 
@@ -253,9 +262,19 @@ class Params(Frozen):
                 raise KeyedError("train.validate_on", f"{name!r} is not in evaluate.datasets")
         for mode in ("dense", "global"):
             try:
-                self.contrast.of(mode)
+                found = self.contrast.of(mode)
             except ValidationError as error:
                 raise KeyedError(f"contrast.{mode}", "; ".join(_lines(error, DenseContrast))) from None
+            if (
+                found
+                and mode in self.modes
+                and found.contrastive_weight_adaptive
+                and found.ramp_epochs > self.train.epochs
+            ):
+                raise KeyedError(
+                    "contrast.ramp_epochs", f"found {found.ramp_epochs:g} for mode {mode}, expected at most train.epochs "
+                    f"({self.train.epochs}): the weight would never reach lambda_weight; shorten the ramp",
+                )  # fmt: skip
         return self
 
 
@@ -273,11 +292,23 @@ def _no_repeats(key: str, values: tuple[object, ...]) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats (1e-5 is a number) and no key twice."""
+    """YAML 1.2 floats (1e-5 is a number), plain keys, none twice, and no aliases: ten lines of them can mean a billion."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(
+                problem=f"alias *{event.anchor} found; write the value out", problem_mark=event.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem="a list or mapping as a key; a word expected", problem_mark=key.start_mark
+                )
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
             seen.add(key.value)
@@ -297,7 +328,11 @@ def load_params(path: Path) -> Params:
         raise ParamsError(
             f"{path}: no such file; `cp presets/imagenet-finetune.yaml {path}` gives one to edit"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except RecursionError:
+        raise ParamsError(f"{path}: not readable as YAML: brackets nested too deep") from None
+    except (
+        Exception
+    ) as error:  # found by fuzzing: ValueError of a date of month 13, AttributeError of an empty !!timestamp
         raise ParamsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ParamsError(f"{path}: found {type(values).__name__}, expected sections: {', '.join(_keys(Params))}")
@@ -325,7 +360,7 @@ def _within(inner: Any, outer: Any) -> bool:
 def _line(item: Any, model: type[BaseModel]) -> str:
     path = [str(part) for part in item["loc"]]
     key = ".".join(path)
-    found = " ".join(repr(item["input"])[:80].split())
+    found = " ".join(reprlib.repr(item["input"])[:80].split())  # never the whole of a huge value
     if item["type"] == "extra_forbidden":
         allowed = _keys(_section(model, path[:-1]))
         close = difflib.get_close_matches(path[-1], allowed, 1)

@@ -58,6 +58,13 @@ class TrainPlan(Record):
         return kinds[info.data["mode"]].model_validate(value) if isinstance(value, dict) else value
 
 
+class Execution(Record):
+    """How trainings are carried out; no stage depends on it."""
+
+    checkpoint_minutes: float
+    processes: int
+
+
 class EvaluatePlan(Record):
     batch_size: int
 

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from densecl.errors import DenseclError
+from densecl import command
 
 STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "plan": ("check params.yaml and write what each unit reads", ()),
@@ -21,7 +21,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 a mistake in params, data or files (told in one line a mistake)."""
+    """Exit status: 0 done, 2 a mistake, 75 stopped and to be gone on with (docs/failures.md)."""
     parser = argparse.ArgumentParser(prog="python -m steps", description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, (purpose, names) in STAGES.items():
@@ -29,13 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
         for each in names:
             stage.add_argument(each, type=int if each == "seed" else str)
     given = vars(parser.parse_args(arguments))
-    try:
-        importlib.import_module(f"steps.{given.pop('stage')}").main(**given)
-    except DenseclError as error:
-        print("\n".join(f"error: {line}" for line in str(error).splitlines()), file=sys.stderr)
-        return 2
-    return 0
+    return command.status(lambda: importlib.import_module(f"steps.{given.pop('stage')}").main(**given))
 
 
 if __name__ == "__main__":
+    command.begin(stage=True)
     sys.exit(main())

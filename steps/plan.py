@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from densecl import layout
 from densecl.errors import DenseclError
-from densecl.params import TRAIN_SET, Params, load_params
+from densecl.params import TRAIN_SET, DenseContrast, Params, load_params
 from densecl.records import (
     EvaluatePlan,
+    Execution,
     Record,
     ReportPlan,
     SetPlan,
@@ -56,9 +58,16 @@ def check_model(params: Params) -> None:
             f"{layout.PARAMS}: network.checkpoint: {params.network.checkpoint} is no file; expected local safetensors weights"
         )
     try:
-        check(params.network)
+        rows, columns = check(params.network)
     except DenseclError as error:
         raise DenseclError(f"{layout.PARAMS}: {error}") from None
+    dense = params.contrast.of("dense") if "dense" in params.modes else None
+    if isinstance(dense, DenseContrast) and dense.patches_per_image > rows * columns:
+        print(
+            f"warning: {layout.PARAMS}: contrast.patches_per_image: found {dense.patches_per_image}, but "
+            f"{params.network.model_name} has {rows * columns} patches: all of them are taken",
+            file=sys.stderr,
+        )
 
 
 def resolve(params: Params) -> dict[str, Record]:
@@ -75,6 +84,7 @@ def resolve(params: Params) -> dict[str, Record]:
             mode=mode, network=params.network, data=params.data, train=params.train, contrast=params.contrast.of(mode)
         )
     units["validate"] = ValidatePlan(datasets=params.datasets, values=params.validate_)
+    units["execution"] = Execution(checkpoint_minutes=params.train.checkpoint_minutes, processes=params.train.processes)
     units["evaluate"] = EvaluatePlan(batch_size=params.evaluate.batch_size)
     units["report"] = ReportPlan(
         modes=params.modes, seeds=params.seeds, datasets=params.evaluate.datasets, rendered=tuple(params.render),

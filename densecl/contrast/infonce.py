@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from densecl import parallel
 from densecl.contrast.attention import Ids, attend
 
 
@@ -63,6 +64,29 @@ def info_nce(
         pretext_top1=torch.where(seen.hardest.isnan(), torch.nan, (positive > seen.hardest).float()).mean(),
         negatives=seen.negatives.mean(),
         chance=seen.negatives.log1p().mean(),
+    )
+
+
+def share_of_mean(contrast: Contrast, queries: int) -> Contrast:
+    """The share of this process: its mean over the processes is the mean over all their queries, loss and gradient alike.
+
+    A filter leaves the processes unequal numbers of queries. With one process nothing changes.
+    """
+    if parallel.size() == 1:
+        return contrast
+    own = torch.stack([contrast.negatives.new_tensor(queries), torch.nan_to_num(contrast.negatives * queries)])
+    queries_share, pairs_share = own * parallel.size() / torch.stack(parallel.every(own)).sum(0)
+
+    def of(mean: Tensor, share: Tensor) -> Tensor:
+        return torch.where(share == 0, 0, mean * share)  # the mean of nothing is NaN, here and everywhere
+
+    return Contrast(
+        loss=contrast.loss * torch.nan_to_num(queries_share),
+        positive_similarity=of(contrast.positive_similarity, queries_share),
+        negative_similarity=of(contrast.negative_similarity, pairs_share),
+        pretext_top1=of(contrast.pretext_top1, queries_share),
+        negatives=of(contrast.negatives, queries_share),
+        chance=of(contrast.chance, queries_share),
     )
 
 

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from densecl import parallel
 from densecl.contrast.attention import Ids, hardest_negative
 from densecl.contrast.correspondence import match_patches, match_similarity, mutual, true_matches
-from densecl.contrast.infonce import Contrast, info_nce
+from densecl.contrast.infonce import Contrast, info_nce, share_of_mean
 from densecl.contrast.keys import MomentumKeys, SharedKeys
 from densecl.contrast.memory import Memory, Rows
 from densecl.contrast.sampling import SAMPLERS
@@ -126,12 +127,14 @@ class Contrastive(Objective, ABC):
         sides = [self.pairs(views)]
         if self.settings.symmetric:
             sides.append(self.pairs(views._replace(first=views.second, second=views.first)))
-        kept = Rows(*(torch.cat(part) for part in zip(*(pairs.kept for pairs in sides), strict=True)))
+        remembered = [Rows(*parallel.all_rows(*pairs.kept)) for pairs in sides]
+        kept = Rows(*(torch.cat(part) for part in zip(*remembered, strict=True)))
         queries, keys, image_ids, class_ids = (
             torch.cat(part) for part in zip(*(pairs[:4] for pairs in sides), strict=True)
         )
         ids = self._ids(image_ids, class_ids)._asdict()
-        return info_nce(queries, keys, self.negatives, self.temperature(), **ids, watch=watch), kept
+        contrast = info_nce(queries, keys, self.negatives, self.temperature(), **ids, watch=watch)
+        return share_of_mean(contrast, len(queries)), kept
 
     @abstractmethod
     def pairs(self, views: Views) -> Pairs:

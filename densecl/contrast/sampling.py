@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densecl import parallel
+
 Sampler = Callable[..., Tensor]
 
 APART = 4.0  # beyond any difference of two cosines
@@ -68,11 +70,12 @@ def hardest(
 
 
 def _noise(features: Tensor, generator: torch.Generator, allowed: Tensor | None) -> Tensor:
-    where = features.device
+    # Drawn for the images of all processes: an image's patches are the same however many processes share a batch.
+    where, shape = features.device, (len(features) * parallel.size(), features.shape[1])
     # From pinned memory a copy does not wait for the device.
     pinned = where.type == "cuda" and generator.device.type == "cpu"
-    noise = torch.rand(features.shape[:2], generator=generator, device=generator.device, pin_memory=pinned)
-    noise = noise.to(where, non_blocking=True)
+    drawn = torch.rand(shape, generator=generator, device=generator.device, pin_memory=pinned)
+    noise = parallel.own_rows(drawn).to(where, non_blocking=True)
     return noise if allowed is None else noise.masked_fill(~allowed, -1)
 
 

@@ -36,8 +36,11 @@ def read_manifest(path: Path) -> pd.DataFrame:
     """Manifest of a Parquet file; DataError that names the first column that is missing, unknown or of another type."""
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        found = "no such file" if not path.exists() else f"not readable as Parquet ({str(error).splitlines()[0]})"
+        frame = table.to_pandas()  # reads the text of the columns too
+    except Exception as error:  # found by fuzzing: NotImplemented, UnicodeDecodeError and others of damaged bytes
+        found = (
+            "no such file" if not path.exists() else f"not readable as Parquet ({' '.join(str(error).split())[:120]})"
+        )
         raise DataError(f"{path}: {found}; expected a manifest; run the stage prepare of this set") from None
     again = "run the stage prepare of this set again"
     for field in SCHEMA:
@@ -46,7 +49,6 @@ def read_manifest(path: Path) -> pd.DataFrame:
             raise DataError(f"{path}: column {field.name}: found {found}, expected {field.type}; {again}")
     if table.schema.names != SCHEMA.names:
         raise DataError(f"{path}: found columns {table.schema.names}, expected {SCHEMA.names}; {again}")
-    frame = table.to_pandas()
     # Edited by hand: no stage may be led out of the set's folder.
     outside = frame["path"][frame["path"].str.contains(OUTSIDE, na=True)]
     if len(outside):

@@ -22,6 +22,7 @@ from PIL import Image, ImageChops, ImageFilter
 from densecl.datasets.shapes import SHAPES, Pose, mask_of
 from densecl.datasets.textures import TEXTURES, background, noise, rgb, surface
 from densecl.hardware import workers
+from densecl.lifetime import end_worker_with_parent
 from densecl.params import RenderSet
 from densecl.seeding import derive
 
@@ -77,7 +78,7 @@ class Drawing(NamedTuple):
 def render_set(settings: RenderSet, images: Path, masks: Path) -> int:
     """Write the set and its object masks (same paths, .png); the number of images. Same settings, same bytes."""
     labels = SUBSETS.get(settings.style, tuple(range(len(CLASSES))))
-    with ProcessPoolExecutor(max(1, workers()), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(max(1, workers()), get_context("spawn"), initializer=end_worker_with_parent) as pool:
         counts = pool.map(_render_class, *zip(*((settings, label, images, masks) for label in labels), strict=True))
         total = sum(counts)
     if settings.style in ("adversarial", "rendition"):

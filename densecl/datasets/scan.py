@@ -23,6 +23,7 @@ from densecl.datasets.manifest import SCHEMA
 from densecl.datasets.names import EXTENSIONS, require_text, shown
 from densecl.datasets.sources import Tree, read, size, tree
 from densecl.errors import DataError
+from densecl.lifetime import end_worker_with_parent
 
 Layout = Literal["wnid", "index", "devkit"]
 Progress = Callable[[int, int], object]
@@ -216,7 +217,8 @@ def _results(act: Callable[[Path], T], chunks: list[list[Path]], workers: int) -
         yield from (_each(act, chunk) for chunk in chunks)
         return
     # Not forked: the caller may hold threads (torch, progress bars).
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, spawn, initializer=end_worker_with_parent) as pool:
         yield from pool.map(_each, [act] * len(chunks), chunks)
 
 

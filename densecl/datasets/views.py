@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from densecl import parallel
 from densecl.datasets.batch import Geometry, ViewBatch
 from densecl.datasets.colour import blurred, jittered, mirrored, resized
 from densecl.datasets.pixels import Pixels, read_pixels
@@ -69,11 +70,11 @@ class TwoViews(Dataset[ViewBatch]):
 
 
 class EpochOrder(Sampler[tuple[int, int]]):
-    """Rows of one epoch in an order drawn from (seed, epoch), at most `limit` of them."""
+    """Rows `start` to `limit` of one epoch, in an order drawn from (seed, epoch)."""
 
-    def __init__(self, length: int, epoch: int, seed: int, limit: int) -> None:
+    def __init__(self, length: int, epoch: int, seed: int, limit: int, start: int = 0) -> None:
         generator = torch.Generator().manual_seed(derive(seed, "order", epoch))
-        self.items = [(epoch, int(row)) for row in torch.randperm(length, generator=generator)[:limit]]
+        self.items = [(epoch, int(row)) for row in torch.randperm(length, generator=generator)[start:limit]]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -82,10 +83,16 @@ class EpochOrder(Sampler[tuple[int, int]]):
         return iter(self.items)
 
 
-def epoch_loader(views: TwoViews, epoch: int, batch_size: int, steps: int, workers: int) -> DataLoader[ViewBatch]:
-    """`steps` full batches of one epoch; the tail that fills no batch has its turn in another epoch's order."""
+def epoch_loader(
+    views: TwoViews, epoch: int, batch_size: int, steps: int, workers: int, start: int = 0, parts: int = 1
+) -> DataLoader[ViewBatch]:
+    """`steps` full batches of one epoch from batch `start` on; the tail that fills no batch has its turn in another
+    epoch's order. Of several processes each loads its share of the `parts` of every batch.
+    """
+    order = EpochOrder(len(views), epoch, views.seed, steps * batch_size, start * batch_size)
+    order.items = parallel.share(order.items, batch_size, parts)
     return DataLoader(
-        views, batch_size=batch_size, sampler=EpochOrder(len(views), epoch, views.seed, steps * batch_size),
+        views, batch_size=batch_size // parallel.size(), sampler=order,
         num_workers=workers, drop_last=True, pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(0),  # workers draw nothing; without it the global generator would move
     )  # fmt: skip

@@ -20,4 +20,5 @@ class ProjectionHead(nn.Module):
             )
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.layers(features).float()
+        projected: Tensor = self.layers(features)
+        return projected.to(torch.promote_types(projected.dtype, torch.float32))

@@ -35,14 +35,16 @@ def evaluation_transform(values: Preprocessing) -> Callable[[Image.Image], Tenso
 
 
 def normalise(images: Tensor, values: Preprocessing) -> Tensor:
-    """uint8 [B, 3, H, W] -> fp32, on the device the images are on."""
-    mean, std = _on_device(values.mean, values.std, images.device)
-    return (images.float() / 255 - mean) / std
+    """uint8 [B, 3, H, W] -> torch's default type, fp32, on the device the images are on."""
+    mean, std = _on_device(values.mean, values.std, images.device, torch.get_default_dtype())
+    return (images.to(mean.dtype) / 255 - mean) / std
 
 
 @cache
-def _on_device(mean: tuple[float, ...], std: tuple[float, ...], where: torch.device) -> tuple[Tensor, Tensor]:
+def _on_device(
+    mean: tuple[float, ...], std: tuple[float, ...], where: torch.device, kind: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Made once: a new tensor of Python numbers waits for the device."""
     with torch.inference_mode(False):
-        first, second = (torch.tensor(value, device=where).view(1, 3, 1, 1) for value in (mean, std))
+        first, second = (torch.tensor(value, device=where, dtype=kind).view(1, 3, 1, 1) for value in (mean, std))
     return first, second

@@ -45,11 +45,11 @@ def build(network: Network, num_classes: int, seed: int, drop_path: float = 0.0)
     return model
 
 
-def check(network: Network, num_classes: int = 2) -> None:
-    """Raise ModelError where the model cannot be trained here; builds it without memory."""
+def check(network: Network, num_classes: int = 2) -> tuple[int, int]:
+    """The patch grid; ModelError where the model cannot be trained here. Builds it without memory."""
     with torch.device("meta"):
         model = _create(network, num_classes, pretrained=False)
-    grid(model)
+    return grid(model)
 
 
 def grid(model: Backbone) -> tuple[int, int]:

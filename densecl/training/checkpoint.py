@@ -1,24 +1,39 @@
-"""Resumable state and the exported model."""
+"""The resumable state of one training: the last two of them, in a folder that one process at a time holds."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import json
+import io
 import os
 import shutil
+import socket
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 import densecl
-from densecl.network.preprocessing import preprocessing
-from densecl.network.vit import Backbone
-from densecl.records import TrainPlan, write_text
+from densecl.errors import DenseclError, Stopped
+from densecl.files import whole_file
+from densecl.records import TrainPlan
 
-CODE = ("contrast", "datasets", "network", "training", "metrics.py", "params.py", "seeding.py")
+CODE = ("contrast", "datasets", "network", "training", "metrics.py", "parallel.py", "params.py", "seeding.py")
+KEPT = 2
+PATIENCE = 15.0  # s: a training that was just stopped may still be writing its checkpoint
+
+
+class CheckpointError(DenseclError):
+    """A checkpoint that cannot be gone on from."""
+
+
+class InUse(Stopped):
+    """Another process is at this very training."""
 
 
 def fingerprint(plan: TrainPlan, seed: int, manifest: bytes) -> str:
@@ -32,40 +47,115 @@ def fingerprint(plan: TrainPlan, seed: int, manifest: bytes) -> str:
     return digest.hexdigest()[:16]
 
 
-def save(state: dict[str, Any], path: Path) -> None:
-    """Atomic: the file is whole or the one before stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
+class Checkpoints:
+    """States of one training by the number of steps done; made by `held`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, state: dict[str, Any]) -> Path:
+        """The state's file, atomic and on the disk; older ones than the last two are gone. OSError where it cannot be written."""
+        path = self.folder / f"step-{state['done']:09d}.pt"
+        try:
+            with whole_file(path) as file:
+                torch.save(state, file)
+        except RuntimeError as error:
+            # torch reports its own bookkeeping; what the disk said stands behind it.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        for old in self.paths()[:-KEPT]:
+            old.unlink()
+        return path
+
+    def paths(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(self.folder.glob("step-*.pt"))
+
+    def newest(self, tell: Callable[[str], None]) -> tuple[bytes | None, str]:
+        """The newest whole checkpoint and its path; of a damaged one `tell` hears, and the one before takes its place."""
+        for path in reversed(self.paths()):
+            try:
+                data = read(path)
+                decode(data, str(path))
+            except CheckpointError as error:
+                tell(f"WARNING: {error}; taking the one before")
+            else:
+                return data, str(path)
+        return None, ""
+
+    def remove(self) -> None:
+        """After the export nothing needs them."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a checkpoint's file; CheckpointError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: {error.strerror}; expected a checkpoint, checkpoints/<fingerprint>/step-<n>.pt"
+        ) from None
+
+
+def decode(data: bytes, source: str) -> dict[str, Any]:
+    """The state of a checkpoint's bytes; CheckpointError where they are damaged or no checkpoint.
+
+    Tensors and plain values only: pickled code is not run. Checksums are compared, which torch does not do.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            packed = [each.filename for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED]
+            wrong = archive.testzip() if not packed else packed[0]
+        state = None if wrong else torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever bytes can make a reader raise
+        wrong = " ".join(str(error).split())[:100]
+    if wrong:
+        raise CheckpointError(f"{source}: damaged or no checkpoint ({wrong})")
+    if not isinstance(state, dict) or not {"fits", "done", "model"} <= set(state):
+        raise CheckpointError(
+            f"{source}: no checkpoint of a training: found {type(state).__name__} without fits, done and model"
+        )
+    return state
+
+
+def refuse_other(found: dict[str, Any], expected: dict[str, Any], source: str) -> None:
+    """CheckpointError that names the first thing in which a checkpoint's training is another one."""
+    for name, value in expected.items():
+        if found.get(name) != value:
+            raise CheckpointError(
+                f"{source}: {name}: found {str(found.get(name))[:80]}, expected {str(value)[:80]}: it was made by another "
+                "training; resume it with its own params, data and code, or start without it"
+            )
+
+
+@contextmanager
+def held(folder: Path, patience: float = PATIENCE) -> Iterator[Checkpoints]:
+    """The folder's checkpoints, for this process alone; InUse says who holds them after `patience` seconds.
+
+    The lock ends with its process. It is POSIX's, not flock: that one would live on in loader workers that outlast
+    a killed trainer.
+    """
+    path, until = folder / "lock", time.monotonic() + patience
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+                break  # else the one before removed the folder with this lock
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() > until:
+                file.seek(0)
+                raise InUse(
+                    f"{folder}: in use by {file.read().strip() or 'another process'}; wait until it ends, or stop it"
+                ) from None
+            time.sleep(0.2)
+        file.close()
+    with file:
+        file.truncate(0)
+        since = datetime.now().astimezone().isoformat(timespec="seconds")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
         file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def load(path: Path) -> dict[str, Any] | None:
-    """The state, or None where there is none; tensors and plain values only, no pickled code."""
-    return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None
-
-
-def export(
-    model: Backbone, heads: dict[str, Tensor], folder: Path, plan: TrainPlan, seed: int, classes: list[str], run: str
-) -> None:
-    """`model.safetensors` (a timm state dict), the `config.json` to build and feed it, and the projection's `heads.safetensors`."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    save_file({n: v.detach().cpu().contiguous() for n, v in heads.items()}, folder / "heads.safetensors")
-    config = {
-        "architecture": plan.network.model_name,
-        "model_args": plan.network.model_args,
-        "num_classes": len(classes),
-        "classes": classes,
-        "pretrained_cfg": preprocessing(model).model_dump(mode="json", exclude={"rule"}),
-        "mode": plan.mode,
-        "classifier": "linear probe" if plan.contrast and plan.contrast.lambda_weight == 1 else "trained",
-        "seed": seed,
-        "fingerprint": run,
-    }
-    write_text(folder / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
+        yield Checkpoints(folder)

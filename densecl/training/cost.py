@@ -9,6 +9,7 @@ from statistics import median
 import torch
 from torch.nn.functional import normalize
 
+from densecl import parallel
 from densecl.contrast.memory import Rows
 from densecl.contrast.objectives import Contrastive, Objective
 from densecl.datasets.batch import ViewBatch
@@ -46,7 +47,7 @@ def step_costs(
             take()
             _wait()
             times[name].append(time.perf_counter() - begun)
-        if round_ and time.perf_counter() - started > BUDGET_SECONDS:
+        if round_ and parallel.anywhere(time.perf_counter() - started > BUDGET_SECONDS):  # all stop in the same round
             break
     return {name: median(seen[1:]) for name, seen in times.items()}  # the first round warms up
 

@@ -1,4 +1,4 @@
-"""Train one model: epochs of steps, a history row and a checkpoint each, then the export."""
+"""The state of one training, and its steps; `fit` puts them together."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from typing import Any
 import pandas as pd
 import torch
 
+from densecl import parallel
 from densecl.contrast.objectives import build_objective, writes_per_image
 from densecl.datasets.batch import ViewBatch
 from densecl.datasets.views import EpochOrder, TwoViews, epoch_loader
 from densecl.errors import DenseclError
-from densecl.hardware import device, device_name, peak_memory, workers
+from densecl.hardware import device, peak_memory, workers
 from densecl.network.preprocessing import preprocessing
 from densecl.network.vit import Backbone, build, grid
 from densecl.params import GlobalContrast
-from densecl.records import Cost, TrainPlan
+from densecl.records import TrainPlan
 from densecl.seeding import derive
 from densecl.training import checkpoint
 from densecl.training.cost import step_costs
-from densecl.training.history import alarms, means
+from densecl.training.history import means, pack, unpack
 from densecl.training.schedules import build_optimizer, build_schedule
 from densecl.training.step import Outcome, Stepper
 from densecl.training.tracking import Monitor
@@ -36,6 +37,10 @@ LOOK_EVERY = 10  # steps between looks at the loss and at both losses' gradients
 
 class TrainingError(DenseclError):
     """A training that cannot go on."""
+
+
+class NotFinite(Exception):
+    """A step after which nothing can be learned; `fit` adds what is kept and what to try."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,12 @@ class Trainer:
     def __init__(self, job: Job) -> None:
         self.job, settings = job, job.plan.train
         self.where = device()
-        self.batch_size = min(settings.batch_size, len(job.frame))
+        self.batch_size, self.parts = min(settings.batch_size, len(job.frame)), settings.grad_accumulation
+        if self.batch_size % (self.parts * parallel.size()) and parallel.size() > 1:
+            raise TrainingError(
+                f"a batch of {self.batch_size} images in {self.parts} parts cannot be shared by {parallel.size()} processes "
+                "alike; make train.batch_size a multiple of grad_accumulation x processes, and no larger than the set"
+            )
         self.steps = min(settings.steps_per_epoch or len(job.frame), len(job.frame) // self.batch_size)
         self.model = build(job.plan.network, len(job.classes), job.seed, settings.drop_path).to(self.where)
         self.values = preprocessing(self.model)
@@ -71,7 +81,10 @@ class Trainer:
         self.schedule = build_schedule(self.optimizer, settings, self.steps)
         self.stepper = Stepper(self.model, self.objective, self.optimizer, self.values, settings)
         self.watch = Watch(self.views, job.seed, self.where)
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, float]] = []  # a row an epoch
+        self.outcomes: list[Outcome] = []  # of the epoch under way, a step each
+        self.checked = 0  # of them, known to be finite
+        self.seconds = 0.0  # spent on those steps, over all interruptions
 
     def _queue_size(self, contrast: GlobalContrast, patches: int) -> int:
         """At most half of what one pass over the set writes: more would hold an image's older keys beside its newer ones."""
@@ -92,47 +105,71 @@ class Trainer:
 
     def costs(self) -> dict[str, float]:
         """Step times of this mode beside plain classification, on the first batch."""
-        items = list(EpochOrder(len(self.views), 0, self.job.seed, self.batch_size))
-        return step_costs(
-            self.model, self.objective, self.values, self.job.plan.train, self._batch([self.views[i] for i in items])
-        )
+        return step_costs(self.model, self.objective, self.values, self.job.plan.train, self.first_batch())
 
-    def _batch(self, items: list[ViewBatch]) -> ViewBatch:
+    def first_batch(self) -> ViewBatch:
+        """Views of this process's share of the first batch."""
+        order = EpochOrder(len(self.views), 0, self.job.seed, self.batch_size)
+        items = [self.views[i] for i in parallel.share(order.items, self.batch_size, self.parts)]
         return ViewBatch(*(torch.stack(column).to(self.where) for column in zip(*items, strict=True)))
 
-    def epoch(self, epoch: int, monitor: Monitor) -> dict[str, float]:
-        """One epoch of steps; its means, by the names of history.csv."""
+    @property
+    def done(self) -> int:
+        """Steps done, of all epochs: where the sampler stands, since order and views follow from seed and epoch."""
+        return len(self.history) * self.steps + len(self.outcomes)
+
+    def epoch(self, monitor: Monitor, after: Callable[[], object]) -> None:
+        """The steps that are left of the current epoch; `after` is called when one is whole."""
+        epoch, first = len(self.history), len(self.outcomes)
+        if first == self.steps:
+            return
         self.model.train()
-        begun, outcomes = time.perf_counter(), []
-        for index, batch in enumerate(epoch_loader(self.views, epoch, self.batch_size, self.steps, workers())):
-            step = epoch * self.steps + index
-            self.schedule.step_update(step)
-            weight = self.objective.lambda_at(step / self.steps)
+        before, begun = self.seconds, time.perf_counter()
+        loader = epoch_loader(self.views, epoch, self.batch_size, self.steps, workers(), first, self.parts)
+        for index, batch in enumerate(loader, first):
             look = index % LOOK_EVERY == 0 or index == self.steps - 1
-            progress = (step + 1) / (self.steps * self.job.plan.train.epochs)
-            there = ViewBatch(*(t.to(self.where, non_blocking=True) for t in batch))
-            outcomes.append(self.stepper.take(there, weight, step, progress, look))
+            self.outcomes.append(self._step(epoch * self.steps + index, batch, look))
+            self.seconds = before + time.perf_counter() - begun
             if look:
-                self._look(outcomes[-1], epoch, index)
-                monitor.step(
-                    epoch, index + 1, (index + 1) * self.batch_size / (time.perf_counter() - begun), outcomes[-1]
-                )
-        return self._row(epoch, outcomes, time.perf_counter() - begun)
+                self.check()
+                rate = (index + 1) * self.batch_size / self.seconds
+                monitor.step(epoch, index + 1, rate, self.outcomes[-1])
+            after()
 
-    def _look(self, outcome: Outcome, epoch: int, index: int) -> None:
-        if not torch.isfinite(outcome.loss):
-            raise TrainingError(
-                f"loss is {float(outcome.loss)} at epoch {epoch}, step {index}: the last whole epoch is checkpointed; "
-                "lower train.learning_rate, raise contrast.temperature or lengthen train.warmup_epochs"
+    def _step(self, step: int, batch: ViewBatch, look: bool) -> Outcome:
+        # Drop path is the only reader of the global generator: seeded anew, it has no state to carry over.
+        torch.manual_seed(derive(self.job.seed, "dropout", step, parallel.rank()))
+        self.schedule.step_update(step)
+        weight = self.objective.lambda_at(step / self.steps)
+        progress = (step + 1) / (self.steps * self.job.plan.train.epochs)
+        there = ViewBatch(*(t.to(self.where, non_blocking=True) for t in batch))
+        return self.stepper.take(there, weight, step, progress, look)
+
+    def check(self) -> None:
+        """Raise NotFinite at the first of this epoch's steps whose loss or gradient is not finite; waits for the device."""
+        new = self.outcomes[self.checked :]
+        if not new:
+            return
+        seen = torch.stack([torch.stack([o.loss.float(), o.gradient_norm.float()]) for o in new])
+        bad = (~seen.isfinite()).any(1).nonzero()
+        if len(bad):
+            index = int(bad[0])
+            step = self.checked + index
+            loss, norm = seen[index].tolist()
+            raise NotFinite(
+                f"loss is {loss:g} and the gradient's norm {norm:g} at epoch {len(self.history)}, step {step}"
             )
+        self.checked = len(self.outcomes)
 
-    def _row(self, epoch: int, outcomes: list[Outcome], seconds: float) -> dict[str, float]:
-        row = {"epoch": epoch, **means(outcomes, self.job.plan.contrast is not None)}
+    def row(self) -> dict[str, float]:
+        """The epoch's row, by the names of history.csv, once all its steps are done."""
+        epoch = len(self.history)
+        row = {"epoch": epoch, **means(self.outcomes, self.job.plan.contrast is not None)}
         row |= self.watch.look(self.model, self.objective, self.values, self.job.plan.train.batch_size)
         row |= {
             "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
-            "images_per_second": self.steps * self.batch_size / seconds,
-            "seconds": seconds,
+            "images_per_second": self.steps * self.batch_size / self.seconds,
+            "seconds": self.seconds,
             "peak_memory_bytes": peak_memory(self.where),
         }
         if self.job.plan.contrast is not None:
@@ -140,60 +177,43 @@ class Trainer:
             row |= {**self.objective.state(), "lambda_weight": self.objective.lambda_at(last)}
         return row
 
-    def state(self, epoch: int) -> dict[str, Any]:
-        """What a resumed training needs after `epoch` whole epochs."""
-        average = self.stepper.average
+    def close_epoch(self, row: dict[str, float]) -> None:
+        """The epoch becomes a row of the history; the next one begins."""
+        self.history.append(row)
+        self.outcomes, self.checked, self.seconds = [], 0, 0.0
+
+    @property
+    def fits(self) -> dict[str, Any]:
+        """What a checkpoint must share with this training; the fingerprint holds all, the rest says where they differ."""
+        plan = self.job.plan
         return {
-            "epoch": epoch, "model": self.model.state_dict(), "objective": self.objective.state_dict(),
-            "average": average.module.state_dict() if average else None,
-            "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(),
-            "torch": torch.get_rng_state(), "history": self.history,
+            "architecture": plan.network.model_name, "model_args": plan.network.model_args, "classes": self.job.classes,
+            "mode": plan.mode, "seed": self.job.seed, "fingerprint": self.job.fingerprint,
         }  # fmt: skip
 
-    def restore(self, state: dict[str, Any]) -> int:
-        """Load a state; the next epoch."""
-        self.model.load_state_dict(state["model"])
-        self.objective.load_state_dict(state["objective"])
-        if self.stepper.average:
-            self.stepper.average.module.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch"])
-        self.history = state["history"]
-        return int(state["epoch"])
+    def state(self) -> dict[str, Any]:
+        """All that a resumed training needs to end in the same bits; the schedule and the views follow from `done`."""
+        average = self.stepper.average
+        return {
+            "fits": self.fits, "done": self.done, "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(), "average": average.module.state_dict() if average else None,
+            "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(),
+            "history": self.history, "outcomes": pack(self.outcomes), "seconds": self.seconds,
+        }  # fmt: skip
 
-
-def fit(trainer: Trainer, checkpoints: Path, monitor: Monitor) -> tuple[Backbone, pd.DataFrame, Cost]:
-    """The trained model with its history and cost; goes on from the checkpoint that an interrupted run left."""
-    started, job = time.perf_counter(), trainer.job
-    path = checkpoints / job.fingerprint / "last.pt"
-    with torch.random.fork_rng():
-        torch.manual_seed(derive(job.seed, "dropout"))
-        measured = trainer.costs()
-        before = checkpoint.load(path)
-        first = trainer.restore(before) if before else 0
-        if before:
-            monitor.note(f"resumed after epoch {first} from {path}")
-        for epoch in range(first, job.plan.train.epochs):
-            row = trainer.epoch(epoch, monitor)
-            row |= {f"top1/{name}": value for name, value in job.validate(trainer.evaluated).items()}
-            trainer.history.append(row)
-            checkpoint.save(trainer.state(epoch + 1), path)
-            monitor.epoch(row)
-            for alarm in alarms(row):
-                monitor.note(f"WARNING: {alarm}")
-    history = pd.DataFrame(trainer.history)
-    return trainer.evaluated.eval(), history, _cost(trainer, history, measured, time.perf_counter() - started)
-
-
-def _cost(trainer: Trainer, history: pd.DataFrame, measured: dict[str, float], seconds: float) -> Cost:
-    return Cost(
-        wall_seconds=seconds,
-        images_per_second=float(history["images_per_second"].median()),
-        peak_memory_bytes=int(history["peak_memory_bytes"].max()),
-        device=device_name(trainer.where),
-        views=2,
-        batch_size=trainer.batch_size,
-        queue_size_effective=trainer.objective.memory_rows,
-        **measured,
-    )
+    def restore(self, state: dict[str, Any], source: str) -> None:
+        """Go on from a state; CheckpointError where it is another training's."""
+        checkpoint.refuse_other(state["fits"], self.fits, source)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.objective.load_state_dict(state["objective"])
+            if self.stepper.average:
+                self.stepper.average.module.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"])
+            self.history, self.outcomes = state["history"], unpack(state["outcomes"])
+            self.seconds = float(state["seconds"])
+        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+            raise checkpoint.CheckpointError(
+                f"{source}: does not fit: {' '.join(str(error).split())[:160]}; start without it"
+            ) from None

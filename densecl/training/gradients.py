@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from densecl import parallel
 from densecl.network.vit import Backbone
 
 
@@ -27,7 +28,7 @@ def conflict(model: Backbone, classification: Tensor, contrast: Tensor) -> Confl
     """Costs one more backward pass through the heads and the last block only; the graph stays."""
     shared = list(model.blocks[-1].parameters())
     pulls = [
-        torch.cat([g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)]).float()
+        parallel.mean(torch.cat([g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)]).float())
         for loss in (classification, contrast)
     ]
     one, other = (pull.norm() for pull in pulls)

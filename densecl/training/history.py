@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from densecl.contrast.infonce import Contrast
+from densecl.training.gradients import Conflict
 from densecl.training.step import Outcome
 
 LEAST_RANK = 2.0  # effective rank of CLS features under which they are called collapsed
@@ -60,3 +63,35 @@ def alarms(row: dict[str, float]) -> list[str]:
             "lower contrast.temperature, or raise train.learning_rate or contrast.lambda_weight"
         )
     return told
+
+
+def pack(outcomes: Sequence[Outcome]) -> dict[str, Tensor]:
+    """Each figure of an epoch's steps so far as one tensor [steps], by its name; `unpack` gives the steps back."""
+    columns: dict[str, list[Tensor]] = {}
+    for outcome in outcomes:
+        for name, value in _leaves(outcome, ""):
+            columns.setdefault(name, []).append(value)
+    return {name: torch.stack(values).cpu() for name, values in columns.items()}
+
+
+def unpack(columns: dict[str, Tensor]) -> list[Outcome]:
+    """The steps that `pack` took apart."""
+    steps = len(next(iter(columns.values()))) if columns else 0
+    return [_outcome({name: values[step] for name, values in columns.items()}) for step in range(steps)]
+
+
+def _leaves(of: tuple[Any, ...], prefix: str) -> Iterator[tuple[str, Tensor]]:
+    for name, value in of._asdict().items():  # type: ignore[attr-defined]
+        if isinstance(value, tuple):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _outcome(values: dict[str, Tensor]) -> Outcome:
+    def part(kind: type[Any], prefix: str) -> Any:
+        return kind(**{name: values[prefix + name] for name in kind._fields})
+
+    contrast, pull = part(Contrast, "contrast."), part(Conflict, "conflict.")
+    own = {name: values[name] for name in Outcome._fields if name in values}
+    return Outcome(**own, contrast=contrast, conflict=pull)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 
-from densecl import layout
+from densecl import layout, parallel
 from densecl.contrast.objectives import Contrastive
 from densecl.datasets.scan import class_list
+from densecl.files import whole_folder
 from densecl.hardware import reuse_freed_memory
 from densecl.network.preprocessing import preprocessing
 from densecl.network.vit import Backbone, tokens
@@ -20,7 +22,10 @@ from densecl.records import TrainPlan, write_json
 from densecl.robustness.evaluation import image_loader, predict
 from densecl.robustness.protocols import scored_classes
 from densecl.training import checkpoint
-from densecl.training.engine import Job, Trainer, fit
+from densecl.training.checkpoint import Checkpoints
+from densecl.training.engine import Job, Trainer
+from densecl.training.export import export
+from densecl.training.fit import Fit
 from densecl.training.probe import fit_probe
 from densecl.training.tracking import Monitor
 
@@ -35,9 +40,20 @@ class ImageSet:
 
 
 def train(
-    plan: TrainPlan, seed: int, images: ImageSet, validation: Mapping[str, ImageSet], model: Path, history: Path
+    plan: TrainPlan,
+    seed: int,
+    images: ImageSet,
+    validation: Mapping[str, ImageSet],
+    model: Path,
+    history: Path,
+    resume: Path | None = None,
 ) -> None:
-    """Train, then write `model` (safetensors of model and heads, config) and `history` (history.csv, cost.json, matches)."""
+    """Train, then write `model` (safetensors of model and heads, config) and `history` (history.csv, cost.json, matches).
+
+    Goes on from the checkpoints that an interrupted run of the same training left, or from `resume` where that is
+    further. Started by torchrun, all processes train one model and the first one writes.
+    """
+    parallel.start()
     reuse_freed_memory()
     classes = class_list(images.root)
     digest = pd.util.hash_pandas_object(images.frame[["image_id", "label", "sha256"]], index=False).to_numpy().tobytes()
@@ -52,20 +68,44 @@ def train(
             else {name: _top1(current, name, images_, classes, plan) for name, images_ in validation.items()}
         )
 
-    job = Job(plan, seed, images.frame, images.root, classes, run, validate)
-    trainer = Trainer(job)
-    with Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}") as monitor:
-        trained, rows, cost = fit(trainer, layout.CHECKPOINTS, monitor)
+    trainer = Trainer(Job(plan, seed, images.frame, images.root, classes, run, validate))
+    with ExitStack() as stack:
+        stack.callback(parallel.end)
+        kept = stack.enter_context(checkpoint.held(layout.CHECKPOINTS / run)) if parallel.first() else None
+        remembered = kept.folder / "mlflow_run" if kept else None
+        monitor = stack.enter_context(Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}", remembered))
+        fit = Fit(trainer, kept, monitor)
+        state = _state_before(kept, resume, monitor)
+        if state is not None:
+            fit.resume(*state)
+        fit.run()
+        if kept is None:
+            return  # the first process writes
+        trained, rows, cost = fit.result()
         if probed:
             attach_probe(trained, images, len(classes), plan.train.batch_size)
         heads = trainer.objective.head.state_dict() if isinstance(trainer.objective, Contrastive) else {}
-        checkpoint.export(trained, heads, model, plan, seed, classes, run)
-        history.mkdir(parents=True, exist_ok=True)
-        trainer.watch.picture(trained, trainer.objective, trainer.values, history / "matches.safetensors")
-        rows.to_csv(history / "history.csv", index=False)
-        write_json(history / "cost.json", cost)
+        with whole_folder(model) as folder:
+            export(trained, heads, folder, plan, seed, classes, run)
+        with whole_folder(history) as folder:
+            trainer.watch.picture(trained, trainer.objective, trainer.values, folder / "matches.safetensors")
+            rows.to_csv(folder / "history.csv", index=False)
+            write_json(folder / "cost.json", cost)
         monitor.artifacts({"model": model, "training": history})
-    shutil.rmtree(layout.CHECKPOINTS / run, ignore_errors=True)
+        kept.remove()
+
+
+def _state_before(kept: Checkpoints | None, resume: Path | None, monitor: Monitor) -> tuple[dict[str, Any], str] | None:
+    """The state with the most steps done, of the checkpoints kept and `resume`, and where it lay; the same in every process."""
+    data, source = None, ""
+    if kept is not None:
+        data, source = kept.newest(monitor.note)
+        if resume is not None:
+            given = checkpoint.read(resume)
+            if data is None or checkpoint.decode(given, str(resume))["done"] > checkpoint.decode(data, source)["done"]:
+                data, source = given, str(resume)
+    data = parallel.broadcast(data)
+    return (checkpoint.decode(data, source), source) if data is not None else None
 
 
 @torch.no_grad()
@@ -84,4 +124,9 @@ def attach_probe(model: Backbone, images: ImageSet, classes: int, batch_size: in
 def _top1(model: Backbone, name: str, images: ImageSet, classes: list[str], plan: TrainPlan) -> float:
     values = preprocessing(model, "as-is" if images.preprocess == "as-is" else "model")
     scored = scored_classes(name, images.frame, classes)
-    return float(predict(model, images.frame, images.root, values, scored, plan.train.batch_size)["correct"].mean())
+    mine = images.frame.iloc[parallel.rank() :: parallel.size()]  # each image in one process: none is counted twice
+    right = (
+        predict(model, mine, images.root, values, scored, plan.train.batch_size)["correct"].sum() if len(mine) else 0
+    )
+    correct, seen = parallel.total((float(right), float(len(mine))))
+    return correct / seen

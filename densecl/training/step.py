@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
+from densecl import parallel
 from densecl.contrast.infonce import Contrast
 from densecl.contrast.memory import Rows
 from densecl.contrast.objectives import Objective, Side, Views
@@ -70,7 +71,7 @@ class Stepper:
             rows.append(kept)
         remembered = Rows(*(torch.cat(column) for column in zip(*rows, strict=True)))
         norm = self.update(remembered, step, progress)
-        return _mean(seen, shares)._replace(gradient_norm=norm)
+        return _over_processes(_mean(seen, shares))._replace(gradient_norm=norm)
 
     def score(self, batch: ViewBatch, weight: float, look: bool) -> tuple[Outcome, Rows]:
         """Both losses of a batch, with their graph."""
@@ -100,12 +101,15 @@ class Stepper:
 
     def classify(self, seen: Tokens, labels: Tensor) -> Tensor:
         """Cross-entropy of one view."""
-        return F.cross_entropy(seen.logits.float(), labels, label_smoothing=self.settings.label_smoothing)
+        logits = seen.logits.to(torch.promote_types(seen.logits.dtype, torch.float32))
+        return F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
 
     def update(self, rows: Rows, step: int, progress: float) -> Tensor:
-        """Clip, step, then remember and let averages follow; the gradient's norm before clipping."""
+        """Average over processes, clip, step, then remember and let averages follow; the gradient's norm before clipping."""
+        parallel.average_gradients(self.trained)
         # The model's norm apart: with lambda = 0 the objective's zeros then leave it, as in mode none, the same to the bit.
-        norm = torch.hypot(_norm(self.model), _norm(self.objective).to(rows.features.device))
+        norm = _norm(self.model)
+        norm = torch.hypot(norm, _norm(self.objective).to(norm))
         nn.utils.clip_grads_with_norm_(self.trained, self.settings.grad_clip or torch.inf, norm)
         self.optimizer.step()
         self.objective.after(self.model, rows, step, progress)
@@ -138,13 +142,29 @@ def _detached(outcome: Outcome) -> Outcome:
     return outcome._replace(**plain, contrast=contrast, conflict=pull)
 
 
+def _over_processes(outcome: Outcome) -> Outcome:
+    """The figures of the whole batch, the same in every process."""
+    if parallel.size() == 1:
+        return outcome
+    columns = [v for v in outcome if isinstance(v, Tensor)]
+    flat = iter(
+        parallel.mean(torch.stack([v.to(outcome.loss) for v in (*columns, *outcome.contrast, *outcome.conflict)]))
+    )
+    whole = {name: next(flat) for name, value in outcome._asdict().items() if isinstance(value, Tensor)}
+    return outcome._replace(
+        **whole,
+        contrast=Contrast(*(next(flat) for _ in Contrast._fields)),
+        conflict=Conflict(*(next(flat) for _ in Conflict._fields)),
+    )
+
+
 def _mean(parts: Sequence[Outcome], shares: Sequence[float]) -> Outcome:
     """Means over the parts of an accumulated batch by their shares of the images; what only some parts saw, over those."""
     if len(parts) == 1:
         return parts[0]
 
     def mean(values: Sequence[Tensor]) -> Tensor:
-        column = torch.stack([v.float() for v in values])
+        column = torch.stack([v.to(parts[0].loss) for v in values])
         weights = column.new_tensor(shares) * ~column.isnan()
         return (column.nan_to_num() * weights).sum() / weights.sum()
 

@@ -16,20 +16,29 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from densecl.records import TrainPlan
+from densecl import parallel
+from densecl.records import TrainPlan, write_text
 from densecl.training.step import Outcome
 
 TRACKING_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "densecl"
+# A server that does not answer may hold a training up for half a minute, not for MLflow's quarter of an hour.
+PATIENCE = {
+    "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}  # fmt: skip
 
 
 class Monitor:
-    """Context of one training. A tracking store that fails is told once; the training goes on."""
+    """Context of one training. A tracking store that fails is told once; the training goes on.
 
-    def __init__(self, plan: TrainPlan, seed: int, steps: int, name: str) -> None:
-        self.plan, self.seed, self.name = plan, seed, name
-        self.tracked = True
-        self.console = Console(file=sys.stderr)
+    `remembered` is a file that holds the MLflow run's id for as long as the training is not done: an interrupted one
+    goes on in the same run. Only the first of several processes tells anything.
+    """
+
+    def __init__(self, plan: TrainPlan, seed: int, steps: int, name: str, remembered: Path | None = None) -> None:
+        self.plan, self.seed, self.name, self.remembered = plan, seed, name, remembered
+        self.tracked = parallel.first()
+        self.console = Console(file=sys.stderr, quiet=not parallel.first())
         self.bar = Progress(
             TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[seen]}"),
             TextColumn("left"), TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
@@ -46,7 +55,8 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._track(lambda mlflow: mlflow.end_run("FAILED" if kind else "FINISHED"))
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self._track(lambda mlflow: mlflow.end_run("KILLED" if interrupted else "FAILED" if kind else "FINISHED"))
         self.stack.close()
 
     def step(self, epoch: int, done: int, rate: float, seen: Outcome) -> None:
@@ -80,13 +90,20 @@ class Monitor:
     def _start(self, mlflow: Any) -> None:
         mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI))
         mlflow.set_experiment(EXPERIMENT)
-        mlflow.start_run(run_name=self.name, tags={"mode": self.plan.mode, "seed": str(self.seed)})
+        before = self.remembered.read_text(encoding="utf-8") if self.remembered and self.remembered.exists() else None
+        if before and _has(mlflow, before):
+            mlflow.start_run(run_id=before)
+            return
+        run = mlflow.start_run(run_name=self.name, tags={"mode": self.plan.mode, "seed": str(self.seed)})
+        if self.remembered:
+            write_text(self.remembered, run.info.run_id)
         mlflow.log_params(dict(_flat(self.plan.model_dump(mode="json", by_alias=True))) | {"seed": self.seed})
 
     def _track(self, call: Callable[[Any], object]) -> None:
         if not self.tracked:
             return
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
         try:
             import mlflow
 
@@ -98,6 +115,16 @@ class Monitor:
             self.note(
                 f"MLflow tracking stopped, training goes on: {type(error).__name__}: {str(error).splitlines()[0]}"
             )
+
+
+def _has(mlflow: Any, run: str) -> bool:
+    """Is the run still in the store? It may be another store, or the run may have been deleted."""
+    try:
+        return bool(mlflow.get_run(run).info.lifecycle_stage == "active")
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def _attach(name: str, folder: Path, mlflow: Any) -> None:

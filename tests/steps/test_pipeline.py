@@ -168,6 +168,15 @@ def test_editing_the_report_runs_the_report_only(workplace):
     assert changed(workplace) == {"report"}
 
 
+def test_how_trainings_are_carried_out_reruns_nothing(workplace):
+    edit(workplace, lambda v: v["train"].update(checkpoint_minutes=3, processes=2))
+    assert changed(workplace) == set()
+    assert json.loads((workplace / "data/plan/execution.json").read_text()) == {
+        "checkpoint_minutes": 3.0,
+        "processes": 2,
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -106,27 +106,6 @@ def test_the_modes_share_start_order_and_views():
     assert not torch.equal(build(NETWORK, 3, 1).state_dict()["head.weight"], starts[0]["head.weight"])
 
 
-def test_a_killed_training_resumes_to_the_same_bits(workplace, monkeypatch):
-    whole = run(workplace, "whole", plan("dense"))
-    epoch = engine.Trainer.epoch
-
-    def killed(self, number, monitor):
-        if number == 3:
-            raise KeyboardInterrupt
-        return epoch(self, number, monitor)
-
-    monkeypatch.setattr(engine.Trainer, "epoch", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(workplace, "again", plan("dense"))
-    monkeypatch.setattr(engine.Trainer, "epoch", epoch)
-    again = run(workplace, "again", plan("dense"))
-    assert len(again) == len(whole) == 6
-    assert (workplace / "again/model/model.safetensors").read_bytes() == (
-        workplace / "whole/model/model.safetensors"
-    ).read_bytes()
-    assert again["loss"].tolist() == whole["loss"].tolist()
-
-
 def batch_of(count: int) -> ViewBatch:
     rng = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (2, count, 3, 32, 32), generator=rng, dtype=torch.uint8)

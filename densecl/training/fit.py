@@ -1,0 +1,144 @@
+"""Epochs of steps, each with a history row; checkpoints on the way; an end that says what is kept."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pandas as pd
+import torch
+
+from densecl import parallel
+from densecl.errors import Interrupted, Stopped
+from densecl.hardware import device_name
+from densecl.lifetime import STOP
+from densecl.network.vit import Backbone
+from densecl.records import Cost
+from densecl.training.checkpoint import Checkpoints
+from densecl.training.engine import NotFinite, Trainer, TrainingError
+from densecl.training.history import alarms
+from densecl.training.room import no_room, what_fits
+from densecl.training.tracking import Monitor
+
+VALIDATION_RISK = 30.0  # s of steps that a kill during a validation may cost, however rare the checkpoints
+
+
+class Fit:
+    """One training from where its checkpoints stand to its last epoch."""
+
+    def __init__(self, trainer: Trainer, kept: Checkpoints | None, monitor: Monitor) -> None:
+        self.trainer, self.kept, self.monitor = trainer, kept, monitor
+        self.costs: dict[str, float] = {}
+        self.wall, self.begun = 0.0, time.monotonic()  # s: of the runs before this one; start of this one
+        self.saved, self.last = time.monotonic(), ""  # when and where the last checkpoint was written
+        self.saved_at: tuple[int, int] | None = None  # epochs and steps of the next one done then
+
+    def resume(self, state: dict[str, Any], source: str) -> None:
+        """Go on from a state."""
+        self.trainer.restore(state, source)
+        self.costs, self.wall, self.saved_at = state["costs"], float(state["wall"]), self._at()
+        self.last = source
+        self.monitor.note(f"goes on after step {self.trainer.done} of {self.total} from {source}")
+
+    @property
+    def total(self) -> int:
+        return self.trainer.steps * self.trainer.job.plan.train.epochs
+
+    def run(self) -> None:
+        """To the last epoch. Stops early with Interrupted or TrainingError, checkpointed."""
+        try:
+            self._epochs()
+        except NotFinite as error:
+            raise TrainingError(
+                f"{error}; {self._where()}; lower train.learning_rate, raise contrast.temperature, lengthen "
+                "train.warmup_epochs or lower train.grad_clip"
+            ) from None
+        except RuntimeError as error:
+            if STOP.signal and "DataLoader worker" in str(
+                error
+            ):  # whoever asked the trainer to stop ended its loader too
+                raise Stopped(f"stopped within a step; {self._where()}; the same command goes on") from None
+            if not no_room(error):
+                raise
+            raise TrainingError(f"{what_fits(self.trainer, error)}; {self._where()}") from None
+
+    def result(self) -> tuple[Backbone, pd.DataFrame, Cost]:
+        """The trained model with its history and cost, in the first process."""
+        history = pd.DataFrame(self.trainer.history)
+        return self.trainer.evaluated.eval(), history, self._cost(history)
+
+    def _epochs(self) -> None:
+        try:
+            with torch.random.fork_rng():
+                self.costs = self.costs or self.trainer.costs()
+                while len(self.trainer.history) < self.trainer.job.plan.train.epochs:
+                    self._epoch()
+        except Interrupted as stop:
+            with STOP.held():
+                self.save()
+            raise Interrupted(
+                f"{stop}: stopped after step {self.trainer.done} of {self.total}; {self._where()}; the same command goes on"
+            ) from None
+
+    def _epoch(self) -> None:
+        trainer = self.trainer
+        with STOP.held():  # a signal waits for the end of a step, and all processes stop after the same one
+            trainer.epoch(self.monitor, self._after_step)
+        STOP.check()
+        trainer.check()
+        if self._age() > VALIDATION_RISK:
+            self.save()
+        row = trainer.row() if parallel.first() else {}
+        row |= {f"top1/{name}": value for name, value in trainer.job.validate(trainer.evaluated).items()}
+        with STOP.held():
+            trainer.close_epoch(row)
+            if parallel.first():
+                self.monitor.epoch(row)
+                self.save()
+                for alarm in alarms(row):
+                    self.monitor.note(f"WARNING: {alarm}")
+        STOP.check()
+
+    def _after_step(self) -> None:
+        if self._age() > self.trainer.job.plan.train.checkpoint_minutes * 60:
+            self.save()
+        if parallel.anywhere(bool(STOP.signal)):
+            STOP.check()
+            raise Interrupted("another process was asked to stop")
+
+    def save(self) -> None:
+        """Keep the state as of the last whole step. A disk that refuses is told of; the training goes on."""
+        if self.kept is None or self.saved_at == self._at():
+            return
+        self.trainer.check()
+        state = self.trainer.state() | {"costs": self.costs, "wall": self.wall + time.monotonic() - self.begun}
+        self.saved = time.monotonic()
+        try:
+            self.last = str(self.kept.save(state))
+            self.saved_at = self._at()
+        except OSError as error:
+            self.monitor.note(
+                f"WARNING: no checkpoint at step {self.trainer.done}: {error.strerror}; {self._where()}; training goes on"
+            )
+
+    def _at(self) -> tuple[int, int]:
+        return len(self.trainer.history), len(self.trainer.outcomes)
+
+    def _age(self) -> float:
+        return time.monotonic() - self.saved
+
+    def _where(self) -> str:
+        return f"the last good checkpoint is {self.last}" if self.last else "there is no checkpoint yet"
+
+    def _cost(self, history: pd.DataFrame) -> Cost:
+        trainer = self.trainer
+        return Cost(
+            wall_seconds=self.wall + time.monotonic() - self.begun,
+            images_per_second=float(history["images_per_second"].median()),
+            peak_memory_bytes=int(history["peak_memory_bytes"].max()),
+            device=device_name(trainer.where),
+            views=2,
+            batch_size=trainer.batch_size,
+            queue_size_effective=trainer.objective.memory_rows,
+            **self.costs,
+        )

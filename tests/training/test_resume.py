@@ -1,0 +1,360 @@
+"""Whatever ends a training, the same command ends in the same bits; and what is kept is whole or not taken."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from densecl import layout
+from densecl.contrast.infonce import Contrast
+from densecl.errors import Interrupted
+from densecl.lifetime import STOP
+from densecl.params import DenseContrast, Train
+from densecl.records import TrainPlan
+from densecl.training import checkpoint, engine
+from densecl.training.fit import Fit
+from densecl.training.gradients import Conflict
+from densecl.training.history import pack, unpack
+from densecl.training.run import train
+from densecl.training.step import Outcome, Stepper
+from tests.training.place import ENVIRONMENT, STEPS, prepare
+from tests.training.test_engine import DATA, NETWORK, images, plan, run, workplace  # noqa: F401 - a fixture
+
+VARIES = ["seconds", "images_per_second", "peak_memory_bytes"]  # of history.csv, from run to run
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to see which processes are at work")
+EVERYTHING = DenseContrast(
+    queue_size=50, patches_per_image=6, dense_dim=16, key_encoder="momentum", learnable_temp=True, symmetric=True,
+    contrastive_weight_adaptive=True, ramp_epochs=2.0, sampling_strategy="diverse", correspondence_filter="mutual",
+)  # fmt: skip
+
+
+def everything(**changed: object) -> TrainPlan:
+    settings = {"batch_size": 8, "epochs": 2, "learning_rate": 3e-3, "warmup_epochs": 1.0, "drop_path": 0.2,
+                "ema_decay": 0.9, "grad_accumulation": 2, "checkpoint_minutes": 1e-9} | changed  # fmt: skip
+    return TrainPlan(mode="dense", network=NETWORK, data=DATA, train=Train(**settings), contrast=EVERYTHING)
+
+
+class Killed(BaseException):
+    """Nothing handles it: what is on the disk is all that is left, as after kill -9."""
+
+
+def outcome(folder: Path) -> tuple[bytes, bytes, str]:
+    history = pd.read_csv(folder / "training/history.csv").drop(columns=VARIES)
+    weights = [(folder / "model" / name).read_bytes() for name in ("model.safetensors", "heads.safetensors")]
+    return (*weights, history.to_csv())
+
+
+@pytest.mark.parametrize(
+    "of", [everything(), plan("global", epochs=2, checkpoint_minutes=1e-9)], ids=["dense", "global"]
+)
+def test_killed_after_every_step_it_ends_in_the_same_bits(workplace, monkeypatch, of):  # noqa: F811
+    run(workplace, "whole", of)
+    after_step, left = Fit._after_step, []
+
+    def killed(self):
+        after_step(self)
+        left.append(self.trainer.done)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "_after_step", killed)
+        for _ in range(6):  # 24 images in batches of 8, twice
+            with pytest.raises(Killed):
+                run(workplace, "again", of)
+    assert left == [1, 2, 3, 4, 5, 6]
+    monkeypatch.setattr(engine.Trainer, "costs", lambda self: pytest.fail("measured again"))
+    run(workplace, "again", of)
+    assert outcome(workplace / "again") == outcome(workplace / "whole")
+    assert not any(layout.CHECKPOINTS.iterdir())
+
+
+def test_steps_survive_packing():
+    values = [torch.tensor(float(number)) for number in range(14)]
+    seen = Outcome(*values[:4], Contrast(*values[4:10]), Conflict(*values[10:13]), gradient_norm=values[13])
+    assert unpack(pack([seen, seen])) == [seen, seen]
+    assert unpack(pack([])) == []
+
+
+def stopped_at(place: Path, monkeypatch, step: int, of: TrainPlan, name: str = "again") -> list[Path]:
+    """A training that is killed after `step`; its checkpoints, oldest first."""
+    after_step = Fit._after_step
+
+    def killed(self):
+        after_step(self)
+        if self.trainer.done == step:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "_after_step", killed)
+        with pytest.raises(Killed):
+            run(place, name, of)
+    return sorted(layout.CHECKPOINTS.glob("*/step-*.pt"))
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("exploded"),))
+
+
+def bomb() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"fits": {}, "done": 9, "model": Bomb()}, buffer)
+    return buffer.getvalue()
+
+
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda d: d[: len(d) // 2], lambda d: b"", flipped, lambda d: bomb(), lambda d: pickle.dumps(Bomb())],
+    ids=["truncated", "empty", "one bit", "pickle in a zip", "pickle"],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(workplace, monkeypatch, capfd, damage):  # noqa: F811
+    of = plan("none", epochs=2, checkpoint_minutes=1e-9)
+    run(workplace, "whole", of)
+    before, last = stopped_at(workplace, monkeypatch, 4, of)
+    assert (before.name, last.name) == ("step-000000003.pt", "step-000000004.pt")
+    last.write_bytes(damage(last.read_bytes()))
+    capfd.readouterr()
+    run(workplace, "again", of)
+    said = capfd.readouterr().err
+    assert f"WARNING: {last}: damaged or no checkpoint" in said
+    assert f"goes on after step 3 of 6 from {before}" in said
+    assert not Path("exploded").exists()
+    assert outcome(workplace / "again") == outcome(workplace / "whole")
+
+
+def test_another_training_s_checkpoints_are_left_alone(workplace, monkeypatch):  # noqa: F811
+    of = plan("none", epochs=2, checkpoint_minutes=1e-9)
+    kept = stopped_at(workplace, monkeypatch, 2, of)
+    run(workplace, "other", plan("none", epochs=1, warmup_epochs=0.0))
+    assert [path for path in kept if path.exists()] == kept
+
+
+def test_how_a_training_is_carried_out_does_not_change_its_fingerprint():
+    one, other = plan("none"), plan("none", checkpoint_minutes=3.0, processes=2)
+    assert checkpoint.fingerprint(one, 0, b"") == checkpoint.fingerprint(other, 0, b"")
+    assert checkpoint.fingerprint(one, 0, b"") != checkpoint.fingerprint(plan("none", epochs=7), 0, b"")
+    assert len({checkpoint.fingerprint(one, s, d) for s, d in ((0, b""), (1, b""), (0, b"x"))}) == 3
+
+
+@pytest.mark.filterwarnings("ignore:contrast.queue_size")
+def test_resume_takes_a_copied_checkpoint_and_refuses_what_does_not_fit(workplace, monkeypatch, tmp_path):  # noqa: F811
+    of = plan("none", epochs=2, checkpoint_minutes=1e-9)
+    run(workplace, "whole", of)
+    copied = tmp_path / "copied.pt"
+    copied.write_bytes(stopped_at(workplace, monkeypatch, 4, of)[-1].read_bytes())
+
+    def resumed(plan_: TrainPlan, path: Path, root: str = "train") -> None:
+        train(
+            plan_,
+            0,
+            images(workplace / root),
+            {"imagenet": images(workplace / "val")},
+            workplace / "r/model",
+            workplace / "r/training",
+            path,
+        )
+
+    for name in ("a", "b"):
+        (workplace / "fewer" / f"n1000000{1 + (name == 'b')}").mkdir(parents=True)
+        (workplace / "fewer" / f"n1000000{1 + (name == 'b')}" / "x.JPEG").write_bytes(
+            next((workplace / "train/n10000001").iterdir()).read_bytes()
+        )
+    small = NETWORK.model_copy(update={"model_args": NETWORK.model_args | {"depth": 3}})
+    truncated = tmp_path / "truncated.pt"
+    truncated.write_bytes(copied.read_bytes()[:-100])
+    harmful = tmp_path / "harmful.pt"
+    harmful.write_bytes(bomb())
+    for bad, path, root, said in (
+        (
+            of.model_copy(update={"network": small}),
+            copied,
+            "train",
+            "model_args: found .*'depth': 2.*expected .*'depth': 3",
+        ),
+        (
+            plan("none", epochs=2, batch_size=1, warmup_epochs=0.0),
+            copied,
+            "fewer",
+            "classes: found .*n10000003.*expected .*n10000002",
+        ),
+        (plan("global", epochs=2), copied, "train", "mode: found none, expected global"),
+        (plan("none", epochs=3), copied, "train", "fingerprint: found [0-9a-f]{16}, expected"),
+        (of, truncated, "train", "truncated.pt: damaged or no checkpoint"),
+        (of, harmful, "train", "harmful.pt: damaged or no checkpoint"),
+        (of, tmp_path / "nothing.pt", "train", "nothing.pt: No such file"),
+    ):
+        with pytest.raises(checkpoint.CheckpointError, match=said) as caught:
+            resumed(bad, path, root)
+        assert "\n" not in str(caught.value)
+    assert not Path("exploded").exists()
+    resumed(of, copied)
+    assert outcome(workplace / "r") == outcome(workplace / "whole")
+
+
+def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
+    with checkpoint.held(tmp_path / "f") as kept:
+        code = f"from pathlib import Path\nfrom densecl.training import checkpoint\nwith checkpoint.held(Path({str(kept.folder)!r}), 0.3): pass"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
+        assert f"InUse: {kept.folder}: in use by process {os.getpid()} on " in done.stderr
+        assert " since 2" in done.stderr
+        kept.remove()
+    with checkpoint.held(tmp_path / "f", 0.0) as kept:  # the lock ended with its holder
+        assert kept.newest(print) == (None, "")
+
+
+def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypatch):  # noqa: F811
+    of = plan("none", epochs=2)
+    run(workplace, "whole", of)
+    take = engine.Trainer._step
+
+    def signalled(self, step, batch, look):
+        if step == 1:
+            STOP._asked(signal.SIGTERM, None)  # arrives inside the step
+        return take(self, step, batch, look)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.Trainer, "_step", signalled)
+        patch.setattr(STOP, "signal", 0)
+        with pytest.raises(
+            Interrupted, match=r"SIGTERM: stopped after step 2 of 6; the last good checkpoint is .*step-000000002.pt"
+        ):
+            run(workplace, "again", of)
+    run(workplace, "again", of)
+    assert outcome(workplace / "again") == outcome(workplace / "whole")
+
+
+def test_a_loss_that_is_not_finite_names_step_checkpoint_and_knobs(workplace, monkeypatch):  # noqa: F811
+    take = engine.Trainer._step
+
+    def diverges(self, step, batch, look):
+        seen = take(self, step, batch, look)
+        return seen._replace(loss=seen.loss * torch.inf) if step >= 4 else seen
+
+    monkeypatch.setattr(engine.Trainer, "_step", diverges)
+    said = (
+        r"loss is inf .* at epoch 1, step 1; the last good checkpoint is .*step-000000003.pt; lower train.learning_rate"
+    )
+    with pytest.raises(engine.TrainingError, match=said):
+        run(workplace, "bad", plan("none", checkpoint_minutes=30.0))
+
+
+def test_out_of_memory_says_what_fits(workplace, monkeypatch):  # noqa: F811
+    score = Stepper.score
+
+    def cramped(self, batch, weight, look):
+        if len(batch.labels) > 3:
+            torch.empty(2**62, dtype=torch.uint8)  # refused by the allocator itself
+        return score(self, batch, weight, look)
+
+    monkeypatch.setattr(Stepper, "score", cramped)
+    said = r"out of memory with 8 images at a time .*train.grad_accumulation: 4 fits \(2 images at a time, tried here\)"
+    with pytest.raises(engine.TrainingError, match=said):
+        run(workplace, "big", plan("none"))
+
+
+# --- the real command ---
+
+
+@pytest.fixture
+def staged(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return prepare(tmp_path, checkpoint_minutes=1e-9)
+
+
+def started(place: Path, *command: str) -> subprocess.Popen[bytes]:
+    """A command at work in a folder, in a session of its own; `said` is what it writes to stderr."""
+    said = place / f"said-{len(list(place.glob('said-*')))}"
+    with said.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=place, env=ENVIRONMENT | {"DENSECL_WORKERS": "1"}, stderr=file, start_new_session=True
+        )
+    process.said = said.read_text
+    return process
+
+
+def kept(place: Path) -> list[Path]:
+    return sorted(place.glob("checkpoints/*/step-*.pt"))
+
+
+def until(condition, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+def alive(place: Path) -> dict[int, str]:
+    """Command lines of the processes at work in a folder, zombies left out."""
+    found = {}
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            if each.joinpath("cwd").resolve() == place and (line := each.joinpath("cmdline").read_bytes()):
+                found[int(each.name)] = line.replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+    return {process: line for process, line in found.items() if process != os.getpid()}
+
+
+@needs_proc
+@pytest.mark.slow
+def test_the_stage_survives_kill_9_and_sigterm(staged):
+    command = [*STEPS, "train", "dense", "0"]
+    whole = started(staged, *command)
+    assert whole.wait() == 0, whole.said()
+    reference = {p.name: p.read_bytes() for p in (staged / "models/dense/seed-0").iterdir()}
+    history = pd.read_csv(staged / "reports/training/dense-0/history.csv").drop(columns=VARIES)
+
+    killed = started(staged, *command)
+    until(lambda: kept(staged))
+    time.sleep(random.uniform(0, 0.3))  # any moment will do
+    killed.kill()
+    killed.wait()
+    until(lambda: not alive(staged), 5)  # its loader's worker too
+
+    asked = started(staged, *command)
+    before = kept(staged)
+    until(lambda: kept(staged) != before or asked.poll() is not None)
+    os.killpg(asked.pid, signal.SIGTERM)  # its workers are sent it too, as by `timeout` or Slurm
+    begun = time.monotonic()
+    assert asked.wait() in {0, 75}  # 0: it was just done
+    assert time.monotonic() - begun < 10
+    said = asked.said()
+    if asked.returncode:
+        assert said.splitlines()[-1].startswith("error: SIGTERM: stopped after step ")
+        done = started(staged, *command)
+        assert done.wait() == 0
+        assert "goes on after step" in done.said()
+    assert {p.name: p.read_bytes() for p in (staged / "models/dense/seed-0").iterdir()} == reference
+    assert pd.read_csv(staged / "reports/training/dense-0/history.csv").drop(columns=VARIES).equals(history)
+    assert not any((staged / "checkpoints").iterdir())
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", [False, True], ids=["child", "behind a shell"])
+def test_a_stage_ends_with_the_process_that_started_it(staged, shell):
+    inner = " ".join([*STEPS, "train", "none", "0"])
+    call = f"subprocess.run(['sh', '-c', {inner + '; true'!r}])" if shell else f"subprocess.run({inner.split()!r})"
+    parent = started(staged, sys.executable, "-c", f"import subprocess; {call}")
+    until(lambda: kept(staged))
+    parent.kill()
+    parent.wait()
+    until(lambda: not [line for line in alive(staged).values() if not line.startswith("sh -c")], 10)
