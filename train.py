@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
 def params_of(given: dict[str, Any]) -> Params:
     """The params file's data sets; every other value from the flags or, like the views, the method's default."""
-    base = load_params(given["params"]).model_dump(mode="json", by_alias=True)
+    base = load_params(given["params"]).model_dump(mode="json", by_alias=True, exclude_unset=True)
     network = {key: given[key] for key in ("model_name", "model_args", "pretrained", "checkpoint")}
     values = base | {
         "modes": [given["cl_mode"]],
@@ -102,7 +102,7 @@ def run(given: dict[str, Any]) -> None:
     params = params_of(given)
     mode = params.modes[0]
     watched = params.evaluate.datasets if params.train.validate_on is None else params.train.validate_on
-    check(params, (TRAIN_SET, *watched))
+    watched = check(params, (TRAIN_SET, *watched))[1:]
 
     from densecl.training.run import train
 
@@ -122,27 +122,35 @@ def run(given: dict[str, Any]) -> None:
     print(folder)
 
 
-def check(params: Params, names: tuple[str, ...]) -> None:
-    """Raise where a folder or the model cannot be used, before anything heavy starts."""
+def check(params: Params, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The sets that are there; raises where one that must be, or the model, cannot be used, before anything heavy starts."""
     from densecl.datasets.manifest import check_root
+    from densecl.robustness.protocols import with_layout
 
+    there = []
     for each in names:
         dataset = params.datasets[each]
         try:
-            check_root(Path(dataset.root), dataset.layout)
+            check_root(Path(dataset.root), with_layout(params, each).layout)
         except DenseclError as error:
+            if each in params.optional:
+                print(f"warning: {each}: left out: {error}", file=sys.stderr)
+                continue
             drawn = f"; `dvc repro render@{each}` draws it" if each in params.render else ""
             raise DenseclError(f"datasets.{each}.root: {error}{drawn}") from None
+        there.append(each)
 
     from densecl.network.vit import check
 
     check(params.network)
+    return tuple(there)
 
 
 def images(params: Params, name: str) -> Any:
     """Usable images of a set: the pipeline's manifest where there is one, else listed now under runs/."""
     from densecl.datasets.manifest import class_list, read_manifest, scan, usable, write_manifest
     from densecl.hardware import workers
+    from densecl.robustness.protocols import protocol_of, with_layout
     from densecl.training.run import ImageSet
 
     dataset = params.datasets[name]
@@ -150,8 +158,14 @@ def images(params: Params, name: str) -> Any:
     if not path.exists():
         path = layout.RUNS / "manifests" / f"{name}.parquet"
         classes = class_list(Path(params.datasets[TRAIN_SET].root))
-        write_manifest(scan(name, Path(dataset.root), dataset.layout, classes, max(1, workers())), path)
-    return ImageSet(usable(read_manifest(path)), Path(dataset.root), params.evaluate.preprocess.get(name, "model"))
+        write_manifest(
+            scan(name, Path(dataset.root), with_layout(params, name).layout, classes, max(1, workers())), path
+        )
+    evaluate = params.evaluate
+    return ImageSet(
+        usable(read_manifest(path)), Path(dataset.root), evaluate.preprocess.get(name), protocol_of(params, name),
+        evaluate.classes.get(name, ()),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,12 +6,17 @@ from pathlib import Path
 
 from densecl import layout
 from densecl.datasets.manifest import read_manifest, usable
+from densecl.errors import DataError
 from densecl.records import SetPlan, Verdict, read_json
 from densecl.training.run import ImageSet
 
 
 def usable_images(name: str) -> ImageSet:
-    """Rows of the manifest less what validation excluded."""
+    """Rows of the manifest less what validation excluded; DataError with the reason where validation refused the set."""
     plan = read_json(SetPlan, layout.plan(name))
-    excluded = read_json(Verdict, layout.verdict(name)).excluded
-    return ImageSet(usable(read_manifest(layout.manifest(name)), excluded), Path(plan.dataset.root), plan.preprocess)
+    verdict = read_json(Verdict, layout.verdict(name))
+    if not verdict.passed:
+        more = len(verdict.failures) - 1
+        raise DataError(verdict.failures[0] + (f"; and {more} more, see {layout.VALIDATION_PAGE}" if more else ""))
+    frame = usable(read_manifest(layout.manifest(name)), verdict.excluded)
+    return ImageSet(frame, Path(plan.dataset.root), plan.preprocess, plan.protocol, plan.classes)

@@ -109,7 +109,7 @@ def test_seeds_alike_keep_the_images_share() -> None:
     values = np.tile(column(30, 90)[:, None], (1, 3))
     found = statistics.over_seeds([Part(1.0, values)], 0.95)
     error = math.sqrt(values[:, 0].var(ddof=1) / 90)
-    assert (found.high - found.low) / 2 == pytest.approx(4.302652729911275 * error)
+    assert (found.high - found.low) / 2 == pytest.approx(1.959963984540054 * error)
 
 
 def test_interval_for_the_mode_covers() -> None:
