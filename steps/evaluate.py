@@ -12,6 +12,7 @@ from safetensors.torch import load_model
 
 from densecl import layout
 from densecl.errors import DataError
+from densecl.hardware import reuse_freed_memory
 from densecl.network.preprocessing import preprocessing
 from densecl.network.vit import Backbone, build
 from densecl.params import Network
@@ -54,6 +55,7 @@ def load_exported(folder: Path) -> tuple[Backbone, dict[str, Any]]:
 
 def main(set: str, mode: str, seed: int) -> None:
     """Write the cell's predictions, its control's and its figures; where params let it, the reason why there are none."""
+    reuse_freed_memory()
     plan = read_json(SetPlan, layout.plan(set))
     model, config = load_exported(layout.model(mode, seed))
     try:

@@ -88,10 +88,14 @@ def _add_against_control(found: Comparison, dataset: str, mode: str) -> None:
             found.add(Row(dataset, control, mode, metric, None, note=reason))
             continue
         parts = spread(found.plan.protocols[dataset], clean, right)
-        e = _combined(found, parts, dataset, mode, metric)
-        value = float(np.mean(each))
-        around = Estimate(value, value + e.low - e.value, value + e.high - e.value)
-        found.add(_row(found, dataset, mode, metric, around))
+        e = _around(float(np.mean(each)), _combined(found, parts, dataset, mode, metric))
+        low = max(0.0, e.low) if metric == "relative_accuracy" else e.low
+        found.add(_row(found, dataset, mode, metric, Estimate(e.value, low, e.high)))
+
+
+def _around(value: float, spread: Estimate) -> Estimate:
+    """`value` with the limits' distances of a first-order expansion."""
+    return Estimate(value, value + spread.low - spread.value, value + spread.high - spread.value)
 
 
 def _of_ratio(_: str, clean: Outcomes, right: Outcomes) -> list[Part]:
@@ -144,6 +148,6 @@ def _add_shape_bias(found: Comparison, dataset: str, mode: str) -> None:
     else:
         # The ratio of two means, to first order in both.
         value = float((shape.sum(axis=0) / decided.sum(axis=0)).mean())
-        spread = _combined(found, [Part(1 / decided.mean(), shape - value * decided)], dataset, mode, "shape_bias")
-        e = Estimate(value, value + spread.low - spread.value, value + spread.high - spread.value)
+        parts = [Part(1 / decided.mean(), shape - value * decided)]
+        e = _around(value, _combined(found, parts, dataset, mode, "shape_bias"))
     found.add(_row(found, dataset, mode, "shape_bias", e, int(decided.sum(axis=0).mean())))

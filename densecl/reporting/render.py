@@ -82,13 +82,15 @@ def _page(found: Comparison, root: Path) -> dict[str, Any]:
     plan, costs, histories = found.plan, *_training(found.plan, root)
     missing = [f"{s}, {m}: {cell.note}" for (s, m), cell in found.cells.items() if cell.missing]
     baseline = BASELINE if BASELINE in plan.modes else None
+    special, left_out = _special(found)
     return {
         "answer": answer(found), "tiles": _tiles(found), "cost_answer": _cost_answer(costs), "missing": missing,
         "modes": [m for m in figures.COLOURS if m in plan.modes], "seeds": plan.seeds, "plan": plan,
         "level": f"{100 * plan.values.confidence:g}", "samples": plan.values.bootstrap_samples, "mean": _mean_note(found),
         "rendered": [s for s in plan.datasets if s in plan.rendered], "baseline": baseline,
         "aggregate": _aggregate(found), "costs": _cost_table(plan, costs), "masks": _masks(found),
-        "further": _further(found), "special": _special(found), "data": _data(found), "parameters": list(_flat(plan.params)),
+        "further": _further(found), "special": special, "left_out": left_out,
+        "data": _data(found), "parameters": list(_flat(plan.params)),
         "forest": figures.forest(found, BASELINE) if baseline else None, "curves": figures.training(histories),
         "control": CONTROL_SET, "seeds_for_mode": SEEDS_FOR_MODE, "pictures": _pictures(plan, root),
         "cautions": [*_learned_position(histories), *_probed(plan)],
@@ -286,12 +288,23 @@ def _further(found: Comparison) -> Table:
     })  # fmt: skip
 
 
-def _special(found: Comparison) -> Table:
-    """Figures that only some sets have; the reason where one is left out."""
-    return _by_cell(found, {
-        "relative_accuracy": "Share of the control's top-1, %", "effective_robustness": "Effective robustness, points",
-        "shape_bias": "Shape bias, %",
-    })  # fmt: skip
+SPECIAL = {
+    "relative_accuracy": "Share of the control's top-1, %", "effective_robustness": "Effective robustness, points",
+    "shape_bias": "Shape bias, %",
+}  # fmt: skip
+
+
+def _special(found: Comparison) -> tuple[Table, list[str]]:
+    """Figures that only some sets have, and why one that no set has is left out."""
+    rows = {k: [r for (_, _, metric), r in found.rows.items() if metric == k] for k in SPECIAL}
+    shown = {k: title for k, title in SPECIAL.items() if any(r.value is not None for r in rows[k])}
+    reasons = {
+        SPECIAL[k].split(",")[0]: dict.fromkeys(r.note for r in rows[k] if r.note)
+        for k in SPECIAL.keys() - shown.keys()
+    }
+    return _by_cell(found, shown), [
+        f"{title} is left out: {'; '.join(why)}." for title, why in sorted(reasons.items()) if why
+    ]
 
 
 def _by_cell(found: Comparison, shown: Mapping[str, str]) -> Table:

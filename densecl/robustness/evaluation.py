@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,13 +76,22 @@ def predict(
     loader = image_loader([root / path for path in frame["path"]], values, batch_size)
     labels = torch.tensor(frame["label"].to_numpy(dtype=np.int64, copy=True))
     parts = []
-    for batch, rows in loader:
+    for batch, places in _batches(loader):
         with torch.inference_mode():
             logits = model(normalise(batch.to(where, non_blocking=True), values)).float().cpu()
-        parts.append(score(logits, labels[rows], scored))
+        parts.append(score(logits, labels[places], scored))
     rows = pd.concat(parts, ignore_index=True)
     rows.insert(0, "image_id", frame["image_id"].to_numpy())
     return rows
+
+
+def _batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """As the loader gives them; a worker's DataError in its own words, without the traceback that torch puts before them."""
+    try:
+        yield from loader
+    except DataError as error:
+        said = str(error).strip().splitlines()[-1]
+        raise DataError(said.removeprefix(f"{DataError.__module__}.{DataError.__name__}: ")) from None
 
 
 def score(logits: Tensor, labels: Tensor, scored: list[int]) -> pd.DataFrame:
