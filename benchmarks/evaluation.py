@@ -20,7 +20,7 @@ from densecl.network.vit import Backbone, build
 from densecl.params import Network
 from densecl.robustness.evaluation import predict
 
-MODEL, BATCH, IMAGES = "vit_tiny_patch16_224", 64, 512
+MODEL, BATCH, IMAGES = "vit_tiny_patch16_224", 64, 256
 
 
 def folder(place: Path) -> Path:
