@@ -48,4 +48,4 @@ def _timm_transform(values: Preprocessing, normalize: bool = True) -> Callable[[
 def normalise(images: Tensor, values: Preprocessing) -> Tensor:
     """uint8 [B, 3, H, W] -> fp32, on the device the images are on."""
     mean, std = (torch.tensor(v, device=images.device).view(1, 3, 1, 1) for v in (values.mean, values.std))
-    return (images.float() / 255 - mean) / std
+    return images.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)  # one large tensor, not four
