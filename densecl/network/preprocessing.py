@@ -49,7 +49,7 @@ def _timm_transform(values: Preprocessing, normalize: bool = True) -> Callable[[
 def normalise(images: Tensor, values: Preprocessing) -> Tensor:
     """uint8 [B, 3, H, W] -> torch's default type, fp32, on the device the images are on."""
     mean, std = _on_device(values.mean, values.std, images.device, torch.get_default_dtype())
-    return images.to(mean.dtype).div_(255).sub_(mean).div_(std)  # in place: one large tensor, not four
+    return images.to(mean.dtype, copy=True).div_(255).sub_(mean).div_(std)  # one large tensor, not four
 
 
 @cache
