@@ -145,12 +145,12 @@ def run(given: dict[str, Any]) -> None:
 
 def check(params: Params, names: tuple[str, ...]) -> None:
     """Raise where a folder or the model cannot be used, before anything heavy starts."""
-    from densecl.datasets.manifest import check_root
+    from densecl.datasets.scan import check_root
 
     for each in names:
         dataset = params.datasets[each]
         try:
-            check_root(Path(dataset.root), dataset.layout)
+            check_root(Path(dataset.root), dataset.layout, dataset.devkit)
         except DenseclError as error:
             drawn = f"; `dvc repro render@{each}` draws it" if each in params.render else ""
             raise DenseclError(f"datasets.{each}.root: {error}{drawn}") from None
@@ -163,7 +163,8 @@ def check(params: Params, names: tuple[str, ...]) -> None:
 def images(params: Params, name: str) -> Any:
     """Usable images of a set: the pipeline's manifest where there is one, else listed now under runs/."""
     from densecl import parallel
-    from densecl.datasets.manifest import class_list, read_manifest, scan, usable, write_manifest
+    from densecl.datasets.manifest import read_manifest, require_unchanged, usable, write_manifest
+    from densecl.datasets.scan import class_list, scan
     from densecl.hardware import workers
     from densecl.training.run import ImageSet
 
@@ -173,9 +174,12 @@ def images(params: Params, name: str) -> Any:
         path = layout.RUNS / "manifests" / f"{name}.parquet"
         if parallel.first():
             classes = class_list(Path(params.datasets[TRAIN_SET].root))
-            write_manifest(scan(name, Path(dataset.root), dataset.layout, classes, max(1, workers())), path)
+            found = scan(name, Path(dataset.root), dataset.layout, classes, max(1, workers()), devkit=dataset.devkit)
+            write_manifest(found, path)
         parallel.anywhere(False)  # the others wait until it is written
-    return ImageSet(usable(read_manifest(path)), Path(dataset.root), params.evaluate.preprocess.get(name, "model"))
+    frame, root = usable(read_manifest(path)), Path(dataset.root)
+    require_unchanged(frame, root)
+    return ImageSet(frame, root, params.evaluate.preprocess.get(name, "model"))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from densecl.datasets.manifest import class_list, read_manifest, scan, usable, write_manifest
+from densecl.datasets.manifest import read_manifest, usable, write_manifest
+from densecl.datasets.scan import class_list, scan
 from densecl.hardware import workers
 from densecl.params import TRAIN_SET, load_params
 from densecl.records import TrainPlan

@@ -11,6 +11,7 @@ MANIFESTS = Path("data/manifests")
 VALIDATION = Path("data/validation")
 VALIDATION_PAGE = Path("reports/validation.html")
 CHECKPOINTS = Path("checkpoints")
+ARCHIVES = Path("cache/archives")  # indices of archives, and what .tar.gz were decompressed to; safe to delete
 RUNS = Path("runs")
 EVALUATION = Path("reports/evaluation")
 PREDICTIONS = Path("reports/predictions")

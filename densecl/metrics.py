@@ -18,3 +18,13 @@ def effective_rank(features: Tensor) -> Tensor:
     values = torch.linalg.svdvals((features - features.mean(0)).float())
     share = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
     return torch.special.entr(share).sum().exp()
+
+
+@torch.no_grad()
+def mean_cosine(features: Tensor) -> Tensor:
+    """Mean cosine between different rows of features [B, E]; 1 where all point the same way, NaN for one row."""
+    rows = len(features)
+    alike = (
+        torch.nn.functional.normalize(features.double(), dim=1).sum(0).square().sum()
+    )  # of all pairs, a row with itself too
+    return (alike - rows) / (rows * (rows - 1)) if rows > 1 else alike * torch.nan

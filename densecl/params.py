@@ -48,11 +48,20 @@ class RenderSet(Frozen):
 
 
 class Dataset(Frozen):
-    """A set on disk. `tracked_by` is the folder, archive or version file whose content DVC hashes."""
+    """A set on disk: a folder or an archive. `tracked_by` is the folder, archive or version file whose content DVC hashes."""
 
     root: str
     tracked_by: str
-    layout: Literal["wnid", "index"] = "wnid"
+    layout: Literal["wnid", "index", "devkit"] = "wnid"
+    devkit: str | None = None  # ImageNet's development kit, a folder or its .tar.gz: labels of the flat val archive
+    images: Count | None = None  # expected; None: the published number under the 1000 ImageNet classes, else any
+    classes: Count | None = None  # expected, likewise
+
+    @model_validator(mode="after")
+    def _labelled(self) -> Dataset:
+        if (self.layout == "devkit") != (self.devkit is not None):
+            raise ValueError(f"layout {self.layout} with devkit {self.devkit}: the layout and the kit need each other")
+        return self
 
 
 class Validate(Frozen):

@@ -39,7 +39,7 @@ class SetPlan(Record):
 
 
 class ValidatePlan(Record):
-    sets: tuple[str, ...]
+    datasets: dict[str, Dataset]
     values: Validate
 
 
@@ -80,6 +80,13 @@ class ReportPlan(Record):
     params: dict[str, Any]
 
 
+class Evidence(Record):
+    """A finding about images that can be looked at."""
+
+    text: str
+    images: tuple[str, ...]  # image_ids: the one at fault, then the one that it repeats
+
+
 class Verdict(Record):
     """Outcome of validation for one set."""
 
@@ -87,9 +94,11 @@ class Verdict(Record):
     passed: bool
     images: int  # usable ones
     classes: int
+    absent: tuple[str, ...]  # wnids of the train set without a usable image here
     excluded: tuple[str, ...]  # image_ids left out of training and evaluation
     failures: tuple[str, ...]
     warnings: tuple[str, ...]
+    evidence: tuple[Evidence, ...] = ()
 
 
 class Cost(Record):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from densecl import layout
-from densecl.datasets.manifest import read_manifest, usable
+from densecl.datasets.manifest import read_manifest, require_unchanged, usable
 from densecl.records import SetPlan, Verdict, read_json
 from densecl.training.run import ImageSet
 
 
 def usable_images(name: str) -> ImageSet:
-    """Rows of the manifest less what validation excluded."""
+    """Rows of the manifest less what validation excluded; DataError where a file changed since."""
     plan = read_json(SetPlan, layout.plan(name))
     excluded = read_json(Verdict, layout.verdict(name)).excluded
-    return ImageSet(usable(read_manifest(layout.manifest(name)), excluded), Path(plan.dataset.root), plan.preprocess)
+    frame, root = usable(read_manifest(layout.manifest(name)), excluded), Path(plan.dataset.root)
+    require_unchanged(frame, root)
+    return ImageSet(frame, root, plan.preprocess)

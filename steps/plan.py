@@ -33,7 +33,7 @@ def main() -> None:
 
 def check_roots(params: Params) -> None:
     """Raise where a set's folder cannot be used; built-in sets are drawn later."""
-    from densecl.datasets.manifest import check_root
+    from densecl.datasets.scan import check_root
 
     for name, dataset in params.datasets.items():
         if name in params.render:
@@ -44,7 +44,7 @@ def check_roots(params: Params) -> None:
                 )
             continue
         try:
-            check_root(Path(dataset.root), dataset.layout)
+            check_root(Path(dataset.root), dataset.layout, dataset.devkit)
         except DenseclError as error:
             raise DenseclError(f"{layout.PARAMS}: datasets.{name}.root: {error}") from None
 
@@ -83,7 +83,7 @@ def resolve(params: Params) -> dict[str, Record]:
         units[mode] = TrainPlan(
             mode=mode, network=params.network, data=params.data, train=params.train, contrast=params.contrast.of(mode)
         )
-    units["validate"] = ValidatePlan(sets=tuple(params.datasets), values=params.validate_)
+    units["validate"] = ValidatePlan(datasets=params.datasets, values=params.validate_)
     units["execution"] = Execution(checkpoint_minutes=params.train.checkpoint_minutes, processes=params.train.processes)
     units["evaluate"] = EvaluatePlan(batch_size=params.evaluate.batch_size)
     units["report"] = ReportPlan(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from densecl import layout
-from densecl.datasets.manifest import class_list, scan, write_manifest
+from densecl.datasets.manifest import write_manifest
+from densecl.datasets.scan import Progress, class_list, scan
 from densecl.hardware import workers
 from densecl.records import SetPlan, read_json
 
@@ -13,8 +17,26 @@ from densecl.records import SetPlan, read_json
 def main(set: str) -> None:
     """Write data/manifests/<set>.parquet."""
     plan = read_json(SetPlan, layout.plan(set))
-    frame = scan(
-        set, Path(plan.dataset.root), plan.dataset.layout, class_list(Path(plan.train_root)), max(1, workers())
-    )
+    of, classes = plan.dataset, class_list(Path(plan.train_root))
+    with _bar(set) as progress:
+        frame = scan(
+            set, Path(of.root), of.layout, classes, max(1, workers()), devkit=of.devkit, progress=progress
+        )  # fmt: skip
     write_manifest(frame, layout.manifest(set))
-    print(f"{len(frame)} files of {frame['label'].nunique()} classes in {plan.dataset.root}")
+    print(f"{len(frame)} files of {frame['label'].nunique()} classes in {of.root}")
+
+
+@contextmanager
+def _bar(set: str) -> Iterator[Progress | None]:
+    """What to call with (done, total): a bar on a terminal, else nothing."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bars, TimeRemainingColumn
+
+    with Bars(
+        f"{set}: ", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+    ) as bars:
+        task = bars.add_task(set, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from densecl import layout
 from densecl.datasets.expectations import check
 from densecl.datasets.manifest import read_manifest
@@ -13,9 +15,10 @@ from densecl.reporting.validation import render_validation
 def main() -> None:
     """Write data/validation/<set>.json and reports/validation.html; DataError on a critical failure."""
     plan = read_json(ValidatePlan, layout.plan("validate"))
-    manifests = {name: read_manifest(layout.manifest(name)) for name in plan.sets}
-    verdicts = check(manifests, plan.values)
-    render_validation(verdicts, manifests, layout.VALIDATION_PAGE)
+    manifests = {name: read_manifest(layout.manifest(name)) for name in plan.datasets}
+    verdicts = check(manifests, plan.values, plan.datasets)
+    roots = {name: Path(dataset.root) for name, dataset in plan.datasets.items()}
+    render_validation(verdicts, manifests, layout.VALIDATION_PAGE, roots)
     failures = [f"{name}: {failure}" for name, verdict in verdicts.items() for failure in verdict.failures]
     if failures:
         raise DataError("\n".join([*failures, f"{len(failures)} critical failures; see {layout.VALIDATION_PAGE}"]))

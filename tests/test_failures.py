@@ -98,9 +98,9 @@ def test_any_edit_of_the_params_gives_params_or_lines(tmp_path, edits):
 
 
 def whole_manifest(path: Path) -> bytes:
-    row = {"image_id": "imagenet/n1/a.png", "path": "n1/a.png", "label": 0, "wnid": "n1", "width": 8, "height": 8,
-           "bytes": 9, "sha256": "0" * 64, "problem": ""}  # fmt: skip
-    frame = pd.DataFrame([row] * 3).astype({"width": "int32", "height": "int32"})
+    row = {field.name: "n1/a.png" if str(field.type) == "string" else 8 for field in SCHEMA}
+    numbers = {field.name: str(field.type) for field in SCHEMA if str(field.type) != "string"}
+    frame = pd.DataFrame([row] * 3).astype(numbers)
     write_manifest(frame, path)
     return path.read_bytes()
 

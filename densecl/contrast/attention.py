@@ -71,13 +71,12 @@ class Ids(NamedTuple):
 @torch.no_grad()
 def attend(queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids, watch: bool = True) -> Attended:
     """Softmax of queries [Q, D] over memory [K, D]: fused where that is at hand and the cosines are not watched."""
-    if not watch and len(queries) and len(memory):
-        if queries.is_cpu and queries.dtype == torch.float32:
-            return fused(queries, memory, temperature, ids)
-        if queries.is_cuda and queries.dtype != torch.float64:
-            return flex(queries, memory, temperature, ids, _compiled())
+    quick = not watch and len(queries) > 0 and len(memory) > 0
+    if quick and queries.is_cuda and queries.dtype != torch.float64:
+        return flex(queries, memory, temperature, ids, _compiled())
     with torch.autocast(queries.device.type, enabled=False):  # in the precision they come in
-        return tiled(queries, memory, temperature, ids)
+        by = fused if quick and queries.is_cpu and queries.dtype == torch.float32 else tiled
+        return by(queries, memory, temperature, ids)
 
 
 def tiled(queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids) -> Attended:

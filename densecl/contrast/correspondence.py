@@ -68,12 +68,14 @@ def true_matches(first: Tensor, second: Tensor, grid: tuple[int, int]) -> tuple[
 
 def overlap(first: Tensor, second: Tensor) -> Tensor:
     """[B]: area that both crops hold, as a share of the smaller one; geometry [B, 5]."""
-    shared = torch.ones(len(first), dtype=torch.float64, device=first.device)
+    first, second = first.double(), second.double()
+    shared = torch.ones_like(first[:, 0])
     for start, length in ((0, 2), (1, 3)):
-        low = torch.maximum(first[:, start], second[:, start]).double()
-        high = torch.minimum(first[:, start] + first[:, length], second[:, start] + second[:, length]).double()
+        low = torch.maximum(first[:, start], second[:, start])
+        high = torch.minimum(first[:, start] + first[:, length], second[:, start] + second[:, length])
         shared = shared * (high - low).clamp_min(0)
-    return shared / torch.minimum(first[:, 2] * first[:, 3], second[:, 2] * second[:, 3]).double()
+    # One crop inside the other is 1, whatever the rounding of its corners.
+    return (shared / torch.minimum(first[:, 2] * first[:, 3], second[:, 2] * second[:, 3])).clamp_max(1)
 
 
 def _parts(geometry: Tensor) -> tuple[Tensor, ...]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from densecl import parallel
 from densecl.contrast.attention import Ids, attend
@@ -28,6 +29,7 @@ class Contrast(NamedTuple):
     negative_similarity: Tensor  # mean cosine of the negatives that count; NaN where not watched
     pretext_top1: Tensor  # share of queries whose positive beats every negative; NaN where not watched
     negatives: Tensor  # mean number of negatives a query has
+    chance: Tensor  # mean loss of guessing: log(1 + negatives)
 
 
 def info_nce(
@@ -54,12 +56,14 @@ def info_nce(
     with torch.autocast(queries.device.type, enabled=False):  # compared in the precision they come in
         loss = _Loss.apply(queries, keys, temperature, seen.lse, seen.mean)
         positive = (queries.detach() * keys.detach()).sum(-1)
+    count = seen.negatives.sum()
     return Contrast(
         loss=loss.mean() if len(loss) else queries.sum() * 0,
         positive_similarity=positive.mean(),
-        negative_similarity=seen.total.sum() / seen.negatives.sum(),
+        negative_similarity=torch.where(count > 0, seen.total.sum() / count, torch.nan),
         pretext_top1=torch.where(seen.hardest.isnan(), torch.nan, (positive > seen.hardest).float()).mean(),
         negatives=seen.negatives.mean(),
+        chance=seen.negatives.log1p().mean(),
     )
 
 
@@ -82,6 +86,7 @@ def share_of_mean(contrast: Contrast, queries: int) -> Contrast:
         negative_similarity=of(contrast.negative_similarity, pairs_share),
         pretext_top1=of(contrast.pretext_top1, queries_share),
         negatives=of(contrast.negatives, queries_share),
+        chance=of(contrast.chance, queries_share),
     )
 
 
@@ -95,6 +100,7 @@ class _Loss(torch.autograd.Function):
         return F.softplus(margin)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, temperature, mean, weight = ctx.saved_tensors
         weight = (weight * upstream[0])[:, None] / temperature  # [Q, 1]

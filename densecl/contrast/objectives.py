@@ -81,7 +81,8 @@ class Objective(nn.Module):
         logits = views.first.tokens.logits
         zero, nothing = logits.new_zeros(()), logits.new_zeros(0)
         rows = Rows(nothing, views.image_ids[:0], views.class_ids[:0])
-        return Contrast(zero, zero * torch.nan, zero * torch.nan, zero * torch.nan, zero), rows
+        unseen = zero * torch.nan
+        return Contrast(zero, unseen, unseen, unseen, zero, zero), rows
 
     def after(self, model: Backbone, rows: Rows, step: int, progress: float) -> None:
         """Called after the optimiser's step: remember the rows just scored, and let slow copies follow."""
@@ -250,8 +251,8 @@ class Dense(Contrastive):
         return Rows(*(_rows(part, among) for part in (keys, *ids)))
 
     def _sample(self, features: Tensor, scores: Tensor | None, allowed: Tensor | None) -> Tensor:
-        count = min(self.settings.patches_per_image, features.shape[1])
-        return SAMPLERS[self.settings.sampling_strategy](features, count, self.generator, scores, allowed)
+        count, sampler = self.settings.patches_per_image, SAMPLERS[self.settings.sampling_strategy]
+        return sampler(features, count, self.generator, scores, allowed)
 
     def _hardness(self, queries: Tensor, matched: Tensor, views: Views) -> Tensor | None:
         """[B, N] cosine of the hardest negative less the positive's; None while the memory is empty."""

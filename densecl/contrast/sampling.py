@@ -1,6 +1,7 @@
 """Which M of an image's N patches become queries. Letters: B images, N patches, M sampled, D dimension.
 
-All samplers take (features [B, N, D], count, generator, scores=None, allowed=None) and give distinct patches [B, M].
+All samplers take (features [B, N, D], count, generator, scores=None, allowed=None) and give distinct patches [B, M], M = count or
+N where that is less.
 `allowed` [B, N] bool puts the other patches last: they are picked only where an image has fewer than M allowed ones.
 """
 
@@ -16,13 +17,15 @@ from densecl import parallel
 
 Sampler = Callable[..., Tensor]
 
+APART = 4.0  # beyond any difference of two cosines
+
 
 def random(
     features: Tensor, count: int, generator: torch.Generator,
     scores: Tensor | None = None, allowed: Tensor | None = None,  # noqa: ARG001
 ) -> Tensor:  # fmt: skip
     """[B, M] distinct patches of each image, every subset equally likely."""
-    return _noise(features, generator, allowed).topk(count, dim=1).indices
+    return _noise(features, generator, allowed).topk(min(count, features.shape[1]), dim=1).indices
 
 
 @torch.no_grad()
@@ -37,13 +40,11 @@ def diverse(
     features = F.normalize(features.float(), dim=-1)  # [B, N, D]
     chosen = _noise(features, generator, allowed).argmax(dim=1, keepdim=True)  # [B, 1]
     nearest = features.new_full(features.shape[:2], -torch.inf)  # cosine to the nearest chosen patch
-    last = features.new_zeros(
-        features.shape[:2]
-    )  # added where a patch is taken after all others; cosines lie in [-1, 1]
+    last = features.new_zeros(features.shape[:2])
     if allowed is not None:
-        last = last.masked_fill(~allowed, 4.0)
+        last = last.masked_fill(~allowed, APART)
     picks = [chosen]
-    for _ in range(count - 1):
+    for _ in range(min(count, features.shape[1]) - 1):
         newest = torch.take_along_dim(features, chosen[..., None], dim=1)  # [B, 1, D]
         nearest = torch.maximum(nearest, (features * newest).sum(-1)).scatter(1, chosen, torch.inf)
         chosen = (nearest + last).argmin(dim=1, keepdim=True)
@@ -57,12 +58,15 @@ def hardest(
 ) -> Tensor:  # fmt: skip
     """[B, M] patches of the highest `scores` [B, N]: cosine of the hardest negative less the positive's, hardest first.
 
-    Without scores (no negatives yet) nothing is harder than anything else: the same as random.
+    Equal scores are drawn among at random; so are all without scores, when there are no negatives yet.
     """
     if scores is None:
         return random(features, count, generator, allowed=allowed)
-    scores = scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
-    return scores.topk(count, dim=1).indices
+    order = _noise(features, generator, None).argsort(dim=1)  # of equal scores the first in it is taken
+    # A patch without negatives has -inf: the least hard, but still ahead of those that are not allowed.
+    scores = scores.clamp_min(-APART) if allowed is None else scores.clamp_min(-APART).masked_fill(~allowed, -torch.inf)
+    ranked = scores.gather(1, order).argsort(dim=1, descending=True, stable=True)
+    return order.gather(1, ranked[:, :count])
 
 
 def _noise(features: Tensor, generator: torch.Generator, allowed: Tensor | None) -> Tensor:

@@ -60,10 +60,11 @@ def hue(pixels: Pixels, factor: float) -> Pixels:
 
 
 def jittered(pixels: Pixels, jitter: ColorJitter, rng: np.random.Generator) -> Pixels:
-    """The four adjustments in random order, each by a factor drawn uniformly (torchvision's ColorJitter)."""
+    """The four adjustments in random order, each by a factor drawn uniformly (torchvision's ColorJitter); of strength 0, none."""
     around_one = {brightness: jitter.brightness, contrast: jitter.contrast, saturation: jitter.saturation}
-    steps = [(adjust, rng.uniform(max(0.0, 1 - by), 1 + by)) for adjust, by in around_one.items()]
-    steps.append((hue, rng.uniform(-jitter.hue, jitter.hue)))
+    steps = [(adjust, rng.uniform(max(0.0, 1 - by), 1 + by)) for adjust, by in around_one.items() if by]
+    if jitter.hue:
+        steps.append((hue, rng.uniform(-jitter.hue, jitter.hue)))
     for place in rng.permutation(len(steps)):
         adjust, by = steps[place]
         pixels = adjust(pixels, float(by))

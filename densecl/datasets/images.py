@@ -14,9 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from densecl.datasets.duplicates import dhash
+from densecl.datasets.names import shown
+from densecl.datasets.sources import read
 from densecl.errors import DataError
 
-EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp")
 # Files of one type often carry the extension of another (ImageNet has a PNG named .JPEG). Pillow's other readers
 # stay shut: some start programs (EPS), and none belongs in a folder of photographs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -30,8 +32,9 @@ DAMAGED = "damaged: cannot be decoded"
 BOMB = f"decompression bomb: more than {Image.MAX_IMAGE_PIXELS} pixels"
 BLANK = "blank: every pixel is the same"
 SIXTEEN = "16-bit: scaled to 8 bits"
+CMYK = "CMYK: converted to RGB as Pillow does"
 UNOPENED = "cannot be opened"
-HARMLESS = ("", SIXTEEN)
+HARMLESS = ("", SIXTEEN, CMYK)
 
 # What Pillow's readers raise on damaged files, beside their own OSError.
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
@@ -48,11 +51,15 @@ class Probe(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A probe with the file's size in bytes and the SHA-256 of its content (hex; "" if it cannot be opened)."""
+    """A probe with the file's size in bytes, the SHA-256 of its content and its difference hash, both hex.
+
+    sha256 is "" if it cannot be opened, dhash if it cannot be decoded or is blank.
+    """
 
     probe: Probe
     bytes: int
     sha256: str
+    dhash: str
 
 
 def decode(path: Path) -> Image.Image:
@@ -61,11 +68,15 @@ def decode(path: Path) -> Image.Image:
     The one exception: 16-bit greyscale, which Pillow clips to white, is scaled to 8 bits.
     Raises DataError that names the path and the reason.
     """
+    content = b""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        content = read(path)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             return _to_rgb(image)
     except _FAULTS as error:
-        raise DataError(f"{path}: {_reason(error, path)}; validate the set again, or remove the file") from None
+        raise DataError(
+            f"{shown(path)}: {_reason(error, content)}; validate the set again, or remove the file"
+        ) from None
 
 
 def fatal(problem: str) -> bool:
@@ -81,13 +92,14 @@ def probe(path: Path) -> Probe:
 def measure(path: Path) -> Measured:
     """Probe, size in bytes and SHA-256 of one file, read once."""
     try:
-        content = path.read_bytes()
+        content = read(path)
     except OSError as error:
-        return Measured(Probe(0, 0, "", _reason(error, path)), 0, "")
-    return Measured(_examine(content), len(content), hashlib.sha256(content).hexdigest())
+        return Measured(Probe(0, 0, "", _reason(error, b"")), 0, "", "")
+    probed, dhashed = _examine(content)
+    return Measured(probed, len(content), hashlib.sha256(content).hexdigest(), dhashed)
 
 
-def _examine(content: bytes) -> Probe:
+def _examine(content: bytes) -> tuple[Probe, str]:
     with warnings.catch_warnings():
         # Readers warn of odd metadata, which changes no pixel; of too many pixels they warn before they refuse.
         warnings.simplefilter("ignore")
@@ -97,10 +109,11 @@ def _examine(content: bytes) -> Probe:
                 mode = image.mode
                 rgb = _to_rgb(image)
         except _FAULTS as error:
-            return Probe(0, 0, "", _reason(error, content))
+            return Probe(0, 0, "", _reason(error, content)), ""
     if all(channel.getextrema() == (channel.getpixel((0, 0)),) * 2 for channel in rgb.split()):
-        return Probe(*rgb.size, mode, BLANK)
-    return Probe(*rgb.size, mode, SIXTEEN if mode.startswith("I") else "")
+        return Probe(*rgb.size, mode, BLANK), ""
+    odd = SIXTEEN if mode.startswith("I") else CMYK if mode == "CMYK" else ""
+    return Probe(*rgb.size, mode, odd), dhash(rgb)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -110,13 +123,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
 
 
-def _reason(error: BaseException, source: Path | bytes) -> str:
+def _reason(error: BaseException, content: bytes) -> str:
     """A reason that stays the same over Pillow's versions."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return BOMB
     if isinstance(error, OSError) and error.errno is not None:
         return f"{UNOPENED}: {(error.strerror or 'unknown error').lower()}"
     if isinstance(error, UnidentifiedImageError):
-        head = source if isinstance(source, bytes) else source.read_bytes()
-        return EMPTY if not head else HEADER if head.startswith(MAGIC) else NO_IMAGE
+        return EMPTY if not content else HEADER if content.startswith(MAGIC) else NO_IMAGE
     return TRUNCATED if "truncated" in str(error).lower() else DAMAGED

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from densecl.datasets.images import decode
+from densecl.datasets.sources import read
 
 Pixels = NDArray[np.uint8]
 
@@ -21,7 +22,7 @@ AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 def read_pixels(path: Path) -> Pixels:
     """RGB [H, W, 3], writable; equal to `decode(path)`, with its errors."""
     try:
-        content = path.read_bytes()
+        content = read(path)
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as header:  # reads no pixel
             plain = header.mode in ("RGB", "L") and content.endswith(END)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):

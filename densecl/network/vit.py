@@ -127,6 +127,19 @@ def _create(network: Network, num_classes: int, pretrained: bool) -> Backbone:
         raise ModelError(
             f"network.model_name: {network.model_name} has no CLS token, which classification and global contrast need"
         )
+    if model.global_pool != "token" or model.num_prefix_tokens < 1 or hasattr(model, "head_dist"):
+        found = (
+            "a second, distilled classifier" if hasattr(model, "head_dist") else f"global_pool {model.global_pool!r}"
+        )
+        raise ModelError(
+            f"network.model_name: {network.model_name} has {found}; expected one classifier on the CLS token, "
+            "which global contrast and the probe read too: set model_args: {global_pool: token}, or choose another model"
+        )
+    if network.model_args.get("patch_drop_rate"):
+        raise ModelError(
+            f"network.model_args: found patch_drop_rate {network.model_args['patch_drop_rate']}, expected none: "
+            "patches that are dropped cannot be matched"
+        )
     rows, columns = grid(model)
     if rows != columns or rows * columns != model.patch_embed.num_patches or math.isclose(rows, 1):
         raise ModelError(

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from densecl.datasets.images import fatal
-from densecl.datasets.manifest import shown, usable
+from densecl.datasets.images import decode, fatal
+from densecl.datasets.manifest import usable
+from densecl.datasets.names import shown
+from densecl.errors import DataError
 from densecl.records import Verdict, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 LISTED = 200  # files with a problem that a card lists; the manifest names all
+PICTURED = 48  # findings of a set that are shown as thumbnails
+THUMBNAIL = 96  # px, the longer side
 DRAWN = 50  # classes up to which each gets its own bar
 
 
-def render_validation(verdicts: dict[str, Verdict], manifests: dict[str, pd.DataFrame], path: Path) -> None:
-    """Write the page, a card a set in the order of `verdicts`; the same bytes for the same input."""
+def render_validation(
+    verdicts: dict[str, Verdict], manifests: dict[str, pd.DataFrame], path: Path, roots: Mapping[str, Path]
+) -> None:
+    """Write the page, a card a set in the order of `verdicts`; the same bytes for the same input.
+
+    `roots`: where each set's images lie, for the thumbnails.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -28,7 +40,9 @@ def render_validation(verdicts: dict[str, Verdict], manifests: dict[str, pd.Data
         lstrip_blocks=True,
     )
     environment.filters |= {"shown": shown, "count": _grouped, "size": _readable}
-    cards = [_card(verdict, manifests[name]) for name, verdict in verdicts.items()]
+    cards = [
+        _card(verdict, manifests[name]) | {"pictured": _pictured(verdict, roots)} for name, verdict in verdicts.items()
+    ]
     write_text(path, environment.get_template("validation.html").render(cards=cards, **_totals(verdicts)))
 
 
@@ -62,6 +76,29 @@ def _problem(row: dict[Any, Any], verdict: Verdict) -> dict[str, Any]:
     unused = "excluded" if row["image_id"] in verdict.excluded else "stops here"
     outcome = unused if fatal(row["problem"]) else "used"
     return {"path": row["path"], "bytes": row["bytes"], "reason": row["problem"], "outcome": outcome}
+
+
+def _pictured(verdict: Verdict, roots: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Findings with thumbnails of their images, those without any left out."""
+    found: list[dict[str, Any]] = []
+    for evidence in verdict.evidence:
+        pictures = [picture for name in evidence.images if (picture := _picture(name, roots))]
+        if pictures and len(found) < PICTURED:
+            found.append({"text": evidence.text, "pictures": pictures})
+    return found
+
+
+def _picture(image_id: str, roots: Mapping[str, Path]) -> dict[str, str] | None:
+    """A JPEG in a data URI; None where the file cannot be decoded."""
+    dataset, _, path = image_id.partition("/")
+    try:
+        image = decode(roots[dataset] / path)
+    except (DataError, KeyError):
+        return None
+    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return {"name": image_id, "data": "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")}
 
 
 def _sizes(images: pd.DataFrame) -> str:

@@ -70,8 +70,9 @@ def _stepper(model: Backbone, objective: Objective, values: Preprocessing, setti
     if isinstance(objective, Contrastive):
         memory = objective.memory
         noise = torch.Generator(device="cpu").manual_seed(0)
-        memory.ring.copy_(normalize(torch.randn(memory.ring.shape, generator=noise), dim=1))
-        memory.written = memory.size
+        other = torch.arange(memory.size) + 2**40  # images of which none is in the batch
+        classes = torch.arange(memory.size) % model.num_classes
+        memory.write(normalize(torch.randn(memory.ring.shape, generator=noise), dim=1), other, classes, 0)
     return Stepper(model, objective, build_optimizer(model, objective, settings), values, settings)
 
 

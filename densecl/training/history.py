@@ -14,6 +14,9 @@ from densecl.training.gradients import Conflict
 from densecl.training.step import Outcome
 
 LEAST_RANK = 2.0  # effective rank of CLS features under which they are called collapsed
+MOST_ALIKE = (
+    0.99  # mean cosine of CLS features of different images above which they are: rank does not see how little differs
+)
 LEAST_GAIN = 0.01  # share of its chance level by which a contrastive loss must fall to be called learning
 
 
@@ -33,7 +36,7 @@ def means(outcomes: Sequence[Outcome], contrastive: bool) -> dict[str, float]:
     if contrastive:
         row |= {
             "contrastive_loss": mean(lambda o: o.contrast.loss),
-            "contrastive_chance": math.log1p(mean(lambda o: o.contrast.negatives)),
+            "contrastive_chance": mean(lambda o: o.contrast.chance),
             "positive_similarity": mean(lambda o: o.contrast.positive_similarity),
             "negative_similarity": mean(lambda o: o.contrast.negative_similarity),
             "pretext_top1": mean(lambda o: o.contrast.pretext_top1),
@@ -47,9 +50,10 @@ def means(outcomes: Sequence[Outcome], contrastive: bool) -> dict[str, float]:
 def alarms(row: dict[str, float]) -> list[str]:
     """Sentences on what has gone wrong: collapsed features, or a contrastive loss that has learned nothing."""
     told = []
-    if row["rank_cls"] < LEAST_RANK:
+    if row["rank_cls"] < LEAST_RANK or row["similarity_cls"] > MOST_ALIKE:
         told.append(
-            f"features have collapsed: the effective rank of CLS is {row['rank_cls']:.2f}, under {LEAST_RANK:g}; "
+            f"features have collapsed: CLS features of different images have an effective rank of {row['rank_cls']:.2f} "
+            f"(alarm under {LEAST_RANK:g}) and a mean cosine of {row['similarity_cls']:.4f} (alarm above {MOST_ALIKE:g}); "
             "raise contrast.queue_size or contrast.temperature, or lower contrast.lambda_weight"
         )
     loss, chance = row.get("contrastive_loss", math.nan), row.get("contrastive_chance", math.nan)

@@ -13,7 +13,7 @@ import torch
 
 from densecl import layout, parallel
 from densecl.contrast.objectives import Contrastive
-from densecl.datasets.manifest import class_list
+from densecl.datasets.scan import class_list
 from densecl.files import whole_folder
 from densecl.hardware import reuse_freed_memory
 from densecl.network.preprocessing import preprocessing

@@ -29,7 +29,7 @@ def build_optimizer(model: Backbone, objective: nn.Module, settings: Train) -> t
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, settings: Train, steps_per_epoch: int) -> CosineLRScheduler:
-    """Linear warm-up, then a cosine to 0 at the last step; call step_update(step) before each step."""
+    """Linear warm-up, then a cosine that reaches 0 one step after the last; call step_update(step) before each step."""
     warmup = round(settings.warmup_epochs * steps_per_epoch)
     for group in optimizer.param_groups:
         group["lr"] = settings.rate  # the schedule applies each group's lr_scale itself

@@ -62,15 +62,16 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         seen: list[Outcome] = []
         rows: list[Rows] = []
-        parts = self.settings.grad_accumulation
-        for part in zip(*(column.chunk(parts) for column in batch), strict=True):
+        shares: list[float] = []
+        for part in zip(*(column.chunk(self.settings.grad_accumulation) for column in batch), strict=True):
             outcome, kept = self.score(ViewBatch(*part), weight, look and not seen)
-            (outcome.loss / parts).backward()
+            shares.append(len(part[0]) / len(batch.labels))  # a small set's batch may not divide evenly
+            (outcome.loss * shares[-1]).backward()
             seen.append(_detached(outcome))
             rows.append(kept)
         remembered = Rows(*(torch.cat(column) for column in zip(*rows, strict=True)))
         norm = self.update(remembered, step, progress)
-        return _over_processes(_mean(seen))._replace(gradient_norm=norm)
+        return _over_processes(_mean(seen, shares))._replace(gradient_norm=norm)
 
     def score(self, batch: ViewBatch, weight: float, look: bool) -> tuple[Outcome, Rows]:
         """Both losses of a batch, with their graph."""
@@ -106,7 +107,9 @@ class Stepper:
     def update(self, rows: Rows, step: int, progress: float) -> Tensor:
         """Average over processes, clip, step, then remember and let averages follow; the gradient's norm before clipping."""
         parallel.average_gradients(self.trained)
-        norm = nn.utils.clip_grad_norm_(self.trained, self.settings.grad_clip or torch.inf)
+        # The model's norm apart: with lambda = 0 the objective's zeros then leave it, as in mode none, the same to the bit.
+        norm = torch.hypot(_norm(self.model), _norm(self.objective).to(rows.features.device))
+        nn.utils.clip_grads_with_norm_(self.trained, self.settings.grad_clip or torch.inf, norm)
         self.optimizer.step()
         self.objective.after(self.model, rows, step, progress)
         if self.average:
@@ -122,6 +125,11 @@ def compile_blocks(model: Backbone, objective: Objective) -> None:
     for part in (model, *(m for m in objective.modules() if isinstance(m, Backbone))):
         for block in part.blocks:
             block.compile()
+
+
+def _norm(module: nn.Module) -> Tensor:
+    """Of all its gradients; 0 without any."""
+    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
 
 
 def _detached(outcome: Outcome) -> Outcome:
@@ -149,13 +157,15 @@ def _over_processes(outcome: Outcome) -> Outcome:
     )
 
 
-def _mean(parts: Sequence[Outcome]) -> Outcome:
-    """Means over the parts of an accumulated batch."""
+def _mean(parts: Sequence[Outcome], shares: Sequence[float]) -> Outcome:
+    """Means over the parts of an accumulated batch by their shares of the images; what only some parts saw, over those."""
     if len(parts) == 1:
         return parts[0]
 
     def mean(values: Sequence[Tensor]) -> Tensor:
-        return torch.stack([v.to(parts[0].loss) for v in values]).nanmean()
+        column = torch.stack([v.to(parts[0].loss) for v in values])
+        weights = column.new_tensor(shares) * ~column.isnan()
+        return (column.nan_to_num() * weights).sum() / weights.sum()
 
     whole = {n: mean([getattr(p, n) for p in parts]) for n in Outcome._fields if n not in ("contrast", "conflict")}
     contrast = Contrast(*(mean(column) for column in zip(*(p.contrast for p in parts), strict=True)))

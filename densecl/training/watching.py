@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from densecl.contrast.correspondence import match_patches, true_matches
-from densecl.contrast.objectives import Contrastive, Objective
+from densecl.contrast.objectives import Dense, Objective
 from densecl.datasets.batch import ViewBatch
 from densecl.datasets.views import TwoViews
-from densecl.metrics import effective_rank
+from densecl.metrics import effective_rank, mean_cosine
 from densecl.network.preprocessing import normalise
 from densecl.network.vit import Backbone, grid, tokens_of_two_blocks
 from densecl.records import Preprocessing
@@ -42,6 +42,7 @@ class Watch:
         middle = np.arange(len(first)) % first.shape[1]
         figures = {
             "rank_cls": float(effective_rank(cls)),
+            "similarity_cls": float(mean_cosine(cls)),
             "rank_patches_within": float(np.mean([float(effective_rank(patches)) for patches in first])),
             "rank_patches_across": float(effective_rank(first[np.arange(len(first)), middle])),  # one patch an image
         }
@@ -68,7 +69,7 @@ class Watch:
             for some in images.split(batch_size):
                 seen, before = tokens_of_two_blocks(model, normalise(some.to(self.where), values))
                 kinds = {"cls": seen.cls, "last": seen.patches, "before_last": before}
-                if isinstance(objective, Contrastive):
+                if isinstance(objective, Dense):
                     kinds["dense"] = objective.head(seen.patches)
                 for name, value in kinds.items():
                     parts.setdefault(name, []).append(value.float().cpu())

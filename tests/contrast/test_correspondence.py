@@ -18,7 +18,7 @@ from densecl.contrast.correspondence import (
 )
 from densecl.datasets.views import augment, draw_crop, draw_crops
 from densecl.params import ColorJitter, Data, View
-from densecl.training.matching import match_quality
+from densecl.training.matching import match_quality, neighbours
 
 PLAIN = Data(color_jitter=ColorJitter(brightness=0, contrast=0, saturation=0, hue=0), view1=View(scale=(0.2, 1)), view2=View(scale=(0.2, 1)))  # fmt: skip
 GRID, SIDE = (4, 4), 32
@@ -67,6 +67,20 @@ def test_same_crop_flipped_mirrors_the_columns_and_apart_nothing_is_visible():
     assert not true_matches(left, right, (2, 2))[1].any()
     assert overlap(left, right).item() == 0
     assert overlap(torch.tensor([[0, 0, 1, 0.5, 0.0]]), whole).item() == pytest.approx(1)  # of the smaller
+
+
+def test_a_crop_inside_the_other_overlaps_by_one():
+    generator = torch.Generator().manual_seed(0)
+    outer = torch.rand(500, 4, generator=generator) * 0.4 + torch.tensor([0.0, 0.0, 0.3, 0.3])
+    inner = torch.cat([outer[:, :2] + 0.1 * outer[:, 2:], 0.37 * outer[:, 2:]], 1)
+    boxes = [torch.cat([box, torch.zeros(500, 1)], 1) for box in (outer, inner)]
+    shared = overlap(*boxes)
+    assert shared.max() <= 1
+    assert torch.allclose(shared, torch.ones(500, dtype=torch.float64), atol=1e-6)
+    figures = match_quality({}, *boxes, (4, 4))
+    truth, visible = true_matches(*boxes, (4, 4))
+    same = (neighbours((4, 4))[truth, torch.arange(16).expand_as(truth)])[visible].double().mean()
+    assert figures["match/identity/overlap-0.75"] == pytest.approx(float(same))  # no pair falls out of the bins
 
 
 def test_mutual_and_similarity_are_their_definitions():

@@ -98,6 +98,36 @@ def test_loss_and_gradients_equal_cross_entropy(path, rows, held, dim, temperatu
     assert float(contrast.pretext_top1) == pytest.approx(float(((q * k).sum(1) > best).float().mean()), abs=1e-6)
 
 
+@pytest.mark.parametrize("watch", [True, False])
+def test_several_tiles_of_wide_features_with_masks(watch):
+    """Sizes around those of the real tiles, and under bf16 autocast, which must not lower a CPU's products."""
+    generator = torch.Generator().manual_seed(0)
+    rows, held = attention.QUERY_TILE + 52, 2 * attention.MEMORY_TILE + 7
+    q, k, memory = unit(rows, 256, generator), unit(rows, 256, generator), unit(held, 256, generator)
+    ids = {"query_ids": torch.arange(rows) % 700, "memory_ids": torch.arange(held) % 1400}
+    same = ids["query_ids"][:, None] == ids["memory_ids"][None]
+    ours, exact = q.clone().requires_grad_(), q.double().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        contrast = info_nce(ours, k, memory, 0.2, **ids, watch=watch)
+    loss = naive(exact, k.double(), memory.double(), 0.2, same)
+    contrast.loss.backward()
+    loss.backward()
+    assert float(contrast.loss.detach()) == pytest.approx(float(loss.detach()), rel=1e-6)
+    assert (ours.grad - exact.grad).norm() <= 1e-6 * exact.grad.norm()
+
+
+def test_chance_is_the_loss_of_guessing_and_nothing_is_said_of_no_negatives():
+    one = F.normalize(torch.ones(3, 8), dim=1)
+    guessed = info_nce(
+        one, one, one[:1].expand(5, 8), 0.2, query_ids=torch.tensor([0, 1, 2]), memory_ids=torch.tensor([0, 0, 0, 1, 9])
+    )
+    assert float(guessed.loss) == pytest.approx(float(guessed.chance))  # all alike: nobody knows better
+    assert float(guessed.chance) == pytest.approx(float(torch.tensor([2.0, 4.0, 5.0]).log1p().mean()))
+    none = info_nce(one, one, one, 0.2, query_ids=torch.zeros(3), memory_ids=torch.zeros(3))
+    assert none.negative_similarity.isnan()
+    assert float(none.loss) == float(none.chance) == 0
+
+
 def test_the_private_operation_gives_output_and_log_sum_exp():
     """`fused` calls it by name; a new torch must keep its order of results and its scale."""
     generator = torch.Generator().manual_seed(0)

@@ -52,6 +52,24 @@ def test_diverse_reaches_every_direction_and_hardest_picks_the_planted():
     assert sorted(SAMPLERS["hardest"](directions, 2, rng(), scores)[0].tolist()) == [3, 50]
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_take_what_is_allowed_first_and_no_more_than_there_is(name):
+    features, allowed = torch.randn(50, 9, 8, generator=rng()), torch.zeros(50, 9, dtype=torch.bool)
+    allowed[:, [1, 4, 7]] = True
+    for scores in (torch.randn(50, 9, generator=rng(2)), torch.full((50, 9), -torch.inf), None):
+        picks = SAMPLERS[name](features, 3, rng(1), scores, allowed)
+        assert picks.sort(1).values.tolist() == [[1, 4, 7]] * 50
+        some = SAMPLERS[name](features, 5, rng(1), scores, allowed)
+        assert all({1, 4, 7} < set(row) and len(set(row)) == 5 for row in some.tolist())
+        assert SAMPLERS[name](features, 99, rng(1), scores).sort(1).values.tolist() == [list(range(9))] * 50
+
+
+def test_equally_hard_patches_are_drawn_among_at_random():
+    features, scores = torch.randn(400, 6, 4, generator=rng()), torch.zeros(400, 6)
+    shares = torch.bincount(SAMPLERS["hardest"](features, 2, rng(1), scores).flatten(), minlength=6) / 800
+    assert (shares - 1 / 6).abs().max() < 0.06
+
+
 @settings(max_examples=50, deadline=None)
 @given(size=st.integers(1, 17), writes=st.lists(st.integers(0, 40), max_size=8))
 def test_memory_is_the_tail_of_all_that_was_written(size, writes):

@@ -39,6 +39,12 @@ def test_each_adjustment_is_torchvisions(name):
             assert difference(ours(pixels, factor), theirs(planes(pixels), factor)) <= LEVEL, factor
 
 
+def test_a_strength_of_zero_changes_nothing():
+    plain = ColorJitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    for pixels in pictures(32):
+        assert np.array_equal(colour.jittered(pixels, plain, np.random.default_rng(0)), pixels)
+
+
 def test_jitter_draws_all_four_within_their_ranges(monkeypatch):
     seen = []
     for name in ("brightness", "contrast", "saturation", "hue"):

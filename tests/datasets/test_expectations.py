@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from densecl.datasets import expectations
+from densecl.datasets import rules
 from densecl.datasets.expectations import check
-from densecl.datasets.manifest import class_list, read_manifest, scan, write_manifest
+from densecl.datasets.manifest import read_manifest, write_manifest
+from densecl.datasets.names import shown
+from densecl.datasets.scan import class_list, scan
 from densecl.errors import DataError
 from densecl.params import TRAIN_SET, Validate
-from densecl.records import Verdict, read_json, write_json
+from densecl.records import Evidence, Verdict, read_json, write_json
 from densecl.reporting.validation import render_validation
 
 SUITE = os.environ.get("DENSECL_SUITE")
@@ -34,7 +36,9 @@ def rows(dataset: str, count: int = 3, wnids: list[str] = WNIDS) -> pd.DataFrame
     frame["bytes"] = 1000
     frame["sha256"] = [hashlib.sha256(f"{dataset}/{path}".encode()).hexdigest() for path in paths]
     frame["problem"] = ""
-    return frame.astype({"wnid": "str", "sha256": "str", "problem": "str", "label": "int64"})
+    frame["dhash"] = [digest[::-1] for digest in frame["sha256"]]
+    text = dict.fromkeys(("wnid", "sha256", "problem", "dhash"), "str")
+    return frame.astype(text | {"label": "int64"})
 
 
 @pytest.fixture
@@ -51,7 +55,14 @@ def test_clean_sets_pass(manifests: Manifests, capfd: pytest.CaptureFixture[str]
     verdicts = check(manifests, Validate())
     assert list(verdicts) == list(manifests)
     assert verdicts["imagenet-r"] == Verdict(
-        dataset="imagenet-r", passed=True, images=12, classes=6, excluded=(), failures=(), warnings=()
+        dataset="imagenet-r",
+        passed=True,
+        images=12,
+        classes=6,
+        absent=(*WNIDS[:3], *WNIDS[9:]),
+        excluded=(),
+        failures=(),
+        warnings=(),
     )
     assert capfd.readouterr() == ("", "")
 
@@ -60,7 +71,7 @@ def test_leaks_are_the_evaluation_sets_failure_and_name_both_paths(manifests: Ma
     manifests["imagenet"].loc[4, "sha256"] = manifests[TRAIN_SET].loc[7, "sha256"]
     verdict = only(check(manifests, Validate(bad_images="exclude")), "imagenet")
     assert verdict.failures == (
-        "n00000001/1.JPEG: same content as n00000002/1.JPEG of the train set, "
+        "n00000001/1.JPEG: same content as n00000002/1.JPEG (of another class) of the train set, "
         "which no evaluation image may share; remove one of them",
     )
 
@@ -99,9 +110,14 @@ def test_bad_files_stop_or_are_excluded(manifests: Manifests) -> None:
         passed=True,
         images=34,
         classes=12,
+        absent=(),
         excluded=("imagenet/n00000000/2.JPEG", "imagenet/n00000006/2.JPEG"),
         failures=(),
         warnings=("n00000000/2.JPEG: truncated; excluded", "n00000006/2.JPEG: not an image; excluded"),
+        evidence=(
+            Evidence(text="n00000000/2.JPEG: truncated; excluded", images=("imagenet/n00000000/2.JPEG",)),
+            Evidence(text="n00000006/2.JPEG: not an image; excluded", images=("imagenet/n00000006/2.JPEG",)),
+        ),
     )
 
 
@@ -109,7 +125,7 @@ def test_long_lists_are_capped_in_words_and_complete_in_excluded(manifests: Mani
     manifests["imagenet"].loc[:29, "problem"] = "truncated"
     verdict = check(manifests, Validate(bad_images="exclude", minimum_per_class=0))["imagenet"]
     assert len(verdict.excluded) == 30
-    assert len(verdict.warnings) == expectations.LISTED + 1
+    assert len(verdict.warnings) == rules.LISTED + 1
     assert verdict.warnings[-1] == "and 10 more like the 20 above, up to n00000009/2.JPEG"
 
 
@@ -140,8 +156,8 @@ def test_wrong_values_stop(manifests: Manifests) -> None:
         frame.loc[row, column] = value
     failures = only(check(manifests, Validate()), "imagenet").failures
     assert {f"{frame.loc[row, 'path']}: {reason}" for row, (*_, reason) in enumerate(wrong, start=3)} < set(failures)
-    # Beside these: the first of the two equal ids, and a label and a wnid that no longer agree.
-    assert len(failures) == len(wrong) + 3
+    # Beside these: the first of the two equal ids, the second's own path, and a label and a wnid that no longer agree.
+    assert len(failures) == len(wrong) + 4
 
 
 def test_wrong_columns_stop_before_anything_reads_them(manifests: Manifests) -> None:
@@ -201,7 +217,7 @@ def test_hostile_names_are_text_on_the_page(manifests: Manifests, tmp_path: Path
     verdicts = check(manifests, Validate(minimum_per_class=0))
     assert len(verdicts["imagenet"].failures) == 3
     page = tmp_path / "reports" / "validation.html"
-    render_validation(verdicts, manifests, page)
+    render_validation(verdicts, manifests, page, {})
     reader = Reader(page.read_text(encoding="utf-8"))
     assert not {"script", "img", "link", "iframe", "object"} & set(reader.tags)
     assert not {"src", "onerror", "onload"} & {name for name, _ in reader.attributes}
@@ -211,12 +227,12 @@ def test_hostile_names_are_text_on_the_page(manifests: Manifests, tmp_path: Path
         assert reader.text.count(path) == 2  # as a finding and in the table
     assert "Validation stopped the pipeline" in reader.text
     again = tmp_path / "again.html"
-    render_validation(verdicts, manifests, again)
+    render_validation(verdicts, manifests, again, {})
     assert page.read_bytes() == again.read_bytes()
 
 
 def test_page_of_clean_sets_says_so(manifests: Manifests, tmp_path: Path) -> None:
-    render_validation(check(manifests, Validate()), manifests, tmp_path / "validation.html")
+    render_validation(check(manifests, Validate()), manifests, tmp_path / "validation.html", {})
     text = Reader((tmp_path / "validation.html").read_text(encoding="utf-8")).text
     assert "All sets passed validation" in text
     assert "84 usable images in 3 sets" in " ".join(text.split())
@@ -250,8 +266,10 @@ def test_every_broken_file_of_the_suite_is_named(tmp_path: Path) -> None:
     shared = "of the train set, which no evaluation image may share; remove one of them"
     assert sorted(said) == sorted([
         "all_black.JPEG: blank: every pixel is the same; excluded",
+        "cmyk.JPEG: CMYK: converted to RGB as Pillow does",
         f"duplicate_of_train.JPEG: same content as n02121620/n02121620_3.JPEG {shared}",
-        f"{expectations.shown(odd)}: same content as n02084071/n02084071_5.JPEG {shared}",
+        f"{shown(odd)}: same content as n02084071/n02084071_5.JPEG (of another class) {shared}",
+        f"{shown(odd)}: found in class n02121620, but its file name says n02084071; mislabelled folder or file",
         "png16.JPEG: 16-bit: scaled to 8 bits",
         "text_file.JPEG: not an image; excluded",
         "truncated.JPEG: truncated; excluded",
@@ -259,6 +277,6 @@ def test_every_broken_file_of_the_suite_is_named(tmp_path: Path) -> None:
     ])  # fmt: skip
     assert f"imagenet/n02121620/{odd}" in set(manifests["imagenet"]["image_id"])
     assert len(verdicts["imagenet"].excluded) == 4
-    render_validation(verdicts, manifests, tmp_path / "validation.html")
+    render_validation(verdicts, manifests, tmp_path / "validation.html", {})
     text = Reader((tmp_path / "validation.html").read_text(encoding="utf-8")).text
-    assert all(expectations.shown(path.name) in text for path in val.iterdir() if path.name != "cmyk.JPEG")
+    assert all(shown(path.name) in text for path in val.iterdir())

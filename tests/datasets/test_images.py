@@ -6,7 +6,9 @@ import hashlib
 import io
 import os
 import shutil
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +42,7 @@ def test_jpeg_equals_pillow_to_the_bit(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.JPEG"
     Image.fromarray(noise()).convert(mode).save(path, "JPEG")
     assert np.array_equal(decode(path), pillow(path))
-    assert probe(path) == Probe(30, 20, "RGB" if mode == "YCbCr" else mode, "")
+    assert probe(path) == Probe(30, 20, "RGB" if mode == "YCbCr" else mode, images.CMYK if mode == "CMYK" else "")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
@@ -138,9 +140,24 @@ def test_bombs_are_refused_without_a_warning(tmp_path: Path, monkeypatch: pytest
         assert probe(path) == Probe(0, 0, "", images.BOMB)
 
 
+def test_a_header_of_a_hundred_thousand_pixels_square_is_refused_unread(tmp_path: Path) -> None:
+    side = 100_000
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    png = encoded(Image.fromarray(noise()), "PNG")
+    (tmp_path / "a.png").write_bytes(png[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:])
+    jpeg = bytearray(encoded(Image.fromarray(noise()), "JPEG"))
+    place = jpeg.index(b"\xff\xc0") + 5  # start of frame: marker, length, precision, height, width
+    jpeg[place : place + 4] = struct.pack(">HH", 65535, 65535)  # a JPEG can say no more
+    (tmp_path / "a.jpg").write_bytes(jpeg)
+    for name in ("a.png", "a.jpg"):
+        assert probe(tmp_path / name) == Probe(0, 0, "", images.BOMB)
+        with pytest.raises(DataError, match="decompression bomb"):
+            decode(tmp_path / name)
+
+
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     missing = measure(tmp_path / "none.jpg")
-    assert missing == (Probe(0, 0, "", "cannot be opened: no such file or directory"), 0, "")
+    assert missing == (Probe(0, 0, "", "cannot be opened: no such file or directory"), 0, "", "")
     with pytest.raises(DataError, match=r"none\.jpg: cannot be opened"):
         decode(tmp_path / "none.jpg")
 
@@ -156,4 +173,4 @@ def test_real_files_equal_pillow_to_the_bit(tmp_path: Path) -> None:
             expected = pillow(path)
         assert np.array_equal(decode(path), expected)
         assert probe(path)[:2] == (expected.shape[1], expected.shape[0])
-        assert probe(path).problem == ""
+        assert probe(path).problem == (images.CMYK if path.name == "cmyk.JPEG" else "")

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from densecl.datasets import manifest
-from densecl.datasets.manifest import check_root, class_list, read_manifest, scan, usable, write_manifest
+from densecl.datasets import manifest, scan as scanning
+from densecl.datasets.manifest import read_manifest, usable, write_manifest
+from densecl.datasets.scan import check_root, class_list, scan
 from densecl.errors import DataError
 
 SUITE = os.environ.get("DENSECL_SUITE")
@@ -89,8 +90,8 @@ def test_folder_creation_order_and_workers_change_nothing(tmp_path: Path, monkey
         for file in sorted((first / folder).iterdir(), reverse=True):
             (second / folder).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, second / folder)
-    monkeypatch.setattr(manifest, "ALONE", 0)
-    monkeypatch.setattr(manifest, "CHUNK", 5)
+    monkeypatch.setattr(scanning, "ALONE", 0)
+    monkeypatch.setattr(scanning, "CHUNK", 5)
     told: list[tuple[int, int]] = []
     one = scan("s", first, "wnid", class_list(first), 1)
     two = scan("s", second, "wnid", class_list(second), 2, progress=lambda done, total: told.append((done, total)))
@@ -128,9 +129,9 @@ def test_bad_files_are_rows_and_not_usable(tmp_path: Path) -> None:
 
 
 def test_missing_flat_and_empty_folders_are_told(tmp_path: Path) -> None:
-    refused(r"gone: no such folder; expected one folder a class", check_root, tmp_path / "gone", "wnid")
+    refused(r"gone: no such folder or archive; expected a folder", check_root, tmp_path / "gone", "wnid")
     draw(tmp_path / "flat" / "0.png", 0)
-    refused(r"0\.png: found a file, expected a folder", check_root, tmp_path / "flat" / "0.png", "wnid")
+    refused(r"0\.png: found a file; expected a folder", check_root, tmp_path / "flat" / "0.png", "wnid")
     refused(r"flat: found no class folders and 1 image files", check_root, tmp_path / "flat", "wnid")
     root = tree(tmp_path / "set", WNIDS[:2])
     draw(root / WNIDS[5] / "images" / "0.png", 0)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from densecl.datasets import views as views_module
 from densecl.datasets.views import TwoViews, augment, draw_crop, epoch_loader
 from densecl.errors import DataError
 from densecl.params import ColorJitter, Data, View
@@ -79,6 +80,18 @@ def test_geometry_says_where_the_pixels_came_from():
         y = where.top + where.height * u
         assert np.abs(view[0, 16].numpy() - (x * 64 - 0.5) * 4)[2:-2].max() < 6  # a pixel is 4 levels
         assert np.abs(view[1, :, 16].numpy() - (y * 64 - 0.5) * 4)[2:-2].max() < 6
+
+
+def test_flips_and_blurs_are_drawn_as_often_and_as_wide_as_stated(monkeypatch):
+    sigmas: list[float] = []
+    monkeypatch.setattr(views_module, "blurred", lambda pixels, kernel, sigma: sigmas.append(sigma) or pixels)
+    image, data, flips, draws = np.zeros((224, 224, 3), np.uint8), Data(color_jitter=PLAIN), 0, 1500
+    for seed in range(draws):
+        flips += augment(image, data.view2, (0, 0, 224, 224), data, (224, 224), np.random.default_rng(seed))[1].flipped
+    assert abs(flips / draws - 0.5) < 0.05
+    assert abs(len(sigmas) / draws - 0.2) < 0.04
+    assert 0.1 <= min(sigmas) < 0.2
+    assert 1.9 < max(sigmas) <= 2.0
 
 
 def test_only_the_second_view_is_blurred():

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from densecl import layout
-from densecl.datasets.manifest import class_list, scan, write_manifest
+from densecl.datasets.manifest import write_manifest
+from densecl.datasets.scan import class_list, scan
 from densecl.params import parse_params
 from densecl.records import Verdict, write_json
 from steps.plan import resolve

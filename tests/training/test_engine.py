@@ -114,14 +114,15 @@ def batch_of(count: int) -> ViewBatch:
     )
 
 
+@pytest.mark.parametrize("clip", [None, 0.05])
 @pytest.mark.parametrize("mode", ["dense", "global"])
-def test_lambda_zero_steps_are_those_of_none_to_the_bit(mode):
+def test_lambda_zero_steps_are_those_of_none_to_the_bit(mode, clip):
     after = []
     for contrast in (CONTRASTS[mode], None):
         model = build(NETWORK, 3, 0)
         objective = build_objective(contrast, model, 32, 0, torch.Generator().manual_seed(0))
         optimizer = build_optimizer(model, objective, Train(learning_rate=1e-3))
-        stepper = Stepper(model, objective, optimizer, preprocessing(model), Train(grad_clip=None))
+        stepper = Stepper(model, objective, optimizer, preprocessing(model), Train(grad_clip=clip))
         for step in range(3):
             stepper.take(batch_of(6), 0.0, step)
         after.append(model.state_dict())

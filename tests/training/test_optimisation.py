@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from densecl.contrast.objectives import build_objective
-from densecl.metrics import effective_rank
+from densecl.metrics import effective_rank, mean_cosine
 from densecl.network.preprocessing import preprocessing
 from densecl.network.vit import build
 from densecl.params import DenseContrast, GlobalContrast, Train
@@ -40,6 +41,25 @@ def test_thirty_two_images_can_be_learned_by_heart(mode):
     learner.model.eval()
     cls = learner.views(batch).first.tokens.cls.detach()
     assert float(effective_rank(cls)) > LEAST_RANK
+
+
+@pytest.mark.parametrize(("images", "parts"), [(10, 8), (7, 3), (8, 4)])
+@pytest.mark.parametrize("mode", ["dense", "global", "none"])
+def test_parts_of_any_size_give_the_gradient_of_the_batch(mode, images, parts):
+    """A set smaller than train.batch_size makes a batch that its parts may not divide."""
+    contrast = {"dense": DenseContrast(queue_size=64, patches_per_image=16, dense_dim=16)}.get(mode, CONTRASTS[mode])
+    found = []
+    for settings in ({}, {"grad_accumulation": parts, "batch_size": 8 * parts}):
+        learner = stepper(contrast, grad_clip=None, **settings)
+        if contrast:
+            noise = F.normalize(torch.randn(64, contrast.dense_dim, generator=torch.Generator().manual_seed(3)), dim=1)
+            learner.objective.memory.write(noise, torch.arange(64) + 100, torch.zeros(64, dtype=torch.long), 0)
+        outcome = learner.take(batch_of(images), 0.5, 0)
+        grads = torch.cat([p.grad.flatten() for p in learner.model.parameters()])
+        found.append((float(outcome.loss), float(outcome.top1), grads))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    assert found[0][1] == pytest.approx(found[1][1])
+    assert (found[0][2] - found[1][2]).norm() <= 1e-5 * found[0][2].norm()
 
 
 @pytest.mark.parametrize("mode", ["global", "none"])
@@ -87,26 +107,38 @@ def test_averaged_weights_follow_and_bf16_stays_near_fp32():
 def test_gradient_conflict_is_that_of_the_two_losses():
     learner = stepper(CONTRASTS["dense"])
     assert torch.isnan(learner.take(batch_of(8), 0.5, 0).conflict.cosine)  # not looked at
+    drawn = learner.objective.generator.get_state()
     outcome, _ = learner.score(batch_of(8), 0.5, look=True)
     shared = list(learner.model.blocks[-1].parameters())
     pulls = []
     for weight in (0.0, 1.0):
         learner.model.zero_grad()
-        learner.objective.generator.manual_seed(1)
+        learner.objective.generator.set_state(drawn)
         scored, _ = learner.score(batch_of(8), weight, look=False)
         scored.loss.backward()
         pulls.append(torch.cat([p.grad.flatten() for p in shared]))
     assert float(outcome.conflict.classification) == pytest.approx(float(pulls[0].norm()), rel=1e-3)
-    assert -1 <= float(outcome.conflict.cosine) <= 1
-    assert float(pulls[1].norm()) > 0
+    assert float(outcome.conflict.contrast) == pytest.approx(float(pulls[1].norm()), rel=1e-3)
+    assert float(outcome.conflict.cosine) == pytest.approx(float(F.cosine_similarity(*pulls, dim=0)), abs=1e-4)
 
 
 def test_alarms_are_for_collapse_and_for_a_loss_at_chance():
-    fine = {"rank_cls": 9.0, "contrastive_loss": 3.0, "contrastive_chance": 4.0}
+    fine = {"rank_cls": 9.0, "similarity_cls": 0.4, "contrastive_loss": 3.0, "contrastive_chance": 4.0}
     assert alarms(fine) == []
     assert "collapsed" in alarms(fine | {"rank_cls": 1.2})[0]
     assert "nothing was learned" in alarms(fine | {"contrastive_loss": 3.99})[0]
-    assert alarms({"rank_cls": 9.0}) == []
+    assert alarms({"rank_cls": 9.0, "similarity_cls": 0.4}) == []
+
+
+def test_features_that_differ_only_by_rounding_are_called_collapsed():
+    noise = torch.randn(128, 48, generator=torch.Generator().manual_seed(0))
+    nearly_one = torch.ones(48) + 1e-6 * noise
+    row = {"rank_cls": float(effective_rank(nearly_one)), "similarity_cls": float(mean_cosine(nearly_one))}
+    assert row["rank_cls"] > LEAST_RANK  # which is why it is not asked alone
+    assert "collapsed" in alarms(row)[0]
+    assert abs(float(mean_cosine(noise))) < 0.05
+    pair = torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
+    assert float(mean_cosine(pair)) == pytest.approx((2**-0.5 + 0 + 2**-0.5) / 3)
 
 
 def test_means_of_an_epoch_pass_over_what_was_not_looked_at():

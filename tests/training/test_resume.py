@@ -80,8 +80,10 @@ def test_killed_after_every_step_it_ends_in_the_same_bits(workplace, monkeypatch
 
 
 def test_steps_survive_packing():
-    values = [torch.tensor(float(number)) for number in range(13)]
-    seen = Outcome(*values[:4], Contrast(*values[4:9]), Conflict(*values[9:12]), gradient_norm=values[12])
+    numbers = map(float, range(99))
+    contrast, pull = (kind(*(torch.tensor(next(numbers)) for _ in kind._fields)) for kind in (Contrast, Conflict))
+    own = {name: torch.tensor(next(numbers)) for name in Outcome._fields if name not in ("contrast", "conflict")}
+    seen = Outcome(**own, contrast=contrast, conflict=pull)
     assert unpack(pack([seen, seen])) == [seen, seen]
     assert unpack(pack([])) == []
 
