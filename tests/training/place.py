@@ -48,7 +48,7 @@ def prepare(place: Path, per_class: int = 24, **train: Any) -> Path:
         frame = scan(name, Path(name), "wnid", class_list(Path("imagenet-train")), 1)
         write_manifest(frame, layout.manifest(name))
         verdict = Verdict(
-            dataset=name, passed=True, images=len(frame), classes=3, excluded=(), failures=(), warnings=()
+            dataset=name, passed=True, images=len(frame), classes=3, absent=(), excluded=(), failures=(), warnings=()
         )
         write_json(layout.verdict(name), verdict)
     for unit, record in resolve(params).items():
