@@ -71,26 +71,26 @@ def train(
         stack.callback(parallel.end)
         kept = stack.enter_context(checkpoint.held(layout.CHECKPOINTS / run)) if parallel.first() else None
         remembered = kept.folder / "mlflow_run" if kept else None
-        monitor = stack.enter_context(Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}", remembered))
-        fit = Fit(trainer, kept, monitor)
-        state = _state_before(kept, resume, monitor)
-        if state is not None:
-            fit.resume(*state)
-        fit.run()
-        if kept is None:
-            return  # the first process writes
-        trained, rows, cost = fit.result()
-        if probed:
-            attach_probe(trained, images, len(classes), plan.train.batch_size)
-        heads = trainer.objective.head.state_dict() if isinstance(trainer.objective, Contrastive) else {}
-        with whole_folder(model) as folder:
-            export(trained, heads, folder, plan, seed, classes, run)
-        with whole_folder(history) as folder:
-            trainer.watch.picture(trained, trainer.objective, trainer.values, folder / "matches.safetensors")
-            rows.to_csv(folder / "history.csv", index=False)
-            write_json(folder / "cost.json", cost)
-        monitor.artifacts({"model": model, "training": history})
-        kept.remove()
+        with Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}", remembered) as monitor:
+            fit = Fit(trainer, kept, monitor)
+            state = _state_before(kept, resume, monitor)
+            if state is not None:
+                fit.resume(*state)
+            fit.run()
+            if kept is None:
+                return  # the first process writes
+            trained, rows, cost = fit.result()
+            if probed:
+                attach_probe(trained, images, len(classes), plan.train.batch_size)
+            heads = trainer.objective.head.state_dict() if isinstance(trainer.objective, Contrastive) else {}
+            with whole_folder(model) as folder:
+                export(trained, heads, folder, plan, seed, classes, run)
+            with whole_folder(history) as folder:
+                trainer.watch.picture(trained, trainer.objective, trainer.values, folder / "matches.safetensors")
+                rows.to_csv(folder / "history.csv", index=False)
+                write_json(folder / "cost.json", cost)
+            monitor.artifacts({"model": model, "training": history})
+        kept.remove()  # last of all: what is killed before goes on from here
 
 
 def _state_before(kept: Checkpoints | None, resume: Path | None, monitor: Monitor) -> tuple[dict[str, Any], str] | None:
