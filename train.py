@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -193,4 +192,4 @@ def images(params: Params, name: str) -> Any:
 
 if __name__ == "__main__":
     command.begin(stage="WORLD_SIZE" in os.environ)  # else a shell started it, and may close
-    sys.exit(main())
+    command.leave(main())
