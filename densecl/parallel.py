@@ -33,7 +33,16 @@ def start() -> None:
                 f"process {local} of this machine: found {found} GPUs, expected one a process; start {found} processes"
             )
         torch.cuda.set_device(local)
-    reach(lambda: dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"))
+    reach(_join)
+
+
+def _join() -> None:
+    store, own, whole = next(dist.rendezvous("env://"))
+    # torch 2.15's launcher keeps its store over restarts: without a prefix each process would wait for the address that
+    # the one before it left there.
+    store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=own, world_size=whole)
 
 
 def end() -> None:
