@@ -65,7 +65,7 @@ CONTRAST = (
     Panel("Temperature and weight", "value", {"temperature": "temperature", "lambda_weight": "lambda"},
           "Flat unless learnable_temp or contrastive_weight_adaptive is on. A temperature of 0.01 or 1 is at its bound."),
     Panel("Gradient of each loss", "norm", {"gradient_classification": "classification", "gradient_contrast": "contrast"},
-          "At the last block, before weighting. Far apart: the larger one decides, whatever lambda says."),
+          "At the last block, before weighting. Far apart: at lambda 0.5 the larger one still decides."),
     Panel("Gradient conflict", "cosine", {"gradient_cosine": "between the two losses"},
           "Above 0 the two losses help each other; below 0 they work against each other."),
 )  # fmt: skip
