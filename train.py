@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
 
 def params_of(given: dict[str, Any]) -> Params:
     """The params file's data sets; every other value from the flags or, like the views, the method's default."""
-    base = load_params(given["params"]).model_dump(mode="json", by_alias=True)
+    base = load_params(given["params"]).model_dump(mode="json", by_alias=True, exclude_unset=True)
     network = {key: given[key] for key in ("model_name", "model_args", "pretrained", "checkpoint")}
     values = base | {
         "modes": [given["cl_mode"]],
@@ -120,7 +119,7 @@ def run(given: dict[str, Any]) -> None:
     params = params_of(given)
     mode = params.modes[0]
     watched = params.evaluate.datasets if params.train.validate_on is None else params.train.validate_on
-    check(params, (TRAIN_SET, *watched))
+    watched = check(params, (TRAIN_SET, *watched))[1:]
 
     from densecl import parallel
     from densecl.training.run import train
@@ -143,21 +142,28 @@ def run(given: dict[str, Any]) -> None:
     print(folder)
 
 
-def check(params: Params, names: tuple[str, ...]) -> None:
-    """Raise where a folder or the model cannot be used, before anything heavy starts."""
+def check(params: Params, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The sets that are there; raises where one that must be, or the model, cannot be used, before anything heavy starts."""
     from densecl.datasets.scan import check_root
+    from densecl.robustness.protocols import with_layout
 
+    there = []
     for each in names:
         dataset = params.datasets[each]
         try:
-            check_root(Path(dataset.root), dataset.layout, dataset.devkit)
+            check_root(Path(dataset.root), with_layout(params, each).layout, dataset.devkit)
         except DenseclError as error:
+            if each in params.optional:
+                print(f"warning: {each}: left out: {error}", file=sys.stderr)
+                continue
             drawn = f"; `dvc repro render@{each}` draws it" if each in params.render else ""
             raise DenseclError(f"datasets.{each}.root: {error}{drawn}") from None
+        there.append(each)
 
     from densecl.network.vit import check
 
     check(params.network)
+    return tuple(there)
 
 
 def images(params: Params, name: str) -> Any:
@@ -166,6 +172,7 @@ def images(params: Params, name: str) -> Any:
     from densecl.datasets.manifest import read_manifest, require_unchanged, usable, write_manifest
     from densecl.datasets.scan import class_list, scan
     from densecl.hardware import workers
+    from densecl.robustness.protocols import protocol_of, with_layout
     from densecl.training.run import ImageSet
 
     dataset = params.datasets[name]
@@ -173,15 +180,16 @@ def images(params: Params, name: str) -> Any:
     if not path.exists():
         path = layout.RUNS / "manifests" / f"{name}.parquet"
         if parallel.first():
-            classes = class_list(Path(params.datasets[TRAIN_SET].root))
-            found = scan(name, Path(dataset.root), dataset.layout, classes, max(1, workers()), devkit=dataset.devkit)
-            write_manifest(found, path)
+            classes, of = class_list(Path(params.datasets[TRAIN_SET].root)), with_layout(params, name)
+            write_manifest(scan(name, Path(of.root), of.layout, classes, max(1, workers()), devkit=of.devkit), path)
         parallel.anywhere(False)  # the others wait until it is written
-    frame, root = usable(read_manifest(path)), Path(dataset.root)
+    frame, root, evaluate = usable(read_manifest(path)), Path(dataset.root), params.evaluate
     require_unchanged(frame, root)
-    return ImageSet(frame, root, params.evaluate.preprocess.get(name, "model"))
+    return ImageSet(
+        frame, root, evaluate.preprocess.get(name), protocol_of(params, name), evaluate.classes.get(name, ())
+    )
 
 
 if __name__ == "__main__":
     command.begin(stage="WORLD_SIZE" in os.environ)  # else a shell started it, and may close
-    sys.exit(main())
+    command.leave(main())

@@ -23,6 +23,7 @@ from densecl.params import TRAIN_SET, load_params
 from densecl.records import TrainPlan
 from densecl.training.run import ImageSet, train
 
+PLAIN = {"correspondence_filter": "none", "correspondence_features": "dense"}  # what a variant does not change
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "none": None,
     "momentum keys": {"key_encoder": "momentum"},
@@ -61,7 +62,7 @@ def main() -> None:
         images = ImageSet(usable(read_manifest(Path("manifest.parquet"))), folder)
         for name in given.only:
             change, mode = VARIANTS[name], "dense" if VARIANTS[name] else "none"
-            contrast = params.contrast.model_copy(update=change).of(mode) if change else None
+            contrast = params.contrast.model_copy(update=PLAIN | change).of(mode) if change else None
             plan = TrainPlan(mode=mode, network=params.network, data=data, train=settings, contrast=contrast)
             train(plan, 0, images, {}, Path(name, "model"), Path(name, "training"))
             row = pd.read_csv(Path(name, "training", "history.csv")).iloc[-1]

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from densecl.errors import DONE, STOPPED, DenseclError
 from densecl.lifetime import STOP, end_with_parent
@@ -22,6 +23,13 @@ def begin(stage: bool) -> None:
     STOP.listen()
     if stage and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         end_with_parent()
+
+
+def leave(status: int) -> NoReturn:
+    """End at once. torch takes seconds to tear itself down, and a kill in them would undo for `dvc repro` what is done."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def status(call: Callable[[], object]) -> int:

@@ -73,7 +73,7 @@ MEANINGS = {
     "Train.validate_on": "sets whose top-1 is watched after each epoch",
     "Evaluate.datasets": f"sets to evaluate; {CONTROL_SET} must be one: it is the control of the others",
     "Evaluate.batch_size": "images at a time",
-    "Evaluate.preprocess": "by set: the model's own preprocessing, or as-is for images that have the input size",
+    "Evaluate.preprocess": "the model's own preprocessing, or as-is for images that have the input size",
     "Report.confidence": "level of all intervals and tests",
     "Report.bootstrap_samples": "redraws of the images for an interval",
 }  # fmt: skip

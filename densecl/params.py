@@ -215,7 +215,16 @@ class Train(Frozen):
 class Evaluate(Frozen):
     datasets: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     batch_size: Count = 256
-    preprocess: dict[str, Literal["model", "as-is"]] = {}
+    require: Literal["all", "present"] = (
+        "all"  # present: a set that is missing or fails leaves its reason and stops nothing
+    )
+    preprocess: dict[str, Literal["model", "as-is"]] = {}  # by set; else the protocol's
+    protocol: dict[
+        str, str
+    ] = {}  # by set: a row of densecl/robustness/protocols.py; else the set's own name, or folder
+    classes: dict[
+        str, Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    ] = {}  # by set: wnids it is scored over
 
 
 class Report(Frozen):
@@ -236,6 +245,11 @@ class Params(Frozen):
     evaluate: Evaluate
     report: Report = Report()
 
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Sets that may be missing or fail: they leave a reason and stop nothing."""
+        return tuple(name for name in self.datasets if name != TRAIN_SET and self.evaluate.require == "present")
+
     @model_validator(mode="after")
     def _consistent(self) -> Params:
         _no_repeats("modes", self.modes)
@@ -252,6 +266,7 @@ class Params(Frozen):
         if CONTROL_SET not in self.evaluate.datasets:
             raise KeyedError("evaluate.datasets", f"{CONTROL_SET} is missing: it is the control of every shifted set")
         named = {"evaluate.datasets": self.evaluate.datasets, "evaluate.preprocess": self.evaluate.preprocess,
+                 "evaluate.protocol": self.evaluate.protocol, "evaluate.classes": self.evaluate.classes,
                  "train.validate_on": self.train.validate_on or (), "render": self.render}  # fmt: skip
         for key, names in named.items():
             for name in names:

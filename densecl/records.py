@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, SerializeAsAny, TypeAdapter, ValidationInfo, field_validator
 
 from densecl.params import (
     Data,
@@ -35,11 +35,15 @@ class SetPlan(Record):
     dataset: Dataset
     train_root: str  # its folders are the class list
     render: RenderSet | None
-    preprocess: Literal["model", "as-is"]
+    preprocess: Literal["model", "as-is"] | None  # None: as the protocol says
+    protocol: str  # row of densecl/robustness/protocols.py
+    classes: tuple[str, ...]  # wnids it is scored over; empty: as the protocol says
+    optional: bool  # missing or failed, it leaves a reason and stops nothing
 
 
 class ValidatePlan(Record):
     datasets: dict[str, Dataset]
+    optional: tuple[str, ...]  # whose failure stops nothing
     values: Validate
 
 
@@ -75,6 +79,7 @@ class ReportPlan(Record):
     modes: tuple[Mode, ...]
     seeds: tuple[int, ...]
     datasets: tuple[str, ...]
+    protocols: dict[str, str]  # set -> row of densecl/robustness/protocols.py
     rendered: tuple[str, ...]
     values: Report
     params: dict[str, Any]
@@ -136,15 +141,45 @@ class Control(Record):
     predictions: str  # the Parquet file whose rows these are
 
 
-class Evaluation(Record):
-    """One cell: one set, one mode, one seed."""
+class Group(Record):
+    """Some images of a set: those of a class or of a rendition."""
+
+    images: int
+    top1: float
+    top1_unmasked: float
+
+
+class ShapeBias(Record):
+    """Of the decisions for an image's shape or texture class, the share for shape (Geirhos et al. 2019)."""
+
+    value: float | None  # None: no decision for either
+    shape: int  # decisions
+    texture: int
+    images: int  # with two different classes of the set
+    left_out: int  # images whose texture is no class of the set, or is the shape's own
+
+
+class NoEvaluation(Record):
+    """In a cell's place where its set is missing or cannot be used."""
 
     dataset: str
     mode: str
     seed: int
+    reason: str
+
+
+class Evaluation(Record):
+    """One cell: one set, one mode, one seed. What a set does not have is None or empty, and `left_out` says why."""
+
+    dataset: str
+    protocol: str
+    mode: str
+    seed: int
     images: int
-    excluded: int
-    classes: int
+    excluded: int  # by validation
+    outside: int  # of classes that the set is not scored over
+    shortfall: str  # what of the published set is not there
+    classes: int  # scored ones
     top1: float
     top5: float
     top1_unmasked: float
@@ -152,8 +187,17 @@ class Evaluation(Record):
     macro_top1: float
     nll: float
     ece: float
+    ece_equal_mass: float
+    rms_calibration_error: float
+    aurra: float
     mean_confidence: float
+    per_class: dict[str, Group]  # by wnid
+    renditions: dict[str, Group]
+    shape_bias: ShapeBias | None
     control: Control | None
+    relative_accuracy: float | None
+    effective_robustness: float | None
+    left_out: dict[str, str]  # figure -> why it is not there
     preprocessing: Preprocessing
 
 
@@ -169,6 +213,13 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def read_cell(path: Path) -> Evaluation | NoEvaluation:
+    """What an evaluation left: its figures, or why there are none."""
+    return TypeAdapter[Evaluation | NoEvaluation](Evaluation | NoEvaluation).validate_json(
+        path.read_text(encoding="utf-8")
+    )
 
 
 def read_json(kind: type[T], path: Path) -> T:

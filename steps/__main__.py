@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
 
 from densecl import command
 
@@ -35,4 +34,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     command.begin(stage=True)
-    sys.exit(main())
+    command.leave(main())

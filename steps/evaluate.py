@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,38 @@ import pandas as pd
 from safetensors.torch import load_model
 
 from densecl import layout
+from densecl.errors import DataError
+from densecl.hardware import reuse_freed_memory
 from densecl.network.preprocessing import preprocessing
 from densecl.network.vit import Backbone, build
-from densecl.params import CONTROL_SET, Network
-from densecl.records import Control, EvaluatePlan, Evaluation, Verdict, read_json, write_json
-from densecl.robustness.evaluation import figures, no_rows, predict
-from densecl.robustness.protocols import scored_classes
-from steps.images import ImageSet, usable_images
+from densecl.params import Network
+from densecl.records import (
+    Control,
+    EvaluatePlan,
+    Evaluation,
+    NoEvaluation,
+    Preprocessing,
+    SetPlan,
+    Verdict,
+    read_json,
+    write_json,
+)  # fmt: skip
+from densecl.robustness.evaluation import no_rows, predict, scoring
+from densecl.robustness.figures import figures, special_figures
+from densecl.robustness.protocols import PROTOCOLS, preprocess_rule, shortfall
+from steps.images import usable_images
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Rows of the set and of its control, with how they were scored."""
+
+    rows: pd.DataFrame
+    control_rows: pd.DataFrame
+    outside: int
+    scored: list[int]
+    preprocessing: Preprocessing
+    no_control: str  # why there is none, where there should be one
 
 
 def load_exported(folder: Path) -> tuple[Backbone, dict[str, Any]]:
@@ -29,33 +54,80 @@ def load_exported(folder: Path) -> tuple[Backbone, dict[str, Any]]:
 
 
 def main(set: str, mode: str, seed: int) -> None:
-    """Write the cell's predictions, its control's and its figures."""
-    batch_size = read_json(EvaluatePlan, layout.plan("evaluate")).batch_size
+    """Write the cell's predictions, its control's and its figures; where params let it, the reason why there are none."""
+    reuse_freed_memory()
+    plan = read_json(SetPlan, layout.plan(set))
     model, config = load_exported(layout.model(mode, seed))
-    images, control_images = usable_images(set), usable_images(CONTROL_SET)
-    scored = scored_classes(set, images.frame, config["classes"])
+    try:
+        cell = run(set, plan, model, config["classes"])
+    except DataError as error:
+        if not plan.optional:
+            raise
+        _write_rows(set, mode, seed, no_rows(), no_rows())
+        record = NoEvaluation(dataset=set, mode=mode, seed=seed, reason=" ".join(str(error).split()))
+        write_json(layout.evaluation(set, mode, seed), record)
+        print(f"{set} {mode}-{seed}: no evaluation: {record.reason}")
+        return
+    _write_rows(set, mode, seed, cell.rows, cell.control_rows)
+    whole = describe(cell, plan, mode, seed, config["classes"])
+    write_json(layout.evaluation(set, mode, seed), whole)
+    print(f"{set} {mode}-{seed}: top-1 {whole.top1:.3f} of {whole.images} images over {whole.classes} classes")
 
-    def rows(of: ImageSet) -> pd.DataFrame:
-        return predict(model, of.frame, of.root, preprocessing(model, of.preprocess), scored, batch_size)
 
-    predictions, control, control_rows = rows(images), None, no_rows()
-    if set != CONTROL_SET:
-        frame = control_images.frame
-        control_rows = rows(replace(control_images, frame=frame[frame["label"].isin(scored)]))
+def run(set: str, plan: SetPlan, model: Backbone, classes: list[str]) -> Cell:
+    """Every image of the set and of its control, decoded and scored once; DataError where the set cannot be used."""
+    batch_size = read_json(EvaluatePlan, layout.plan("evaluate")).batch_size
+    images = usable_images(set)
+    frame, values, scored = scoring(
+        model, images.frame, classes, protocol=plan.protocol, preprocess=plan.preprocess, given=plan.classes
+    )
+    rows = predict(model, frame, images.root, values, scored, batch_size)
+    control_rows, reason = no_rows(), ""
+    if control := PROTOCOLS[plan.protocol].control:
+        try:
+            control_rows = _control(control, model, scored, batch_size)
+        except DataError as error:
+            if not read_json(SetPlan, layout.plan(control)).optional:
+                raise
+            reason = f"the control {control} cannot be used: {error}"
+    return Cell(rows, control_rows, len(images.frame) - len(frame), scored, values, reason)
+
+
+def _control(name: str, model: Backbone, scored: list[int], batch_size: int) -> pd.DataFrame:
+    """Rows of the control's images of the scored classes, under the same mask and the control's own preprocessing."""
+    images = usable_images(name)
+    frame = images.frame[images.frame["label"].isin(scored)].reset_index(drop=True)
+    if frame.empty:
+        raise DataError(f"{name} has no image of the set's classes")
+    rule = preprocess_rule(images.protocol, images.preprocess, frame, model.patch_embed.img_size)
+    return predict(model, frame, images.root, preprocessing(model, rule), scored, batch_size)
+
+
+def describe(cell: Cell, plan: SetPlan, mode: str, seed: int, classes: list[str]) -> Evaluation:
+    """All figures of a cell."""
+    control = None
+    if len(cell.control_rows):
         control = Control(
-            dataset=CONTROL_SET, images=len(control_rows), top1=float(control_rows["correct"].mean()),
-            top5=float(control_rows["correct5"].mean()), predictions=layout.control_predictions(set, mode, seed).as_posix(),
+            dataset=PROTOCOLS[plan.protocol].control, images=len(cell.control_rows),
+            top1=float(cell.control_rows["correct"].mean()), top5=float(cell.control_rows["correct5"].mean()),
+            predictions=layout.control_predictions(plan.name, mode, seed).as_posix(),
         )  # fmt: skip
+    special = special_figures(cell.rows, plan.protocol, classes, control)
+    if cell.no_control:
+        special["left_out"] |= dict.fromkeys(("control", "relative_accuracy", "effective_robustness"), cell.no_control)
+    labels = cell.rows["label"].unique().tolist()
+    return Evaluation(
+        dataset=plan.name, protocol=plan.protocol, mode=mode, seed=seed, images=len(cell.rows), outside=cell.outside,
+        excluded=len(read_json(Verdict, layout.verdict(plan.name)).excluded), classes=len(cell.scored), control=control,
+        shortfall=shortfall(plan.protocol, len(cell.rows), labels, cell.scored, classes),
+        preprocessing=cell.preprocessing, **figures(cell.rows), **special,
+    )  # fmt: skip
+
+
+def _write_rows(set: str, mode: str, seed: int, rows: pd.DataFrame, control: pd.DataFrame) -> None:
     for path, table in (
-        (layout.predictions(set, mode, seed), predictions),
-        (layout.control_predictions(set, mode, seed), control_rows),
+        (layout.predictions(set, mode, seed), rows),
+        (layout.control_predictions(set, mode, seed), control),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_parquet(path, index=False)
-    record = Evaluation(
-        dataset=set, mode=mode, seed=seed, images=len(predictions), classes=len(scored), control=control,
-        excluded=len(read_json(Verdict, layout.verdict(set)).excluded),
-        preprocessing=preprocessing(model, images.preprocess), **figures(predictions),
-    )  # fmt: skip
-    write_json(layout.evaluation(set, mode, seed), record)
-    print(f"{set} {mode}-{seed}: top-1 {record.top1:.3f} of {record.images} images over {record.classes} classes")

@@ -18,11 +18,13 @@ from densecl.records import (
     ValidatePlan,
     write_json,
 )  # fmt: skip
+from densecl.robustness.protocols import PROTOCOLS, protocol_of, with_layout
 
 
 def main() -> None:
     """Write every plan file and remove what earlier params left; nothing is touched when a check fails."""
     params = load_params(layout.PARAMS)
+    check_protocols(params)
     check_roots(params)
     check_model(params)
     units = resolve(params)
@@ -31,8 +33,17 @@ def main() -> None:
     prune(params, set(units))
 
 
+def check_protocols(params: Params) -> None:
+    """Raise where params name a protocol that is no row of the table."""
+    for name, protocol in params.evaluate.protocol.items():
+        if protocol not in PROTOCOLS:
+            raise DenseclError(
+                f"{layout.PARAMS}: evaluate.protocol.{name}: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}"
+            )
+
+
 def check_roots(params: Params) -> None:
-    """Raise where a set's folder cannot be used; built-in sets are drawn later."""
+    """Raise where a set's folder cannot be used; built-in sets are drawn later, sets that may be missing are told of."""
     from densecl.datasets.scan import check_root
 
     for name, dataset in params.datasets.items():
@@ -44,9 +55,32 @@ def check_roots(params: Params) -> None:
                 )
             continue
         try:
-            check_root(Path(dataset.root), dataset.layout, dataset.devkit)
+            check_root(Path(dataset.root), with_layout(params, name).layout, dataset.devkit)
         except DenseclError as error:
-            raise DenseclError(f"{layout.PARAMS}: datasets.{name}.root: {error}") from None
+            if name not in params.optional:
+                raise DenseclError(f"{layout.PARAMS}: datasets.{name}.root: {error}") from None
+            print(f"warning: {name}: left out: {error}")
+            hold_place(name, Path(dataset.tracked_by))
+
+
+def hold_place(name: str, tracked_by: Path) -> None:
+    """Make the path that DVC watches, where there is none: DVC fails on a dependency that is not there, and notices a set
+    that comes to lie where nothing was.
+    """
+    if tracked_by.exists():
+        return
+    try:
+        if tracked_by.suffix:
+            tracked_by.parent.mkdir(parents=True, exist_ok=True)
+            tracked_by.touch()
+        else:
+            tracked_by.mkdir(parents=True)
+    except OSError as error:
+        raise DenseclError(
+            f"{layout.PARAMS}: datasets.{name}.tracked_by: {tracked_by} is not there and cannot be made ({error.strerror}); "
+            "DVC must find what it watches: name a path that exists"
+        ) from None
+    print(f"warning: {name}: made an empty {tracked_by} for DVC to watch")
 
 
 def check_model(params: Params) -> None:
@@ -74,21 +108,24 @@ def resolve(params: Params) -> dict[str, Record]:
     """The plan of every unit, with just the keys it reads."""
     units: dict[str, Record] = {
         name: SetPlan(
-            name=name, dataset=dataset, train_root=params.datasets[TRAIN_SET].root, render=params.render.get(name),
-            preprocess=params.evaluate.preprocess.get(name, "model"),
+            name=name, dataset=with_layout(params, name), train_root=params.datasets[TRAIN_SET].root,
+            render=params.render.get(name), preprocess=params.evaluate.preprocess.get(name),
+            protocol=protocol_of(params, name), classes=params.evaluate.classes.get(name, ()),
+            optional=name in params.optional,
         )
-        for name, dataset in params.datasets.items()
+        for name in params.datasets
     }  # fmt: skip
     for mode in params.modes:
         units[mode] = TrainPlan(
             mode=mode, network=params.network, data=params.data, train=params.train, contrast=params.contrast.of(mode)
         )
-    units["validate"] = ValidatePlan(datasets=params.datasets, values=params.validate_)
+    units["validate"] = ValidatePlan(datasets=params.datasets, optional=params.optional, values=params.validate_)
     units["execution"] = Execution(checkpoint_minutes=params.train.checkpoint_minutes, processes=params.train.processes)
     units["evaluate"] = EvaluatePlan(batch_size=params.evaluate.batch_size)
     units["report"] = ReportPlan(
         modes=params.modes, seeds=params.seeds, datasets=params.evaluate.datasets, rendered=tuple(params.render),
-        values=params.report, params=params.model_dump(mode="json", by_alias=True),
+        protocols={name: protocol_of(params, name) for name in params.evaluate.datasets}, values=params.report,
+        params=params.model_dump(mode="json", by_alias=True),
     )  # fmt: skip
     return units
 

@@ -8,20 +8,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from densecl import layout
+from densecl.datasets.absent import write_absent
 from densecl.datasets.manifest import write_manifest
 from densecl.datasets.scan import Progress, class_list, scan
+from densecl.errors import DataError
 from densecl.hardware import workers
 from densecl.records import SetPlan, read_json
 
 
 def main(set: str) -> None:
-    """Write data/manifests/<set>.parquet."""
+    """Write data/manifests/<set>.parquet; of a set that may be missing and is, without rows and with the reason."""
     plan = read_json(SetPlan, layout.plan(set))
     of, classes = plan.dataset, class_list(Path(plan.train_root))
-    with _bar(set) as progress:
-        frame = scan(
-            set, Path(of.root), of.layout, classes, max(1, workers()), devkit=of.devkit, progress=progress
-        )  # fmt: skip
+    try:
+        with _bar(set) as progress:
+            frame = scan(
+                set, Path(of.root), of.layout, classes, max(1, workers()), devkit=of.devkit, progress=progress
+            )  # fmt: skip
+    except DataError as error:
+        if not plan.optional:
+            raise
+        write_absent(layout.manifest(set), str(error))
+        print(f"{set}: left out: {error}")
+        return
     write_manifest(frame, layout.manifest(set))
     print(f"{len(frame)} files of {frame['label'].nunique()} classes in {of.root}")
 

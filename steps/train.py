@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from densecl import layout
 from densecl.params import TRAIN_SET
-from densecl.records import Execution, ReportPlan, TrainPlan, read_json
+from densecl.records import Execution, ReportPlan, TrainPlan, Verdict, read_json
 from densecl.training.launch import launch, launched
 
 
@@ -28,7 +28,7 @@ def main(mode: str, seed: int) -> None:
         if plan.train.validate_on is not None
         else read_json(ReportPlan, layout.plan("report")).datasets
     )
-    validation = {name: usable_images(name) for name in watched}
+    validation = {name: usable_images(name) for name in watched if read_json(Verdict, layout.verdict(name)).passed}
     train(
         plan.model_copy(update={"train": how}), seed, usable_images(TRAIN_SET), validation,
         layout.model(mode, seed), layout.training(mode, seed),

@@ -5,24 +5,38 @@ from __future__ import annotations
 from pathlib import Path
 
 from densecl import layout
+from densecl.datasets.absent import absence
 from densecl.datasets.expectations import check
 from densecl.datasets.manifest import read_manifest
 from densecl.errors import DataError
-from densecl.records import ValidatePlan, read_json, write_json
+from densecl.records import ValidatePlan, Verdict, read_json, write_json
 from densecl.reporting.validation import render_validation
 
 
 def main() -> None:
-    """Write data/validation/<set>.json and reports/validation.html; DataError on a critical failure."""
+    """Write data/validation/<set>.json and reports/validation.html; DataError on a critical failure.
+
+    Of a set that params let fail, the failure stays in its verdict, and evaluation leaves the reason in its cells.
+    """
     plan = read_json(ValidatePlan, layout.plan("validate"))
     manifests = {name: read_manifest(layout.manifest(name)) for name in plan.datasets}
-    verdicts = check(manifests, plan.values, plan.datasets)
+    absent = {name: why for name in plan.datasets if (why := absence(layout.manifest(name)))}
+    there = {name: frame for name, frame in manifests.items() if name not in absent}
+    checked = check(there, plan.values, plan.datasets)
+    verdicts = {name: _absent(name, absent[name]) if name in absent else checked[name] for name in plan.datasets}
     roots = {name: Path(dataset.root) for name, dataset in plan.datasets.items()}
     render_validation(verdicts, manifests, layout.VALIDATION_PAGE, roots)
-    failures = [f"{name}: {failure}" for name, verdict in verdicts.items() for failure in verdict.failures]
+    stopping = {name: verdict for name, verdict in verdicts.items() if name not in plan.optional}
+    failures = [f"{name}: {failure}" for name, verdict in stopping.items() for failure in verdict.failures]
     if failures:
         raise DataError("\n".join([*failures, f"{len(failures)} critical failures; see {layout.VALIDATION_PAGE}"]))
     for name, verdict in verdicts.items():
         write_json(layout.verdict(name), verdict)
-        for warning in verdict.warnings:
+        for warning in (*(f"left out: {failure}" for failure in verdict.failures), *verdict.warnings):
             print(f"warning: {name}: {warning}")
+
+
+def _absent(name: str, reason: str) -> Verdict:
+    return Verdict(
+        dataset=name, passed=False, images=0, classes=0, excluded=(), absent=(), failures=(reason,), warnings=()
+    )  # fmt: skip

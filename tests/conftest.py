@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 torch.set_num_threads(1)  # tensors here are tiny: threads only wait for each other
 
@@ -26,6 +30,24 @@ def draw_set(root: Path, per_class: int, size: int = 32, seed: int = 0, folders:
             pixels[: size // 2, :, (label // 3 + 1) % 3] += 60
             Image.fromarray(pixels.astype(np.uint8)).save(root / folder / f"image_{seed}_{number}.JPEG")
     return root
+
+
+def write_model(folder: Path, classes: list[str], model_args: dict[str, Any]) -> None:
+    """A random model as a training exports it, whose answers differ from image to image."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = timm.create_model("vit_tiny_patch16_224", num_classes=len(classes), **model_args)
+        with torch.no_grad():
+            model.head.weight.mul_(50)
+    folder.mkdir(parents=True)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "model_args": model_args,
+        "num_classes": len(classes),
+        "classes": classes,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 @pytest.fixture

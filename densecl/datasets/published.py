@@ -34,9 +34,9 @@ SETS = {
 
 def published(dataset: str, classes: list[str]) -> tuple[int, list[str]] | None:
     """Images and sorted wnids of the set as its authors published it; None for other sets and other class lists."""
-    if dataset not in SETS or len(classes) != 1000 or classes != sorted(_words(ALL)):
+    if dataset not in SETS or len(classes) != 1000 or classes != sorted(words(ALL)):
         return None
-    return SETS[dataset].images, sorted(_words(SETS[dataset].wnids))
+    return SETS[dataset].images, sorted(words(SETS[dataset].wnids))
 
 
 def confirmed(frame: pd.DataFrame) -> pd.Series:
@@ -59,7 +59,8 @@ def confirmed(frame: pd.DataFrame) -> pd.Series:
 
 
 @cache
-def _words(name: str) -> tuple[str, ...]:
+def words(name: str) -> tuple[str, ...]:
+    """Lines of one of timm's data files."""
     return tuple(_file(name).read_text(encoding="utf-8").split())
 
 

@@ -16,6 +16,7 @@ from densecl import layout
 from densecl.params import CONTROL_SET, Contrast
 from densecl.records import Cost, ReportPlan, read_json, write_text
 from densecl.reporting import curves, figures
+from densecl.reporting.cells import incompleteness
 from densecl.reporting.comparison import BASELINE, MEAN, Comparison, Row, called, compare, table
 from densecl.reporting.matches import Picture, picture
 from densecl.reporting.statistics import SEEDS_FOR_MODE
@@ -50,7 +51,8 @@ def write_report(plan: ReportPlan, root: Path = Path()) -> str:
     page = _page(found, root)
     for name, path in (("report.html", layout.REPORT_PAGE), ("report.md", layout.REPORT_TEXT)):
         write_text(root / path, _environment(name).get_template(name).render(page))
-    return "\n".join([_plain(page["aggregate"]), "", *page["answer"]])
+    missing = [f"Missing: {line}" for line in page["missing"]]
+    return "\n".join([_plain(page["aggregate"]), "", *page["answer"], *missing])
 
 
 def _environment(name: str) -> Any:
@@ -80,13 +82,15 @@ def _page(found: Comparison, root: Path) -> dict[str, Any]:
     plan, costs, histories = found.plan, *_training(found.plan, root)
     missing = [f"{s}, {m}: {cell.note}" for (s, m), cell in found.cells.items() if cell.missing]
     baseline = BASELINE if BASELINE in plan.modes else None
+    special, left_out = _special(found)
     return {
         "answer": answer(found), "tiles": _tiles(found), "cost_answer": _cost_answer(costs), "missing": missing,
         "modes": [m for m in figures.COLOURS if m in plan.modes], "seeds": plan.seeds, "plan": plan,
         "level": f"{100 * plan.values.confidence:g}", "samples": plan.values.bootstrap_samples, "mean": _mean_note(found),
         "rendered": [s for s in plan.datasets if s in plan.rendered], "baseline": baseline,
         "aggregate": _aggregate(found), "costs": _cost_table(plan, costs), "masks": _masks(found),
-        "further": _further(found), "data": _data(found), "parameters": list(_flat(plan.params)),
+        "further": _further(found), "special": special, "left_out": left_out,
+        "data": _data(found), "parameters": list(_flat(plan.params)),
         "forest": figures.forest(found, BASELINE) if baseline else None, "curves": curves.training(histories),
         "control": CONTROL_SET, "seeds_for_mode": SEEDS_FOR_MODE, "pictures": _pictures(plan, root),
         "cautions": [*_learned_position(histories), *_probed(plan)],
@@ -152,7 +156,18 @@ def answer(found: Comparison) -> list[str]:
         ]
     by_set = [c for a, b in found.pairs for sign in (1, -1) if (c := _named(found, a, b, sign))]
     every = "Set by set, after Holm's correction, " + ("; ".join(by_set) or "no single set tells two modes apart") + "."
-    return [f"{where}, {'; '.join(clauses)}.", every, _scope(found.plan.seeds)]
+    return [f"{where}, {'; '.join(clauses)}.", *_power(found, scope), every, _scope(found.plan.seeds)]
+
+
+def _power(found: Comparison, scope: str) -> list[str]:
+    """What "cannot be told from" rules out."""
+    open_ = [(a, b) for a, b in found.pairs if not called(found, scope, a, b)]
+    rows = [found.get(scope, a, f"difference_to_{b}_detectable") for a, b in open_]
+    values = [row.value for row in rows if row and row.value is not None]
+    if not values:
+        return []
+    return [f"Where two cannot be told apart: no difference of {_percent(max(values))} points or more would have been missed there "
+            "(at 80 % power); a smaller one may be."]  # fmt: skip
 
 
 def _clause(found: Comparison, scope: str, first: str) -> str:
@@ -252,8 +267,8 @@ def _aggregate(found: Comparison) -> Table:
 def _about(found: Comparison, dataset: str) -> str:
     records = [r for m in found.plan.modes if dataset != MEAN for r in found.cells[dataset, m].records.values()]
     if not records:
-        return f"of {len(found.whole)} sets" if dataset == MEAN else "no cell"
-    return f"{records[0].images:,} images, {records[0].classes} classes"
+        return f"of {len(found.whole)} sets" if dataset == MEAN else found.cells[dataset, found.plan.modes[0]].note
+    return "; ".join([f"{records[0].images:,} images, {records[0].classes} classes", *incompleteness(records[0])])
 
 
 def _masks(found: Comparison) -> Table:
@@ -266,8 +281,33 @@ def _masks(found: Comparison) -> Table:
 
 
 def _further(found: Comparison) -> Table:
-    shown = {"top5": "Top-5, %", "macro_top1": "Mean of classes, %", "mean_confidence": "Confidence, %",
-             "ece": "Calibration error, points", "nll": "Log loss, nats"}  # fmt: skip
+    return _by_cell(found, {
+        "top5": "Top-5, %", "macro_top1": "Mean of classes, %", "mean_confidence": "Confidence, %",
+        "ece": "Calibration error, points", "ece_equal_mass": "the same, bins of equal mass",
+        "rms_calibration_error": "RMS calibration error, points", "aurra": "AURRA, %", "nll": "Log loss, nats",
+    })  # fmt: skip
+
+
+SPECIAL = {
+    "relative_accuracy": "Share of the control's top-1, %", "effective_robustness": "Effective robustness, points",
+    "shape_bias": "Shape bias, %",
+}  # fmt: skip
+
+
+def _special(found: Comparison) -> tuple[Table, list[str]]:
+    """Figures that only some sets have, and why one that no set has is left out."""
+    rows = {k: [r for (_, _, metric), r in found.rows.items() if metric == k] for k in SPECIAL}
+    shown = {k: title for k, title in SPECIAL.items() if any(r.value is not None for r in rows[k])}
+    reasons = {
+        SPECIAL[k].split(",")[0]: dict.fromkeys(r.note for r in rows[k] if r.note)
+        for k in SPECIAL.keys() - shown.keys()
+    }
+    return _by_cell(found, shown), [
+        f"{title} is left out: {'; '.join(why)}." for title, why in sorted(reasons.items()) if why
+    ]
+
+
+def _by_cell(found: Comparison, shown: Mapping[str, str]) -> Table:
     rows = []
     for s in found.plan.datasets:
         for m in (m for m in figures.COLOURS if m in found.plan.modes):
@@ -277,6 +317,8 @@ def _further(found: Comparison) -> Table:
 
 
 def _further_number(row: Row | None, metric: str) -> Number:
+    if row is not None and row.value is not None and row.low is not None:
+        return _number(row, signed=metric == "effective_robustness")
     if row is None or row.value is None:
         return _number(row)
     files = ", ".join(str(layout.evaluation(row.dataset, row.mode, int(s))) for s in row.seeds.split())
@@ -333,7 +375,9 @@ def _data(found: Comparison) -> list[tuple[str, str, str, str, str]]:
     for s in found.plan.datasets:
         records = [r for m in found.plan.modes for r in found.cells[s, m].records.values()]
         size = _about(found, s) + (f", {records[0].excluded} excluded" if records and records[0].excluded else "")
-        rule = dict.fromkeys(f"{r.preprocessing.rule}, {r.preprocessing.input_size[-1]} px" for r in records)
+        rule = dict.fromkeys(
+            f"{r.protocol}: {r.preprocessing.rule}, {r.preprocessing.input_size[-1]} px" for r in records
+        )
         kind = "built-in drawn images" if s in found.plan.rendered else "images from a folder"
         folder = str(roots[s].get("root", "")) if isinstance(roots.get(s), dict) else ""
         rows.append((s, size, kind, folder, "; ".join(rule) or "–"))

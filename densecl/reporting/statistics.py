@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Outcomes = NDArray[np.float64]  # [n, S]
 SEEDS_FOR_MODE = 3  # fewer say nothing about the spread between seeds
+POWER = 0.8  # of the smallest difference that is called detectable
 
 
 @dataclass(frozen=True)
@@ -78,32 +79,37 @@ def _redrawn_means(values: Outcomes, samples: int, rng: np.random.Generator) -> 
 def over_seeds(parts: Sequence[Part], confidence: float) -> Estimate:
     """Weighted sum of the parts' means with an interval for the mode: new seeds and new images.
 
-    Student's t over the S paired seed values, S - 1 degrees of freedom, the variance widened by what the images add to
-    all seeds alike (crossed random effects: Cornfield & Tukey 1956). Seeds that lie closer together than the luck on
-    single images allows are lucky: that luck bounds their spread from below. In simulations with 3 and 5 seeds it
-    covered 95 to 100 % where 95 % was asked; t alone 93.4 to 95.2 %.
+    The variance is a + b: a that of the mean of S seed values, b what the choice of images adds to all seeds alike (crossed
+    random effects: Cornfield & Tukey 1956). Student's t has (S - 1)(a + b) / a degrees of freedom: S - 1 where the seeds
+    make all the error, many where the images do. Satterthwaite's (1946) square of that ratio covers 92 % at its worst for
+    three seeds, the ratio itself 94 to 97 % (docs/evaluation.md).
     """
     from scipy import stats
 
-    each = np.sum([part.weight * part.values.mean(axis=0) for part in parts], axis=0)  # [S]
-    shared, luck = np.sum([part.weight**2 * _image_variances(part.values) for part in parts], axis=0)
-    error = float(np.sqrt(max(each.var(ddof=1) / each.size, luck) + shared))
-    value = _value(parts)
-    half = float(stats.t.ppf((1 + confidence) / 2, each.size - 1)) * error
+    value, error, freedom = _value(parts), *_seed_error(parts)
     if error == 0:
         return Estimate(value, value, value, float(value == 0))
-    return Estimate(value, value - half, value + half, float(2 * stats.t.sf(abs(value) / error, each.size - 1)))
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    return Estimate(value, value - half, value + half, float(2 * stats.t.sf(abs(value) / error, freedom)))
 
 
-def _image_variances(values: Outcomes) -> Outcomes:
-    """[2] variances of the mean of [n, S]: from which images were drawn, the same for every seed, and from single answers."""
+def _seed_error(parts: Sequence[Part]) -> tuple[float, float]:
+    """Standard error of the weighted sum over new seeds and images, and its degrees of freedom."""
+    each = np.sum([part.weight * part.values.mean(axis=0) for part in parts], axis=0)  # [S]
+    of_seeds = float(each.var(ddof=1)) / each.size
+    variance = of_seeds + sum(part.weight**2 * _shared_variance(part.values) for part in parts)
+    return float(np.sqrt(variance)), (each.size - 1) * variance / of_seeds if of_seeds else float("inf")
+
+
+def _shared_variance(values: Outcomes) -> float:
+    """Variance of the mean of [n, S] from which images were drawn, the same for every seed; luck on single answers is not in it."""
     n, seeds = values.shape
     if n == 1:
-        return np.zeros(2)
+        return 0.0
     by_image = values.mean(axis=1)
     rest = values - by_image[:, None] - values.mean(axis=0) + values.mean()
     luck = (rest**2).sum() / ((n - 1) * (seeds - 1)) / (n * seeds)
-    return np.array([max(0.0, by_image.var(ddof=1) / n - luck), luck])
+    return max(0.0, float(by_image.var(ddof=1) / n - luck))
 
 
 def accuracy(outcomes: Outcomes, confidence: float, samples: int, seed: int) -> Estimate:
@@ -152,6 +158,41 @@ def holm(p_values: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = worst
     return adjusted
+
+
+def detectable(parts: Sequence[Part], confidence: float, tests: int = 1) -> float:
+    """Smallest true difference that the test would call with 80 % power, `tests` being Holm's family.
+
+    The level is (1 - confidence) / tests, that of Holm's first step. One model a mode on one set: Connor's (1987) normal
+    approximation for McNemar's test, d = (u sqrt(p) + v sqrt(p - d^2)) / sqrt(n) with n images of which a share p tells the
+    models apart (at least d; else at least one image), u and v the quantiles of level and power. Elsewhere (u + v) times
+    the standard error, with Student's t from three seeds on.
+    """
+    from scipy import stats
+
+    level, seeds = 1 - (1 - confidence) / tests / 2, parts[0].values.shape[1]
+    if seeds == 1 and len(parts) == 1:
+        values = parts[0].values
+        return _connor(
+            values.size, float((values != 0).mean()), float(stats.norm.ppf(level)), float(stats.norm.ppf(POWER))
+        )
+    if seeds < SEEDS_FOR_MODE:
+        means = [(part.weight, part.values.mean(axis=1)) for part in parts]
+        error, freedom = float(np.sqrt(sum(w**2 * m.var(ddof=1) / m.size for w, m in means))), float("inf")
+    else:
+        error, freedom = _seed_error(parts)
+    return error * float(stats.t.ppf(level, freedom) + stats.t.ppf(POWER, freedom))
+
+
+def _connor(n: int, discordant: float, u: float, v: float) -> float:
+    """The root of Connor's formula; a share below the difference itself is raised to it."""
+    share = max(discordant, 1 / n)
+    found = np.sqrt(share) * (u * np.sqrt(n) + v * np.sqrt(max(0.0, n - u * u + v * v))) / (n + v * v)
+    if found > share:  # p = d: d n = (u + v sqrt(1 - d))^2, solved by steps that contract
+        found = 1.0
+        for _ in range(100):
+            found = min(1.0, (u + v * np.sqrt(1 - found)) ** 2 / n)
+    return float(found)
 
 
 def _value(parts: Sequence[Part]) -> float:

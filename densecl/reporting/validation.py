@@ -66,7 +66,7 @@ def _card(verdict: Verdict, frame: pd.DataFrame) -> dict[str, Any]:
         "bytes": int(images["bytes"].sum()),
         "sizes": _sizes(images),
         "per_class": _spread(counts),
-        "bars": _bars(counts) if len(counts) <= DRAWN else [],
+        "bars": _bars(counts) if 0 < len(counts) <= DRAWN else [],
         "problems": [_problem(row, verdict) for row in bad.head(LISTED).to_dict("records")],
         "unlisted": max(0, len(bad) - LISTED),
     }

@@ -1,19 +1,67 @@
-"""How far confidence is from accuracy. Letters: B images."""
+"""How far confidence is from accuracy, and whether it ranks the answers. Letters: B images.
+
+All take confidence [B] and correct [B] and give a fraction; NaN without images. Where images share a confidence, each
+counts as right by the share of them that is: no figure depends on the order of the images.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 BINS = 15
+ADAPTIVE = 100  # images a bin
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
-    """Mean |accuracy - confidence| over equal-width bins [a, b) of confidence [B], weighted by images (Guo et al. 2017).
+    """Mean |accuracy - confidence| over equal-width bins [a, b), weighted by images (Guo et al. 2017).
 
-    The last bin holds confidence 1 too; NaN without images.
+    The last bin holds confidence 1 too.
     """
     if not len(confidence):
         return float("nan")
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(place, weights=correct.astype(float) - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def equal_mass_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
+    """Mean |accuracy - confidence| over bins of as many images each, to one, in the order of confidence (Nixon et al. 2019)."""
+    if not len(confidence):
+        return float("nan")
+    confidence, right = _ranked(confidence, correct)
+    gaps = [part.sum() for part in np.array_split(right - confidence, bins)]
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def rms_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """Root of the mean squared (accuracy - confidence) over bins of 100 images in the order of confidence.
+
+    As ImageNet-A's authors define it (Hendrycks et al. 2021, calibration_tools.py), the last bin taking the rest, but
+    with that bin: their loop ends one bin early and so leaves out up to 199 of the most confident answers.
+    """
+    if not len(confidence):
+        return float("nan")
+    confidence, right = _ranked(confidence, correct)
+    starts = np.arange(max(1, len(confidence) // ADAPTIVE)) * ADAPTIVE
+    sizes = np.diff(np.append(starts, len(confidence)))
+    gaps = np.add.reduceat(right - confidence, starts) / sizes
+    return float(np.sqrt((sizes * gaps**2).sum() / len(confidence)))
+
+
+def response_rate_accuracy(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """AURRA, the area under the response rate accuracy curve: accuracy on the k most confident answers, averaged over k.
+
+    Hendrycks et al. 2021, calibration_tools.py.
+    """
+    if not len(confidence):
+        return float("nan")
+    right = _ranked(confidence, correct)[1][::-1]
+    return float((np.cumsum(right) / np.arange(1, len(right) + 1)).mean())
+
+
+def _ranked(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in ascending confidence; answers of one confidence are right by their share."""
+    levels, place = np.unique(confidence, return_inverse=True)
+    counts = np.bincount(place)
+    share = np.bincount(place, weights=correct.astype(float)) / counts
+    return np.repeat(levels, counts), np.repeat(share, counts)

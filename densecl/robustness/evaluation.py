@@ -1,8 +1,8 @@
-"""A model on a set: one row an image, then the cell's figures. Letters: B images, C classes."""
+"""A model on a set: one row an image. Letters: B images, C classes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,10 @@ from densecl.datasets.images import decode
 from densecl.errors import DataError
 from densecl.hardware import device, workers
 from densecl.metrics import correct_within
-from densecl.network.preprocessing import evaluation_transform
+from densecl.network.preprocessing import evaluation_pixels, normalise, preprocessing
 from densecl.network.vit import Backbone
 from densecl.records import Preprocessing
-from densecl.robustness.calibration import expected_calibration_error
+from densecl.robustness.protocols import Rule, preprocess_rule, scored_classes
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -44,13 +44,27 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 
 def image_loader(paths: list[Path], values: Preprocessing, batch_size: int) -> DataLoader[tuple[Tensor, int]]:
-    """Batches of preprocessed images [B, 3, H, W] in order, with their row numbers [B]."""
+    """Batches of uint8 images [B, 3, H, W] in order, not yet normalised, with their row numbers [B]."""
     size = (values.input_size[2], values.input_size[1]) if values.rule == "as-is" else None
     return DataLoader(
-        Images(paths, evaluation_transform(values), size), batch_size=batch_size,
-        num_workers=workers() if len(paths) > batch_size else 0,
+        Images(paths, evaluation_pixels(values), size), batch_size=batch_size,
+        num_workers=workers() if len(paths) > batch_size else 0, pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else starting workers would move the global generator of a training
     )  # fmt: skip
+
+
+def scoring(
+    model: Backbone, frame: pd.DataFrame, classes: Sequence[str], *, protocol: str, preprocess: Rule | None = None,
+    given: Sequence[str] = (),
+) -> tuple[pd.DataFrame, Preprocessing, list[int]]:  # fmt: skip
+    """How a set is scored: the rows of `frame` whose class counts, their preprocessing, the indices that are not masked."""
+    height, width = model.patch_embed.img_size
+    values = preprocessing(model, preprocess_rule(protocol, preprocess, frame, (height, width)))
+    scored = scored_classes(protocol, frame, classes, given)
+    kept = frame[frame["label"].isin(scored)].reset_index(drop=True)
+    if kept.empty:
+        raise DataError(f"found {len(frame)} images, none of the {len(scored)} classes that the set is scored over")
+    return kept, values, scored
 
 
 def predict(
@@ -62,13 +76,22 @@ def predict(
     loader = image_loader([root / path for path in frame["path"]], values, batch_size)
     labels = torch.tensor(frame["label"].to_numpy(dtype=np.int64, copy=True))
     parts = []
-    for batch, rows in loader:
+    for batch, places in _batches(loader):
         with torch.inference_mode():
-            logits = model(batch.to(where)).float().cpu()
-        parts.append(score(logits, labels[rows], scored))
+            logits = model(normalise(batch.to(where, non_blocking=True), values)).float().cpu()
+        parts.append(score(logits, labels[places], scored))
     rows = pd.concat(parts, ignore_index=True)
     rows.insert(0, "image_id", frame["image_id"].to_numpy())
     return rows
+
+
+def _batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """As the loader gives them; a worker's DataError in its own words, without the traceback that torch puts before them."""
+    try:
+        yield from loader
+    except DataError as error:
+        said = str(error).strip().splitlines()[-1]
+        raise DataError(said.removeprefix(f"{DataError.__module__}.{DataError.__name__}: ")) from None
 
 
 def score(logits: Tensor, labels: Tensor, scored: list[int]) -> pd.DataFrame:
@@ -97,19 +120,3 @@ def no_rows() -> pd.DataFrame:
     rows = score(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64), [0])
     rows.insert(0, "image_id", pd.Series([], dtype="str"))
     return rows
-
-
-def figures(rows: pd.DataFrame) -> dict[str, float]:
-    """Every figure of a cell, recomputed from its rows; fractions in [0, 1], nll in nats."""
-    tiny = float(np.finfo(np.float32).tiny)
-    confidence = rows["confidence"].to_numpy(dtype=np.float64)
-    return {
-        "top1": float(rows["correct"].mean()),
-        "top5": float(rows["correct5"].mean()),
-        "top1_unmasked": float(rows["correct_unmasked"].mean()),
-        "top5_unmasked": float(rows["correct5_unmasked"].mean()),
-        "macro_top1": float(rows.groupby("label")["correct"].mean().mean()),
-        "nll": float(-np.log(rows["p_true"].astype("float64").clip(lower=tiny)).mean()),
-        "ece": expected_calibration_error(confidence, rows["correct"].to_numpy()),
-        "mean_confidence": float(confidence.mean()),
-    }

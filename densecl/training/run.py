@@ -16,11 +16,11 @@ from densecl.contrast.objectives import Contrastive
 from densecl.datasets.scan import class_list
 from densecl.files import whole_folder
 from densecl.hardware import reuse_freed_memory
-from densecl.network.preprocessing import preprocessing
+from densecl.network.preprocessing import normalise, preprocessing
 from densecl.network.vit import Backbone, tokens
 from densecl.records import TrainPlan, write_json
-from densecl.robustness.evaluation import image_loader, predict
-from densecl.robustness.protocols import scored_classes
+from densecl.robustness.evaluation import image_loader, predict, scoring
+from densecl.robustness.protocols import FOLDER, Rule
 from densecl.training import checkpoint
 from densecl.training.checkpoint import Checkpoints
 from densecl.training.engine import Job, Trainer
@@ -36,7 +36,9 @@ class ImageSet:
 
     frame: pd.DataFrame
     root: Path
-    preprocess: str = "model"
+    preprocess: Rule | None = None  # None: as the protocol says
+    protocol: str = FOLDER
+    classes: tuple[str, ...] = ()  # wnids it is scored over; empty: as the protocol says
 
 
 def train(
@@ -62,37 +64,33 @@ def train(
     probed = plan.contrast is not None and plan.contrast.lambda_weight == 1  # no classifier is trained on the way
 
     def validate(current: Backbone) -> dict[str, float]:
-        return (
-            {}
-            if probed
-            else {name: _top1(current, name, images_, classes, plan) for name, images_ in validation.items()}
-        )
+        return {} if probed else {name: _top1(current, images_, classes, plan) for name, images_ in validation.items()}
 
     trainer = Trainer(Job(plan, seed, images.frame, images.root, classes, run, validate))
     with ExitStack() as stack:
         stack.callback(parallel.end)
         kept = stack.enter_context(checkpoint.held(layout.CHECKPOINTS / run)) if parallel.first() else None
         remembered = kept.folder / "mlflow_run" if kept else None
-        monitor = stack.enter_context(Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}", remembered))
-        fit = Fit(trainer, kept, monitor)
-        state = _state_before(kept, resume, monitor)
-        if state is not None:
-            fit.resume(*state)
-        fit.run()
-        if kept is None:
-            return  # the first process writes
-        trained, rows, cost = fit.result()
-        if probed:
-            attach_probe(trained, images, len(classes), plan.train.batch_size)
-        heads = trainer.objective.head.state_dict() if isinstance(trainer.objective, Contrastive) else {}
-        with whole_folder(model) as folder:
-            export(trained, heads, folder, plan, seed, classes, run)
-        with whole_folder(history) as folder:
-            trainer.watch.picture(trained, trainer.objective, trainer.values, folder / "matches.safetensors")
-            rows.to_csv(folder / "history.csv", index=False)
-            write_json(folder / "cost.json", cost)
-        monitor.artifacts({"model": model, "training": history})
-        kept.remove()
+        with Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}", remembered) as monitor:
+            fit = Fit(trainer, kept, monitor)
+            state = _state_before(kept, resume, monitor)
+            if state is not None:
+                fit.resume(*state)
+            fit.run()
+            if kept is None:
+                return  # the first process writes
+            trained, rows, cost = fit.result()
+            if probed:
+                attach_probe(trained, images, len(classes), plan.train.batch_size)
+            heads = trainer.objective.head.state_dict() if isinstance(trainer.objective, Contrastive) else {}
+            with whole_folder(model) as folder:
+                export(trained, heads, folder, plan, seed, classes, run)
+            with whole_folder(history) as folder:
+                trainer.watch.picture(trained, trainer.objective, trainer.values, folder / "matches.safetensors")
+                rows.to_csv(folder / "history.csv", index=False)
+                write_json(folder / "cost.json", cost)
+            monitor.artifacts({"model": model, "training": history})
+        kept.remove()  # last of all: what is killed before goes on from here
 
 
 def _state_before(kept: Checkpoints | None, resume: Path | None, monitor: Monitor) -> tuple[dict[str, Any], str] | None:
@@ -113,18 +111,20 @@ def attach_probe(model: Backbone, images: ImageSet, classes: int, batch_size: in
     """Put a linear probe on the training images' frozen CLS features in the classifier's place."""
     where = next(model.parameters()).device
     paths = [images.root / path for path in images.frame["path"]]
-    loader = image_loader(paths, preprocessing(model), batch_size)
-    features = torch.cat([tokens(model.eval(), batch.to(where)).cls.float() for batch, _ in loader])
+    values = preprocessing(model)
+    loader = image_loader(paths, values, batch_size)
+    features = torch.cat([tokens(model.eval(), normalise(b.to(where), values)).cls.float() for b, _ in loader])
     labels = torch.tensor(images.frame["label"].to_numpy(copy=True), device=where)
     with torch.enable_grad():
         weight, bias = fit_probe(features, labels, classes)
     model.get_classifier().load_state_dict({"weight": weight, "bias": bias})
 
 
-def _top1(model: Backbone, name: str, images: ImageSet, classes: list[str], plan: TrainPlan) -> float:
-    values = preprocessing(model, "as-is" if images.preprocess == "as-is" else "model")
-    scored = scored_classes(name, images.frame, classes)
-    mine = images.frame.iloc[parallel.rank() :: parallel.size()]  # each image in one process: none is counted twice
+def _top1(model: Backbone, images: ImageSet, classes: list[str], plan: TrainPlan) -> float:
+    frame, values, scored = scoring(
+        model, images.frame, classes, protocol=images.protocol, preprocess=images.preprocess, given=images.classes
+    )
+    mine = frame.iloc[parallel.rank() :: parallel.size()]  # each image in one process: none is counted twice
     right = (
         predict(model, mine, images.root, values, scored, plan.train.batch_size)["correct"].sum() if len(mine) else 0
     )

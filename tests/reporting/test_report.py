@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 
 from densecl import layout
 from densecl.params import Mode, Report
-from densecl.records import Control, Cost, Evaluation, Preprocessing, ReportPlan, write_json
+from densecl.records import Control, Cost, Evaluation, NoEvaluation, Preprocessing, ReportPlan, write_json
 from densecl.reporting.comparison import MEAN, compare, table
 from densecl.reporting.render import write_report
+from densecl.robustness.figures import figures, special_figures
+from densecl.robustness.protocols import PROTOCOLS
 from densecl.seeding import derive
 
 HOSTILE = "<script>alert('x')</script>|[a](b)"
@@ -22,6 +25,9 @@ SETS = {"imagenet": 12, "imagenet-a": 6, "imagenet-r": 6, "imagenet-v2": 12, "sk
 IMAGES = {"imagenet": 960, "imagenet-a": 400, "imagenet-r": 1500, "imagenet-v2": 900, "sketch": 1500, "stylized": 700}
 BASE = {"imagenet": 0.72, "imagenet-a": 0.3, "imagenet-r": 0.45, "imagenet-v2": 0.64, "sketch": 0.4, "stylized": 0.33}
 PLANTED = {("dense", "imagenet-r"): 0.05, ("dense", "sketch"): 0.06, ("dense", "stylized"): 0.07}
+# Files as such sets name them; a texture class 9 is none of the set's.
+NAMES = {"": lambda i, c: f"{i:05d}.png", "rendition": lambda i, c: f"{('art', 'toy')[i % 2]}_{i}.jpg",
+         "cue-conflict": lambda i, c: f"thing{'abcdefghij'[c]}{i}-thing{'abcdefghij'[(c + 1 + i % 3) % 10]}1.png"}  # fmt: skip
 PREPROCESSING = Preprocessing(rule="model", input_size=(3, 64, 64), mean=(0.5,) * 3, std=(0.5,) * 3,
                               interpolation="bicubic", crop_pct=1.0, crop_mode="center")  # fmt: skip
 
@@ -38,9 +44,10 @@ def predictions(dataset: str, mode: str, seed: int, classes: int) -> pd.DataFram
     unmasked = correct & (rng.random(n) < 0.9)
     confidence = rng.uniform(0.3, 1, n).astype("float32")
     return pd.DataFrame({
-        "image_id": [f"{dataset}/{i:05d}.png" for i in range(n)], "label": label, "prediction": prediction,
+        "image_id": [f"{dataset}/{NAMES[PROTOCOLS[dataset].names](i, c)}" for i, c in enumerate(label)], "label": label, "prediction": prediction,
         "prediction_unmasked": prediction, "confidence": confidence, "confidence_unmasked": confidence,
         "p_true": confidence, "correct": correct, "correct5": correct | (luck < 0.85), "correct_unmasked": unmasked,
+        "correct5_unmasked": unmasked | (luck < 0.8),
     })  # fmt: skip
 
 
@@ -58,10 +65,11 @@ def write_cell(root: Path, dataset: str, mode: str, seed: int) -> None:
             clean.to_parquet(root / file)
         control = Control(dataset="imagenet", images=len(clean), top1=clean["correct"].mean(),
                           top5=clean["correct5"].mean(), predictions=str(file))  # fmt: skip
+    classes = [f"n{i:08d}" for i in range(12)]
     write_json(root / layout.evaluation(dataset, mode, seed), Evaluation(
-        dataset=dataset, mode=mode, seed=seed, images=len(rows), excluded=0, classes=SETS[dataset], control=control,
-        top1=rows["correct"].mean(), top5=rows["correct5"].mean(), top1_unmasked=rows["correct_unmasked"].mean(),
-        top5_unmasked=0.8, macro_top1=0.5, nll=1.2, ece=0.04, mean_confidence=0.6, preprocessing=PREPROCESSING,
+        dataset=dataset, protocol=dataset, mode=mode, seed=seed, images=len(rows), excluded=0, outside=0, shortfall="",
+        classes=SETS[dataset], control=control, preprocessing=PREPROCESSING, **figures(rows),
+        **special_figures(rows, dataset, classes, control),
     ))  # fmt: skip
 
 
@@ -97,7 +105,7 @@ def make(
             for dataset in SETS:
                 write_cell(root, dataset, mode, seed)
     roots = {s: {"root": f"data/rendered/{s}", "tracked_by": f"data/rendered/{s}"} for s in SETS}
-    return ReportPlan(modes=modes, seeds=seeds, datasets=tuple(SETS), rendered=tuple(SETS), values=Report(),
+    return ReportPlan(modes=modes, seeds=seeds, datasets=tuple(SETS), protocols={s: s for s in SETS}, rendered=tuple(SETS), values=Report(),
                       params={"modes": list(modes), "datasets": roots, "network": {"model_name": HOSTILE}})  # fmt: skip
 
 
@@ -168,6 +176,109 @@ def test_numbers_are_those_counted_from_predictions(single: tuple[Path, str]) ->
     assert set(rows["control"]) <= {"", "imagenet"}
 
 
+def counted(rows: pd.DataFrame) -> dict[str, float]:
+    """Every figure of a set, from its prediction file alone."""
+    p, right = rows["confidence"].astype(float).to_numpy(), rows["correct"].astype(float).to_numpy()
+    rank = np.argsort(p, kind="stable")
+    gap = right - p
+    width, mass = np.minimum((p * 15).astype(int), 14), np.array_split(rank, 15)
+    cuts = [*range(0, len(p) // 100 * 100, 100)]
+    hundreds = [rank[a:b] for a, b in zip(cuts, [*cuts[1:], len(p)], strict=True)]
+    return {
+        "top1": right.mean(), "top5": rows["correct5"].mean(), "top1_unmasked": rows["correct_unmasked"].mean(),
+        "top5_unmasked": rows["correct5_unmasked"].mean(), "mean_confidence": p.mean(),
+        "macro_top1": np.mean([g["correct"].mean() for _, g in rows.groupby("label")]),
+        "nll": -np.log(rows["p_true"].astype(float)).mean(),
+        "ece": sum(abs(gap[width == b].sum()) for b in range(15)) / len(p),
+        "ece_equal_mass": sum(abs(gap[part].sum()) for part in mass) / len(p),
+        "rms_calibration_error": np.sqrt(sum(len(h) / len(p) * gap[h].mean() ** 2 for h in hundreds)),
+        "aurra": np.mean(np.cumsum(right[rank[::-1]]) / np.arange(1, len(p) + 1)),
+    }  # fmt: skip
+
+
+def test_every_figure_of_the_table_is_counted_again_from_predictions(single: tuple[Path, str]) -> None:
+    root, _ = single
+    table = read(root)
+    for dataset in SETS:
+        rows = pd.read_parquet(root / layout.predictions(dataset, "dense", 0))
+        for metric, expected in counted(rows).items():
+            assert value(table, dataset, "dense", metric)["value"] == pytest.approx(expected, abs=2e-6), (
+                dataset,
+                metric,
+            )
+        if dataset != "imagenet":
+            clean = predictions("imagenet", "dense", 0, 12)
+            share = rows["correct"].mean() / clean[clean["label"] < SETS[dataset]]["correct"].mean()
+            row = value(table, dataset, "dense", "relative_accuracy")
+            assert row["value"] == pytest.approx(share, abs=1e-9)
+            assert row["low"] < share < row["high"]
+            reason = value(table, dataset, "dense", "effective_robustness")
+            assert pd.isna(reason["value"])
+            assert "ImageNet-1k" in reason["note"]
+    art = pd.read_parquet(root / layout.predictions("imagenet-r", "dense", 0))
+    art = art[art["image_id"].str.startswith("imagenet-r/art_")]
+    row = value(table, "imagenet-r", "dense", "top1/art")
+    assert (row["value"], row["images"]) == (pytest.approx(art["correct"].mean(), abs=1e-9), len(art))
+
+
+def test_shape_bias_is_counted_again_image_by_image(single: tuple[Path, str], several: tuple[Path, str]) -> None:
+    for (root, _), seeds in ((single, (0,)), (several, (0, 1, 2))):
+        shares, decisions = [], []
+        for seed in seeds:
+            shape = texture = 0
+            for row in pd.read_parquet(root / layout.predictions("stylized", "dense", seed)).itertuples():
+                name = re.match(r"stylized/thing(.)\d+-thing(.)1", row.image_id)
+                other = "abcdefghij".index(name[2])
+                if other < 9 and other != row.label:
+                    shape += row.prediction == row.label
+                    texture += row.prediction == other
+            shares.append(shape / (shape + texture))
+            decisions.append(shape + texture)
+        row = value(read(root), "stylized", "dense", "shape_bias")
+        assert row["value"] == pytest.approx(np.mean(shares), abs=1e-9)
+        assert row["images"] == int(np.mean(decisions))
+        assert row["low"] < row["value"] < row["high"]
+
+
+def test_what_a_test_would_have_missed_is_said(single: tuple[Path, str]) -> None:
+    root, text = single
+    row = value(read(root), "imagenet", "global", "difference_to_none_detectable")
+    assert row["note"] == "80 % power at level 0.01"  # five sets: stylized has no cell of global
+    assert 0.01 < row["value"] < 0.1
+    largest = max(
+        value(read(root), MEAN, a, f"difference_to_{b}_detectable")["value"] for a, b in (("global", "none"),)
+    )
+    assert f"no difference of {100 * largest:.1f} points or more would have been missed there" in text
+
+
+def test_an_incomplete_set_says_so_beside_every_number(tmp_path: Path) -> None:
+    plan = make(tmp_path, modes=("dense",))
+    path = tmp_path / layout.evaluation("sketch", "dense", 0)
+    record = json.loads(path.read_text()) | {"shortfall": "1,500 of 50,889 images", "outside": 3}
+    path.write_text(json.dumps(record))
+    write_report(plan, tmp_path)
+    note = "incomplete: 1,500 of 50,889 images; 3 images of classes outside its list left out"
+    for metric in ("top1", "ece", "drop"):
+        assert value(read(tmp_path), "sketch", "dense", metric)["note"] == note
+    assert "incomplete: 1,500 of 50,889 images" in (tmp_path / layout.REPORT_PAGE).read_text(encoding="utf-8")
+
+
+def test_a_set_that_was_left_out_gives_its_reason(tmp_path: Path) -> None:
+    plan = make(tmp_path, modes=("dense", "none"))
+    reason = "/data/sketch: no such folder"
+    for mode in ("dense", "none"):
+        absent = NoEvaluation(dataset="sketch", mode=mode, seed=0, reason=reason)
+        write_json(tmp_path / layout.evaluation("sketch", mode, 0), absent)
+    text = write_report(plan, tmp_path)
+    assert f"Missing: sketch, dense: seed 0: {reason}" in text
+    rows = read(tmp_path)
+    for metric in ("top1", "drop", "difference_to_none", "rms_calibration_error"):
+        row = value(rows, "sketch", "dense", metric)
+        assert pd.isna(row["value"])
+        assert reason in row["note"]
+    assert "sketch" not in value(rows, MEAN, "dense", "top1")["note"].partition(";")[0]
+
+
 def test_rows_may_lie_in_any_order(tmp_path: Path, single: tuple[Path, str]) -> None:
     plan = make(tmp_path)
     path = tmp_path / layout.predictions("sketch", "dense", 0)
@@ -233,7 +344,7 @@ def test_the_page_is_one_harmless_file(single: tuple[Path, str]) -> None:
 def test_the_pull_request_text_is_harmless_and_has_whole_tables(single: tuple[Path, str]) -> None:
     text = (single[0] / layout.REPORT_TEXT).read_text(encoding="utf-8")
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
-    assert len(tables) == 4
+    assert len(tables) == 5
     for shown in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in shown.splitlines()}) == 1
     assert len(tables[0].splitlines()) == 2 + len(SETS) + 1
@@ -257,8 +368,8 @@ def test_three_seeds_speak_of_the_mode(several: tuple[Path, str]) -> None:
     ]
     assert row["value"] == pytest.approx(np.mean(gaps), abs=1e-9)
     assert row["seeds"] == "0 1 2"
-    # At least as wide as Student's t over the seeds alone.
-    assert row["high"] - row["low"] >= 2 * 4.3026 * np.std(gaps, ddof=1) / np.sqrt(3) - 1e-9
+    # At least as wide as the seeds alone make it, were their spread known.
+    assert row["high"] - row["low"] >= 2 * 1.96 * np.std(gaps, ddof=1) / np.sqrt(3) - 1e-9
     assert "so this speaks of the modes" in text
 
 

@@ -109,7 +109,7 @@ def test_seeds_alike_keep_the_images_share() -> None:
     values = np.tile(column(30, 90)[:, None], (1, 3))
     found = statistics.over_seeds([Part(1.0, values)], 0.95)
     error = math.sqrt(values[:, 0].var(ddof=1) / 90)
-    assert (found.high - found.low) / 2 == pytest.approx(4.302652729911275 * error)
+    assert (found.high - found.low) / 2 == pytest.approx(1.959963984540054 * error)
 
 
 def test_interval_for_the_mode_covers() -> None:
@@ -148,3 +148,113 @@ def test_accuracy_uses_wilson_for_one_seed_and_stays_in_bounds() -> None:
     near = np.ones((30, 3))
     near[0, 0] = near[1, 1] = 0
     assert statistics.accuracy(near, 0.95, 200, 0).high == 1.0
+
+
+@pytest.mark.parametrize("n", [1000, 10_000])
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_wilson_covers_95_percent(n: int, rate: float) -> None:
+    """Exactly: the chance of every count whose interval holds the rate."""
+    from scipy.stats import binom
+
+    half = int(6 * math.sqrt(n * rate * (1 - rate)))
+    counts = np.arange(int(n * rate) - half, int(n * rate) + half)
+    held = [(found := statistics.wilson(column(int(k), n), 0.95)).low <= rate <= found.high for k in counts]
+    assert 0.93 <= binom.pmf(counts, n, rate)[held].sum() <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("difference", [0.0, 0.03])
+def test_the_paired_bootstrap_covers_95_percent(rate: float, difference: float) -> None:
+    """1,000 images of which one in eight tells the models apart; the truth is that of fresh images."""
+    rng, times, held = np.random.default_rng(11), 1500, 0
+    first, second = 0.0625 + difference / 2, 0.0625 - difference / 2
+    both = rate - first  # the first model is right at `rate`
+    if both < 0 or both + first + second > 1:
+        both = 0.85
+    tables = rng.multinomial(1000, [both, first, second, 1 - both - first - second], size=times)
+    for trial, counts in enumerate(tables):
+        one, two = pair(*counts)
+        found = statistics.paired_difference(one, two, 0.95, 1000, trial)
+        held += found.low <= difference <= found.high
+    assert 0.93 <= held / times <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("discordant", [0.05, 0.2])
+def test_mcnemar_has_its_size_where_nothing_differs(discordant: float) -> None:
+    """Exact, so at most 5 %, and not far below."""
+    rng, times = np.random.default_rng(5), 3000
+    tables = rng.multinomial(2000, [0.5, discordant / 2, discordant / 2, 0.5 - discordant], size=times)
+    p = [statistics.mcnemar(one[:, 0], two[:, 0]) for one, two in (pair(*counts) for counts in tables)]
+    assert 0.03 <= np.mean(np.array(p) <= 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / times)
+
+
+def seeds_of_a_mode(rng: np.random.Generator, ease: np.ndarray, seeds: int) -> np.ndarray:
+    """Outcomes [n, S]: each seed shifts every image's logit [n] by noise of 0.1."""
+    logits = ease[:, None] + rng.normal(0, 0.1, (1, seeds))
+    return (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(float)
+
+
+def centre(rate: float, spread: float) -> float:
+    """The mean logit at which images of that spread, with the seeds' noise, are right at `rate` (by quadrature)."""
+    from scipy.optimize import brentq
+
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    wide = math.hypot(spread, 0.1)
+    return float(brentq(lambda m: weights @ (1 / (1 + np.exp(-m - wide * nodes))) / weights.sum() - rate, -40, 40))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+@pytest.mark.parametrize(("seeds", "rate"), [(3, 0.1), (3, 0.5), (5, 0.5)])
+def test_the_interval_over_seeds_covers_95_percent(seeds: int, rate: float, spread: float) -> None:
+    """Seed noise of 0.1 logit, 1,000 fresh images that are alike (spread 0) or from easy to hard; accuracy and difference, and
+    the test's size where nothing differs.
+    """
+    rng, times, middle = np.random.default_rng(13), 2500, centre(rate, spread)
+    held, called = np.zeros(2), 0
+    for _ in range(times):
+        ease = middle + spread * rng.normal(size=1000)
+        one, two = (seeds_of_a_mode(rng, ease, seeds) for _ in range(2))
+        accuracy, difference = (statistics.over_seeds([Part(1.0, v)], 0.95) for v in (one, one - two))
+        held += [accuracy.low <= rate <= accuracy.high, difference.low <= 0 <= difference.high]
+        called += difference.p is not None and difference.p <= 0.05
+    assert 0.93 <= held.min() / times <= held.max() / times <= 0.97
+    assert 0.03 <= called / times <= 0.07
+
+
+def test_detectable_solves_connor_s_formula_and_falls_with_n() -> None:
+    one, two = pair(500, 60, 40, 400)
+    found = statistics.detectable([Part(1.0, one - two)], 0.95)
+    u, v, share = 1.959963984540054, 0.8416212335729143, 0.1
+    assert (u * math.sqrt(share) + v * math.sqrt(share - found**2)) ** 2 / found**2 == pytest.approx(1000, rel=1e-9)
+    more = [np.tile(values, (9, 1)) for values in (one, two)]
+    assert statistics.detectable([Part(1.0, more[0] - more[1])], 0.95) == pytest.approx(found / 3, rel=0.01)
+    assert statistics.detectable([Part(1.0, one - two)], 0.95, tests=6) > found
+    # Nothing differs on 1,000 images: a difference d needs at least d of them, d n = (u + v sqrt(1 - d))^2.
+    least = statistics.detectable([Part(1.0, one - one)], 0.95)
+    assert least * 1000 == pytest.approx((u + v * math.sqrt(1 - least)) ** 2, rel=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "discordant"), [(1000, 0.1), (304, 0.2), (5000, 0.02)])
+def test_the_test_finds_a_detectable_difference_four_times_in_five(n: int, discordant: float) -> None:
+    half = int(n * discordant / 2)
+    one, two = pair(n - 2 * half, half, half, 0)
+    found = statistics.detectable([Part(1.0, one - two)], 0.95)
+    rng, times = np.random.default_rng(17), 1500
+    share = [(discordant + found) / 2, (discordant - found) / 2]
+    tables = rng.multinomial(n, [0.5, *share, 0.5 - discordant], size=times)
+    p = [statistics.mcnemar(a[:, 0], b[:, 0]) for a, b in (pair(*counts) for counts in tables)]
+    # The exact test is a little less powerful than the formula's normal approximation.
+    assert 0.74 <= np.mean(np.array(p) <= 0.05) <= 0.83
+
+
+def test_detectable_with_seeds_is_the_quantiles_times_the_error() -> None:
+    from scipy import stats
+
+    per_seed = np.array([0.02, 0.05, 0.03])
+    found = statistics.detectable([Part(1.0, np.tile(per_seed, (50, 1)))], 0.95)
+    quantiles = stats.t.ppf(0.975, 2) + stats.t.ppf(0.8, 2)
+    assert found == pytest.approx(quantiles * per_seed.std(ddof=1) / math.sqrt(3))

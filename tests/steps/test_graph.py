@@ -20,7 +20,9 @@ PASSIVE = {
 # What lists a set: the manifest it writes is the dependency.
 LISTING = {f"densecl/datasets/{name}.py" for name in ("devkit", "duplicates", "manifest", "names", "scan")}
 # Watched while training, and no dependency of it: a new evaluation set or figure retrains nothing.
-WATCHED = {f"densecl/robustness/{name}.py" for name in ("calibration", "evaluation", "protocols")}
+WATCHED = {f"densecl/robustness/{name}.py" for name in ("calibration", "evaluation", "protocols")} | {
+    "densecl/datasets/published.py"
+}
 
 
 def imported(module: Path, seen: set[Path]) -> set[Path]:

@@ -152,6 +152,25 @@ def test_a_new_evaluation_set_is_evaluated_and_nothing_else(workplace):
     assert changed(workplace) == {f"evaluate@sketch2-{mode}-0" for mode in MODES} | {"report"}
 
 
+def test_a_set_that_is_not_there_stops_nothing_where_params_say_so_and_trains_nothing(workplace):
+    """DVC fails on a dependency that is not there; `plan` makes an empty folder for it to watch."""
+
+    def lose(values):
+        values["render"].pop("sketch")
+        values["datasets"]["sketch"] = dict.fromkeys(("root", "tracked_by"), "elsewhere/sketch")
+        values["evaluate"]["datasets"].append("sketch")
+        values["evaluate"]["require"] = "present"
+
+    edit(workplace, lose)
+    said = call(workplace, "dvc", "repro", "evaluate@sketch-none-0")
+    assert "sketch: left out: elsewhere/sketch: found no class folders and 0 image files" in said
+    assert "python -m steps train" not in said
+    record = json.loads((workplace / "reports/evaluation/sketch/none-0.json").read_text())
+    assert record["reason"].startswith("elsewhere/sketch: found no class folders")
+    shutil.copytree(workplace / "data/rendered/imagenet/val", workplace / "elsewhere/sketch", dirs_exist_ok=True)
+    assert "prepare@sketch" in changed(workplace)
+
+
 def test_removing_a_mode_runs_the_report_only_and_nothing_of_it_is_lost(workplace):
     edit(workplace, lambda v: v.update(modes=["dense", "none"]))
     assert changed(workplace) == {"report"}
