@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+PARAMS_PAGE = Path("docs/params.md")
 PLAN = Path("data/plan")
 RENDERED = Path("data/rendered")
 MANIFESTS = Path("data/manifests")

@@ -16,6 +16,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "evaluate": ("evaluate one model on one set", ("set", "mode", "seed")),
     "report": ("compare the modes", ()),
     "export": ("write a trained model with its heads and a torch.export program to exports/", ("mode", "seed")),
+    "params": ("write docs/params.md, every key of params.yaml, from the schema", ()),
 }
 
 

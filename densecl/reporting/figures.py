@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from densecl.reporting.comparison import MEAN, Comparison, Row, called
 
 if TYPE_CHECKING:
@@ -33,44 +31,6 @@ class Chart:
     caption: str
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One panel of training curves: columns of history.csv drawn with a line style each."""
-
-    title: str
-    columns: dict[str, str]  # column -> line style
-    caption: str
-    scale: float = 1.0
-
-
-CURVES = (
-    Curve("Classification loss", {"classification_loss": "-"},
-          "Should fall for every mode; a higher end under a contrastive mode is what the second objective costs."),
-    Curve("Contrastive loss", {"contrastive_loss": "-", "contrastive_chance": ":"},
-          "Solid: the loss; dotted: what guessing gives. Only the distance below the dotted line has been learned."),
-    Curve("Training top-1, %", {"train_top1": "-"},
-          "On augmented training images. High here and low on the sets: memorised.", 100),
-    Curve("Pretext top-1, %", {"pretext_top1": "-"},
-          "How often the positive beats every negative. Near 100 % early: the task is too easy to teach more.", 100),
-    Curve("Similarity of pairs", {"positive_similarity": "-", "negative_similarity": "--"},
-          "Solid: positives; dashed: negatives. Both near 1 together would mean collapse."),
-    Curve("Gradient conflict", {"gradient_cosine": "-"},
-          "Cosine between the two losses' gradients at the last block. Below 0 they work against each other."),
-    Curve("Effective rank, images", {"rank_cls": "-", "rank_patches_across": "--"},
-          "Directions the features really use. Solid: CLS; dashed: patches of different images. A fall towards 1 is collapse."),
-    Curve("Effective rank, patches", {"rank_patches_within": "-"},
-          "Directions the patches of one image use. A fall towards 1: all patches say the same."),
-    Curve("Matches on the true patch, %", {"match/dense/within0": "-", "match/last/within0": "--", "match/identity/within0": ":"},
-          "Solid: the head's features; dashed: the backbone's; dotted: the same index, which knows position only.", 100),
-    Curve("Matches of moved views, %", {"match/dense/moved0": "-", "match/last/moved0": "--", "match/identity/moved0": ":"},
-          "The same where one view is flipped or shifted: not above the dotted line means that position was learned.", 100),
-    Curve("Different images in the memory", {"queue_unique_images": "-"},
-          "More images give more varied negatives; dense writes many patches of each."),
-    Curve("Memory filled, %", {"queue_filled": "-", "queue_same_class": "--"},
-          "Solid: entries that serve as negatives; dashed: how often two of them share a class.", 100),
-)  # fmt: skip
-
-
 @contextmanager
 def _style(salt: str) -> Iterator[None]:
     from matplotlib import rc_context
@@ -84,7 +44,7 @@ def _style(salt: str) -> Iterator[None]:
         yield
 
 
-def _svg(salt: str, size: tuple[float, float], alt: str, draw: Callable[[Axes], None]) -> str:
+def svg(salt: str, size: tuple[float, float], alt: str, draw: Callable[[Axes], None]) -> str:
     """`draw`n on one pair of axes of `size` inches, as an <svg> element for an HTML page."""
     from matplotlib.figure import Figure
 
@@ -142,8 +102,8 @@ def forest(found: Comparison, baseline: str) -> Chart | None:
         axes.set_xlabel(f"points of top-1 above {baseline}")
 
     alt = _spoken(rows, baseline)
-    svg = _svg("forest", (4.9, 0.8 + 0.42 * len(sets)), alt, draw)
-    return Chart(f"Difference to {baseline}", svg, alt, _forest_caption(found, modes, baseline))
+    drawing = svg("forest", (4.9, 0.8 + 0.42 * len(sets)), alt, draw)
+    return Chart(f"Difference to {baseline}", drawing, alt, _forest_caption(found, modes, baseline))
 
 
 def _forest_caption(found: Comparison, modes: Sequence[str], baseline: str) -> str:
@@ -167,40 +127,3 @@ def _spoken(rows: Mapping[tuple[str, Any], Row | None], baseline: str) -> str:
 
 def _short(name: str) -> str:
     return name if len(name) <= 22 else name[:21] + "…"
-
-
-def training(histories: dict[str, list[pd.DataFrame]]) -> list[Chart]:
-    """A panel for each curve that any mode has, then one for each validated set."""
-    frames = [frame for several in histories.values() for frame in several]
-    sets = dict.fromkeys(c for frame in frames for c in frame.columns if c.startswith("top1/"))
-    panels = [*CURVES, *(Curve(f"Top-1 on {c.removeprefix('top1/')}, %", {c: "-"},
-                               "Top-1 after each epoch; the last one is the model's.", 100) for c in sets)]  # fmt: skip
-    return [chart for panel in panels if (chart := _curve(panel, histories)) is not None]
-
-
-def _curve(panel: Curve, histories: dict[str, list[pd.DataFrame]]) -> Chart | None:
-    lines = [
-        (mode, style, column, frame["epoch"], panel.scale * frame[column])
-        for column, style in panel.columns.items()
-        for mode, frames in histories.items()
-        for frame in frames
-        if "epoch" in frame and column in frame and frame[column].notna().any()
-    ]
-    if not lines:
-        return None
-
-    def draw(axes: Axes) -> None:
-        for mode, style, _, epochs, values in lines:
-            width = 2.0 if len(histories[mode]) == 1 else 1.2
-            dot = MARKERS[mode] if len(epochs) <= 2 else ""
-            axes.plot(epochs, values, style, color=COLOURS[mode], linewidth=width, marker=dot)
-        axes.set_xlabel("epoch")
-        axes.locator_params(axis="x", integer=True)
-        axes.margins(y=0.08)
-
-    ends = dict.fromkeys(
-        f"{mode} {column.removeprefix('top1/').replace('_', ' ')} {values.dropna().iloc[-1]:.3g}"
-        for mode, _, column, _, values in lines
-    )
-    alt = f"{panel.title} by epoch. At the end: " + ", ".join(ends)
-    return Chart(panel.title, _svg(f"curve-{panel.title}", (3.6, 2.3), alt, draw), alt, panel.caption)

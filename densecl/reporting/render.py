@@ -15,7 +15,7 @@ import pandas as pd
 from densecl import layout
 from densecl.params import CONTROL_SET, Contrast
 from densecl.records import Cost, ReportPlan, read_json, write_text
-from densecl.reporting import figures
+from densecl.reporting import curves, figures
 from densecl.reporting.cells import incompleteness
 from densecl.reporting.comparison import BASELINE, MEAN, Comparison, Row, called, compare, table
 from densecl.reporting.matches import Picture, picture
@@ -91,7 +91,7 @@ def _page(found: Comparison, root: Path) -> dict[str, Any]:
         "aggregate": _aggregate(found), "costs": _cost_table(plan, costs), "masks": _masks(found),
         "further": _further(found), "special": special, "left_out": left_out,
         "data": _data(found), "parameters": list(_flat(plan.params)),
-        "forest": figures.forest(found, BASELINE) if baseline else None, "curves": figures.training(histories),
+        "forest": figures.forest(found, BASELINE) if baseline else None, "curves": curves.training(histories),
         "control": CONTROL_SET, "seeds_for_mode": SEEDS_FOR_MODE, "pictures": _pictures(plan, root),
         "cautions": [*_learned_position(histories), *_probed(plan)],
     }  # fmt: skip

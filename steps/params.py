@@ -1,0 +1,29 @@
+"""Write the page of every key of params.yaml."""
+
+from __future__ import annotations
+
+import sys
+
+from densecl import layout, reference
+from densecl.params import Params
+from densecl.records import write_text
+from train import parser
+
+ELSEWHERE = {"cl_mode": "modes", "seed": "seeds"}
+SECTIONS = ("network", "contrast", "train")  # whose keys the flags are named after
+
+
+def main() -> None:
+    write_text(layout.PARAMS_PAGE, reference.page(flags()))
+    sys.stdout.write(f"{layout.PARAMS_PAGE}\n")
+
+
+def flags() -> dict[str, str]:
+    """Flags of train.py by the key that they set."""
+    found = {}
+    for action in parser()._actions:
+        owners = [s for s in SECTIONS if action.dest in Params.model_fields[s].annotation.model_fields]  # type: ignore[union-attr]
+        key = ELSEWHERE.get(action.dest) or (f"{owners[0]}.{action.dest}" if owners else "")
+        if key:
+            found[key] = action.option_strings[-1]
+    return found

@@ -1,0 +1,125 @@
+"""docs/params.md: it is what the schema says now, and it says something of every key."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from densecl import params, reference
+from densecl.meanings import MEANINGS
+from densecl.params import Params, ParamsError, parse_params
+from steps.params import flags
+from train import params_of, parser
+
+ROOT = Path(__file__).parent.parent
+PAGE = (ROOT / "docs" / "params.md").read_text(encoding="utf-8")
+
+
+def at(values: dict, path: str) -> object:
+    for part in path.split("."):
+        values = values[part]
+    return values
+
+
+def test_the_page_is_up_to_date():
+    assert reference.page(flags()) == PAGE, "docs/params.md is stale: python -m steps params"
+
+
+def test_every_key_of_the_shipped_file_stands_on_the_page():
+    """Followed through the file itself, not through the schema."""
+
+    def leaves(values: dict, prefix: str = ""):
+        for name, value in values.items():
+            by_set = prefix in ("render.", "datasets.")
+            path = f"{prefix}{'<set>' if by_set else name}"
+            by_name = ("network.model_args", "contrast.dense", "contrast.global", "evaluate.preprocess",
+                       "evaluate.protocol", "evaluate.classes")  # fmt: skip
+            yield from leaves(value, f"{path}.") if isinstance(value, dict) and path not in by_name else [path]
+
+    found = set(leaves(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))))
+    assert len(found) > 40
+    assert {path for path in found if f"| `{path}` |" not in PAGE} == set()
+
+
+def test_every_key_has_a_meaning_and_every_meaning_a_key():
+    assert [key.name for key in reference.entries() if not key.meaning] == []
+    owners = {name.split(".")[0]: getattr(params, name.split(".")[0]) for name in MEANINGS}
+    assert [name for name in MEANINGS if name.split(".")[1] not in owners[name.split(".")[0]].model_fields] == []
+
+
+def test_comments_are_read_from_the_schema_s_source():
+    said = reference.comments()
+    assert said["View.ratio"] == "width / height"
+    assert "GlobalContrast.ramp_epochs" not in said
+    assert not [text for text in said.values() if text.startswith(("#", "fmt"))]
+
+
+def test_defaults_on_the_page_are_those_a_file_gets():
+    """Each key that is written nowhere below what must be written takes the value on the page."""
+    least = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    least = {k: v for k, v in least.items() if k in ("modes", "seeds", "render", "datasets")}
+    least |= {"network": {"model_name": "x"}, "train": {}, "evaluate": {"datasets": ["imagenet"]}}
+    got = parse_params(least, "least").model_dump(mode="json", by_alias=True)
+    got["train"] |= {
+        name: getattr(Params.model_validate(least).train, name) for name in ("processes", "checkpoint_minutes")
+    }
+    checked = 0
+    for key in reference.entries():
+        if "<set>" in key.name or key.default == "**required**":
+            continue
+        shown = yaml.load(key.default.split("`")[1], params._Loader)  # noqa: S506 - derives from SafeLoader
+        wanted = at(got, key.name)
+        assert shown == (pytest.approx(wanted, rel=1e-3) if isinstance(wanted, list | float) else wanted), key.name
+        checked += 1
+    assert checked > 45
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed", "refused"),
+    [
+        ("contrast.temperature", "number from 0.01 to 1", 0.001),
+        ("train.drop_path", "number ≥ 0, < 1", 1.0),
+        ("train.grad_clip", "number > 0 or `null`", 0.0),
+        ("train.epochs", "whole number ≥ 1", 2.5),
+        ("contrast.negatives", "`all`, `other_class`", "same"),
+    ],
+)
+def test_bounds_on_the_page_hold(key: str, allowed: str, refused: object):
+    assert next(k for k in reference.entries() if k.name == key).allowed == allowed
+    values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    section, name = key.split(".")
+    values[section][name] = refused
+    with pytest.raises(ParamsError, match=key):
+        parse_params(values, "params.yaml")
+
+
+def larger(before: float | None) -> str:
+    """Half as much where it must stay small, else more."""
+    return str(1 if before is None else before / 2 if isinstance(before, float) else before + 4)
+
+
+def test_each_flag_sets_the_key_it_stands_beside():
+    other = {"model_args": '{"img_size": 64}', "checkpoint": "a.safetensors", "cl_mode": "global", "model_name": "y",
+             "sampling_strategy": "diverse", "correspondence_features": "backbone", "correspondence_filter": "mutual",
+             "memory_unit": "image", "negatives": "other_class", "key_encoder": "momentum"}  # fmt: skip
+    base = parser().parse_args(["--params", str(ROOT / "params.yaml")])
+    plain = params_of(vars(base))
+    for key, flag in flags().items():
+        dest = flag.lstrip("-").replace("-", "_")
+        before = getattr(base, dest)
+        words = [flag] if before is False else [flag, other[dest] if dest in other else larger(before)]
+        changed = params_of(vars(parser().parse_args(["--params", str(ROOT / "params.yaml"), *words])))
+        section, _, name = key.rpartition(".")
+        places = [(getattr(p, section) if section else p) for p in (plain, changed)]
+        assert getattr(places[0], name) != getattr(places[1], name), (flag, key)
+
+
+def test_the_page_is_written_without_torch(tmp_path: Path):
+    script = "import sys, steps.params as p; p.main(); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == 0
+    assert (tmp_path / "docs" / "params.md").read_text(encoding="utf-8") == PAGE
