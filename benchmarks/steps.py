@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import Row, alternate, peak, ratio, shown
-from densecl.contrast.objectives import Contrastive, build_objective
+from densecl.contrast.contrastive import Contrastive
+from densecl.contrast.objectives import build_objective
 from densecl.datasets.batch import ViewBatch
 from densecl.hardware import device
 from densecl.network.preprocessing import normalise, preprocessing

@@ -1,183 +1,31 @@
-"""What each mode adds to classification: dense and global differ only in how pairs are formed.
+"""How dense and global form their pairs: all in which they differ.
 
 Letters: B images, N patches, M sampled, Q queries (B or B*M), K memory, R rows remembered, E embedding, D projection.
 """
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from typing import NamedTuple, overload
+from typing import overload
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from densecl import parallel
-from densecl.contrast.attention import Ids, hardest_negative
+from densecl.contrast.attention import hardest_negative
+from densecl.contrast.contrastive import Contrastive, Objective
 from densecl.contrast.correspondence import match_patches, match_similarity, mutual, true_matches
-from densecl.contrast.infonce import Contrast, info_nce, share_of_mean
-from densecl.contrast.keys import MomentumKeys, SharedKeys
-from densecl.contrast.memory import Memory, Rows
+from densecl.contrast.memory import Rows
+from densecl.contrast.pairs import Pairs, Views
 from densecl.contrast.sampling import SAMPLERS
-from densecl.network.heads import ProjectionHead
-from densecl.network.vit import Backbone, Tokens, grid
+from densecl.network.vit import Backbone
 from densecl.params import DenseContrast, GlobalContrast
-
-BOUNDS = (0.01, 1.0)  # of a learnt temperature
-
-
-class Side(NamedTuple):
-    """One view of a batch, as an objective sees it."""
-
-    tokens: Tokens  # of the trained model
-    images: Tensor  # [B, 3, H, W] normalised
-    geometry: Tensor  # [B, 5]
-
-
-class Views(NamedTuple):
-    """Both views of a batch."""
-
-    first: Side
-    second: Side
-    image_ids: Tensor  # [B]
-    class_ids: Tensor  # [B]
-
-
-class Pairs(NamedTuple):
-    """Positives: row i of queries belongs to row i of keys; and what the memory is to keep of them."""
-
-    queries: Tensor  # [Q, D] of view 1, L2-normalised fp32
-    keys: Tensor  # [Q, D] of view 2, the same, without gradient
-    image_ids: Tensor  # [Q]
-    class_ids: Tensor  # [Q]
-    kept: Rows
-
-
-class Temperature(nn.Module):
-    """Fixed, or learnt as its logarithm (Radford et al. 2021) within BOUNDS; call `bound` after each step."""
-
-    def __init__(self, start: float, learnt: bool) -> None:
-        super().__init__()
-        self.log = nn.Parameter(torch.tensor(math.log(start)), requires_grad=learnt)
-
-    def forward(self) -> Tensor:
-        return self.log.exp()
-
-    @torch.no_grad()
-    def bound(self) -> None:
-        """Clamps the parameter itself: clamped in `forward` it would have no gradient outside, and never come back."""
-        low, high = (math.log(b) for b in BOUNDS)
-        self.log.clamp_(low, high)
-
-
-class Objective(nn.Module):
-    """Mode none: no pairs, a contrastive loss of 0, nothing to remember."""
-
-    weight = 0.0  # target lambda
-
-    def score(self, views: Views, watch: bool = True) -> tuple[Contrast, Rows]:  # noqa: ARG002
-        """Contrast of the two views (cosines of negatives only with `watch`), and the rows to remember after the step."""
-        logits = views.first.tokens.logits
-        zero, nothing = logits.new_zeros(()), logits.new_zeros(0)
-        rows = Rows(nothing, views.image_ids[:0], views.class_ids[:0])
-        unseen = zero * torch.nan
-        return Contrast(zero, unseen, unseen, unseen, zero, zero), rows
-
-    def after(self, model: Backbone, rows: Rows, step: int, progress: float) -> None:
-        """Called after the optimiser's step: remember the rows just scored, and let slow copies follow."""
-
-    def lambda_at(self, epoch: float) -> float:  # noqa: ARG002
-        """Weight of the contrastive loss at a fractional epoch."""
-        return 0.0
-
-    def state(self) -> dict[str, float]:
-        """What to watch of the objective itself, by the names of history.csv."""
-        return {}
-
-    @property
-    def memory_rows(self) -> int:
-        """Entries of the memory; 0 without one."""
-        return 0
-
-
-class Contrastive(Objective, ABC):
-    """Shared by dense and global: projection, keys, memory, temperature, InfoNCE and the ramp of lambda."""
-
-    def __init__(
-        self, settings: GlobalContrast, model: Backbone, queue_size: int, seed: int, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        self.settings, self.generator, self.weight = settings, generator, settings.lambda_weight
-        self.grid = grid(model)
-        self.head = ProjectionHead(model.embed_dim, settings.dense_dim, seed)
-        self.key_encoder = (
-            MomentumKeys(model, self.head, settings.key_momentum)
-            if settings.key_encoder == "momentum"
-            else SharedKeys()
-        )
-        self.temperature = Temperature(settings.temperature, settings.learnable_temp)
-        self.memory = Memory(queue_size, settings.dense_dim)
-
-    def score(self, views: Views, watch: bool = True) -> tuple[Contrast, Rows]:
-        """InfoNCE of this mode's pairs against the memory as it stood before this step.
-
-        `symmetric` scores view 2 against view 1 as well; both directions' keys are remembered.
-        """
-        sides = [self.pairs(views)]
-        if self.settings.symmetric:
-            sides.append(self.pairs(views._replace(first=views.second, second=views.first)))
-        remembered = [Rows(*parallel.all_rows(*pairs.kept)) for pairs in sides]
-        kept = Rows(*(torch.cat(part) for part in zip(*remembered, strict=True)))
-        queries, keys, image_ids, class_ids = (
-            torch.cat(part) for part in zip(*(pairs[:4] for pairs in sides), strict=True)
-        )
-        ids = self._ids(image_ids, class_ids)._asdict()
-        contrast = info_nce(queries, keys, self.negatives, self.temperature(), **ids, watch=watch)
-        return share_of_mean(contrast, len(queries)), kept
-
-    @abstractmethod
-    def pairs(self, views: Views) -> Pairs:
-        """Queries of view 1 and keys of view 2, as this mode pairs them."""
-
-    @property
-    def negatives(self) -> Tensor:
-        """[filled, D] of the memory, in no order that matters."""
-        return self.memory.ring[: self.memory.filled]
-
-    def _ids(self, image_ids: Tensor, class_ids: Tensor) -> Ids:
-        """Which entries are no negatives: those of the query's image; with `negatives: other_class`, of its class."""
-        filled = self.memory.filled
-        ids = Ids(image_ids, self.memory.ring_image_ids[:filled])
-        if self.settings.negatives == "other_class":
-            ids = ids._replace(query_classes=class_ids, memory_classes=self.memory.ring_class_ids[:filled])
-        return ids
-
-    def after(self, model: Backbone, rows: Rows, step: int, progress: float) -> None:
-        self.memory.write(*rows, step)
-        self.temperature.bound()
-        self.key_encoder.follow(model, self.head, progress)
-
-    def lambda_at(self, epoch: float) -> float:
-        """The target, or with `contrastive_weight_adaptive` a half-cosine from 0 to it over `ramp_epochs`."""
-        if not self.settings.contrastive_weight_adaptive:
-            return self.weight
-        share = min(1.0, epoch / self.settings.ramp_epochs)
-        return self.weight * (1 - math.cos(math.pi * share)) / 2
-
-    def state(self) -> dict[str, float]:
-        """Diversity of the memory, and the temperature."""
-        return self.memory.diversity() | {"temperature": float(self.temperature().detach())}
-
-    @property
-    def memory_rows(self) -> int:
-        return self.memory.size
 
 
 class Global(Contrastive):
     """Image level: the CLS tokens of an image's two views are a pair (Q = B)."""
 
     def pairs(self, views: Views) -> Pairs:
+        """Queries from view 1's CLS, keys from view 2's, row by row of the batch."""
         with torch.no_grad():
             seen = self.key_encoder(views.second.images, views.second.tokens)
             keys = F.normalize(self.key_encoder.head(self.head)(seen.cls), dim=-1)
@@ -191,6 +39,7 @@ class Dense(Contrastive):
     settings: DenseContrast
 
     def pairs(self, views: Views) -> Pairs:
+        """Match, sample and project; sampled first where neither the match nor a score decides what is sampled."""
         how = self.settings
         first = views.first.tokens.patches  # [B, N, E]
         index: Tensor | None = None

@@ -10,8 +10,8 @@ import torch
 from torch.nn.functional import normalize
 
 from densecl import parallel
+from densecl.contrast.contrastive import Contrastive, Objective
 from densecl.contrast.memory import Rows
-from densecl.contrast.objectives import Contrastive, Objective
 from densecl.datasets.batch import ViewBatch
 from densecl.network.preprocessing import normalise
 from densecl.network.vit import Backbone, tokens

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from densecl import layout, parallel
-from densecl.contrast.objectives import Contrastive
+from densecl.contrast.contrastive import Contrastive
 from densecl.datasets.scan import class_list
 from densecl.files import whole_folder
 from densecl.hardware import reuse_freed_memory

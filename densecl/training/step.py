@@ -11,9 +11,10 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from densecl import parallel
+from densecl.contrast.contrastive import Objective
 from densecl.contrast.infonce import Contrast
 from densecl.contrast.memory import Rows
-from densecl.contrast.objectives import Objective, Side, Views
+from densecl.contrast.pairs import Side, Views
 from densecl.datasets.batch import ViewBatch
 from densecl.metrics import correct_within
 from densecl.network.preprocessing import normalise

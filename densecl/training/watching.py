@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from densecl.contrast.contrastive import Objective
 from densecl.contrast.correspondence import match_patches, true_matches
-from densecl.contrast.objectives import Dense, Objective
+from densecl.contrast.objectives import Dense
 from densecl.datasets.batch import ViewBatch
 from densecl.datasets.views import TwoViews
 from densecl.metrics import effective_rank, mean_cosine

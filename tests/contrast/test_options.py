@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from densecl.contrast.correspondence import mutual, true_matches
 from densecl.contrast.keys import MomentumKeys
-from densecl.contrast.objectives import Views
+from densecl.contrast.pairs import Views
 from densecl.network.vit import Tokens, build, tokens
 from densecl.params import DenseContrast, GlobalContrast
 from tests.contrast.test_pairs import TINY, objective_of, rng, side, two_views

@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
 from densecl.contrast import SAMPLERS, Memory, match_patches
-from densecl.contrast.objectives import BOUNDS, Objective, Side, Temperature, Views, build_objective
+from densecl.contrast.contrastive import Objective
+from densecl.contrast.objectives import build_objective
+from densecl.contrast.pairs import Side, Views
+from densecl.contrast.temperature import BOUNDS, Temperature
 from densecl.network.vit import Tokens, build
 from densecl.params import DenseContrast, GlobalContrast, Network
 
