@@ -53,9 +53,9 @@ def rows(place: Path) -> list[Row]:
     rate |= {name: f"{megabytes / median(times[name]):,.0f} MB/s" for name in ("hashing", "sha256sum")}
     slowest = files / max(times["listing"])
     return [
-        Row("P11", f"listing {files:,} files of {LISTED[0]} classes with their labels / `find` and `sort`", rate["listing"],
+        Row("S2", f"listing {files:,} files of {LISTED[0]} classes with their labels / `find` and `sort`", rate["listing"],
             rate["find"], ratio(times["find"], times["listing"]), f"≥ 20,000 files/s (slowest {slowest:,.0f})"),
-        Row("P12", f"hashing {len(paths):,} files of 110 kB in {WORKERS} processes / `xargs -P{WORKERS} sha256sum`",
+        Row("S3", f"hashing {len(paths):,} files of 110 kB in {WORKERS} processes / `xargs -P{WORKERS} sha256sum`",
             rate["hashing"], rate["sha256sum"], ratio(times["sha256sum"], times["hashing"]), "≥ 1.0"),
     ]  # fmt: skip
 

@@ -333,6 +333,10 @@ def _cost_answer(costs: Mapping[str, list[Cost]]) -> str:
     return f"For a training step, {_joined(clauses)}." if clauses else ""
 
 
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.0f}" if seconds >= 0.1 else f"{1000 * seconds:.3g}"
+
+
 def _ratio(costs: Sequence[Cost], against: str) -> str:
     return f"{fmean(c.step_seconds / getattr(c, against) for c in costs):.2f}\u00a0×"
 
@@ -360,7 +364,7 @@ def _cost_entries(mode: str, costs: Sequence[Cost], none: Sequence[Cost]) -> lis
     memory = f"{mean('peak_memory_bytes') / mean('peak_memory_bytes', none):.2f} ×" if none else "–"
     time, space = EXPECTED[mode]
     return [
-        f"{1000 * mean('step_seconds'):.3g}", _ratio(costs, "none_step_seconds"), _ratio(costs, "one_view_step_seconds"),
+        _milliseconds(mean("step_seconds")), _ratio(costs, "none_step_seconds"), _ratio(costs, "one_view_step_seconds"),
         time or "–",
         f"{mean('peak_memory_bytes') / 2**30:.2f}", memory, space or "–",
         f"{mean('images_per_second'):,.0f}", f"{mean('wall_seconds') / 60:.1f}",

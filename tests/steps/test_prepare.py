@@ -24,7 +24,8 @@ class Screen(io.StringIO):
 
 def listed(root: str) -> pd.DataFrame:
     dataset = Dataset(root=root, tracked_by=root)
-    plan = SetPlan(name="imagenet-train", dataset=dataset, train_root=root, render=None, preprocess="model")
+    plan = SetPlan(name="imagenet-train", dataset=dataset, train_root=root, render=None, preprocess=None,
+                   protocol="folder", classes=(), optional=False)  # fmt: skip
     write_json(layout.plan("imagenet-train"), plan)
     prepare.main("imagenet-train")
     return pd.read_parquet(layout.manifest("imagenet-train"))
