@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from densecl.datasets.expectations import check
 from densecl.datasets.manifest import read_manifest, require_unchanged, usable, write_manifest
-from densecl.datasets.published import _file, _words, published
+from densecl.datasets.published import _file, published, words
 from densecl.datasets.rendered import PHOTO, photograph
 from densecl.datasets.scan import check_root, class_list, scan
 from densecl.errors import DataError
@@ -172,7 +172,7 @@ def frame_of(dataset: str, labels: list[int], classes: list[str], names: list[st
 
 
 def test_published_sets_are_held_to_their_counts_and_classes() -> None:
-    classes = sorted(_words("imagenet_synsets.txt"))
+    classes = sorted(words("imagenet_synsets.txt"))
     assert {name: (found[0], len(found[1])) for name in ("imagenet-train", "imagenet", "imagenet-a", "imagenet-r",
             "imagenet-v2", "stylized", "sketch") if (found := published(name, classes))} == {
         "imagenet-train": (1281167, 1000), "imagenet": (50000, 1000), "imagenet-a": (7500, 200), "imagenet-r": (30000, 200),
@@ -180,7 +180,7 @@ def test_published_sets_are_held_to_their_counts_and_classes() -> None:
     }  # fmt: skip
     assert published("imagenet-a", classes[:-1]) is published("other", classes) is None
     train = frame_of(TRAIN_SET, list(range(1000)), classes, ["a.JPEG"] * 1000)
-    adversarial = [classes.index(wnid) for wnid in sorted(_words("imagenet_a_synsets.txt"))]
+    adversarial = [classes.index(wnid) for wnid in sorted(words("imagenet_a_synsets.txt"))]
     foreign = next(label for label in range(1000) if label not in adversarial)
     labels = [foreign, *adversarial[1:]] * 37
     found = frame_of("imagenet-a", labels, classes, [f"{number}.jpg" for number in range(len(labels))])
@@ -197,7 +197,7 @@ def test_validation_folders_that_are_swapped_are_doubted_by_real() -> None:
     """ReaL's labels come with timm; the first of each image's stands here for the folder."""
     import json
 
-    classes = sorted(_words("imagenet_synsets.txt"))
+    classes = sorted(words("imagenet_synsets.txt"))
     seen = json.loads(_file("imagenet_real_labels.json").read_text())
     rated = [(number, of[0]) for number, of in enumerate(seen, 1) if of][::4]
     labels, names = [label for _, label in rated], [f"ILSVRC2012_val_{number:08d}.JPEG" for number, _ in rated]
