@@ -16,6 +16,7 @@ from benchmarks.measure import Row, alternate, ratio
 from densecl.datasets.pixels import read_pixels
 from densecl.datasets.rendered import PHOTO, photograph
 from densecl.datasets.views import augment, draw_crops
+from densecl.hardware import reuse_freed_memory
 from densecl.params import Data
 
 SIZE = (224, 224)
@@ -54,6 +55,7 @@ def torchvision_views(paths: list[Path]) -> None:
 
 
 def rows(place: Path) -> list[Row]:
+    reuse_freed_memory()  # as in a training, whose loader processes inherit it
     paths, threads = photographs(place), torch.get_num_threads()
     torch.set_num_threads(1)
     kinds = {"views": lambda: views(paths), "torchvision": lambda: torchvision_views(paths),

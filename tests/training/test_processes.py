@@ -64,7 +64,7 @@ def test_two_processes_take_the_steps_of_one(two, name):
 def test_the_filtered_case_has_unequal_numbers_of_queries(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "densecl.contrast.objectives.share_of_mean", lambda contrast, queries: seen.append(queries) or contrast
+        "densecl.contrast.contrastive.share_of_mean", lambda contrast, queries: seen.append(queries) or contrast
     )
     before = torch.get_default_dtype()
     try:
