@@ -34,7 +34,7 @@ lint: .venv/ready
 
 # The lock holds versions and hashes for Python 3.11 to 3.13 on Linux and macOS, and names no registry.
 lock: $(BIN)/uv
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header \
+	uv pip compile pyproject.toml --group dev --extra s3 --extra server --universal --python-version 3.11 --generate-hashes --no-header \
 		--quiet --no-annotate --upgrade --output-file requirements.lock
 
 .venv/ready: requirements.lock | $(BIN)/uv
