@@ -22,6 +22,19 @@ REPORT_PAGE = Path("reports/report.html")
 REPORT_TEXT = Path("reports/report.md")
 REPORT_TABLE = Path("reports/table.txt")
 
+# Retraining.
+CHAMPION = "champion"  # stands where a mode stands: the champion is one more model to evaluate
+CHAMPION_REPORTS = Path("reports/champion")  # its cells, and the dvc.yaml of its evaluation
+CARD = Path("models/card.md")
+CHANGES = Path("reports/changes.json")
+GATE = Path("reports/gate.json")
+RETRAINING_PAGE = Path("reports/retraining.html")
+RETRAININGS = Path("reports/retraining.csv")  # a line a retraining
+TICKS = Path("reports/schedule.csv")  # a line a tick of the scheduler
+BASELINE = Path("data/baseline")  # manifests that the last judged candidate was trained and evaluated on
+RETRAINING_LOCK = Path("cache/retraining.lock")
+ZENML = Path(".zenml")  # ZenML's store
+
 
 def exported(mode: str, seed: int) -> Path:
     """What `python -m steps export` writes; no artifact of the pipeline."""
@@ -58,14 +71,23 @@ def training(mode: str, seed: int) -> Path:
     return TRAINING / f"{mode}-{seed}"
 
 
+def baseline(dataset: str) -> Path:
+    return BASELINE / f"{dataset}.parquet"
+
+
 def evaluation(dataset: str, mode: str, seed: int) -> Path:
-    return EVALUATION / dataset / f"{mode}-{seed}.json"
+    return _cells(EVALUATION, mode) / dataset / f"{mode}-{seed}.json"
 
 
 def predictions(dataset: str, mode: str, seed: int) -> Path:
-    return PREDICTIONS / dataset / f"{mode}-{seed}.parquet"
+    return _cells(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.parquet"
 
 
 def control_predictions(dataset: str, mode: str, seed: int) -> Path:
     """Rows of the matched control: validation images of the set's classes under its mask; empty for validation itself."""
-    return PREDICTIONS / dataset / f"{mode}-{seed}.control.parquet"
+    return _cells(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.control.parquet"
+
+
+def _cells(folder: Path, mode: str) -> Path:
+    """The champion's cells lie apart: the report depends on the folders of the modes as a whole."""
+    return CHAMPION_REPORTS / folder.name if mode == CHAMPION else folder
