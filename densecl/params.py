@@ -344,7 +344,7 @@ def _no_repeats(key: str, values: tuple[object, ...]) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats and booleans as DVC reads them (1e-5 is a number, off a word), plain keys, none twice, and no aliases: ten lines of them can mean a billion."""
+    """YAML 1.2 as DVC reads it (1e-5 is a number, off a word); plain keys, none twice; no aliases: ten lines can mean a billion."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
