@@ -19,9 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from densecl import parallel
 from densecl.records import TrainPlan, write_text
 from densecl.training.step import Outcome
+from densecl.training.store import EXPERIMENT, TRACKING_URI
 
-TRACKING_URI = "sqlite:///mlflow.db"
-EXPERIMENT = "densecl"
 # A server that does not answer may hold a training up for half a minute, not for MLflow's quarter of an hour.
 PATIENCE = {
     "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",

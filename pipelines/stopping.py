@@ -1,0 +1,41 @@
+"""A signal to a pipeline stops the stage at work, which keeps what it needs to go on, and then the pipeline."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from densecl.errors import STOPPED, Stopped
+from densecl.lifetime import SIGNALS
+
+
+class Stopping:
+    """Passes SIGINT and SIGTERM on to the running stage; the pipeline itself ends when that has ended."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def listen(self) -> None:
+        for each in SIGNALS:
+            signal.signal(each, self._ask)
+
+    def check(self) -> None:
+        """Stopped if a signal has come."""
+        if self.asked:
+            raise Stopped(
+                f"{signal.Signals(self.asked).name}: stopped; `python -m pipelines replay` goes on from there"
+            )
+
+    def _ask(self, number: int, _: object) -> None:
+        import psutil
+
+        if self.asked:
+            print("error: stopped at once at the second signal", file=sys.stderr, flush=True)
+            os._exit(STOPPED)
+        self.asked = number
+        for child in psutil.Process().children():  # not theirs: a training's workers are the training's to end
+            child.send_signal(signal.SIGTERM)
+
+
+STOPPING = Stopping()
