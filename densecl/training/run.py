@@ -71,7 +71,7 @@ def train(
         stack.callback(parallel.end)
         kept = stack.enter_context(checkpoint.held(layout.CHECKPOINTS / run)) if parallel.first() else None
         remembered = kept.folder / "mlflow_run" if kept else None
-        with Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}", remembered) as monitor:
+        with Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}", run, remembered) as monitor:
             fit = Fit(trainer, kept, monitor)
             state = _state_before(kept, resume, monitor)
             if state is not None:
