@@ -25,6 +25,7 @@ from densecl.training import checkpoint
 from densecl.training.checkpoint import Checkpoints
 from densecl.training.engine import Job, Trainer
 from densecl.training.export import export
+from densecl.training.fingerprint import fingerprint
 from densecl.training.fit import Fit
 from densecl.training.probe import fit_probe
 from densecl.training.tracking import Monitor
@@ -59,7 +60,7 @@ def train(
     reuse_freed_memory()
     classes = class_list(images.root)
     digest = pd.util.hash_pandas_object(images.frame[["image_id", "label", "sha256"]], index=False).to_numpy().tobytes()
-    run = checkpoint.fingerprint(plan, seed, digest)
+    run = fingerprint(plan, seed, digest)
 
     probed = plan.contrast is not None and plan.contrast.lambda_weight == 1  # no classifier is trained on the way
 
