@@ -86,7 +86,7 @@ def _print_changes() -> None:
 
     graph = Graph()
     for name in graph.until("prepare"):
-        graph.bring(name)
+        graph.bring(name, lambda name=name: print(f"{name} ...", flush=True))
     print(told(changes(load_params(layout.PARAMS))))
 
 

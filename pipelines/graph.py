@@ -54,21 +54,21 @@ class Graph:
             open_ += new
         return [name for name in self.stages if name in wanted]
 
-    def bring(self, name: str) -> tuple[Did, StageRef]:
-        """Bring one stage up to date, what it depends on being so. DenseclError where its command fails, Stopped where it was
-        stopped; another process at work with DVC is waited for.
+    def bring(self, name: str, begin: Callable[[], None]) -> tuple[Did, StageRef]:
+        """Bring one stage up to date, what it depends on being so; `begin` is called first if there is something to do.
+
+        DenseclError where its command fails, Stopped where it was stopped; another process at work with DVC is waited for.
         """
         STOPPING.check()
-        if not self.changed(name):
+        if not self._changed(name):
             return "unchanged", self._reference(name)
+        begin()
         with _commands() as run:
             for stage in _patiently(lambda: self._reproduce(name)):
                 self.stages[stage.name] = stage  # with the hashes it has now
         return "ran" if run else "restored", self._reference(name)
 
-    def changed(self, name: str) -> bool:
-        """Would the stage run, or be restored?"""
-
+    def _changed(self, name: str) -> bool:
         def ask() -> bool:
             with self.repo.lock:
                 return bool(self.stages[name].changed())

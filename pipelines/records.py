@@ -18,6 +18,14 @@ class StageRef(Record):
     outs: dict[str, str]
 
 
+class Share(Record):
+    """Usable images of one class, then and now."""
+
+    wnid: str
+    before: int
+    now: int
+
+
 class SetChange(Record):
     """What changed in one set since the last judged candidate."""
 
@@ -30,6 +38,8 @@ class SetChange(Record):
     classes_new: tuple[str, ...]
     classes_removed: tuple[str, ...]
     psi: dict[str, float]  # feature -> population stability index, then against now
+    chance: dict[str, float] = {}  # feature -> what the index of two draws from one population exceeds once in twenty
+    mix: tuple[Share, ...] = ()  # the classes whose share moved most, largest first
     evidence: tuple[str, ...]  # some paths of new, removed and changed images
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from densecl.training.store import EXPERIMENT, TRACKING_URI
+from densecl.training.store import EXPERIMENT, connected
 
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
@@ -18,23 +16,12 @@ def training_run(folder: Path) -> str | None:
     """MLflow's id of the run that trained the model in `folder`; None where no store that answers knows it."""
     fingerprint = json.loads((folder / "config.json").read_text(encoding="utf-8"))["fingerprint"]
     try:
-        client = _mlflow()
+        client = connected().MlflowClient()
         found = client.get_experiment_by_name(EXPERIMENT)
         runs = client.search_runs([found.experiment_id], f"tags.fingerprint = '{fingerprint}'") if found else []
     except Exception:  # a store that is down: the link is missing, the pipeline goes on
         return None
     return str(runs[0].info.run_id) if runs else None
-
-
-@cache
-def _mlflow() -> Any:
-    import logging
-
-    from mlflow import MlflowClient
-
-    for talkative in ("alembic", "mlflow"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
-    return MlflowClient(os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI))
 
 
 def reap() -> list[str]:

@@ -19,6 +19,10 @@ from densecl.records import NoEvaluation, read_cell
 from pipelines.graph import ROOT, Graph, kind
 from pipelines.records import Did, StageRef
 
+# What ZenML would keep of its own accord is of the pointers, not of what they point to; each row of it costs a commit.
+QUIET: dict[str, Any] = {
+    "enable_cache": False, "enable_artifact_metadata": False, "enable_artifact_visualization": False, "enable_step_logs": False,
+}  # fmt: skip
 Reference = Annotated[StageRef, "reference"]
 SHOWN = ("top1", "top5", "macro_top1", "nll", "ece")  # of an evaluation, on ZenML's dashboard
 
@@ -31,12 +35,12 @@ def graph(file: Path = ROOT) -> Graph:
 _opened = cache(Graph)
 
 
-@step(enable_cache=False)
+@step(**QUIET)
 def run_stage(name: str, file: str, upstream: list[StageRef]) -> Reference:  # noqa: ARG001 - an arrow of the graph
     return _bring(name, file)
 
 
-@step(enable_cache=False)
+@step(**QUIET)
 def run_evaluation(
     name: str, file: str, upstream: list[StageRef]  # noqa: ARG001
 ) -> tuple[Reference, Annotated[dict[str, Any], "metrics"]]:  # fmt: skip
@@ -47,7 +51,7 @@ def run_evaluation(
     return reference, {"images": cell.images} | {metric: getattr(cell, metric) for metric in SHOWN}
 
 
-@step(enable_cache=False)
+@step(**QUIET | {"enable_artifact_visualization": True})
 def run_report(
     name: str, file: str, upstream: list[StageRef]  # noqa: ARG001
 ) -> tuple[Reference, Annotated[pd.DataFrame, "comparison"], Annotated[HTMLString, "page"]]:  # fmt: skip
@@ -81,12 +85,10 @@ def identifier(name: str, file: Path = ROOT) -> str:
 
 def _bring(name: str, file: str) -> StageRef:
     stages, started = graph(Path(file)), time.monotonic()
-    place = list(stages.stages).index(name) + 1
-    if stages.changed(name):
-        print(f"[{place}/{len(stages.stages)}] {name} ...", flush=True)
-    did, reference = stages.bring(name)
+    place = f"[{list(stages.stages).index(name) + 1}/{len(stages.stages)}] {name}"
+    did, reference = stages.bring(name, lambda: print(f"{place} ...", flush=True))
     seconds = time.monotonic() - started
-    print(f"[{place}/{len(stages.stages)}] {name}: {did}, {seconds:.1f} s", flush=True)
+    print(f"{place}: {did}" + ("" if did == "unchanged" else f", {seconds:.1f} s"), flush=True)
     log_metadata(_metadata(did, reference, seconds))
     return reference
 

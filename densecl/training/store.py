@@ -1,4 +1,27 @@
-"""Where MLflow keeps trainings, unless MLFLOW_TRACKING_URI says otherwise."""
+"""MLflow's store: of training runs here, of the model registry in `pipelines`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
 
 TRACKING_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "densecl"
+# A server that does not answer may hold a training up for half a minute, not for MLflow's quarter of an hour.
+PATIENCE = {
+    "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}  # fmt: skip
+
+
+def connected() -> Any:
+    """The module mlflow, pointed at MLFLOW_TRACKING_URI or the project's own store; it talks of trouble only."""
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+
+    for talkative in ("alembic", "mlflow"):  # the store's migrations, told line by line
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI))
+    return mlflow

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,23 +17,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from densecl import parallel
 from densecl.records import TrainPlan, write_text
 from densecl.training.step import Outcome
-from densecl.training.store import EXPERIMENT, TRACKING_URI
-
-# A server that does not answer may hold a training up for half a minute, not for MLflow's quarter of an hour.
-PATIENCE = {
-    "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}  # fmt: skip
+from densecl.training.store import EXPERIMENT, connected
 
 
 class Monitor:
     """Context of one training. A tracking store that fails is told once; the training goes on.
 
-    `remembered` is a file that holds the MLflow run's id for as long as the training is not done: an interrupted one
-    goes on in the same run. Only the first of several processes tells anything.
+    `fingerprint` is the training's: by that tag its run is found. `remembered` is a file that holds the MLflow run's id
+    for as long as the training is not done: an interrupted one goes on in the same run. Only the first of several
+    processes tells anything.
     """
 
-    def __init__(self, plan: TrainPlan, seed: int, steps: int, name: str, remembered: Path | None = None) -> None:
+    def __init__(
+        self, plan: TrainPlan, seed: int, steps: int, name: str, fingerprint: str, remembered: Path | None = None
+    ) -> None:
         self.plan, self.seed, self.name, self.remembered = plan, seed, name, remembered
+        self.fingerprint = fingerprint
         self.tracked = parallel.first()
         self.console = Console(file=sys.stderr, quiet=not parallel.first())
         self.bar = Progress(
@@ -87,13 +84,13 @@ class Monitor:
         self.console.print(f"{self.name}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def _start(self, mlflow: Any) -> None:
-        mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI))
         mlflow.set_experiment(EXPERIMENT)
         before = self.remembered.read_text(encoding="utf-8") if self.remembered and self.remembered.exists() else None
         if before and _has(mlflow, before):
             mlflow.start_run(run_id=before)
             return
-        run = mlflow.start_run(run_name=self.name, tags={"mode": self.plan.mode, "seed": str(self.seed)})
+        tags = {"mode": self.plan.mode, "seed": str(self.seed), "fingerprint": self.fingerprint}
+        run = mlflow.start_run(run_name=self.name, tags=tags)
         if self.remembered:
             write_text(self.remembered, run.info.run_id)
         mlflow.log_params(dict(_flat(self.plan.model_dump(mode="json", by_alias=True))) | {"seed": self.seed})
@@ -101,14 +98,8 @@ class Monitor:
     def _track(self, call: Callable[[Any], object]) -> None:
         if not self.tracked:
             return
-        for name, value in PATIENCE.items():
-            os.environ.setdefault(name, value)
         try:
-            import mlflow
-
-            for talkative in ("alembic", "mlflow"):  # the store's migrations, told line by line
-                logging.getLogger(talkative).setLevel(logging.WARNING)
-            call(mlflow)
+            call(connected())
         except Exception as error:
             self.tracked = False
             self.note(
