@@ -110,3 +110,14 @@ class Finished(Record):
     champion: str | None = None  # version that is champion afterwards
     zenml_run: str | None = None
     git: str | None = None  # commit or tag that holds its params, dvc.lock and small reports
+
+
+class Tick(Record):
+    """What came of one tick of the scheduler: a line of reports/schedule.csv; times are ISO 8601 with time zone."""
+
+    scheduled: str
+    started: str
+    seconds: float
+    outcome: Outcome
+    status: int | None  # the retraining's exit status; None: it was not started
+    detail: str
