@@ -139,9 +139,11 @@ def _made_of(params: Params) -> dict[str, Any]:
 
 
 def _differences(root: Path, now: Mapping[str, Any]) -> Iterator[str]:
-    """In words, one a key; none where there is no baseline: then everything is new."""
+    """In words, one a key; none where there is no baseline at all: then everything is new."""
     path = root / layout.BASELINE_PLAN
     if not path.exists():
+        if any((root / layout.BASELINE).glob("*.parquet")):
+            yield "params and code: nothing to compare with"
         return
     before, today = dict(_flat(json.loads(path.read_text(encoding="utf-8")))), dict(_flat(now))
     for key in sorted({*before, *today}):

@@ -112,6 +112,8 @@ def _recorded(start: Callable[[], PipelineRunResponse]) -> None:
     _tell(params, finished, verdict)
     if failure is not None:
         raise failure
+    version = f" Version {finished.version}, champion {finished.champion}." if finished.version else ""
+    print(f"{finished.said}.{version}", flush=True)
 
 
 def _ended(run: PipelineRunResponse) -> tuple[Outcome, str, Registered | None, Verdict | None]:
@@ -162,5 +164,3 @@ def _tell(params: Params, finished: Finished, verdict: Verdict | None) -> None:
 
         write_page(read_json(Changes, layout.CHANGES), verdict, finished)
     notify(params.retraining.notify, finished, verdict)
-    version = f" Version {finished.version}, champion {finished.champion}." if finished.version else ""
-    print(f"{finished.outcome}: {finished.said}.{version}".replace("..", "."), flush=True)

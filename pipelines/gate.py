@@ -1,6 +1,6 @@
 """Is a candidate good enough to take the champion's place? Decided on the same images; nothing is written.
 
-Differences are candidate - champion in top-1, with a paired bootstrap over images; they speak of these two models. Each
+Differences are candidate - champion in top-1, with the interval of `sides.difference`; they speak of these two models. Each
 model's labels are indices into its own class list, so right and wrong are compared, and labels by wnid. Falls are not
 corrected for the number of sets: a correction would let falls through, and promoting wrongly costs every user, refusing
 wrongly costs one retraining.
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from densecl import layout
-from densecl.params import CONTROL_SET, Params, Report
-from densecl.reporting.statistics import Estimate, paired_difference, wilson
+from densecl.params import CONTROL_SET, Gate, Params, Report
+from densecl.reporting.statistics import Estimate, wilson
 from densecl.seeding import derive
 from pipelines.records import Champion, Criterion, Verdict
-from pipelines.sides import Nothing, Side, read_side
+from pipelines.sides import Nothing, Side, difference, read_side
 from pipelines.words import counted, percent, points, signed
 
 Name = Literal["val", "fall", "minimum", "chance"]
@@ -45,7 +45,10 @@ def judge(params: Params, champion: Champion, root: Path = Path()) -> Verdict:
         criteria = _first(params, root)
     else:
         pairs = {name: _pair(params, root, name) for name in params.evaluate.datasets}
-        criteria = [_val(params, pairs[CONTROL_SET]), *(_fall(params, name, pair) for name, pair in pairs.items())]
+        criteria = [
+            val(params.retraining.gate, pairs[CONTROL_SET]),
+            *(fall(params.retraining.gate, name, pair) for name, pair in pairs.items()),
+        ]
     promoted = all(each.passed for each in criteria)
     return Verdict(
         promoted=promoted, champion=champion.version, mode=mode, seed=seed, criteria=tuple(criteria),
@@ -97,13 +100,7 @@ def _pair(params: Params, root: Path, name: str) -> Pair | Criterion:
             else "no image in common"
         )
         return _unknown("fall", name, bound, f"evaluated from different manifests: {what}; evaluate both models again")
-    found = paired_difference(
-        first.correct,
-        second.correct,
-        params.report.confidence,
-        params.report.bootstrap_samples,
-        derive(0, "gate", name),
-    )
+    found = difference(first.correct, second.correct, params.report, derive(0, "gate", name))
     return Pair(found, len(images), _note(ours, theirs, len(images)))
 
 
@@ -132,8 +129,9 @@ def _uncompared(name: str, bound: float, ours: Side | Nothing, theirs: Side | No
     return _unknown("fall", name, bound, said, passed=passed and name != CONTROL_SET)
 
 
-def _val(params: Params, pair: Pair | Criterion) -> Criterion:
-    margin = params.retraining.gate.margin
+def val(values: Gate, pair: Pair | Criterion) -> Criterion:
+    """Holds where the lower bound of the difference on validation lies above -margin."""
+    margin = values.margin
     if isinstance(pair, Criterion):
         return pair.model_copy(update={"name": "val", "bound": -margin})
     found = pair.difference
@@ -156,8 +154,9 @@ def _needed(pair: Pair, margin: float) -> str:
     return f"; it needs more images, about {float(f'{images:.2g}'):,.0f} instead of {pair.images:,}"
 
 
-def _fall(params: Params, name: str, pair: Pair | Criterion) -> Criterion:
-    most = params.retraining.gate.max_drop
+def fall(values: Gate, name: str, pair: Pair | Criterion) -> Criterion:
+    """Fails where a set falls by more than max_drop and its whole interval lies below 0."""
+    most = values.max_drop
     if isinstance(pair, Criterion):
         return pair
     found = pair.difference

@@ -63,7 +63,7 @@ class Graph:
         if not self._changed(name):
             return "unchanged", self._reference(name)
         begin()
-        with _commands() as run:
+        with STOPPING.listening(), _commands() as run:
             for stage in _patiently(lambda: self._reproduce(name)):
                 self.stages[stage.name] = stage  # with the hashes it has now
         return "ran" if run else "restored", self._reference(name)

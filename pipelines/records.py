@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from densecl.records import Record
 
 Did = Literal["ran", "restored", "unchanged"]
@@ -38,7 +40,9 @@ class SetChange(Record):
     classes_new: tuple[str, ...]
     classes_removed: tuple[str, ...]
     psi: dict[str, float]  # feature -> population stability index, then against now
-    chance: dict[str, float] = {}  # feature -> what the index of two draws from one population exceeds once in twenty
+    chance: dict[str, float] = Field(
+        default_factory=dict
+    )  # feature -> what the index of two draws from one population exceeds once in twenty
     mix: tuple[Share, ...] = ()  # the classes whose share moved most, largest first
     evidence: tuple[str, ...]  # some paths of new, removed and changed images
 

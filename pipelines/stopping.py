@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from densecl.errors import STOPPED, Stopped
 from densecl.lifetime import SIGNALS
@@ -19,6 +22,20 @@ class Stopping:
     def listen(self) -> None:
         for each in SIGNALS:
             signal.signal(each, self._ask)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While a stage runs. ZenML's own handler would raise in the midst of waiting for it, and leave it behind."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread gets signals, and may say who handles them
+            return
+        before = {each: signal.getsignal(each) for each in SIGNALS}
+        self.listen()
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
     def check(self) -> None:
         """Stopped if a signal has come."""
