@@ -38,8 +38,14 @@ def tags(name: str, version: str) -> dict[str, str]:
     """What is written on a version, given by number, `v` and number, or alias: mode, seed, fingerprint, sha256 of each
     file, verdict and what it said, what `register` was given, who promoted it or rolled it back, why and when.
     """
+    return numbered(name, version)[1]
+
+
+def numbered(name: str, version: str) -> tuple[str, dict[str, str]]:
+    """Number and tags of a version given by number, `v` and number, or alias."""
     with versions.store() as client:
-        return dict(versions.find(client, name, version).tags)
+        found = versions.find(client, name, version)
+    return str(found.version), dict(found.tags)
 
 
 def listed(name: str) -> dict[str, dict[str, str]]:

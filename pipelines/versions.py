@@ -92,6 +92,21 @@ def same(client: Any, name: str, identity: str) -> str | None:
     return str(found[-1].version) if found else None
 
 
+def runs(experiment: str, fingerprint: str) -> list[tuple[str, dict[str, str]]]:
+    """Id and tags of the training runs of a fingerprint, the newest first."""
+    with store() as client:
+        found = client.get_experiment_by_name(experiment)
+        runs = client.search_runs([found.experiment_id], f"tags.fingerprint = '{fingerprint}'") if found else []
+        return [(run.info.run_id, dict(run.data.tags)) for run in runs]
+
+
+def run_tags(run: str) -> dict[str, str] | None:
+    """Tags of a run by its id; None where the store has no such run."""
+    with store() as client:
+        found = _found(client.get_run, run)
+    return dict(found.data.tags) if found is not None else None
+
+
 def _ours(version: Any) -> Any:
     if "identity" not in version.tags:
         raise RegistryError(
