@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from densecl import layout
-from pipelines.recorded import File, Record, Stage, Workspace
+from pipelines.recorded import PLANNING, File, Record, Stage, Workspace
 
 # First word of a stage's name -> what its link is called, in the order of the chain.
 KINDS = {"data": "data", "render": "data", "prepare": "manifest", "validate": "validation", "train": "training",
@@ -150,7 +150,7 @@ def _closure(start: Iterable[Stage], near: Callable[[Stage], list[Stage]]) -> di
     waiting = list(start)
     while waiting:
         stage = waiting.pop(0)
-        if stage.name not in found and stage.name != "plan":
+        if stage.name not in found and stage.name != PLANNING:
             found[stage.name] = stage
             waiting += near(stage)
     return found

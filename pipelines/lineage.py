@@ -18,7 +18,7 @@ from densecl.training.store import EXPERIMENT
 from pipelines import registry, versions
 from pipelines.chain import Builder, Chain, Link, model_of, version_links
 from pipelines.drawing import page, text
-from pipelines.recorded import File, Record, Stage, Workspace, records
+from pipelines.recorded import PLANNING, File, Record, Stage, Workspace, records
 from pipelines.versions import ALIASES, RegistryError
 
 MAY_BE = (
@@ -116,15 +116,22 @@ class Resolver:
         return Found(f"ZenML run {x}", record, tuple(stages)) if stages else None
 
     def _path(self, x: str) -> Found | None:
-        path = os.path.relpath(x)
+        path = os.path.relpath(x or ".")
         if Path(path).is_relative_to(layout.model(layout.CHAMPION, 0)):
             return self._version("champion")
         for record in records():
-            writer = record.writer(path)
-            stages = [writer] if writer else [s for s in record.stages.values() if any(f.path == path for f in s.reads)]
-            if stages:
-                return Found(path, record, tuple(stages))
+            for kind in ("writes", "reads"):  # a plan, and images that no stage made, are known by who read them
+                stages = [
+                    stage for stage in record.stages.values()
+                    if stage.name != PLANNING and any(self._holds(file, path) for file in getattr(stage, kind))
+                ]  # fmt: skip
+                if stages:
+                    return Found(path, record, tuple(stages))
         return None
+
+    def _holds(self, file: File, path: str) -> bool:
+        below = path.removeprefix(f"{file.path}/")
+        return path == file.path or (below != path and (Path(path).exists() or below in self.workspace.inside(file)))
 
     def _by_tag(self, tag: str, value: str, what: str) -> Found | None:
         for number, tags in reversed(self.listed().items()):

@@ -16,6 +16,7 @@ import yaml
 from densecl.errors import DenseclError
 
 LOCK = "dvc.lock"
+PLANNING = "plan"  # the stage whose outs are params: named beside the stages that read them
 NOT_CHECKED = "not checked"
 
 
@@ -48,11 +49,11 @@ class Record:
         return next((s for s in self.stages.values() if any(_meet(path, out.path) for out in s.writes)), None)
 
     def writers(self, stage: Stage) -> list[Stage]:
-        """The stages that left what a stage read, `plan` apart: what it left is named beside each stage."""
-        return [s for s in self.stages.values() if s.name != "plan" and _feeds(s, stage)]
+        """The stages that left what a stage read, planning apart."""
+        return [s for s in self.stages.values() if s.name != PLANNING and _feeds(s, stage)]
 
     def readers(self, stage: Stage) -> list[Stage]:
-        return [s for s in self.stages.values() if stage.name != "plan" and _feeds(stage, s)]
+        return [s for s in self.stages.values() if stage.name != PLANNING and _feeds(stage, s)]
 
     def holders(self, md5: str) -> list[Stage]:
         """The stages that left what has the md5; where none did, those that read it."""
