@@ -182,11 +182,12 @@ def _code_notes(code: list[File], workspace: Workspace) -> list[str]:
 def _told(text: str) -> str:
     """A plan's keys and values; the report's copy of all params apart, which the other plans hold."""
     plan = {key: value for key, value in json.loads(text).items() if key != "params"}
-    return ", ".join(f"{key} {json.dumps(value)}" for key, value in _flat(plan))
+    return ", ".join(f"{key} {json.dumps(value)}" for key, value in flat(plan))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested keys joined by dots, with their values."""
     pairs: list[tuple[str, Any]] = []
     for key, value in values.items():
-        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
+        pairs += flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
     return pairs

@@ -142,7 +142,7 @@ class Workspace:
         if not Path(path).exists():
             return None
         if Path(path).is_file():
-            return self._plain(Path(path))
+            return plain_md5(Path(path))
         if self._repo is None:
             return NOT_CHECKED
         from dvc.fs import LocalFileSystem
@@ -165,7 +165,7 @@ class Workspace:
     def text(self, file: File) -> str | None:
         """Its recorded content, from the workspace or DVC's cache; None where neither has it."""
         for place in (Path(file.path), self._cached(file.md5)):
-            if place is not None and place.is_file() and self._plain(place) == file.md5:
+            if place is not None and place.is_file() and plain_md5(place) == file.md5:
                 return place.read_text(encoding="utf-8")
         return None
 
@@ -179,6 +179,8 @@ class Workspace:
     def _cached(self, md5: str) -> Path | None:
         return Path(self._repo.cache.local.oid_to_path(md5)) if self._repo is not None and md5 else None
 
-    def _plain(self, path: Path) -> str:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+def plain_md5(path: Path) -> str:
+    """Of a file's bytes, as DVC records it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
