@@ -44,9 +44,9 @@ def write_page(
     drawing, spoken = forest(verdict) if verdict else ("", "")
     text = environment.get_template("retraining.html").render(
         colours=COLOURS, headline=_headline(changes, verdict, finished), verdict=verdict, finished=finished,
-        said=finished.said if finished else verdict.said if verdict else consequence(changes),
+        said=_sentence(finished.said if finished else verdict.said if verdict else consequence(changes)),
         criteria=[_criterion(each) for each in verdict.criteria] if verdict else [], forest=drawing, spoken=spoken,
-        changes=changes, consequence=consequence(changes), limits=(MODERATE, LARGE, FULL),
+        changes=changes, consequence=_why(changes, verdict), limits=(MODERATE, LARGE, FULL),
         sets=[_set(each, roots or {}) for each in changes.sets if touched(each) and each.before is not None],
         history=[*reversed(history)][:EARLIER], links=_links(root), version=version,
     )  # fmt: skip
@@ -66,6 +66,16 @@ def _headline(changes: Changes, verdict: Verdict | None, finished: Finished | No
             f"Promoted: {name} is the first champion.")  # fmt: skip
     stays = f"version {verdict.champion} stays champion" if verdict.champion else "there is no champion yet"
     return f"Refused: {name} is not promoted; {stays}."
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _why(changes: Changes, verdict: Verdict | None) -> str:
+    if verdict and not changes.any:
+        return "Nothing since the last judged candidate; this one was asked for all the same."
+    return consequence(changes)
 
 
 def _criterion(each: Criterion) -> dict[str, str | bool]:
