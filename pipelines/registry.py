@@ -17,6 +17,7 @@ from typing import Any
 
 from densecl import layout
 from densecl.files import whole_folder
+from densecl.params import load_params
 from densecl.records import write_text
 from pipelines import versions
 from pipelines.records import Champion, Registered, Verdict
@@ -148,15 +149,17 @@ def rollback(name: str, who: str, why: str) -> str:
     return str(found.version)
 
 
-def main_promote(name: str, version: str, why: str, who: str | None = None) -> None:
+def main_promote(version: str, why: str, who: str | None = None) -> None:
     """`python -m pipelines promote VERSION --why TEXT`."""
+    name = load_params(layout.PARAMS).retraining.registry
     before = champion(name).version
     now = promote(name, version, who or getpass.getuser(), why)
     _tell_champion(name, now, f"; before: {before}" if before not in (None, now) else "")
 
 
-def main_rollback(name: str, why: str, who: str | None = None) -> None:
+def main_rollback(why: str, who: str | None = None) -> None:
     """`python -m pipelines rollback --why TEXT`."""
+    name = load_params(layout.PARAMS).retraining.registry
     before = champion(name).version
     now = rollback(name, who or getpass.getuser(), why)
     _tell_champion(name, now, f" again; rolled back: {before}")
