@@ -43,6 +43,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) 
     place = tmp_path / "project"
     place.mkdir()
     shutil.copyfile(empty_store, place / "mlflow.db")
+    shutil.copyfile(Path(__file__).parents[1] / "small.yaml", place / "params.yaml")
     monkeypatch.chdir(place)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
     return place

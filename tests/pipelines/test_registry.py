@@ -106,11 +106,11 @@ def test_every_rollback_goes_one_champion_further_back(trained, capsys):
     assert (found["rolled_back_by"], found["rolled_back_why"]) == ("bob", "worse in use")
     assert registry.tags(NAME, "2")["promoted_why"] == "rollback from version 4: worse in use"
     assert len(registry.tags(NAME, "2")["history"].splitlines()) == 2
-    registry.main_rollback(NAME, "still worse", "bob")
+    registry.main_rollback("still worse", "bob")
     assert capsys.readouterr().out == "densecl-vit: version 1 is champion again; rolled back: 2\n"
     with pytest.raises(RegistryError, match=r"nothing to roll back to: no champion before version 1.*promote VERSION"):
         registry.rollback(NAME, "bob", "worse")
-    registry.main_promote(NAME, "3", "better than it looked", "bob")
+    registry.main_promote("3", "better than it looked", "bob")
     assert capsys.readouterr().out == "densecl-vit: version 3 is champion; before: 1\n"
     assert registry.rollback(NAME, "bob", "no") == "1"  # what was rolled back is not champion again
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from project import ENVIRONMENT, call, draw, pipelines, project
+
+from tests.pipelines.project import ENVIRONMENT, call, draw, pipelines, project
 
 pytestmark = pytest.mark.slow
 
