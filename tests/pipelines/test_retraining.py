@@ -53,6 +53,35 @@ def test_the_comparison_leaves_the_lock_file_of_dvc_repro(place, tmp_path):
     assert "didn't change" in call(place, "dvc", "repro")
 
 
+TOLD = """
+import json
+from pipelines import environment
+environment.prepare()
+from zenml.client import Client
+steps = Client().list_pipeline_runs(pipeline="comparison", hydrate=True).items[0].steps
+outputs = {n: {o: a[0].load() for o, a in steps[n].outputs.items()} for n in ("train_none_0", "evaluate_imagenet_none_0", "report")}
+print("found:" + json.dumps([
+    steps["train_none_0"].run_metadata,
+    outputs["train_none_0"]["reference"].model_dump(), outputs["evaluate_imagenet_none_0"]["metrics"],
+    len(outputs["report"]["comparison"]), outputs["report"]["page"][:15],
+]))
+"""
+
+
+def test_zenml_has_pointers_metrics_table_and_page(place):
+    told, reference, metrics, rows, page = json.loads(call(place, sys.executable, "-c", TOLD).partition("found:")[2])
+    assert told["did"] == "ran"
+    assert told["seconds"] > 0
+    assert told["git"] == call(place, "git", "rev-parse", "HEAD").strip()
+    assert told["md5"] == reference["outs"]
+    assert len(told["mlflow_run"]) == 32
+    lock = locked(place)["train@none-0"]
+    assert {e["path"]: e["md5"] for e in lock["deps"]} == reference["deps"]
+    assert metrics["top1"] == json.loads((place / "reports/evaluation/imagenet/none-0.json").read_text())["top1"]
+    assert rows == len(pd.read_csv(place / "reports/comparison.csv"))
+    assert page.lower() == "<!doctype html>"
+
+
 def test_the_first_candidate_that_beats_chance_is_champion(place):
     said = pipelines(place, "retraining")
     assert "promoted as the first champion" in said
