@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from pathlib import Path
 
 import pytest
 
@@ -18,7 +16,6 @@ from pipelines.recorded import plain_md5
 from tests.pipelines.conftest import verdict
 from tests.pipelines.test_registry import NAME, TAGS
 
-SMALL = Path(__file__).parents[1] / "small.yaml"
 HOSTILE = "n1|</td><script>alert(1)</script> [x](javascript:y) **`_"
 COMPARISON = """dataset,control,mode,metric,value,low,high,images,seeds,note
 imagenet,,dense,top1,0.711,0.66,0.757,400,0,
@@ -33,7 +30,6 @@ imagenet-a,imagenet,dense,top1,,,,,,missing
 @pytest.fixture
 def run(trained):
     """What a run leaves, as far as the card reads it; one set was not evaluated."""
-    shutil.copyfile(SMALL, "params.yaml")
     folder = trained("0123456789abcdef")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(
@@ -104,9 +100,9 @@ def test_models_card_md_is_the_champion_s(run, client):
     (run / "config.json").write_text(json.dumps(config | {"fingerprint": "fedcba9876543210"}), encoding="utf-8")
     assert made(run, promoted=False) == "2"
     assert layout.CARD.read_text(encoding="utf-8") == first  # kept: the champion's card stays
-    registry.main_promote(NAME, "2", "better than it looked", "bob")
+    registry.main_promote("2", "better than it looked", "bob")
     assert layout.CARD.read_text(encoding="utf-8").startswith("# densecl-vit, version 2")
-    registry.main_rollback(NAME, "no", "bob")
+    registry.main_rollback("no", "bob")
     assert layout.CARD.read_text(encoding="utf-8") == first
 
 
@@ -114,6 +110,6 @@ def test_a_champion_without_a_card_leaves_none_of_another(run, capsys):
     made(run)
     registry.promote(NAME, "1", "ann", "the gate")
     registry.register(NAME, run, verdict(promoted=False), TAGS)
-    registry.main_promote(NAME, "2", "by hand", "bob")
+    registry.main_promote("2", "by hand", "bob")
     assert not layout.CARD.exists()
     assert "version 2 has no card" in capsys.readouterr().out
