@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.chain import VALUES, Chain, Link
 
-WIDTH, HEIGHT, ACROSS, DOWN = 190, 44, 240, 60  # px: a box, and from one to the next
+WIDTH, HEIGHT, ACROSS, DOWN = 196, 44, 232, 60  # px: a box, and from one to the next
 
 
 def text(chain: Chain) -> str:
@@ -114,7 +114,7 @@ def _short(link: Link) -> str:
     return f"md5 {link.writes[0].md5[:12]}" if link.writes else next((value for key, value in link.facts), "")
 
 
-def _cut(name: str, length: int = 27) -> str:
+def _cut(name: str, length: int = 26) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
