@@ -9,12 +9,12 @@ from typing import Any
 
 from pipelines.chain import VALUES, Chain, Link
 
-WIDTH, HEIGHT, ACROSS, DOWN = 190, 44, 240, 60  # px: a box, and from one to the next
+WIDTH, HEIGHT, ACROSS, DOWN = 196, 44, 232, 60  # px: a box, and from one to the next
 
 
 def text(chain: Chain) -> str:
     """The chain for a terminal, the Mermaid source last."""
-    lines = [chain.found, f"from {chain.source}" + (f", git {chain.git}" if chain.git else ", in no git commit")]
+    lines = [chain.found, f"from {chain.source}, {held(chain)}"]
     lines += [f"! {note}" for note in chain.notes]
     for kind, links in groupby(chain.links, lambda link: link.kind):
         lines += ["", kind.upper()]
@@ -29,6 +29,13 @@ def text(chain: Chain) -> str:
 def _short_enough(link: Link, part: str) -> bool:
     """On a terminal the values of a training alone are written out; the page has those of every stage."""
     return part != VALUES or link.kind == "training"
+
+
+def held(chain: Chain) -> str:
+    """The commit that the chain belongs to, in words."""
+    if not chain.git:
+        return "in no git commit"
+    return f"git {chain.git}" + (" (that commit and changes that are in none)" if chain.git.endswith("+") else "")
 
 
 def mermaid(chain: Chain) -> str:
@@ -56,6 +63,7 @@ def page(chain: Chain) -> str:
     }
     shown: dict[str, Any] = {
         "chain": chain,
+        "held": held(chain),
         "boxes": boxes,
         "curves": curves,
         "mermaid": mermaid(chain),
@@ -106,7 +114,7 @@ def _short(link: Link) -> str:
     return f"md5 {link.writes[0].md5[:12]}" if link.writes else next((value for key, value in link.facts), "")
 
 
-def _cut(name: str, length: int = 27) -> str:
+def _cut(name: str, length: int = 26) -> str:
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 

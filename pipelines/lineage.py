@@ -111,9 +111,8 @@ class Resolver:
     def _zenml_run(self, x: str) -> Found | None:
         if found := self._by_tag("zenml_run", x, f"ZenML run {x}"):
             return found
-        stages = _stages_of_zenml_run(x)
-        record = Record(f"what the steps of ZenML run {x} returned", "", {s.name: s for s in stages})
-        return Found(f"ZenML run {x}", record, tuple(stages)) if stages else None
+        record = _of_zenml_run(x)
+        return Found(f"ZenML run {x}", record, tuple(record.stages.values())) if record else None
 
     def _path(self, x: str) -> Found | None:
         path = os.path.relpath(x or ".")
@@ -233,21 +232,23 @@ def _remembered(builder: Builder, number: str, tags: dict[str, str]) -> None:
     builder.links["train (from tags)"] = Link("train (from tags)", reads, writes, facts, (note,))
 
 
-def _stages_of_zenml_run(x: str) -> list[Stage]:
-    """The DVC stages that the steps of a run brought up to date; none where ZenML knows no such run."""
+def _of_zenml_run(x: str) -> Record | None:
+    """The DVC stages that the steps of a run brought up to date; None where ZenML knows no such run."""
     if not (layout.ZENML.exists() or "ZENML_CONFIG_PATH" in os.environ):
-        return []
+        return None
     from pipelines import environment
 
     environment.prepare()
     from zenml.client import Client
 
     try:
-        run = Client().get_pipeline_run(x, allow_name_prefix_match=False)
+        steps = Client().get_pipeline_run(x, allow_name_prefix_match=False).steps.values()
     except KeyError:
-        return []
-    references: list[Any] = [v.load() for s in run.steps.values() for v in s.outputs.get("reference", ())]
-    return [Stage(r.stage, _pairs(r.deps.items()), _pairs(r.outs.items())) for r in references]
+        return None
+    references: list[Any] = [output.load() for step in steps for output in step.outputs.get("reference", ())]
+    commits = [step.run_metadata["git"] for step in steps if "git" in step.run_metadata]
+    stages = {r.stage: Stage(r.stage, _pairs(r.deps.items()), _pairs(r.outs.items())) for r in references}
+    return Record(f"the steps of ZenML run {x}", str(commits[0]) if commits else "", stages) if stages else None
 
 
 def _pairs(md5: Iterable[tuple[str, str]]) -> tuple[File, ...]:

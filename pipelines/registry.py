@@ -20,6 +20,7 @@ from densecl.files import whole_folder
 from densecl.params import load_params
 from densecl.records import write_text
 from pipelines import versions
+from pipelines.lock import alone
 from pipelines.records import Champion, Registered, Verdict
 from pipelines.versions import CANDIDATE, CHAMPION, FILES, RegistryError
 
@@ -152,17 +153,19 @@ def rollback(name: str, who: str, why: str) -> str:
 def main_promote(version: str, why: str, who: str | None = None) -> None:
     """`python -m pipelines promote VERSION --why TEXT`."""
     name = load_params(layout.PARAMS).retraining.registry
-    before = champion(name).version
-    now = promote(name, version, who or getpass.getuser(), why)
-    _tell_champion(name, now, f"; before: {before}" if before not in (None, now) else "")
+    with alone():  # a retraining at work would judge against one champion and replace another
+        before = champion(name).version
+        now = promote(name, version, who or getpass.getuser(), why)
+        _tell_champion(name, now, f"; before: {before}" if before not in (None, now) else "")
 
 
 def main_rollback(why: str, who: str | None = None) -> None:
     """`python -m pipelines rollback --why TEXT`."""
     name = load_params(layout.PARAMS).retraining.registry
-    before = champion(name).version
-    now = rollback(name, who or getpass.getuser(), why)
-    _tell_champion(name, now, f" again; rolled back: {before}")
+    with alone():
+        before = champion(name).version
+        now = rollback(name, who or getpass.getuser(), why)
+        _tell_champion(name, now, f" again; rolled back: {before}")
 
 
 def _tell_champion(name: str, version: str, how: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,11 @@ from densecl.training.store import EXPERIMENT
 from pipelines import registry
 from pipelines.drawing import mermaid, page, text
 from pipelines.lineage import lineage, main
+from pipelines.recorded import records
 from tests.pipelines.conftest import verdict
 
 NAME = "densecl-vit"
 FINGERPRINT = "0123456789abcdef"
-SMALL = Path(__file__).parents[1] / "small.yaml"
 
 
 def md5(path):
@@ -84,7 +84,6 @@ def pipeline(project, trained, monkeypatch):
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     Repo.init(".", no_scm=True).close()
-    shutil.copyfile(SMALL, "params.yaml")
     for unit in ("imagenet-train", "imagenet", "dense", "none", "evaluate"):
         write(
             f"data/plan/{unit}.json", json.dumps({"name": unit, "train": {"epochs": 2}, "params": {"all": "of them"}})
@@ -225,6 +224,18 @@ def test_an_older_version_is_found_in_git_and_without_git_in_its_tags(version, p
     assert dict(link(found, "train@dense-0").facts)["git"] == commit
     assert any("models/dense/seed-0: recorded" in note for note in link(found, "train@dense-0").notes)
     assert lineage("models/dense/seed-0").git.rstrip("+") != commit
+
+
+def test_a_zenml_run_without_a_version_is_read_from_its_steps(pipeline, monkeypatch):
+    recorded = next(records())
+    asked = []
+    monkeypatch.setattr(
+        "pipelines.lineage._of_zenml_run", lambda x: asked.append(x) or replace(recorded, source="the steps")
+    )
+    chain = lineage("11111111-1111-1111-1111-111111111111")
+    assert asked == ["11111111-1111-1111-1111-111111111111"]
+    assert (chain.found, chain.source) == ("ZenML run 11111111-1111-1111-1111-111111111111", "the steps")
+    assert {"train@dense-0", "train@none-0", "data photos/val", "report"} <= set(names(chain))
 
 
 def test_a_registry_that_is_down_is_a_note(pipeline, monkeypatch):

@@ -18,7 +18,9 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
+from densecl.errors import Stopped
 from pipelines import registry, versions
+from pipelines.lock import alone
 from pipelines.records import Champion
 from pipelines.versions import RegistryError
 from tests.pipelines.conftest import PRETRAINED, verdict
@@ -113,6 +115,13 @@ def test_every_rollback_goes_one_champion_further_back(trained, capsys):
     registry.main_promote("3", "better than it looked", "bob")
     assert capsys.readouterr().out == "densecl-vit: version 3 is champion; before: 1\n"
     assert registry.rollback(NAME, "bob", "no") == "1"  # what was rolled back is not champion again
+
+
+def test_nobody_is_promoted_while_a_retraining_is_at_work(trained):
+    add(trained, "first", promoted=False)
+    with alone(), pytest.raises(Stopped, match="another pipeline is at work here"):
+        registry.main_promote("1", "by hand")
+    assert registry.champion(NAME).version is None
 
 
 def test_a_version_may_be_champion_twice(trained):
