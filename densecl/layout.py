@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
+CODE = ("densecl", "steps")  # folders whose files the stages of dvc.yaml depend on
 PARAMS_PAGE = Path("docs/params.md")
 PLAN = Path("data/plan")
 RENDERED = Path("data/rendered")
@@ -21,6 +23,8 @@ COMPARISON = Path("reports/comparison.csv")
 REPORT_PAGE = Path("reports/report.html")
 REPORT_TEXT = Path("reports/report.md")
 REPORT_TABLE = Path("reports/table.txt")
+REPORTS = Path("reports")
+COMPARE = Path("reports/compare")  # what `python -m steps compare` writes; no artifact of the pipeline
 
 
 def exported(mode: str, seed: int) -> Path:
