@@ -13,6 +13,7 @@ RENDERED = Path("data/rendered")
 MANIFESTS = Path("data/manifests")
 VALIDATION = Path("data/validation")
 VALIDATION_PAGE = Path("reports/validation.html")
+MODELS = Path("models")
 CHECKPOINTS = Path("checkpoints")
 ARCHIVES = Path("cache/archives")  # indices of archives, and what .tar.gz were decompressed to; safe to delete
 RUNS = Path("runs")
@@ -55,7 +56,7 @@ def verdict(dataset: str) -> Path:
 
 
 def model(mode: str, seed: int) -> Path:
-    return Path("models") / mode / f"seed-{seed}"
+    return MODELS / mode / f"seed-{seed}"
 
 
 def training(mode: str, seed: int) -> Path:

@@ -37,7 +37,7 @@ def read_lock(root: Path) -> Lock:
 
 def _lock(stages: dict[str, dict[str, list[dict[str, str]]]]) -> Lock:
     found = Lock()
-    for name, stage in stages.items():
+    for stage in stages.values():
         for out in stage.get("outs", []):
             found.outs[out["path"]] = out.get("md5", "")
     for name, stage in stages.items():
