@@ -1,4 +1,4 @@
-"""`python -m steps STAGE ...`: what `dvc.yaml` runs, `compare` and `export`. Nothing heavy is imported before the stage is known."""
+"""`python -m steps STAGE ...`: what `dvc.yaml` runs, `compare` and `export`. Nothing heavy is imported before a stage is known."""
 
 from __future__ import annotations
 

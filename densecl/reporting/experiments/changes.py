@@ -86,7 +86,7 @@ def _classes(a: Sequence[str], b: Sequence[str]) -> tuple[int, int, int] | None:
 
 def _costs(found: Versus, mode: str) -> Costs | None:
     both = {seed: (one, two) for seed in found.seeds.get(mode, ())
-            if (one := found.a.cost(mode, seed)) and (two := found.b.cost(mode, seed))}  # fmt: skip
+            if (one := found.a.costs.get((mode, seed))) and (two := found.b.costs.get((mode, seed)))}  # fmt: skip
     if not both:
         return None
     mine, theirs = ([pair[side] for pair in both.values()] for side in (0, 1))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +33,9 @@ class Experiment:
     plan: Plan
     cells: dict[tuple[str, str, int], Cell]
     missing: dict[tuple[str, str, int], str]  # planned cells that cannot be used, and why
-    notes: list[str] = field(default_factory=list)
+    costs: dict[tuple[str, int], Cost]
+    classes: tuple[str, ...]  # wnids that the models know, in index order; () where no model's config is there
+    notes: tuple[str, ...]
 
     @property
     def root(self) -> Path:
@@ -52,29 +55,12 @@ class Experiment:
         """Every key that the experiment read, defaults filled in; None where no file tells."""
         return dict(flat(self.plan.params)) or None
 
-    @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """wnids that the models know, in index order; () where no model's config is there."""
-        for mode, seed in self.runs:
-            config = self.root / layout.model(mode, seed) / "config.json"
-            if config.is_file():
-                return _read(Config, config).classes
-        return ()
-
-    @property
-    def runs(self) -> list[tuple[str, int]]:
-        return [(mode, seed) for mode in self.plan.modes for seed in self.plan.seeds]
-
     def seeds(self, dataset: str, mode: str) -> list[int]:
         return sorted(s for d, m, s in self.cells if (d, m) == (dataset, mode))
 
     def why(self, dataset: str, mode: str) -> str:
         said = [f"seed {s}: {text}" for (d, m, s), text in self.missing.items() if (d, m) == (dataset, mode)]
         return "; ".join(said)
-
-    def cost(self, mode: str, seed: int) -> Cost | None:
-        path = self.root / layout.training(mode, seed) / "cost.json"
-        return _read(Cost, path) if path.is_file() else None
 
 
 def read_experiment(origin: Origin) -> Experiment:
@@ -83,24 +69,29 @@ def read_experiment(origin: Origin) -> Experiment:
     plan = _plan(origin, notes)
     cells: dict[tuple[str, str, int], Cell] = {}
     missing: dict[tuple[str, str, int], str] = {}
-    for dataset in plan.datasets:
-        for mode in plan.modes:
-            for seed in plan.seeds:
-                try:
-                    cells[dataset, mode, seed] = _cell(origin.root, dataset, mode, seed)
-                except FileNotFoundError as error:
-                    lost = Path(str(error.filename))
-                    shown = lost.relative_to(origin.root) if lost.is_relative_to(origin.root) else lost.name
-                    missing[dataset, mode, seed] = f"no file {shown}"
-                except (ValueError, KeyError, OSError) as error:
-                    missing[dataset, mode, seed] = " ".join(str(error).split())[:200]
+    for place in itertools.product(plan.datasets, plan.modes, plan.seeds):
+        try:
+            cells[place] = _cell(origin.root, *place)
+        except FileNotFoundError as error:
+            lost = Path(str(error.filename))
+            missing[place] = (
+                f"no file {lost.relative_to(origin.root) if lost.is_relative_to(origin.root) else lost.name}"
+            )
+        except (ValueError, KeyError, OSError) as error:
+            missing[place] = " ".join(str(error).split())[:200]
     if not cells:
         found = next(iter(missing.values()), "no cell is planned")
         raise DenseclError(
             f"{origin.name}: no evaluation that can be used ({found}); run `dvc repro` there, or name a revision, "
             "an experiment or a folder that holds reports/evaluation and reports/predictions"
         )
-    return Experiment(origin, plan, cells, missing, notes)
+    runs = list(itertools.product(plan.modes, plan.seeds))
+    costs = {
+        run: cost for run in runs if (cost := _beside(Cost, origin.root / layout.training(*run) / "cost.json", notes))
+    }
+    configs = (_beside(Config, origin.root / layout.model(*run) / "config.json", notes) for run in runs)
+    classes = next((config.classes for config in configs if config), ())
+    return Experiment(origin, plan, cells, missing, costs, classes, tuple(notes))
 
 
 def _plan(origin: Origin, notes: list[str]) -> Plan:
@@ -148,6 +139,15 @@ def _cell(root: Path, dataset: str, mode: str, seed: int) -> Cell:
             f"{path.name} says top1 {found.top1:.6f} but its predictions give {counted:.6f}; evaluate the cell again"
         )
     return Cell(found, rows)
+
+
+def _beside(kind: type[T], path: Path, notes: list[str]) -> T | None:
+    """What is of use and not needed: None where it is not there or cannot be read."""
+    try:
+        return _read(kind, path) if path.is_file() else None
+    except DenseclError as error:
+        notes.append(str(error))
+        return None
 
 
 def _read(kind: type[T], path: Path) -> T:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Lenient(BaseModel):
@@ -42,8 +42,8 @@ class Cost(Lenient):
     """What of a training's cost.json is read; step times are medians of one measurement in the training's process."""
 
     device: str
-    step_seconds: float
-    none_step_seconds: float
+    step_seconds: float = Field(gt=0)
+    none_step_seconds: float = Field(gt=0)
     wall_seconds: float
     peak_memory_bytes: int
     images_per_second: float

@@ -97,28 +97,30 @@ def _power(found: Versus) -> list[str]:
 
 
 def _scope(found: Versus) -> list[str]:
-    """What is told apart or not is the models, or the modes where seeds enough are common."""
-    told = {line.mode for line in found.lines if line.call in ("better", "worse", "open")}
-    few = {mode: seeds for mode, seeds in found.seeds.items() if mode in told and len(seeds) < SEEDS_FOR_MODE}
-    many = {mode: seeds for mode, seeds in found.seeds.items() if mode in told and mode not in few}
+    """What is told apart or not is the models, or the modes where every cell has seeds enough."""
+    told = [line for line in found.lines if line.call in ("better", "worse", "open")]
+    few = {line.mode for line in told if len(line.seeds) < SEEDS_FOR_MODE}
+    many, rest = ([line for line in told if (line.mode in few) == want] for want in (False, True))
     said = []
     if many:
-        head = f"{_joined(list(many))}: from {_seeds(many)}"
-        said.append(f"{head}, so this speaks of the modes, trained as A and as B; the intervals cover new seeds.")
-    if few:
         said.append(
-            f"{_joined(list(few))}: from {_seeds(few)}, so this speaks of these models, not of what was changed: "
-            "another seed moves top-1 too (0.1 to 0.5 points in published runs), and the intervals do not cover that."
+            f"{_from(many)}, so this speaks of the modes, trained as A and as B; the intervals cover new seeds."
+        )
+    if rest:
+        said.append(
+            f"{_from(rest)}, so this speaks of these models, not of what was changed: another seed moves top-1 too "
+            "(0.1 to 0.5 points in published runs), and the intervals do not cover that."
         )
     return said
 
 
-def _seeds(of: dict[str, tuple[int, ...]]) -> str:
-    counts = sorted({len(seeds) for seeds in of.values()})
-    one = next(iter(of.values()))
-    if counts == [1] and len(set(of.values())) == 1:
-        return f"one seed ({one[0]})"
-    return f"{' to '.join(dict.fromkeys(map(str, (counts[0], counts[-1]))))} common seed{'s'[: counts[-1] > 1]}"
+def _from(lines: Sequence[Line]) -> str:
+    """Whose seeds, and how many."""
+    seeds, modes = {line.seeds for line in lines}, list(dict.fromkeys(line.mode for line in lines))
+    counts = sorted({len(each) for each in seeds})
+    many = " to ".join(dict.fromkeys(map(str, (counts[0], counts[-1]))))
+    shown = f"one seed ({next(iter(seeds))[0]})" if counts == [1] and len(seeds) == 1 else f"{many} common seeds"
+    return f"From {shown} of {_joined(modes)}"
 
 
 def _cost(costs: Sequence[Costs]) -> list[str]:
