@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ def write_comparison(found: Versus, changed: Changes, folder: Path) -> str:
     """Writes compare.html, compare.md and compare.csv to `folder`; the verdict and a plain table as text."""
     page = _page(found, changed)
     for name in ("compare.html", "compare.md"):
-        write_text(folder / name, _environment(name).get_template(name).render(page))
+        whole = _environment(name).get_template(name).render(page)
+        write_text(folder / name, re.sub(r"\n{3,}", "\n\n", whole))
     text = table(found, changed).to_csv(index=False, float_format="%.10g", lineterminator="\n")
     write_text(folder / "compare.csv", text)
     return _plain(page)
@@ -51,10 +53,10 @@ def _page(found: Versus, changed: Changes) -> dict[str, Any]:
 def _environment(name: str) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    html = name.endswith(".html")
+    page = name.endswith(".html")
     return Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=html,  # noqa: S701 - `harmless` sees to the Markdown
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=None if html else harmless,
+        loader=FileSystemLoader(TEMPLATES), autoescape=page,  # noqa: S701 - `harmless` sees to the Markdown
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=None if page else harmless,
     )  # fmt: skip
 
 
@@ -64,9 +66,9 @@ def harmless(value: object) -> object:
 
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    text = re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", re.sub(r"\s+", " ", value))
-    # A word joiner, which has no width, keeps what follows from becoming a mention, an issue or a link.
-    return re.sub(r"(?i)([@#]|://|www\.)", "\\1\u2060", text)
+    text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(re.sub(r"\s+", " ", value), quote=False))
+    # A word joiner, which has no width, keeps text from becoming a mention, an issue or a link.
+    return re.sub(r"(?i)(?<=[@#])|(?=://)|(?<=www)(?=\.)", "\u2060", text)
 
 
 def _plain(page: dict[str, Any]) -> str:

@@ -123,6 +123,9 @@ def _guessed(root: Path, notes: list[str]) -> Plan:
 
 
 def _cell(root: Path, dataset: str, mode: str, seed: int) -> Cell:
+    for file in (layout.evaluation(dataset, mode, seed), layout.predictions(dataset, mode, seed)):
+        if not (root / file).is_file():
+            raise ValueError(f"no file {file}")
     path = root / layout.evaluation(dataset, mode, seed)
     found: Scored | NotScored = TypeAdapter[Scored | NotScored](Scored | NotScored).validate_json(
         path.read_text(encoding="utf-8")

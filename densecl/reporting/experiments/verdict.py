@@ -92,7 +92,7 @@ def _power(found: Versus) -> list[str]:
     least, most = percent(min(values)), percent(max(values))
     between = least if least == most else f"{least} to {most}"
     return [
-        f"Where two cannot be told apart, a difference smaller than {between} points (by cell, at 80 % power) may have been missed."
+        f"Where two cannot be told apart, a true difference below {between} points (by cell, at 80 % power) may have been missed."
     ]
 
 
