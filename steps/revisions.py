@@ -31,7 +31,8 @@ def fetch(name: str, place: Path) -> tuple[str, list[str]]:
         for path in (layout.LOCK, layout.PARAMS):
             if fs.exists(str(path)):
                 _get(fs, str(path), place)
-        outs = [path for path in read_lock(place).outs if fs.exists(path)]  # no leftovers of stages that are no more
+        known = {"/".join(out.index_key[1]) for out in fs.repo.index.outs}
+        outs = [path for path in read_lock(place).outs if path in known]  # no leftovers of stages that are no more
         lost = _get_all(fs, list(_wanted(outs)), place)
     needed = [path for path in lost if any(Path(path).is_relative_to(folder) for folder in NEEDED)]
     if needed:
@@ -93,10 +94,15 @@ def _get_all(fs: Any, paths: list[str], place: Path) -> list[str]:
 
 def _get(fs: Any, path: str, place: Path) -> bool:
     """False where no storage holds it; what comes from a remote stays in the cache, as after `dvc fetch`."""
+    from dvc_data.index import DataIndexDirError
+
     target = place / path
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         fs.fs.get_file(path, str(target), cache=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, DataIndexDirError):
         return False
+    except Exception as error:  # of a remote: no credentials, no connection; every kind of remote has its own
+        text = " ".join(str(error).split())[:200]
+        raise DenseclError(f"{path}: DVC's remote failed ({type(error).__name__}: {text}); try `dvc fetch`") from error
     return True
