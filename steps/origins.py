@@ -47,7 +47,7 @@ def _parent(folder: Path, scratch: Path) -> Path:
 
 
 def _lying(name: str, root: Path) -> Origin:
-    """Files as they lie; the commit, where the folder is a git checkout of its own."""
+    """Files as they lie; the commit, where git tracks the folder as a project and not as a download below another one."""
     stale = changed_outs(read_lock(root), root)
     notes = []
     if stale:
@@ -55,10 +55,9 @@ def _lying(name: str, root: Path) -> Origin:
         notes.append(
             f"{stale[0]}{more} differ from dvc.lock, so the code, data and models named below may not be what made them"
         )
-    top = _git(root, "rev-parse", "--show-prefix")
-    if top is None or top.strip():
+    if not _git(root, "ls-files", str(layout.PARAMS), str(layout.LOCK.with_suffix(".yaml"))):
         return Origin(name, root, notes=tuple(notes))
-    status = _git(root, "status", "--porcelain", "--untracked-files=no") or ""
+    status = _git(root, "status", "--porcelain", "--untracked-files=no", ".") or ""
     dirty = tuple(line[3:] for line in status.splitlines())
     return Origin(name, root, (_git(root, "rev-parse", "HEAD") or "").strip(), dirty, tuple(notes))
 

@@ -12,7 +12,7 @@ from densecl.reporting.experiments.differences import Versus
 from densecl.reporting.experiments.lines import Call, Line
 from densecl.reporting.statistics import SEEDS_FOR_MODE, Estimate
 
-MENTIONED = 4  # cells that the verdict names for each direction
+MENTIONED = 3  # cells that the verdict names for each direction
 
 
 def percent(value: float) -> str:
