@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
+CODE = ("densecl", "steps")  # folders whose files the stages of dvc.yaml depend on
 PARAMS_PAGE = Path("docs/params.md")
 PLAN = Path("data/plan")
 RENDERED = Path("data/rendered")
 MANIFESTS = Path("data/manifests")
 VALIDATION = Path("data/validation")
 VALIDATION_PAGE = Path("reports/validation.html")
+MODELS = Path("models")
 CHECKPOINTS = Path("checkpoints")
 ARCHIVES = Path("cache/archives")  # indices of archives, and what .tar.gz were decompressed to; safe to delete
 RUNS = Path("runs")
@@ -21,6 +24,8 @@ COMPARISON = Path("reports/comparison.csv")
 REPORT_PAGE = Path("reports/report.html")
 REPORT_TEXT = Path("reports/report.md")
 REPORT_TABLE = Path("reports/table.txt")
+REPORTS = Path("reports")
+COMPARE = Path("reports/compare")  # what `python -m steps compare` writes; no artifact of the pipeline
 
 # Retraining.
 CHAMPION = "champion"  # stands where a mode stands: the champion is one more model to evaluate
@@ -66,7 +71,7 @@ def verdict(dataset: str) -> Path:
 
 
 def model(mode: str, seed: int) -> Path:
-    return Path("models") / mode / f"seed-{seed}"
+    return MODELS / mode / f"seed-{seed}"
 
 
 def training(mode: str, seed: int) -> Path:

@@ -72,7 +72,7 @@ def _set(root: Path, name: str) -> SetChange:
         classes_new=_absent_classes(today, then), classes_removed=_absent_classes(then, today),
         psi={feature: psi(each) for feature, each in counts.items()},
         chance={feature: chance(each) for feature, each in counts.items()}, mix=_mix(then, today),
-        evidence=tuple(path for paths in files.values() for path in paths[:SHOWN]),
+        evidence=tuple(path for paths in files.values() for path in _spread(paths)),
     )  # fmt: skip
 
 
@@ -95,6 +95,11 @@ def _changed(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
     both = before[["path", "sha256", "wnid"]].merge(now[["path", "sha256", "wnid"]], on="path", suffixes=("_then", ""))
     other = (both["sha256"] != both["sha256_then"]) | (both["wnid"] != both["wnid_then"])
     return sorted(both["path"][other])
+
+
+def _spread(paths: list[str]) -> list[str]:
+    """SHOWN of sorted paths, from the first to the last at even steps, so that many classes are seen."""
+    return [paths[place * len(paths) // SHOWN] for place in range(SHOWN)] if len(paths) > SHOWN else paths
 
 
 def _absent_classes(frame: pd.DataFrame, other: pd.DataFrame) -> tuple[str, ...]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from densecl import layout
 from densecl.errors import DenseclError
 from densecl.params import Params, load_params
 from densecl.records import read_json
-from pipelines import environment
+from pipelines import environment, journal
 from pipelines.lock import alone
 from pipelines.records import Finished, Outcome, Registered, Verdict
 from pipelines.stopping import STOPPING
@@ -108,7 +107,7 @@ def _recorded(start: Callable[[], PipelineRunResponse]) -> None:
         from pipelines.keep import keep
 
         finished = finished.model_copy(update={"git": keep(params, finished, verdict)})
-    append(finished)
+    journal.append(layout.RETRAININGS, finished)
     _tell(params, finished, verdict)
     if failure is not None:
         raise failure
@@ -142,19 +141,6 @@ def _newest() -> str | None:
     return str(run.id) if run else None
 
 
-def append(finished: Finished) -> None:
-    """One line more in reports/retraining.csv, on the disk when this returns."""
-    path, row = layout.RETRAININGS, finished.model_dump()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def _tell(params: Params, finished: Finished, verdict: Verdict | None) -> None:
     from pipelines.notify import notify
 
@@ -162,5 +148,9 @@ def _tell(params: Params, finished: Finished, verdict: Verdict | None) -> None:
         from pipelines.page import write_page
         from pipelines.records import Changes
 
-        write_page(read_json(Changes, layout.CHANGES), verdict, finished)
+        write_page(
+            read_json(Changes, layout.CHANGES), verdict, finished, version=finished.version,
+            history=journal.read(layout.RETRAININGS, Finished)[:-1],
+            roots={name: Path(dataset.root) for name, dataset in params.datasets.items()},
+        )  # fmt: skip
     notify(params.retraining.notify, finished, verdict)

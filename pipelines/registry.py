@@ -17,7 +17,10 @@ from typing import Any
 
 from densecl import layout
 from densecl.files import whole_folder
+from densecl.params import load_params
+from densecl.records import write_text
 from pipelines import versions
+from pipelines.lock import alone
 from pipelines.records import Champion, Registered, Verdict
 from pipelines.versions import CANDIDATE, CHAMPION, FILES, RegistryError
 
@@ -38,8 +41,14 @@ def tags(name: str, version: str) -> dict[str, str]:
     """What is written on a version, given by number, `v` and number, or alias: mode, seed, fingerprint, sha256 of each
     file, verdict and what it said, what `register` was given, who promoted it or rolled it back, why and when.
     """
+    return numbered(name, version)[1]
+
+
+def numbered(name: str, version: str) -> tuple[str, dict[str, str]]:
+    """Number and tags of a version given by number, `v` and number, or alias."""
     with versions.store() as client:
-        return dict(versions.find(client, name, version).tags)
+        found = versions.find(client, name, version)
+    return str(found.version), dict(found.tags)
 
 
 def listed(name: str) -> dict[str, dict[str, str]]:
@@ -77,6 +86,17 @@ def attach(name: str, version: str, file: Path) -> None:
     with versions.store() as client:
         found = versions.find(client, name, version)
         client.log_model_artifact(found.source.removeprefix("models:/"), str(file))
+
+
+def lay_out_card(name: str, version: str) -> bool:
+    """models/card.md is the version's card, and True; no card stands there where the version has none."""
+    with versions.store() as client:
+        text = versions.attached(client, versions.find(client, name, version), layout.CARD.name)
+    if text is None:
+        layout.CARD.unlink(missing_ok=True)
+        return False
+    write_text(layout.CARD, text)
+    return True
 
 
 def lay_out(name: str, champion: Champion) -> None:
@@ -130,18 +150,30 @@ def rollback(name: str, who: str, why: str) -> str:
     return str(found.version)
 
 
-def main_promote(name: str, version: str, why: str, who: str | None = None) -> None:
+def main_promote(version: str, why: str, who: str | None = None) -> None:
     """`python -m pipelines promote VERSION --why TEXT`."""
-    before = champion(name).version
-    now = promote(name, version, who or getpass.getuser(), why)
-    print(f"{name}: version {now} is champion" + (f"; before: {before}" if before not in (None, now) else ""))
+    name = load_params(layout.PARAMS).retraining.registry
+    with alone():  # a retraining at work would judge against one champion and replace another
+        before = champion(name).version
+        now = promote(name, version, who or getpass.getuser(), why)
+        _tell_champion(name, now, f"; before: {before}" if before not in (None, now) else "")
 
 
-def main_rollback(name: str, why: str, who: str | None = None) -> None:
+def main_rollback(why: str, who: str | None = None) -> None:
     """`python -m pipelines rollback --why TEXT`."""
-    before = champion(name).version
-    now = rollback(name, who or getpass.getuser(), why)
-    print(f"{name}: version {now} is champion again; rolled back: {before}")
+    name = load_params(layout.PARAMS).retraining.registry
+    with alone():
+        before = champion(name).version
+        now = rollback(name, who or getpass.getuser(), why)
+        _tell_champion(name, now, f" again; rolled back: {before}")
+
+
+def _tell_champion(name: str, version: str, how: str) -> None:
+    """And its card in place of the former champion's."""
+    print(f"{name}: version {version} is champion{how}")
+    stood = layout.CARD.exists()
+    if not lay_out_card(name, version) and stood:
+        print(f"version {version} has no card; {layout.CARD} is gone: it described another one")
 
 
 def _no_champion(name: str) -> RegistryError:

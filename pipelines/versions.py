@@ -92,6 +92,21 @@ def same(client: Any, name: str, identity: str) -> str | None:
     return str(found[-1].version) if found else None
 
 
+def runs(experiment: str, fingerprint: str) -> list[tuple[str, dict[str, str]]]:
+    """Id and tags of the training runs of a fingerprint, the newest first."""
+    with store() as client:
+        found = client.get_experiment_by_name(experiment)
+        runs = client.search_runs([found.experiment_id], f"tags.fingerprint = '{fingerprint}'") if found else []
+        return [(run.info.run_id, dict(run.data.tags)) for run in runs]
+
+
+def run_tags(run: str) -> dict[str, str] | None:
+    """Tags of a run by its id; None where the store has no such run."""
+    with store() as client:
+        found = _found(client.get_run, run)
+    return dict(found.data.tags) if found is not None else None
+
+
 def _ours(version: Any) -> Any:
     if "identity" not in version.tags:
         raise RegistryError(
@@ -153,7 +168,7 @@ def _local(uri: str) -> Path | None:
 def checked(client: Any, version: Any) -> Iterator[Path]:
     """A folder with the version's files, for as long as the block lasts, equal to what was registered."""
     with tempfile.TemporaryDirectory() as copies:
-        folder = _files(client.get_model_version_download_uri(version.name, version.version), copies)
+        folder = _fetched(client.get_model_version_download_uri(version.name, version.version), "artifacts", copies)
         for file in FILES:
             found, expected = digest(folder / file), version.tags[f"sha256.{file}"]
             if found != expected:
@@ -165,17 +180,30 @@ def checked(client: Any, version: Any) -> Iterator[Path]:
         yield folder
 
 
-def _files(uri: str, copies: str) -> Path:
+def attached(client: Any, version: Any, file: str) -> str | None:
+    """Text of a file that lies beside the version's model; None where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    with tempfile.TemporaryDirectory() as copies:
+        try:
+            place = _fetched(client.get_model_version_download_uri(version.name, version.version), file, copies)
+            return place.read_text(encoding="utf-8") if place.is_file() else None
+        except (MlflowException, OSError):  # what a store of files elsewhere says of one that it does not have
+            return None
+
+
+def _fetched(uri: str, below: str, copies: str) -> Path:
+    """Where a file or folder of a version lies, copied to `copies` if it lies elsewhere than on this machine."""
     place = _local(uri)
     if place is None:
         import mlflow
 
-        return Path(mlflow.artifacts.download_artifacts(f"{uri}/artifacts", dst_path=copies))
+        return Path(mlflow.artifacts.download_artifacts(f"{uri}/{below}", dst_path=copies))
     if not place.exists() and "mlruns" in place.parts:
         # The project was moved, and mlruns with it; the sha256 of the files tell that they are the same.
         moved = Path(*place.parts[len(place.parts) - place.parts[::-1].index("mlruns") - 1 :])
         place = moved if moved.exists() else place
-    return place / "artifacts"
+    return place / below
 
 
 def digest(path: Path) -> str | None:

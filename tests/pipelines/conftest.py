@@ -19,6 +19,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of MLflow's about its own type hints
     import mlflow.pyfunc  # noqa: F401
 
+SMALL = Path(__file__).parents[1] / "small.yaml"
 MODEL_ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
 PRETRAINED = {
     "input_size": [3, 32, 32], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
@@ -43,6 +44,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) 
     place = tmp_path / "project"
     place.mkdir()
     shutil.copyfile(empty_store, place / "mlflow.db")
+    shutil.copyfile(SMALL, place / "params.yaml")
     monkeypatch.chdir(place)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}/mlflow.db")
     return place

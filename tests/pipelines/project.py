@@ -36,7 +36,7 @@ PARAMS: dict[str, Any] = {
         "model_args": {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 1, "num_heads": 2},
     },
     "data": {"cache": "ram", "view1": {"scale": [0.5, 1.0]}, "view2": {"scale": [0.5, 1.0]}},
-    "train": {"batch_size": 32, "epochs": 6, "learning_rate": 0.003, "warmup_epochs": 1},
+    "train": {"batch_size": 32, "epochs": 4, "learning_rate": 0.003, "warmup_epochs": 1},
     "evaluate": {"datasets": ["imagenet", "imagenet-r"]},
     "report": {"bootstrap_samples": 200},
     "retraining": {"gate": {"margin": 0.05}, "git": "commit"},

@@ -146,7 +146,7 @@ def test_params_and_code_that_make_another_candidate_are_named(root, monkeypatch
     )  # fmt: skip
     moved = changes(params_of(retraining__mode="global"), root).params
     assert "the candidate.mode: dense -> global" in moved
-    assert "contrast.dense_dim: 128 -> nothing" in moved
+    assert "contrast.patches_per_image: 50 -> nothing" in moved
     monkeypatch.setattr(fingerprint, "code", lambda parts=fingerprint.CODE: "0" if parts is fingerprint.CODE else "1")
     found = changes(params_of(), root)
     assert found.params == ("evaluation code changed", "training code changed")

@@ -18,7 +18,9 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
+from densecl.errors import Stopped
 from pipelines import registry, versions
+from pipelines.lock import alone
 from pipelines.records import Champion
 from pipelines.versions import RegistryError
 from tests.pipelines.conftest import PRETRAINED, verdict
@@ -106,13 +108,20 @@ def test_every_rollback_goes_one_champion_further_back(trained, capsys):
     assert (found["rolled_back_by"], found["rolled_back_why"]) == ("bob", "worse in use")
     assert registry.tags(NAME, "2")["promoted_why"] == "rollback from version 4: worse in use"
     assert len(registry.tags(NAME, "2")["history"].splitlines()) == 2
-    registry.main_rollback(NAME, "still worse", "bob")
+    registry.main_rollback("still worse", "bob")
     assert capsys.readouterr().out == "densecl-vit: version 1 is champion again; rolled back: 2\n"
     with pytest.raises(RegistryError, match=r"nothing to roll back to: no champion before version 1.*promote VERSION"):
         registry.rollback(NAME, "bob", "worse")
-    registry.main_promote(NAME, "3", "better than it looked", "bob")
+    registry.main_promote("3", "better than it looked", "bob")
     assert capsys.readouterr().out == "densecl-vit: version 3 is champion; before: 1\n"
     assert registry.rollback(NAME, "bob", "no") == "1"  # what was rolled back is not champion again
+
+
+def test_nobody_is_promoted_while_a_retraining_is_at_work(trained):
+    add(trained, "first", promoted=False)
+    with alone(), pytest.raises(Stopped, match="another pipeline is at work here"):
+        registry.main_promote("1", "by hand")
+    assert registry.champion(NAME).version is None
 
 
 def test_a_version_may_be_champion_twice(trained):
