@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from densecl.reporting.cautions import learned_position
 from densecl.reporting.matches import RIGHT, WRONG, picture
-from densecl.reporting.render import _learned_position
 
 
 def pixels_of(colour: str, drawn: np.ndarray) -> int:
@@ -35,10 +35,10 @@ def test_right_matches_are_green_and_wrong_ones_orange(tmp_path, shift, right):
     assert ("100 %" in made.alt) == right
 
 
-def test_matches_no_better_than_the_same_index_are_said_to_have_learned_position():
+def test_matches_no_better_than_the_same_index_are_said_to_havelearned_position():
     def history(found: float) -> dict[str, list[pd.DataFrame]]:
         return {"dense": [pd.DataFrame({"match/dense/moved0": [0.9, found], "match/identity/moved0": [0.02, 0.02]})]}
 
-    assert "learned position" in _learned_position(history(0.01))[0]
-    assert _learned_position(history(0.3)) == []
-    assert _learned_position({"dense": [pd.DataFrame({"epoch": [0]})], "none": []}) == []
+    assert "learned position" in learned_position(history(0.01))[0]
+    assert learned_position(history(0.3)) == []
+    assert learned_position({"dense": [pd.DataFrame({"epoch": [0]})], "none": []}) == []

@@ -1,0 +1,77 @@
+"""How a number is shown: the entry of a table, what stands below it, and the files that it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from densecl import layout
+from densecl.reporting import figures
+from densecl.reporting.comparison import MEAN, Comparison, Row, called
+
+
+@dataclass(frozen=True)
+class Number:
+    """One entry of a table: what stands large, what stands small below it, and the files it came from."""
+
+    main: str
+    sub: str = ""
+    source: str = ""
+    mark: int = 0  # +1 or -1: told apart from the baseline; 0: not, or nothing to tell
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    groups: tuple[tuple[str, tuple[str, ...]], ...]  # heading, columns below it
+    rows: tuple[tuple[str, str, tuple[Number, ...]], ...]  # label, small text below it, entries
+
+
+def modes_of(found: Comparison) -> tuple[str, ...]:
+    """The plan's modes in the order of every table and legend."""
+    return tuple(m for m in figures.COLOURS if m in found.plan.modes)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}".replace("-", "−")
+
+
+def points(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def p_text(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _source(row: Row) -> str:
+    if not row.seeds or row.dataset == MEAN:
+        return str(layout.COMPARISON)
+    return ", ".join(str(layout.predictions(row.dataset, row.mode, int(s))) for s in row.seeds.split())
+
+
+def number(row: Row | None, signed: bool = False) -> Number:
+    if row is None:
+        return Number("–")
+    if row.value is None:
+        return Number("missing", row.note, missing=True)
+    show = points if signed else percent
+    between = ""
+    if row.low is not None and row.high is not None:
+        between = f"{show(row.low)}{' to ' if signed or row.low < 0 else '–'}{show(row.high)}"
+    partly = "seeds " + row.seeds.replace(" ", ", ") + " only" if "seed " in row.note and row.dataset != MEAN else ""
+    return Number(show(row.value), "; ".join(t for t in (between, partly) if t), _source(row))
+
+
+def difference(found: Comparison, dataset: str, first: str, second: str) -> Number:
+    metric = f"difference_to_{second}"
+    shown, p = number(found.get(dataset, first, metric), signed=True), found.get(dataset, first, f"{metric}_p_holm")
+    if p is None or p.value is None:
+        return shown
+    files = shown.source if dataset == MEAN else f"{shown.source} and {shown.source.replace(first, second)}"
+    return Number(shown.main, f"{shown.sub}; {p_text(p.value)}", files, called(found, dataset, first, second))
+
+
+def joined(clauses: Sequence[str]) -> str:
+    """a; a and b; a, b and c."""
+    return clauses[0] if len(clauses) == 1 else f"{', '.join(clauses[:-1])} and {clauses[-1]}"
