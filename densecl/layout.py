@@ -11,6 +11,7 @@ RENDERED = Path("data/rendered")
 MANIFESTS = Path("data/manifests")
 VALIDATION = Path("data/validation")
 VALIDATION_PAGE = Path("reports/validation.html")
+LOCK = Path("dvc.lock")  # what DVC knows of every artifact
 CHECKPOINTS = Path("checkpoints")
 ARCHIVES = Path("cache/archives")  # indices of archives, and what .tar.gz were decompressed to; safe to delete
 RUNS = Path("runs")

@@ -9,18 +9,10 @@ from densecl import layout
 from densecl.records import Cost, ReportPlan
 from densecl.reporting import figures
 from densecl.reporting.comparison import BASELINE
-from densecl.reporting.numbers import Number, Table, joined
+from densecl.reporting.numbers import Number, Table
 
 # What the method's description expects against classification-only training on one view: time, memory.
 EXPECTED = {"dense": ("1.4 to 1.6 ×", "2 to 3 ×"), "global": ("1.2 to 1.3 ×", "1.5 ×"), "none": ("", "")}
-
-
-def cost_answer(costs: Mapping[str, list[Cost]]) -> str:
-    clauses = [
-        f"{m} took {_ratio(several, 'none_step_seconds')} the time of {BASELINE} at equal views"
-        for m, several in costs.items() if several and m != BASELINE
-    ]  # fmt: skip
-    return f"For a training step, {joined(clauses)}." if clauses else ""
 
 
 def _milliseconds(seconds: float) -> str:

@@ -19,12 +19,29 @@ class Number:
     source: str = ""
     mark: int = 0  # +1 or -1: told apart from the baseline; 0: not, or nothing to tell
     missing: bool = False
+    bar: float | None = None  # in [-1, 1]: drawn behind the entry, to the right or to the left of its middle
 
 
 @dataclass(frozen=True)
 class Table:
     groups: tuple[tuple[str, tuple[str, ...]], ...]  # heading, columns below it
     rows: tuple[tuple[str, str, tuple[Number, ...]], ...]  # label, small text below it, entries
+    text: bool = False  # words, set to the left
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why entries are missing, each reason once: the footnotes of the table."""
+        return list(dict.fromkeys(n.sub for _, _, entries in self.rows for n in entries if n.missing and n.sub))
+
+
+def files_of(entries: Sequence[Number]) -> list[str]:
+    """Every file that a row's numbers came from, once."""
+    return list(dict.fromkeys(f for n in entries for f in n.source.split(", ") if f))
+
+
+def words(*texts: str, source: str = "") -> tuple[Number, ...]:
+    """Entries that are text, all from one file."""
+    return tuple(Number(text, "", source) for text in texts)
 
 
 def modes_of(found: Comparison) -> tuple[str, ...]:
@@ -68,7 +85,8 @@ def difference(found: Comparison, dataset: str, first: str, second: str) -> Numb
     shown, p = number(found.get(dataset, first, metric), signed=True), found.get(dataset, first, f"{metric}_p_holm")
     if p is None or p.value is None:
         return shown
-    files = shown.source if dataset == MEAN else f"{shown.source} and {shown.source.replace(first, second)}"
+    other = found.get(dataset, second, "top1")
+    files = shown.source if dataset == MEAN or other is None else f"{shown.source}, {_source(other)}"
     return Number(shown.main, f"{shown.sub}; {p_text(p.value)}", files, called(found, dataset, first, second))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +10,44 @@ import pandas as pd
 from densecl import layout
 from densecl.params import CONTROL_SET
 from densecl.records import Cost, ReportPlan, read_json
-from densecl.reporting import curves, figures
-from densecl.reporting.answer import answer
+from densecl.reporting import curves, figures, provenance
+from densecl.reporting.answer import details, headline
 from densecl.reporting.cautions import learned_position, probed
 from densecl.reporting.comparison import BASELINE, MEAN, Comparison
-from densecl.reporting.costs import cost_answer, cost_table
+from densecl.reporting.costs import cost_table
 from densecl.reporting.matches import Picture, picture
-from densecl.reporting.numbers import Number, difference
+from densecl.reporting.numbers import Table, modes_of, words
+from densecl.reporting.scatters import against_control, fitted
+from densecl.reporting.sets import panels
 from densecl.reporting.statistics import SEEDS_FOR_MODE
-from densecl.reporting.tables import about, aggregate, further, masks, special
+from densecl.reporting.tables import aggregate, further, masks, special
 
 
 def page(found: Comparison, root: Path) -> dict[str, Any]:
-    plan, costs, histories = found.plan, *_training(found.plan, root)
-    missing = [f"{s}, {m}: {cell.note}" for (s, m), cell in found.cells.items() if cell.missing]
+    """By the names that the templates use."""
+    plan, costs, histories = found.plan, *trained(found.plan, root)
     baseline = BASELINE if BASELINE in plan.modes else None
     of_some, left_out = special(found)
+    hashes, no_hashes = provenance.artifacts(plan, root)
     return {
-        "answer": answer(found), "tiles": _tiles(found), "cost_answer": cost_answer(costs), "missing": missing,
-        "modes": [m for m in figures.COLOURS if m in plan.modes], "seeds": plan.seeds, "plan": plan,
+        "answer": headline(found, costs), "details": details(found), "missing": missing(found),
+        "modes": modes_of(found), "seeds": plan.seeds, "plan": plan, "mean_row": MEAN,
         "level": f"{100 * plan.values.confidence:g}", "samples": plan.values.bootstrap_samples, "mean": mean_note(found),
         "rendered": [s for s in plan.datasets if s in plan.rendered], "baseline": baseline,
         "aggregate": aggregate(found), "costs": cost_table(plan, costs), "masks": masks(found),
-        "further": further(found), "special": of_some, "left_out": left_out,
-        "data": _data(found), "parameters": list(_flat(plan.params)),
-        "forest": figures.forest(found, BASELINE) if baseline else None, "curves": curves.training(histories),
-        "control": CONTROL_SET, "seeds_for_mode": SEEDS_FOR_MODE, "pictures": _pictures(plan, root),
+        "further": further(found), "special": of_some, "left_out": left_out, "sets": panels(found, root),
+        "forest": figures.forest(found, BASELINE) if baseline else None,
+        "scatters": against_control(found), "fitted": fitted(found),
+        "curves": curves.training(histories), "pictures": pictures(plan, root),
+        "control": CONTROL_SET, "seeds_for_mode": SEEDS_FOR_MODE,
         "cautions": [*learned_position(histories), *probed(plan)],
+        "apart": provenance.seeds_apart(found), "trainings": provenance.trainings(plan, root),
+        "code": provenance.code_and_environment(root), "hashes": hashes, "no_hashes": no_hashes,
+        "parameters": parameters(plan),
     }  # fmt: skip
 
 
-def _training(plan: ReportPlan, root: Path) -> tuple[dict[str, list[Cost]], dict[str, list[pd.DataFrame]]]:
+def trained(plan: ReportPlan, root: Path) -> tuple[dict[str, list[Cost]], dict[str, list[pd.DataFrame]]]:
     """Costs and histories that are there, by mode; absence shows as an empty list."""
     costs: dict[str, list[Cost]] = {m: [] for m in plan.modes}
     histories: dict[str, list[pd.DataFrame]] = {m: [] for m in plan.modes}
@@ -55,7 +61,7 @@ def _training(plan: ReportPlan, root: Path) -> tuple[dict[str, list[Cost]], dict
     return costs, histories
 
 
-def _pictures(plan: ReportPlan, root: Path) -> list[Picture]:
+def pictures(plan: ReportPlan, root: Path) -> list[Picture]:
     """Of the first seed of each mode that left one."""
     places = {
         m: root / layout.training(m, plan.seeds[0]) / "matches.safetensors" for m in figures.COLOURS if m in plan.modes
@@ -63,35 +69,21 @@ def _pictures(plan: ReportPlan, root: Path) -> list[Picture]:
     return [picture(mode, path) for mode, path in places.items() if path.exists()]
 
 
+def missing(found: Comparison) -> list[str]:
+    """Cells of the plan that could not be read, with the reason; one line where all modes share it."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for (dataset, mode), cell in found.cells.items():
+        if cell.missing:
+            lines.setdefault((dataset, cell.note), []).append(mode)
+    return [f"{dataset}, {', '.join(modes)}: {note}" for (dataset, note), modes in lines.items()]
+
+
 def mean_note(found: Comparison) -> str:
     row = found.get(MEAN, found.plan.modes[0], "top1")
     return row.note if row else ""
 
 
-def _tiles(found: Comparison) -> list[tuple[str, Number]]:
-    scope = MEAN if found.whole else CONTROL_SET
-    tiles = [(f"{a} − {b}", difference(found, scope, a, b)) for a, b in found.pairs]
-    return [tile for tile in tiles if not tile[1].missing]
-
-
-def _data(found: Comparison) -> list[tuple[str, str, str, str, str]]:
-    """Set, size, what it is, folder, preprocessing."""
-    roots, rows = found.plan.params.get("datasets", {}), []
-    for s in found.plan.datasets:
-        records = [r for m in found.plan.modes for r in found.cells[s, m].records.values()]
-        size = about(found, s) + (f", {records[0].excluded} excluded" if records and records[0].excluded else "")
-        rule = dict.fromkeys(
-            f"{r.protocol}: {r.preprocessing.rule}, {r.preprocessing.input_size[-1]} px" for r in records
-        )
-        kind = "built-in drawn images" if s in found.plan.rendered else "images from a folder"
-        folder = str(roots[s].get("root", "")) if isinstance(roots.get(s), dict) else ""
-        rows.append((s, size, kind, folder, "; ".join(rule) or "–"))
-    return rows
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", "–" if value is None else str(value)
+def parameters(plan: ReportPlan) -> Table:
+    file = str(layout.plan("report"))
+    rows = tuple((key, "", words(value, source=file)) for key, value in provenance.flat(plan.params))
+    return Table((("", ("value",)),), rows, text=True)

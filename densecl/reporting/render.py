@@ -25,4 +25,4 @@ def write_report(plan: ReportPlan, root: Path = Path()) -> str:
     for name, path in (("report.html", layout.REPORT_PAGE), ("report.md", layout.REPORT_TEXT)):
         write_text(root / path, environment(name).get_template(name).render(shown))
     missing = [f"Missing: {line}" for line in shown["missing"]]
-    return "\n".join([plain(shown["aggregate"]), "", *shown["answer"], *missing])
+    return "\n".join([plain(shown["aggregate"]), "", *shown["answer"], *shown["details"], *missing])
