@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from densecl import layout
 from densecl.reporting import figures
 from densecl.reporting.comparison import MEAN, Comparison, Row, called
+
+
+class Bar(NamedTuple):
+    """Drawn behind an entry: from its middle to the right in the colour of `up`, to the left in that of `down`."""
+
+    length: float  # in [-1, 1] of half the entry
+    up: str  # modes
+    down: str
 
 
 @dataclass(frozen=True)
@@ -19,7 +28,7 @@ class Number:
     source: str = ""
     mark: int = 0  # +1 or -1: told apart from the baseline; 0: not, or nothing to tell
     missing: bool = False
-    bar: float | None = None  # in [-1, 1]: drawn behind the entry, to the right or to the left of its middle
+    bar: Bar | None = None
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,12 @@ class Table:
     groups: tuple[tuple[str, tuple[str, ...]], ...]  # heading, columns below it
     rows: tuple[tuple[str, str, tuple[Number, ...]], ...]  # label, small text below it, entries
     text: bool = False  # words, set to the left
+
+    @property
+    def shared(self) -> list[str]:
+        """The files that every row comes from, where they are the same for all: said once, below the table."""
+        found = [files_of(entries) for _, _, entries in self.rows]
+        return found[0] if found and all(files == found[0] for files in found) else []
 
     @property
     def reasons(self) -> list[str]:

@@ -22,10 +22,13 @@ from densecl.reporting.sets import panels
 from densecl.reporting.statistics import SEEDS_FOR_MODE
 from densecl.reporting.tables import aggregate, further, masks, special
 
+Costs = dict[str, list[Cost]]  # mode -> one a seed
+Histories = dict[str, list[pd.DataFrame]]
 
-def page(found: Comparison, root: Path) -> dict[str, Any]:
+
+def page(found: Comparison, costs: Costs, histories: Histories, root: Path) -> dict[str, Any]:
     """By the names that the templates use."""
-    plan, costs, histories = found.plan, *trained(found.plan, root)
+    plan = found.plan
     baseline = BASELINE if BASELINE in plan.modes else None
     of_some, left_out = special(found)
     hashes, no_hashes = provenance.artifacts(plan, root)
@@ -47,10 +50,10 @@ def page(found: Comparison, root: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def trained(plan: ReportPlan, root: Path) -> tuple[dict[str, list[Cost]], dict[str, list[pd.DataFrame]]]:
+def trained(plan: ReportPlan, root: Path) -> tuple[Costs, Histories]:
     """Costs and histories that are there, by mode; absence shows as an empty list."""
-    costs: dict[str, list[Cost]] = {m: [] for m in plan.modes}
-    histories: dict[str, list[pd.DataFrame]] = {m: [] for m in plan.modes}
+    costs: Costs = {m: [] for m in plan.modes}
+    histories: Histories = {m: [] for m in plan.modes}
     for mode in plan.modes:
         for seed in plan.seeds:
             folder = root / layout.training(mode, seed)
