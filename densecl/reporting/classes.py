@@ -15,7 +15,7 @@ from densecl.datasets.names import shown
 from densecl.datasets.published import lemmas
 from densecl.params import TRAIN_SET
 from densecl.reporting.cells import BASELINE, Comparison
-from densecl.reporting.numbers import Bar, Number, Table, modes_of, percent, points
+from densecl.reporting.numbers import Number, Table, bar, modes_of, percent, points
 
 WHOLE = 20  # classes up to which all are shown; of more, those that change most
 CHANGED = 10  # of them, in each direction
@@ -100,7 +100,7 @@ def _share(value: float, found: Comparison, dataset: str, mode: str) -> Number:
 
 
 def _gap(value: float, widest: float, pair: tuple[str, str], found: Comparison, dataset: str) -> Number:
-    return Number(points(value), "", files_of_cell(found, dataset, *pair), bar=Bar(value / widest, *pair))
+    return Number(points(value), "", files_of_cell(found, dataset, *pair), bar=bar(value / widest, *pair))
 
 
 def _read_with_care(

@@ -12,11 +12,17 @@ from densecl.reporting.comparison import MEAN, Comparison, Row, called
 
 
 class Bar(NamedTuple):
-    """Drawn behind an entry: from its middle to the right in the colour of `up`, to the left in that of `down`."""
+    """Drawn behind an entry, in a mode's colour: from its middle to the right for more, to the left for less."""
 
-    length: float  # in [-1, 1] of half the entry
-    up: str  # modes
-    down: str
+    start: float  # % of the entry's width
+    end: float
+    mode: str
+
+
+def bar(share: float, up: str, down: str) -> Bar:
+    """Of `share` in [-1, 1] of half the entry: in the colour of the mode that is ahead."""
+    middle, end = 50.0, 50 + 50 * share
+    return Bar(middle, end, up) if share > 0 else Bar(end, middle, down)
 
 
 @dataclass(frozen=True)

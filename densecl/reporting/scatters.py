@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from densecl.reporting.cells import Comparison
+from densecl.reporting.cells import BASELINE, Comparison
 from densecl.reporting.figures import COLOURS, INK, MARKERS, PAPER, Chart, svg
 from densecl.reporting.numbers import modes_of, percent
 from densecl.robustness import effective
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SIZE = (3.6, 3.0)  # inches
+LEAST_SPAN = 0.08  # of an axis: less would make much of little
 SIZES = {"none": 11, "global": 9, "dense": 7}  # so that points that coincide are all seen
 BINS = 15  # of equal width, as the calibration error's
 LEAST = 10  # images of a bin that is drawn
@@ -38,26 +39,28 @@ def _of_set(found: Comparison, dataset: str) -> Chart | None:
     points = list(_points(found, dataset))
     if not points:
         return None
-    low, high = _span([v for _, x, y in points for v in (x, y)])
-    grid = np.linspace(low, high, 80)
-    line = list(_published(found.plan.protocols[dataset], grid)) if fitted(found, dataset) else []
+    across, up = _spans([x for _, x, _ in points], [y for _, _, y in points])
+    line = list(_published(found.plan.protocols[dataset], np.linspace(*across, 80))) if fitted(found, dataset) else []
+    reference = BASELINE if any(mode == BASELINE for mode, _, _ in points) else points[0][0]
+    drop = float(np.mean([x - y for mode, x, y in points if mode == reference]))
 
     def draw(axes: Axes) -> None:
-        axes.plot([100 * low, 100 * high], [100 * low, 100 * high], color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
+        ends = np.array(across)
+        axes.plot(100 * ends, 100 * (ends - drop), color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         if line:
             axes.plot(*100 * np.array(line).T, color=INK, linewidth=1.2)
         for mode, x, y in sorted(points, key=lambda point: -SIZES[point[0]]):
             axes.plot(
                 100 * x, 100 * y, MARKERS[mode], color=COLOURS[mode], markersize=SIZES[mode], markeredgecolor=PAPER
             )
-        axes.set_xlim(100 * low, 100 * high)
-        axes.set_ylim(100 * low, 100 * high)
+        axes.set_xlim(100 * across[0], 100 * across[1])
+        axes.set_ylim(100 * up[0], 100 * up[1])
         axes.set_xlabel("top-1 on the control, %")
         axes.set_ylabel("top-1 on the set, %")
 
     said = "; ".join(f"{mode} {percent(x)} on the control and {percent(y)} on the set" for mode, x, y in points)
     missing = [m for m in modes_of(found) if not found.cells[dataset, m].records]
-    look = "Dotted: no drop." + (" Solid: what standard models of that accuracy reach, as published." if line else "")
+    look = f"Dotted: the same drop as {reference}." + (" Solid: standard models, as published." if line else "")
     look += f" Not here: {', '.join(missing)}." if missing else ""
     return Chart(dataset, svg(f"control {dataset}", SIZE, f"{dataset}: {said}", draw), f"{dataset}: {said}", look)
 
@@ -69,11 +72,11 @@ def _points(found: Comparison, dataset: str) -> Iterator[Point]:
                 yield mode, record.control.top1, record.top1
 
 
-def _span(values: Sequence[float]) -> tuple[float, float]:
-    """Both axes, with room: points on the rim would be cut."""
-    low, high = min(values), max(values)
-    room = max(0.03, 0.12 * (high - low))
-    return max(0.0, low - room), min(1.0, high + room)
+def _spans(across: Sequence[float], up: Sequence[float]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Both axes equally long, with room around the points, so that an equal drop is a line at 45 degrees."""
+    half = min(1.0, max(LEAST_SPAN, *(1.4 * (max(values) - min(values)) for values in (across, up)))) / 2
+    x, y = (min(max((max(values) + min(values)) / 2, half), 1 - half) for values in (across, up))
+    return (x - half, x + half), (y - half, y + half)
 
 
 def _published(protocol: str, grid: np.ndarray) -> Iterator[tuple[float, float]]:

@@ -70,10 +70,16 @@ def curves(histories: Histories) -> Iterator[tuple[str, pd.DataFrame]]:
         c for g in groups(known) for p in g.panels if isinstance(p, Panel) for c in p.lines if c in known
     )
     for column in drawn:
-        means = {
-            mode: pd.concat([f.set_index("epoch")[column] for f in frames if column in f], axis=1).mean(axis=1)
-            for mode, frames in histories.items() if any(column in f and f[column].notna().any() for f in frames)
-        }  # fmt: skip
+        means = {mode: pd.concat(having).groupby(level=0).mean() if having[1:] else having[0]
+                 for mode, having in _having(histories, column)}  # fmt: skip
         if means:
             frame = pd.DataFrame(means).reindex(columns=list(histories))
             yield column, frame.rename_axis("epoch").reset_index().assign(epoch=lambda f: f["epoch"] + 1)
+
+
+def _having(histories: Histories, column: str) -> Iterator[tuple[str, list[pd.Series]]]:
+    """By mode, the column by epoch of every seed that has it; modes without any are left out."""
+    for mode, frames in histories.items():
+        found = [f.set_index("epoch")[column] for f in frames if column in f and f[column].notna().any()]
+        if found:
+            yield mode, found
