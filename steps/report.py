@@ -8,7 +8,7 @@ import sys
 from densecl import layout
 from densecl.records import ReportPlan, read_json, write_text
 from densecl.reporting.render import write_report
-from densecl.training.tracking import track_report
+from densecl.training.store import track_report
 
 
 def main() -> None:

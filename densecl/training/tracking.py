@@ -1,32 +1,23 @@
-"""What a training tells while it runs: a progress bar, one line an epoch, and an MLflow run; and the report's run."""
+"""What a training tells while it runs: a progress bar, one line an epoch, and an MLflow run."""
 
 from __future__ import annotations
 
-import logging
 import math
-import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from densecl import parallel
 from densecl.records import TrainPlan, write_text
-
-if TYPE_CHECKING:  # the report tells MLflow too, and needs no torch
-    from densecl.training.step import Outcome
-
-TRACKING_URI = "sqlite:///mlflow.db"
-EXPERIMENT = "densecl"
-# A server that does not answer may hold a training up for half a minute, not for MLflow's quarter of an hour.
-PATIENCE = {
-    "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-}  # fmt: skip
+from densecl.training import store
+from densecl.training.step import Outcome
 
 
 class Monitor:
@@ -37,8 +28,6 @@ class Monitor:
     """
 
     def __init__(self, plan: TrainPlan, seed: int, steps: int, name: str, remembered: Path | None = None) -> None:
-        from densecl import parallel
-
         self.plan, self.seed, self.name, self.remembered = plan, seed, name, remembered
         self.tracked = parallel.first()
         self.console = Console(file=sys.stderr, quiet=not parallel.first())
@@ -91,8 +80,7 @@ class Monitor:
         self.console.print(f"{self.name}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def _start(self, mlflow: Any) -> None:
-        mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI))
-        mlflow.set_experiment(EXPERIMENT)
+        store.choose(mlflow)
         before = self.remembered.read_text(encoding="utf-8") if self.remembered and self.remembered.exists() else None
         if before and _has(mlflow, before):
             mlflow.start_run(run_id=before)
@@ -103,38 +91,9 @@ class Monitor:
         mlflow.log_params(dict(_flat(self.plan.model_dump(mode="json", by_alias=True))) | {"seed": self.seed})
 
     def _track(self, call: Callable[[Any], object]) -> None:
-        if self.tracked and (failed := _reach(call)):
+        if self.tracked and (failed := store.told(call)):
             self.tracked = False
             self.note(f"MLflow tracking stopped, training goes on: {failed}")
-
-
-def track_report(files: Sequence[Path], metrics: Mapping[str, float]) -> str:
-    """A run named `report` with the files as artifacts; "", or what failed: a store that fails costs no report."""
-
-    def call(mlflow: Any) -> None:
-        mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI))
-        mlflow.set_experiment(EXPERIMENT)
-        with mlflow.start_run(run_name="report", tags={"mode": "report"}):
-            mlflow.log_metrics(dict(metrics))
-            for file in files:
-                mlflow.log_artifact(str(file))
-
-    return _reach(call)
-
-
-def _reach(call: Callable[[Any], object]) -> str:
-    """Carry out what is to be told to MLflow; "", or in one line what failed."""
-    for name, value in PATIENCE.items():
-        os.environ.setdefault(name, value)
-    try:
-        import mlflow
-
-        for talkative in ("alembic", "mlflow"):  # the store's migrations, told line by line
-            logging.getLogger(talkative).setLevel(logging.WARNING)
-        call(mlflow)
-    except Exception as error:
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    return ""
 
 
 def _has(mlflow: Any, run: str) -> bool:

@@ -13,7 +13,7 @@ import yaml
 from densecl import layout
 from densecl.records import write_json
 from densecl.reporting.comparison import MEAN
-from densecl.training.tracking import track_report
+from densecl.training.store import track_report
 from steps import report
 from tests.reporting.planted import SETS, make, read, value
 
