@@ -31,7 +31,7 @@ def rows(rounds: int = 9) -> list[Row]:
         os.chdir(place)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{place}/runs.db"
         try:
-            with Monitor(plan, 0, EPOCH, "dense-0") as monitor:
+            with Monitor(plan, 0, EPOCH, "dense-0", "benchmark") as monitor:
                 kinds = {"step": partial(stepper.take, batch, 0.5, 0), "logged": lambda: monitor.step(0, 1, 1.0, outcome),
                          "epoch": lambda: monitor.epoch(row)}  # fmt: skip
                 times = {name: median(seen) for name, seen in alternate(kinds, rounds).items()}

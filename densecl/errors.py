@@ -1,10 +1,7 @@
 """What can go wrong for a user, told in one line without a traceback; exit statuses as in docs/failures.md."""
 
-DONE, MISTAKE, STOPPED = (
-    0,
-    2,
-    75,
-)  # 75 is EX_TEMPFAIL of sysexits.h; 1 is left to what nobody foresaw, with its traceback
+# 75 is EX_TEMPFAIL of sysexits.h; 1 with a traceback is what nobody foresaw, and with one line a comparison lost.
+DONE, WORSE, MISTAKE, STOPPED = 0, 1, 2, 75
 
 
 class DenseclError(Exception):
@@ -25,3 +22,9 @@ class Stopped(DenseclError):
 
 class Interrupted(KeyboardInterrupt):
     """SIGINT or SIGTERM asks to stop; no Exception, so that nothing takes it for a failure of its own and goes on."""
+
+
+class Worse(DenseclError):
+    """What `compare --fail-if-worse` ends with where B is worse than A; the message is the verdict."""
+
+    status = WORSE

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+LOCK = Path("dvc.lock")
+CODE = ("densecl", "steps")  # folders whose files the stages of dvc.yaml depend on
 PARAMS_PAGE = Path("docs/params.md")
 PLAN = Path("data/plan")
 RENDERED = Path("data/rendered")
 MANIFESTS = Path("data/manifests")
 VALIDATION = Path("data/validation")
 VALIDATION_PAGE = Path("reports/validation.html")
-LOCK = Path("dvc.lock")  # what DVC knows of every artifact
+MODELS = Path("models")
 CHECKPOINTS = Path("checkpoints")
 ARCHIVES = Path("cache/archives")  # indices of archives, and what .tar.gz were decompressed to; safe to delete
 RUNS = Path("runs")
@@ -24,6 +26,23 @@ REPORT_TEXT = Path("reports/report.md")
 REPORT_TABLE = Path("reports/table.txt")
 METRICS = Path("reports/metrics")  # what `dvc metrics show` reads
 PLOTS = Path("reports/plots")  # and `dvc plots show`
+REPORTS = Path("reports")
+COMPARE = Path("reports/compare")  # what `python -m steps compare` writes; no artifact of the pipeline
+
+# Retraining.
+CHAMPION = "champion"  # stands where a mode stands: the champion is one more model to evaluate
+CHAMPION_REPORTS = Path("reports/champion")  # its cells, and the dvc.yaml of its evaluation
+CARD = Path("models/card.md")
+CHANGES = Path("reports/changes.json")
+GATE = Path("reports/gate.json")
+RETRAINING_PAGE = Path("reports/retraining.html")
+RETRAININGS = Path("reports/retraining.csv")  # a line a retraining
+TICKS = Path("reports/schedule.csv")  # a line a tick of the scheduler
+BASELINE = Path("data/baseline")  # manifests that the last judged candidate was trained and evaluated on
+BASELINE_PLAN = Path("data/baseline/plan.json")  # the params and code that made it
+RETRAINING_LOCK = Path("cache/retraining.lock")
+ZENML = Path(".zenml")  # ZenML's store
+DEPLOY = Path("deploy")  # what `schedule install` writes
 
 
 def exported(mode: str, seed: int) -> Path:
@@ -54,24 +73,28 @@ def verdict(dataset: str) -> Path:
 
 
 def model(mode: str, seed: int) -> Path:
-    return Path("models") / mode / f"seed-{seed}"
+    return MODELS / mode / f"seed-{seed}"
 
 
 def training(mode: str, seed: int) -> Path:
     return TRAINING / f"{mode}-{seed}"
 
 
+def baseline(dataset: str) -> Path:
+    return BASELINE / f"{dataset}.parquet"
+
+
 def evaluation(dataset: str, mode: str, seed: int) -> Path:
-    return EVALUATION / dataset / f"{mode}-{seed}.json"
+    return _cells(EVALUATION, mode) / dataset / f"{mode}-{seed}.json"
 
 
 def predictions(dataset: str, mode: str, seed: int) -> Path:
-    return PREDICTIONS / dataset / f"{mode}-{seed}.parquet"
+    return _cells(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.parquet"
 
 
 def control_predictions(dataset: str, mode: str, seed: int) -> Path:
     """Rows of the matched control: validation images of the set's classes under its mask; empty for validation itself."""
-    return PREDICTIONS / dataset / f"{mode}-{seed}.control.parquet"
+    return _cells(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.control.parquet"
 
 
 def metrics(mode: str) -> Path:
@@ -85,3 +108,8 @@ def plot(name: str) -> Path:
 def curve(column: str) -> Path:
     """Of a column of history.csv; `top1/imagenet` becomes top1-imagenet.csv."""
     return PLOTS / "curves" / f"{column.replace('/', '-')}.csv"
+
+
+def _cells(folder: Path, mode: str) -> Path:
+    """The champion's cells lie apart: the report depends on the folders of the modes as a whole."""
+    return CHAMPION_REPORTS / folder.name if mode == CHAMPION else folder

@@ -76,4 +76,13 @@ MEANINGS = {
     "Evaluate.preprocess": "the model's own preprocessing, or as-is for images that have the input size",
     "Report.confidence": "level of all intervals and tests",
     "Report.bootstrap_samples": "redraws of the images for an interval",
+    "Gate.margin": "how much worse on val a candidate may be, at most",
+    "Gate.max_drop": "how much any set may fall, at most",
+    "Gate.minimum": "what a first champion must reach",
+    "Retraining.mode": "mode of the candidate",
+    "Retraining.registry": "name of the model in MLflow's registry",
+    "Retraining.git": "keep params, dvc.lock and small reports of each retraining: under a tag, or as commits of a branch, tagged",
+    "Retraining.branch": "the branch of those commits",
+    "Notify.webhook": "where the outcome is posted as JSON that Slack shows too",
+    "Notify.file": "file that the outcome is appended to",
 }  # fmt: skip

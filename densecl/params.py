@@ -232,6 +232,30 @@ class Report(Frozen):
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
 
 
+class Gate(Frozen):
+    """What a candidate must show beside the champion, on the same images."""
+
+    margin: Fraction = 0.01  # the lower bound of its difference on val must lie above minus this
+    max_drop: Fraction = 0.02  # a set that falls by more than this, and can be told from no fall, refuses it
+    minimum: dict[str, Fraction] = {}  # by set: least top-1 of a first champion; val must beat chance in any case
+
+
+class Notify(Frozen):
+    webhook: str | None = None  # an http(s) address, or $NAME of the environment variable that holds it
+    file: str | None = None  # one JSON line a retraining
+
+
+class Retraining(Frozen):
+    """`python -m pipelines retraining`; no stage reads it, so a change reruns nothing (docs/retraining.md)."""
+
+    mode: Mode | None = None  # of the candidate; None: the first of modes
+    registry: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "densecl-vit"
+    gate: Gate = Gate()
+    git: Literal["off", "tag", "commit"] = "off"
+    branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9/_-]*$")] = "retraining"
+    notify: Notify = Notify()
+
+
 class Params(Frozen):
     modes: Annotated[tuple[Mode, ...], Field(strict=False, min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
@@ -244,6 +268,12 @@ class Params(Frozen):
     train: Train
     evaluate: Evaluate
     report: Report = Report()
+    retraining: Retraining = Retraining()
+
+    @property
+    def candidate(self) -> tuple[Mode, int]:
+        """Mode and seed of the model that a retraining judges."""
+        return self.retraining.mode or self.modes[0], self.seeds[0]
 
     @property
     def optional(self) -> tuple[str, ...]:
@@ -251,7 +281,7 @@ class Params(Frozen):
         return tuple(name for name in self.datasets if name != TRAIN_SET and self.evaluate.require == "present")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Params:
+    def _consistent(self) -> Params:  # noqa: PLR0912 - one rule after the other
         _no_repeats("modes", self.modes)
         _no_repeats("seeds", self.seeds)
         _no_repeats("evaluate.datasets", self.evaluate.datasets)
@@ -267,14 +297,21 @@ class Params(Frozen):
             raise KeyedError("evaluate.datasets", f"{CONTROL_SET} is missing: it is the control of every shifted set")
         named = {"evaluate.datasets": self.evaluate.datasets, "evaluate.preprocess": self.evaluate.preprocess,
                  "evaluate.protocol": self.evaluate.protocol, "evaluate.classes": self.evaluate.classes,
-                 "train.validate_on": self.train.validate_on or (), "render": self.render}  # fmt: skip
+                 "render": self.render}  # fmt: skip
         for key, names in named.items():
             for name in names:
                 if name not in known:
                     raise KeyedError(key, f"no set {name!r} in datasets; there are {', '.join(known)}")
-        for name in self.train.validate_on or ():
-            if name not in self.evaluate.datasets:
-                raise KeyedError("train.validate_on", f"{name!r} is not in evaluate.datasets")
+        evaluated = {"train.validate_on": self.train.validate_on or (),
+                     "retraining.gate.minimum": self.retraining.gate.minimum}  # fmt: skip
+        for key, names in evaluated.items():
+            for name in names:
+                if name not in self.evaluate.datasets:
+                    raise KeyedError(key, f"{name!r} is not in evaluate.datasets")
+        if self.retraining.mode and self.retraining.mode not in self.modes:
+            raise KeyedError(
+                "retraining.mode", f"found {self.retraining.mode}, expected one of modes ({', '.join(self.modes)})"
+            )
         for mode in ("dense", "global"):
             try:
                 found = self.contrast.of(mode)
@@ -307,7 +344,7 @@ def _no_repeats(key: str, values: tuple[object, ...]) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats (1e-5 is a number), plain keys, none twice, and no aliases: ten lines of them can mean a billion."""
+    """YAML 1.2 as DVC reads it (1e-5 is a number, off a word); plain keys, none twice; no aliases: ten lines can mean a billion."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -332,6 +369,14 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+# A bare `off` or `yes` is a word in YAML 1.2; SafeLoader's own rule would make it a boolean.
+_Loader.yaml_implicit_resolvers = {
+    first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:bool"]
+    for first, rules in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
 
 

@@ -1,4 +1,4 @@
-"""`python -m steps STAGE ...`: what `dvc.yaml` runs, and `export`. Nothing heavy is imported before its stage is known."""
+"""`python -m steps STAGE ...`: what `dvc.yaml` runs, `compare` and `export`. Nothing heavy is imported before a stage is known."""
 
 from __future__ import annotations
 
@@ -15,19 +15,27 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": ("train one model", ("mode", "seed")),
     "evaluate": ("evaluate one model on one set", ("set", "mode", "seed")),
     "report": ("compare the modes", ()),
+    "compare": (
+        "compare two experiments: git revisions, DVC experiments, workspace or report folders",
+        ("a", "b", "--fail-if-worse", "--output FOLDER"),
+    ),
     "export": ("write a trained model with its heads and a torch.export program to exports/", ("mode", "seed")),
     "params": ("write docs/params.md, every key of params.yaml, from the schema", ()),
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 a mistake, 75 stopped and to be gone on with (docs/failures.md)."""
+    """Exit status: 0 done, 1 worse where asked (`compare`), 2 a mistake, 75 stopped and to be gone on with (docs/failures.md)."""
     parser = argparse.ArgumentParser(prog="python -m steps", description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, (purpose, names) in STAGES.items():
         stage = stages.add_parser(name, help=purpose, description=purpose)
         for each in names:
-            stage.add_argument(each, type=int if each == "seed" else str)
+            flag, _, value = each.partition(" ")
+            if value or not flag.startswith("--"):
+                stage.add_argument(flag, type=int if flag == "seed" else str, **({"metavar": value} if value else {}))
+            else:
+                stage.add_argument(flag, action="store_true")
     given = vars(parser.parse_args(arguments))
     return command.status(lambda: importlib.import_module(f"steps.{given.pop('stage')}").main(**given))
 

@@ -45,6 +45,10 @@ class Cell:
     no_control: str  # why there is none, where there should be one
 
 
+class NoClassKnown(DataError):
+    """The set holds nothing that the model could name: no fault of the set."""
+
+
 def load_exported(folder: Path) -> tuple[Backbone, dict[str, Any]]:
     """The model that a training left in `folder`, and its config."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -54,14 +58,20 @@ def load_exported(folder: Path) -> tuple[Backbone, dict[str, Any]]:
 
 
 def main(set: str, mode: str, seed: int) -> None:
-    """Write the cell's predictions, its control's and its figures; where params let it, the reason why there are none."""
+    """Write the cell's predictions, its control's and its figures; where params let it, the reason why there are none.
+
+    `champion` stands for a mode. It may have been trained on other classes than there are now: labels are found by wnid
+    in the model's own class list, and images of classes that it does not know are left out and counted.
+    """
     reuse_freed_memory()
     plan = read_json(SetPlan, layout.plan(set))
     model, config = load_exported(layout.model(mode, seed))
     try:
+        if mode == layout.CHAMPION:
+            plan = known_to(plan, config["classes"])
         cell = run(set, plan, model, config["classes"])
     except DataError as error:
-        if not plan.optional:
+        if not plan.optional and not isinstance(error, NoClassKnown):
             raise
         _write_rows(set, mode, seed, no_rows(), no_rows())
         record = NoEvaluation(dataset=set, mode=mode, seed=seed, reason=" ".join(str(error).split()))
@@ -74,18 +84,38 @@ def main(set: str, mode: str, seed: int) -> None:
     print(f"{set} {mode}-{seed}: top-1 {whole.top1:.3f} of {whole.images} images over {whole.classes} classes")
 
 
+def known_to(plan: SetPlan, classes: list[str]) -> SetPlan:
+    """The plan without the scored classes that an older model does not know; NoClassKnown where none is left."""
+    kept = tuple(wnid for wnid in plan.classes if wnid in classes)
+    if plan.classes and not kept:
+        raise NoClassKnown(f"{plan.name}: the model knows none of the {len(plan.classes)} classes it is scored over")
+    return plan.model_copy(update={"classes": kept})
+
+
+def relabelled(name: str, frame: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """Rows of the classes that a model knows, `label` its own index of their wnid; NoClassKnown where none is left."""
+    labels = frame["wnid"].map({wnid: index for index, wnid in enumerate(classes)})
+    known = labels.notna()
+    if not known.any():
+        raise NoClassKnown(
+            f"{name}: none of its {len(frame)} images is of the {len(classes)} classes that the model knows"
+        )
+    return frame[known].assign(label=labels[known].astype("int64")).reset_index(drop=True)
+
+
 def run(set: str, plan: SetPlan, model: Backbone, classes: list[str]) -> Cell:
     """Every image of the set and of its control, decoded and scored once; DataError where the set cannot be used."""
     batch_size = read_json(EvaluatePlan, layout.plan("evaluate")).batch_size
     images = usable_images(set)
+    known = relabelled(set, images.frame, classes)
     frame, values, scored = scoring(
-        model, images.frame, classes, protocol=plan.protocol, preprocess=plan.preprocess, given=plan.classes
+        model, known, classes, protocol=plan.protocol, preprocess=plan.preprocess, given=plan.classes
     )
     rows = predict(model, frame, images.root, values, scored, batch_size)
     control_rows, reason = no_rows(), ""
     if control := PROTOCOLS[plan.protocol].control:
         try:
-            control_rows = _control(control, model, scored, batch_size)
+            control_rows = _control(control, model, classes, scored, batch_size)
         except DataError as error:
             if not read_json(SetPlan, layout.plan(control)).optional:
                 raise
@@ -93,10 +123,11 @@ def run(set: str, plan: SetPlan, model: Backbone, classes: list[str]) -> Cell:
     return Cell(rows, control_rows, len(images.frame) - len(frame), scored, values, reason)
 
 
-def _control(name: str, model: Backbone, scored: list[int], batch_size: int) -> pd.DataFrame:
+def _control(name: str, model: Backbone, classes: list[str], scored: list[int], batch_size: int) -> pd.DataFrame:
     """Rows of the control's images of the scored classes, under the same mask and the control's own preprocessing."""
     images = usable_images(name)
-    frame = images.frame[images.frame["label"].isin(scored)].reset_index(drop=True)
+    frame = relabelled(name, images.frame, classes)
+    frame = frame[frame["label"].isin(scored)].reset_index(drop=True)
     if frame.empty:
         raise DataError(f"{name} has no image of the set's classes")
     rule = preprocess_rule(images.protocol, images.preprocess, frame, model.patch_embed.img_size)

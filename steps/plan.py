@@ -125,7 +125,7 @@ def resolve(params: Params) -> dict[str, Record]:
     units["report"] = ReportPlan(
         modes=params.modes, seeds=params.seeds, datasets=params.evaluate.datasets, rendered=tuple(params.render),
         protocols={name: protocol_of(params, name) for name in params.evaluate.datasets}, values=params.report,
-        params=params.model_dump(mode="json", by_alias=True),
+        params=params.model_dump(mode="json", by_alias=True, exclude={"retraining"}),
     )  # fmt: skip
     return units
 

@@ -99,8 +99,11 @@ def test_any_edit_of_the_params_gives_params_or_lines(tmp_path, edits):
 
 def whole_manifest(path: Path) -> bytes:
     row = {"image_id": "imagenet/n1/a.png", "path": "n1/a.png", "label": 0, "wnid": "n1", "width": 8, "height": 8,
-           "bytes": 9, "sha256": "0" * 64, "dhash": "0" * 64, "problem": ""}  # fmt: skip
-    frame = pd.DataFrame([row] * 3).astype({"width": "int32", "height": "int32"})
+           "bytes": 9, "sha256": "0" * 64, "dhash": "0" * 64, "problem": "",
+           "brightness": 0.5, "contrast": 0.1}  # fmt: skip
+    frame = pd.DataFrame([row] * 3).astype(
+        {"width": "int32", "height": "int32", "brightness": "float32", "contrast": "float32"}
+    )
     write_manifest(frame, path)
     return path.read_bytes()
 

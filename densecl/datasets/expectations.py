@@ -20,7 +20,7 @@ from densecl.errors import DataError
 from densecl.params import CONTROL_SET, TRAIN_SET, Dataset, Validate
 from densecl.records import Evidence, Verdict
 
-TYPES = {"string": "str"}  # Arrow's name -> pandas' name
+TYPES = {"string": "str", "float": "float32"}  # Arrow's name -> pandas' name
 OWN_CLASS = r"^(n\d{8})[_.-]"  # ImageNet's training files carry their class in their name
 MOSTLY = 0.5  # share of a class's images that are also another class's: no accident
 DOUBTED = 0.05  # share of a validation class that ReaL's raters confirm; of a true one about nine tenths

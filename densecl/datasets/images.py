@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -53,13 +54,25 @@ class Probe(NamedTuple):
 class Measured(NamedTuple):
     """A probe with the file's size in bytes, the SHA-256 of its content and its difference hash, both hex.
 
-    sha256 is "" if it cannot be opened, dhash if it cannot be decoded or is blank.
+    sha256 is "" if it cannot be opened, dhash if it cannot be decoded or is blank. Brightness and contrast are the mean
+    and the standard deviation of its luma in [0, 1], whole and undistorted; None if it cannot be decoded.
     """
 
     probe: Probe
     bytes: int
     sha256: str
     dhash: str
+    brightness: float | None
+    contrast: float | None
+
+
+class Look(NamedTuple):
+    """What decoding a file tells."""
+
+    probe: Probe
+    dhash: str = ""
+    brightness: float | None = None
+    contrast: float | None = None
 
 
 def decode(path: Path) -> Image.Image:
@@ -94,12 +107,12 @@ def measure(path: Path) -> Measured:
     try:
         content = read(path)
     except OSError as error:
-        return Measured(Probe(0, 0, "", _reason(error, b"")), 0, "", "")
-    probed, dhashed = _examine(content)
-    return Measured(probed, len(content), hashlib.sha256(content).hexdigest(), dhashed)
+        return Measured(Probe(0, 0, "", _reason(error, b"")), 0, "", "", None, None)
+    look = _examine(content)
+    return Measured(look.probe, len(content), hashlib.sha256(content).hexdigest(), *look[1:])
 
 
-def _examine(content: bytes) -> tuple[Probe, str]:
+def _examine(content: bytes) -> Look:
     with warnings.catch_warnings():
         # Readers warn of odd metadata, which changes no pixel; of too many pixels they warn before they refuse.
         warnings.simplefilter("ignore")
@@ -109,11 +122,22 @@ def _examine(content: bytes) -> tuple[Probe, str]:
                 mode = image.mode
                 rgb = _to_rgb(image)
         except _FAULTS as error:
-            return Probe(0, 0, "", _reason(error, content)), ""
+            return Look(Probe(0, 0, "", _reason(error, content)))
+    grey = rgb.convert("L")
+    light = _light(grey)
     if all(channel.getextrema() == (channel.getpixel((0, 0)),) * 2 for channel in rgb.split()):
-        return Probe(*rgb.size, mode, BLANK), ""
+        return Look(Probe(*rgb.size, mode, BLANK), "", *light)
     odd = SIXTEEN if mode.startswith("I") else CMYK if mode == "CMYK" else ""
-    return Probe(*rgb.size, mode, odd), dhash(rgb)
+    return Look(Probe(*rgb.size, mode, odd), dhash(grey), *light)
+
+
+def _light(grey: Image.Image) -> tuple[float, float]:
+    """Mean and standard deviation of luma in [0, 1]; summed in integers, so the same on every machine."""
+    counts = grey.histogram()
+    n = sum(counts)
+    first = sum(level * count for level, count in enumerate(counts))
+    second = sum(level * level * count for level, count in enumerate(counts))
+    return first / n / 255, math.sqrt(n * second - first * first) / n / 255
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -17,7 +17,7 @@ from densecl.errors import DataError
 SCHEMA = pa.schema([
     ("image_id", pa.string()), ("path", pa.string()), ("label", pa.int64()), ("wnid", pa.string()),
     ("width", pa.int32()), ("height", pa.int32()), ("bytes", pa.int64()), ("sha256", pa.string()),
-    ("problem", pa.string()), ("dhash", pa.string()),
+    ("problem", pa.string()), ("dhash", pa.string()), ("brightness", pa.float32()), ("contrast", pa.float32()),
 ])  # fmt: skip
 OUTSIDE = r"^/|(?:^|/)\.\.(?:/|$)"
 

@@ -79,7 +79,7 @@ def scan(
     files = listing(root, layout, classes, devkit)
     measured = in_parallel(measure, [root / path for path, _ in files], workers, progress)
     rows = [
-        (f"{dataset}/{path}", path, label, classes[label], *m.probe[:2], m.bytes, m.sha256, m.probe.problem, m.dhash)
+        (f"{dataset}/{path}", path, label, classes[label], *m.probe[:2], m.bytes, m.sha256, m.probe.problem, *m[3:])
         for (path, label), m in zip(files, measured, strict=True)
     ]
     columns = [pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)]

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from densecl import layout
+from densecl.errors import DenseclError
 from densecl.params import TRAIN_SET
 from densecl.records import Cost, ReportPlan, read_json
 from densecl.reporting.cells import Comparison
+from densecl.reporting.experiments.lock import read_lock
 from densecl.reporting.numbers import Number, Table, modes_of, percent, words
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scipy", "matplotlib", "dvc", "mlflow", "zenml")
-CODE = ("densecl", "steps", "dvc.yaml", "params.yaml")  # whose changes the commit would not show
+CODE = (*layout.CODE, "dvc.yaml", str(layout.PARAMS))  # whose changes the commit would not show
 COLUMNS = ("minutes", "images/s", "ms a step", "peak memory, GiB", "hardware")
 
 
@@ -57,27 +59,18 @@ def _git(root: Path, *words: str) -> str:
 
 def artifacts(plan: ReportPlan, root: Path) -> tuple[Table, str]:
     """DVC's md5 of everything the page was counted from, and why there is none where there is none."""
-    lock = root / layout.LOCK
-    if not lock.is_file():
-        return Table((("", ()),), ()), f"No file {layout.LOCK}: the stages did not run under DVC."
-    outs = _outs(lock.read_text(encoding="utf-8"))
+    none = Table((("", ()),), ())
+    try:
+        outs = read_lock(root).outs
+    except DenseclError as error:
+        return none, str(error)
+    if not outs:
+        return none, f"No file {layout.LOCK}: the stages did not run under DVC."
     rows = []
     for path in map(str, _paths(plan)):
-        md5, size = outs.get(path, ("", ""))
-        entry = Number(md5, "", str(layout.LOCK)) if md5 else Number("missing", f"not in {layout.LOCK}", missing=True)
-        rows.append((path, "", (entry, Number(size or "–"))))
-    return Table((("", ("md5", "bytes")),), tuple(rows)), ""
-
-
-def _outs(text: str) -> dict[str, tuple[str, str]]:
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the other takes a second for a few hundred stages
-    stages = (yaml.load(text, loader) or {}).get("stages", {})  # noqa: S506 - both are safe loaders
-    return {
-        str(out.get("path")): (str(out.get("md5", "")), f"{out.get('size', 0):,}")
-        for stage in stages.values() for out in stage.get("outs", [])
-    }  # fmt: skip
+        found = Number(outs[path], "", str(layout.LOCK)) if outs.get(path) else None
+        rows.append((path, "", (found or Number("missing", f"not in {layout.LOCK}", missing=True),)))
+    return Table((("", ("md5",)),), tuple(rows)), ""
 
 
 def _paths(plan: ReportPlan) -> Iterator[Path]:

@@ -1,9 +1,10 @@
-"""Templates whose values cannot become markup: autoescaped HTML, and Markdown with its signs escaped."""
+"""Templates whose values cannot become markup: autoescaped HTML, and Markdown that a pull request shows as it is."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ def environment(name: str) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    html = name.endswith(".html")
+    page = name.endswith(".html")
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=html,  # noqa: S701 - the text for pull requests is made harmless by _markdown
+        autoescape=page,  # noqa: S701 - the text for pull requests is made harmless below
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=None if html else _markdown,
+        finalize=None if page else harmless,
     )
     script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -34,10 +35,12 @@ def environment(name: str) -> Any:
     return made
 
 
-def _markdown(value: object) -> object:
-    """Text that cannot become markup in a pull request, also inside a table; what a macro made stays as it is."""
+def harmless(value: object) -> object:
+    """Text that a pull request shows as it is: no markup, no link, no mention, also inside a table."""
     from markupsafe import Markup
 
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", value.replace("\n", " "))
+    text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(re.sub(r"\s+", " ", value), quote=False))
+    # A word joiner, which has no width, keeps text from becoming a mention, an issue or a link.
+    return re.sub(r"(?i)(?<=[@#])|(?=://)|(?<=www)(?=\.)", "\u2060", text)

@@ -82,14 +82,14 @@ def _pictured(verdict: Verdict, roots: Mapping[str, Path]) -> list[dict[str, Any
     """Findings with thumbnails of their images, those without any left out."""
     found: list[dict[str, Any]] = []
     for evidence in verdict.evidence:
-        pictures = [picture for name in evidence.images if (picture := _picture(name, roots))]
+        pictures = [picture for name in evidence.images if (picture := thumbnail(name, roots))]
         if pictures and len(found) < PICTURED:
             found.append({"text": evidence.text, "pictures": pictures})
     return found
 
 
-def _picture(image_id: str, roots: Mapping[str, Path]) -> dict[str, str] | None:
-    """A JPEG in a data URI; None where the file cannot be decoded."""
+def thumbnail(image_id: str, roots: Mapping[str, Path]) -> dict[str, str] | None:
+    """`name` and `data`, a JPEG in a data URI, of an image_id; None where the file cannot be decoded."""
     dataset, _, path = image_id.partition("/")
     try:
         image = decode(roots[dataset] / path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import io
 import os
 import shutil
@@ -18,12 +17,9 @@ from typing import Any
 
 import torch
 
-import densecl
 from densecl.errors import DenseclError, Stopped
 from densecl.files import whole_file
-from densecl.records import TrainPlan
 
-CODE = ("contrast", "datasets", "network", "training", "metrics.py", "parallel.py", "params.py", "seeding.py")
 KEPT = 2
 PATIENCE = 15.0  # s: a training that was just stopped may still be writing its checkpoint
 
@@ -34,17 +30,6 @@ class CheckpointError(DenseclError):
 
 class InUse(Stopped):
     """Another process is at this very training."""
-
-
-def fingerprint(plan: TrainPlan, seed: int, manifest: bytes) -> str:
-    """16 hex digits of all that decides a training: params, seed, data and the training code."""
-    digest = hashlib.sha256()
-    digest.update(f"{seed}\0{plan.model_dump_json()}\0".encode() + manifest)
-    package = Path(densecl.__file__).parent
-    for part in CODE:
-        for source in sorted((package / part).rglob("*.py")) if (package / part).is_dir() else [package / part]:
-            digest.update(source.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 class Checkpoints:

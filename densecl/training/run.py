@@ -25,6 +25,7 @@ from densecl.training import checkpoint
 from densecl.training.checkpoint import Checkpoints
 from densecl.training.engine import Job, Trainer
 from densecl.training.export import export
+from densecl.training.fingerprint import fingerprint
 from densecl.training.fit import Fit
 from densecl.training.probe import fit_probe
 from densecl.training.tracking import Monitor
@@ -59,7 +60,7 @@ def train(
     reuse_freed_memory()
     classes = class_list(images.root)
     digest = pd.util.hash_pandas_object(images.frame[["image_id", "label", "sha256"]], index=False).to_numpy().tobytes()
-    run = checkpoint.fingerprint(plan, seed, digest)
+    run = fingerprint(plan, seed, digest)
 
     probed = plan.contrast is not None and plan.contrast.lambda_weight == 1  # no classifier is trained on the way
 
@@ -71,7 +72,7 @@ def train(
         stack.callback(parallel.end)
         kept = stack.enter_context(checkpoint.held(layout.CHECKPOINTS / run)) if parallel.first() else None
         remembered = kept.folder / "mlflow_run" if kept else None
-        with Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}", remembered) as monitor:
+        with Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}", run, remembered) as monitor:
             fit = Fit(trainer, kept, monitor)
             state = _state_before(kept, resume, monitor)
             if state is not None:

@@ -1,10 +1,10 @@
-"""The MLflow store, which may fail without failing anything else; what trainings and the report tell goes through here."""
+"""MLflow's store: of training runs here, of the model registry in `pipelines`."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +13,31 @@ EXPERIMENT = "densecl"
 # A server that does not answer may hold a training up for half a minute, not for MLflow's quarter of an hour.
 PATIENCE = {
     "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }  # fmt: skip
 
 
-def told(call: Callable[[Any], object]) -> str:
-    """Carry out what is to be told to MLflow, given the module; "", or in one line what failed."""
+def connected() -> Any:
+    """The module mlflow, pointed at MLFLOW_TRACKING_URI or the project's own store; it talks of trouble only."""
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
-    try:
-        import mlflow
+    import mlflow
 
-        for talkative in ("alembic", "mlflow"):  # the store's migrations, told line by line
-            logging.getLogger(talkative).setLevel(logging.WARNING)
-        call(mlflow)
-    except Exception as error:
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    return ""
-
-
-def choose(mlflow: Any) -> None:
-    """The store that MLFLOW_TRACKING_URI names, else the project's own, and the experiment in it."""
+    for talkative in ("alembic", "mlflow"):  # the store's migrations, told line by line
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI))
-    mlflow.set_experiment(EXPERIMENT)
+    return mlflow
 
 
 def track_report(files: Sequence[Path], metrics: Mapping[str, float]) -> str:
     """A run named `report` with the files as artifacts; "", or what failed: a store that fails costs no report."""
-
-    def call(mlflow: Any) -> None:
-        choose(mlflow)
-        with mlflow.start_run(run_name="report", tags={"mode": "report"}):
+    try:
+        mlflow = connected()
+        mlflow.set_experiment(EXPERIMENT)
+        with mlflow.start_run(run_name="report", tags={"kind": "report"}):
             mlflow.log_metrics(dict(metrics))
             for file in files:
                 mlflow.log_artifact(str(file))
-
-    return told(call)
+    except Exception as error:
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return ""

@@ -16,19 +16,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from densecl import parallel
 from densecl.records import TrainPlan, write_text
-from densecl.training import store
 from densecl.training.step import Outcome
+from densecl.training.store import EXPERIMENT, connected
 
 
 class Monitor:
     """Context of one training. A tracking store that fails is told once; the training goes on.
 
-    `remembered` is a file that holds the MLflow run's id for as long as the training is not done: an interrupted one
-    goes on in the same run. Only the first of several processes tells anything.
+    `fingerprint` is the training's: by that tag its run is found. `remembered` is a file that holds the MLflow run's id
+    for as long as the training is not done: an interrupted one goes on in the same run. Only the first of several
+    processes tells anything.
     """
 
-    def __init__(self, plan: TrainPlan, seed: int, steps: int, name: str, remembered: Path | None = None) -> None:
+    def __init__(
+        self, plan: TrainPlan, seed: int, steps: int, name: str, fingerprint: str, remembered: Path | None = None
+    ) -> None:
         self.plan, self.seed, self.name, self.remembered = plan, seed, name, remembered
+        self.fingerprint = fingerprint
         self.tracked = parallel.first()
         self.console = Console(file=sys.stderr, quiet=not parallel.first())
         self.bar = Progress(
@@ -80,20 +84,27 @@ class Monitor:
         self.console.print(f"{self.name}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def _start(self, mlflow: Any) -> None:
-        store.choose(mlflow)
+        mlflow.set_experiment(EXPERIMENT)
         before = self.remembered.read_text(encoding="utf-8") if self.remembered and self.remembered.exists() else None
         if before and _has(mlflow, before):
             mlflow.start_run(run_id=before)
             return
-        run = mlflow.start_run(run_name=self.name, tags={"mode": self.plan.mode, "seed": str(self.seed)})
+        tags = {"mode": self.plan.mode, "seed": str(self.seed), "fingerprint": self.fingerprint}
+        run = mlflow.start_run(run_name=self.name, tags=tags)
         if self.remembered:
             write_text(self.remembered, run.info.run_id)
         mlflow.log_params(dict(_flat(self.plan.model_dump(mode="json", by_alias=True))) | {"seed": self.seed})
 
     def _track(self, call: Callable[[Any], object]) -> None:
-        if self.tracked and (failed := store.told(call)):
+        if not self.tracked:
+            return
+        try:
+            call(connected())
+        except Exception as error:
             self.tracked = False
-            self.note(f"MLflow tracking stopped, training goes on: {failed}")
+            self.note(
+                f"MLflow tracking stopped, training goes on: {type(error).__name__}: {str(error).splitlines()[0]}"
+            )
 
 
 def _has(mlflow: Any, run: str) -> bool:

@@ -37,6 +37,7 @@ def rows(dataset: str, count: int = 3, wnids: list[str] = WNIDS) -> pd.DataFrame
     frame["sha256"] = [hashlib.sha256(f"{dataset}/{path}".encode()).hexdigest() for path in paths]
     frame["problem"] = ""
     frame["dhash"] = [digest[::-1] for digest in frame["sha256"]]
+    frame[["brightness", "contrast"]] = np.full((len(frame), 2), 0.5, np.float32)
     text = dict.fromkeys(("wnid", "sha256", "problem", "dhash"), "str")
     return frame.astype(text | {"label": "int64"})
 

@@ -56,6 +56,14 @@ def test_other_modes_equal_pillow_to_the_bit(tmp_path: Path, kind: str, mode: st
     assert probe(path).problem == ""
 
 
+def test_light_is_the_mean_and_spread_of_luma(tmp_path: Path) -> None:
+    half = np.zeros((4, 6, 3), np.uint8)
+    half[:, :3] = 255
+    for pixels, expected in ((half, (0.5, 0.5)), (np.full((4, 4, 3), 51, np.uint8), (0.2, 0.0))):
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        assert measure(tmp_path / "a.png")[4:] == pytest.approx(expected)
+
+
 def test_no_exif_rotation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # shown turned by 90 degrees
@@ -103,7 +111,9 @@ def test_bad_files_have_stable_reasons(tmp_path: Path, name: str) -> None:
         hashlib.sha256(content).hexdigest(),
     )
     assert fatal(reason)
+    assert (found.brightness is None) == (found.contrast is None) == (reason != images.BLANK)
     if reason == images.BLANK:
+        assert found.contrast == 0
         assert decode(path).size == found.probe[:2] == (8, 8)
         return
     assert found.probe[:3] == (0, 0, "")
@@ -157,7 +167,7 @@ def test_a_header_of_a_hundred_thousand_pixels_square_is_refused_unread(tmp_path
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     missing = measure(tmp_path / "none.jpg")
-    assert missing == (Probe(0, 0, "", "cannot be opened: no such file or directory"), 0, "", "")
+    assert missing == (Probe(0, 0, "", "cannot be opened: no such file or directory"), 0, "", "", None, None)
     with pytest.raises(DataError, match=r"none\.jpg: cannot be opened"):
         decode(tmp_path / "none.jpg")
 

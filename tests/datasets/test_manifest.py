@@ -60,8 +60,11 @@ def test_rows_are_re_derived(tmp_path: Path) -> None:
         assert (row.bytes, row.sha256) == (len(content), hashlib.sha256(content).hexdigest())
         with Image.open(root / row.path) as image:
             assert (row.width, row.height) == image.size
+            luma = np.asarray(image.convert("L"), float) / 255
+            np.testing.assert_allclose((row.brightness, row.contrast), (luma.mean(), luma.std()), rtol=1e-6)
         assert row.problem == ""
-    kinds = {"label": "int64", "width": "int32", "height": "int32", "bytes": "int64"}
+    kinds = {"label": "int64", "width": "int32", "height": "int32", "bytes": "int64", "brightness": "float32",
+             "contrast": "float32"}  # fmt: skip
     assert {name: str(kind) for name, kind in frame.dtypes.items()} == dict.fromkeys(
         manifest.SCHEMA.names, "str"
     ) | kinds
@@ -118,6 +121,9 @@ def test_bad_files_are_rows_and_not_usable(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", WNIDS[:2])
     (root / WNIDS[0] / "empty.jpg").touch()
     frame = scan("s", root, "wnid", WNIDS, 1)
+    assert frame["brightness"].isna().tolist() == frame["contrast"].isna().tolist() == (frame["problem"] != "").tolist()
+    write_manifest(frame, tmp_path / "s.parquet")
+    pd.testing.assert_frame_equal(read_manifest(tmp_path / "s.parquet"), frame)
     bad = frame[frame["problem"] != ""]
     assert [tuple(row) for row in bad[["path", "width", "height", "problem"]].itertuples(index=False)] == [
         (f"{WNIDS[0]}/empty.jpg", 0, 0, "empty file")

@@ -168,6 +168,7 @@ def frame_of(dataset: str, labels: list[int], classes: list[str], names: list[st
     frame[["width", "height"]] = np.full((len(frame), 2), 64, np.int32)
     frame["bytes"], frame["sha256"] = 1000, [rng.bytes(32).hex() for _ in labels]
     frame["problem"], frame["dhash"] = "", [rng.bytes(32).hex() for _ in labels]
+    frame[["brightness", "contrast"]] = np.full((len(frame), 2), 0.5, np.float32)
     return frame.astype(dict.fromkeys(("wnid", "sha256", "problem", "dhash"), "str"))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from densecl import layout
 from densecl.reporting.render import write_report
-from tests.reporting.planted import make, plant_classes, plant_images
+from tests.reporting.reported import make, plant_classes, plant_images
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from densecl.records import NoEvaluation, write_json
 from densecl.reporting.comparison import MEAN, compare, table
 from densecl.reporting.render import write_report
 from densecl.reporting.templating import TEMPLATES
-from tests.reporting.planted import PLANTED, SETS, Page, make, predictions, read, value
+from tests.reporting.reported import PLANTED, SETS, Page, make, predictions, read, value
 
 
 def test_numbers_are_those_counted_from_predictions(single: tuple[Path, str]) -> None:

@@ -15,7 +15,7 @@ from densecl.records import write_json
 from densecl.reporting.comparison import MEAN
 from densecl.training.store import track_report
 from steps import report
-from tests.reporting.planted import SETS, make, read, value
+from tests.reporting.reported import SETS, make, read, value
 
 ROOT = Path(__file__).parents[2]
 

@@ -23,6 +23,7 @@ from densecl.lifetime import STOP
 from densecl.params import DenseContrast, Train
 from densecl.records import TrainPlan
 from densecl.training import checkpoint, engine
+from densecl.training.fingerprint import fingerprint
 from densecl.training.fit import Fit
 from densecl.training.gradients import Conflict
 from densecl.training.history import pack, unpack
@@ -147,9 +148,9 @@ def test_another_training_s_checkpoints_are_left_alone(workplace, monkeypatch): 
 
 def test_how_a_training_is_carried_out_does_not_change_its_fingerprint():
     one, other = plan("none"), plan("none", checkpoint_minutes=3.0, processes=2)
-    assert checkpoint.fingerprint(one, 0, b"") == checkpoint.fingerprint(other, 0, b"")
-    assert checkpoint.fingerprint(one, 0, b"") != checkpoint.fingerprint(plan("none", epochs=7), 0, b"")
-    assert len({checkpoint.fingerprint(one, s, d) for s, d in ((0, b""), (1, b""), (0, b"x"))}) == 3
+    assert fingerprint(one, 0, b"") == fingerprint(other, 0, b"")
+    assert fingerprint(one, 0, b"") != fingerprint(plan("none", epochs=7), 0, b"")
+    assert len({fingerprint(one, s, d) for s, d in ((0, b""), (1, b""), (0, b"x"))}) == 3
 
 
 @pytest.mark.filterwarnings("ignore:contrast.queue_size")

@@ -1,0 +1,43 @@
+"""How often the gate errs, simulated: `python -m benchmarks.gate` prints the table of docs/retraining.md."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from densecl.params import Gate, Report
+from pipelines.gate import Pair, fall, val
+from pipelines.sides import difference
+
+VALUES, REPORT = Gate(), Report(bootstrap_samples=1000)
+FALLS = (0.0, VALUES.margin, VALUES.max_drop, 0.05)
+DISCORDANT = (0.06, 0.2)  # share of images on which the two models differ
+
+
+def rates(n: int, truth: float, discordant: float, trials: int) -> tuple[float, float]:
+    """Share of candidates, truly worse by `truth`, that `val` lets pass, and that `fall` refuses, on n images."""
+    shares = [(discordant - truth) / 2, (discordant + truth) / 2, 1 - discordant]
+    rng, passed, refused = np.random.default_rng(0), 0, 0
+    for trial, (gained, lost, _) in enumerate(rng.multinomial(n, shares, trials)):
+        first, second = np.zeros((n, 1)), np.zeros((n, 1))
+        first[:gained], second[gained : gained + lost] = 1, 1
+        pair = Pair(difference(first, second, REPORT, trial), n, "")
+        passed += val(VALUES, pair).passed
+        refused += not fall(VALUES, "imagenet", pair).passed
+    return passed / trials, refused / trials
+
+
+def main() -> None:
+    truths = ["as good", *(f"worse by {100 * truth:g}" for truth in FALLS[1:])]
+    print("| images | differ on | " + " | ".join(truths) + " |\n" + "|---" * (2 + len(truths)) + "|")
+    for n, trials in ((100, 2000), (500, 2000), (5000, 1000), (50_000, 300)):
+        for discordant in DISCORDANT:
+            cells = [rates(n, truth, discordant, trials) for truth in FALLS]
+            print(
+                f"| {n:,} | {100 * discordant:g} % | "
+                + " | ".join(f"{100 * p:.1f} / {100 * r:.1f}" for p, r in cells)
+                + " |"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""What decides a training, as a few hex digits. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import densecl
+from densecl.records import TrainPlan
+
+# Of the package: files, and folders with all their modules.
+CODE = ("contrast", "datasets", "network", "training", "metrics.py", "parallel.py", "params.py", "seeding.py")
+
+
+def fingerprint(plan: TrainPlan, seed: int, manifest: bytes) -> str:
+    """16 hex digits of all that decides a training: params, seed, data and the training code."""
+    return _digest(f"{seed}\0{plan.model_dump_json()}\0".encode() + manifest, CODE)
+
+
+def code(parts: Iterable[str] = CODE) -> str:
+    """16 hex digits of the package's modules in `parts`."""
+    return _digest(b"", parts)
+
+
+def _digest(head: bytes, parts: Iterable[str]) -> str:
+    digest, package = hashlib.sha256(head), Path(densecl.__file__).parent
+    for part in parts:
+        for source in sorted((package / part).rglob("*.py")) if (package / part).is_dir() else [package / part]:
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""ZenML over DVC: the comparison and the scheduled retraining as tracked pipelines."""

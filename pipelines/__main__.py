@@ -1,0 +1,71 @@
+"""`python -m pipelines COMMAND ...`: the comparison and the retraining as tracked pipelines, and what belongs to them."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from densecl import command, layout
+
+Options = Mapping[str, Mapping[str, Any]]
+WHY: Options = {
+    "--why": {"required": True, "help": "written on the version"},
+    "--who": {"help": "your login by default"},
+}
+WHEN: Options = {
+    "--cron": {"required": True, "help": "five fields, such as '0 3 * * 1'; six with seconds first"},
+    "--timezone": {"help": "such as Europe/Paris; the machine's by default"},
+}
+# Command -> what it is for, the function that does it, its arguments.
+COMMANDS: dict[str, tuple[str, str, Options]] = {
+    "comparison": ("the whole comparison, as `dvc repro`, a tracked step a stage", "driver.compare", {}),
+    "retraining": ("train a candidate on what changed, and promote it if it beats the champion", "driver.retrain", {
+        "--dry-run": {"action": "store_true", "help": "print what changed, and stop"},
+        "--force": {"action": "store_true", "help": "judge a candidate also where nothing changed"},
+    }),
+    "replay": ("continue the newest run where it stopped", "driver.replay", {}),
+    "schedule run": ("retrain at the times of a cron line, until stopped", "schedule.run", WHEN),
+    "schedule install": ("write a systemd unit, crontab line or workflow that does", "install.install", {
+        "--as": {"required": True, "choices": ("systemd", "cron", "github"), "dest": "kind"}, **WHEN,
+        "--output": {"type": Path, "default": layout.DEPLOY, "help": "folder for the files"},
+    }),
+    "promote": ("make a version the champion", "registry.main_promote", {"version": {}, **WHY}),
+    "rollback": ("make the champion before the current one the champion again", "registry.main_rollback", WHY),
+    "lineage": ("print the chain from images to report that something belongs to", "lineage.main", {
+        "x": {"metavar": "X", "help": "path of a model, md5, id of an MLflow or ZenML run, version, champion or candidate"},
+        "--html": {"metavar": "PATH", "help": "write it as a page too"},
+    }),
+    "prune": ("remove what removed modes, seeds and sets left behind, after showing it", "prune.prune", {
+        "--yes": {"action": "store_true", "help": "do not ask"},
+    }),
+    "ui": ("MLflow, and ZenML's dashboard where it is installed, on 127.0.0.1", "ui.main", {}),
+}  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 done, 2 a mistake, 75 stopped and to be gone on with (docs/failures.md)."""
+    given = vars(_parser().parse_args(arguments))
+    module, _, function = given.pop("does").partition(".")
+    return command.status(lambda: getattr(importlib.import_module(f"pipelines.{module}"), function)(**given))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
+    groups = {"": parser.add_subparsers(required=True, metavar="COMMAND")}
+    for name, (purpose, does, options) in COMMANDS.items():
+        group, _, word = name.rpartition(" ")
+        if group not in groups:
+            outer = groups[""].add_parser(group, help=f"{group} run, {group} install")
+            groups[group] = outer.add_subparsers(required=True, metavar="COMMAND")
+        each = groups[group].add_parser(word, help=purpose, description=purpose)
+        each.set_defaults(does=does)
+        for option, how in options.items():
+            each.add_argument(option, **how)
+    return parser
+
+
+if __name__ == "__main__":
+    command.leave(main())

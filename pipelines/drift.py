@@ -1,0 +1,222 @@
+"""What changed since the last judged candidate: images, classes, their mix and look, params and code."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from densecl import layout
+from densecl.datasets.manifest import read_manifest, usable
+from densecl.datasets.names import shown
+from densecl.errors import DataError
+from densecl.params import TRAIN_SET, Params
+from densecl.records import write_text
+from densecl.training import fingerprint
+from pipelines.records import Changes, SetChange, Share
+from pipelines.stability import LARGE, MODERATE, Binned, binned, chance, psi
+from pipelines.words import counted
+
+FEATURES = ("class", "brightness", "contrast", "width", "height", "bytes")
+EVALUATION_CODE = ("datasets", "network", "robustness", "metrics.py")  # of the package
+EVALUATION_ONLY = ("evaluate.", "evaluation code")  # heads of the lines about params and code that train nothing anew
+SHOWN = 12  # paths and classes a set
+
+
+def changes(params: Params, root: Path = Path()) -> Changes:
+    """Each set's manifest against the baseline's, and the candidate's params and code against the baseline's.
+
+    Files are counted as new, removed or changed (another content or class under the same path) whether they can be
+    used or not; `images`, class mix and PSI are of those that can.
+    """
+    return Changes(
+        sets=tuple(_set(root, name) for name in params.datasets), params=tuple(_differences(root, _made_of(params)))
+    )
+
+
+def remember(params: Params, root: Path = Path()) -> None:
+    """From now on changes are told from the manifests, params and code as they are: the baseline holds copies of them."""
+    place = root / layout.BASELINE
+    place.mkdir(parents=True, exist_ok=True)
+    kept = {(root / layout.baseline(name)).name for name in params.datasets}
+    for old in place.iterdir():
+        if old.name not in kept and old.suffix == ".parquet":
+            old.unlink()
+    for name in params.datasets:
+        copy = root / layout.baseline(name)
+        partial = copy.with_name(copy.name + ".partial")
+        shutil.copyfile(root / layout.manifest(name), partial)
+        partial.replace(copy)
+    write_text(root / layout.BASELINE_PLAN, json.dumps(_made_of(params), indent=1, sort_keys=True) + "\n")
+
+
+def _set(root: Path, name: str) -> SetChange:
+    path, earlier = root / layout.manifest(name), root / layout.baseline(name)
+    now = read_manifest(path)
+    today, known = usable(now), earlier.exists()
+    if known and filecmp.cmp(path, earlier, shallow=False):
+        return SetChange(dataset=name, images=len(today), before=len(today), new=0, removed=0, changed=0, classes_new=(),
+                         classes_removed=(), psi=dict.fromkeys(FEATURES, 0.0), evidence=())  # fmt: skip
+    before = _earlier(earlier) if known else now.iloc[:0]
+    then = usable(before)
+    files = {"new": _absent(now, before), "removed": _absent(before, now), "changed": _changed(before, now)}
+    counts = _binned(then, today)
+    return SetChange(
+        dataset=name, images=len(today), before=len(then) if known else None,
+        **{what: len(paths) for what, paths in files.items()},
+        classes_new=_absent_classes(today, then), classes_removed=_absent_classes(then, today),
+        psi={feature: psi(each) for feature, each in counts.items()},
+        chance={feature: chance(each) for feature, each in counts.items()}, mix=_mix(then, today),
+        evidence=tuple(path for paths in files.values() for path in _spread(paths)),
+    )  # fmt: skip
+
+
+def _earlier(path: Path) -> pd.DataFrame:
+    try:
+        return read_manifest(path)
+    except DataError as error:
+        raise DataError(
+            f"{str(error).partition('; ')[0]}; remove {layout.BASELINE} to count everything as new"
+        ) from None
+
+
+def _absent(frame: pd.DataFrame, other: pd.DataFrame) -> list[str]:
+    """Sorted paths of the first that the second has not."""
+    return sorted(frame["path"][~frame["path"].isin(other["path"])])
+
+
+def _changed(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
+    """Sorted paths of both whose content or class is another one."""
+    both = before[["path", "sha256", "wnid"]].merge(now[["path", "sha256", "wnid"]], on="path", suffixes=("_then", ""))
+    other = (both["sha256"] != both["sha256_then"]) | (both["wnid"] != both["wnid_then"])
+    return sorted(both["path"][other])
+
+
+def _spread(paths: list[str]) -> list[str]:
+    """SHOWN of sorted paths, from the first to the last at even steps, so that many classes are seen."""
+    return [paths[place * len(paths) // SHOWN] for place in range(SHOWN)] if len(paths) > SHOWN else paths
+
+
+def _absent_classes(frame: pd.DataFrame, other: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(sorted(set(frame["wnid"]) - set(other["wnid"])))
+
+
+def _binned(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, Binned]:
+    """Images a bin of each feature; of none where one side has no images."""
+    if before.empty or now.empty:
+        return {}
+    columns = {feature: "wnid" if feature == "class" else feature for feature in FEATURES}
+    return {f: binned(before[c].dropna(), now[c].dropna()) for f, c in columns.items()}
+
+
+def _mix(before: pd.DataFrame, now: pd.DataFrame) -> tuple[Share, ...]:
+    """The classes whose share of the images moved most."""
+    if before.empty or now.empty:
+        return ()
+    found = pd.concat([frame["wnid"].value_counts() for frame in (before, now)], axis=1, keys=("before", "now"))
+    found = found.fillna(0).astype(int).sort_index()
+    moved = (found["now"] / len(now) - found["before"] / len(before)).abs().sort_values(ascending=False, kind="stable")
+    return tuple(
+        Share(wnid=str(w), before=int(found["before"][w]), now=int(found["now"][w]))
+        for w in moved.index[moved > 0][:SHOWN]
+    )
+
+
+def _made_of(params: Params) -> dict[str, Any]:
+    """What else makes a candidate and its scores, as plain values: images apart, which the manifests tell."""
+    from steps.plan import resolve
+
+    units = {name: json.loads(record.model_dump_json(by_alias=True)) for name, record in resolve(params).items()}
+    mode, seed = params.candidate
+    return {
+        "the candidate": {"mode": mode, "seed": seed},
+        **{key: value for key, value in units[mode].items() if key != "mode"},
+        "validate": units["validate"]["values"],
+        "evaluate": {name: {key: units[name][key] for key in ("protocol", "preprocess", "classes")}
+                     for name in params.evaluate.datasets},
+        "code": {"training": fingerprint.code(), "evaluation": fingerprint.code(EVALUATION_CODE)},
+    }  # fmt: skip
+
+
+def _differences(root: Path, now: Mapping[str, Any]) -> Iterator[str]:
+    """In words, one a key; none where there is no baseline at all: then everything is new."""
+    path = root / layout.BASELINE_PLAN
+    if not path.exists():
+        if any((root / layout.BASELINE).glob("*.parquet")):
+            yield "params and code: nothing to compare with"
+        return
+    before, today = dict(_flat(json.loads(path.read_text(encoding="utf-8")))), dict(_flat(now))
+    for key in sorted({*before, *today}):
+        then, value = before.get(key, "nothing"), today.get(key, "nothing")
+        if then != value:
+            head, _, rest = key.partition(".")
+            yield f"{rest} code changed" if head == "code" else f"{key}: {_short(then)} -> {_short(value)}"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def told(found: Changes) -> str:
+    """The changes as text for a terminal: a line a set, then params and code, then what follows from it."""
+    return "\n".join(
+        [*(line for each in found.sets for line in _told_set(each)), *found.params, "", consequence(found)]
+    )
+
+
+def consequence(found: Changes) -> str:
+    """What the changes mean for the next candidate, in a sentence."""
+    if not found.any:
+        return "Nothing changed since the last judged candidate: none is trained (--force trains one all the same)."
+    if all(each.before is None for each in found.sets):
+        return "There is no earlier candidate to compare with: everything is new, and a first one is trained."
+    train = next(each for each in found.sets if each.dataset == TRAIN_SET)
+    if touched(train) or any(not line.startswith(EVALUATION_ONLY) for line in found.params):
+        return "A new candidate is trained and judged."
+    return "Only the evaluation changed: the same model is the candidate, and it and the champion are judged anew."
+
+
+def touched(change: SetChange) -> bool:
+    return change.before is None or bool(change.new or change.removed or change.changed)
+
+
+def size_of_shift(change: SetChange, feature: str) -> str:
+    """`large`, `moderate` or nothing: by convention, and only above what chance explains."""
+    value = change.psi.get(feature, 0.0)
+    if value <= change.chance.get(feature, 0.0):
+        return ""
+    return "large" if value >= LARGE else "moderate" if value >= MODERATE else ""
+
+
+def _told_set(change: SetChange) -> Iterator[str]:
+    images = counted(change.images, "image")
+    if not touched(change):
+        yield f"{change.dataset}: unchanged, {images}"
+        return
+    if change.before is None:
+        yield f"{change.dataset}: {images}, nothing to compare with"
+        return
+    yield (f"{change.dataset}: {images}, {change.before:,} before: {change.new:,} new, {change.removed:,} removed, "
+           f"{change.changed:,} changed")  # fmt: skip
+    for what, wnids in (("new", change.classes_new), ("removed", change.classes_removed)):
+        if wnids:
+            more = f" and {len(wnids) - SHOWN} more" if len(wnids) > SHOWN else ""
+            yield f"  classes {what}: {', '.join(wnids[:SHOWN])}{more}"
+    shifts = [f"{f} {v:.2f}{f' ({word})' if (word := size_of_shift(change, f)) else ''}" for f, v in change.psi.items()]
+    yield "  PSI: " + (", ".join(shifts) or "no images to compare")
+    if change.evidence:
+        yield "  such as " + ", ".join(shown(path) for path in change.evidence[:3])

@@ -1,0 +1,156 @@
+"""A run of a pipeline from its lock to its record: what `python -m pipelines comparison|retraining|replay` do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from densecl import layout
+from densecl.errors import DenseclError
+from densecl.params import Params, load_params
+from densecl.records import read_json
+from pipelines import environment, journal
+from pipelines.lock import alone
+from pipelines.records import Finished, Outcome, Registered, Verdict
+from pipelines.stopping import STOPPING
+
+if TYPE_CHECKING:
+    from zenml.models import PipelineRunResponse
+
+
+def compare() -> None:
+    """The whole comparison, tracked."""
+    with _begun():
+        from pipelines.comparison import comparison
+
+        comparison()
+    print(layout.REPORT_TABLE.read_text(encoding="utf-8"))
+
+
+def retrain(dry_run: bool, force: bool) -> None:
+    """Judge a candidate on what changed; `dry_run` prints what changed, and stops."""
+    with _begun(tracked=not dry_run):
+        if dry_run:
+            _print_changes()
+            return
+        from pipelines.retraining import retraining
+
+        _recorded(lambda: retraining(force=force))
+
+
+def replay() -> None:
+    """Continue the newest run where it stopped; DenseclError where it did not stop."""
+    with _begun():
+        from zenml.enums import ExecutionStatus
+
+        from pipelines.runs import last
+
+        run = last()
+        if run is None or run.status == ExecutionStatus.COMPLETED:
+            ended = f"the newest, {run.name}, is complete" if run else "there is no run"
+            raise DenseclError(f"nothing to go on with: {ended}; `python -m pipelines retraining` starts one")
+        print(f"going on with {run.name}", flush=True)
+        if run.pipeline.name == "comparison":
+            from pipelines.comparison import comparison
+
+            comparison.replay(pipeline_run=run.id, skip_successful_steps=True)
+        else:
+            from pipelines.retraining import retraining
+
+            _recorded(lambda: retraining.replay(pipeline_run=run.id, skip_successful_steps=True))
+
+
+@contextmanager
+def _begun(tracked: bool = True) -> Iterator[None]:
+    """Alone in the project, signals passed on to the stage at work; params checked first, since ZenML takes seconds to import."""
+    load_params(layout.PARAMS)
+    environment.prepare()
+    with alone():
+        STOPPING.listen()
+        if tracked:
+            from pipelines.runs import reap
+
+            for name in reap():
+                print(f"{name}: was left running by a process that is gone; marked as failed", flush=True)
+        yield
+
+
+def _print_changes() -> None:
+    from pipelines.drift import changes, told
+    from pipelines.graph import Graph
+
+    graph = Graph()
+    for name in graph.until("prepare"):
+        graph.bring(name, lambda name=name: print(f"{name} ...", flush=True))
+    print(told(changes(load_params(layout.PARAMS))))
+
+
+def _recorded(start: Callable[[], PipelineRunResponse]) -> None:
+    """Run it, then write how it ended to reports/retraining.csv and tell it: also where it failed, which is raised again."""
+    began, clock = datetime.now().astimezone(), time.monotonic()
+    params, run, failure = load_params(layout.PARAMS), None, None
+    try:
+        run = start()
+        outcome, said, made, verdict = _ended(run)
+    except Exception as error:
+        failure, made, verdict = error, None, None
+        outcome, said = "failed", " ".join(str(error).split()) or type(error).__name__
+    finished = Finished(
+        started=began.isoformat(timespec="seconds"), seconds=round(time.monotonic() - clock, 1), outcome=outcome, said=said,
+        version=made.version if made else None, champion=_champion(params), zenml_run=str(run.id) if run else _newest(),
+    )  # fmt: skip
+    if verdict is not None:
+        from pipelines.keep import keep
+
+        finished = finished.model_copy(update={"git": keep(params, finished, verdict)})
+    journal.append(layout.RETRAININGS, finished)
+    _tell(params, finished, verdict)
+    if failure is not None:
+        raise failure
+    version = f" Version {finished.version}, champion {finished.champion}." if finished.version else ""
+    print(f"{finished.said}.{version}", flush=True)
+
+
+def _ended(run: PipelineRunResponse) -> tuple[Outcome, str, Registered | None, Verdict | None]:
+    steps = run.steps
+    if "register" not in steps:
+        return "unchanged", "nothing changed since the last judged candidate", None, None
+    made, verdict = (
+        steps[name].outputs[output][0].load() for name, output in (("register", "registered"), ("judge", "verdict"))
+    )
+    return "promoted" if made.promoted else "kept", verdict.said, made, verdict
+
+
+def _champion(params: Params) -> str | None:
+    from pipelines import registry
+
+    try:
+        return registry.champion(params.retraining.registry).version
+    except Exception:  # a registry that is down is one more reason to write down how the run ended
+        return None
+
+
+def _newest() -> str | None:
+    from pipelines.runs import last
+
+    run = last()
+    return str(run.id) if run else None
+
+
+def _tell(params: Params, finished: Finished, verdict: Verdict | None) -> None:
+    from pipelines.notify import notify
+
+    if verdict is not None:
+        from pipelines.page import write_page
+        from pipelines.records import Changes
+
+        write_page(
+            read_json(Changes, layout.CHANGES), verdict, finished, version=finished.version,
+            history=journal.read(layout.RETRAININGS, Finished)[:-1],
+            roots={name: Path(dataset.root) for name, dataset in params.datasets.items()},
+        )  # fmt: skip
+    notify(params.retraining.notify, finished, verdict)

@@ -1,0 +1,28 @@
+"""Two experiments side by side: git revisions, DVC experiments, the workspace or report folders."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from densecl import layout
+from densecl.errors import Worse
+from densecl.reporting.experiments.changes import changes
+from densecl.reporting.experiments.differences import versus
+from densecl.reporting.experiments.lock import read_lock
+from densecl.reporting.experiments.page import write_comparison
+from densecl.reporting.experiments.read import read_experiment
+from densecl.reporting.experiments.verdict import verdict
+from steps.origins import origin
+
+
+def main(a: str, b: str, fail_if_worse: bool = False, output: str | None = None) -> None:
+    """Write compare.html, compare.md and compare.csv to `output` (reports/compare/); raise Worse where asked and B is."""
+    place = Path(output) if output else layout.COMPARE
+    with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
+        origins = [origin(name, Path(scratch) / letter) for letter, name in (("a", a), ("b", b))]
+        found = versus(*map(read_experiment, origins))
+        changed = changes(found, (read_lock(origins[0].root), read_lock(origins[1].root)))
+        print(write_comparison(found, changed, place), f"\n{place / 'compare.html'}", sep="\n")
+    if fail_if_worse and found.called("worse"):
+        raise Worse(verdict(found))

@@ -1,0 +1,73 @@
+"""Where an experiment lies: a name is the workspace, a folder of reports or a git revision (a DVC experiment is one)."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from densecl import layout
+from densecl.errors import DenseclError
+from densecl.reporting.experiments.lock import changed_outs, read_lock
+from densecl.reporting.experiments.records import Origin
+
+WORKSPACE = "workspace"
+
+
+def origin(name: str, scratch: Path) -> Origin:
+    """The experiment's folder, laid out as a project; what is fetched for it is written to `scratch`."""
+    if name == WORKSPACE:
+        return _lying(name, Path())
+    folder = Path(name)
+    if (folder / layout.EVALUATION).is_dir():
+        return _lying(name, folder)
+    if (folder / layout.EVALUATION.name).is_dir():
+        return _lying(name, _parent(folder, scratch))
+    if not _git(Path(), "rev-parse", "--git-dir"):
+        raise DenseclError(unknown(name) + "; here is no git repository")
+    from steps.revisions import fetch
+
+    commit, notes = fetch(name, scratch)
+    return Origin(name, scratch, commit, notes=tuple(notes))
+
+
+def unknown(name: str) -> str:
+    folder = Path(name)
+    found = f"a folder without {layout.EVALUATION}" if folder.is_dir() else "no such folder"
+    expected = f"{WORKSPACE}, a folder of reports, a git revision or a DVC experiment"
+    return f"{name}: found {found} and no such revision; expected {expected}"
+
+
+def _parent(folder: Path, scratch: Path) -> Path:
+    """The project whose reports the folder is; one of another name, as an artifact of CI may have, is given that name."""
+    if folder.resolve().name == layout.REPORTS.name:
+        return folder.resolve().parent
+    scratch.mkdir(parents=True)
+    (scratch / layout.REPORTS).symlink_to(folder.resolve(), target_is_directory=True)
+    return scratch
+
+
+def _lying(name: str, root: Path) -> Origin:
+    """Files as they lie; the commit, where git tracks the folder as a project and not as a download below another one."""
+    stale = changed_outs(read_lock(root), root)
+    notes = []
+    if stale:
+        more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
+        notes.append(
+            f"{stale[0]}{more} differ from dvc.lock, so the code, data and models named below may not be what made them"
+        )
+    if not _git(root, "ls-files", str(layout.PARAMS), str(layout.LOCK.with_suffix(".yaml"))):
+        return Origin(name, root, notes=tuple(notes))
+    status = _git(root, "status", "--porcelain", "--untracked-files=no", ".") or ""
+    dirty = tuple(line[3:] for line in status.splitlines())
+    return Origin(name, root, (_git(root, "rev-parse", "HEAD") or "").strip(), dirty, tuple(notes))
+
+
+def _git(root: Path, *words: str) -> str | None:
+    """What git answers; None where it is not there or refuses."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, errors="replace", check=False
+        )
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None

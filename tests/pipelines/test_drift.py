@@ -1,0 +1,262 @@
+"""What changed, from manifests with planted changes; PSI against a slow re-derivation and cases done by hand."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from densecl import layout
+from densecl.datasets.manifest import write_manifest
+from densecl.errors import DataError
+from densecl.params import Params, parse_params
+from densecl.training import fingerprint
+from pipelines import drift
+from pipelines.drift import changes, remember, size_of_shift, told
+from pipelines.records import SetChange
+from pipelines.stability import SMOOTHING, binned, chance, psi
+from tests.pipelines.planted import CLASSES, small_params
+
+SETS = ("imagenet-train", "imagenet", "sketch")
+
+
+def manifest(dataset: str, wnids: tuple[str, ...] = CLASSES, per_class: int = 30, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng([seed, *dataset.encode()])
+    paths = [f"{wnid}/{number}.jpg" for wnid in wnids for number in range(per_class)]
+    n = len(paths)
+    return pd.DataFrame({
+        "image_id": [f"{dataset}/{path}" for path in paths], "path": paths,
+        "label": [wnids.index(path.split("/")[0]) for path in paths], "wnid": [path.split("/")[0] for path in paths],
+        "width": np.full(n, 64, np.int32), "height": rng.choice([64, 80, 96], n).astype(np.int32),
+        "bytes": rng.integers(1000, 9000, n), "sha256": [rng.bytes(32).hex() for _ in paths], "problem": "", "dhash": "",
+        "brightness": rng.beta(4, 4, n).astype(np.float32), "contrast": rng.beta(2, 8, n).astype(np.float32),
+    })  # fmt: skip
+
+
+def params_of(**changed: object) -> Params:
+    values = small_params(SETS[1:]).model_dump(mode="json", by_alias=True)
+    values["datasets"] = {name: {"root": name, "tracked_by": name} for name in SETS}
+    values["render"] = {}
+    for key, value in changed.items():
+        section, name = key.split("__")
+        values[section][name] = value
+    return parse_params(values, "params.yaml")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three sets, as they were when the last candidate was judged."""
+    for name in SETS:
+        write_manifest(manifest(name), tmp_path / layout.manifest(name))
+    remember(params_of(), tmp_path)
+    return tmp_path
+
+
+def edit(root: Path, name: str, new: pd.DataFrame) -> SetChange:
+    write_manifest(new, root / layout.manifest(name))
+    return next(each for each in changes(params_of(), root).sets if each.dataset == name)
+
+
+def test_nothing_changed(root):
+    found = changes(params_of(), root)
+    assert not found.any
+    assert [(s.dataset, s.images, s.before, s.new, s.removed, s.changed, s.evidence) for s in found.sets] == [
+        (name, 300, 300, 0, 0, 0, ()) for name in SETS
+    ]
+    assert {value for each in found.sets for value in each.psi.values()} == {0.0}
+    assert told(found).splitlines() == [
+        "imagenet-train: unchanged, 300 images", "imagenet: unchanged, 300 images", "sketch: unchanged, 300 images", "",
+        "Nothing changed since the last judged candidate: none is trained (--force trains one all the same).",
+    ]  # fmt: skip
+
+
+def test_without_a_baseline_everything_is_new(root):
+    for path in (root / layout.BASELINE).iterdir():
+        path.unlink()
+    found = changes(params_of(), root)
+    assert found.any
+    assert [(s.images, s.before, s.new, s.psi) for s in found.sets] == [(300, None, 300, {})] * 3
+    assert found.params == ()
+    assert "everything is new, and a first one is trained" in told(found)
+
+
+def test_new_removed_and_changed_images_are_told_apart(root):
+    before = manifest("imagenet-train")
+    more = manifest("imagenet-train", ("n99999999",), 2)
+    now = pd.concat([before.drop(index=[3, 4, 5]), more], ignore_index=True)
+    now.loc[now["path"] == f"{CLASSES[1]}/0.jpg", "sha256"] = "0" * 64
+    now.loc[now["path"] == f"{CLASSES[1]}/1.jpg", "wnid"] = CLASSES[2]  # a ground truth that was corrected
+    found = edit(root, "imagenet-train", now)
+    assert (found.images, found.before, found.new, found.removed, found.changed) == (299, 300, 2, 3, 2)
+    assert (found.classes_new, found.classes_removed) == (("n99999999",), ())
+    assert set(found.evidence) == {
+        "n99999999/0.jpg", "n99999999/1.jpg", *(f"{CLASSES[0]}/{i}.jpg" for i in (3, 4, 5)),
+        f"{CLASSES[1]}/0.jpg", f"{CLASSES[1]}/1.jpg",
+    }  # fmt: skip
+    assert (found.mix[0].wnid, found.mix[0].before, found.mix[0].now) == (CLASSES[0], 30, 27)
+    assert {s.wnid: (s.before, s.now) for s in found.mix}["n99999999"] == (0, 2)
+    text = told(changes(params_of(), root))
+    assert "imagenet-train: 299 images, 300 before: 2 new, 3 removed, 2 changed\n  classes new: n99999999\n" in text
+    assert text.endswith("A new candidate is trained and judged.")
+
+
+def test_files_that_cannot_be_used_count_as_files_and_not_as_images(root):
+    now = manifest("sketch")
+    now.loc[0, ["problem", "sha256"]] = "truncated", "1" * 64
+    now.loc[0, ["brightness", "contrast"]] = np.nan
+    found = edit(root, "sketch", now)
+    assert (found.images, found.before, found.changed) == (299, 300, 1)
+    assert all(math.isfinite(value) for value in found.psi.values())
+
+
+def test_a_set_that_is_gone_or_was_not_there(root):
+    empty = manifest("sketch").iloc[:0]
+    gone = edit(root, "sketch", empty)
+    assert (gone.images, gone.removed, gone.psi, gone.mix, len(gone.classes_removed)) == (0, 300, {}, (), 10)
+    assert "  PSI: no images to compare" in told(changes(params_of(), root))
+    remember(params_of(), root)
+    assert edit(root, "sketch", manifest("sketch")).new == 300
+
+
+def test_darker_images_show_in_brightness_alone(root):
+    now = manifest("imagenet-train")
+    fresh = manifest("imagenet-train", per_class=60).iloc[:]
+    fresh = fresh[~fresh["path"].isin(now["path"])]
+    fresh["brightness"] *= 0.3
+    found = edit(root, "imagenet-train", pd.concat([now, fresh], ignore_index=True))
+    assert found.new == 300
+    assert {f for f in found.psi if size_of_shift(found, f)} == {"brightness"}
+    assert size_of_shift(found, "brightness") == "large"
+    assert found.psi["class"] == pytest.approx(0, abs=1e-4)
+    assert "brightness" in told(changes(params_of(), root))
+
+
+def test_params_and_code_that_make_another_candidate_are_named(root, monkeypatch):
+    assert changes(params_of(), root).params == ()
+    other = params_of(train__epochs=3, contrast__dense_dim=64, data__flip=0.25)
+    assert changes(other, root).params == (
+        "contrast.dense_dim: 128 -> 64", "data.flip: 0.5 -> 0.25", "train.epochs: 2 -> 3"
+    )  # fmt: skip
+    moved = changes(params_of(retraining__mode="global"), root).params
+    assert "the candidate.mode: dense -> global" in moved
+    assert "contrast.patches_per_image: 50 -> nothing" in moved
+    monkeypatch.setattr(fingerprint, "code", lambda parts=fingerprint.CODE: "0" if parts is fingerprint.CODE else "1")
+    found = changes(params_of(), root)
+    assert found.params == ("evaluation code changed", "training code changed")
+    assert found.any
+
+
+@pytest.mark.parametrize("key", ["evaluate__batch_size", "report__bootstrap_samples", "train__checkpoint_minutes"])
+def test_params_that_change_no_number_of_the_candidate_are_no_change(root, key):
+    assert not changes(params_of(**{key: 128}), root).any
+
+
+def test_a_change_of_the_evaluation_alone_says_so(root):
+    edit(root, "sketch", manifest("sketch").iloc[5:].reset_index(drop=True))
+    found = changes(params_of(evaluate__preprocess={"sketch": "as-is"}), root)
+    assert found.params == ("evaluate.sketch.preprocess: null -> as-is",)
+    assert told(found).endswith(
+        "Only the evaluation changed: the same model is the candidate, and it and the champion are judged anew."
+    )
+    assert not told(changes(params_of(train__epochs=3), root)).endswith("judged anew.")
+
+
+def test_the_baseline_forgets_sets_that_are_no_longer_there(root):
+    write_manifest(manifest("other"), root / layout.baseline("other"))
+    remember(params_of(), root)
+    assert sorted(path.name for path in (root / layout.BASELINE).iterdir()) == sorted(
+        [*(f"{name}.parquet" for name in SETS), "plan.json"]
+    )
+
+
+def test_a_baseline_that_was_left_half_written_is_a_change(root):
+    (root / layout.BASELINE_PLAN).unlink()
+    assert changes(params_of(), root).params == ("params and code: nothing to compare with",)
+
+
+def test_a_baseline_that_cannot_be_read_says_what_to_do(root):
+    (root / layout.baseline("sketch")).write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"sketch\.parquet: .*; remove data/baseline to count everything as new"):
+        changes(params_of(), root)
+    (root / layout.manifest("imagenet")).unlink()
+    with pytest.raises(DataError, match="run the stage prepare"):
+        changes(params_of(), root)
+
+
+def test_names_are_printed_without_their_control_characters(root):
+    now = manifest("sketch")
+    now.loc[0, "path"] = f"{CLASSES[0]}/\x1b[31mred\n.jpg"
+    edit(root, "sketch", now)
+    assert "\x1b" not in told(changes(params_of(), root))
+
+
+def test_no_heavy_import():
+    code = "import sys, pipelines.drift; from steps.plan import resolve; print({'torch', 'zenml', 'dvc', 'mlflow'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def slow_psi(before: list[float], now: list[float]) -> float:
+    """One bin after the other, from the definition."""
+    if len(set(before)) <= 10:
+        bins = [(lambda v, w=value: v == w) for value in sorted({*before, *now})]
+    else:
+        tenths = [float(np.quantile(before, k / 10)) for k in range(1, 10)]
+        edges = sorted({*tenths, *(np.nextafter(t, np.inf) for t in tenths if tenths.count(t) > 1)})
+        ends = [-np.inf, *edges, np.inf]
+        bins = [(lambda v, a=a, b=b: a <= v < b) for a, b in pairwise(ends)]
+    total = 0.0
+    for inside in bins:
+        p, q = ((sum(map(inside, values)) + 0.5) / (len(values) + 0.5 * len(bins)) for values in (before, now))
+        total += (q - p) * math.log(q / p)
+    return total
+
+
+VALUES = st.lists(st.integers(0, 30).map(float) | st.floats(0, 1), min_size=1, max_size=60)
+
+
+@settings(max_examples=100, deadline=None)
+@given(before=VALUES, now=VALUES)
+def test_psi_is_re_derived(before, now):
+    counts = binned(pd.Series(before), pd.Series(now))
+    assert [each.sum() for each in counts] == [len(before), len(now)]
+    assert psi(counts) == pytest.approx(slow_psi(before, now), abs=1e-9)
+    assert psi(binned(pd.Series(before), pd.Series(before))) == 0
+    assert psi(counts) >= 0
+
+
+def test_psi_by_hand():
+    half, moved = pd.Series(["a"] * 50 + ["b"] * 50), pd.Series(["a"] * 80 + ["b"] * 20)
+    p, q = (50 + SMOOTHING) / 101, (80 + SMOOTHING) / 101
+    expected = (q - p) * math.log(q / p) + (p - q) * math.log((1 - q) / (1 - p))
+    assert psi(binned(half, moved)) == pytest.approx(expected)
+    assert psi(binned(moved, half)) == pytest.approx(expected)
+    # Normal shifted by one standard deviation: Jeffreys' divergence is 1, ten bins keep most of it.
+    rng = np.random.default_rng(0)
+    found = psi(binned(pd.Series(rng.normal(size=50_000)), pd.Series(rng.normal(1, 1, 50_000))))
+    assert 0.85 < found < 1.0
+    # A value that nearly all images share does not hide what is above it.
+    mostly = pd.Series([64.0] * 95 + list(range(65, 85)))
+    assert psi(binned(mostly, pd.Series([128.0] * 100))) > 1
+
+
+def test_chance_is_what_two_samples_of_one_population_give():
+    rng = np.random.default_rng(0)
+    above = 0
+    for _ in range(400):
+        counts = binned(pd.Series(rng.normal(size=500)), pd.Series(rng.normal(size=300)))
+        above += psi(counts) > chance(counts)
+    assert 0.02 < above / 400 < 0.09
+    many = binned(pd.Series(rng.choice(list("abcdefghij"), 40)), pd.Series(rng.choice(list("abcdefghij"), 40)))
+    assert chance(many) > 0.25
+    assert chance(binned(pd.Series([1.0]), pd.Series([1.0]))) == 0.0
+    assert drift.size_of_shift(
+        SetChange(dataset="s", images=40, before=40, new=1, removed=1, changed=0, classes_new=(), classes_removed=(),
+                  psi={"class": 0.3}, chance={"class": chance(many)}, evidence=()), "class"
+    ) == ""  # fmt: skip

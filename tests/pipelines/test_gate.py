@@ -1,0 +1,240 @@
+"""The gate on planted predictions: what must be refused is, by name, and what is as good is promoted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.gate import rates
+from densecl import layout
+from pipelines.gate import judge
+from pipelines.records import Champion, Criterion, Verdict
+from tests.pipelines.planted import CLASSES, outcomes, small_params, write_nothing, write_side
+
+CHAMPION = Champion(version="3", mode="dense", seed=0)
+NONE = Champion(version=None)
+
+
+def plant(root: Path, dataset: str, n: int, fall: float = 0.0, discordant: float = 0.1, seed: int = 0) -> None:
+    candidate, champion = outcomes(n, 0.7, fall, discordant, seed)
+    write_side(root, dataset, "dense", candidate)
+    write_side(root, dataset, layout.CHAMPION, champion)
+
+
+def by_name(verdict: Verdict) -> dict[tuple[str, str], Criterion]:
+    return {(each.name, each.dataset): each for each in verdict.criteria}
+
+
+def test_an_equal_candidate_is_promoted(tmp_path):
+    for place, name in enumerate(("imagenet", "sketch")):
+        plant(tmp_path, name, 10_000, seed=place)
+    verdict = judge(small_params(), CHAMPION, tmp_path)
+    assert verdict.promoted
+    assert (verdict.champion, verdict.mode, verdict.seed) == ("3", "dense", 0)
+    assert [(each.name, each.dataset, each.bound) for each in verdict.criteria] == [
+        ("val", "imagenet", -0.01), ("fall", "imagenet", -0.02), ("fall", "sketch", -0.02)
+    ]  # fmt: skip
+    rows = [pd.read_parquet(tmp_path / layout.predictions("imagenet", m, 0)) for m in ("dense", layout.CHAMPION)]
+    val = verdict.criteria[0]
+    assert val.value == pytest.approx(rows[0]["correct"].mean() - rows[1]["correct"].mean())
+    # A normal approximation of the paired difference, re-derived.
+    moved = rows[0]["correct"].astype(int) - rows[1]["correct"]
+    half = 1.96 * moved.std() / 100
+    assert (val.low, val.high) == pytest.approx((val.value - half, val.value + half), abs=5e-4)
+    assert verdict.said.startswith("promoted over version 3: imagenet ")
+    assert verdict == judge(small_params(), CHAMPION, tmp_path)
+
+
+def test_a_fall_refuses_and_every_set_that_fell_is_named_once(tmp_path):
+    plant(tmp_path, "imagenet", 5000, fall=0.05)
+    plant(tmp_path, "sketch", 5000, fall=0.06, seed=1)
+    plant(tmp_path, "imagenet-r", 5000, seed=2)
+    verdict = judge(small_params(("imagenet", "sketch", "imagenet-r")), CHAMPION, tmp_path)
+    assert not verdict.promoted
+    assert {key for key, each in by_name(verdict).items() if not each.passed} == {
+        ("val", "imagenet"), ("fall", "imagenet"), ("fall", "sketch")
+    }  # fmt: skip
+    fallen = by_name(verdict)["fall", "imagenet"]
+    assert verdict.said.startswith(
+        f"refused, version 3 stays: imagenet falls by {-100 * fallen.value:.1f} points "
+        f"({-100 * fallen.high:.1f} to {-100 * fallen.low:.1f}), more than 2.0 points; sketch falls by "
+    )
+    assert "imagenet-r" not in verdict.said
+    assert verdict.said.count("imagenet") == 1
+
+
+def test_a_shifted_set_alone_can_refuse(tmp_path):
+    plant(tmp_path, "imagenet", 10_000)
+    plant(tmp_path, "sketch", 2000, fall=0.08, discordant=0.12)
+    verdict = judge(small_params(), CHAMPION, tmp_path)
+    assert not verdict.promoted
+    assert [each.dataset for each in verdict.criteria if not each.passed] == ["sketch"]
+
+
+def test_answers_of_a_model_trained_on_shuffled_labels_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("imagenet", "sketch"):
+        write_side(tmp_path, name, layout.CHAMPION, rng.random(500) < 0.7)
+        write_side(tmp_path, name, "dense", rng.random(500) < 0.1)
+    said = judge(small_params(), CHAMPION, tmp_path).said
+    assert said.startswith("refused, version 3 stays: imagenet falls by ")
+    assert "; sketch falls by " in said
+
+
+def test_few_images_are_not_enough_and_the_sentence_says_so(tmp_path):
+    plant(tmp_path, "imagenet", 60)
+    plant(tmp_path, "sketch", 60, fall=0.03)
+    verdict = judge(small_params(), CHAMPION, tmp_path)
+    val, fall = by_name(verdict)["val", "imagenet"], by_name(verdict)["fall", "sketch"]
+    assert not verdict.promoted
+    assert val.value == pytest.approx(0, abs=0.06)
+    assert val.high > 0
+    assert "the interval is too wide to rule out a fall of 1.0 point" in verdict.said
+    assert fall.passed
+
+
+def test_the_number_of_images_it_would_take_is_about_right(tmp_path):
+    n, share = 400, 0.1
+    champion = np.arange(n) < 300
+    candidate = champion.copy()
+    candidate[:20], candidate[-20:] = False, True  # 20 lost, 20 gained: no difference
+    write_side(tmp_path, "imagenet", layout.CHAMPION, champion)
+    write_side(tmp_path, "imagenet", "dense", candidate)
+    said = judge(small_params(("imagenet",)), CHAMPION, tmp_path).said
+    needed = 1.96**2 * share / 0.01**2  # half-width = margin
+    found = int(said.partition("about ")[2].partition(" instead of 400")[0].replace(",", ""))
+    assert found == pytest.approx(needed, rel=0.15)
+
+
+@pytest.mark.parametrize(("n", "promoted"), [(400, True), (100, False)])
+def test_the_same_model_has_exact_zeros_and_passes_where_images_suffice(tmp_path, n, promoted):
+    right = np.arange(n) % 3 > 0
+    for name in ("imagenet", "sketch"):
+        for mode in ("dense", layout.CHAMPION):
+            write_side(tmp_path, name, mode, right)
+    verdict = judge(small_params(), CHAMPION, tmp_path)
+    assert {each.value for each in verdict.criteria} == {0.0}
+    assert all(each.passed for each in verdict.criteria if each.name == "fall")
+    assert verdict.promoted == promoted
+    assert ("is ruled out" if promoted else "too wide") in verdict.said
+
+
+def test_classes_are_matched_by_wnid_and_not_by_index(tmp_path):
+    """The champion's list is another order and lacks a class: its labels are other numbers, and its images fewer."""
+    older = tuple(reversed(CLASSES[:-1]))
+    wnids = [CLASSES[i % 10] for i in range(1000)]
+    rng = np.random.default_rng(0)
+    right = rng.random(1000) < 0.7
+    known = [i for i, wnid in enumerate(wnids) if wnid in older]
+    for name in ("imagenet", "sketch"):
+        write_side(tmp_path, name, "dense", right, wnids=wnids)
+        write_side(tmp_path, name, layout.CHAMPION, right[known], wnids=[wnids[i] for i in known], classes=older,
+                   ids=[f"{name}/{i:05d}.png" for i in known])  # fmt: skip
+    verdict = judge(small_params(), CHAMPION, tmp_path)
+    assert verdict.promoted
+    assert {(each.value, each.images) for each in verdict.criteria} == {(0.0, 900)}
+    for each in verdict.criteria:
+        assert "100 images left out that the candidate alone was evaluated on" in each.said
+        assert "the candidate chose among 10 classes, the champion among 9" in each.said
+
+
+def test_labels_that_disagree_are_no_comparison(tmp_path):
+    plant(tmp_path, "imagenet", 1000)
+    plant(tmp_path, "sketch", 1000)
+    wnids = [CLASSES[(i + 1) % 10] for i in range(1000)]
+    write_side(tmp_path, "sketch", layout.CHAMPION, np.ones(1000, bool), wnids=wnids)
+    found = by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"]
+    assert (found.value, found.passed) == (None, False)
+    assert "1,000 images of another class, such as sketch/00000.png; evaluate both models again" in found.said
+    write_side(tmp_path, "sketch", layout.CHAMPION, np.ones(9, bool), ids=[f"sketch/new{i}.png" for i in range(9)])
+    found = by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"]
+    assert "no image in common" in found.said
+    assert not found.passed
+
+
+MISSING = ("", "unscorable")
+LACKING = [  # the candidate's cell, the champion's, whether the set lets the candidate pass
+    ("whole", "unscorable", True), ("unscorable", "unscorable", True), ("unscorable", "whole", False),
+    ("", "whole", False), ("whole", "", False), ("", "", False), ("", "unscorable", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ours", "theirs", "passed"), LACKING)
+def test_a_missing_cell_is_a_criterion_without_a_value(tmp_path, ours, theirs, passed):
+    plant(tmp_path, "imagenet", 10_000)
+    for mode, what in (("dense", ours), (layout.CHAMPION, theirs)):
+        if what == "whole":
+            write_side(tmp_path, "sketch", mode, np.arange(100) % 3 > 0)
+        elif what:
+            write_nothing(tmp_path, "sketch", mode, "its folder is empty")
+    verdict = judge(small_params(), CHAMPION, tmp_path)
+    found = by_name(verdict)["fall", "sketch"]
+    assert (found.value, found.low, found.high, found.images) == (None, None, None, 0)
+    assert found.passed == verdict.promoted == passed
+    assert ("no file reports" if "" in (ours, theirs) and ours != "unscorable" else "its folder is empty") in found.said
+    assert passed or "sketch" in verdict.said
+
+
+@pytest.mark.parametrize("who", ["dense", layout.CHAMPION, "both"])
+def test_without_validation_nothing_is_promoted(tmp_path, who):
+    for name in ("imagenet", "sketch"):
+        plant(tmp_path, name, 10_000)
+    for mode in ("dense", layout.CHAMPION):
+        if who in (mode, "both"):
+            write_nothing(tmp_path, "imagenet", mode, "gone")
+    verdict = judge(small_params(), CHAMPION, tmp_path)
+    assert not verdict.promoted
+    assert by_name(verdict)["val", "imagenet"].value is None
+    assert not by_name(verdict)["val", "imagenet"].passed
+    assert "gone" in verdict.said
+
+
+def test_a_changed_prediction_file_or_class_list_is_noticed(tmp_path):
+    for name in ("imagenet", "sketch"):
+        plant(tmp_path, name, 10_000)
+    path = tmp_path / layout.predictions("sketch", "dense", 0)
+    rows = pd.read_parquet(path)
+    rows.assign(correct=~rows["correct"]).to_parquet(path)
+    assert "evaluate the cell again" in by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"].said
+    (tmp_path / layout.model("dense", 0) / "config.json").write_text('{"classes": ["n1"]}')
+    assert "class list in models/dense" in judge(small_params(), CHAMPION, tmp_path).said
+
+
+@pytest.mark.parametrize(("top1", "promoted"), [(0.7, True), (0.1, False), (0.13, False)])
+def test_the_first_champion_must_be_surely_above_chance(tmp_path, top1, promoted):
+    write_side(tmp_path, "imagenet", "dense", np.arange(300) < 300 * top1)  # ten classes
+    verdict = judge(small_params(), NONE, tmp_path)
+    assert (verdict.promoted, verdict.champion) == (promoted, None)
+    (found,) = verdict.criteria
+    assert (found.name, found.bound, found.value) == ("chance", 0.1, pytest.approx(top1, abs=0.002))
+    assert verdict.said == (f"promoted as the first champion: imagenet {found.said}" if promoted else f"refused: imagenet {found.said}")  # fmt: skip
+
+
+def test_the_first_champion_is_held_to_minimums(tmp_path):
+    write_side(tmp_path, "imagenet", "dense", np.arange(100) < 70)
+    write_side(tmp_path, "sketch", "dense", np.arange(100) < 40)
+    passing = small_params(gate={"minimum": {"sketch": 0.4, "imagenet": 0.7}})
+    assert judge(passing, NONE, tmp_path).promoted
+    verdict = judge(small_params(gate={"minimum": {"sketch": 0.41}}), NONE, tmp_path)
+    assert verdict.said == "refused: sketch top-1 40.0 % (30.9 to 49.8), below the minimum of 41.0 %"
+    write_nothing(tmp_path, "sketch", "dense", "gone")
+    assert "no minimum can be shown: gone" in judge(passing, NONE, tmp_path).said
+    assert not judge(passing, NONE, tmp_path).promoted
+    write_nothing(tmp_path, "imagenet", "dense", "gone too")
+    assert "imagenet no evaluation" in judge(small_params(), NONE, tmp_path).said
+
+
+@pytest.mark.parametrize(("n", "discordant", "trials"), [(100, 0.03, 2000), (500, 0.1, 1000)])
+def test_a_candidate_that_is_worse_by_the_margin_seldom_passes(n, discordant, trials):
+    """2.5 % by design, in simulation; and of those that fall by 5 points none passes."""
+    passed, _ = rates(n, 0.01, discordant, trials)
+    assert 0.0 < passed < 0.04
+    assert rates(n, discordant, discordant, 200)[0] == 0.0
+
+
+def test_falls_are_refused_as_often_as_the_documentation_says():
+    assert rates(500, 0.0, 0.1, 1000)[1] < 0.04  # refused though as good
+    assert rates(5000, 0.05, 0.1, 100)[1] == 1.0

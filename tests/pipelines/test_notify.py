@@ -1,0 +1,148 @@
+"""Who is told how a retraining ended, and that nothing about telling can fail it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from densecl.params import Notify
+from pipelines import notify as room
+from pipelines.notify import notify
+from pipelines.records import Criterion, Finished, Verdict
+
+SECRET = "T0/B0/s3cr3t"  # noqa: S105
+FINISHED = Finished(
+    started="2026-01-05T03:00:00+01:00", seconds=12.5, outcome="kept", said="sketch fell by 4.1 points", version="4",
+    champion="3", git="retraining/20260105T020012Z-kept",
+)  # fmt: skip
+VERDICT = Verdict(
+    promoted=False, champion="3", mode="dense", seed=0, said="sketch fell by 4.1 points",
+    criteria=(
+        Criterion(name="val", dataset="imagenet", value=0.0, low=-0.005, high=0.01, bound=-0.01, images=400, passed=True, said="held"),
+        Criterion(name="fall", dataset="sketch", value=-0.041, low=-0.06, high=-0.02, bound=-0.02, images=400, passed=False, said="-4.1 & <!channel>"),
+    ),
+)  # fmt: skip
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers: list[int] = []
+        self.bodies: list[dict] = []
+        self.slow = 0.0
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/services/{SECRET}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        assert self.headers["Content-Type"] == "application/json"
+        self.server.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        time.sleep(self.server.slow)
+        self.send_response(self.server.answers.pop(0) if self.server.answers else 200)
+        self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(room, "PAUSE", 0.01)
+    monkeypatch.setattr(room, "TIMEOUT", 0.3)
+    made = Server()
+    threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def test_the_webhook_gets_the_record_and_a_text_for_slack(server, capfd):
+    notify(Notify(webhook=server.address), FINISHED, VERDICT)
+    assert server.bodies == [FINISHED.model_dump() | {"text": (
+        "Retraining: kept (candidate version 4, champion version 3)\nsketch fell by 4.1 points\n"
+        "• sketch, fall: -4.1 &amp; &lt;!channel&gt;\ngit: retraining/20260105T020012Z-kept"
+    )}]  # fmt: skip
+    assert capfd.readouterr().err == ""
+
+
+def test_the_address_may_stand_in_the_environment(server, monkeypatch):
+    monkeypatch.setenv("HOOK", server.address)
+    notify(Notify(webhook="$HOOK"), FINISHED, None)
+    assert [b["outcome"] for b in server.bodies] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "calls", "told"),
+    [
+        ([500, 429, 200], 3, ""),
+        ([500, 500, 500], 3, "127.0.0.1 answered with status 500 (3 tries)"),
+        ([404], 1, "127.0.0.1 answered with status 404"),
+        ([302], 1, "127.0.0.1 answered with status 302"),
+    ],
+)
+def test_what_may_pass_is_tried_again_and_nothing_is_redirected(server, capfd, answers, calls, told):
+    server.answers = list(answers)
+    notify(Notify(webhook=server.address), FINISHED, None)
+    assert len(server.bodies) == calls
+    said = capfd.readouterr().err
+    assert said == (f"warning: retraining.notify.webhook: {told}; nobody was told there\n" if told else "")
+
+
+def test_a_server_that_hangs_is_given_up(server, capfd, caplog):
+    caplog.set_level(logging.INFO)
+    server.slow = 1.0
+    begun = time.monotonic()
+    notify(Notify(webhook=server.address), FINISHED, None)
+    assert time.monotonic() - begun < 2
+    told = capfd.readouterr().err
+    assert told == "warning: retraining.notify.webhook: 127.0.0.1: ReadTimeout (3 tries); nobody was told there\n"
+    assert SECRET not in caplog.text
+
+
+def test_a_server_that_is_not_there_and_addresses_that_are_none(server, capfd, caplog, monkeypatch):
+    caplog.set_level(logging.INFO)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    monkeypatch.setenv("NOT_AN_ADDRESS", f"file:///{SECRET}")
+    monkeypatch.delenv("NO_SUCH_HOOK", raising=False)
+    for address, told in (
+        (f"http://user:word@127.0.0.1:{port}/{SECRET}", "127.0.0.1: ConnectionError (3 tries)"),
+        (f"http://127.0.0.1:port/{SECRET}", "127.0.0.1: InvalidURL"),
+        ("$NO_SUCH_HOOK", "the environment variable NO_SUCH_HOOK is not set"),
+        ("$NOT_AN_ADDRESS", "the address is none: expected http:// or https:// and a host"),
+        (f"hooks.example.com/{SECRET}", "the address is none: expected http:// or https:// and a host"),
+        (f"http://[{SECRET}", "the address is none: expected http:// or https:// and a host"),
+    ):
+        notify(Notify(webhook=address), FINISHED, None)
+        assert capfd.readouterr().err == f"warning: retraining.notify.webhook: {told}; nobody was told there\n"
+    assert SECRET not in caplog.text
+
+
+def test_the_file_gets_a_line_a_retraining(tmp_path, capfd):
+    path = tmp_path / "new" / "told.jsonl"
+    notify(Notify(file=str(path)), FINISHED, VERDICT)
+    notify(Notify(file=str(path)), FINISHED.model_copy(update={"outcome": "promoted"}), None)
+    assert [json.loads(line)["outcome"] for line in path.read_text().splitlines()] == ["kept", "promoted"]
+    notify(Notify(file=str(tmp_path)), FINISHED, None)
+    assert "Is a directory; nobody was told there" in capfd.readouterr().err
+
+
+def test_one_that_fails_does_not_keep_the_other_from_being_told(tmp_path, capfd):
+    path = tmp_path / "told.jsonl"
+    notify(Notify(webhook="ftp://127.0.0.1/", file=str(path)), FINISHED, None)
+    assert len(path.read_text().splitlines()) == 1
+    assert capfd.readouterr().err.count("\n") == 1

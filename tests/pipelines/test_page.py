@@ -1,0 +1,153 @@
+"""The page of a retraining: verdict first, every name as text, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from densecl import layout
+from pipelines.gate import judge
+from pipelines.page import write_page
+from pipelines.records import Champion, Changes, Finished, SetChange, Share
+from tests.conftest import WNIDS, draw_set
+from tests.pipelines.planted import small_params, write_nothing, write_side
+
+HOSTILE = "<script>alert('x')</script>\"><img src=//e.com/x onerror=alert(1)>"
+KEPT = Finished(started="2026-11-02T03:00:00+01:00", seconds=660, outcome="kept", said=f"refused: {HOSTILE}", version="3",
+                champion="2", zenml_run=HOSTILE)  # fmt: skip
+
+
+class Seen(HTMLParser):
+    """What a browser would load, run and show of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.handlers: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [v for k, v in attrs if v and k in ("src", "href", "xlink:href", "action", "srcset", "data")]
+        self.handlers += [k for k, _ in attrs if k.startswith("on")]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] != ["style"]:
+            self.words.append(data)
+
+
+def changes_of(**values: object) -> Changes:
+    given = {
+        "dataset": "imagenet-train", "images": 120, "before": 100, "new": 22, "removed": 2, "changed": 1,
+        "classes_new": (HOSTILE,), "classes_removed": (), "psi": {"class": 0.4, "brightness": 0.02, "width": 0.12},
+        "chance": {"class": 0.1, "brightness": 0.1, "width": 0.2}, "mix": (Share(wnid=HOSTILE, before=0, now=30),),
+        "evidence": (f"{WNIDS[0]}/image_0_0.JPEG", f"{HOSTILE}/1.jpg"),
+    }  # fmt: skip
+    same = SetChange(dataset="imagenet", images=50, before=50, new=0, removed=0, changed=0, classes_new=(), classes_removed=(),
+                     psi={"class": 0.0}, evidence=())  # fmt: skip
+    return Changes(
+        sets=(SetChange.model_validate(given | values), same), params=(f"network.model_name: a -> {HOSTILE}",)
+    )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Cells of a candidate that falls on sketch and has none on imagenet-r; some images."""
+    draw_set(tmp_path / "images", 1)
+    right = np.arange(1000) % 3 > 0
+    for name in ("imagenet", "sketch", "imagenet-r"):
+        write_side(tmp_path, name, layout.CHAMPION, right)
+        write_side(tmp_path, name, "dense", right & (np.arange(1000) > (100 if name == "sketch" else 0)))
+    write_nothing(tmp_path, "imagenet-r", "dense", HOSTILE)
+    return tmp_path
+
+
+def page(place: Path, *, version: str | None = "2", **more: object) -> tuple[str, Seen]:
+    params = small_params(("imagenet", "sketch", "imagenet-r"))
+    verdict = judge(params, Champion(version=version), place)
+    given = {"history": [KEPT], "roots": {"imagenet-train": place / "images"}, "version": "4", "root": place}
+    assert write_page(changes_of(), verdict, **(given | more)) == layout.RETRAINING_PAGE  # type: ignore[arg-type]
+    text = (place / layout.RETRAINING_PAGE).read_text(encoding="utf-8")
+    return text, Seen(text)
+
+
+def test_the_verdict_comes_first_and_every_criterion_is_shown(place):
+    text, seen = page(place)
+    assert (
+        re.search(r"<h1>([^<]*)</h1>", text)[1] == "Refused: dense, seed 0, is not promoted; version 2 stays champion."
+    )
+    order = ["Refused: dense", "sketch falls by", "What it was held to", "What changed", "Earlier retrainings"]
+    assert sorted(order, key=seen.text.index) == order
+    assert seen.text.count("refused") >= 3
+    row = r"sketch fall: no sure fall below the bound refused −6\.\d −\d\.\d to −\d\.\d ≥ −2\.0 1,000 falls by 6\.\d points"
+    assert re.search(row, seen.text)
+    assert "the candidate has no evaluation: <script>" in seen.text
+    assert seen.tags.count("svg") == 1
+    assert "python -m pipelines lineage 4" in seen.text
+
+
+def test_what_changed_is_shown(place):
+    text, seen = page(place)
+    assert "imagenet-train 120 100 22 2 1 1 –" in seen.text
+    assert "class 0.40 large" in seen.text
+    assert "width 0.12 Class" in seen.text.replace("height", "")  # not above chance: no word
+    assert "0.0 % → 25.0 %" in seen.text
+    assert text.count("<section") == 1  # the other set did not change
+    assert text.count('src="data:image/jpeg') == 1
+    shutil.rmtree(place / "images")
+    text, seen = page(place)
+    assert "data:image/jpeg" not in text
+    assert f"Such as {WNIDS[0]}/image_0_0.JPEG" in seen.text
+
+
+def test_hostile_names_are_text_and_nothing_is_loaded(place):
+    text, seen = page(place)
+    assert "script" not in seen.tags
+    assert not seen.handlers
+    assert HOSTILE in seen.text
+    assert all(each.startswith(("data:", "#")) for each in seen.loads)
+    assert "default-src 'none'" in text
+    assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]+"', "", text).replace("http-equiv", "")
+
+
+def test_the_same_inputs_give_the_same_bytes(place):
+    assert page(place)[0] == page(place)[0]
+
+
+def test_links_lead_to_the_pages_that_are_there(place):
+    for path in (layout.REPORT_PAGE, layout.CARD):
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).touch()
+    found = [each for each in page(place)[1].loads if not each.startswith(("data:", "#"))]
+    assert found == ["report.html", "../models/card.md"]
+    assert all((place / layout.RETRAINING_PAGE.parent / each).exists() for each in found)
+
+
+def test_a_first_champion_is_shown_in_percent(place):
+    _, seen = page(place, version=None)
+    assert "Promoted: dense, seed 0, is the first champion." in seen.text
+    assert "> 10.0" in seen.text
+    assert "top-1 in %" in seen.text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "headline"),
+    [("unchanged", "Nothing changed, so nothing was trained."), ("failed", "The retraining failed."), ("skipped", "The retraining was skipped.")],
+)  # fmt: skip
+def test_without_a_verdict_the_page_says_what_happened(place, outcome, headline):
+    unchanged = Changes(sets=changes_of().sets[1:], params=())
+    finished = KEPT.model_copy(update={"outcome": outcome, "said": "because"})
+    write_page(unchanged, None, finished, root=place)
+    seen = Seen((place / layout.RETRAINING_PAGE).read_text(encoding="utf-8"))
+    assert headline in seen.text
+    assert "Because" in seen.text
+    assert "What it was held to" not in seen.text
+    assert "svg" not in seen.tags

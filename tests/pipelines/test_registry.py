@@ -1,0 +1,244 @@
+"""The registry: what was registered comes back byte for byte, and champions can be walked back."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform
+
+from densecl.errors import Stopped
+from pipelines import registry, versions
+from pipelines.lock import alone
+from pipelines.records import Champion
+from pipelines.versions import RegistryError
+from tests.pipelines.conftest import PRETRAINED, verdict
+
+NAME = "densecl-vit"
+TAGS = {"dvc_md5": "d" * 32 + ".dir", "git": "a" * 40, "zenml_run": "z-1", "mlflow_run": "m-1"}
+
+
+def add(trained, fingerprint, promoted=True):
+    made = registry.register(NAME, trained(fingerprint), verdict(promoted), TAGS)
+    if promoted:
+        registry.promote(NAME, made.version, "ann", f"the gate let {fingerprint} pass")
+    return made.version
+
+
+def registered(version):
+    return json.loads(Path("models/champion/seed-0/config.json").read_text(encoding="utf-8"))["fingerprint"]
+
+
+def test_a_version_has_its_tags_and_both_aliases(trained, client):
+    folder = trained("first")
+    made = registry.register(NAME, folder, verdict(), TAGS)
+    assert (made.name, made.version, made.promoted) == (NAME, "1", True)
+    assert registry.champion(NAME) == Champion(version=None)
+    registry.promote(NAME, "1", "ann", "the gate")
+    assert registry.champion(NAME) == Champion(version="1", mode="dense", seed=0)
+    found = registry.tags(NAME, "champion")
+    assert found == registry.tags(NAME, "candidate") == registry.tags(NAME, "v1")
+    assert TAGS.items() <= found.items()
+    assert found["sha256.config.json"] == versions.sha256(folder / "config.json")
+    assert (found["mode"], found["seed"], found["fingerprint"], found["verdict"]) == ("dense", "0", "first", "promoted")
+    assert (found["said"], found["promoted_by"], found["promoted_why"]) == (verdict().said, "ann", "the gate")
+    assert found["history"].endswith("promoted by ann: the gate")
+
+
+def test_mlflow_loads_the_champion_and_answers_as_timm_does(trained):
+    folder = trained("first")
+    registry.register(NAME, folder, verdict(), TAGS)
+    registry.promote(NAME, "1", "ann", "the gate")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    model = timm.create_model(
+        config["architecture"], num_classes=3, checkpoint_path=folder / "model.safetensors", **config["model_args"]
+    ).eval()
+    transform = create_transform(**PRETRAINED, is_training=False)
+    rng, encoded, expected = np.random.default_rng(0), [], []
+    for number in range(7):
+        image = Image.fromarray(rng.integers(0, 256, (40 + number, 50, 3), dtype=np.uint8))
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        encoded.append(file.getvalue())
+        with torch.inference_mode():
+            expected.append(model(transform(image)[None]).softmax(-1)[0].numpy())
+    champion = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    for size in (1, 3, 7):
+        answer = champion.predict(pd.DataFrame({"image": encoded[:size]}))
+        best = [int(e.argmax()) for e in expected[:size]]
+        assert answer["index"].tolist() == best
+        assert answer["wnid"].tolist() == [config["classes"][b] for b in best]
+        np.testing.assert_allclose(answer["probability"], [e.max() for e in expected[:size]], atol=1e-6)
+        assert [sorted(row) for row in answer["top5_wnid"]] == [sorted(config["classes"])] * size
+    assert len({tuple(row) for row in answer["top5_wnid"]}) > 1
+    with pytest.raises(ValueError, match=r"image 1: .*expected the bytes of an image file"):
+        champion.predict(pd.DataFrame({"image": [encoded[0], b"no image"]}))
+
+
+def test_a_step_done_again_makes_no_second_version(trained):
+    first = registry.register(NAME, trained("first"), verdict(), TAGS)
+    again = registry.register(NAME, trained("first"), verdict(), TAGS | {"zenml_run": "z-2"})
+    assert again == first
+    assert registry.tags(NAME, "1")["zenml_run"] == "z-2"
+    registry.promote(NAME, "1", "ann", "the gate")
+    before = registry.tags(NAME, "1")
+    assert registry.promote(NAME, "1", "bob", "again") == "1"
+    assert registry.tags(NAME, "1") == before
+    other = registry.register(NAME, trained("first"), verdict(promoted=False, champion="1"), TAGS)
+    assert other.version == "2"  # judged anew
+    assert list(registry.listed(NAME)) == ["1", "2"]
+
+
+def test_every_rollback_goes_one_champion_further_back(trained, capsys):
+    for fingerprint, promoted in (("first", True), ("second", True), ("refused", False), ("third", True)):
+        add(trained, fingerprint, promoted)
+    assert registry.rollback(NAME, "bob", "worse in use") == "2"
+    found = registry.tags(NAME, "4")
+    assert (found["rolled_back_by"], found["rolled_back_why"]) == ("bob", "worse in use")
+    assert registry.tags(NAME, "2")["promoted_why"] == "rollback from version 4: worse in use"
+    assert len(registry.tags(NAME, "2")["history"].splitlines()) == 2
+    registry.main_rollback("still worse", "bob")
+    assert capsys.readouterr().out == "densecl-vit: version 1 is champion again; rolled back: 2\n"
+    with pytest.raises(RegistryError, match=r"nothing to roll back to: no champion before version 1.*promote VERSION"):
+        registry.rollback(NAME, "bob", "worse")
+    registry.main_promote("3", "better than it looked", "bob")
+    assert capsys.readouterr().out == "densecl-vit: version 3 is champion; before: 1\n"
+    assert registry.rollback(NAME, "bob", "no") == "1"  # what was rolled back is not champion again
+
+
+def test_nobody_is_promoted_while_a_retraining_is_at_work(trained):
+    add(trained, "first", promoted=False)
+    with alone(), pytest.raises(Stopped, match="another pipeline is at work here"):
+        registry.main_promote("1", "by hand")
+    assert registry.champion(NAME).version is None
+
+
+def test_a_version_may_be_champion_twice(trained):
+    for fingerprint in ("first", "second"):
+        add(trained, fingerprint)
+    registry.promote(NAME, "1", "bob", "by hand")
+    assert [registry.rollback(NAME, "bob", "no"), registry.rollback(NAME, "bob", "no")] == ["2", "1"]
+    with pytest.raises(RegistryError, match="nothing to roll back to"):
+        registry.rollback(NAME, "bob", "no")
+
+
+@pytest.mark.parametrize(("alias", "stack", "expected"), [
+    ("2", "1 2 3", "1"),  # a promotion of 3 killed before its alias, or a rollback of 3 killed after
+    ("3", "1 2", "2"),  # the alias was moved by hand
+    ("1", "2 1", "2"),
+])  # fmt: skip
+def test_the_alias_counts_where_the_history_differs(trained, client, alias, stack, expected):
+    for fingerprint in ("first", "second", "third"):
+        registry.register(NAME, trained(fingerprint), verdict(), TAGS)
+    client.set_registered_model_tag(NAME, registry.CHAMPIONS, stack)
+    client.set_registered_model_alias(NAME, "champion", alias)
+    assert registry.rollback(NAME, "bob", "no") == expected
+
+
+def test_what_is_not_there_is_told_in_one_line(trained, client):
+    with pytest.raises(RegistryError, match="nothing is registered yet: `python -m pipelines retraining`"):
+        registry.promote(NAME, "1", "bob", "no")
+    assert registry.champion(NAME) == Champion(version=None)
+    add(trained, "first", promoted=False)
+    for call in (lambda: registry.rollback(NAME, "bob", "no"), lambda: registry.lay_out(NAME, registry.champion(NAME))):
+        with pytest.raises(RegistryError, match="there is no champion yet; `python -m pipelines promote VERSION`"):
+            call()
+    for asked in ("2", "v9", "champion", "first", "-1", ""):
+        with pytest.raises(RegistryError, match=f"found no version {asked}, expected a number, .*; there are 1$"):
+            registry.promote(NAME, asked, "bob", "no")
+    client.create_model_version(NAME, "mlruns/somebody")
+    with pytest.raises(RegistryError, match="version 2 has no tag identity"):
+        registry.promote(NAME, "2", "bob", "no")
+
+
+def test_damaged_files_are_no_champion(trained, client):
+    for fingerprint in ("first", "second"):
+        add(trained, fingerprint)
+    file = Path(client.get_model_version_download_uri(NAME, "1")) / "artifacts/model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(RegistryError, match=r"model.safetensors: found sha256 .*, expected .* of version 1 .* backup"):
+        registry.rollback(NAME, "bob", "no")
+    assert registry.champion(NAME).version == "2"
+    file.unlink()
+    with pytest.raises(RegistryError, match=r"model.safetensors: no such file, expected"):
+        registry.lay_out(NAME, Champion(version="1", mode="dense", seed=0))
+    assert not Path("models/champion").exists()
+
+
+def test_a_store_that_does_not_answer_is_told_in_one_line(project, monkeypatch):
+    Path("mlflow.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(RegistryError, match=r"MLflow at sqlite:///.*mlflow.db.*; check MLFLOW_TRACKING_URI"):
+        registry.champion(NAME)
+
+
+def test_a_moved_project_finds_its_files_and_registers_new_ones_inside(trained, project, monkeypatch):
+    add(trained, "first")
+    moved = project.with_name("moved")
+    project.rename(moved)
+    monkeypatch.chdir(moved)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved}/mlflow.db")
+    registry.lay_out(NAME, registry.champion(NAME))
+    assert registered("1") == "first"
+    config = json.loads(Path("models/dense/seed-0/config.json").read_text(encoding="utf-8"))
+    Path("models/dense/seed-0/config.json").write_text(json.dumps(config | {"fingerprint": "second"}))
+    made = registry.register(NAME, Path("models/dense/seed-0"), verdict(), TAGS)
+    registry.promote(NAME, made.version, "ann", "the gate")
+    assert not project.exists()
+    mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+
+
+def test_a_rollback_outlives_dvc_gc(trained, project, monkeypatch):
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+
+    def run(*words):
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+    def dvc(*words):
+        return run(sys.executable, "-m", "dvc", *words)
+
+    def cached():
+        return {path for path in Path(".dvc/cache").rglob("*") if path.is_file()}
+
+    run("git", "init", "-q")
+    dvc("init", "-q")
+    folder = trained("first")
+    first = {file: (folder / file).read_bytes() for file in versions.FILES}
+    dvc("add", "-q", "models/dense/seed-0")
+    add(trained, "first")
+    before = cached()
+    trained("second")
+    dvc("add", "-q", "models/dense/seed-0")
+    add(trained, "second")
+    run("git", "add", "models/dense/seed-0.dvc")
+    run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "second")
+    registry.lay_out(NAME, registry.champion(NAME))
+    assert registered("2") == "second"
+    dvc("gc", "--all-commits", "-f", "-q")
+    gone = before - cached()
+    assert gone, "dvc gc removed nothing of the first model"
+    registry.rollback(NAME, "bob", "worse in use")
+    registry.lay_out(NAME, registry.champion(NAME))
+    assert {file: Path("models/champion/seed-0", file).read_bytes() for file in versions.FILES} == first
+
+
+def test_what_is_laid_out_already_is_not_written_again(trained):
+    add(trained, "first")
+    registry.lay_out(NAME, registry.champion(NAME))
+    file = Path("models/champion/seed-0/model.safetensors")
+    before = file.stat().st_mtime_ns
+    shutil.rmtree("mlruns")  # and the registry's files are not needed
+    registry.lay_out(NAME, registry.champion(NAME))
+    assert file.stat().st_mtime_ns == before

@@ -1,0 +1,176 @@
+"""The story of a project under retraining, from its first champion on; its tests follow each other in one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.pipelines.project import ENVIRONMENT, call, draw, pipelines, project
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return project(tmp_path_factory.mktemp("retraining"))
+
+
+def ends(place: Path) -> pd.DataFrame:
+    return pd.read_csv(place / "reports/retraining.csv", dtype=str)
+
+
+def locked(place: Path) -> dict:
+    """dvc.lock without what varies with time: cost, and what is made from it."""
+    stages = yaml.safe_load((place / "dvc.lock").read_text())["stages"]
+    for stage in stages.values():
+        for entries in (stage.get("deps", []), stage.get("outs", [])):
+            entries[:] = [e for e in entries if not e["path"].startswith(("reports/training", "reports/report"))]
+    return stages
+
+
+def weights(place: Path) -> str:
+    return hashlib.sha256((place / "models/none/seed-0/model.safetensors").read_bytes()).hexdigest()
+
+
+def test_the_comparison_leaves_the_lock_file_of_dvc_repro(place, tmp_path):
+    plain = tmp_path / "plain"
+    shutil.copytree(place, plain, symlinks=True)
+    call(plain, "dvc", "repro")
+    said = pipelines(place, "comparison")
+    assert "[9/9] report: ran" in said
+    assert locked(place) == locked(plain)
+    assert {"train@none-0", "evaluate@imagenet-r-none-0", "report"} < set(locked(place))
+    assert "didn't change" in call(place, "dvc", "repro")
+
+
+TOLD = """
+import json
+from pipelines import environment
+environment.prepare()
+from zenml.client import Client
+steps = Client().list_pipeline_runs(pipeline="comparison", hydrate=True).items[0].steps
+outputs = {n: {o: a[0].load() for o, a in steps[n].outputs.items()} for n in ("train_none_0", "evaluate_imagenet_none_0", "report")}
+print("found:" + json.dumps([
+    steps["train_none_0"].run_metadata,
+    outputs["train_none_0"]["reference"].model_dump(), outputs["evaluate_imagenet_none_0"]["metrics"],
+    len(outputs["report"]["comparison"]), outputs["report"]["page"][:15],
+]))
+"""
+
+
+def test_zenml_has_pointers_metrics_table_and_page(place):
+    told, reference, metrics, rows, page = json.loads(call(place, sys.executable, "-c", TOLD).partition("found:")[2])
+    assert told["did"] == "ran"
+    assert told["seconds"] > 0
+    assert told["git"] == call(place, "git", "rev-parse", "HEAD").strip()
+    assert told["md5"] == reference["outs"]
+    assert len(told["mlflow_run"]) == 32
+    lock = locked(place)["train@none-0"]
+    assert {e["path"]: e["md5"] for e in lock["deps"]} == reference["deps"]
+    assert metrics["top1"] == json.loads((place / "reports/evaluation/imagenet/none-0.json").read_text())["top1"]
+    assert rows == len(pd.read_csv(place / "reports/comparison.csv"))
+    assert page.lower() == "<!doctype html>"
+
+
+def test_the_first_candidate_that_beats_chance_is_champion(place):
+    said = pipelines(place, "retraining")
+    assert "promoted as the first champion" in said
+    assert "train@none-0: unchanged" in said  # the comparison trained it
+    last = ends(place).iloc[-1]
+    assert (last.outcome, last.version, last.champion) == ("promoted", "1", "1")
+    assert (place / "models/card.md").read_text().count("none")
+    assert "imagenet" in (place / "reports/retraining.html").read_text()
+
+
+def test_nothing_changed_is_recorded_and_trains_nothing(place):
+    started = time.monotonic()
+    said = pipelines(place, "retraining")
+    assert time.monotonic() - started < 120  # a hang, not a measurement: docs/retraining.md has the time
+    assert "Nothing changed" in said
+    assert "train@" not in said
+    assert ends(place).iloc[-1].outcome == "unchanged"
+
+
+def test_new_images_a_kill_in_the_midst_of_training_and_replay(place, tmp_path):
+    """Ends in the same model as a training that nobody disturbed."""
+    draw(place / "images/train", 10, 7)
+    dry = pipelines(place, "retraining", "--dry-run")
+    assert "30 new, 0 removed, 0 changed" in dry
+    change(place, epochs=30)  # long enough to be killed
+    with (tmp_path / "said").open("w") as said:
+        first = subprocess.Popen(
+            [sys.executable, "-m", "pipelines", "retraining"], cwd=place, env=ENVIRONMENT, stdout=said, stderr=said
+        )
+        until(lambda: list(place.glob("checkpoints/*/step-*.pt")) or first.poll() is not None)
+        refused = pipelines(place, "retraining", status=75)
+        assert f"process {first.pid}" in refused
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    until(lambda: not list(place.glob("checkpoints/*/*.partial")))
+    said = pipelines(place, "replay")
+    assert "marked as failed" in said
+    assert "goes on after step" in said
+    assert "prepare@" not in said  # a step that succeeded is not done again
+    last = ends(place).iloc[-1]
+    assert (last.outcome, last.version, last.champion) == ("promoted", "2", "2")
+    ended = weights(place)
+    undisturbed = tmp_path / "undisturbed"
+    shutil.copytree(place, undisturbed, symlinks=True, ignore=shutil.ignore_patterns("checkpoints", "models"))
+    call(undisturbed, sys.executable, "-m", "steps", "train", "none", "0")
+    assert weights(undisturbed) == ended
+    assert "nothing to go on with" in pipelines(place, "replay", status=2)
+
+
+def test_damaging_images_are_refused_with_the_sets_named(place):
+    draw(place / "images/train", 200, 8, shift=1)
+    change(place, epochs=4)
+    said = pipelines(place, "retraining")
+    assert "refused, version 2 stays: imagenet falls by" in said
+    verdict = json.loads((place / "reports/gate.json").read_text())
+    assert not verdict["promoted"]
+    assert {c["dataset"] for c in verdict["criteria"] if not c["passed"]} == {"imagenet", "imagenet-r"}
+    last = ends(place).iloc[-1]
+    assert (last.outcome, last.version, last.champion) == ("kept", "3", "2")
+
+
+def test_every_judged_candidate_can_be_checked_out(place, tmp_path):
+    """Params and dvc.lock of the refused one lie under its tag; the user's branch is as it was."""
+    tag = ends(place).iloc[-1].git
+    call(tmp_path, "git", "clone", "-q", "--branch", tag, str(place), "then")
+    assert yaml.safe_load((tmp_path / "then/params.yaml").read_text())["train"]["epochs"] == 4
+    assert yaml.safe_load((tmp_path / "then/dvc.lock").read_text())["stages"].keys() == locked(place).keys()
+    assert call(place, "git", "log", "--format=%s", "main").split() == ["start"]
+
+
+def test_lineage_leads_from_the_champion_to_the_folder_of_its_images(place):
+    said = pipelines(place, "lineage", "champion")
+    links = ("images/train", "data/manifests/imagenet-train.parquet", "models/none/seed-0", "version 2")
+    assert [link for link in links if link not in said] == []
+
+
+def test_rollback_and_promotion_by_hand(place):
+    assert "version 1 is champion again" in pipelines(place, "rollback", "--why", "a test")
+    assert "version 2 is champion" in pipelines(place, "promote", "2", "--why", "a test")
+
+
+def change(place: Path, **train: int) -> None:
+    values = yaml.safe_load((place / "params.yaml").read_text())
+    values["train"].update(train)
+    (place / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def until(holds, patience: float = 120.0) -> None:
+    started = time.monotonic()
+    while not holds():
+        assert time.monotonic() - started < patience
+        time.sleep(0.05)

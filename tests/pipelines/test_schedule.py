@@ -1,0 +1,258 @@
+"""The scheduler's ticks: what comes of them, what is caught up, what is skipped, and how it ends."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from densecl import layout
+from densecl.errors import DenseclError
+from pipelines import journal
+from pipelines.cron import trigger, zone
+from pipelines.records import Finished, Tick
+from pipelines.schedule import Scheduler, outcome
+from tests.training.place import ENVIRONMENT, ROOT
+
+PARIS = ZoneInfo("Europe/Paris")
+SECONDLY = "* * * * * *"
+RUN = "import sys; from pipelines.schedule import run; run(sys.argv[1], 'Europe/Paris', [sys.executable, '-c', sys.argv[2]])"
+ENDS = """
+import os, pathlib, sys
+from datetime import datetime
+def end(outcome, said, status=0):
+    path = pathlib.Path("reports/retraining.csv")
+    head = "" if path.exists() else "started,seconds,outcome,said,version,champion,zenml_run,git\\n"
+    with path.open("a") as file:
+        file.write(f"{head}{datetime.now().astimezone().isoformat(timespec='seconds')},1.0,{outcome},{said},,,,\\n")
+    sys.exit(status)
+"""
+IN_TURN = ENDS + (
+    "count = len(list(pathlib.Path('.').glob('begun-*'))); pathlib.Path(f'begun-{count}').touch()\n"
+    "end(('promoted', 'kept', 'unchanged')[count % 3], f'number {count}')"
+)
+STOPS = ENDS + (
+    "import signal, time\n"
+    "signal.signal(signal.SIGTERM, lambda *_: end('failed', 'stopped at a checkpoint', 75))\n"
+    "pathlib.Path('begun.new').write_text(str(os.getpid())); os.rename('begun.new', 'begun'); time.sleep(60)"
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("reports").mkdir()
+    Path("params.yaml").write_text((ROOT / "tests/small.yaml").read_text())
+    return tmp_path
+
+
+@contextmanager
+def scheduler(cron: str, retraining: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN, cron, retraining],
+        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(found, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end, journal.read(layout.TICKS, Tick)
+        time.sleep(0.05)
+
+
+def ticks() -> list[Tick]:
+    return journal.read(layout.TICKS, Tick)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    return said
+
+
+def test_three_ticks_of_a_fast_cron(project):
+    with scheduler(SECONDLY, IN_TURN) as process:
+        until(lambda: len(ticks()) >= 3)
+        said = ended(process)
+    assert [(t.outcome, t.detail) for t in ticks()][:3] == [
+        ("promoted", "number 0"), ("kept", "number 1"), ("unchanged", "number 2"),
+    ]  # fmt: skip
+    scheduled = [datetime.fromisoformat(t.scheduled) for t in ticks()]
+    assert {b - a for a, b in itertools.pairwise(scheduled)} == {timedelta(seconds=1)}
+    assert said.startswith("next: ")
+    assert "(Europe/Paris)" in said
+    assert "SIGTERM: ending" in said
+    rows = list(csv.reader(layout.TICKS.read_text().splitlines()))
+    assert {len(row) for row in rows} == {len(Tick.model_fields)}
+
+
+def test_a_tick_that_comes_while_one_is_at_work_is_skipped(project):
+    with scheduler(SECONDLY, "import time; time.sleep(1.5)\n" + IN_TURN) as process:
+        until(lambda: any(t.outcome == "promoted" for t in ticks()))
+        ended(process)
+    found = ticks()
+    assert found[0].outcome == "skipped"
+    assert "still at work" in found[0].detail
+    assert found[0].status is None
+
+
+def test_sigterm_stops_the_retraining_and_the_next_start_catches_up(project):
+    with scheduler(SECONDLY, STOPS) as process:
+        until(Path("begun").exists)
+        ended(process)
+    stopped = [t for t in ticks() if t.outcome == "failed"]
+    assert [(t.status, t.detail) for t in stopped] == [(75, "stopped at a checkpoint")]
+    assert ticks()[-1] == stopped[0]
+    yearly = "0 0 1 1 *"
+    with scheduler(yearly, IN_TURN) as process:
+        until(lambda: ticks()[-1].outcome == "promoted")
+        ended(process)
+    assert ticks()[-1].scheduled == stopped[0].scheduled
+
+
+def test_many_missed_ticks_are_caught_up_in_one(project):
+    now = datetime.now(PARIS)
+    record(now - timedelta(hours=5), "kept", 0)
+    with scheduler("0 * * * *", IN_TURN) as process:
+        until(lambda: len(ticks()) == 2)
+        time.sleep(0.5)
+        assert " late" in ended(process)
+    assert len(ticks()) == 2
+    assert datetime.fromisoformat(ticks()[-1].scheduled) == datetime.fromisoformat(ticks()[-1].started).replace(
+        minute=0, second=0
+    )
+
+
+def test_killed_at_once_the_tick_counts_as_missed(project):
+    with scheduler(SECONDLY, STOPS) as process:
+        until(Path("begun").exists)
+        process.kill()
+        process.wait()
+    os.kill(int(Path("begun").read_text()), signal.SIGTERM)  # it goes on by itself, and records itself
+    until(layout.RETRAININGS.exists)
+    assert all(t.outcome == "skipped" for t in ticks())
+
+
+def record(scheduled: datetime, outcome: str, status: int | None) -> None:
+    text = scheduled.isoformat(timespec="seconds")
+    journal.append(
+        layout.TICKS, Tick(scheduled=text, started=text, seconds=1, outcome=outcome, status=status, detail="")
+    )
+
+
+def test_what_a_start_begins_with(project):
+    made = Scheduler(trigger("0 3 * * 1", PARIS), PARIS, [])
+    tuesday = datetime(2026, 1, 6, 12, tzinfo=PARIS)
+    monday = datetime(2026, 1, 5, 3, tzinfo=PARIS)
+    assert made.first(tuesday) == monday + timedelta(days=7)  # the first start misses nothing
+    record(monday - timedelta(days=14), "kept", 0)
+    assert made.first(tuesday) == monday - timedelta(days=7)  # the scheduler was down
+    record(monday, "failed", 2)
+    assert made.first(tuesday) == monday + timedelta(days=7)  # a mistake is not tried again before its time
+    record(monday, "failed", 75)
+    assert made.first(tuesday) == monday
+    record(monday.replace(year=2099), "kept", 0)
+    assert made.first(tuesday) == monday  # the clock was wrong
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "stopped", "expected"),
+    [
+        (0, "", False, ("failed", 0, "it ended with status 0 and recorded nothing")),
+        (2, "params.yaml: unknown key", False, ("failed", 2, "params.yaml: unknown key")),
+        (75, "another pipeline is at work", False, ("skipped", 75, "another pipeline is at work")),
+        (75, "", True, ("failed", 75, "it ended with status 75 and recorded nothing")),
+        (-9, "", False, ("failed", -9, "it ended by SIGKILL and recorded nothing")),
+    ],
+)
+def test_a_retraining_without_a_record_is_told_by_its_status(project, status, said, stopped, expected):
+    now = datetime.now(UTC)
+    before = Finished(started=(now - timedelta(minutes=1)).isoformat(), seconds=1, outcome="promoted", said="another")
+    journal.append(layout.RETRAININGS, before)
+    assert outcome(status, now, said, stopped) == expected
+
+
+def test_a_command_that_is_not_there_fails_the_tick(project):
+    made = Scheduler(trigger(SECONDLY, PARIS), PARIS, ["/nowhere/python"])
+    assert made._retrain(datetime.now(PARIS))[:2] == ("failed", None)
+
+
+def test_a_half_line_is_stepped_over(tmp_path):
+    path = tmp_path / "schedule.csv"
+    one = Tick(scheduled="a", started="b", seconds=1, outcome="kept", status=None, detail='two\nlines, "quoted"')
+    journal.append(path, one)
+    with path.open("a") as file:
+        file.write("2026-01-05T03:00:00+01:00,2026")  # the disk was full
+    assert len(journal.read(path, Tick)) == 1
+    journal.append(path, one)
+    assert [t.detail for t in journal.read(path, Tick)] == ['two lines, "quoted"'] * 2
+
+
+def fires(expression: str, count: int, start: datetime) -> list[str]:
+    made, found, now = trigger(expression, PARIS), [], start
+    for _ in range(count):
+        now = made.get_next_fire_time(now, now)
+        found.append(f"{now:%a %d %H:%M:%S}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("0 3 * * 1", ["Mon 05 03:00:00", "Mon 12 03:00:00"]),  # APScheduler by itself: Tuesday
+        ("0 3 * * 0", ["Sun 04 03:00:00", "Sun 11 03:00:00"]),
+        ("0 3 * * 7", ["Sun 04 03:00:00", "Sun 11 03:00:00"]),
+        ("0 3 * * 5-7", ["Fri 02 03:00:00", "Sat 03 03:00:00", "Sun 04 03:00:00", "Fri 09 03:00:00"]),
+        ("0 3 * * sat-mon", ["Sat 03 03:00:00", "Sun 04 03:00:00", "Mon 05 03:00:00", "Sat 10 03:00:00"]),
+        ("0 0 13 * 5", ["Fri 02 00:00:00", "Fri 09 00:00:00", "Tue 13 00:00:00"]),  # either, as cron has it
+        ("*/20 * * * * *", ["Thu 01 00:00:20", "Thu 01 00:00:40", "Thu 01 00:01:00"]),
+    ],
+)  # fmt: skip
+def test_cron_lines_mean_what_they_mean_to_cron(expression, expected):
+    assert fires(expression, len(expected), datetime(2026, 1, 1, tzinfo=PARIS)) == expected
+
+
+def test_the_zone_keeps_the_hour_when_clocks_change():
+    assert fires("0 3 * * *", 3, datetime(2026, 3, 27, 12, tzinfo=PARIS)) == [
+        "Sat 28 03:00:00", "Sun 29 03:00:00", "Mon 30 03:00:00",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("0 3 * *", "expected five fields"),
+        ("0 3 * * 8", "higher than the maximum"),
+        ("0 0 31 2 *", "a date that never comes"),
+        ("0 3 * * 5-1", "end before they begin"),
+        ("@weekly", "expected five fields"),
+        ("0 3 * * mno", "mno is no weekday"),
+    ],
+)
+def test_a_cron_line_that_is_none_is_refused(expression, said):
+    with pytest.raises(DenseclError, match=said):
+        trigger(expression, PARIS)
+
+
+def test_a_zone_that_is_none_is_refused_with_the_closest():
+    with pytest.raises(DenseclError, match="did you mean Europe/Paris"):
+        zone("Europe/Pari")
+    with pytest.raises(DenseclError, match="expected a name like"):
+        zone("/etc/passwd")
