@@ -251,7 +251,7 @@ class Retraining(Frozen):
     mode: Mode | None = None  # of the candidate; None: the first of modes
     registry: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "densecl-vit"
     gate: Gate = Gate()
-    git: Literal["off", "tag", "commit"] = "off"
+    git: Literal["tag", "commit", "off"] = "tag"
     branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9/_-]*$")] = "retraining"
     notify: Notify = Notify()
 

@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
         "x": {"metavar": "X", "help": "path of a model, md5, id of an MLflow or ZenML run, version, champion or candidate"},
         "--html": {"metavar": "PATH", "help": "write it as a page too"},
     }),
-    "prune": ("remove what removed modes, seeds and sets left behind, after showing it", "prune.prune", {
+    "prune": ("remove what removed modes, seeds and sets left behind, after showing it", "prune.main", {
         "--yes": {"action": "store_true", "help": "do not ask"},
     }),
     "ui": ("MLflow, and ZenML's dashboard where it is installed, on 127.0.0.1", "ui.main", {}),

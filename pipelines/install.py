@@ -80,11 +80,9 @@ jobs:
           persist-credentials: false
       - run: make .venv/ready
       - run: echo "$PWD/.venv/bin" >> "$GITHUB_PATH"
-      - name: Fetch from the DVC remote, if there is one
-        run: if dvc remote default > /dev/null 2>&1; then dvc pull --force --run-cache --allow-missing; fi
+      - run: dvc pull --force --run-cache --allow-missing
       - run: python -m pipelines retraining
-      - name: Push to the DVC remote, if there is one
-        run: if dvc remote default > /dev/null 2>&1; then dvc push --run-cache; fi
+      - run: dvc push --run-cache
       - uses: actions/upload-artifact@043fb46d1a93c77aae656e7c1c64a875d1fc6a0a # v7.0.1
         if: always()
         with:

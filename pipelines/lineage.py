@@ -245,7 +245,10 @@ def _of_zenml_run(x: str) -> Record | None:
         steps = Client().get_pipeline_run(x, allow_name_prefix_match=False).steps.values()
     except KeyError:
         return None
-    references: list[Any] = [output.load() for step in steps for output in step.outputs.get("reference", ())]
+    try:
+        references: list[Any] = [output.load() for step in steps for output in step.outputs.get("reference", ())]
+    except Exception as error:  # of whatever store holds them, or of code that wrote them and is gone
+        raise DenseclError(f"{x}: a run of ZenML, but what its steps returned cannot be read: {error}") from None
     commits = [step.run_metadata["git"] for step in steps if "git" in step.run_metadata]
     stages = {r.stage: Stage(r.stage, _pairs(r.deps.items()), _pairs(r.outs.items())) for r in references}
     return Record(f"the steps of ZenML run {x}", str(commits[0]) if commits else "", stages) if stages else None
