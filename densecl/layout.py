@@ -24,6 +24,8 @@ COMPARISON = Path("reports/comparison.csv")
 REPORT_PAGE = Path("reports/report.html")
 REPORT_TEXT = Path("reports/report.md")
 REPORT_TABLE = Path("reports/table.txt")
+METRICS = Path("reports/metrics")  # what `dvc metrics show` reads
+PLOTS = Path("reports/plots")  # and `dvc plots show`
 REPORTS = Path("reports")
 COMPARE = Path("reports/compare")  # what `python -m steps compare` writes; no artifact of the pipeline
 
@@ -94,6 +96,19 @@ def predictions(dataset: str, mode: str, seed: int) -> Path:
 def control_predictions(dataset: str, mode: str, seed: int) -> Path:
     """Rows of the matched control: validation images of the set's classes under its mask; empty for validation itself."""
     return _cells(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.control.parquet"
+
+
+def metrics(mode: str) -> Path:
+    return METRICS / f"{mode}.json"
+
+
+def plot(name: str) -> Path:
+    return PLOTS / f"{name}.csv"
+
+
+def curve(column: str) -> Path:
+    """Of a column of history.csv; `top1/imagenet` becomes top1-imagenet.csv."""
+    return PLOTS / "curves" / f"{column.replace('/', '-')}.csv"
 
 
 def _cells(folder: Path, mode: str) -> Path:

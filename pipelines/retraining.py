@@ -98,10 +98,11 @@ def register(verdict: Verdict, trained: StageRef) -> Annotated[Registered, "regi
 
 @step(enable_cache=False)
 def conclude(registered: Registered, verdict: Verdict) -> None:
-    """The card; from now on these images are what a new scan is compared with."""
+    """From now on these images are what a new scan is compared with. A refused version gets a card too: it may be
+    promoted by hand.
+    """
     from pipelines import card, drift, registry
 
     params = load_params(layout.PARAMS)
-    if registered.promoted:
-        card.write_card(params, registered, verdict, registry.tags(registered.name, registered.version))
+    card.write_card(params, registered, verdict, registry.tags(registered.name, registered.version))
     drift.remember(params)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import sys
+
 from densecl import layout
 from densecl.records import ReportPlan, read_json, write_text
 from densecl.reporting.render import write_report
+from densecl.training.store import track_report
 
 
 def main() -> None:
-    """Write reports/comparison.csv, report.html, report.md and, for the terminal, table.txt."""
-    table = write_report(read_json(ReportPlan, layout.plan("report")))
+    """Write reports/comparison.csv, report.html, report.md, metrics/, plots/ and, for the terminal, table.txt; tell MLflow."""
+    plan = read_json(ReportPlan, layout.plan("report"))
+    table = write_report(plan)
     write_text(layout.REPORT_TABLE, table + "\n")
+    failed = track_report((layout.REPORT_PAGE, layout.REPORT_TEXT, layout.COMPARISON), _metrics(plan))
+    if failed:
+        print(f"warning: the report is written, but not in MLflow: {failed}", file=sys.stderr)
+
+
+def _metrics(plan: ReportPlan) -> dict[str, float]:
+    """<mode>/<set> -> top-1, as in reports/metrics/."""
+    files = {mode: json.loads(layout.metrics(mode).read_text(encoding="utf-8")) for mode in plan.modes}
+    return {f"{mode}/{name}": value for mode, found in files.items() for name, value in found.items()}

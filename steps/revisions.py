@@ -64,7 +64,9 @@ def _revision(name: str) -> Iterator[tuple[str, Any]]:
                 commit = resolve_rev(repo.scm, name)
             except RevError as error:
                 raise DenseclError(f"{unknown(name)} ({' '.join(str(error).split())})") from None
+            here = repo.config
             with switch(repo, commit):
+                repo.__dict__["config"] = here  # the remotes of today: the commit may know none, or one that moved
                 yield commit, DVCFileSystem(repo=repo)
     except DvcException as error:
         raise DenseclError(f"{name}: DVC: {' '.join(str(error).split())}") from None

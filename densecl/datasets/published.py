@@ -59,6 +59,13 @@ def confirmed(frame: pd.DataFrame) -> pd.Series:
 
 
 @cache
+def lemmas() -> dict[str, str]:
+    """wnid -> what it is, in a word or two; the synsets of ImageNet-22k."""
+    lines = _file("imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
+    return {wnid: text.split(",")[0] for wnid, text in (line.split("\t", 1) for line in lines if "\t" in line)}
+
+
+@cache
 def words(name: str) -> tuple[str, ...]:
     """Lines of one of timm's data files."""
     return tuple(_file(name).read_text(encoding="utf-8").split())

@@ -138,7 +138,7 @@ def _read_seed(root: Path, dataset: str, mode: str, seed: int) -> tuple[Evaluati
 
 def _read_rows(path: Path) -> pd.DataFrame:
     rows = (
-        pd.read_parquet(path, columns=["image_id", "label", "prediction", *OUTCOMES.values()])
+        pd.read_parquet(path, columns=["image_id", "label", "prediction", "confidence", "p_true", *OUTCOMES.values()])
         .set_index("image_id")
         .sort_index()
     )

@@ -49,8 +49,9 @@ def svg(salt: str, size: tuple[float, float], alt: str, draw: Callable[[Axes], N
     from matplotlib.figure import Figure
 
     with _style(salt):
-        figure: Figure = Figure(figsize=size, layout="constrained")
+        figure: Figure = Figure(figsize=size)
         draw(figure.add_subplot())
+        figure.tight_layout(pad=0.4)  # once: a layout engine would draw every chart twice
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(text.getvalue(), salt, alt)

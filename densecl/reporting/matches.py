@@ -4,64 +4,96 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-RIGHT, WRONG = "#009e73", "#d55e00"  # Okabe and Ito's green and vermilion; wrong ones are dashed too
 LINES = 12  # at most, a pair: more cannot be told apart
+SIDE, GAP, COLUMNS = 160, 20, 3  # px of a view, px between the two, pairs side by side
+QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Line:
+    """From a patch of the first view to its match in the second, px of the pair's drawing."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    right: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    x: int
+    y: int
+    first: str  # data URI of a WebP
+    second: str
+    lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True)
 class Picture:
     mode: str
-    source: str  # data URI of a PNG
+    pairs: tuple[Pair, ...]
+    size: tuple[int, int]  # px
     alt: str
     caption: str
+    side: int = SIDE
+    gap: int = GAP
 
 
 def picture(mode: str, path: Path) -> Picture:
     """Matches of one training as its `matches.safetensors` holds them; right: within one patch of the true place."""
-    from matplotlib.figure import Figure
-    from matplotlib.patches import ConnectionPatch
     from safetensors.numpy import load_file
 
     drawn = load_file(path)
     side = round(drawn["match"].shape[1] ** 0.5)
     right = _near(drawn["match"], drawn["truth"], side)
-    figure = Figure(figsize=(9.6, 3.5), layout="constrained")
-    count, shown = len(drawn["first"]), 0
-    axes = figure.subplots(2, 2 * ((count + 1) // 2), squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for pair in range(count):
-        row, column = pair % 2, 2 * (pair // 2)
-        left, other = axes[row, column], axes[row, column + 1]
-        for axis, view in ((left, drawn["first"]), (other, drawn["second"])):
-            axis.imshow(view[pair].transpose(1, 2, 0))
-        patch = drawn["first"].shape[-1] / side
-        seen = np.flatnonzero(drawn["visible"][pair])
-        for n in seen[:: max(1, -(-len(seen) // LINES))]:
-            good = bool(right[pair, n])
-            shown += 1
-            line = ConnectionPatch(
-                _centre(int(drawn["match"][pair, n]), side, patch), _centre(int(n), side, patch), "data", "data",
-                axesA=other, axesB=left, color=RIGHT if good else WRONG, linestyle="-" if good else (0, (3, 2)), linewidth=1.3,
-            )  # fmt: skip
-            figure.add_artist(line)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    count = len(drawn["first"])
+    pairs = tuple(_pair(drawn, right, n, side) for n in range(count))
     share = right[drawn["visible"] > 0].mean() if drawn["visible"].any() else float("nan")
     alt = (
         f"{count} pairs of views of training images, mode {mode}; "
         f"{100 * share:.0f} % of the visible patches are matched within one patch."
     )
     caption = (
-        f"{mode}: solid green lines end within one patch of the true place, dashed orange ones do not. "
-        f"{shown} of the patches that both views show are drawn."
+        f"{mode}: solid green lines end within one patch of the true place, dashed purple ones do not. "
+        f"{sum(len(p.lines) for p in pairs)} of the patches that both views show are drawn. Look for lines that keep to the object "
+        "though it moved; lines that all run level match position."
     )
-    return Picture(mode, "data:image/png;base64," + base64.b64encode(file.getvalue()).decode(), alt, caption)
+    columns = min(COLUMNS, count)
+    size = (columns * (2 * SIDE + 2 * GAP) - GAP, -(-count // columns) * (SIDE + GAP) - GAP)
+    return Picture(mode, pairs, size, alt, caption)
+
+
+def _pair(drawn: dict[str, np.ndarray], right: np.ndarray, n: int, side: int) -> Pair:
+    row, column = divmod(n, COLUMNS)
+    patch = SIDE / side
+    seen = np.flatnonzero(drawn["visible"][n])
+    lines = tuple(_lines(seen[:: max(1, -(-len(seen) // LINES))], drawn["match"][n], right[n], side, patch))
+    views = [_webp(drawn[view][n]) for view in ("first", "second")]
+    return Pair(column * (2 * SIDE + 2 * GAP), row * (SIDE + GAP), views[0], views[1], lines)
+
+
+def _lines(patches: np.ndarray, match: np.ndarray, right: np.ndarray, side: int, patch: float) -> Iterator[Line]:
+    for n in patches:
+        (x1, y1), (x2, y2) = (_centre(int(p), side, patch) for p in (n, match[n]))
+        yield Line(round(x1, 1), round(y1, 1), round(x2 + SIDE + GAP / 2, 1), round(y2, 1), bool(right[n]))
+
+
+def _webp(view: np.ndarray) -> str:
+    """[3, H, W] uint8 as a data URI, no larger than it is drawn."""
+    from PIL import Image
+
+    image = Image.fromarray(view.transpose(1, 2, 0))
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=QUALITY, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _near(match: np.ndarray, truth: np.ndarray, side: int) -> np.ndarray:
@@ -70,5 +102,5 @@ def _near(match: np.ndarray, truth: np.ndarray, side: int) -> np.ndarray:
 
 
 def _centre(patch: int, side: int, pixels: float) -> tuple[float, float]:
-    """(x, y) in pixels of imshow."""
-    return (patch % side + 0.5) * pixels - 0.5, (patch // side + 0.5) * pixels - 0.5
+    """(x, y) in px of the drawn view."""
+    return (patch % side + 0.5) * pixels, (patch // side + 0.5) * pixels

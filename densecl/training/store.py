@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 TRACKING_URI = "sqlite:///mlflow.db"
@@ -25,3 +27,17 @@ def connected() -> Any:
         logging.getLogger(talkative).setLevel(logging.WARNING)
     mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI))
     return mlflow
+
+
+def track_report(files: Sequence[Path], metrics: Mapping[str, float]) -> str:
+    """A run named `report` with the files as artifacts; "", or what failed: a store that fails costs no report."""
+    try:
+        mlflow = connected()
+        mlflow.set_experiment(EXPERIMENT)
+        with mlflow.start_run(run_name="report", tags={"kind": "report"}):
+            mlflow.log_metrics(dict(metrics))
+            for file in files:
+                mlflow.log_artifact(str(file))
+    except Exception as error:
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return ""

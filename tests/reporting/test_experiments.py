@@ -22,7 +22,7 @@ from densecl.reporting.experiments.page import write_comparison
 from densecl.reporting.experiments.read import read_experiment
 from densecl.reporting.experiments.records import Origin
 from densecl.reporting.experiments.verdict import verdict
-from tests.reporting.planted import Planted, write
+from tests.reporting.planted import WNIDS, Planted, write
 
 PLANTED = Planted(gains={("dense", "sketch"): -0.05}, of_luck=3)
 HOSTILE = "<script>alert('x')</script>|[a](b) @everyone #1 https://example.com\n# `x`"
@@ -207,6 +207,22 @@ def test_other_candidates_are_another_question(tmp_path, before):
     assert "A chose among 10 classes and B among 8" in each.note
     assert each.left_out.relabelled > 0
     assert "The models know different class lists: 10 in A, 8 in B, 8 in both" in pages(before, b, tmp_path / "out")[0]
+
+
+def test_the_same_candidates_under_other_indices_are_the_same_question(tmp_path, before):
+    """B's models know two classes more, so every index differs; the set is scored over the ten that both know."""
+    b = Planted(of_luck=1).write(tmp_path)
+    for path in (b / "reports").rglob("*.parquet"):
+        rows = pd.read_parquet(path)
+        rows.assign(label=rows["label"] + 2, prediction=rows["prediction"] + 2).to_parquet(path)
+    for dataset in Planted.sets:
+        manifest = pd.read_parquet(b / layout.manifest(dataset))
+        manifest.assign(label=manifest["label"] + 2).to_parquet(b / layout.manifest(dataset))
+    write(b / layout.model("dense", 0) / "config.json", {"classes": ["n00000001", "n00000002", *WNIDS]})
+    each = line(compared(before, b), "sketch", "dense")
+    assert (each.call, each.images) == ("open", 2000)
+    assert each.b == pytest.approx(correct(b, "sketch", "dense").mean())
+    assert "10 in A, 12 in B, 10 in both" in pages(before, b, tmp_path / "out")[0]
 
 
 def test_params_and_cost_that_differ_are_shown(tmp_path, before):

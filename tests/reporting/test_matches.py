@@ -11,34 +11,42 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from densecl.reporting.matches import RIGHT, WRONG, picture
-from densecl.reporting.render import _learned_position
+from densecl.reporting.cautions import learned_position
+from densecl.reporting.matches import GAP, LINES, SIDE, picture
 
 
-def pixels_of(colour: str, drawn: np.ndarray) -> int:
-    target = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
-    return int((np.abs(drawn.astype(int) - target).max(-1) < 30).sum())
-
-
-@pytest.mark.parametrize(("shift", "right"), [(0, True), (10, False)])
-def test_right_matches_are_green_and_wrong_ones_orange(tmp_path, shift, right):
-    grey = np.full((3, 3, 32, 32), 128, dtype=np.uint8)
+def saved(path, shift: int, size: int = 32) -> None:
+    grey = np.full((3, 3, size, size), 128, dtype=np.uint8)
     truth = np.tile(np.arange(16), (3, 1))
-    path = tmp_path / "matches.safetensors"
     save_file(
         {"first": grey, "second": grey, "truth": truth, "match": (truth + shift) % 16, "visible": np.ones((3, 16), np.uint8)}, path
     )  # fmt: skip
-    made = picture("dense", path)
-    drawn = np.asarray(Image.open(io.BytesIO(base64.b64decode(made.source.split(",")[1]))).convert("RGB"))
-    green, orange = pixels_of(RIGHT, drawn), pixels_of(WRONG, drawn)
-    assert (green > 500 and orange == 0) if right else orange > 500
+
+
+@pytest.mark.parametrize(("shift", "right"), [(0, True), (10, False)])
+def test_lines_end_at_the_match_and_say_whether_it_is_right(tmp_path, shift, right):
+    saved(tmp_path / "matches.safetensors", shift)
+    made = picture("dense", tmp_path / "matches.safetensors")
+    lines = [line for pair in made.pairs for line in pair.lines]
+    assert 3 * 4 <= len(lines) <= 3 * LINES
+    assert all(line.right for line in lines) == right
     assert ("100 %" in made.alt) == right
+    first = made.pairs[0].lines[0]  # of patch 0, at the middle of a 4 x 4 grid's first cell
+    column, row = shift % 4, shift // 4
+    assert (first.x1, first.y1) == (SIDE / 8, SIDE / 8)
+    assert (first.x2, first.y2) == (SIDE + GAP / 2 + (column + 0.5) * SIDE / 4, (row + 0.5) * SIDE / 4)
+
+
+def test_views_are_no_larger_than_they_are_drawn(tmp_path):
+    saved(tmp_path / "matches.safetensors", 0, size=224)
+    uri = picture("dense", tmp_path / "matches.safetensors").pairs[0].first
+    assert Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size == (SIDE, SIDE)
 
 
 def test_matches_no_better_than_the_same_index_are_said_to_have_learned_position():
     def history(found: float) -> dict[str, list[pd.DataFrame]]:
         return {"dense": [pd.DataFrame({"match/dense/moved0": [0.9, found], "match/identity/moved0": [0.02, 0.02]})]}
 
-    assert "learned position" in _learned_position(history(0.01))[0]
-    assert _learned_position(history(0.3)) == []
-    assert _learned_position({"dense": [pd.DataFrame({"epoch": [0]})], "none": []}) == []
+    assert "learned position" in learned_position(history(0.01))[0]
+    assert learned_position(history(0.3)) == []
+    assert learned_position({"dense": [pd.DataFrame({"epoch": [0]})], "none": []}) == []

@@ -106,7 +106,6 @@ class Project:
         self.root.mkdir()
         self.run("git", "init", "-q", "-b", "main")
         self.dvc("init", "-q")
-        self.dvc("remote", "add", "-q", "-d", "local", str(self.remote))
         (self.root / "densecl").mkdir()
         stages = {
             name.replace("@", "_"): {
@@ -119,11 +118,13 @@ class Project:
         (self.root / "params.yaml").write_text("{}\n")
         self.commit("first", 0.0, "1")
         self.run("git", "tag", "first")
+        self.dvc("remote", "add", "-q", "-d", "local", str(self.remote))  # which the first commit does not know
+        self.dvc("push", "-q")
         self.commit("worse", -0.2, "2")
+        self.dvc("push", "-q")
 
     def commit(self, name: str, gain: float, code: str) -> None:
         self.give(gain, code)
-        self.dvc("push", "-q")
         self.run("git", "add", "-A")
         self.run("git", "commit", "-q", "-m", name)
 

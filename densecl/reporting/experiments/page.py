@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ from densecl.reporting.experiments.changes import Changes
 from densecl.reporting.experiments.differences import Versus
 from densecl.reporting.experiments.table import table
 from densecl.reporting.experiments.verdict import cautions, interval, percent, points, sentences, verdict
+from densecl.reporting.templating import environment
 
-TEMPLATES = Path(__file__).parents[1] / "templates"
 LONGEST = 40  # rows of a list in a pull request: a comment may hold 65,536 characters
 VALUE = 300  # characters of a value there
 
@@ -25,7 +24,7 @@ def write_comparison(found: Versus, changed: Changes, folder: Path) -> str:
     """Writes compare.html, compare.md and compare.csv to `folder`; the verdict and a plain table as text."""
     page = _page(found, changed)
     for name in ("compare.html", "compare.md"):
-        whole = _environment(name).get_template(name).render(page)
+        whole = environment(name).get_template(name).render(page)
         write_text(folder / name, re.sub(r"\n{3,}", "\n\n", whole))
     text = table(found, changed).to_csv(index=False, float_format="%.10g", lineterminator="\n")
     write_text(folder / "compare.csv", text)
@@ -48,27 +47,6 @@ def _page(found: Versus, changed: Changes) -> dict[str, Any]:
         "width": shown.WIDTH, "longest": LONGEST, "value": VALUE, "mean": MEAN,
         "point": points, "percent": percent, "interval": interval,
     }  # fmt: skip
-
-
-def _environment(name: str) -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    page = name.endswith(".html")
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=page,  # noqa: S701 - `harmless` sees to the Markdown
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=None if page else harmless,
-    )  # fmt: skip
-
-
-def harmless(value: object) -> object:
-    """Text that a pull request shows as it is: no markup, no link, no mention, also inside a table."""
-    from markupsafe import Markup
-
-    if not isinstance(value, str) or isinstance(value, Markup):
-        return value
-    text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(re.sub(r"\s+", " ", value), quote=False))
-    # A word joiner, which has no width, keeps text from becoming a mention, an issue or a link.
-    return re.sub(r"(?i)(?<=[@#])|(?=://)|(?<=www)(?=\.)", "\u2060", text)
 
 
 def _plain(page: dict[str, Any]) -> str:

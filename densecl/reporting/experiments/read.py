@@ -77,7 +77,7 @@ def read_experiment(origin: Origin) -> Experiment:
             missing[place] = (
                 f"no file {lost.relative_to(origin.root) if lost.is_relative_to(origin.root) else lost.name}"
             )
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, NotImplementedError) as error:  # the last of damaged Parquet
             missing[place] = " ".join(str(error).split())[:200]
     if not cells:
         found = next(iter(missing.values()), "no cell is planned")

@@ -1,0 +1,92 @@
+"""Everything that the templates show, from one comparison and the files of the trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from densecl import layout
+from densecl.params import CONTROL_SET
+from densecl.records import Cost, ReportPlan, read_json
+from densecl.reporting import curves, figures, provenance
+from densecl.reporting.answer import details, headline
+from densecl.reporting.cautions import learned_position, probed
+from densecl.reporting.comparison import BASELINE, MEAN, Comparison
+from densecl.reporting.costs import cost_table
+from densecl.reporting.matches import Picture, picture
+from densecl.reporting.numbers import Table, modes_of, words
+from densecl.reporting.scatters import against_control, fitted
+from densecl.reporting.sets import panels
+from densecl.reporting.statistics import SEEDS_FOR_MODE
+from densecl.reporting.tables import aggregate, further, masks, special
+
+Costs = dict[str, list[Cost]]  # mode -> one a seed
+Histories = dict[str, list[pd.DataFrame]]
+
+
+def page(found: Comparison, costs: Costs, histories: Histories, root: Path) -> dict[str, Any]:
+    """By the names that the templates use."""
+    plan = found.plan
+    baseline = BASELINE if BASELINE in plan.modes else None
+    of_some, left_out = special(found)
+    hashes, no_hashes = provenance.artifacts(plan, root)
+    return {
+        "answer": headline(found, costs), "details": details(found), "missing": missing(found),
+        "modes": modes_of(found), "seeds": plan.seeds, "plan": plan, "mean_row": MEAN,
+        "level": f"{100 * plan.values.confidence:g}", "samples": plan.values.bootstrap_samples, "mean": mean_note(found),
+        "rendered": [s for s in plan.datasets if s in plan.rendered], "baseline": baseline,
+        "aggregate": aggregate(found), "costs": cost_table(plan, costs), "masks": masks(found),
+        "further": further(found), "special": of_some, "left_out": left_out, "sets": panels(found, root),
+        "forest": figures.forest(found, BASELINE) if baseline else None,
+        "scatters": against_control(found), "fitted": fitted(found),
+        "curves": curves.training(histories), "pictures": pictures(plan, root),
+        "control": CONTROL_SET, "seeds_for_mode": SEEDS_FOR_MODE,
+        "cautions": [*learned_position(histories), *probed(plan)],
+        "apart": provenance.seeds_apart(found), "trainings": provenance.trainings(plan, root),
+        "code": provenance.code_and_environment(root), "hashes": hashes, "no_hashes": no_hashes,
+        "parameters": parameters(plan),
+    }  # fmt: skip
+
+
+def trained(plan: ReportPlan, root: Path) -> tuple[Costs, Histories]:
+    """Costs and histories that are there, by mode; absence shows as an empty list."""
+    costs: Costs = {m: [] for m in plan.modes}
+    histories: Histories = {m: [] for m in plan.modes}
+    for mode in plan.modes:
+        for seed in plan.seeds:
+            folder = root / layout.training(mode, seed)
+            if (folder / "cost.json").exists():
+                costs[mode].append(read_json(Cost, folder / "cost.json"))
+            if (folder / "history.csv").exists():
+                histories[mode].append(pd.read_csv(folder / "history.csv"))
+    return costs, histories
+
+
+def pictures(plan: ReportPlan, root: Path) -> list[Picture]:
+    """Of the first seed of each mode that left one."""
+    places = {
+        m: root / layout.training(m, plan.seeds[0]) / "matches.safetensors" for m in figures.COLOURS if m in plan.modes
+    }
+    return [picture(mode, path) for mode, path in places.items() if path.exists()]
+
+
+def missing(found: Comparison) -> list[str]:
+    """Cells of the plan that could not be read, with the reason; one line where all modes share it."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for (dataset, mode), cell in found.cells.items():
+        if cell.missing:
+            lines.setdefault((dataset, cell.note), []).append(mode)
+    return [f"{dataset}, {', '.join(modes)}: {note}" for (dataset, note), modes in lines.items()]
+
+
+def mean_note(found: Comparison) -> str:
+    row = found.get(MEAN, found.plan.modes[0], "top1")
+    return row.note if row else ""
+
+
+def parameters(plan: ReportPlan) -> Table:
+    file = str(layout.plan("report"))
+    rows = tuple((key, "", words(value, source=file)) for key, value in provenance.flat(plan.params))
+    return Table((("", ("value",)),), rows, text=True)

@@ -1,0 +1,46 @@
+"""Templates whose values cannot become markup: autoescaped HTML, and Markdown that a pull request shows as it is."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+from densecl.reporting.numbers import files_of
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def environment(name: str) -> Any:
+    """For the template of that name; `script` and `script_hash` are the one script a page's policy lets run."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    page = name.endswith(".html")
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=page,  # noqa: S701 - the text for pull requests is made harmless below
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=None if page else harmless,
+    )
+    script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    made.globals |= {"script": Markup(script), "script_hash": f"sha256-{digest}"}  # noqa: S704 - our own file
+    made.filters["files"] = files_of
+    return made
+
+
+def harmless(value: object) -> object:
+    """Text that a pull request shows as it is: no markup, no link, no mention, also inside a table."""
+    from markupsafe import Markup
+
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(re.sub(r"\s+", " ", value), quote=False))
+    # A word joiner, which has no width, keeps text from becoming a mention, an issue or a link.
+    return re.sub(r"(?i)(?<=[@#])|(?=://)|(?<=www)(?=\.)", "\u2060", text)
