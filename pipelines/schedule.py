@@ -58,11 +58,11 @@ class Scheduler:
 
     def run(self) -> None:
         """Until a signal; a retraining at work is stopped first, recorded, and caught up at the next start."""
-        for each in SIGNALS:
-            signal.signal(each, _interrupt)
         scheduler = self._scheduler()
+        scheduler.start()
         try:
-            scheduler.start()
+            for each in SIGNALS:
+                signal.signal(each, _interrupt)
             while True:
                 time.sleep(LOOK)
                 scheduler.wakeup()
@@ -70,6 +70,7 @@ class Scheduler:
             _say(f"{asked}: ending; the next start catches up what is missed")
             for each in SIGNALS:
                 signal.signal(each, signal.SIG_DFL)  # the second one ends it at once
+            scheduler.pause()
             self._stop()
             scheduler.shutdown(wait=True)
 
@@ -93,8 +94,9 @@ class Scheduler:
         ticks = [t for t in journal.read(layout.TICKS, Tick) if _time(t.scheduled) <= now]  # a clock may be set back
         if not ticks:
             return self.when.get_next_fire_time(None, now)
-        if ticks[-1].outcome == "failed" and ticks[-1].status == STOPPED:
-            return _time(ticks[-1].scheduled)
+        began = [t for t in ticks if t.status is not None]
+        if began and began[-1].outcome == "failed" and began[-1].status == STOPPED:
+            return _time(began[-1].scheduled).astimezone(self.where)
         latest = max(_time(t.scheduled) for t in ticks).astimezone(self.where)
         return self.when.get_next_fire_time(latest, latest)
 
@@ -107,7 +109,8 @@ class Scheduler:
         if ended is not None:
             self._record(scheduled, started, time.monotonic() - clock, *ended)
             now = datetime.now(self.where)
-            self._tell_next(self.when.get_next_fire_time(now, now))
+            if not self.ending:
+                self._tell_next(self.when.get_next_fire_time(now, now))
 
     def _retrain(self, started: datetime) -> tuple[Outcome, int | None, str] | None:
         """How it ended; None where the scheduler ends before it began, so that the tick counts as missed."""

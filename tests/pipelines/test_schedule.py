@@ -80,6 +80,11 @@ def ticks() -> list[Tick]:
     return journal.read(layout.TICKS, Tick)
 
 
+def ran() -> list[Tick]:
+    """On a busy machine one may be skipped between them."""
+    return [t for t in ticks() if t.status is not None]
+
+
 def ended(process: subprocess.Popen[str]) -> str:
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=30)
@@ -88,14 +93,15 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 def test_three_ticks_of_a_fast_cron(project):
-    with scheduler(SECONDLY, IN_TURN) as process:
-        until(lambda: len(ticks()) >= 3)
+    with scheduler("*/2 * * * * *", IN_TURN) as process:
+        until(lambda: len(ran()) >= 3)
         said = ended(process)
-    assert [(t.outcome, t.detail) for t in ticks()][:3] == [
+    assert [(t.outcome, t.detail) for t in ran()][:3] == [
         ("promoted", "number 0"), ("kept", "number 1"), ("unchanged", "number 2"),
     ]  # fmt: skip
-    scheduled = [datetime.fromisoformat(t.scheduled) for t in ticks()]
-    assert {b - a for a, b in itertools.pairwise(scheduled)} == {timedelta(seconds=1)}
+    scheduled = [datetime.fromisoformat(t.scheduled) for t in ran()]
+    assert all(time.second % 2 == 0 for time in scheduled)
+    assert all(b > a for a, b in itertools.pairwise(scheduled))
     assert said.startswith("next: ")
     assert "(Europe/Paris)" in said
     assert "SIGTERM: ending" in said
@@ -119,12 +125,11 @@ def test_sigterm_stops_the_retraining_and_the_next_start_catches_up(project):
         ended(process)
     stopped = [t for t in ticks() if t.outcome == "failed"]
     assert [(t.status, t.detail) for t in stopped] == [(75, "stopped at a checkpoint")]
-    assert ticks()[-1] == stopped[0]
     yearly = "0 0 1 1 *"
     with scheduler(yearly, IN_TURN) as process:
-        until(lambda: ticks()[-1].outcome == "promoted")
+        until(lambda: ran()[-1].outcome == "promoted")
         ended(process)
-    assert ticks()[-1].scheduled == stopped[0].scheduled
+    assert ran()[-1].scheduled == stopped[0].scheduled
 
 
 def test_many_missed_ticks_are_caught_up_in_one(project):
@@ -167,6 +172,7 @@ def test_what_a_start_begins_with(project):
     record(monday, "failed", 2)
     assert made.first(tuesday) == monday + timedelta(days=7)  # a mistake is not tried again before its time
     record(monday, "failed", 75)
+    record(monday, "skipped", None)
     assert made.first(tuesday) == monday
     record(monday.replace(year=2099), "kept", 0)
     assert made.first(tuesday) == monday  # the clock was wrong
