@@ -34,12 +34,10 @@ def headline(found: Comparison, costs: Costs) -> list[str]:
             "No set was evaluated for two modes alike, so they cannot be compared; the missing cells are listed below."
         ]
     if len(firsts) == 1:
-        cost = _cost(firsts[0], costs).removeprefix("it ")
-        return [
-            f"{verdicts[firsts[0]]}.",
-            f"{_capital(firsts[0])} {cost}." if cost[:4] == "cost" else f"{_capital(cost)}.",
-        ]
-    return [f"{verdicts[a] or f'{_capital(a)} and {against} share no set'}; {_cost(a, costs)}." for a in firsts]
+        return [f"{verdicts[firsts[0]]}.", f"{_capital(_cost(firsts[0], costs))}."]
+    said = {a: text or f"{_capital(a)} and {against} share no set" for a, text in verdicts.items()}
+    decided = {a: any(called(found, s, a, against) for s in (MEAN, *found.plan.datasets)) for a in firsts}
+    return [f"{text}; {_cost(a, costs, 'it' if decided[a] else a)}." for a, text in said.items()]
 
 
 def details(found: Comparison) -> list[str]:
@@ -122,15 +120,15 @@ def _where(found: Comparison, tested: Sequence[str]) -> str:
     return where + (f", nor {_on(found, MEAN)}" if MEAN in tested else "")
 
 
-def _cost(mode: str, costs: Costs) -> str:
+def _cost(mode: str, costs: Costs, name: str = "") -> str:
     """Time of a training step beside that of classification alone on the same two views, measured in one process."""
     several = costs.get(mode, [])
     if not several:
         return f"what {mode} cost is not known: no cost.json was found"
     more = fmean(c.step_seconds / c.none_step_seconds for c in several) - 1
     if abs(more) < ALIKE:
-        return "it cost no more time"
-    return f"it cost {abs(100 * more):.0f} % {'more' if more > 0 else 'less'} time"
+        return f"{name or mode} cost no more time"
+    return f"{name or mode} cost {abs(100 * more):.0f} % {'more' if more > 0 else 'less'} time"
 
 
 def _alone(found: Comparison) -> str:

@@ -60,9 +60,17 @@ def _of_set(found: Comparison, dataset: str) -> Chart | None:
 
     said = "; ".join(f"{mode} {percent(x)} on the control and {percent(y)} on the set" for mode, x, y in points)
     missing = [m for m in modes_of(found) if not found.cells[dataset, m].records]
-    look = f"Dotted: the same drop as {reference}." + (" Solid: standard models, as published." if line else "")
+    look = f"Dotted: the same drop as {reference}." + _of_line(line, up)
     look += f" Not here: {', '.join(missing)}." if missing else ""
     return Chart(dataset, svg(f"control {dataset}", SIZE, f"{dataset}: {said}", draw), f"{dataset}: {said}", look)
+
+
+def _of_line(line: Sequence[tuple[float, float]], up: tuple[float, float]) -> str:
+    if not line:
+        return ""
+    if any(up[0] <= y <= up[1] for _, y in line):
+        return " Solid: standard models, as published."
+    return f" Standard models, as published, lie {'below' if line[0][1] < up[0] else 'above'} the picture."
 
 
 def _points(found: Comparison, dataset: str) -> Iterator[Point]:

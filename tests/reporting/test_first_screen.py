@@ -201,4 +201,4 @@ def test_the_heading_says_what_the_table_says_and_no_more(page) -> None:
             assert sorted((sign * low, sign * high)) == list(ends(entry[-2]))
         cost = json.loads((root / f"reports/training/{mode}-0/cost.json").read_text())
         more = 100 * (cost["step_seconds"] / cost["none_step_seconds"] - 1)
-        assert f"it cost {more:.0f} % more time" in sentences[mode]
+        assert f"{'it' if starred else mode} cost {more:.0f} % more time" in sentences[mode]

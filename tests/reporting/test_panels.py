@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from densecl import layout
 from densecl.params import TRAIN_SET
@@ -86,6 +87,30 @@ def test_hostile_names_are_no_markup_in_the_pull_request_text(single):
     for line in ours.splitlines():
         if line.startswith("| "):
             assert not re.search(r"(?<!\\)[`*\[\]]", line), line
+
+
+def test_the_pull_request_text_renders_as_tables_and_nothing_else(single):
+    text = (single[0] / layout.REPORT_TEXT).read_text(encoding="utf-8")
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    tags = set(re.findall(r"</?([a-zA-Z0-9]+)", html))
+    assert tags == {
+        "h2",
+        "h3",
+        "p",
+        "strong",
+        "blockquote",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "details",
+        "summary",
+        "code",
+    }
+    assert html.count("<table>") > 20
+    assert "<p>|" not in html
 
 
 def test_images_come_from_folders_and_archives_and_a_missing_one_says_why(compared):
