@@ -1,6 +1,7 @@
 # make repro   environment, then the whole comparison of params.yaml
 # make test    environment, then all tests
 # make soak    environment, then 30 minutes of trainings killed at random (MINUTES=5 for fewer)
+# make ui      environment, then MLflow and ZenML's dashboard on 127.0.0.1, until Ctrl-C
 # make bench   environment, then what the parts cost beside each other
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ export GX_ANALYTICS_ENABLED := false
 export ZENML_ANALYTICS_OPT_IN := false
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test soak lint bench lock
+.PHONY: repro test soak ui lint bench lock
 
 repro: .venv/ready
 	dvc repro
@@ -24,6 +25,9 @@ test: .venv/ready
 
 soak: .venv/ready
 	python -m tests.soak --minutes $(or $(MINUTES),30)
+
+ui: .venv/ready
+	@python -m pipelines ui
 
 bench: .venv/ready .peers/ready
 	PYTHONPATH=.peers python -m benchmarks

@@ -42,6 +42,7 @@ BASELINE = Path("data/baseline")  # manifests that the last judged candidate was
 BASELINE_PLAN = Path("data/baseline/plan.json")  # the params and code that made it
 RETRAINING_LOCK = Path("cache/retraining.lock")
 ZENML = Path(".zenml")  # ZenML's store
+UI_LOGS = Path("cache/ui")
 DEPLOY = Path("deploy")  # what `schedule install` writes
 
 

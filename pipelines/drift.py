@@ -64,7 +64,7 @@ def _set(root: Path, name: str) -> SetChange:
                          classes_removed=(), psi=dict.fromkeys(FEATURES, 0.0), evidence=())  # fmt: skip
     before = _earlier(earlier) if known else now.iloc[:0]
     then = usable(before)
-    files = {"new": _absent(now, before), "removed": _absent(before, now), "changed": _changed(before, now)}
+    files = _files(before, now)
     counts = _binned(then, today)
     return SetChange(
         dataset=name, images=len(today), before=len(then) if known else None,
@@ -85,16 +85,14 @@ def _earlier(path: Path) -> pd.DataFrame:
         ) from None
 
 
-def _absent(frame: pd.DataFrame, other: pd.DataFrame) -> list[str]:
-    """Sorted paths of the first that the second has not."""
-    return sorted(frame["path"][~frame["path"].isin(other["path"])])
-
-
-def _changed(before: pd.DataFrame, now: pd.DataFrame) -> list[str]:
-    """Sorted paths of both whose content or class is another one."""
-    both = before[["path", "sha256", "wnid"]].merge(now[["path", "sha256", "wnid"]], on="path", suffixes=("_then", ""))
+def _files(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, list[str]]:
+    """Sorted paths of the files that are new, removed, and of another content or class than before."""
+    kept = ["path", "sha256", "wnid"]
+    both = before[kept].merge(now[kept], on="path", how="outer", suffixes=("_then", ""), indicator="where")
     other = (both["sha256"] != both["sha256_then"]) | (both["wnid"] != both["wnid_then"])
-    return sorted(both["path"][other])
+    found = {"new": both["where"] == "right_only", "removed": both["where"] == "left_only",
+             "changed": (both["where"] == "both") & other}  # fmt: skip
+    return {what: sorted(both["path"][rows]) for what, rows in found.items()}
 
 
 def _spread(paths: list[str]) -> list[str]:
@@ -103,7 +101,7 @@ def _spread(paths: list[str]) -> list[str]:
 
 
 def _absent_classes(frame: pd.DataFrame, other: pd.DataFrame) -> tuple[str, ...]:
-    return tuple(sorted(set(frame["wnid"]) - set(other["wnid"])))
+    return tuple(sorted(set(frame["wnid"].unique()) - set(other["wnid"].unique())))
 
 
 def _binned(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, Binned]:

@@ -207,7 +207,7 @@ def slow_psi(before: list[float], now: list[float]) -> float:
     if len(set(before)) <= 10:
         bins = [(lambda v, w=value: v == w) for value in sorted({*before, *now})]
     else:
-        tenths = [float(np.quantile(before, k / 10)) for k in range(1, 10)]
+        tenths = [sorted(before)[k * len(before) // 10] for k in range(1, 10)]
         edges = sorted({*tenths, *(np.nextafter(t, np.inf) for t in tenths if tenths.count(t) > 1)})
         ends = [-np.inf, *edges, np.inf]
         bins = [(lambda v, a=a, b=b: a <= v < b) for a, b in pairwise(ends)]

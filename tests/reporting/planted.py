@@ -81,8 +81,7 @@ class Planted:
         return pd.DataFrame({
             "image_id": [f"{dataset}/{i:05d}.png" for i in kept], "path": [f"{i:05d}.png" for i in kept],
             "label": [i % self.classes for i in kept], "wnid": [WNIDS[i % self.classes] for i in kept],
-            "width": 64, "height": 64, "bytes": 1000, "problem": "", "dhash": "",
-            "brightness": 0.5, "contrast": 0.1,
+            "width": 64, "height": 64, "bytes": 1000, "problem": "", "dhash": "", "brightness": 0.5, "contrast": 0.2,
             "sha256": [f"{i}{' again' * (i in redone)}" for i in kept],
         })  # fmt: skip
 
