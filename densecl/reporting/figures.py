@@ -103,7 +103,7 @@ def forest(found: Comparison, baseline: str) -> Chart | None:
         axes.set_xlabel(f"points of top-1 above {baseline}")
 
     alt = _spoken(rows, baseline)
-    drawing = svg("forest", (4.9, 0.8 + 0.42 * len(sets)), alt, draw)
+    drawing = svg("forest", (4.2, 0.8 + 0.42 * len(sets)), alt, draw)
     return Chart(f"Difference to {baseline}", drawing, alt, _forest_caption(found, modes, baseline))
 
 

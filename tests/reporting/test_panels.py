@@ -126,15 +126,17 @@ def test_images_come_from_folders_and_archives_and_a_missing_one_says_why(compar
     assert {p.why for p in gallery.pictures} == {"no file data/manifests/imagenet-r.parquet"}
 
 
-def test_a_root_that_is_gone_fails_no_report(tmp_path):
+def test_a_root_that_is_gone_fails_no_report_and_learned_position_is_on_the_first_screen(tmp_path):
     plan = make(tmp_path, modes=("dense", "none"))
     plant_classes(tmp_path)
     plant_images(tmp_path, "sketch")
     shutil.rmtree(tmp_path / "data/rendered/sketch")
+    path = tmp_path / layout.training("dense", 0) / "history.csv"
+    pd.read_csv(path).assign(**{"match/dense/moved0": 0.01, "match/identity/moved0": 0.02}).to_csv(path, index=False)
     write_report(plan, tmp_path)
-    assert "no picture: cannot be opened: no such file or directory" in (tmp_path / layout.REPORT_PAGE).read_text(
-        encoding="utf-8"
-    )
+    text = (tmp_path / layout.REPORT_PAGE).read_text(encoding="utf-8")
+    assert "no picture: cannot be opened: no such file or directory" in text
+    assert "Matching has learned position, not content" in text[: text.index("<main>")]
 
 
 def test_most_changed_images_are_right_under_one_and_wrong_under_the_other(compared):
