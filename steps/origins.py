@@ -57,16 +57,30 @@ def _lying(name: str, root: Path) -> Origin:
         )
     if not _git(root, "ls-files", str(layout.PARAMS), str(layout.LOCK.with_suffix(".yaml"))):
         return Origin(name, root, notes=tuple(notes))
+    commit = (_git(root, "rev-parse", "HEAD") or "").strip()
+    # `git status` runs filters and hooks that a repository's own configuration names: never those of a folder from elsewhere.
+    if _repository(root) != _repository(Path()):
+        notes.append("its folder is another repository's, so changes that are in no commit were not looked for")
+        return Origin(name, root, commit, notes=tuple(notes))
     status = _git(root, "status", "--porcelain", "--untracked-files=no", ".") or ""
     dirty = tuple(line[3:] for line in status.splitlines())
-    return Origin(name, root, (_git(root, "rev-parse", "HEAD") or "").strip(), dirty, tuple(notes))
+    return Origin(name, root, commit, dirty, tuple(notes))
+
+
+def _repository(root: Path) -> Path:
+    """The folder of the repository's objects, the same for all of its work trees."""
+    return (root / (_git(root, "rev-parse", "--git-common-dir") or "").strip()).resolve()
 
 
 def _git(root: Path, *words: str) -> str | None:
     """What git answers; None where it is not there or refuses."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, errors="replace", check=False
+            ["git", "-c", "core.fsmonitor=false", "-C", str(root), *words],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
     except OSError:
         return None

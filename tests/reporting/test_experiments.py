@@ -109,6 +109,18 @@ def test_false_calls_are_as_rare_as_the_level_says(tmp_path, before):
     assert called < 10
 
 
+@pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2)])
+def test_a_and_b_exchanged_give_the_same_numbers_with_the_other_sign(tmp_path, seeds):
+    """Redraws must not decide: a close call would else depend on which of the two is named first."""
+    way = {"seeds": seeds, "images": 400, "manifests": False}
+    a, b = Planted(**way).write(tmp_path / "a"), Planted(**way, of_luck=3, redrawn=0.3).write(tmp_path / "b")
+    for one, two in zip(compared(a, b).lines, compared(b, a).lines, strict=True):
+        e, other = one.difference, two.difference
+        assert (e.value, e.low, e.high, e.p) == (-other.value, -other.high, -other.low, other.p)
+        assert (one.p_holm, one.detectable) == (two.p_holm, two.detectable)
+        assert [x.difference.low for x in one.alone] == [-x.difference.high for x in two.alone]
+
+
 def test_only_the_same_images_are_compared(tmp_path, before):
     other = Planted(of_luck=3, drop={"sketch": range(100)}, redone={"sketch": range(90, 140)}, images=2100)
     b = other.write(tmp_path)

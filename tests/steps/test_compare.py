@@ -89,6 +89,22 @@ def test_folders_need_neither_torch_nor_the_orchestrators(there):
     assert done.stdout.splitlines()[-1] == "0 set()"
 
 
+def test_a_folder_from_elsewhere_runs_nothing(there, tmp_path, capsys):
+    """Its .git/config may name programs, which `git status` would start."""
+    shutil.copytree("a", tmp_path / "foreign")
+    Path(tmp_path, "foreign", "params.yaml").write_text("{}\n")
+    Path(tmp_path, "foreign", ".gitattributes").write_text("* filter=evil\n")
+    for words in (
+        ("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "x"), ("config", "core.fsmonitor", f"touch {tmp_path}/ran #"),
+        ("config", "filter.evil.clean", f"touch {tmp_path}/ran; cat"),
+    ):  # fmt: skip
+        subprocess.run(["git", "-C", tmp_path / "foreign", *words], env=ENVIRONMENT, check=True)
+    Path(tmp_path, "foreign", "params.yaml").write_text("{ }\n")
+    assert main(["compare", "a", str(tmp_path / "foreign")]) == 0
+    assert not Path(tmp_path, "ran").exists()
+    assert "B: its folder is another repository's" in capsys.readouterr().out
+
+
 # Stages that copy what is committed below given/: quick, with the outs of the pipeline at the pipeline's places.
 STAGES = {
     "plan": [layout.PLAN],

@@ -8,10 +8,9 @@ from statistics import fmean
 
 from densecl.errors import DenseclError
 from densecl.params import CONTROL_SET, Report
-from densecl.reporting import statistics
 from densecl.reporting.cells import seed_of
 from densecl.reporting.differences import MEAN
-from densecl.reporting.experiments.lines import Call, Line, change, corrected, detectable, line_of
+from densecl.reporting.experiments.lines import Call, Line, change, corrected, detectable, line_of, mean_difference
 from densecl.reporting.experiments.pairing import Pair, Unpaired, pair
 from densecl.reporting.experiments.read import Experiment
 from densecl.reporting.statistics import Part
@@ -139,6 +138,7 @@ def _mean(pairs: Pairs, shifted: tuple[str, ...], mode: str, values: Report, tes
     line = Line(MEAN, mode, "identical", note, seeds, a, b, images=sum(p.a.shape[0] for p in whole.values()))
     if all(p.identical for p in whole.values()):
         return line
-    parts = [Part(1 / len(whole), change(p)) for p in whole.values()]
-    e = statistics.combined(parts, values.confidence, values.bootstrap_samples, seed_of("compare", MEAN, mode))
+    changes = [change(p) for p in whole.values()]
+    e = mean_difference(changes, values, seed_of("compare", MEAN, mode))
+    parts = [Part(1 / len(whole), each) for each in changes]
     return replace(line, call="open", difference=e, detectable=detectable(parts, values, tests))

@@ -59,9 +59,32 @@ def line_of(dataset: str, mode: str, paired: Pair, values: Report) -> Line:
     )  # fmt: skip
     if call == "identical":
         return line
-    seed = seed_of("compare", dataset, mode)
-    found = statistics.paired_difference(paired.b, paired.a, values.confidence, values.bootstrap_samples, seed)
-    return replace(line, difference=found)
+    return replace(line, difference=_difference(paired.a, paired.b, values, seed_of("compare", dataset, mode)))
+
+
+def _difference(a: Outcomes, b: Outcomes, values: Report, seed: int) -> Estimate:
+    """b - a of one set."""
+    if backwards([b - a]):
+        return mirrored(statistics.paired_difference(a, b, values.confidence, values.bootstrap_samples, seed))
+    return statistics.paired_difference(b, a, values.confidence, values.bootstrap_samples, seed)
+
+
+def mean_difference(changes: Sequence[Outcomes], values: Report, seed: int) -> Estimate:
+    """Mean over sets of b - a."""
+    sign = -1.0 if backwards(changes) else 1.0
+    parts = [Part(1 / len(changes), sign * each) for each in changes]
+    found = statistics.combined(parts, values.confidence, values.bootstrap_samples, seed)
+    return mirrored(found) if sign < 0 else found
+
+
+def backwards(changes: Sequence[Outcomes]) -> bool:
+    """Is the difference taken the other way round, so that A and B exchanged are called alike whatever the redraws are?"""
+    value = sum(float(each.mean()) for each in changes)
+    return value < 0 or (value == 0 and next((x < 0 for each in changes for x in each[each != 0]), False))
+
+
+def mirrored(e: Estimate) -> Estimate:
+    return Estimate(0.0 - e.value, 0.0 - e.high, 0.0 - e.low, e.p)  # not -x, which makes -0.0 of 0.0
 
 
 def _alone(dataset: str, mode: str, paired: Pair, values: Report) -> tuple[Alone, ...]:
@@ -69,7 +92,7 @@ def _alone(dataset: str, mode: str, paired: Pair, values: Report) -> tuple[Alone
     for column, seed in enumerate(paired.seeds):
         a, b = paired.a[:, [column]], paired.b[:, [column]]
         of = seed_of("compare", dataset, mode, str(seed))
-        own = statistics.paired_difference(b, a, values.confidence, values.bootstrap_samples, of)
+        own = _difference(a, b, values, of)
         found.append(Alone(seed, float(a.mean()), float(b.mean()), None if paired.identical else own))
     return tuple(found)
 
