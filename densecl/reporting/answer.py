@@ -33,6 +33,9 @@ def headline(found: Comparison, costs: Costs) -> list[str]:
         return [
             "No set was evaluated for two modes alike, so they cannot be compared; the missing cells are listed below."
         ]
+    if against != BASELINE:  # the times are taken beside classification alone, which is neither of the two
+        both = f"{_cost(firsts[0], costs)} and {_cost(against, costs)}"
+        return [f"{verdicts[firsts[0]]}.", f"Beside classification alone, {both}."]
     if len(firsts) == 1:
         return [f"{verdicts[firsts[0]]}.", f"{_capital(_cost(firsts[0], costs))}."]
     said = {a: text or f"{_capital(a)} and {against} share no set" for a, text in verdicts.items()}
@@ -150,8 +153,8 @@ def _power(found: Comparison) -> list[str]:
     if not values:
         return []
     return [
-        f"Where two cannot be told apart {_on(found, scope)}: no difference of {percent(max(values))} points or more would have "
-        "been missed there (at 80 % power); a smaller one may be."
+        f"Where two cannot be told apart {_on(found, scope)}: a true difference of {percent(max(values))} points would have been "
+        "told there in 80 % of such runs; a smaller one may well have been missed."
     ]
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from densecl import layout
 from densecl.reporting import figures
 from densecl.reporting.comparison import MEAN, Comparison, Row, called
+from densecl.reporting.measures import AGAINST_CONTROL
 
 
 class Bar(NamedTuple):
@@ -85,7 +86,11 @@ def p_text(value: float) -> str:
 def _source(row: Row) -> str:
     if not row.seeds or row.dataset == MEAN:
         return str(layout.COMPARISON)
-    return ", ".join(str(layout.predictions(row.dataset, row.mode, int(s))) for s in row.seeds.split())
+    cells = [(row.dataset, row.mode, int(s)) for s in row.seeds.split()]
+    files = [layout.predictions(*cell) for cell in cells]
+    if row.metric in AGAINST_CONTROL:  # the evaluation holds the control's top-1 and names its predictions
+        files += [layout.evaluation(*cell) for cell in cells]
+    return ", ".join(map(str, files))
 
 
 def number(row: Row | None, signed: bool = False) -> Number:

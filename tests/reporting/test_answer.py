@@ -94,6 +94,17 @@ def test_the_clock_s_noise_is_no_cost(ratio, said):
     assert headline(compared({"sketch": UP}), {"dense": [cost(ratio)]})[1] == said
 
 
+def test_without_none_the_cost_says_beside_what():
+    """Step times are taken beside classification alone: "it cost 55 % more" would be read as more than global."""
+    found = compared({}, modes=("dense", "global"))
+    found.add(Row("sketch", "", "dense", "difference_to_global", *UP[:3], 100, "0"))
+    found.add(Row("sketch", "", "dense", "difference_to_global_p_holm", UP[3]))
+    assert headline(found, {"dense": [cost(1.55)], "global": [cost(1.2)]}) == [
+        "The dense model beats the global model by 2.1 points [0.8, 3.4] on sketch.",
+        "Beside classification alone, dense cost 55 % more time and global cost 20 % more time.",
+    ]
+
+
 def test_nothing_compared_is_said():
     assert "cannot be compared" in headline(compared({}), {})[0]
     assert details(compared({})) == []
