@@ -98,8 +98,8 @@ def _add_mean_difference(found: Comparison, first: str, second: str, metric: str
     except Unpaired as error:
         found.add(Row(MEAN, "", first, metric, None, note=str(error)))
         return
-    parts = [Part(1 / len(sets), one - two) for one, two, _ in pairs]
-    e = statistics.combined(parts, values.confidence, values.bootstrap_samples, seed_of(MEAN, first, metric))
+    gaps, words = [one - two for one, two, _ in pairs], seed_of(MEAN, first, metric)
+    e = statistics.mean_difference(gaps, values.confidence, values.bootstrap_samples, words)
     images, named = sum(one.shape[0] for one, _, _ in pairs), " ".join(map(str, found.plan.seeds))
     found.add(Row(MEAN, "", first, metric, e.value, e.low, e.high, images, named, note))
     found.add(Row(MEAN, "", first, f"{metric}_p", e.p, images=images, seeds=named))

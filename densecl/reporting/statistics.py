@@ -114,7 +114,9 @@ def _shared_variance(values: Outcomes) -> float:
 
 def accuracy(outcomes: Outcomes, confidence: float, samples: int, seed: int) -> Estimate:
     """Mean of [n, S] in [0, 1]: Wilson for one seed, images redrawn for two, t over seeds from three on."""
-    if outcomes.shape[1] == 1:
+    if (
+        outcomes.shape[1] == 1 or outcomes.all() or not outcomes.any()
+    ):  # without spread, redraws and t would know no doubt
         return wilson(outcomes[:, 0], confidence)
     found = combined([Part(1.0, outcomes)], confidence, samples, seed)
     return Estimate(found.value, max(0.0, found.low), min(1.0, found.high))
@@ -132,14 +134,19 @@ def paired_difference(first: Outcomes, second: Outcomes, confidence: float, samp
 
     p: exact McNemar for one seed, from redrawn images for two, t over paired seed differences from three on.
     """
-    if not (first != second).any():
-        # No image tells them apart: at most this share could, had other images been drawn (the exact bound for 0 of n).
-        bound = 1 - ((1 - confidence) / 2) ** (1 / first.shape[0])
-        return Estimate(0.0, -bound, bound, 1.0)
-    found = combined([Part(1.0, first - second)], confidence, samples, seed)
+    found = mean_difference([first - second], confidence, samples, seed)
     if first.shape[1] > 1:
         return found
     return Estimate(found.value, found.low, found.high, mcnemar(first[:, 0], second[:, 0]))
+
+
+def mean_difference(gaps: Sequence[Outcomes], confidence: float, samples: int, seed: int) -> Estimate:
+    """Mean over sets of the paired differences `gaps`, [n, S] each."""
+    if not any(gap.any() for gap in gaps):
+        # No image tells them apart: at most this share could, had other images been drawn (the exact bound for 0 of n).
+        bound = float(np.mean([1 - ((1 - confidence) / 2) ** (1 / gap.shape[0]) for gap in gaps]))
+        return Estimate(0.0, -bound, bound, 1.0)
+    return combined([Part(1 / len(gaps), gap) for gap in gaps], confidence, samples, seed)
 
 
 def mcnemar(first: Outcomes, second: Outcomes) -> float:
@@ -165,17 +172,17 @@ def detectable(parts: Sequence[Part], confidence: float, tests: int = 1) -> floa
 
     The level is (1 - confidence) / tests, that of Holm's first step. One model a mode on one set: Connor's (1987) normal
     approximation for McNemar's test, d = (u sqrt(p) + v sqrt(p - d^2)) / sqrt(n) with n images of which a share p tells the
-    models apart (at least d; else at least one image), u and v the quantiles of level and power. Elsewhere (u + v) times
-    the standard error, with Student's t from three seeds on.
+    models apart (at least d; else at least one image), u and v the quantiles of level and power; where no
+    image of any part does, the parts' mean of it. Elsewhere (u + v) times the standard error, with Student's t from three
+    seeds on.
     """
     from scipy import stats
 
     level, seeds = 1 - (1 - confidence) / tests / 2, parts[0].values.shape[1]
-    if seeds == 1 and len(parts) == 1:
-        values = parts[0].values
-        return _connor(
-            values.size, float((values != 0).mean()), float(stats.norm.ppf(level)), float(stats.norm.ppf(POWER))
-        )
+    if (seeds == 1 and len(parts) == 1) or not any(part.values.any() for part in parts):
+        u, v = float(stats.norm.ppf(level)), float(stats.norm.ppf(POWER))
+        each = [_connor(part.values.shape[0], float((part.values != 0).mean()), u, v) for part in parts]
+        return float(np.dot([abs(part.weight) for part in parts], each))
     if seeds < SEEDS_FOR_MODE:
         means = [(part.weight, part.values.mean(axis=1)) for part in parts]
         error, freedom = float(np.sqrt(sum(w**2 * m.var(ddof=1) / m.size for w, m in means))), float("inf")

@@ -92,6 +92,17 @@ def test_two_models_alike_on_every_image_are_not_told_apart() -> None:
     assert found.low == -found.high
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_no_difference_seen_is_not_no_doubt(seeds: int) -> None:
+    """Neither on the mean of several sets nor with several seeds, where redraws and t have no spread to go by."""
+    gaps = [np.zeros((n, seeds)) for n in (400, 900)]
+    found = statistics.mean_difference(gaps, 0.95, 1000, 1)
+    bound = np.mean([1 - 0.025 ** (1 / n) for n in (400, 900)])
+    assert (found.low, found.value, found.high, found.p) == pytest.approx((-bound, 0.0, bound, 1.0))
+    assert statistics.detectable([Part(0.5, gap) for gap in gaps], 0.95) > bound
+    assert statistics.accuracy(np.ones((400, seeds)), 0.95, 1000, 1) == statistics.wilson(np.ones(400), 0.95)
+
+
 def test_seeds_without_image_effect_give_students_t() -> None:
     """Every image of a seed alike: only the spread of the seeds is left."""
     from scipy import stats

@@ -71,10 +71,10 @@ def _difference(a: Outcomes, b: Outcomes, values: Report, seed: int) -> Estimate
 
 def mean_difference(changes: Sequence[Outcomes], values: Report, seed: int) -> Estimate:
     """Mean over sets of b - a."""
-    sign = -1.0 if backwards(changes) else 1.0
-    parts = [Part(1 / len(changes), sign * each) for each in changes]
-    found = statistics.combined(parts, values.confidence, values.bootstrap_samples, seed)
-    return mirrored(found) if sign < 0 else found
+    turned = backwards(changes)
+    gaps = [-each for each in changes] if turned else changes
+    found = statistics.mean_difference(gaps, values.confidence, values.bootstrap_samples, seed)
+    return mirrored(found) if turned else found
 
 
 def backwards(changes: Sequence[Outcomes]) -> bool:
