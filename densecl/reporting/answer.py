@@ -26,7 +26,7 @@ def headline(found: Comparison, costs: Costs) -> list[str]:
     modes = found.plan.modes
     if len(modes) == 1:
         return [f"There is only the mode {modes[0]}, so there is nothing to compare. {_alone(found)}".strip()]
-    against = BASELINE if BASELINE in modes else found.pairs[0][1]
+    against = _reference(found)
     firsts = [a for a, b in found.pairs if b == against]
     verdicts = {a: verdict(found, a, against) for a in firsts}
     if not any(verdicts.values()):
@@ -38,7 +38,7 @@ def headline(found: Comparison, costs: Costs) -> list[str]:
         return [f"{verdicts[firsts[0]]}.", f"Beside classification alone, {both}."]
     if len(firsts) == 1:
         return [f"{verdicts[firsts[0]]}.", f"{_capital(_cost(firsts[0], costs))}."]
-    said = {a: text or f"{_capital(a)} and {against} share no set" for a, text in verdicts.items()}
+    said = {a: text or f"{_capital(a)} and {against} have no set and seed in common" for a, text in verdicts.items()}
     decided = {a: any(called(found, s, a, against) for s in (MEAN, *found.plan.datasets)) for a in firsts}
     return [f"{text}; {_cost(a, costs, 'it' if decided[a] else a)}." for a, text in said.items()]
 
@@ -47,9 +47,14 @@ def details(found: Comparison) -> list[str]:
     """The pairs that the headline leaves out, what the tests would have missed, and what the seeds allow to say."""
     if len(found.plan.modes) == 1:
         return []
-    rest = [(a, b) for a, b in found.pairs if BASELINE in found.plan.modes and b != BASELINE]
+    rest = [(a, b) for a, b in found.pairs if b not in (BASELINE, _reference(found))]
     others = [f"{said}." for a, b in rest if (said := verdict(found, a, b))]
     return [*others, *_power(found), *_scope(found)]
+
+
+def _reference(found: Comparison) -> Mode:
+    """What the headline puts the others beside: none; the next simpler mode, where nothing was evaluated together with none."""
+    return next((b for a, b in found.pairs if verdict(found, a, b)), found.pairs[0][1])
 
 
 def verdict(found: Comparison, first: Mode, second: Mode) -> str:

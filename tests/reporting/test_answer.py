@@ -105,6 +105,15 @@ def test_without_none_the_cost_says_beside_what():
     ]
 
 
+def test_where_none_was_not_evaluated_the_others_are_the_headline():
+    found = compared({}, modes=("dense", "global", "none"))
+    found.add(Row("sketch", "", "dense", "difference_to_global", *DOWN[:3], 100, "0"))
+    found.add(Row("sketch", "", "dense", "difference_to_global_p_holm", DOWN[3]))
+    said = headline(found, {})
+    assert said[0] == "The dense model falls behind the global model by 5.0 points [2.0, 8.0] on sketch."
+    assert not any("global" in text for text in details(found))
+
+
 def test_nothing_compared_is_said():
     assert "cannot be compared" in headline(compared({}), {})[0]
     assert details(compared({})) == []
