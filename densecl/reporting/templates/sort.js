@@ -4,11 +4,13 @@ for (const table of document.querySelectorAll("table.sorts")) {
   const heads = [...[...table.tHead.rows].at(-1).cells];
   const text = (row, column) => row.cells[column].firstChild?.textContent.trim() ?? "";
   const number = (said) => {
-    const found = said.replaceAll(",", "").replace("−", "-").match(/^[+-]?\d+(\.\d+)?/);
+    const found = said.replaceAll(",", "").replace("−", "-").match(/^[+-]?\d+(\.\d+)?(?![\w.])/);
     return found ? Number(found[0]) : NaN;
   };
   heads.forEach((head, column) => {
-    const numeric = rows.some((row) => !Number.isNaN(number(text(row, column)))) && column > 0;
+    const empty = (row) => row.cells[column].classList.contains("missing") || text(row, column) === "–";
+    const told = rows.filter((row) => !empty(row));
+    const numeric = column > 0 && told.length > 0 && told.every((row) => !Number.isNaN(number(text(row, column))));
     const button = document.createElement("button");
     button.type = "button";
     button.append(...head.childNodes);
@@ -20,12 +22,10 @@ for (const table of document.querySelectorAll("table.sorts")) {
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       if (next) head.setAttribute("aria-sort", next);
       const order = (a, b) => {
-        const last = (row) => (row.classList.contains("mean") ? 2 : row.cells[column].classList.contains("missing") ? 1 : 0);
+        const last = (row) => (row.classList.contains("mean") ? 2 : empty(row) ? 1 : 0);
         if (!next || last(a) !== last(b)) return last(a) - last(b) || rows.indexOf(a) - rows.indexOf(b);
         const [one, two] = [a, b].map((row) => text(row, column));
-        const up = numeric
-          ? (Number.isNaN(number(one)) ? -Infinity : number(one)) - (Number.isNaN(number(two)) ? -Infinity : number(two))
-          : one.localeCompare(two, "en", { numeric: true });
+        const up = numeric ? number(one) - number(two) : one.localeCompare(two, "en", { numeric: true });
         return (next === "ascending" ? up : -up) || rows.indexOf(a) - rows.indexOf(b);
       };
       body.append(...(next ? [...rows].sort(order) : rows));
