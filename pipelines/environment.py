@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 from densecl import layout
 
@@ -14,7 +16,14 @@ SWITCHES = {
 
 
 def prepare() -> None:
-    """ZenML's store inside the project, telemetry off, its own lines down to warnings; what is set already stays."""
+    """ZenML's store inside the project, telemetry off, its own lines down to warnings; what is set already stays.
+
+    The `python` of dvc.yaml's commands is this one, also where its environment is not activated.
+    """
+    here = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", "").split(os.pathsep)
+    if path[0] != here:
+        os.environ["PATH"] = os.pathsep.join([here, *path])
     os.environ.setdefault("ZENML_CONFIG_PATH", str(layout.ZENML.absolute()))
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
