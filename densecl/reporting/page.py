@@ -43,7 +43,7 @@ def page(found: Comparison, costs: Costs, histories: Histories, root: Path) -> d
         "scatters": against_control(found), "fitted": fitted(found),
         "curves": curves.training(histories), "pictures": pictures(plan, root),
         "control": CONTROL_SET, "seeds_for_mode": SEEDS_FOR_MODE,
-        "cautions": [*learned_position(histories), *probed(plan)],
+        "cautions": [*learned_position(plan, histories), *probed(plan)],
         "apart": provenance.seeds_apart(found), "trainings": provenance.trainings(plan, root),
         "code": provenance.code_and_environment(root), "hashes": hashes, "no_hashes": no_hashes,
         "parameters": parameters(plan),

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from densecl.params import Report
+from densecl.records import ReportPlan
 from densecl.reporting.cautions import learned_position
 from densecl.reporting.matches import GAP, LINES, SIDE, picture
 
@@ -44,9 +46,18 @@ def test_views_are_no_larger_than_they_are_drawn(tmp_path):
 
 
 def test_matches_no_better_than_the_same_index_are_said_to_have_learned_position():
-    def history(found: float) -> dict[str, list[pd.DataFrame]]:
-        return {"dense": [pd.DataFrame({"match/dense/moved0": [0.9, found], "match/identity/moved0": [0.02, 0.02]})]}
+    def history(*found: float) -> dict[str, list[pd.DataFrame]]:
+        return {"dense": [pd.DataFrame({"match/dense/moved0": [0.9, last], "match/last/moved0": [0.9, 0.5],
+                                        "match/identity/moved0": [0.02, 0.02]}) for last in found]}  # fmt: skip
 
-    assert "learned position" in learned_position(history(0.01))[0]
-    assert learned_position(history(0.3)) == []
-    assert learned_position({"dense": [pd.DataFrame({"epoch": [0]})], "none": []}) == []
+    def plan(features: str) -> ReportPlan:
+        contrast = {"dense": {"correspondence_features": features}}
+        return ReportPlan(modes=("dense",), seeds=(0,), datasets=(), protocols={}, rendered=(), values=Report(),
+                          params={"contrast": contrast})  # fmt: skip
+
+    assert "learned position, not content: of" in learned_position(plan("dense"), history(0.01))[0]
+    assert "in 2 of 3 trainings: of" in learned_position(plan("dense"), history(0.01, 0.3, 0.0))[0]
+    assert learned_position(plan("dense"), history(0.3)) == []
+    assert learned_position(plan("dense"), {"dense": [pd.DataFrame({"epoch": [0]})], "none": []}) == []
+    for other in ("backbone", "geometric"):  # other features, or none, decide what is matched
+        assert learned_position(plan(other), history(0.01)) == []
