@@ -6,8 +6,17 @@ import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SerializeAsAny, TypeAdapter, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
+from densecl.errors import DataError
 from densecl.params import (
     Data,
     Dataset,
@@ -223,4 +232,13 @@ def read_cell(path: Path) -> Evaluation | NoEvaluation:
 
 
 def read_json(kind: type[T], path: Path) -> T:
-    return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    """DataError where the file holds something else."""
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        where = ".".join(map(str, found["loc"]))
+        raise DataError(
+            f"{path}: {f'{where}: ' if where else ''}{found['msg'].lower()}; expected a {kind.__name__} as its stage writes it; "
+            "remove the file and run the stage again (dvc repro)"
+        ) from None

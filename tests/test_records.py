@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from densecl.errors import DataError
 from densecl.params import MODES, load_params
-from densecl.records import TrainPlan, read_json, write_json
+from densecl.records import Cost, TrainPlan, read_json, write_json
 from steps.plan import resolve
 
 ROOT = Path(__file__).parent.parent
@@ -22,3 +23,14 @@ def test_a_train_plan_comes_back_as_it_was(tmp_path, mode):
     assert again == plan
     assert type(again.contrast) is type(params.contrast.of(mode))
     assert ("patches_per_image" in (tmp_path / "plan.json").read_text()) == (mode == "dense")
+
+
+def test_a_torn_file_is_one_line_that_names_it(tmp_path):
+    path = tmp_path / "cost.json"
+    for text, said in (("", "eof"), ("{", "eof"), ('{"views": 2}', "wall_seconds: field required")):
+        path.write_text(text)
+        with pytest.raises(DataError) as error:
+            read_json(Cost, path)
+        assert str(path) in str(error.value)
+        assert said in str(error.value)
+        assert "\n" not in str(error.value)

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from densecl import layout
+from densecl.errors import DataError
 from densecl.params import CONTROL_SET
 from densecl.records import Cost, ReportPlan, read_json
 from densecl.reporting import curves, figures, provenance
@@ -60,8 +61,18 @@ def trained(plan: ReportPlan, root: Path) -> tuple[Costs, Histories]:
             if (folder / "cost.json").exists():
                 costs[mode].append(read_json(Cost, folder / "cost.json"))
             if (folder / "history.csv").exists():
-                histories[mode].append(pd.read_csv(folder / "history.csv"))
+                histories[mode].append(_history(folder / "history.csv"))
     return costs, histories
+
+
+def _history(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(
+            f"{path}: {said}; expected a row an epoch; remove the file and train again (dvc repro)"
+        ) from None
 
 
 def pictures(plan: ReportPlan, root: Path) -> list[Picture]:

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from densecl import layout
+from densecl.errors import DataError
 from densecl.records import NoEvaluation, write_json
 from densecl.reporting.comparison import MEAN, compare, table
 from densecl.reporting.render import write_report
@@ -274,3 +275,10 @@ def test_modes_evaluated_on_different_images_are_not_paired(tmp_path: Path) -> N
     row = value(table(compare(plan, tmp_path)), "sketch", "dense", "difference_to_none")
     assert pd.isna(row["value"])
     assert row["note"] == "dense and none were evaluated on different images"
+
+
+def test_a_torn_history_is_one_line_that_names_it(tmp_path: Path) -> None:
+    plan = make(tmp_path)
+    (tmp_path / layout.training(plan.modes[0], plan.seeds[0]) / "history.csv").write_text("")
+    with pytest.raises(DataError, match=r"history\.csv: No columns.*train again"):
+        write_report(plan, tmp_path)
