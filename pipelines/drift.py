@@ -34,13 +34,17 @@ def changes(params: Params, root: Path = Path()) -> Changes:
     Files are counted as new, removed or changed (another content or class under the same path) whether they can be
     used or not; `images`, class mix and PSI are of those that can.
     """
+    made_of = _made_of(params)
     return Changes(
-        sets=tuple(_set(root, name) for name in params.datasets), params=tuple(_differences(root, _made_of(params)))
-    )
+        sets=tuple(_set(root, name) for name in params.datasets),
+        params=tuple(_differences(root, made_of)), made_of=made_of,
+    )  # fmt: skip
 
 
-def remember(params: Params, root: Path = Path()) -> None:
-    """From now on changes are told from the manifests, params and code as they are: the baseline holds copies of them."""
+def remember(params: Params, seen: Changes, root: Path = Path()) -> None:
+    """From now on changes are told from the manifests as they are, and from the params and code that were seen before the
+    training: what changed in the days that it took makes a candidate of its own. The baseline holds copies.
+    """
     place = root / layout.BASELINE
     place.mkdir(parents=True, exist_ok=True)
     kept = {(root / layout.baseline(name)).name for name in params.datasets}
@@ -52,7 +56,7 @@ def remember(params: Params, root: Path = Path()) -> None:
         partial = copy.with_name(copy.name + ".partial")
         shutil.copyfile(root / layout.manifest(name), partial)
         partial.replace(copy)
-    write_text(root / layout.BASELINE_PLAN, json.dumps(_made_of(params), indent=1, sort_keys=True) + "\n")
+    write_text(root / layout.BASELINE_PLAN, json.dumps(seen.made_of, indent=1, sort_keys=True) + "\n")
 
 
 def _set(root: Path, name: str) -> SetChange:

@@ -47,12 +47,17 @@ def replay() -> None:
     with _begun():
         from zenml.enums import ExecutionStatus
 
-        from pipelines.runs import last
+        from pipelines.runs import last, stale
 
         run = last()
         if run is None or run.status == ExecutionStatus.COMPLETED:
             ended = f"the newest, {run.name}, is complete" if run else "there is no run"
             raise DenseclError(f"nothing to go on with: {ended}; `python -m pipelines retraining` starts one")
+        if changed := stale(run):
+            raise DenseclError(
+                f"{run.name}: {', '.join(changed)} changed since, in params, code or files; replay would mix old with new: "
+                f"`python -m pipelines {run.pipeline.name}` begins again, and does only what changed"
+            )
         print(f"going on with {run.name}", flush=True)
         if run.pipeline.name == "comparison":
             from pipelines.comparison import comparison
@@ -61,7 +66,8 @@ def replay() -> None:
         else:
             from pipelines.retraining import retraining
 
-            _recorded(lambda: retraining.replay(pipeline_run=run.id, skip_successful_steps=True))
+            asked = dict(run.config.parameters or {})  # ZenML itself would take the defaults of what has one
+            _recorded(lambda: retraining.replay(pipeline_run=run.id, skip_successful_steps=True, input_overrides=asked))
 
 
 @contextmanager
@@ -99,9 +105,12 @@ def _recorded(start: Callable[[], PipelineRunResponse]) -> None:
     except Exception as error:
         failure, made, verdict = error, None, None
         outcome, said = "failed", " ".join(str(error).split()) or type(error).__name__
+    champion = _champion(params)
+    if outcome == "unchanged" and champion is None:  # refused so far, or the registry is another one than it was
+        said += f"; no champion is found in {params.retraining.registry}: `retraining --force` judges a candidate all the same"
     finished = Finished(
         started=began.isoformat(timespec="seconds"), seconds=round(time.monotonic() - clock, 1), outcome=outcome, said=said,
-        version=made.version if made else None, champion=_champion(params), zenml_run=str(run.id) if run else _newest(),
+        version=made.version if made else None, champion=champion, zenml_run=str(run.id) if run else _newest(),
     )  # fmt: skip
     if verdict is not None:
         from pipelines.keep import keep

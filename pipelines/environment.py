@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
 
 from densecl import layout
+from densecl.records import write_text
+
+if TYPE_CHECKING:
+    from zenml.client import Client
 
 SWITCHES = {
     "ZENML_ANALYTICS_OPT_IN": "false", "DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1",
     "GX_ANALYTICS_ENABLED": "false", "AUTO_OPEN_DASHBOARD": "false",
     "ZENML_LOGGING_VERBOSITY": "WARN", "ZENML_DISABLE_STEP_LOGS_STORAGE": "true",  # DVC's stages write to the terminal themselves
 }  # fmt: skip
+STORE = Path("local_stores/default_zen_store/zenml.db")  # ZenML's own, below its folder
 
 
 def prepare() -> None:
@@ -25,5 +33,31 @@ def prepare() -> None:
     if path[0] != here:
         os.environ["PATH"] = os.pathsep.join([here, *path])
     os.environ.setdefault("ZENML_CONFIG_PATH", str(layout.ZENML.absolute()))
+    _come_home(Path(os.environ["ZENML_CONFIG_PATH"]))
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
+
+
+def client() -> Client:
+    """ZenML's. Our classes are named from the project's root, so that every process in it can read what steps returned; by
+    itself ZenML would name them from the folder of the main module.
+    """
+    prepare()
+    from zenml.client import Client
+    from zenml.utils import source_utils
+
+    source_utils.set_custom_source_root(str(Path.cwd()))
+    return Client()
+
+
+def _come_home(folder: Path) -> None:
+    """ZenML keeps the absolute path of its store: of a moved project that would be made anew in the old place, and a copied
+    one would write into the original's, and mark that one's runs as failed. Without the path it takes the store in `folder`.
+    """
+    file = folder / "config.yaml"
+    values = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.exists() else {}
+    place = Path(str((values.get("store") or {}).get("url", "")).removeprefix("sqlite:///"))
+    tail = Path(folder.name) / STORE
+    if place != folder / STORE and place.parts[-len(tail.parts) :] == tail.parts:
+        del values["store"]
+        write_text(file, yaml.safe_dump(values))

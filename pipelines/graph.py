@@ -68,6 +68,19 @@ class Graph:
                 self.stages[stage.name] = stage  # with the hashes it has now
         return "ran" if run else "restored", self._reference(name)
 
+    def still(self, left: StageRef, deps: bool) -> bool:
+        """Whether the stage's outs, and its `deps` if asked, are in the lock file and on the disk as they were left then."""
+        stage = self.stages.get(left.stage)
+        if stage is None:
+            return False
+        now = self._reference(left.stage)
+
+        def ask() -> bool:
+            with self.repo.lock:
+                return bool(stage.changed() if deps else stage.changed_outs())
+
+        return now.outs == left.outs and not (deps and now.deps != left.deps) and not _patiently(ask)
+
     def _changed(self, name: str) -> bool:
         def ask() -> bool:
             with self.repo.lock:
@@ -95,6 +108,7 @@ def kind(name: str) -> str:
 def _opened() -> Repo:
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
+    from dvc.scm import SCMError
 
     logging.getLogger("dvc").setLevel(logging.ERROR)  # a line a stage is ours; failures are raised
     try:
@@ -102,6 +116,10 @@ def _opened() -> Repo:
     except NotDvcRepoError:
         raise DenseclError(
             f"{Path.cwd()}: found no .dvc folder, expected the project's root; change to it, or `dvc init`"
+        ) from None
+    except SCMError as error:
+        raise DenseclError(
+            f"{error}, which DVC expects: clone the project or `git init`; without git, `dvc config core.no_scm true`"
         ) from None
 
 

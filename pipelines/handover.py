@@ -36,15 +36,13 @@ def hand_over(cron: str, where: tzinfo) -> None:
         raise DenseclError(
             f"--cron: found {cron!r}; the orchestrator of the active ZenML stack knows five fields, no seconds"
         )
-    from zenml.client import Client
+    client = environment.client()
     from zenml.config.schedule import Schedule
-    from zenml.utils import source_utils
 
     from pipelines.retraining import retraining
 
-    source_utils.set_custom_source_root(str(Path.cwd()))  # else the folder of __main__: pipelines/ alone would be sent
-    stack = Client().active_stack
-    known = Client().list_schedules(name=NAME).items
+    stack = client.active_stack
+    known = client.list_schedules(name=NAME).items
     if known:
         raise DenseclError(
             f"the stack {stack.name} has the schedule {NAME} already ({known[0].cron_expression}); "
@@ -58,11 +56,7 @@ def hand_over(cron: str, where: tzinfo) -> None:
 
 def answer() -> int:
     """YES or NO, from ZenML itself."""
-    from zenml.client import Client
-    from zenml.utils import source_utils
-
-    source_utils.set_custom_source_root(str(Path.cwd()))
-    return YES if Client().active_stack.orchestrator.config.is_schedulable else NO
+    return YES if environment.client().active_stack.orchestrator.config.is_schedulable else NO
 
 
 if __name__ == "__main__":

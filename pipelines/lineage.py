@@ -238,11 +238,8 @@ def _of_zenml_run(x: str) -> Record | None:
         return None
     from pipelines import environment
 
-    environment.prepare()
-    from zenml.client import Client
-
     try:
-        steps = Client().get_pipeline_run(x, allow_name_prefix_match=False).steps.values()
+        steps = environment.client().get_pipeline_run(x, allow_name_prefix_match=False).steps.values()
     except KeyError:
         return None
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -52,6 +52,7 @@ class Changes(Record):
 
     sets: tuple[SetChange, ...]
     params: tuple[str, ...]  # what else makes a new candidate: params or code that changed, in words
+    made_of: dict[str, Any] = Field(default_factory=dict)  # those params, and digests of that code, as they are now
 
     @property
     def any(self) -> bool:

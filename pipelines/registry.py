@@ -128,13 +128,26 @@ def promote(name: str, version: str, who: str, why: str) -> str:
     return str(found.version)
 
 
+def promote_judged(made: Registered, verdict: Verdict) -> None:
+    """A candidate that the gate let pass takes the place of the champion that it was judged against, and of no other."""
+    now = champion(made.name).version
+    if now not in (verdict.champion, made.version):  # made.version: a kill came after the alias had moved
+        raise RegistryError(
+            f"{made.name}: the champion is version {now or 'none'}, but version {made.version} was judged against "
+            f"{verdict.champion or 'none'}: `python -m pipelines retraining` judges it against the one of now"
+        )
+    promote(made.name, made.version, getpass.getuser(), f"the gate: {verdict.said}")
+
+
 def rollback(name: str, who: str, why: str) -> str:
-    """The champion before the current one is champion again; its number. A second rollback goes one champion further back."""
+    """The champion before the current one, of other files, is champion again; its number. A second one goes further back."""
     with versions.store() as client:
         current = versions.aliased(client, name, CHAMPION)
         if current is None:
             raise _no_champion(name)
         before = _champions(client, name, current)[:-1]
+        while before and _alike(versions.find(client, name, before[-1]), current):
+            before = before[:-1]
         if not before:
             raise RegistryError(
                 f"{name}: nothing to roll back to: no champion before version {current.version} is known; "
@@ -148,6 +161,11 @@ def rollback(name: str, who: str, why: str) -> str:
         client.set_registered_model_alias(name, CHAMPION, found.version)
         _remember(client, name, before)
     return str(found.version)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two versions hold the same files, as where only the evaluation had changed."""
+    return all(one.tags[f"sha256.{file}"] == other.tags[f"sha256.{file}"] for file in FILES)
 
 
 def main_promote(version: str, why: str, who: str | None = None) -> None:

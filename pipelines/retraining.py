@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated, Any
 
 from zenml import get_step_context, log_metadata, pipeline, step
@@ -34,7 +33,7 @@ def retraining(force: bool = False) -> None:
         evaluated += add(list(graph(cells.FILE).stages), {}, cells.FILE, first=evaluated)
     verdict = judge(champion=current, upstream=evaluated)
     registered = register(verdict=verdict, trained=found[_training()])
-    conclude(registered=registered, verdict=verdict)
+    conclude(registered=registered, verdict=verdict, seen=seen)
 
 
 def _training() -> str:
@@ -91,13 +90,13 @@ def register(verdict: Verdict, trained: StageRef) -> Annotated[Registered, "regi
     } | {f"md5 {path}": md5 for path, md5 in manifests.items()}  # fmt: skip
     made = registry.register(params.retraining.registry, folder, verdict, tags)
     if verdict.promoted:
-        registry.promote(made.name, made.version, getpass.getuser(), f"the gate: {verdict.said}")
+        registry.promote_judged(made, verdict)
     log_metadata({"version": made.version, "promoted": made.promoted})
     return made
 
 
 @step(enable_cache=False)
-def conclude(registered: Registered, verdict: Verdict) -> None:
+def conclude(registered: Registered, verdict: Verdict, seen: Changes) -> None:
     """From now on these images are what a new scan is compared with. A refused version gets a card too: it may be
     promoted by hand.
     """
@@ -105,4 +104,4 @@ def conclude(registered: Registered, verdict: Verdict) -> None:
 
     params = load_params(layout.PARAMS)
     card.write_card(params, registered, verdict, registry.tags(registered.name, registered.version))
-    drift.remember(params)
+    drift.remember(params, seen)

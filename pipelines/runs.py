@@ -6,7 +6,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from densecl.errors import DenseclError
 from densecl.training.store import EXPERIMENT, connected
+from pipelines import environment
+from pipelines.graph import Graph, kind
+
+SCANNED = ("render", "prepare")  # stages whose outs stand for the images
 
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
@@ -26,11 +31,10 @@ def training_run(folder: Path) -> str | None:
 
 def reap() -> list[str]:
     """Mark runs that a kill left running as failed; their names. Only where the store is ours alone, and its lock is held."""
-    from zenml.client import Client
+    client = environment.client()
     from zenml.enums import ExecutionStatus, StoreType
     from zenml.models import PipelineRunUpdate, StepRunUpdate
 
-    client = Client()
     if client.zen_store.type != StoreType.SQL:
         return []
     ended = []
@@ -43,9 +47,35 @@ def reap() -> list[str]:
     return ended
 
 
+def stale(run: PipelineRunResponse) -> list[str]:
+    """Stages of the run's finished steps that are no longer as these left them: skipped, they would be mixed with what is new.
+
+    Images that came since do not count while the manifests are those of the run: it goes on with these.
+    """
+    graphs: dict[str, Graph] = {}
+    found = []
+    for step in run.steps.values():
+        if not (step.status.is_successful and "reference" in step.outputs):
+            continue
+        file = str(step.config.parameters["file"])
+        if file not in graphs:
+            graphs[file] = Graph(Path(file))
+        try:
+            left = step.outputs["reference"][0].load()
+        except (
+            Exception
+        ) as error:  # of whatever store holds it: ZenML keeps absolute paths, and the project may have moved
+            raise DenseclError(
+                f"{run.name}: what its steps left cannot be read, as after the project was moved "
+                f"({' '.join(str(error).split())[:200]}); `python -m pipelines {run.pipeline.name}` begins again, and does "
+                "only what is not done"
+            ) from None
+        if not graphs[file].still(left, deps=kind(left.stage) not in SCANNED):
+            found.append(left.stage)
+    return found
+
+
 def last() -> PipelineRunResponse | None:
     """The newest run of either pipeline."""
-    from zenml.client import Client
-
-    runs = Client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True)
+    runs = environment.client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True)
     return runs.items[0] if runs.items else None

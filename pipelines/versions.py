@@ -144,11 +144,13 @@ def create(client: Any, name: str, folder: Path, written: dict[str, str]) -> str
 
 
 def _experiment(client: Any) -> str:
-    """Id of the registry's experiment. MLflow keeps absolute paths: one whose folder is gone (the project was moved) makes room."""
+    """Id of the registry's experiment. MLflow keeps absolute paths: one whose files lie elsewhere, since the project was moved
+    or copied, makes room.
+    """
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None and found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
-    if found is not None and (place := _local(found.artifact_location)) and not place.exists():
+    if found is not None and (place := _local(found.artifact_location)) and _elsewhere(place):
         client.rename_experiment(found.experiment_id, f"{EXPERIMENT} in {place}")
         found = None
     if found is not None:
@@ -157,6 +159,15 @@ def _experiment(client: Any) -> str:
     if place := _local(client.get_experiment(made).artifact_location):
         place.mkdir(parents=True, exist_ok=True)
     return made
+
+
+def _elsewhere(place: Path) -> bool:
+    """Whether a folder of files is gone, or is the mlruns of another project than this one, whose store is used."""
+    import mlflow
+
+    store, here = mlflow.get_tracking_uri().removeprefix("sqlite:///"), Path.cwd()
+    copied = Path(store).absolute().parent == here and place.parent.name == "mlruns" and place.parent.parent != here
+    return copied or not place.exists()
 
 
 def _local(uri: str) -> Path | None:

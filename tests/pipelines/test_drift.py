@@ -55,7 +55,7 @@ def root(tmp_path: Path) -> Path:
     """Three sets, as they were when the last candidate was judged."""
     for name in SETS:
         write_manifest(manifest(name), tmp_path / layout.manifest(name))
-    remember(params_of(), tmp_path)
+    remember(params_of(), changes(params_of(), tmp_path), tmp_path)
     return tmp_path
 
 
@@ -121,7 +121,7 @@ def test_a_set_that_is_gone_or_was_not_there(root):
     gone = edit(root, "sketch", empty)
     assert (gone.images, gone.removed, gone.psi, gone.mix, len(gone.classes_removed)) == (0, 300, {}, (), 10)
     assert "  PSI: no images to compare" in told(changes(params_of(), root))
-    remember(params_of(), root)
+    remember(params_of(), changes(params_of(), root), root)
     assert edit(root, "sketch", manifest("sketch")).new == 300
 
 
@@ -170,10 +170,17 @@ def test_a_change_of_the_evaluation_alone_says_so(root):
 
 def test_the_baseline_forgets_sets_that_are_no_longer_there(root):
     write_manifest(manifest("other"), root / layout.baseline("other"))
-    remember(params_of(), root)
+    remember(params_of(), changes(params_of(), root), root)
     assert sorted(path.name for path in (root / layout.BASELINE).iterdir()) == sorted(
         [*(f"{name}.parquet" for name in SETS), "plan.json"]
     )
+
+
+def test_what_changed_while_the_candidate_was_trained_makes_one_of_its_own(root):
+    seen = changes(params_of(train__epochs=7), root)
+    remember(params_of(train__epochs=8), seen, root)  # params.yaml was edited meanwhile
+    assert not changes(params_of(train__epochs=7), root).any
+    assert changes(params_of(train__epochs=8), root).params == ("train.epochs: 7 -> 8",)
 
 
 def test_a_baseline_that_was_left_half_written_is_a_change(root):

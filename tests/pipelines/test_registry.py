@@ -56,6 +56,19 @@ def test_a_version_has_its_tags_and_both_aliases(trained, client):
     assert found["history"].endswith("promoted by ann: the gate")
 
 
+def test_a_candidate_takes_the_place_only_of_the_champion_that_it_was_judged_against(trained):
+    add(trained, "first")
+    judged = verdict(champion="1")
+    made = registry.register(NAME, trained("second"), judged, TAGS)
+    registry.promote_judged(made, judged)
+    registry.promote_judged(made, judged)  # replayed after a kill: as it is
+    assert registry.champion(NAME).version == "2"
+    late = registry.register(NAME, trained("third"), judged, TAGS)
+    with pytest.raises(RegistryError, match=r"champion is version 2, but version 3 was judged against 1: `python -m"):
+        registry.promote_judged(late, judged)
+    assert registry.champion(NAME).version == "2"
+
+
 def test_mlflow_loads_the_champion_and_answers_as_timm_does(trained):
     folder = trained("first")
     registry.register(NAME, folder, verdict(), TAGS)
@@ -133,6 +146,16 @@ def test_a_version_may_be_champion_twice(trained):
         registry.rollback(NAME, "bob", "no")
 
 
+def test_a_rollback_passes_over_versions_of_the_same_files(trained):
+    """As where only the evaluation had changed: the same model, judged anew."""
+    add(trained, "first")
+    add(trained, "second")
+    again = registry.register(NAME, Path("models/dense/seed-0"), verdict(champion="2"), TAGS)
+    registry.promote(NAME, again.version, "ann", "judged anew")
+    assert again.version == "3"
+    assert registry.rollback(NAME, "bob", "worse in use") == "1"
+
+
 @pytest.mark.parametrize(("alias", "stack", "expected"), [
     ("2", "1 2 3", "1"),  # a promotion of 3 killed before its alias, or a rollback of 3 killed after
     ("3", "1 2", "2"),  # the alias was moved by hand
@@ -183,10 +206,12 @@ def test_a_store_that_does_not_answer_is_told_in_one_line(project, monkeypatch):
         registry.champion(NAME)
 
 
-def test_a_moved_project_finds_its_files_and_registers_new_ones_inside(trained, project, monkeypatch):
+@pytest.mark.parametrize("bring", [Path.rename, shutil.copytree])
+def test_a_moved_or_copied_project_finds_its_files_and_registers_new_ones_inside(trained, project, monkeypatch, bring):
     add(trained, "first")
     moved = project.with_name("moved")
-    project.rename(moved)
+    bring(project, moved)
+    before = sorted(project.rglob("*"))
     monkeypatch.chdir(moved)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved}/mlflow.db")
     registry.lay_out(NAME, registry.champion(NAME))
@@ -195,7 +220,7 @@ def test_a_moved_project_finds_its_files_and_registers_new_ones_inside(trained, 
     Path("models/dense/seed-0/config.json").write_text(json.dumps(config | {"fingerprint": "second"}))
     made = registry.register(NAME, Path("models/dense/seed-0"), verdict(), TAGS)
     registry.promote(NAME, made.version, "ann", "the gate")
-    assert not project.exists()
+    assert sorted(project.rglob("*")) == before
     mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
 
 

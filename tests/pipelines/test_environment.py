@@ -1,0 +1,28 @@
+"""Each project has a ZenML store of its own, also after it was moved or copied."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import yaml
+
+from pipelines import environment
+
+
+@pytest.mark.parametrize(("url", "stays"), [
+    ("sqlite:////other/project/.zenml/local_stores/default_zen_store/zenml.db", False),
+    ("sqlite:///{here}/.zenml/local_stores/default_zen_store/zenml.db", True),
+    ("sqlite:////shared/by/choice.db", True),
+    ("https://zenml.example.org", True),
+])  # fmt: skip
+def test_the_store_is_the_one_in_the_project(tmp_path, monkeypatch, url, stays):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", {})
+    file = tmp_path / ".zenml/config.yaml"
+    file.parent.mkdir()
+    given = {"active_stack_id": "a", "store": {"url": url.format(here=tmp_path)}}
+    file.write_text(yaml.safe_dump(given))
+    environment.prepare()
+    assert yaml.safe_load(file.read_text()) == (given if stays else {"active_stack_id": "a"})
+    assert os.environ["ZENML_CONFIG_PATH"] == str(tmp_path / ".zenml")
