@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from densecl.errors import DONE, STOPPED, DenseclError
 from densecl.lifetime import STOP, end_with_parent
 
+TOLD = "DENSECL_TOLD"  # environment: a file that gets what is told too, for who started this command and reports on it
 # What a disk or its owner refuses: no mistake in params or data, and gone once there is room or permission.
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
@@ -60,4 +63,8 @@ def tell(text: str) -> None:
     rank = os.environ.get("RANK", "0")  # of several processes that train one model
     head = "error: " if rank == "0" else f"error: process {rank}: "
     if text:
-        print("\n".join(head + line for line in text.splitlines()), file=sys.stderr, flush=True)
+        lines = "\n".join(head + line for line in text.splitlines())
+        print(lines, file=sys.stderr, flush=True)
+        if path := os.environ.get(TOLD):
+            with contextlib.suppress(OSError), Path(path).open("a", encoding="utf-8") as file:  # a full disk, say
+                print(lines, file=file)

@@ -24,16 +24,12 @@ CLASSES = 10  # that are named
 TRACED = ("fingerprint", "git", "zenml_run", "mlflow_run", "dvc_md5")
 
 
-def write_card(params: Params, registered: Registered, verdict: Verdict, tags: Mapping[str, str]) -> Path:
-    """The card lies beside the version's model in the registry; of a promoted version in models/card.md too."""
-    text = card(params, registered, verdict, tags)
+def attach_card(params: Params, registered: Registered, verdict: Verdict, tags: Mapping[str, str]) -> None:
+    """The card lies beside the version's model in the registry; of a refused version too, which may be promoted by hand."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / layout.CARD.name
-        write_text(file, text)
+        write_text(file, card(params, registered, verdict, tags))
         registry.attach(registered.name, registered.version, file)
-    if registered.promoted:
-        write_text(layout.CARD, text)
-    return layout.CARD
 
 
 def card(params: Params, registered: Registered, verdict: Verdict, tags: Mapping[str, str]) -> str:

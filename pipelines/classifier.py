@@ -35,7 +35,7 @@ class Classifier(PythonModel):
         self.classes: list[str] = config["classes"]
         self.transform: Any = create_transform(**config["pretrained_cfg"], is_training=False)
 
-    def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
+    def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:  # type: ignore[override] # MLflow takes it without a context
         """One row an image, from the bytes of image files in the column `image`: wnid, index in the training's class list
         and probability of the most probable class; then the five most probable. ValueError names an image that cannot be read.
         """

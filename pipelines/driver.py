@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def replay() -> None:
     with _begun():
         from zenml.enums import ExecutionStatus
 
-        from pipelines.runs import last, stale
+        from pipelines.runs import last, pipeline_of, stale
 
         run = last()
         if run is None or run.status == ExecutionStatus.COMPLETED:
@@ -56,10 +57,10 @@ def replay() -> None:
         if changed := stale(run):
             raise DenseclError(
                 f"{run.name}: {', '.join(changed)} changed since, in params, code or files; replay would mix old with new: "
-                f"`python -m pipelines {run.pipeline.name}` begins again, and does only what changed"
+                f"`python -m pipelines {pipeline_of(run)}` begins again, and does only what changed"
             )
         print(f"going on with {run.name}", flush=True)
-        if run.pipeline.name == "comparison":
+        if pipeline_of(run) == "comparison":
             from pipelines.comparison import comparison
 
             comparison.replay(pipeline_run=run.id, skip_successful_steps=True)
@@ -91,7 +92,7 @@ def _print_changes() -> None:
 
     graph = Graph()
     for name in graph.until("prepare"):
-        graph.bring(name, lambda name=name: print(f"{name} ...", flush=True))
+        graph.bring(name, partial(print, f"{name} ...", flush=True))
     print(told(changes(load_params(layout.PARAMS))))
 
 

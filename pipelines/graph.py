@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from densecl.command import TOLD
 from densecl.errors import MISTAKE, STOPPED, DenseclError, Stopped
 from pipelines.records import Did, StageRef
 from pipelines.stopping import STOPPING
@@ -91,10 +94,11 @@ class Graph:
     def _reproduce(self, name: str) -> list[Any]:
         from dvc.exceptions import ReproductionError
 
-        try:
-            return self.repo.reproduce(targets=[self.stages[name].addressing], single_item=True)
-        except ReproductionError as error:
-            raise _failure(name, error) from None
+        with _told() as told:
+            try:
+                return self.repo.reproduce(targets=[self.stages[name].addressing], single_item=True)
+            except ReproductionError as error:
+                raise _failure(name, error, told.read_text(encoding="utf-8")) from None
 
     def _reference(self, name: str) -> StageRef:
         stage = self.stages[name]
@@ -160,6 +164,17 @@ def _commands() -> Iterator[list[str]]:
         logger.propagate = passes
 
 
+@contextmanager
+def _told() -> Iterator[Path]:
+    """A file that the command at work writes its errors to, besides the terminal."""
+    with tempfile.NamedTemporaryFile(prefix="densecl-") as file:
+        os.environ[TOLD] = file.name
+        try:
+            yield Path(file.name)
+        finally:
+            del os.environ[TOLD]
+
+
 def _patiently(act: Callable[[], T]) -> T:
     """`act`, again and again while another process holds DVC's lock; Stopped after a minute of that."""
     from dvc.lock import LockError
@@ -178,8 +193,8 @@ def _patiently(act: Callable[[], T]) -> T:
             time.sleep(0.5)
 
 
-def _failure(name: str, error: BaseException) -> DenseclError:
-    """The stage's own message stands on the terminal already; this says which stage it was."""
+def _failure(name: str, error: BaseException, told: str) -> DenseclError:
+    """Which stage it was, and its own words: they stand on the terminal already, but not where the run is recorded."""
     from dvc.stage.exceptions import StageCmdFailedError
 
     cause: BaseException | None = error
@@ -189,6 +204,7 @@ def _failure(name: str, error: BaseException) -> DenseclError:
             status = int(found[1]) if found else MISTAKE
             if status == STOPPED or STOPPING.asked:
                 return Stopped(f"{name}: stopped; nothing is lost: `python -m pipelines replay` goes on from there")
-            return DenseclError(f"{name}: its command failed with status {status}; what it said stands above")
+            said = "; ".join(line.removeprefix("error: ") for line in told.splitlines())
+            return DenseclError(f"{name}: its command failed with status {status}: {said or 'its output stands above'}")
         cause = cause.__cause__ or cause.__context__
     return DenseclError(f"{name}: {' '.join(str(error.__cause__ or error).split())}")

@@ -142,7 +142,7 @@ def _is_ancestor(one: str, other: str) -> bool:
 
 def _who() -> dict[str, str]:
     """Environment that names the committer where git knows nobody."""
-    found = {}
+    found: dict[str, str] = {}
     for role in ("AUTHOR", "COMMITTER"):
         try:
             _git("var", f"GIT_{role}_IDENT")

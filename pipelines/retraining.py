@@ -32,8 +32,7 @@ def retraining(force: bool = False) -> None:
     if current.load().version is not None:
         evaluated += add(list(graph(cells.FILE).stages), {}, cells.FILE, first=evaluated)
     verdict = judge(champion=current, upstream=evaluated)
-    registered = register(verdict=verdict, trained=found[_training()])
-    conclude(registered=registered, verdict=verdict, seen=seen)
+    register(verdict=verdict, trained=found[_training()], seen=seen)
 
 
 def _training() -> str:
@@ -76,9 +75,11 @@ def judge(champion: Champion, upstream: Upstream) -> Annotated[Verdict, "verdict
 
 
 @step(enable_cache=False)
-def register(verdict: Verdict, trained: StageRef) -> Annotated[Registered, "registered"]:
-    """The candidate as a version; its champion's alias too where the gate let it pass."""
-    from pipelines import registry
+def register(verdict: Verdict, trained: StageRef, seen: Changes) -> Annotated[Registered, "registered"]:
+    """The candidate as a version with its card; champion where the gate let it pass. From now on these images are what a
+    new scan is compared with: all in one step, so that no kill leaves a champion that is judged against itself.
+    """
+    from pipelines import card, drift, registry
     from pipelines.runs import training_run
 
     params = load_params(layout.PARAMS)
@@ -89,19 +90,10 @@ def register(verdict: Verdict, trained: StageRef) -> Annotated[Registered, "regi
         "zenml_run": str(get_step_context().pipeline_run.id),
     } | {f"md5 {path}": md5 for path, md5 in manifests.items()}  # fmt: skip
     made = registry.register(params.retraining.registry, folder, verdict, tags)
+    card.attach_card(params, made, verdict, registry.tags(made.name, made.version))
     if verdict.promoted:
         registry.promote_judged(made, verdict)
+        registry.lay_out_card(made.name, made.version)
+    drift.remember(params, seen)
     log_metadata({"version": made.version, "promoted": made.promoted})
     return made
-
-
-@step(enable_cache=False)
-def conclude(registered: Registered, verdict: Verdict, seen: Changes) -> None:
-    """From now on these images are what a new scan is compared with. A refused version gets a card too: it may be
-    promoted by hand.
-    """
-    from pipelines import card, drift, registry
-
-    params = load_params(layout.PARAMS)
-    card.write_card(params, registered, verdict, registry.tags(registered.name, registered.version))
-    drift.remember(params, seen)

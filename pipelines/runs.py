@@ -30,7 +30,7 @@ def training_run(folder: Path) -> str | None:
 
 
 def reap() -> list[str]:
-    """Mark runs that a kill left running as failed; their names. Only where the store is ours alone, and its lock is held."""
+    """Mark runs that a kill left unfinished as failed; their names. Only where the store is ours alone, and its lock is held."""
     client = environment.client()
     from zenml.enums import ExecutionStatus, StoreType
     from zenml.models import PipelineRunUpdate, StepRunUpdate
@@ -38,8 +38,9 @@ def reap() -> list[str]:
     if client.zen_store.type != StoreType.SQL:
         return []
     ended = []
-    for run in client.list_pipeline_runs(status=ExecutionStatus.RUNNING, size=100):
-        for step in client.list_run_steps(pipeline_run_id=run.id, status=ExecutionStatus.RUNNING, size=100):
+    open_ = "oneof:" + json.dumps([status.value for status in ExecutionStatus if not status.is_finished])
+    for run in client.list_pipeline_runs(status=open_, size=100):
+        for step in client.list_run_steps(pipeline_run_id=run.id, status=open_, size=100):
             client.zen_store.update_run_step(step.id, StepRunUpdate(status=ExecutionStatus.FAILED))
         why = "its process ended before it did"
         client.zen_store.update_run(run.id, PipelineRunUpdate(status=ExecutionStatus.FAILED, status_reason=why))
@@ -67,12 +68,17 @@ def stale(run: PipelineRunResponse) -> list[str]:
         ) as error:  # of whatever store holds it: ZenML keeps absolute paths, and the project may have moved
             raise DenseclError(
                 f"{run.name}: what its steps left cannot be read, as after the project was moved "
-                f"({' '.join(str(error).split())[:200]}); `python -m pipelines {run.pipeline.name}` begins again, and does "
+                f"({' '.join(str(error).split())[:200]}); `python -m pipelines {pipeline_of(run)}` begins again, and does "
                 "only what is not done"
             ) from None
         if not graphs[file].still(left, deps=kind(left.stage) not in SCANNED):
             found.append(left.stage)
     return found
+
+
+def pipeline_of(run: PipelineRunResponse) -> str:
+    """`comparison` or `retraining`."""
+    return run.pipeline.name if run.pipeline else "retraining"
 
 
 def last() -> PipelineRunResponse | None:

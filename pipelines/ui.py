@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from densecl import layout
 from densecl.errors import DenseclError, Interrupted
@@ -122,7 +123,7 @@ def _spare_the_survey(port: int) -> None:
     user = f"http://{HOST}:{port}/api/v1/current-user"
     with contextlib.suppress(requests.RequestException, KeyError, ValueError):
         if requests.get(user, timeout=10).json()["body"]["email_opted_in"] is None:
-            answers = {"email_opted_in": False, "user_metadata": {"finished_onboarding_survey": True}}
+            answers: Any = {"email_opted_in": False, "user_metadata": {"finished_onboarding_survey": True}}
             requests.put(user, json=answers, timeout=10)
 
 

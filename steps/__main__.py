@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         for each in names:
             flag, _, value = each.partition(" ")
             if value or not flag.startswith("--"):
-                stage.add_argument(flag, type=int if flag == "seed" else str, **({"metavar": value} if value else {}))
+                stage.add_argument(flag, type=int if flag == "seed" else str, metavar=value or None)
             else:
                 stage.add_argument(flag, action="store_true")
     given = vars(parser.parse_args(arguments))

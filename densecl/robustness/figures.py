@@ -27,7 +27,7 @@ class LeftOut(ValueError):
     """A figure that this set does not have; the message says why."""
 
 
-def figures(rows: pd.DataFrame) -> dict[str, float]:
+def figures(rows: pd.DataFrame) -> dict[str, Any]:
     """The figures that every set has."""
     tiny = float(np.finfo(np.float32).tiny)
     confidence = rows["confidence"].to_numpy(dtype=np.float64)

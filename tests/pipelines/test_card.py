@@ -11,7 +11,7 @@ from densecl import layout
 from densecl.params import load_params
 from densecl.records import Cost, Verdict, write_json
 from pipelines import registry
-from pipelines.card import harmless, write_card
+from pipelines.card import attach_card, harmless
 from pipelines.recorded import plain_md5
 from tests.pipelines.conftest import verdict
 from tests.pipelines.test_registry import NAME, TAGS
@@ -55,7 +55,9 @@ def run(trained):
 
 def made(folder, promoted=True):
     done = registry.register(NAME, folder, verdict(promoted), TAGS)
-    write_card(load_params(layout.PARAMS), done, verdict(promoted), registry.tags(NAME, done.version))
+    attach_card(load_params(layout.PARAMS), done, verdict(promoted), registry.tags(NAME, done.version))
+    if promoted:
+        registry.lay_out_card(NAME, done.version)
     return done.version
 
 

@@ -89,8 +89,20 @@ def test_zenml_has_pointers_metrics_table_and_page(place):
     assert page.lower() == "<!doctype html>"
 
 
+KILLED = """
+import os
+from pipelines import card
+card.attach_card = lambda *_: os._exit(9)
+from pipelines.__main__ import main
+main(["retraining"])
+"""
+
+
 def test_the_first_candidate_that_beats_chance_is_champion(place):
+    """Also after a kill between its version and its card: one version, and judged against nothing."""
+    call(place, sys.executable, "-c", KILLED, status=9)
     said = pipelines(place, "retraining")
+    assert "marked as failed" in said
     assert "promoted as the first champion" in said
     assert "train@none-0: unchanged" in said  # the comparison trained it
     last = ends(place).iloc[-1]
