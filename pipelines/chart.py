@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from densecl.datasets.names import shown
 from densecl.reporting.figures import COLOURS, INK, PAPER, svg
 from pipelines.records import Criterion, Verdict
 
@@ -17,7 +18,7 @@ def forest(verdict: Verdict) -> tuple[str, str]:
     """An <svg> and what it shows in words; two empty texts where no criterion has a value."""
     if all(each.value is None for each in verdict.criteria):
         return "", ""
-    spoken = "; ".join(f"{label(each)}: {each.said}" for each in verdict.criteria)
+    spoken = shown("; ".join(f"{label(each)}: {each.said}" for each in verdict.criteria))
     size = (4.9, 0.8 + 0.42 * len(verdict.criteria))
     return svg("gate", size, spoken, lambda axes: _draw(axes, verdict)), spoken
 

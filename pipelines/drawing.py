@@ -52,7 +52,7 @@ def page(chain: Chain) -> str:
 
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=lambda value: _plain(str(value)),
     )  # fmt: skip
     boxes = _boxes(chain)
     places = {box.link.name: box for box in boxes}
@@ -123,5 +123,5 @@ def _entities(name: str) -> str:
 
 
 def _plain(words: str) -> str:
-    """Without what moves a terminal's cursor."""
+    """Without what moves a terminal's cursor, some of which no HTML may hold."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in words)

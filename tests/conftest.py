@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
 from safetensors.torch import save_file
+
+from tests.browsing import CHROMIUM
 
 torch.set_num_threads(1)  # tensors here are tiny: threads only wait for each other
 
@@ -57,3 +61,12 @@ def suite() -> Path:
     if not given:
         pytest.skip("DENSECL_SUITE is unset: it names the folder of the real image suite")
     return Path(given)
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """One for each test that looks at a page: while it runs, its thread has a running event loop."""
+    if not CHROMIUM:
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH: no page is opened")
+    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM) as running:
+        yield running

@@ -26,13 +26,22 @@ def environment(name: str) -> Any:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=None if page else harmless,
+        finalize=allowed if page else harmless,
     )
     script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     made.globals |= {"script": Markup(script), "script_hash": f"sha256-{digest}"}  # noqa: S704 - our own file
     made.filters["files"] = files_of
     return made
+
+
+def allowed(value: object) -> object:
+    """The value; in text, control characters, which no HTML may hold, as Python writes them."""
+    from markupsafe import Markup
+
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return re.sub(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], value)
 
 
 def harmless(value: object) -> object:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from playwright.sync_api import Browser
 
 from densecl.datasets import rules
 from densecl.datasets.expectations import check
@@ -21,6 +22,8 @@ from densecl.errors import DataError
 from densecl.params import TRAIN_SET, Validate
 from densecl.records import Evidence, Verdict, read_json, write_json
 from densecl.reporting.validation import render_validation
+from tests.browsing import faults
+from tests.conftest import draw_set
 
 SUITE = os.environ.get("DENSECL_SUITE")
 WNIDS = [f"n{number:08d}" for number in range(12)]
@@ -230,6 +233,19 @@ def test_hostile_names_are_text_on_the_page(manifests: Manifests, tmp_path: Path
     again = tmp_path / "again.html"
     render_validation(verdicts, manifests, again, {})
     assert page.read_bytes() == again.read_bytes()
+
+
+@pytest.mark.slow
+def test_nothing_is_wrong_with_the_page_in_a_browser(browser: Browser, manifests: Manifests, tmp_path: Path) -> None:
+    place, wrong = f"{WNIDS[0]}/image_0_0.JPEG", "<b>" + 20 * "long" + "\x1b/1.JPEG"
+    roots = dict.fromkeys((TRAIN_SET, "imagenet"), draw_set(tmp_path, 1, folders=(WNIDS[0],)))
+    for name in roots:  # a leak that can be shown
+        manifests[name].loc[0, ["image_id", "path", "sha256"]] = [f"{name}/{place}", place, "a" * 64]
+    manifests["imagenet"].loc[1, ["image_id", "path", "problem"]] = [f"imagenet/{wrong}", wrong, "truncated"]
+    page = tmp_path / "validation.html"
+    render_validation(check(manifests, Validate(bad_images="exclude")), manifests, page, roots)
+    assert page.read_text(encoding="utf-8").count("<img") == 2
+    assert faults(browser, page) == []
 
 
 def test_page_of_clean_sets_says_so(manifests: Manifests, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pipelines import registry
 from pipelines.drawing import mermaid, page, text
 from pipelines.lineage import lineage, main
 from pipelines.recorded import records
+from tests.browsing import faults
 from tests.pipelines.conftest import verdict
 
 NAME = "densecl-vit"
@@ -267,11 +268,14 @@ def test_nothing_found_says_what_x_may_be(version):
         lineage("models/dense/seed-0")
 
 
-def test_text_mermaid_and_page_hold_the_chain_and_names_are_harmless(version, pipeline, capsys):
-    hostile = 'photos/val"]; <script>alert(1)</script>\x1b[2J'
+def call_a_folder(name):
     data = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
-    data["stages"]["prepare@imagenet"]["deps"][2]["path"] = hostile
+    data["stages"]["prepare@imagenet"]["deps"][2]["path"] = name
     Path("dvc.lock").write_text(yaml.safe_dump(data), encoding="utf-8")
+
+
+def test_text_mermaid_and_page_hold_the_chain_and_names_are_harmless(version, pipeline, capsys):
+    call_a_folder('photos/val"]; <script>alert(1)</script>\x1b[2J')
     main("champion", "reports/lineage.html")
     said, whole = capsys.readouterr().out, Path("reports/lineage.html").read_text(encoding="utf-8")
     chain = lineage("champion")
@@ -287,3 +291,10 @@ def test_text_mermaid_and_page_hold_the_chain_and_names_are_harmless(version, pi
     assert mermaid(chain).splitlines()[0] == "flowchart LR"
     assert "MERMAID\nflowchart LR" in text(chain)
     assert whole == page(chain)
+
+
+@pytest.mark.slow
+def test_nothing_is_wrong_with_the_page_in_a_browser(browser, version):
+    call_a_folder("photos/val<b>\x1b[2J" + 40 * "long")
+    Path("page.html").write_text(page(replace(lineage("champion"), notes=("a note of the whole",))), encoding="utf-8")
+    assert faults(browser, Path("page.html")) == []

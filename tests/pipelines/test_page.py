@@ -14,6 +14,7 @@ from densecl import layout
 from pipelines.gate import judge
 from pipelines.page import write_page
 from pipelines.records import Champion, Changes, Finished, SetChange, Share
+from tests.browsing import faults
 from tests.conftest import WNIDS, draw_set
 from tests.pipelines.planted import small_params, write_nothing, write_side
 
@@ -116,6 +117,13 @@ def test_hostile_names_are_text_and_nothing_is_loaded(place):
     assert all(each.startswith(("data:", "#")) for each in seen.loads)
     assert "default-src 'none'" in text
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]+"', "", text).replace("http-equiv", "")
+
+
+@pytest.mark.slow
+def test_nothing_is_wrong_in_a_browser(browser, place):
+    write_nothing(place, "imagenet-r", "dense", "\x1b[2J" + 40 * "long")
+    assert page(place)[1].tags.count("img") == 1
+    assert faults(browser, place / layout.RETRAINING_PAGE) == []
 
 
 def test_the_same_inputs_give_the_same_bytes(place):

@@ -19,7 +19,7 @@ from densecl.robustness.figures import figures, special_figures
 from densecl.robustness.protocols import PROTOCOLS
 from densecl.seeding import derive
 
-HOSTILE = "<script>alert('x')</script>|[a](b)"
+HOSTILE = "<script>\x1balert('x')</script>|[a](b)"
 FILE = "<img src=x onerror=alert(1)>\"'\n`|[a](b)"  # in the names of sketch's files
 CLASS = 'n3"><img src=y onerror=alert(2)>\n|`[a](b)'  # the folder of class 3
 SETS = {"imagenet": 12, "imagenet-a": 6, "imagenet-r": 6, "imagenet-v2": 12, "sketch": 5, "stylized": 9}

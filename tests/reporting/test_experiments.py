@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -22,6 +23,7 @@ from densecl.reporting.experiments.page import write_comparison
 from densecl.reporting.experiments.read import read_experiment
 from densecl.reporting.experiments.records import Origin
 from densecl.reporting.experiments.verdict import verdict
+from tests.browsing import faults
 from tests.reporting.planted import WNIDS, Planted, write
 
 PLANTED = Planted(gains={("dense", "sketch"): -0.05}, of_luck=3)
@@ -296,6 +298,22 @@ def test_the_page_fetches_nothing(tmp_path, before, after):
     page = pages(before, after, tmp_path)[1]
     assert "default-src 'none'" in page
     assert not re.search(r"https?:|//[a-z]|url\(|@import|<script|srcset", page)
+
+
+@pytest.mark.slow
+def test_nothing_is_wrong_with_the_page_in_a_browser(browser, tmp_path):
+    """All that a comparison can hold: several seeds, cells of every call, and a difference of each kind."""
+    way = {"seeds": (0, 1), "images": 400, "sets": ("imagenet", "imagenet-r", "sketch", "<b>" + "long" * 20)}
+    a = Planted(**way).write(tmp_path / "a")
+    gains = {("dense", "sketch"): -0.3, ("dense", "imagenet"): 0.3}
+    b = Planted(**way, gains=gains, of_luck=1, params={HOSTILE: "\x1b[2J" + "long" * 40}, device=HOSTILE, redone={"sketch": range(9)},
+                drop={"imagenet-r": range(9)}).write(tmp_path / "b")  # fmt: skip
+    (b / layout.predictions("imagenet-r", "none", 0)).unlink()
+    for root, md5 in ((a, "1"), (b, "2")):
+        stage = {"deps": [{"path": "densecl/vit.py", "md5": md5}], "outs": [{"path": "models/none/seed-0", "md5": md5}]}
+        (root / layout.LOCK).write_text(json.dumps({"stages": {"train@none-0": stage}}))
+    pages(a, b, tmp_path)
+    assert faults(browser, tmp_path / "compare.html") == []
 
 
 def test_the_long_table_holds_every_number(tmp_path, before, after):
