@@ -31,7 +31,9 @@ def _draw(axes: Axes, verdict: Verdict) -> None:
     for y, each in enumerate(verdict.criteria):
         _bound(axes, y, 100 * each.bound)
         if each.value is None or each.low is None or each.high is None:
-            axes.annotate("  no value", (100 * each.bound, y), color=INK, fontsize=8, ha="left", va="center")
+            axes.annotate(
+                "no value", (100 * each.bound, y), (6, 0), textcoords="offset points", color=INK, fontsize=8, va="center"
+            )
             continue
         colour, marker = (HELD, "o") if each.passed else (FAILED, "X")
         axes.plot([100 * each.low, 100 * each.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")

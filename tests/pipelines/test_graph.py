@@ -1,11 +1,28 @@
-"""What is told where DVC cannot open the project."""
+"""What is told where DVC cannot open the project, or a stage fails."""
 
 from __future__ import annotations
 
-import pytest
+import os
+import subprocess
+import sys
+from pathlib import Path
 
+import pytest
+import yaml
+
+from densecl.command import TOLD
 from densecl.errors import DenseclError
 from pipelines.graph import Graph
+
+FAILS = """
+from densecl import command
+from densecl.errors import DataError
+
+def fail():
+    raise DataError("imagenet-r: found no image\\nsketch: found no folder")
+
+command.leave(command.status(fail))
+"""
 
 
 def test_without_dvc_or_git_it_says_what_to_do(tmp_path, monkeypatch):
@@ -15,3 +32,26 @@ def test_without_dvc_or_git_it_says_what_to_do(tmp_path, monkeypatch):
     (tmp_path / ".dvc").mkdir()
     with pytest.raises(DenseclError, match=r"is not a git repository, which DVC expects: .*core\.no_scm"):
         Graph()
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # DVC's own, at pygtrie's
+def test_a_stage_that_fails_is_named_with_its_own_words(tmp_path, monkeypatch):
+    """They go into the record and the notification, where nobody sees a terminal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    (tmp_path / "fails.py").write_text(FAILS)
+    stages = {"told": f"{sys.executable} fails.py", "untold": f"{sys.executable} -c 'raise SystemExit(3)'"}
+    (tmp_path / "dvc.yaml").write_text(
+        yaml.safe_dump({"stages": {name: {"cmd": cmd, "outs": [name]} for name, cmd in stages.items()}})
+    )
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True)
+    graph = Graph()
+    with pytest.raises(
+        DenseclError,
+        match=r"^told: its command failed with status 2: imagenet-r: found no image; sketch: found no folder$",
+    ):
+        graph.bring("told", lambda: None)
+    with pytest.raises(DenseclError, match=r"^untold: its command failed with status 3: its output stands above$"):
+        graph.bring("untold", lambda: None)
+    assert TOLD not in os.environ
