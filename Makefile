@@ -21,7 +21,7 @@ repro: .venv/ready
 
 # Two at a time, a thread each: threads that spin for each other on two cores take ten times as long.
 test: .venv/ready
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/ready
 	python -m tests.soak --minutes $(or $(MINUTES),30)

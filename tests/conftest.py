@@ -21,6 +21,11 @@ from tests.browsing import CHROMIUM
 torch.set_num_threads(1)  # tensors here are tiny: threads only wait for each other
 
 WNIDS = ("n10000001", "n10000002", "n10000003")
+MINUTES = ("test_real_shape.py", "test_retraining.py", "test_pipeline.py")  # begun first: no worker ends alone with one
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in MINUTES)
 
 
 def draw_set(root: Path, per_class: int, size: int = 32, seed: int = 0, folders: tuple[str, ...] = WNIDS) -> Path:
