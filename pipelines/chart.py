@@ -32,7 +32,13 @@ def _draw(axes: Axes, verdict: Verdict) -> None:
         _bound(axes, y, 100 * each.bound)
         if each.value is None or each.low is None or each.high is None:
             axes.annotate(
-                "no value", (100 * each.bound, y), (6, 0), textcoords="offset points", color=INK, fontsize=8, va="center"
+                "no value",
+                (100 * each.bound, y),
+                (6, 0),
+                textcoords="offset points",
+                color=INK,
+                fontsize=8,
+                va="center",
             )
             continue
         colour, marker = (HELD, "o") if each.passed else (FAILED, "X")

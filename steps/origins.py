@@ -9,6 +9,7 @@ from densecl import layout
 from densecl.errors import DenseclError
 from densecl.reporting.experiments.lock import changed_outs, read_lock
 from densecl.reporting.experiments.records import Origin
+from steps.revisions import NoRevisionError, fetch
 
 WORKSPACE = "workspace"
 
@@ -23,14 +24,15 @@ def origin(name: str, scratch: Path) -> Origin:
     if (folder / layout.EVALUATION.name).is_dir():
         return _lying(name, _parent(folder, scratch))
     if not _git(Path(), "rev-parse", "--git-dir"):
-        raise DenseclError(unknown(name) + "; here is no git repository")
-    from steps.revisions import fetch
-
-    commit, notes = fetch(name, scratch)
+        raise DenseclError(_unknown(name) + "; here is no git repository")
+    try:
+        commit, notes = fetch(name, scratch)
+    except NoRevisionError as error:
+        raise DenseclError(f"{_unknown(name)} ({error})") from None
     return Origin(name, scratch, commit, notes=tuple(notes))
 
 
-def unknown(name: str) -> str:
+def _unknown(name: str) -> str:
     folder = Path(name)
     found = f"a folder without {layout.EVALUATION}" if folder.is_dir() else "no such folder"
     expected = f"{WORKSPACE}, a folder of reports, a git revision or a DVC experiment"

@@ -17,10 +17,15 @@ NEEDED = (layout.EVALUATION, layout.PREDICTIONS)
 THREADS = 8  # a remote answers slowly, and at once
 
 
+class NoRevisionError(DenseclError):
+    """A name that git does not know; the message is git's."""
+
+
 def fetch(name: str, place: Path) -> tuple[str, list[str]]:
     """The revision's commit; its evaluations, predictions, manifests, costs, plan and model config lie below `place`.
 
-    What is in dvc.lock but neither in the cache nor in the remote is an error where the comparison needs it, else a note.
+    NoRevisionError where git knows none of that name. What is in dvc.lock but neither in the cache nor in the remote is an
+    error where the comparison needs it, else a note.
     """
     with _revision(name) as (commit, fs):
         if not fs.exists(str(layout.LOCK)):
@@ -56,14 +61,12 @@ def _revision(name: str) -> Iterator[tuple[str, Any]]:
     from dvc.repo.brancher import switch
     from dvc.scm import RevError, resolve_rev
 
-    from steps.origins import unknown
-
     try:
         with Repo(".") as repo:
             try:
                 commit = resolve_rev(repo.scm, name)
             except RevError as error:
-                raise DenseclError(f"{unknown(name)} ({' '.join(str(error).split())})") from None
+                raise NoRevisionError(" ".join(str(error).split())) from None
             here = repo.config
             with switch(repo, commit):
                 repo.__dict__["config"] = here  # the remotes of today: the commit may know none, or one that moved
