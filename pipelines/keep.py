@@ -7,6 +7,7 @@ nothing else that lies changed in the tree is swept along. No hook runs and noth
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from densecl import layout
 from densecl.params import Params
+from pipelines import journal
 from pipelines.records import Finished, Verdict
 
 KEPT = (
@@ -54,11 +56,15 @@ def _keep(finished: Finished, verdict: Verdict, branch: str | None) -> str:
         ref = None
     tip = _commit(ref) if ref else None
     files, large = _files()
+    tag = name(finished)
     with tempfile.TemporaryDirectory() as folder:
-        tree = _tree(head, prefix, files, Path(folder, "index"))
+        lying = {path: path.absolute() for path in files}
+        if layout.RETRAININGS not in large:
+            rows = Path(folder, layout.RETRAININGS.name)
+            lying[layout.RETRAININGS] = _with(finished.model_copy(update={"git": tag}), rows)
+        tree = _tree(head, prefix, lying, Path(folder, "index"))
     parents = [tip, head] if tip and head and not _is_ancestor(head, tip) else [tip or head]
     made = _made(tree, [p for p in parents if p], _message(finished, verdict, head, large))
-    tag = name(finished)
     _git("update-ref", f"refs/tags/{tag}", made, "")  # "": there is none yet
     if ref:
         _move(ref, made, tip)
@@ -79,13 +85,21 @@ def _files() -> tuple[list[Path], list[Path]]:
     return [path for path in found if path not in large], large
 
 
-def _tree(head: str | None, prefix: str, files: list[Path], index: Path) -> str:
-    """HEAD's tree with these files as they are now, and without kept ones that are gone."""
+def _with(finished: Finished, copy: Path) -> Path:
+    """A copy of the lines of all retrainings, this one's too, which is written where its tag is known to hold."""
+    if layout.RETRAININGS.exists():
+        shutil.copyfile(layout.RETRAININGS, copy)
+    journal.append(copy, finished)
+    return copy
+
+
+def _tree(head: str | None, prefix: str, files: dict[Path, Path], index: Path) -> str:
+    """HEAD's tree with these files, whose bytes lie where the values say, and without kept ones that are gone."""
     _git("read-tree", head or "--empty", index=index)
     gone = [path.as_posix() for path in (*KEPT, *CELLS)]
     _git("--literal-pathspecs", "rm", "-rfq", "--cached", "--ignore-unmatch", "--", *gone, index=index)
     # What lies under a link, as DVC may leave it, not the link; bytes as they are.
-    names = "".join(f"{path.absolute()}\n" for path in files)
+    names = "".join(f"{place}\n" for place in files.values())
     hashes = _git("hash-object", "-w", "--no-filters", "--stdin-paths", given=names).split()
     entries = zip(hashes, files, strict=True)
     lines = "".join(f"100644 {digest}\t{prefix}{path.as_posix()}\0" for digest, path in entries)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from densecl.params import Params, load_params
+from pipelines import journal
 from pipelines.keep import keep
 from pipelines.records import Finished, Verdict
 from tests.training.place import ROOT
@@ -110,6 +111,8 @@ def files(commit: str) -> set[str]:
 
 
 def test_a_fresh_clone_has_the_run_and_nothing_of_the_dirty_tree(project, tmp_path):
+    earlier = later(0).model_copy(update={"started": "2026-01-04T03:00:00+01:00"})
+    journal.append(Path("reports/retraining.csv"), earlier)
     before = theirs()
     assert keep(params("tag"), FINISHED, VERDICT) == TAG
     assert theirs() == before
@@ -124,8 +127,10 @@ def test_a_fresh_clone_has_the_run_and_nothing_of_the_dirty_tree(project, tmp_pa
     assert (clone / "densecl/code.py").read_text() == "one = 1\n"
     assert files(TAG) == {
         ".gitignore", "params.yaml", "dvc.lock", "models/card.md", "notes.txt", "densecl/code.py",
-        "reports/evaluation/sketch/dense-0.json",
+        "reports/evaluation/sketch/dense-0.json", "reports/retraining.csv",
     }  # fmt: skip
+    kept = journal.read(clone / "reports/retraining.csv", Finished)  # with this one, which the project's gets next
+    assert kept == [earlier, FINISHED.model_copy(update={"git": TAG})]
     assert git("branch", "--contains", TAG) == ""
     message = git("log", "-1", "--format=%B", TAG)
     assert message.startswith("Retraining of 2026-01-05T03:00:00+01:00: kept\n\nsketch fell by 4.1 points\n")
@@ -182,7 +187,7 @@ def test_detached_and_unborn(project, tmp_path, monkeypatch):
     write("steps/code.py", "")
     assert keep(params("commit"), FINISHED, VERDICT) == TAG
     assert keep(params("commit"), later(1), VERDICT)
-    assert files(TAG) == {"params.yaml"}
+    assert files(TAG) == {"params.yaml", "reports/retraining.csv"}
     assert "The code of this retraining is in no commit: steps/code.py" in git("log", "-1", "--format=%B", TAG)
     assert git("rev-list", "--count", "retraining") == "2"
 
