@@ -5,9 +5,7 @@ Imports no torch, so that a typing error answers at once.
 
 from __future__ import annotations
 
-import difflib
 import re
-import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -15,6 +13,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from densecl.errors import DenseclError
+from densecl.mistakes import keys, lines
+from densecl.yaml12 import Loader
 
 Mode = Literal["dense", "global", "none"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -316,7 +316,7 @@ class Params(Frozen):
             try:
                 found = self.contrast.of(mode)
             except ValidationError as error:
-                raise KeyedError(f"contrast.{mode}", "; ".join(_lines(error, DenseContrast))) from None
+                raise KeyedError(f"contrast.{mode}", "; ".join(lines(error, DenseContrast))) from None
             if (
                 found
                 and mode in self.modes
@@ -343,47 +343,10 @@ def _no_repeats(key: str, values: tuple[object, ...]) -> None:
         raise KeyedError(key, f"{', '.join(repeated)} named more than once; one name is one run")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 as DVC reads it (1e-5 is a number, off a word); plain keys, none twice; no aliases: ten lines can mean a billion."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.MarkedYAMLError(
-                problem=f"alias *{event.anchor} found; write the value out", problem_mark=event.start_mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(
-                    problem="a list or mapping as a key; a word expected", problem_mark=key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-# A bare `off` or `yes` is a word in YAML 1.2; SafeLoader's own rule would make it a boolean.
-_Loader.yaml_implicit_resolvers = {
-    first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:bool"]
-    for first, rules in _Loader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-
-
 def load_params(path: Path) -> Params:
     """Validated params of a YAML file; raises ParamsError with one line a problem."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise ParamsError(
             f"{path}: no such file; `cp presets/imagenet-finetune.yaml {path}` gives one to edit"
@@ -395,7 +358,7 @@ def load_params(path: Path) -> Params:
     ) as error:  # found by fuzzing: ValueError of a date of month 13, AttributeError of an empty !!timestamp
         raise ParamsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ParamsError(f"{path}: found {type(values).__name__}, expected sections: {', '.join(_keys(Params))}")
+        raise ParamsError(f"{path}: found {type(values).__name__}, expected sections: {', '.join(keys(Params))}")
     return parse_params(values, str(path))
 
 
@@ -404,48 +367,4 @@ def parse_params(values: dict[str, Any], source: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise ParamsError("\n".join(f"{source}: {line}" for line in _lines(error, Params))) from None
-
-
-def _lines(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    items = error.errors(include_url=False)
-    # A sequence whose items were refused is also called too short: one mistake, one line.
-    return [_line(i, model) for i in items if not (i["type"] == "too_short" and any(_within(j, i) for j in items))]
-
-
-def _within(inner: Any, outer: Any) -> bool:
-    return len(inner["loc"]) > len(outer["loc"]) and inner["loc"][: len(outer["loc"])] == outer["loc"]
-
-
-def _line(item: Any, model: type[BaseModel]) -> str:
-    path = [str(part) for part in item["loc"]]
-    key = ".".join(path)
-    found = " ".join(reprlib.repr(item["input"])[:80].split())  # never the whole of a huge value
-    if item["type"] == "extra_forbidden":
-        allowed = _keys(_section(model, path[:-1]))
-        close = difflib.get_close_matches(path[-1], allowed, 1)
-        return (
-            f"{key}: unknown key; " + (f"did you mean {close[0]}? " if close else "") + f"allowed: {', '.join(allowed)}"
-        )
-    if item["type"] == "missing":
-        return f"{key}: missing; it has no default"
-    if item["type"] == "value_error":
-        # A rule over several keys states its own finding.
-        reason = str(item["ctx"]["error"])
-        return f"{key}: {reason}" if key else reason
-    return f"{key}: found {found}; {item['msg'][0].lower()}{item['msg'][1:]}"
-
-
-def _keys(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _section(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
-    """The model behind a key path; mappings of sets are stepped over by their value type."""
-    for part in path:
-        names = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
-        if part not in names:
-            continue  # the name of a set
-        kinds = [k for k in (names[part], *get_args(names[part])) if isinstance(k, type) and issubclass(k, BaseModel)]
-        model = kinds[0] if kinds else model
-    return model
+        raise ParamsError("\n".join(f"{source}: {line}" for line in lines(error, Params))) from None

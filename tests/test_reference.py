@@ -12,6 +12,7 @@ import yaml
 from densecl import params, reference
 from densecl.meanings import MEANINGS
 from densecl.params import Params, ParamsError, parse_params
+from densecl.yaml12 import Loader
 from steps.params import flags
 from train import params_of, parser
 
@@ -71,7 +72,7 @@ def test_defaults_on_the_page_are_those_a_file_gets():
     for key in reference.entries():
         if "<set>" in key.name or key.default == "**required**":
             continue
-        shown = yaml.load(key.default.split("`")[1], params._Loader)  # noqa: S506 - derives from SafeLoader
+        shown = yaml.load(key.default.split("`")[1], Loader)  # noqa: S506 - derives from SafeLoader
         wanted = at(got, key.name)
         assert shown == (pytest.approx(wanted, rel=1e-3) if isinstance(wanted, list | float) else wanted), key.name
         checked += 1
