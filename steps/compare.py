@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from densecl import layout
-from densecl.errors import Worse
+from densecl.errors import DenseclError, Worse
 from densecl.reporting.experiments.changes import changes
 from densecl.reporting.experiments.differences import versus
 from densecl.reporting.experiments.lock import read_lock
@@ -19,6 +19,10 @@ from steps.origins import origin
 def main(a: str, b: str, fail_if_worse: bool = False, output: str | None = None) -> None:
     """Write compare.html, compare.md and compare.csv to `output` (reports/compare/); raise Worse where asked and B is."""
     place = Path(output) if output else layout.COMPARE
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+        raise DenseclError(f"--output {place}: {error.strerror}; expected a folder, or where one can be made") from None
     with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
         origins = [origin(name, Path(scratch) / letter) for letter, name in (("a", a), ("b", b))]
         found = versus(*map(read_experiment, origins))
@@ -26,3 +30,10 @@ def main(a: str, b: str, fail_if_worse: bool = False, output: str | None = None)
         print(write_comparison(found, changed, place), f"\n{place / 'compare.html'}", sep="\n")
     if fail_if_worse and found.called("worse"):
         raise Worse(verdict(found))
+    if fail_if_worse and (lost := [place for place in found.b.missing if place in found.a.cells]):
+        dataset, mode, seed = lost[0]
+        more = f", and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise DenseclError(
+            f"not judged: A has {dataset}, {mode}, seed {seed} and B has not ({found.b.missing[lost[0]]}){more}; "
+            "what is not there cannot pass: evaluate it in B, or take it out of the plan of B"
+        )

@@ -19,6 +19,8 @@ def origin(name: str, scratch: Path) -> Origin:
     if name == WORKSPACE:
         return _lying(name, Path())
     folder = Path(name)
+    if not name.strip():  # Path("") is the workspace: an unset variable would compare it unasked
+        raise DenseclError(_unknown("''"))
     if (folder / layout.EVALUATION).is_dir():
         return _lying(name, folder)
     if (folder / layout.EVALUATION.name).is_dir():
@@ -53,10 +55,8 @@ def _lying(name: str, root: Path) -> Origin:
     stale = changed_outs(read_lock(root), root)
     notes = []
     if stale:
-        more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
-        notes.append(
-            f"{stale[0]}{more} differ from dvc.lock, so the code, data and models named below may not be what made them"
-        )
+        which = f"{stale[0]} and {len(stale) - 1} more differ" if len(stale) > 1 else f"{stale[0]} differs"
+        notes.append(f"{which} from dvc.lock, so the code, data and models named below may not be what made them")
     if not _git(root, "ls-files", str(layout.PARAMS), str(layout.LOCK.with_suffix(".yaml"))):
         return Origin(name, root, notes=tuple(notes))
     commit = (_git(root, "rev-parse", "HEAD") or "").strip()

@@ -11,7 +11,7 @@ from typing import Any
 
 from densecl import layout
 from densecl.errors import DenseclError
-from densecl.reporting.experiments.lock import read_lock
+from densecl.reporting.experiments.lock import changed_outs, read_lock
 
 NEEDED = (layout.EVALUATION, layout.PREDICTIONS)
 THREADS = 8  # a remote answers slowly, and at once
@@ -44,6 +44,11 @@ def fetch(name: str, place: Path) -> tuple[str, list[str]]:
         raise DenseclError(
             f"{name}: {_first(needed)}: in {layout.LOCK} of commit {commit[:12]}, but neither in DVC's cache nor in its remote; "
             "`dvc push` where it was made (`dvc exp push` for an experiment), or `dvc fetch` with that remote"
+        )
+    if damaged := changed_outs(read_lock(place), place):
+        raise DenseclError(
+            f"{name}: {_first(damaged)}: what DVC holds under its md5 in {layout.LOCK} of commit {commit[:12]} "
+            "has another; delete it in the cache or the remote, and fetch or push it again"
         )
     return commit, [f"{_first(lost)}: neither in DVC's cache nor in its remote"] if lost else []
 
@@ -98,7 +103,7 @@ def _get_all(fs: Any, paths: list[str], place: Path) -> list[str]:
 
 
 def _get(fs: Any, path: str, place: Path) -> bool:
-    """False where no storage holds it; what comes from a remote stays in the cache, as after `dvc fetch`."""
+    """False where no storage holds it; what comes over the net stays in the cache, as after `dvc fetch`."""
     from dvc_data.index import DataIndexDirError
 
     target = place / path

@@ -13,6 +13,9 @@ from densecl.reporting.statistics import SEEDS_FOR_MODE
 
 Costs = Mapping[str, Sequence[Cost]]  # mode -> one a seed
 NAMED = 3  # sets that a sentence names for each direction, the largest differences first
+SEED_NOISE = (
+    "0.1 to 0.5 points of top-1 in published ImageNet runs, many times that in small ones"  # docs/evaluation.md
+)
 ALIKE = 0.02  # of the step time: less is the clock's noise
 
 
@@ -44,12 +47,12 @@ def headline(found: Comparison, costs: Costs) -> list[str]:
 
 
 def details(found: Comparison) -> list[str]:
-    """The pairs that the headline leaves out, what the tests would have missed, and what the seeds allow to say."""
+    """What the seeds allow to say, the pairs that the headline leaves out, and what the tests would have missed."""
     if len(found.plan.modes) == 1:
         return []
     rest = [(a, b) for a, b in found.pairs if b not in (BASELINE, _reference(found))]
     others = [f"{said}." for a, b in rest if (said := verdict(found, a, b))]
-    return [*others, *_power(found), *_scope(found)]
+    return [*_scope(found), *others, *_power(found)]
 
 
 def _reference(found: Comparison) -> Mode:
@@ -175,7 +178,7 @@ def _scope(found: Comparison) -> list[str]:
                 "and new images."]  # fmt: skip
     names = f"one seed{f' ({planned[0]})' if len(planned) == 1 else ''}" if least == 1 else f"{least} seeds"
     return [f"From {names}, so this speaks of these models, not of the modes: the intervals do not cover the noise between "
-            "seeds, 0.1 to 0.5 points of top-1 in published runs; another seed may order the modes differently."]  # fmt: skip
+            f"seeds ({SEED_NOISE}); another seed may order the modes differently."]  # fmt: skip
 
 
 def _capital(text: str) -> str:

@@ -18,6 +18,7 @@ from densecl.robustness.protocols import PROTOCOLS, Protocol
 from densecl.seeding import derive
 
 BASELINE: Mode = "none"
+UNUSABLE = (ValueError, KeyError, OSError, TypeError, NotImplementedError)  # what reading damaged files raises
 OUTCOMES = {"top1": "correct", "top5": "correct5", "top1_unmasked": "correct_unmasked"}
 
 
@@ -109,7 +110,7 @@ def read_seeds(root: Path, dataset: str, mode: str, seeds: Sequence[int]) -> Cel
         except Missing as error:
             cell.missing.append(f"seed {seed}: {error}")
             continue
-        except (ValueError, KeyError, OSError) as error:
+        except UNUSABLE as error:
             text = " ".join(str(error).split())[:200]
             cell.missing.append(f"seed {seed}: {layout.evaluation(dataset, mode, seed)} cannot be used: {text}")
             continue
@@ -137,19 +138,26 @@ def _read_seed(root: Path, dataset: str, mode: str, seed: int) -> tuple[Evaluati
 
 
 def _read_rows(path: Path) -> pd.DataFrame:
-    rows = (
-        pd.read_parquet(path, columns=["image_id", "label", "prediction", "confidence", "p_true", *OUTCOMES.values()])
-        .set_index("image_id")
-        .sort_index()
-    )
+    columns = ["image_id", "label", "prediction", "confidence", "p_true", *OUTCOMES.values()]
+    return checked(pd.read_parquet(path, columns=columns), path.name)
+
+
+def checked(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Indexed and sorted by image_id; ValueError where an image is there twice or an answer is not judged by its label."""
+    rows = rows.set_index("image_id").sort_index()
     if rows.empty or rows.index.has_duplicates:
-        raise ValueError(f"{path.name} holds {'no rows' if rows.empty else 'an image twice'}")
+        raise ValueError(f"{name} holds {'no rows' if rows.empty else 'an image twice'}")
+    right = (rows["prediction"] == rows["label"]).to_numpy(float)
+    if odd := int((rows["correct"].to_numpy(float) != right).sum()):
+        raise ValueError(
+            f"{name}: of {odd} images `correct` is not what label and prediction say; evaluate the cell again"
+        )
     return rows
 
 
 def _same(top1: float, rows: pd.DataFrame, whose: str) -> None:
     counted = float(rows["correct"].mean())
-    if abs(counted - top1) > 1e-6:
+    if not abs(counted - top1) <= 1e-6:  # nor NaN
         raise ValueError(f"it says top1 {top1:.6f} but {whose} predictions give {counted:.6f}; evaluate the cell again")
 
 

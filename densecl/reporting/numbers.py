@@ -84,8 +84,12 @@ def p_text(value: float) -> str:
 
 
 def _source(row: Row) -> str:
-    if not row.seeds or row.dataset == MEAN:
+    if not row.seeds:
         return str(layout.COMPARISON)
+    if row.dataset == MEAN:
+        return ", ".join(
+            f"{layout.PREDICTIONS}/<each shifted set>/{row.mode}-{seed}.parquet" for seed in row.seeds.split()
+        )
     cells = [(row.dataset, row.mode, int(s)) for s in row.seeds.split()]
     files = [layout.predictions(*cell) for cell in cells]
     if row.metric in AGAINST_CONTROL:  # the evaluation holds the control's top-1 and names its predictions

@@ -71,7 +71,7 @@ def test_the_form_of_the_headline():
 def test_below_three_seeds_it_speaks_of_these_models(seeds, said):
     found = compared({"sketch": DOWN}, seeds)
     assert headline(found, {})[0] == said
-    assert ("0.1 to 0.5 points" in details(found)[-1]) == (len(seeds.split()) < 3)
+    assert ("0.1 to 0.5 points" in details(found)[0]) == (len(seeds.split()) < 3)
 
 
 def test_the_fewest_seeds_of_any_cell_count():

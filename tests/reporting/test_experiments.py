@@ -144,7 +144,9 @@ def test_an_image_of_another_class_is_left_out(tmp_path, before):
     frame = pd.read_parquet(path)
     frame.loc[:4, "wnid"] = "n99999999"
     frame.to_parquet(path)
-    assert line(compared(before, tmp_path), "sketch", "dense").left_out.relabelled == 5
+    found = compared(before, tmp_path)
+    assert line(found, "sketch", "dense").left_out.relabelled == 5
+    assert verdict(found).endswith("alike in 6 cells; images are left out of 2 cells.")
 
 
 def test_without_manifests_images_are_matched_by_name_and_that_is_said(tmp_path, before):
@@ -161,7 +163,7 @@ def test_the_intersection_is_compared_and_the_rest_is_said(tmp_path, before):
     found = compared(before, tmp_path)
     assert {(each.dataset, each.mode) for each in found.lines} == {("imagenet", "none"), ("sketch", "none")}
     assert {each.seeds for each in found.lines} == {(0,)}
-    assert "only A has mode dense; set imagenet-r. only B has mode global; seed 1; set imagenet-v2" in told
+    assert "only A has mode dense; set imagenet-r. Only B has mode global; seed 1; set imagenet-v2" in told
 
 
 @pytest.mark.parametrize("other", [Planted(modes=("global",)), Planted(seeds=(7,)), Planted(sets=("other",))])
@@ -260,6 +262,7 @@ def test_damaged_cells_are_missing_and_say_why(tmp_path, before):
     assert line(found, "sketch", "none").call == "missing"
     assert "no file reports/predictions/sketch/dense-0.parquet" in line(found, "sketch", "dense").note
     assert "2 cells are not to be compared" in verdict(found)
+    assert re.search(r"missing +B: seed 0: no file reports/predictions", pages(before, b, tmp_path / "out")[0])
 
 
 def test_predictions_of_another_evaluation_are_not_believed(tmp_path, before):
@@ -268,6 +271,34 @@ def test_predictions_of_another_evaluation_are_not_believed(tmp_path, before):
         path = b / layout.evaluation("sketch", mode, 0)
         path.write_text(path.read_text().replace('"top1": 0.', '"top1": 0.1'))
     assert "evaluate the cell again" in line(compared(before, b), "sketch", "dense").note
+
+
+def test_answers_that_their_labels_do_not_judge_are_not_believed(tmp_path, before):
+    b = Planted().write(tmp_path)
+    path, record = (b / of("sketch", "dense", 0) for of in (layout.predictions, layout.evaluation))
+    pd.read_parquet(path).assign(correct=True).to_parquet(path)
+    write(record, {**json.loads(record.read_text()), "top1": 1.0})
+    assert "`correct` is not what label and prediction say" in line(compared(before, b), "sketch", "dense").note
+
+
+def test_the_same_answers_judged_otherwise_are_not_identical(tmp_path, before):
+    b = Planted().write(tmp_path)
+    manifest = b / layout.manifest("sketch")
+    pd.read_parquet(manifest).assign(brightness=0.4).to_parquet(manifest)  # so that its classes count, not the labels
+    path, record = (b / of("sketch", "dense", 0) for of in (layout.predictions, layout.evaluation))
+    rows = pd.read_parquet(path)
+    rows.assign(label=rows["prediction"], correct=True).to_parquet(path)
+    write(record, {**json.loads(record.read_text()), "top1": 1.0})
+    assert line(compared(before, b), "sketch", "dense").call == "better"
+
+
+def test_a_top1_that_is_no_number_is_not_believed(tmp_path, before):
+    b = Planted().write(tmp_path)
+    write(
+        b / layout.evaluation("sketch", "dense", 0),
+        {"protocol": "sketch", "classes": 10, "top1": math.nan, "per_class": {}},
+    )
+    assert line(compared(before, b), "sketch", "dense").call == "missing"
 
 
 @pytest.mark.parametrize("name", ["../sketch", "a/b", ".."])

@@ -7,6 +7,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -185,8 +186,8 @@ def test_of_many_classes_those_that_change_most_are_shown(tmp_path):
     for mode in ("dense", "none"):
         path = tmp_path / layout.predictions("imagenet", mode, 0)
         rows = pd.read_parquet(path)
-        spread = [f"{i % 96}" for i in range(len(rows))]
-        rows.assign(label=pd.Series(spread).astype(int), prediction=0).to_parquet(path)
+        label = np.arange(len(rows)) % 96
+        rows.assign(label=label, prediction=label + ~rows["correct"].to_numpy()).to_parquet(path)
     found = compare(plan, tmp_path)
     table, note = by_class(found, "imagenet", {})
     assert len(table.rows) == 20

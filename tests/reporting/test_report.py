@@ -261,10 +261,20 @@ def test_predictions_that_do_not_give_the_recorded_top1_are_refused(tmp_path: Pa
     plan = make(tmp_path)
     path = tmp_path / layout.predictions("sketch", "none", 0)
     rows = pd.read_parquet(path)
-    rows.assign(correct=~rows["correct"]).to_parquet(path)
+    rows.assign(label=rows["prediction"], correct=True).to_parquet(path)
     row = value(table(compare(plan, tmp_path)), "sketch", "none", "top1")
     assert pd.isna(row["value"])
-    assert "evaluate the cell again" in row["note"]
+    assert "its own predictions give 1.000000; evaluate the cell again" in row["note"]
+
+
+def test_answers_that_their_labels_do_not_judge_are_refused(tmp_path: Path) -> None:
+    plan = make(tmp_path)
+    path = tmp_path / layout.predictions("sketch", "none", 0)
+    rows = pd.read_parquet(path)
+    rows.assign(correct=rows["correct"].sample(frac=1, random_state=0).to_numpy()).to_parquet(path)
+    row = value(table(compare(plan, tmp_path)), "sketch", "none", "top1")
+    assert pd.isna(row["value"])
+    assert "`correct` is not what label and prediction say" in row["note"]
 
 
 def test_modes_evaluated_on_different_images_are_not_paired(tmp_path: Path) -> None:

@@ -57,6 +57,18 @@ def test_status_is_0_where_b_is_not_worse(there, a, b):
     assert {path.name for path in Path("out").iterdir()} == {"compare.html", "compare.md", "compare.csv"}
 
 
+def test_what_b_lacks_is_not_passed(there, tmp_path, capsys):
+    shutil.copytree("a", tmp_path / "torn")
+    path = tmp_path / "torn" / layout.predictions("sketch", "none", 0)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert main(["compare", "a", str(tmp_path / "torn")]) == 0
+    assert main(["compare", "a", str(tmp_path / "torn"), "--fail-if-worse"]) == 2
+    told = capsys.readouterr()
+    assert "error: not judged: A has sketch, none, seed 0 and B has not (" in told.err
+    assert str(tmp_path) not in (layout.COMPARE / "compare.md").read_text()
+    assert main(["compare", str(tmp_path / "torn"), "a", "--fail-if-worse"]) == 0  # more than before
+
+
 def test_reports_alone_are_enough_under_any_name(there, capsys):
     """As a downloaded artifact: no plan, manifests, costs or models."""
     shutil.copytree("a/reports", "artifact")
@@ -69,7 +81,8 @@ def test_reports_alone_are_enough_under_any_name(there, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("nowhere", "no such folder"), ("empty", "a folder without reports/evaluation")]
+    ("name", "says"),
+    [("nowhere", "no such folder"), ("empty", "a folder without reports/evaluation"), ("", "no such folder")],
 )
 def test_a_name_that_is_nothing_is_one_line(there, capsys, name, says):
     Path("empty").mkdir(exist_ok=True)
@@ -78,6 +91,13 @@ def test_a_name_that_is_nothing_is_one_line(there, capsys, name, says):
     assert told.count("\n") == 1
     assert says in told
     assert "expected workspace, a folder of reports, a git revision or a DVC experiment" in told
+
+
+@pytest.mark.parametrize("output", ["taken", "taken/below"])
+def test_an_output_that_is_no_folder_is_one_line(there, capsys, output):
+    Path("taken").touch()
+    assert main(["compare", "a", "worse", "--fail-if-worse", "--output", output]) == 2
+    assert f"error: --output {output}: " in capsys.readouterr().err
 
 
 def test_folders_need_neither_torch_nor_the_orchestrators(there):
@@ -222,7 +242,7 @@ def test_an_experiment_and_the_workspace(inside, capsys):
     path = layout.evaluation("sketch", "none", 0)
     path.write_text(path.read_text() + "\n")
     assert main(["compare", "tried", "workspace"]) == 0
-    assert f"B: {path} differ from dvc.lock" in capsys.readouterr().out
+    assert f"B: {path} differs from dvc.lock" in capsys.readouterr().out
 
 
 def test_a_wiped_cache_is_filled_from_the_remote_and_an_absent_file_is_named(inside, capsys):
@@ -237,6 +257,21 @@ def test_a_wiped_cache_is_filled_from_the_remote_and_an_absent_file_is_named(ins
     assert told.count("\n") == 1
     assert "first: reports/evaluation/sketch/none-0.json and 1 more: in dvc.lock of commit" in told
     assert "dvc push" in told
+
+
+def test_bytes_that_are_not_those_of_the_lock_are_not_compared(inside, capsys):
+    inside.wiped()
+    outs = yaml.safe_load(inside.run("git", "show", "first:dvc.lock"))["stages"]["evaluate_sketch-none-0"]["outs"]
+    md5 = next(out["md5"] for out in outs if out["path"] == str(layout.predictions("sketch", "none", 0)))
+    held = inside.remote / "files" / "md5" / md5[:2] / md5[2:]
+    right = held.read_bytes()
+    held.chmod(0o644)
+    held.write_bytes(right + b"x")
+    assert main(["compare", "first", "HEAD"]) == 2
+    told = capsys.readouterr().err
+    held.write_bytes(right)
+    assert told.count("\n") == 1
+    assert "first: reports/predictions/sketch/none-0.parquet: what DVC holds under its md5 in dvc.lock" in told
 
 
 def test_what_is_not_needed_may_be_absent(inside, capsys):

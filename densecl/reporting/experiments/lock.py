@@ -52,8 +52,8 @@ def _lock(stages: dict[str, dict[str, list[dict[str, str]]]]) -> Lock:
 
 
 def changed_outs(lock: Lock, root: Path) -> list[str]:
-    """Files of evaluations and predictions in `root` that are not those of its lock."""
-    folders = (layout.EVALUATION, layout.PREDICTIONS)
+    """Files of evaluations, predictions and manifests in `root` that are not those of its lock."""
+    folders = (layout.EVALUATION, layout.PREDICTIONS, layout.MANIFESTS)
     own = {path: md5 for path, md5 in lock.outs.items() if any(PurePosixPath(path).is_relative_to(f) for f in folders)}
     return [path for path, md5 in own.items() if (root / path).is_file() and _md5(root / path) != md5]
 

@@ -52,11 +52,15 @@ def _page(found: Versus, changed: Changes) -> dict[str, Any]:
 def _plain(page: dict[str, Any]) -> str:
     rows = [("mode", "set", "A", "B", "B − A", "")]
     for mode, entries in page["groups"]:
-        rows += [
-            (mode, e.label, e.a, e.b, f"{e.change} {e.between}".strip(), e.call if e.change != e.call else "")
-            for e in entries
-        ]
+        rows += [(mode, e.label, e.a, e.b, f"{e.change} {e.between}".strip(), _beside(e)) for e in entries]
     return "\n".join([*_aligned(rows), "", page["verdict"], *page["sentences"], *page["cautions"]])
+
+
+def _beside(e: shown.Entry) -> str:
+    """The call, why a cell is missing and what of it is left out."""
+    call, left = e.call if e.change != e.call else "", str(e.line.left_out)
+    why = e.line.note if e.line.call == "missing" else ""
+    return "; ".join(t for t in (call, why, f"left out: {left}" if left else "") if t)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -130,4 +130,6 @@ def _outcomes(frames: Sequence[pd.DataFrame]) -> Outcomes:
 
 
 def _same_answers(one: pd.DataFrame, two: pd.DataFrame) -> bool:
-    return all(np.array_equal(one[name].to_numpy(), two[name].to_numpy()) for name in ("prediction", "confidence"))
+    return all(
+        np.array_equal(one[name].to_numpy(), two[name].to_numpy()) for name in ("prediction", "confidence", "correct")
+    )

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from densecl import layout
 from densecl.errors import DenseclError
 from densecl.params import Report, load_params
+from densecl.reporting.cells import UNUSABLE, checked
 from densecl.reporting.experiments.contents import Contents
 from densecl.reporting.experiments.records import Cell, Config, Cost, Lenient, NotScored, Origin, Plan, Scored
 
@@ -77,8 +78,8 @@ def read_experiment(origin: Origin) -> Experiment:
             missing[place] = (
                 f"no file {lost.relative_to(origin.root) if lost.is_relative_to(origin.root) else lost.name}"
             )
-        except (ValueError, KeyError, OSError, NotImplementedError) as error:  # the last of damaged Parquet
-            missing[place] = " ".join(str(error).split())[:200]
+        except UNUSABLE as error:
+            missing[place] = " ".join(_from_root(str(error), origin.root).split())[:200]
     if not cells:
         found = next(iter(missing.values()), "no cell is planned")
         raise DenseclError(
@@ -92,6 +93,13 @@ def read_experiment(origin: Origin) -> Experiment:
     configs = (_beside(Config, origin.root / layout.model(*run) / "config.json", notes) for run in runs)
     classes = next((config.classes for config in configs if config), ())
     return Experiment(origin, plan, cells, missing, costs, classes, tuple(notes))
+
+
+def _from_root(text: str, root: Path) -> str:
+    """Without the folder, which is a place of this machine and often a temporary one."""
+    for folder in {root.absolute().as_posix(), root.as_posix()} - {"."}:
+        text = text.replace(f"{folder}/", "")
+    return text
 
 
 def _plan(origin: Origin, notes: list[str]) -> Plan:
@@ -133,11 +141,9 @@ def _cell(root: Path, dataset: str, mode: str, seed: int) -> Cell:
     if isinstance(found, NotScored):
         raise ValueError(found.reason)
     rows = pd.read_parquet(root / layout.predictions(dataset, mode, seed), columns=COLUMNS)
-    rows = rows.set_index("image_id").sort_index()
-    if rows.empty or rows.index.has_duplicates:
-        raise ValueError(f"{path.stem}.parquet holds {'no rows' if rows.empty else 'an image twice'}")
+    rows = checked(rows, f"{path.stem}.parquet")
     counted = float(rows["correct"].mean())
-    if abs(counted - found.top1) > 1e-6:
+    if not abs(counted - found.top1) <= 1e-6:  # nor NaN
         raise ValueError(
             f"{path.name} says top1 {found.top1:.6f} but its predictions give {counted:.6f}; evaluate the cell again"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from densecl.reporting.answer import SEED_NOISE
 from densecl.reporting.cells import BASELINE
 from densecl.reporting.differences import MEAN
 from densecl.reporting.experiments.changes import Changes, Costs
@@ -53,7 +54,9 @@ def verdict(found: Versus) -> str:
         del ways["identical"]
     else:
         said = ["Nothing could be judged"]
-    return "; ".join([*said, *(_count(counts[call], text) for call, text in ways.items() if counts[call])]) + "."
+    said += [_count(counts[call], text) for call, text in ways.items() if counts[call]]
+    partial = sum(str(line.left_out) != "" for line in found.lines)
+    return "; ".join([*said, *([f"images are left out of {_cells(partial)}"] if partial else [])]) + "."
 
 
 def _cells(count: int) -> str:
@@ -109,7 +112,7 @@ def _scope(found: Versus) -> list[str]:
     if rest:
         said.append(
             f"{_from(rest)}, so this speaks of these models, not of what was changed: another seed moves top-1 too "
-            "(0.1 to 0.5 points in published runs), and the intervals do not cover that."
+            f"({SEED_NOISE}), and the intervals do not cover that."
         )
     return said
 
@@ -172,7 +175,7 @@ def cautions(found: Versus, changed: Changes) -> list[str]:
 def _apart(found: Versus) -> list[str]:
     """What only one of the two has."""
     a, b = found.a.plan, found.b.plan
-    parts = []
+    parts: list[str] = []
     for letter, own, other in (("A", a, b), ("B", b, a)):
         kinds = (
             ("mode", own.modes, other.modes),
@@ -185,5 +188,5 @@ def _apart(found: Versus) -> list[str]:
             if (names := [str(n) for n in mine if n not in theirs])
         ]
         if alone:
-            parts.append(f"only {letter} has {'; '.join(alone)}")
+            parts.append(f"{'Only' if parts else 'only'} {letter} has {'; '.join(alone)}")
     return [f"Not compared: {'. '.join(parts)}."] if parts else []
