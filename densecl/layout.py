@@ -39,6 +39,7 @@ RETRAINING_PAGE = Path("reports/retraining.html")
 RETRAININGS = Path("reports/retraining.csv")  # a line a retraining
 TICKS = Path("reports/schedule.csv")  # a line a tick of the scheduler
 BASELINE = Path("data/baseline")  # manifests that the last judged candidate was trained and evaluated on
+BASELINE_NEXT = Path("data/baseline/next")  # becomes the baseline once the registry has what was judged
 BASELINE_PLAN = Path("data/baseline/plan.json")  # the params and code that made it
 RETRAINING_LOCK = Path("cache/retraining.lock")
 ZENML = Path(".zenml")  # ZenML's store

@@ -41,22 +41,22 @@ def changes(params: Params, root: Path = Path()) -> Changes:
     )  # fmt: skip
 
 
-def remember(params: Params, seen: Changes, root: Path = Path()) -> None:
+def remember(params: Params, seen: Changes, root: Path = Path(), place: Path = layout.BASELINE) -> None:
     """From now on changes are told from the manifests as they are, and from the params and code that were seen before the
     training: what changed in the days that it took makes a candidate of its own. The baseline holds copies.
     """
-    place = root / layout.BASELINE
+    place = root / place
     place.mkdir(parents=True, exist_ok=True)
-    kept = {(root / layout.baseline(name)).name for name in params.datasets}
+    kept = {layout.baseline(name).name for name in params.datasets}
     for old in place.iterdir():
         if old.name not in kept and old.suffix == ".parquet":
             old.unlink()
     for name in params.datasets:
-        copy = root / layout.baseline(name)
+        copy = place / layout.baseline(name).name
         partial = copy.with_name(copy.name + ".partial")
         shutil.copyfile(root / layout.manifest(name), partial)
         partial.replace(copy)
-    write_text(root / layout.BASELINE_PLAN, json.dumps(seen.made_of, indent=1, sort_keys=True) + "\n")
+    write_text(place / layout.BASELINE_PLAN.name, json.dumps(seen.made_of, indent=1, sort_keys=True) + "\n")
 
 
 def _set(root: Path, name: str) -> SetChange:
@@ -152,7 +152,14 @@ def _differences(root: Path, now: Mapping[str, Any]) -> Iterator[str]:
         if any((root / layout.BASELINE).glob("*.parquet")):
             yield "params and code: nothing to compare with"
         return
-    before, today = dict(_flat(json.loads(path.read_text(encoding="utf-8")))), dict(_flat(now))
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        before, today = dict(_flat(kept)), dict(_flat(now))
+    except (ValueError, AttributeError):
+        raise DataError(
+            f"{path}: found no JSON object, expected what the last judged candidate was made of; remove {layout.BASELINE} to "
+            "count everything as new"
+        ) from None
     for key in sorted({*before, *today}):
         then, value = before.get(key, "nothing"), today.get(key, "nothing")
         if then != value:

@@ -18,6 +18,7 @@ from pipelines import environment, journal
 from pipelines.lock import alone
 from pipelines.records import Finished, Outcome, Registered, Verdict
 from pipelines.stopping import STOPPING
+from pipelines.trouble import told, translated
 
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
@@ -75,9 +76,13 @@ def replay() -> None:
 def _begun(tracked: bool = True) -> Iterator[None]:
     """Alone in the project, signals passed on to the stage at work; params checked first, since ZenML takes seconds to import."""
     load_params(layout.PARAMS)
-    environment.prepare()
-    with alone():
+    with translated(), alone():
+        environment.prepare()
         STOPPING.listen()
+        if layout.BASELINE_NEXT.exists():
+            from pipelines import pending
+
+            pending.settle()
         if tracked:
             from pipelines.runs import reap
 
@@ -104,10 +109,12 @@ def _recorded(start: Callable[[], PipelineRunResponse]) -> None:
         run = start()
         outcome, said, made, verdict = _ended(run)
     except Exception as error:
-        failure, made, verdict = error, None, None
-        outcome, said = "failed", " ".join(str(error).split()) or type(error).__name__
-    champion = _champion(params)
-    if outcome == "unchanged" and champion is None:  # refused so far, or the registry is another one than it was
+        failure, made, verdict = told(error) or error, None, None
+        outcome, said = "failed", " ".join(str(failure).split()) or type(failure).__name__
+    champion, unread = _champion(params)
+    if outcome == "unchanged" and unread:
+        said += f"; the champion is not known: {unread}"
+    elif outcome == "unchanged" and champion is None:  # refused so far, or the registry is another one than it was
         said += f"; no champion is found in {params.retraining.registry}: `retraining --force` judges a candidate all the same"
     finished = Finished(
         started=began.isoformat(timespec="seconds"), seconds=round(time.monotonic() - clock, 1), outcome=outcome, said=said,
@@ -135,13 +142,14 @@ def _ended(run: PipelineRunResponse) -> tuple[Outcome, str, Registered | None, V
     return "promoted" if made.promoted else "kept", verdict.said, made, verdict
 
 
-def _champion(params: Params) -> str | None:
+def _champion(params: Params) -> tuple[str | None, str]:
+    """Its version, and what kept it from being read."""
     from pipelines import registry
 
     try:
-        return registry.champion(params.retraining.registry).version
-    except Exception:  # a registry that is down is one more reason to write down how the run ended
-        return None
+        return registry.champion(params.retraining.registry).version, ""
+    except Exception as error:  # a registry that is down is one more reason to write down how the run ended
+        return None, " ".join(str(error).split())
 
 
 def _newest() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from densecl import layout
+from densecl.errors import DenseclError
 from densecl.records import write_text
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ SWITCHES = {
     "GX_ANALYTICS_ENABLED": "false", "AUTO_OPEN_DASHBOARD": "false",
     "ZENML_LOGGING_VERBOSITY": "WARN", "ZENML_DISABLE_STEP_LOGS_STORAGE": "true",  # DVC's stages write to the terminal themselves
 }  # fmt: skip
+# Loggers that tell what is raised as well, with SQL and tracebacks.
+DOUBLED = ("zenml.orchestrators.step_launcher", "zenml.log_stores")
 STORE = Path("local_stores/default_zen_store/zenml.db")  # ZenML's own, below its folder
 
 
@@ -36,6 +40,8 @@ def prepare() -> None:
     _come_home(Path(os.environ["ZENML_CONFIG_PATH"]))
     for name, value in SWITCHES.items():
         os.environ.setdefault(name, value)
+    for name in DOUBLED:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def client() -> Client:
@@ -55,7 +61,12 @@ def _come_home(folder: Path) -> None:
     one would write into the original's, and mark that one's runs as failed. Without the path it takes the store in `folder`.
     """
     file = folder / "config.yaml"
-    values = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file.exists() else {}
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise DenseclError(f"{file}: not readable as YAML; remove it: ZenML writes a new one") from None
+    if not isinstance(values, dict):
+        return  # ZenML writes a new one, and says so
     place = Path(str((values.get("store") or {}).get("url", "")).removeprefix("sqlite:///"))
     tail = Path(folder.name) / STORE
     if place != folder / STORE and place.parts[-len(tail.parts) :] == tail.parts:

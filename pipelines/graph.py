@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from densecl.command import TOLD
 from densecl.errors import MISTAKE, STOPPED, DenseclError, Stopped
+from pipelines import trouble
 from pipelines.records import Did, StageRef
 from pipelines.stopping import STOPPING
+from pipelines.trouble import causes
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -45,6 +47,10 @@ class Graph:
         graph = _readable(lambda: self.repo.index.graph)
         mine = {s for s in graph if str(s.path_in_repo) == self.file.as_posix() and getattr(s, "name", None)}
         self.stages = {s.name: s for s in networkx.dfs_postorder_nodes(graph) if s in mine}
+        if self.file == ROOT and not self.stages:
+            raise DenseclError(
+                f"{self.file}: found no stages, expected those of the pipeline; `git checkout {self.file}`"
+            )
         self.upstream = {n: tuple(u.name for u in graph.successors(s) if u in mine) for n, s in self.stages.items()}
 
     def until(self, *kinds: str) -> list[str]:
@@ -115,6 +121,8 @@ def _opened() -> Repo:
     from dvc.scm import SCMError
 
     logging.getLogger("dvc").setLevel(logging.ERROR)  # a line a stage is ours; failures are raised
+    for traced in ("dvc_data", "dvc_objects"):  # theirs with a traceback
+        logging.getLogger(traced).setLevel(logging.CRITICAL)
     try:
         return Repo()
     except NotDvcRepoError:
@@ -197,14 +205,20 @@ def _failure(name: str, error: BaseException, told: str) -> DenseclError:
     """Which stage it was, and its own words: they stand on the terminal already, but not where the run is recorded."""
     from dvc.stage.exceptions import StageCmdFailedError
 
-    cause: BaseException | None = error
-    while cause is not None:
+    said = "; ".join(line.removeprefix("error: ") for line in told.splitlines())
+    for cause in causes(error):
         if isinstance(cause, StageCmdFailedError):
             found = re.search(r"exited with (-?\d+)$", str(cause))
             status = int(found[1]) if found else MISTAKE
             if status == STOPPED or STOPPING.asked:
-                return Stopped(f"{name}: stopped; nothing is lost: `python -m pipelines replay` goes on from there")
-            said = "; ".join(line.removeprefix("error: ") for line in told.splitlines())
+                why = "stopped; nothing is lost" if STOPPING.asked or not said else said
+                return Stopped(f"{name}: {why}: `python -m pipelines replay` goes on from there")
             return DenseclError(f"{name}: its command failed with status {status}: {said or 'its output stands above'}")
-        cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, FileNotFoundError) and cause.filename:
+            missing = os.path.relpath(cause.filename)
+            return DenseclError(
+                f"{name}: found no {missing}, which it reads; put it back, or change what names it in params.yaml"
+            )
+    if refused := trouble.told(error):
+        return type(refused)(f"{name}: {refused}")
     return DenseclError(f"{name}: {' '.join(str(error.__cause__ or error).split())}")

@@ -8,8 +8,10 @@ import sys
 from datetime import tzinfo
 from pathlib import Path
 
-from densecl.errors import DenseclError
+from densecl import command
+from densecl.errors import STOPPED, DenseclError, Stopped
 from pipelines import environment
+from pipelines.trouble import translated
 
 NAME = "densecl-retraining"
 YES, NO = 10, 11  # exit statuses of `python -m pipelines.handover`, which no crash has
@@ -24,9 +26,8 @@ def wanted() -> bool:
     # In a process of its own: a scheduler on the local stack would keep ZenML in memory for weeks.
     asked = subprocess.run([sys.executable, "-m", "pipelines.handover"], check=False, stdout=subprocess.DEVNULL)
     if asked.returncode not in {YES, NO}:
-        raise DenseclError(
-            "ZenML could not say what its active stack is (see above); `zenml stack describe` asks the same"
-        )
+        kind = Stopped if asked.returncode == STOPPED else DenseclError
+        raise kind("ZenML could not say what its active stack is (see above); `zenml stack describe` asks the same")
     return asked.returncode == YES
 
 
@@ -55,8 +56,13 @@ def hand_over(cron: str, where: tzinfo) -> None:
 
 
 def answer() -> int:
-    """YES or NO, from ZenML itself."""
-    return YES if environment.client().active_stack.orchestrator.config.is_schedulable else NO
+    """YES or NO, from ZenML itself; another status, and a line, where it cannot say."""
+    try:
+        with translated():
+            return YES if environment.client().active_stack.orchestrator.config.is_schedulable else NO
+    except DenseclError as error:
+        command.tell(str(error))
+        return error.status
 
 
 if __name__ == "__main__":

@@ -77,9 +77,10 @@ def judge(champion: Champion, upstream: Upstream) -> Annotated[Verdict, "verdict
 @step(enable_cache=False)
 def register(verdict: Verdict, trained: StageRef, seen: Changes) -> Annotated[Registered, "registered"]:
     """The candidate as a version with its card; champion where the gate let it pass. From now on these images are what a
-    new scan is compared with: all in one step, so that no kill leaves a champion that is judged against itself.
+    new scan is compared with: proposed before the alias moves, settled after it, so that no kill leaves a champion that is
+    judged against itself.
     """
-    from pipelines import card, drift, registry
+    from pipelines import card, pending, registry
     from pipelines.runs import training_run
 
     params = load_params(layout.PARAMS)
@@ -91,9 +92,10 @@ def register(verdict: Verdict, trained: StageRef, seen: Changes) -> Annotated[Re
     } | {f"md5 {path}": md5 for path, md5 in manifests.items()}  # fmt: skip
     made = registry.register(params.retraining.registry, folder, verdict, tags)
     card.attach_card(params, made, verdict, registry.tags(made.name, made.version))
+    pending.propose(params, seen, made)
     if verdict.promoted:
         registry.promote_judged(made, verdict)
         registry.lay_out_card(made.name, made.version)
-    drift.remember(params, seen)
+    pending.settle()
     log_metadata({"version": made.version, "promoted": made.promoted})
     return made

@@ -76,4 +76,5 @@ def difference(first: Outcomes, second: Outcomes, values: Report, seed: int) -> 
     n = len(first) + 2
     gained, lost = (float((one > other).sum() + 1) / n for one, other in ((first, second), (second, first)))
     half = float(norm.ppf((1 + values.confidence) / 2)) * math.sqrt((gained + lost - (gained - lost) ** 2) / n)
-    return replace(found, low=min(found.low, gained - lost - half), high=max(found.high, gained - lost + half))
+    low, high = min(found.low, gained - lost - half), max(found.high, gained - lost + half)
+    return replace(found, low=max(low, -1.0), high=min(high, 1.0))

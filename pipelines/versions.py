@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from densecl.errors import DenseclError
+from densecl.errors import DenseclError, Stopped
 from densecl.training.store import connected
+from pipelines import trouble
 
 FILES = ("model.safetensors", "config.json")
 ALIASES = (CANDIDATE, CHAMPION) = ("candidate", "champion")
@@ -24,6 +25,10 @@ REQUIREMENTS = ("torch", "torchvision", "timm", "pillow", "safetensors", "numpy"
 
 class RegistryError(DenseclError):
     """What is asked of the registry is not there, or its files are damaged."""
+
+
+class Refused(RegistryError, Stopped):
+    """The disk or another process stands in the way: nobody's mistake."""
 
 
 @contextmanager
@@ -37,6 +42,8 @@ def store() -> Iterator[Any]:
     except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
         where = mlflow.get_tracking_uri()
         text = str(error).partition("\n")[0][:300]
+        if refused := trouble.sqlite(f"MLflow at {where}", text, "put it back from a backup, with mlruns/"):
+            raise (Refused if isinstance(refused, Stopped) else RegistryError)(str(refused)) from None
         raise RegistryError(
             f"MLflow at {where}: {text}; check MLFLOW_TRACKING_URI and that the store answers"
         ) from None

@@ -107,6 +107,15 @@ def test_new_removed_and_changed_images_are_told_apart(root):
     assert text.endswith("A new candidate is trained and judged.")
 
 
+@pytest.mark.parametrize("text", ['{"the candidate": ', "[]"])
+def test_a_damaged_plan_of_the_baseline_is_told(root, text):
+    (root / layout.BASELINE_PLAN).write_text(text)
+    with pytest.raises(
+        DataError, match=r"plan\.json: found no JSON object.*; remove data/baseline to count everything as new"
+    ):
+        changes(params_of(), root)
+
+
 def test_files_that_cannot_be_used_count_as_files_and_not_as_images(root):
     now = manifest("sketch")
     now.loc[0, ["problem", "sha256"]] = "truncated", "1" * 64

@@ -66,6 +66,16 @@ def test_a_fall_refuses_and_every_set_that_fell_is_named_once(tmp_path):
     assert verdict.said.count("imagenet") == 1
 
 
+def test_no_interval_goes_beyond_a_hundred_points(tmp_path):
+    for name in ("imagenet", "sketch"):
+        write_side(tmp_path, name, layout.CHAMPION, np.ones(40, bool))
+        write_side(tmp_path, name, "dense", np.zeros(40, bool))
+    verdict = judge(small_params(), CHAMPION, tmp_path)
+    assert {each.low for each in verdict.criteria} == {-1.0}
+    assert "falls by 100.0 points" in verdict.said
+    assert "to 100.0)" in verdict.said
+
+
 def test_a_shifted_set_alone_can_refuse(tmp_path):
     plant(tmp_path, "imagenet", 10_000)
     plant(tmp_path, "sketch", 2000, fall=0.08, discordant=0.12)

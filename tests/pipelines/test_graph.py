@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from densecl.command import TOLD
-from densecl.errors import DenseclError
+from densecl.errors import DenseclError, Stopped
 from pipelines.graph import Graph
 
 FAILS = """
@@ -23,6 +23,9 @@ def fail():
 
 command.leave(command.status(fail))
 """
+FULL = FAILS.replace(
+    'DataError("imagenet-r: found no image\\nsketch: found no folder")', 'OSError(28, "No space left on device")'
+)
 
 
 def test_without_dvc_or_git_it_says_what_to_do(tmp_path, monkeypatch):
@@ -40,10 +43,15 @@ def test_a_stage_that_fails_is_named_with_its_own_words(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     (tmp_path / "fails.py").write_text(FAILS)
-    stages = {"told": f"{sys.executable} fails.py", "untold": f"{sys.executable} -c 'raise SystemExit(3)'"}
-    (tmp_path / "dvc.yaml").write_text(
-        yaml.safe_dump({"stages": {name: {"cmd": cmd, "outs": [name]} for name, cmd in stages.items()}})
-    )
+    (tmp_path / "full.py").write_text(FULL)
+    stages = {
+        "told": f"{sys.executable} fails.py",
+        "full": f"{sys.executable} full.py",
+        "untold": f"{sys.executable} -c 'raise SystemExit(3)'",
+    }
+    found = {name: {"cmd": cmd, "outs": [name]} for name, cmd in stages.items()}
+    found["reads"] = {"cmd": "true", "deps": ["images/r"], "outs": ["reads"]}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": found}))
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, check=True)
     graph = Graph()
@@ -54,4 +62,18 @@ def test_a_stage_that_fails_is_named_with_its_own_words(tmp_path, monkeypatch):
         graph.bring("told", lambda: None)
     with pytest.raises(DenseclError, match=r"^untold: its command failed with status 3: its output stands above$"):
         graph.bring("untold", lambda: None)
+    with pytest.raises(
+        Stopped, match=r"^full: No space left on device; .*: `python -m pipelines replay` goes on from there$"
+    ):
+        graph.bring("full", lambda: None)
+    with pytest.raises(DenseclError, match=r"^reads: found no images/r, which it reads; put it back, or change"):
+        graph.bring("reads", lambda: None)
     assert TOLD not in os.environ
+
+
+def test_a_project_without_stages_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True)
+    with pytest.raises(DenseclError, match=r"^dvc\.yaml: found no stages, expected those of the pipeline"):
+        Graph()

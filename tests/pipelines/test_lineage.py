@@ -243,7 +243,7 @@ def test_a_registry_that_is_down_is_a_note(pipeline, monkeypatch):
     Path("mlflow.db").write_bytes(b"no database" * 1000)
     chain = lineage("models/dense/seed-0")
     assert "train@dense-0" in names(chain)
-    assert "check MLFLOW_TRACKING_URI" in chain.notes[0]
+    assert "put it back from a backup" in chain.notes[0]
 
 
 def test_nothing_found_says_what_x_may_be(version):

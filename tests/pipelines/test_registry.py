@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from densecl.errors import Stopped
+from densecl.errors import STOPPED, Stopped
 from pipelines import registry, versions
 from pipelines.lock import alone
 from pipelines.records import Champion
@@ -202,8 +203,21 @@ def test_damaged_files_are_no_champion(trained, client):
 
 def test_a_store_that_does_not_answer_is_told_in_one_line(project, monkeypatch):
     Path("mlflow.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(RegistryError, match=r"MLflow at sqlite:///.*mlflow.db.*; check MLFLOW_TRACKING_URI"):
+    with pytest.raises(
+        RegistryError, match=r"^MLflow at sqlite:///.*mlflow.db: .*; put it back from a backup, with mlruns/$"
+    ):
         registry.champion(NAME)
+
+
+def test_a_store_that_another_process_holds_is_no_mistake(trained):
+    add(trained, "first")
+    holder = sqlite3.connect("mlflow.db")
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(RegistryError, match="database is locked; nothing is lost: run the same command again") as found:
+        registry.champion(NAME)
+    assert isinstance(found.value, Stopped)
+    assert found.value.status == STOPPED
+    holder.close()
 
 
 @pytest.mark.parametrize("bring", [Path.rename, shutil.copytree])
