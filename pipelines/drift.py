@@ -192,7 +192,7 @@ def consequence(found: Changes) -> str:
     if not found.any:
         return "Nothing changed since the last judged candidate: none is trained (--force trains one all the same)."
     if all(each.before is None for each in found.sets):
-        return "There is no earlier candidate to compare with: everything is new, and a first one is trained."
+        return "There is no earlier candidate to compare with: everything is new, and a candidate is judged."
     train = next(each for each in found.sets if each.dataset == TRAIN_SET)
     if touched(train) or any(not line.startswith(EVALUATION_ONLY) for line in found.params):
         return "A new candidate is trained and judged."

@@ -14,11 +14,10 @@ from densecl import layout
 from densecl.errors import DenseclError
 from densecl.params import Params, load_params
 from densecl.records import read_json
-from pipelines import environment, journal
+from pipelines import environment, journal, trouble
 from pipelines.lock import alone
 from pipelines.records import Finished, Outcome, Registered, Verdict
 from pipelines.stopping import STOPPING
-from pipelines.trouble import told, translated
 
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
@@ -39,8 +38,13 @@ def retrain(dry_run: bool, force: bool) -> None:
         if dry_run:
             _print_changes()
             return
+        from pipelines.late import overdue
         from pipelines.retraining import retraining
 
+        if (late := overdue(load_params(layout.PARAMS))) is not None:
+            print(f"{late.said}; version {late.version}", flush=True)
+            journal.append(layout.RETRAININGS, late)
+            _tell(load_params(layout.PARAMS), late, None)
         _recorded(lambda: retraining(force=force))
 
 
@@ -76,7 +80,7 @@ def replay() -> None:
 def _begun(tracked: bool = True) -> Iterator[None]:
     """Alone in the project, signals passed on to the stage at work; params checked first, since ZenML takes seconds to import."""
     load_params(layout.PARAMS)
-    with translated(), alone():
+    with trouble.translated(), alone():
         environment.prepare()
         STOPPING.listen()
         if layout.BASELINE_NEXT.exists():
@@ -109,7 +113,7 @@ def _recorded(start: Callable[[], PipelineRunResponse]) -> None:
         run = start()
         outcome, said, made, verdict = _ended(run)
     except Exception as error:
-        failure, made, verdict = told(error) or error, None, None
+        failure, made, verdict = trouble.told(error) or error, None, None
         outcome, said = "failed", " ".join(str(failure).split()) or type(failure).__name__
     champion, unread = _champion(params)
     if outcome == "unchanged" and unread:

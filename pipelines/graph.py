@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from densecl.command import TOLD
 from densecl.errors import MISTAKE, STOPPED, DenseclError, Stopped
 from pipelines import trouble
+from pipelines.champion import FILE
 from pipelines.records import Did, StageRef
 from pipelines.stopping import STOPPING
 from pipelines.trouble import causes
@@ -136,13 +137,16 @@ def _opened() -> Repo:
 
 
 def _readable(read: Callable[[], T]) -> T:
-    """DenseclError in a line where dvc.yaml or params.yaml cannot be read."""
+    """DenseclError in a line where a dvc.yaml or params.yaml cannot be read."""
     from dvc.exceptions import DvcException
 
     try:
         return read()
     except DvcException as error:
-        raise DenseclError(f"dvc.yaml: {' '.join(str(error).split())}; `dvc status` says more") from None
+        text = " ".join(str(error).split())
+        if FILE.as_posix() in text:
+            raise DenseclError(f"DVC: {text}; remove it: it is generated, and `retraining` writes it anew") from None
+        raise DenseclError(f"DVC: {text}; `dvc status` says more") from None
 
 
 def _hashes(entries: Any) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,14 @@ def stale(run: PipelineRunResponse) -> list[str]:
 def pipeline_of(run: PipelineRunResponse) -> str:
     """`comparison` or `retraining`."""
     return run.pipeline.name if run.pipeline else "retraining"
+
+
+def begun(run: str) -> datetime | None:
+    """When the run of this id began; None where ZenML knows none."""
+    try:
+        return environment.client().get_pipeline_run(run, allow_name_prefix_match=False).created.replace(tzinfo=UTC)
+    except (KeyError, ValueError):
+        return None
 
 
 def last() -> PipelineRunResponse | None:

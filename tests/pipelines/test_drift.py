@@ -84,7 +84,7 @@ def test_without_a_baseline_everything_is_new(root):
     assert found.any
     assert [(s.images, s.before, s.new, s.psi) for s in found.sets] == [(300, None, 300, {})] * 3
     assert found.params == ()
-    assert "everything is new, and a first one is trained" in told(found)
+    assert "everything is new, and a candidate is judged" in told(found)
 
 
 def test_new_removed_and_changed_images_are_told_apart(root):

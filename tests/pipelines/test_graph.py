@@ -12,6 +12,7 @@ import yaml
 
 from densecl.command import TOLD
 from densecl.errors import DenseclError, Stopped
+from pipelines.champion import FILE
 from pipelines.graph import Graph
 
 FAILS = """
@@ -34,6 +35,16 @@ def test_without_dvc_or_git_it_says_what_to_do(tmp_path, monkeypatch):
         Graph()
     (tmp_path / ".dvc").mkdir()
     with pytest.raises(DenseclError, match=r"is not a git repository, which DVC expects: .*core\.no_scm"):
+        Graph()
+
+
+def test_a_generated_file_that_was_damaged_may_be_removed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True)
+    FILE.parent.mkdir(parents=True)
+    FILE.write_text("a: [")
+    with pytest.raises(DenseclError, match=r"DVC: .*reports/champion/dvc\.yaml.*; remove it: it is generated"):
         Graph()
 
 
