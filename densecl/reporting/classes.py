@@ -14,7 +14,7 @@ from densecl import layout
 from densecl.datasets.names import shown
 from densecl.datasets.published import lemmas
 from densecl.params import TRAIN_SET
-from densecl.reporting.cells import BASELINE, Comparison
+from densecl.reporting.cells import BASELINE, UNUSABLE, Comparison
 from densecl.reporting.numbers import Number, Table, bar, modes_of, percent, points
 
 WHOLE = 20  # classes up to which all are shown; of more, those that change most
@@ -36,7 +36,7 @@ def class_names(root: Path, drawn: bool) -> dict[int, Name]:
         return {}
     try:
         rows = pd.read_parquet(path, columns=["label", "wnid"]).drop_duplicates().sort_values("label")
-    except (OSError, ValueError):
+    except UNUSABLE:
         return {}
     known = _drawn() if drawn else lemmas()
     folders = {int(label): str(wnid) for label, wnid in zip(rows["label"], rows["wnid"], strict=True)}

@@ -11,7 +11,7 @@ import pandas as pd
 from densecl import layout
 from densecl.datasets.names import shown
 from densecl.records import Verdict, read_json
-from densecl.reporting.cells import Comparison
+from densecl.reporting.cells import UNUSABLE, Comparison
 from densecl.reporting.classes import Names, by_class, class_names
 from densecl.reporting.confusion import Confusion, confusion
 from densecl.reporting.figures import Chart
@@ -68,14 +68,16 @@ def facts(found: Comparison, root: Path, dataset: str) -> Table:
 def _validated(root: Path, dataset: str) -> list[tuple[str, str, Path]]:
     manifest, file = layout.manifest(dataset), layout.verdict(dataset)
     lines = []
-    if (root / manifest).is_file():
+    try:
         rows = pd.read_parquet(root / manifest, columns=["wnid", "problem"])
         problems = rows["problem"][rows["problem"] != ""].value_counts()
         lines.append(("Files", f"{len(rows):,} in {rows['wnid'].nunique():,} classes{_spread(rows['wnid'])}", manifest))
         found = "; ".join(f"{problem}: {count:,}" for problem, count in problems.items())
         lines.append(("Problems of files", found or "none", manifest))
-    else:
+    except FileNotFoundError:
         lines.append(("Files", f"not known: no file {manifest}", manifest))
+    except UNUSABLE:
+        lines.append(("Files", f"not known: {manifest} cannot be read", manifest))
     if not (root / file).is_file():
         return [*lines, ("Validation", f"not known: no file {file}", file)]
     verdict = read_json(Verdict, root / file)

@@ -217,6 +217,17 @@ def test_facts_come_from_manifest_and_verdict(compared):
     assert all(source for _, _, source in said)
 
 
+def test_a_damaged_manifest_is_said_and_stops_no_page(compared, tmp_path):
+    found, _ = compared
+    for dataset in (TRAIN_SET, "sketch"):
+        path = tmp_path / layout.manifest(dataset)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"PAR1 torn PAR1")
+    said = {label: entries[0].main for label, _, entries in facts(found, tmp_path, "sketch").rows}
+    assert said["Files"] == "not known: data/manifests/sketch.parquet cannot be read"
+    assert class_names(tmp_path, drawn=False) == {}
+
+
 def test_hashes_are_those_of_dvc_lock(tmp_path):
     plan = plan_of(tmp_path)
     assert artifacts(plan, tmp_path)[1] == "No file dvc.lock: the stages did not run under DVC."

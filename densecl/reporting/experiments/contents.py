@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from densecl import layout
+from densecl.reporting.cells import UNUSABLE
 
 
 class Contents:
@@ -32,7 +33,7 @@ class Contents:
         """sha256 and wnid by image_id; None where there is no manifest that can be read."""
         try:
             rows = pd.read_parquet(self.root / layout.manifest(dataset), columns=["image_id", "sha256", "wnid"])
-        except (OSError, ValueError, KeyError, NotImplementedError):
+        except UNUSABLE:
             return None
         return rows.drop_duplicates("image_id").set_index("image_id")
 
