@@ -24,7 +24,7 @@ test: .venv/ready
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/ready
-	python -m tests.soak --minutes $(or $(MINUTES),30)
+	python -m tests.stress --minutes $(or $(MINUTES),30)
 
 ui: .venv/ready
 	@python -m pipelines ui

@@ -14,10 +14,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from densecl import command, layout
+from densecl import paths
+from densecl.artifacts import TrainPlan
+from densecl.config.params import MODES, TRAIN_SET, GlobalContrast, Params, load_params, parse_params
 from densecl.errors import DenseclError
-from densecl.params import MODES, TRAIN_SET, GlobalContrast, Params, load_params, parse_params
-from densecl.records import TrainPlan
+from densecl.runtime import cli
 
 # flag -> the key of params.yaml it sets
 TRAIN_FLAGS = (
@@ -72,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     add("--grad-clip", type=float, default=5.0, help="largest gradient norm (default: 5.0)")
     add("--experiment-name", help="folder under runs/ (default: <mode>_<model>)")
     add("--seed", type=int, default=0, help="of everything random (default: 0)")
-    add("--params", type=Path, default=layout.PARAMS, help="file that names the data sets (default: %(default)s)")
+    add("--params", type=Path, default=paths.PARAMS, help="file that names the data sets (default: %(default)s)")
     add(
         "--resume",
         type=Path,
@@ -109,7 +110,7 @@ def params_of(given: dict[str, Any]) -> Params:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 trained, 2 a mistake, 75 stopped and to be gone on with (docs/failures.md)."""
     given = vars(parser().parse_args(arguments))
-    return command.status(lambda: run(given))
+    return cli.status(lambda: run(given))
 
 
 def run(given: dict[str, Any]) -> None:
@@ -122,15 +123,15 @@ def run(given: dict[str, Any]) -> None:
     watched = params.evaluate.datasets if params.train.validate_on is None else params.train.validate_on
     watched = check(params, (TRAIN_SET, *watched))[1:]
 
-    from densecl import parallel
-    from densecl.training.run import train
+    from densecl import distributed
+    from densecl.training.train import train
 
-    parallel.start()
+    distributed.start()
     sets = {each: images(params, each) for each in (TRAIN_SET, *watched)}
     plan = TrainPlan(
         mode=mode, network=params.network, data=params.data, train=params.train, contrast=params.contrast.of(mode)
     )
-    folder = layout.RUNS / name
+    folder = paths.RUNS / name
     train(
         plan,
         given["seed"],
@@ -145,8 +146,8 @@ def run(given: dict[str, Any]) -> None:
 
 def check(params: Params, names: tuple[str, ...]) -> tuple[str, ...]:
     """The sets that are there; raises where one that must be, or the model, cannot be used, before anything heavy starts."""
-    from densecl.datasets.scan import check_root
-    from densecl.robustness.protocols import with_layout
+    from densecl.datasets.manifests.scan import check_root
+    from densecl.evaluation.protocols import with_layout
 
     there = []
     for each in names:
@@ -169,21 +170,21 @@ def check(params: Params, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def images(params: Params, name: str) -> Any:
     """Usable images of a set: the pipeline's manifest where there is one, else listed now under runs/."""
-    from densecl import parallel
-    from densecl.datasets.manifest import read_manifest, require_unchanged, usable, write_manifest
-    from densecl.datasets.scan import class_list, scan
-    from densecl.hardware import workers
-    from densecl.robustness.protocols import protocol_of, with_layout
-    from densecl.training.run import ImageSet
+    from densecl import distributed
+    from densecl.datasets.manifests.manifest import read_manifest, require_unchanged, usable, write_manifest
+    from densecl.datasets.manifests.scan import class_list, scan
+    from densecl.datasets.usable_images import ImageSet
+    from densecl.evaluation.protocols import protocol_of, with_layout
+    from densecl.runtime.hardware import workers
 
     dataset = params.datasets[name]
-    path = layout.manifest(name)
+    path = paths.manifest(name)
     if not path.exists():
-        path = layout.RUNS / "manifests" / f"{name}.parquet"
-        if parallel.first():
+        path = paths.RUNS / "manifests" / f"{name}.parquet"
+        if distributed.first():
             classes, of = class_list(Path(params.datasets[TRAIN_SET].root)), with_layout(params, name)
             write_manifest(scan(name, Path(of.root), of.layout, classes, max(1, workers()), devkit=of.devkit), path)
-        parallel.anywhere(False)  # the others wait until it is written
+        distributed.anywhere(False)  # the others wait until it is written
     frame, root, evaluate = usable(read_manifest(path)), Path(dataset.root), params.evaluate
     require_unchanged(frame, root)
     return ImageSet(
@@ -192,5 +193,5 @@ def images(params: Params, name: str) -> Any:
 
 
 if __name__ == "__main__":
-    command.begin(stage="WORLD_SIZE" in os.environ)  # else a shell started it, and may close
-    command.leave(main())
+    cli.begin(stage="WORLD_SIZE" in os.environ)  # else a shell started it, and may close
+    cli.leave(main())

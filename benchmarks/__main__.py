@@ -17,7 +17,7 @@ import torchvision
 
 from benchmarks import evaluation, infonce, lightly_loss, loader, pipeline, processes, scan, steps, tracking
 from benchmarks.measure import Row
-from densecl.hardware import device, device_name
+from densecl.runtime.hardware import device, device_name
 
 PAGE = Path("docs/performance.md")
 MARK = "<!-- below: written by `make bench` -->\n"

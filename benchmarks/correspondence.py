@@ -16,12 +16,13 @@ from typing import Any
 
 import pandas as pd
 
-from densecl.datasets.manifest import read_manifest, usable, write_manifest
-from densecl.datasets.scan import class_list, scan
-from densecl.hardware import workers
-from densecl.params import TRAIN_SET, load_params
-from densecl.records import TrainPlan
-from densecl.training.run import ImageSet, train
+from densecl.artifacts import TrainPlan
+from densecl.config.params import TRAIN_SET, load_params
+from densecl.datasets.manifests.manifest import read_manifest, usable, write_manifest
+from densecl.datasets.manifests.scan import class_list, scan
+from densecl.datasets.usable_images import ImageSet
+from densecl.runtime.hardware import workers
+from densecl.training.train import train
 
 PLAIN = {"correspondence_filter": "none", "correspondence_features": "dense"}  # what a variant does not change
 VARIANTS: dict[str, dict[str, Any] | None] = {

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
-from densecl.reporting import statistics
-from densecl.reporting.statistics import Part
+from densecl.analysis import statistics
+from densecl.analysis.statistics import Part
 
 RATES, NOISE = (0.1, 0.3, 0.5, 0.7, 0.9), 0.1  # noise of a seed, in logits
 

@@ -14,11 +14,11 @@ from timm.utils import AverageMeter, accuracy
 
 from benchmarks.loader import photographs
 from benchmarks.measure import Row, alternate, ratio
-from densecl.hardware import device, workers
+from densecl.config.params import Network
+from densecl.evaluation.predict import predict
 from densecl.network.preprocessing import preprocessing
 from densecl.network.vit import Backbone, build
-from densecl.params import Network
-from densecl.robustness.evaluation import predict
+from densecl.runtime.hardware import device, workers
 
 MODEL, BATCH, IMAGES = "vit_tiny_patch16_224", 64, 256
 

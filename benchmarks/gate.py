@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from densecl.params import Gate, Report
-from pipelines.gate import Pair, fall, val
-from pipelines.sides import difference
+from densecl.analysis.paired import difference
+from densecl.config.params import Gate, Report
+from pipelines.gate.gate import Pair, fall, val
 
 VALUES, REPORT = Gate(), Report(bootstrap_samples=1000)
 FALLS = (0.0, VALUES.margin, VALUES.max_drop, 0.05)

@@ -19,9 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import infonce, steps
 from benchmarks.measure import Row, alternate, shown
 from benchmarks.steps import Setup
-from densecl.hardware import device, device_name
+from densecl.config.params import Train
 from densecl.network.vit import build, tokens
-from densecl.params import Train
+from densecl.runtime.hardware import device, device_name
 
 BF16 = Train(batch_size=256, precision="bf16")
 SETUPS = [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.measure import Row, alternate, peak, ratio, shown
 from densecl.contrast import info_nce
-from densecl.hardware import device
+from densecl.runtime.hardware import device
 
 K, D, TEMPERATURE = 65536, 128, 0.2
 SIZES = (3200, 12800)  # queries of 64 and 256 images

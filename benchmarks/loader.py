@@ -13,11 +13,11 @@ from PIL import Image
 from torchvision import transforms
 
 from benchmarks.measure import Row, alternate, ratio
-from densecl.datasets.pixels import read_pixels
-from densecl.datasets.rendered import PHOTO, photograph
-from densecl.datasets.views import augment, draw_crops
-from densecl.hardware import reuse_freed_memory
-from densecl.params import Data
+from densecl.config.params import Data
+from densecl.datasets.synthetic.styles import PHOTO, photograph
+from densecl.datasets.views.read_pixels import read_pixels
+from densecl.datasets.views.two_views import augment, draw_crops
+from densecl.runtime.hardware import reuse_freed_memory
 
 SIZE = (224, 224)
 

@@ -12,8 +12,8 @@ import torch
 
 from benchmarks.measure import Row, alternate, ratio, shown
 from benchmarks.steps import MODES, Setup, batch, stepper
-from densecl import parallel
-from densecl.datasets.batch import ViewBatch
+from densecl import distributed
+from densecl.datasets.views.batch import ViewBatch
 
 ROUNDS = 7
 
@@ -22,15 +22,15 @@ def work(rank: int, size: int, port: int, mode: str, asked: Connection) -> None:
     """A training process: a step of its share whenever it is asked, until None comes."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(2 // size)
-    parallel.start()
+    distributed.start()
     setup = Setup()
-    mine = parallel.share(range(setup.batch), setup.batch, 1)
+    mine = distributed.share(range(setup.batch), setup.batch, 1)
     part, state = ViewBatch(*(column[mine] for column in batch(setup))), stepper(setup, mode)
     asked.send("ready")
     while asked.recv():
         state.take(part, 0.5 if MODES[mode] else 0.0, 0)
         asked.send("done")
-    parallel.end()
+    distributed.end()
 
 
 def group(size: int, mode: str) -> tuple[Callable[[], object], Callable[[], object]]:

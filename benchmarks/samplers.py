@@ -15,13 +15,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from densecl.config.params import Network
 from densecl.contrast import SAMPLERS, info_nce, match_patches
-from densecl.contrast.attention import hardest_negative
-from densecl.datasets.rendered import CLASSES, PHOTO, photograph
+from densecl.contrast.memory_softmax import hardest_negative
+from densecl.datasets.synthetic.styles import CLASSES, PHOTO, photograph
 from densecl.network.heads import ProjectionHead
 from densecl.network.vit import build, tokens
-from densecl.params import Network
-from densecl.training.matching import neighbours
+from densecl.training.diagnostics.match_accuracy import neighbours
 
 IMAGES, SAMPLED, ENTRIES, DRAWS = 24, 50, 4096, 7
 

@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.measure import Row, alternate, ratio
-from densecl.datasets.scan import digest, in_parallel, listing
+from densecl.datasets.manifests.scan import digest, in_parallel, listing
 
 WORKERS = 2
 LISTED = (100, 1000)  # classes, empty files a class: only their names are read

@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import Row, alternate, peak, ratio, shown
-from densecl.contrast.contrastive import Contrastive
-from densecl.contrast.objectives import build_objective
-from densecl.datasets.batch import ViewBatch
-from densecl.hardware import device
+from densecl.config.params import DenseContrast, GlobalContrast, Network, Train
+from densecl.contrast.dense import build_objective
+from densecl.contrast.objective import Contrastive
+from densecl.datasets.views.batch import ViewBatch
 from densecl.network.preprocessing import normalise, preprocessing
 from densecl.network.vit import build
-from densecl.params import DenseContrast, GlobalContrast, Network, Train
-from densecl.training.cost import one_view
-from densecl.training.schedules import build_optimizer
+from densecl.runtime.hardware import device
+from densecl.training.optim import build_optimizer
 from densecl.training.step import Stepper
+from densecl.training.step_cost import one_view
 
 CLASSES = 1000
 MODES = {"dense": DenseContrast(), "global": GlobalContrast(), "none": None}  # the method's own values

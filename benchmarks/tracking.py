@@ -11,11 +11,11 @@ from statistics import median
 from benchmarks import steps
 from benchmarks.measure import Row, alternate
 from benchmarks.steps import Setup
-from densecl.params import Data
-from densecl.records import TrainPlan
-from densecl.training.engine import LOOK_EVERY
-from densecl.training.history import means
-from densecl.training.tracking import Monitor
+from densecl.artifacts import TrainPlan
+from densecl.config.params import Data
+from densecl.monitoring.monitor import Monitor
+from densecl.training.epoch_metrics import means
+from densecl.training.trainer import LOOK_EVERY
 
 EPOCH = 100  # steps; ImageNet's has 5,004 of 256 images
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from densecl import command, layout
+from densecl import paths
+from densecl.runtime import cli
 
 Options = Mapping[str, Mapping[str, Any]]
 WHY: Options = {
@@ -21,35 +22,35 @@ WHEN: Options = {
 }
 # Command -> what it is for, the function that does it, its arguments.
 COMMANDS: dict[str, tuple[str, str, Options]] = {
-    "comparison": ("the whole comparison, as `dvc repro`, a tracked step a stage", "driver.compare", {}),
-    "retraining": ("train a candidate on what changed, and promote it if it beats the champion", "driver.retrain", {
+    "comparison": ("the whole comparison, as `dvc repro`, a tracked step a stage", "runner.compare", {}),
+    "retraining": ("train a candidate on what changed, and promote it if it beats the champion", "runner.retrain", {
         "--dry-run": {"action": "store_true", "help": "print what changed, and stop"},
         "--force": {"action": "store_true", "help": "judge a candidate also where nothing changed"},
     }),
-    "replay": ("continue the newest run where it stopped", "driver.replay", {}),
-    "schedule run": ("retrain at the times of a cron line, until stopped", "schedule.run", WHEN),
+    "replay": ("continue the newest run where it stopped", "runner.replay", {}),
+    "schedule run": ("retrain at the times of a cron line, until stopped", "schedule.scheduler.run", WHEN),
     "schedule install": ("write a systemd unit, crontab line or workflow that does", "install.install", {
         "--as": {"required": True, "choices": ("systemd", "cron", "github"), "dest": "kind"}, **WHEN,
-        "--output": {"type": Path, "default": layout.DEPLOY, "help": "folder for the files"},
+        "--output": {"type": Path, "default": paths.DEPLOY, "help": "folder for the files"},
     }),
-    "promote": ("make a version the champion", "registry.main_promote", {"version": {}, **WHY}),
-    "rollback": ("make the champion before the current one the champion again", "registry.main_rollback", WHY),
-    "lineage": ("print the chain from images to report that something belongs to", "lineage.main", {
+    "promote": ("make a version the champion", "registry.registry.main_promote", {"version": {}, **WHY}),
+    "rollback": ("make the champion before the current one the champion again", "registry.registry.main_rollback", WHY),
+    "lineage": ("print the chain from images to report that something belongs to", "lineage.resolve.main", {
         "x": {"metavar": "X", "help": "path of a model, md5, id of an MLflow or ZenML run, version, champion or candidate"},
         "--html": {"metavar": "PATH", "help": "write it as a page too"},
     }),
     "prune": ("remove what removed modes, seeds and sets left behind, after showing it", "prune.main", {
         "--yes": {"action": "store_true", "help": "do not ask"},
     }),
-    "ui": ("MLflow, and ZenML's dashboard where it is installed, on 127.0.0.1", "ui.main", {}),
+    "ui": ("MLflow, and ZenML's dashboard where it is installed, on 127.0.0.1", "dashboards.main", {}),
 }  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 a mistake, 75 stopped and to be gone on with (docs/failures.md)."""
     given = vars(_parser().parse_args(arguments))
-    module, _, function = given.pop("does").partition(".")
-    return command.status(lambda: getattr(importlib.import_module(f"pipelines.{module}"), function)(**given))
+    module, _, function = given.pop("does").rpartition(".")
+    return cli.status(lambda: getattr(importlib.import_module(f"pipelines.{module}"), function)(**given))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,4 +69,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    command.leave(main())
+    cli.leave(main())

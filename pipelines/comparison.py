@@ -6,7 +6,7 @@ from typing import Any
 
 from zenml import pipeline
 
-from pipelines.stages import add, graph
+from pipelines.stages.zenml_steps import add, graph
 
 
 @pipeline(enable_cache=False, dynamic=True)

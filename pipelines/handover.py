@@ -8,10 +8,10 @@ import sys
 from datetime import tzinfo
 from pathlib import Path
 
-from densecl import command
 from densecl.errors import STOPPED, DenseclError, Stopped
-from pipelines import environment
-from pipelines.trouble import translated
+from densecl.runtime import cli
+from pipelines.runtime import zenml_env
+from pipelines.runtime.error_translation import translated
 
 NAME = "densecl-retraining"
 YES, NO = 10, 11  # exit statuses of `python -m pipelines.handover`, which no crash has
@@ -19,7 +19,7 @@ YES, NO = 10, 11  # exit statuses of `python -m pipelines.handover`, which no cr
 
 def wanted() -> bool:
     """Does the active stack's orchestrator keep schedules? The local one, without ZenML being asked where nobody set up another."""
-    environment.prepare()
+    zenml_env.prepare()
     elsewhere = {"ZENML_STORE_URL", "ZENML_ACTIVE_STACK_ID"} & set(os.environ)
     if not elsewhere and not Path(os.environ["ZENML_CONFIG_PATH"], "config.yaml").exists():
         return False
@@ -37,7 +37,7 @@ def hand_over(cron: str, where: tzinfo) -> None:
         raise DenseclError(
             f"--cron: found {cron!r}; the orchestrator of the active ZenML stack knows five fields, no seconds"
         )
-    client = environment.client()
+    client = zenml_env.client()
     from zenml.config.schedule import Schedule
 
     from pipelines.retraining import retraining
@@ -59,9 +59,9 @@ def answer() -> int:
     """YES or NO, from ZenML itself; another status, and a line, where it cannot say."""
     try:
         with translated():
-            return YES if environment.client().active_stack.orchestrator.config.is_schedulable else NO
+            return YES if zenml_env.client().active_stack.orchestrator.config.is_schedulable else NO
     except DenseclError as error:
-        command.tell(str(error))
+        cli.tell(str(error))
         return error.status
 
 

@@ -14,10 +14,10 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Literal
 
-from densecl import layout
+from densecl import paths
+from densecl.artifacts import write_text
 from densecl.errors import DenseclError
-from densecl.records import write_text
-from pipelines.cron import trigger, zone
+from pipelines.schedule.cron import trigger, zone
 
 Kind = Literal["systemd", "cron", "github"]
 
@@ -92,7 +92,7 @@ jobs:
 """
 
 
-def install(kind: Kind, cron: str, timezone: str | None, output: Path = layout.DEPLOY) -> None:
+def install(kind: Kind, cron: str, timezone: str | None, output: Path = paths.DEPLOY) -> None:
     """Write the file of that kind into `output` and print what to do next."""
     where = zone(timezone)
     trigger(cron, where)
@@ -126,12 +126,12 @@ def _service(root: Path, python: Path, cron: str, where: tzinfo) -> tuple[str, s
         "systemctl --user daemon-reload",
         f"systemctl --user enable --now {unit}",
         "loginctl enable-linger    # it then runs also while you are logged out",
-        f"journalctl --user -u {unit} -f    # what it says; its ticks: {layout.TICKS}",
+        f"journalctl --user -u {unit} -f    # what it says; its ticks: {paths.TICKS}",
     ]  # fmt: skip
 
 
 def _crontab(root: Path, python: Path, cron: str, where: tzinfo) -> tuple[str, str, list[str]]:
-    log = layout.RETRAINING_LOCK.with_suffix(".log")
+    log = paths.RETRAINING_LOCK.with_suffix(".log")
     command = (
         f"cd {shlex.quote(str(root))} && mkdir -p {log.parent} && "
         f'PATH={shlex.quote(str(python.parent))}:"$PATH" {shlex.quote(str(python))} -m pipelines retraining >> {log} 2>&1'
@@ -142,7 +142,7 @@ def _crontab(root: Path, python: Path, cron: str, where: tzinfo) -> tuple[str, s
     )  # fmt: skip
     return "retraining.crontab", text, [
         "(crontab -l; cat {path}) | crontab -    # appends it",
-        f"tail -f {log}    # what it says; how each ended: {layout.RETRAININGS}",
+        f"tail -f {log}    # what it says; how each ended: {paths.RETRAININGS}",
     ]  # fmt: skip
 
 

@@ -10,31 +10,31 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from densecl import layout
-from densecl.params import MODES, Params, load_params
-from densecl.records import write_text
-from pipelines import champion
+from densecl import paths
+from densecl.artifacts import write_text
+from densecl.config.params import MODES, Params, load_params
+from pipelines.stages import champion_stages
 
 if TYPE_CHECKING:
-    from pipelines.graph import Graph
+    from pipelines.stages.dvc_graph import Graph
 
 FOLDERS = (
-    layout.RENDERED, layout.MANIFESTS, Path("models"), layout.TRAINING, layout.PREDICTIONS, layout.EVALUATION,
-    layout.CHAMPION_REPORTS,
+    paths.RENDERED, paths.MANIFESTS, Path("models"), paths.TRAINING, paths.PREDICTIONS, paths.EVALUATION,
+    paths.CHAMPION_REPORTS,
 )  # fmt: skip
-RUN = rf"({'|'.join((*MODES, layout.CHAMPION))})-\d+"
+RUN = rf"({'|'.join((*MODES, paths.CHAMPION))})-\d+"
 # What a stage of ours writes in each; only what dvc.lock names is taken from data/rendered, where users may lay sets too.
 OURS = {
-    layout.MANIFESTS: r"[^/]+\.parquet",
+    paths.MANIFESTS: r"[^/]+\.parquet",
     Path("models"): rf"({'|'.join(MODES)})/seed-\d+",
-    layout.TRAINING: RUN,
-    layout.EVALUATION: rf"[^/]+/{RUN}\.json",
-    layout.PREDICTIONS: rf"[^/]+/{RUN}(\.control)?\.parquet",
-    layout.CHAMPION_REPORTS: rf"evaluation/[^/]+/{RUN}\.json|predictions/[^/]+/{RUN}(\.control)?\.parquet",
+    paths.TRAINING: RUN,
+    paths.EVALUATION: rf"[^/]+/{RUN}\.json",
+    paths.PREDICTIONS: rf"[^/]+/{RUN}(\.control)?\.parquet",
+    paths.CHAMPION_REPORTS: rf"evaluation/[^/]+/{RUN}\.json|predictions/[^/]+/{RUN}(\.control)?\.parquet",
 }
 CACHES = {
-    layout.CHECKPOINTS: "trainings that were interrupted go on from them",
-    layout.ARCHIVES: "made again when needed",
+    paths.CHECKPOINTS: "trainings that were interrupted go on from them",
+    paths.ARCHIVES: "made again when needed",
 }
 
 
@@ -51,10 +51,10 @@ class Leftovers:
 
 def main(yes: bool) -> None:
     """List what is left behind; remove it with `yes`, or where someone at a terminal says so."""
-    from pipelines.graph import Graph
-    from pipelines.lock import alone
+    from pipelines.runtime.project_lock import alone
+    from pipelines.stages.dvc_graph import Graph
 
-    params = load_params(layout.PARAMS)
+    params = load_params(paths.PARAMS)
     with alone():
         graph = Graph()
         found = leftovers(graph, params)
@@ -72,7 +72,7 @@ def main(yes: bool) -> None:
 
 def leftovers(graph: Graph, params: Params) -> Leftovers:
     """What is in our folders and no stage writes, and entries of the lock files without a stage."""
-    stages = {graph.file: set(graph.stages), champion.FILE: set(params.evaluate.datasets)}
+    stages = {graph.file: set(graph.stages), champion_stages.FILE: set(params.evaluate.datasets)}
     entries, told = {}, set()
     for file, names in stages.items():
         held = _entries(file.with_suffix(".lock"))
@@ -94,12 +94,12 @@ def _kept(graph: Graph, params: Params) -> set[Path]:
     root = Path(graph.repo.root_dir)
     outs = {
         Path(out.fs_path) for stage in graph.repo.index.stages for out in stage.outs
-        if str(stage.path_in_repo) != champion.FILE.as_posix()
+        if str(stage.path_in_repo) != champion_stages.FILE.as_posix()
     }  # fmt: skip
     inside = {path.relative_to(root) for path in outs if path.is_relative_to(root)}
-    cells = (layout.evaluation, layout.predictions, layout.control_predictions)
+    cells = (paths.evaluation, paths.predictions, paths.control_predictions)
     return inside | {
-        place(name, layout.CHAMPION, champion.SEED) for place in cells for name in params.evaluate.datasets
+        place(name, paths.CHAMPION, champion_stages.SEED) for place in cells for name in params.evaluate.datasets
     }
 
 
@@ -135,8 +135,8 @@ def remove(found: Leftovers, params: Params) -> None:
     for lock, names in found.entries.items():
         if names:
             _forget(lock, names)
-    if champion.FILE.exists():
-        champion.define(params)
+    if champion_stages.FILE.exists():
+        champion_stages.define(params)
     for path in found.paths:
         if path.is_symlink() or not path.is_dir():
             path.unlink()

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from zenml import get_step_context, log_metadata, pipeline, step
 
-from densecl import layout
-from densecl.params import load_params
-from densecl.records import write_json
-from pipelines import champion as cells
-from pipelines.records import Champion, Changes, Registered, StageRef, Verdict
-from pipelines.stages import add, graph, revision
+from densecl import paths
+from densecl.artifacts import write_json
+from densecl.config.params import load_params
+from pipelines.schemas import Champion, Changes, Registered, StageRef, Verdict
+from pipelines.stages import champion_stages as cells
+from pipelines.stages.zenml_steps import add, graph, revision
 
 SOURCES = ("prepare",)  # and what they depend on: what is looked at before anything is decided
 Upstream = list[StageRef]
@@ -36,16 +36,16 @@ def retraining(force: bool = False) -> None:
 
 
 def _training() -> str:
-    mode, seed = load_params(layout.PARAMS).candidate
+    mode, seed = load_params(paths.PARAMS).candidate
     return f"train@{mode}-{seed}"
 
 
 @step(enable_cache=False)
 def detect(upstream: Upstream) -> Annotated[Changes, "changes"]:  # noqa: ARG001 - the manifests that it compares
-    from pipelines.drift import changes, told
+    from pipelines.gate.drift import changes, told
 
-    found = changes(load_params(layout.PARAMS))
-    write_json(layout.CHANGES, found)
+    found = changes(load_params(paths.PARAMS))
+    write_json(paths.CHANGES, found)
     print(told(found), flush=True)
     log_metadata({s.dataset: {"new": s.new, "removed": s.removed, "changed": s.changed} for s in found.sets})
     return found
@@ -53,9 +53,9 @@ def detect(upstream: Upstream) -> Annotated[Changes, "changes"]:  # noqa: ARG001
 
 @step(enable_cache=False)
 def lay_out(upstream: Upstream) -> Annotated[Champion, "champion"]:  # noqa: ARG001 - trained first: it may take days
-    from pipelines import registry
+    from pipelines.registry import registry
 
-    params = load_params(layout.PARAMS)
+    params = load_params(paths.PARAMS)
     current = registry.champion(params.retraining.registry)
     if current.version is not None:
         registry.lay_out(params.retraining.registry, current)
@@ -65,10 +65,10 @@ def lay_out(upstream: Upstream) -> Annotated[Champion, "champion"]:  # noqa: ARG
 
 @step(enable_cache=False)
 def judge(champion: Champion, upstream: Upstream) -> Annotated[Verdict, "verdict"]:  # noqa: ARG001
-    from pipelines import gate
+    from pipelines.gate import gate
 
-    verdict = gate.judge(load_params(layout.PARAMS), champion)
-    write_json(layout.GATE, verdict)
+    verdict = gate.judge(load_params(paths.PARAMS), champion)
+    write_json(paths.GATE, verdict)
     print(verdict.said, flush=True)
     log_metadata({"promoted": verdict.promoted, "said": verdict.said})
     return verdict
@@ -80,22 +80,22 @@ def register(verdict: Verdict, trained: StageRef, seen: Changes) -> Annotated[Re
     new scan is compared with: proposed before the alias moves, settled after it, so that no kill leaves a champion that is
     judged against itself.
     """
-    from pipelines import card, pending, registry
-    from pipelines.runs import training_run
+    from pipelines.registry import baseline, model_card, registry
+    from pipelines.stages.runs import training_run
 
-    params = load_params(layout.PARAMS)
-    folder = layout.model(verdict.mode, verdict.seed)
-    manifests = {path: md5 for path, md5 in trained.deps.items() if path.startswith(str(layout.MANIFESTS))}
+    params = load_params(paths.PARAMS)
+    folder = paths.model(verdict.mode, verdict.seed)
+    manifests = {path: md5 for path, md5 in trained.deps.items() if path.startswith(str(paths.MANIFESTS))}
     tags = {
         "dvc_md5": trained.outs[folder.as_posix()], "git": revision(), "mlflow_run": training_run(folder) or "",
         "zenml_run": str(get_step_context().pipeline_run.id),
     } | {f"md5 {path}": md5 for path, md5 in manifests.items()}  # fmt: skip
     made = registry.register(params.retraining.registry, folder, verdict, tags)
-    card.attach_card(params, made, verdict, registry.tags(made.name, made.version))
-    pending.propose(params, seen, made)
+    model_card.attach_card(params, made, verdict, registry.tags(made.name, made.version))
+    baseline.propose(params, seen, made)
     if verdict.promoted:
         registry.promote_judged(made, verdict)
         registry.lay_out_card(made.name, made.version)
-    pending.settle()
+    baseline.settle()
     log_metadata({"version": made.version, "promoted": made.promoted})
     return made

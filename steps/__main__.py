@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 
-from densecl import command
+from densecl.runtime import cli
 
 STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "plan": ("check params.yaml and write what each unit reads", ()),
@@ -37,9 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 stage.add_argument(flag, action="store_true")
     given = vars(parser.parse_args(arguments))
-    return command.status(lambda: importlib.import_module(f"steps.{given.pop('stage')}").main(**given))
+    return cli.status(lambda: importlib.import_module(f"steps.{given.pop('stage')}").main(**given))
 
 
 if __name__ == "__main__":
-    command.begin(stage=True)
-    command.leave(main())
+    cli.begin(stage=True)
+    cli.leave(main())

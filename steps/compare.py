@@ -5,20 +5,20 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from densecl import layout
+from densecl import paths
+from densecl.analysis.dvc_lock import read_lock
+from densecl.compare.changes import changes
+from densecl.compare.differences import versus
+from densecl.compare.origins import origin
+from densecl.compare.page import write_comparison
+from densecl.compare.read import read_experiment
+from densecl.compare.summary import verdict
 from densecl.errors import DenseclError, Worse
-from densecl.reporting.experiments.changes import changes
-from densecl.reporting.experiments.differences import versus
-from densecl.reporting.experiments.lock import read_lock
-from densecl.reporting.experiments.page import write_comparison
-from densecl.reporting.experiments.read import read_experiment
-from densecl.reporting.experiments.verdict import verdict
-from steps.origins import origin
 
 
 def main(a: str, b: str, fail_if_worse: bool = False, output: str | None = None) -> None:
     """Write compare.html, compare.md and compare.csv to `output` (reports/compare/); raise Worse where asked and B is."""
-    place = Path(output) if output else layout.COMPARE
+    place = Path(output) if output else paths.COMPARE
     try:
         place.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:

@@ -10,13 +10,8 @@ from typing import Any
 import pandas as pd
 from safetensors.torch import load_model
 
-from densecl import layout
-from densecl.errors import DataError
-from densecl.hardware import reuse_freed_memory
-from densecl.network.preprocessing import preprocessing
-from densecl.network.vit import Backbone, build
-from densecl.params import Network
-from densecl.records import (
+from densecl import paths
+from densecl.artifacts import (
     Control,
     EvaluatePlan,
     Evaluation,
@@ -26,11 +21,16 @@ from densecl.records import (
     Verdict,
     read_json,
     write_json,
-)  # fmt: skip
-from densecl.robustness.evaluation import no_rows, predict, scoring
-from densecl.robustness.figures import figures, special_figures
-from densecl.robustness.protocols import PROTOCOLS, preprocess_rule, shortfall
-from steps.images import usable_images
+)
+from densecl.config.params import Network
+from densecl.datasets.usable_images import usable_images
+from densecl.errors import DataError
+from densecl.evaluation.metrics import figures, special_figures
+from densecl.evaluation.predict import no_rows, predict, scoring
+from densecl.evaluation.protocols import PROTOCOLS, preprocess_rule, shortfall
+from densecl.network.preprocessing import preprocessing
+from densecl.network.vit import Backbone, build
+from densecl.runtime.hardware import reuse_freed_memory
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ def main(set: str, mode: str, seed: int) -> None:
     in the model's own class list, and images of classes that it does not know are left out and counted.
     """
     reuse_freed_memory()
-    plan = read_json(SetPlan, layout.plan(set))
-    model, config = load_exported(layout.model(mode, seed))
+    plan = read_json(SetPlan, paths.plan(set))
+    model, config = load_exported(paths.model(mode, seed))
     try:
-        if mode == layout.CHAMPION:
+        if mode == paths.CHAMPION:
             plan = known_to(plan, config["classes"])
         cell = run(set, plan, model, config["classes"])
     except DataError as error:
@@ -75,12 +75,12 @@ def main(set: str, mode: str, seed: int) -> None:
             raise
         _write_rows(set, mode, seed, no_rows(), no_rows())
         record = NoEvaluation(dataset=set, mode=mode, seed=seed, reason=" ".join(str(error).split()))
-        write_json(layout.evaluation(set, mode, seed), record)
+        write_json(paths.evaluation(set, mode, seed), record)
         print(f"{set} {mode}-{seed}: no evaluation: {record.reason}")
         return
     _write_rows(set, mode, seed, cell.rows, cell.control_rows)
     whole = describe(cell, plan, mode, seed, config["classes"])
-    write_json(layout.evaluation(set, mode, seed), whole)
+    write_json(paths.evaluation(set, mode, seed), whole)
     print(f"{set} {mode}-{seed}: top-1 {whole.top1:.3f} of {whole.images} images over {whole.classes} classes")
 
 
@@ -105,7 +105,7 @@ def relabelled(name: str, frame: pd.DataFrame, classes: list[str]) -> pd.DataFra
 
 def run(set: str, plan: SetPlan, model: Backbone, classes: list[str]) -> Cell:
     """Every image of the set and of its control, decoded and scored once; DataError where the set cannot be used."""
-    batch_size = read_json(EvaluatePlan, layout.plan("evaluate")).batch_size
+    batch_size = read_json(EvaluatePlan, paths.plan("evaluate")).batch_size
     images = usable_images(set)
     known = relabelled(set, images.frame, classes)
     frame, values, scored = scoring(
@@ -117,7 +117,7 @@ def run(set: str, plan: SetPlan, model: Backbone, classes: list[str]) -> Cell:
         try:
             control_rows = _control(control, model, classes, scored, batch_size)
         except DataError as error:
-            if not read_json(SetPlan, layout.plan(control)).optional:
+            if not read_json(SetPlan, paths.plan(control)).optional:
                 raise
             reason = f"the control {control} cannot be used: {error}"
     return Cell(rows, control_rows, len(images.frame) - len(frame), scored, values, reason)
@@ -141,7 +141,7 @@ def describe(cell: Cell, plan: SetPlan, mode: str, seed: int, classes: list[str]
         control = Control(
             dataset=PROTOCOLS[plan.protocol].control, images=len(cell.control_rows),
             top1=float(cell.control_rows["correct"].mean()), top5=float(cell.control_rows["correct5"].mean()),
-            predictions=layout.control_predictions(plan.name, mode, seed).as_posix(),
+            predictions=paths.control_predictions(plan.name, mode, seed).as_posix(),
         )  # fmt: skip
     special = special_figures(cell.rows, plan.protocol, classes, control)
     if cell.no_control:
@@ -149,7 +149,7 @@ def describe(cell: Cell, plan: SetPlan, mode: str, seed: int, classes: list[str]
     labels = cell.rows["label"].unique().tolist()
     return Evaluation(
         dataset=plan.name, protocol=plan.protocol, mode=mode, seed=seed, images=len(cell.rows), outside=cell.outside,
-        excluded=len(read_json(Verdict, layout.verdict(plan.name)).excluded), classes=len(cell.scored), control=control,
+        excluded=len(read_json(Verdict, paths.verdict(plan.name)).excluded), classes=len(cell.scored), control=control,
         shortfall=shortfall(plan.protocol, len(cell.rows), labels, cell.scored, classes),
         preprocessing=cell.preprocessing, **figures(cell.rows), **special,
     )  # fmt: skip
@@ -157,8 +157,8 @@ def describe(cell: Cell, plan: SetPlan, mode: str, seed: int, classes: list[str]
 
 def _write_rows(set: str, mode: str, seed: int, rows: pd.DataFrame, control: pd.DataFrame) -> None:
     for path, table in (
-        (layout.predictions(set, mode, seed), rows),
-        (layout.control_predictions(set, mode, seed), control),
+        (paths.predictions(set, mode, seed), rows),
+        (paths.control_predictions(set, mode, seed), control),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         table.to_parquet(path, index=False)

@@ -6,14 +6,14 @@ import shutil
 
 import torch
 
-from densecl import layout
+from densecl import paths
 from densecl.errors import DenseclError
 from steps.evaluate import load_exported
 
 
 def main(mode: str, seed: int) -> None:
     """Write exports/<mode>-<seed>/; `classifier.pt2` takes normalised images [B, 3, H, W] of any B and gives logits [B, C]."""
-    source, place = layout.model(mode, seed), layout.exported(mode, seed)
+    source, place = paths.model(mode, seed), paths.exported(mode, seed)
     if not (source / "model.safetensors").exists():
         raise DenseclError(f"{source}/model.safetensors: no such file; `dvc repro train@{mode}-{seed}` makes it")
     model, config = load_exported(source)

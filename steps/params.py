@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from densecl import layout, reference
-from densecl.params import Params
-from densecl.records import write_text
+from densecl import paths
+from densecl.artifacts import write_text
+from densecl.config import reference
+from densecl.config.params import Params
 from train import parser
 
 ELSEWHERE = {"cl_mode": "modes", "seed": "seeds"}
@@ -14,8 +15,8 @@ SECTIONS = ("network", "contrast", "train")  # whose keys the flags are named af
 
 
 def main() -> None:
-    write_text(layout.PARAMS_PAGE, reference.page(flags()))
-    sys.stdout.write(f"{layout.PARAMS_PAGE}\n")
+    write_text(paths.PARAMS_PAGE, reference.page(flags()))
+    sys.stdout.write(f"{paths.PARAMS_PAGE}\n")
 
 
 def flags() -> dict[str, str]:

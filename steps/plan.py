@@ -5,31 +5,22 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from densecl import layout
+from densecl import paths
+from densecl.artifacts import EvaluatePlan, Execution, Record, ReportPlan, SetPlan, TrainPlan, ValidatePlan, write_json
+from densecl.config.params import TRAIN_SET, DenseContrast, Params, load_params
 from densecl.errors import DenseclError
-from densecl.params import TRAIN_SET, DenseContrast, Params, load_params
-from densecl.records import (
-    EvaluatePlan,
-    Execution,
-    Record,
-    ReportPlan,
-    SetPlan,
-    TrainPlan,
-    ValidatePlan,
-    write_json,
-)  # fmt: skip
-from densecl.robustness.protocols import PROTOCOLS, protocol_of, with_layout
+from densecl.evaluation.protocols import PROTOCOLS, protocol_of, with_layout
 
 
 def main() -> None:
     """Write every plan file and remove what earlier params left; nothing is touched when a check fails."""
-    params = load_params(layout.PARAMS)
+    params = load_params(paths.PARAMS)
     check_protocols(params)
     check_roots(params)
     check_model(params)
     units = resolve(params)
     for unit, record in units.items():
-        write_json(layout.plan(unit), record)
+        write_json(paths.plan(unit), record)
     prune(params, set(units))
 
 
@@ -38,27 +29,27 @@ def check_protocols(params: Params) -> None:
     for name, protocol in params.evaluate.protocol.items():
         if protocol not in PROTOCOLS:
             raise DenseclError(
-                f"{layout.PARAMS}: evaluate.protocol.{name}: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}"
+                f"{paths.PARAMS}: evaluate.protocol.{name}: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}"
             )
 
 
 def check_roots(params: Params) -> None:
     """Raise where a set's folder cannot be used; built-in sets are drawn later, sets that may be missing are told of."""
-    from densecl.datasets.scan import check_root
+    from densecl.datasets.manifests.scan import check_root
 
     for name, dataset in params.datasets.items():
         if name in params.render:
-            drawn = layout.rendered(params.render[name].folder)
+            drawn = paths.rendered(params.render[name].folder)
             if Path(dataset.root) != drawn:
                 raise DenseclError(
-                    f"{layout.PARAMS}: datasets.{name}.root: found {dataset.root}, expected {drawn}, where render.{name} draws"
+                    f"{paths.PARAMS}: datasets.{name}.root: found {dataset.root}, expected {drawn}, where render.{name} draws"
                 )
             continue
         try:
             check_root(Path(dataset.root), with_layout(params, name).layout, dataset.devkit)
         except DenseclError as error:
             if name not in params.optional:
-                raise DenseclError(f"{layout.PARAMS}: datasets.{name}.root: {error}") from None
+                raise DenseclError(f"{paths.PARAMS}: datasets.{name}.root: {error}") from None
             print(f"warning: {name}: left out: {error}")
             hold_place(name, Path(dataset.tracked_by))
 
@@ -77,7 +68,7 @@ def hold_place(name: str, tracked_by: Path) -> None:
             tracked_by.mkdir(parents=True)
     except OSError as error:
         raise DenseclError(
-            f"{layout.PARAMS}: datasets.{name}.tracked_by: {tracked_by} is not there and cannot be made ({error.strerror}); "
+            f"{paths.PARAMS}: datasets.{name}.tracked_by: {tracked_by} is not there and cannot be made ({error.strerror}); "
             "DVC must find what it watches: name a path that exists"
         ) from None
     print(f"warning: {name}: made an empty {tracked_by} for DVC to watch")
@@ -89,16 +80,16 @@ def check_model(params: Params) -> None:
 
     if params.network.checkpoint and not Path(params.network.checkpoint).is_file():
         raise DenseclError(
-            f"{layout.PARAMS}: network.checkpoint: {params.network.checkpoint} is no file; expected local safetensors weights"
+            f"{paths.PARAMS}: network.checkpoint: {params.network.checkpoint} is no file; expected local safetensors weights"
         )
     try:
         rows, columns = check(params.network)
     except DenseclError as error:
-        raise DenseclError(f"{layout.PARAMS}: {error}") from None
+        raise DenseclError(f"{paths.PARAMS}: {error}") from None
     dense = params.contrast.of("dense") if "dense" in params.modes else None
     if isinstance(dense, DenseContrast) and dense.patches_per_image > rows * columns:
         print(
-            f"warning: {layout.PARAMS}: contrast.patches_per_image: found {dense.patches_per_image}, but "
+            f"warning: {paths.PARAMS}: contrast.patches_per_image: found {dense.patches_per_image}, but "
             f"{params.network.model_name} has {rows * columns} patches: all of them are taken",
             file=sys.stderr,
         )
@@ -134,14 +125,14 @@ def prune(params: Params, units: set[str]) -> None:
     """Remove from folders that a stage depends on as a whole what is in no plan; DVC's cache still holds it."""
     runs = [(mode, seed) for mode in params.modes for seed in params.seeds]
     cells = [(name, mode, seed) for name in params.evaluate.datasets for mode, seed in runs]
-    kept = {layout.plan(unit) for unit in units} | {layout.manifest(name) for name in params.datasets}
+    kept = {paths.plan(unit) for unit in units} | {paths.manifest(name) for name in params.datasets}
     kept |= {
-        place(*cell) for cell in cells for place in (layout.evaluation, layout.predictions, layout.control_predictions)
+        place(*cell) for cell in cells for place in (paths.evaluation, paths.predictions, paths.control_predictions)
     }
     kept |= {
-        layout.training(*run) / name for run in runs for name in ("history.csv", "cost.json", "matches.safetensors")
+        paths.training(*run) / name for run in runs for name in ("history.csv", "cost.json", "matches.safetensors")
     }
-    for folder in (layout.PLAN, layout.MANIFESTS, layout.EVALUATION, layout.PREDICTIONS, layout.TRAINING):
+    for folder in (paths.PLAN, paths.MANIFESTS, paths.EVALUATION, paths.PREDICTIONS, paths.TRAINING):
         for path in sorted(folder.rglob("*"), reverse=True):
             if path.is_dir():
                 if not any(path.iterdir()):

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from densecl import layout
-from densecl.datasets.absent import write_absent
-from densecl.datasets.manifest import write_manifest
-from densecl.datasets.scan import Progress, class_list, scan
+from densecl import paths
+from densecl.artifacts import SetPlan, read_json
+from densecl.datasets.manifests.manifest import write_manifest
+from densecl.datasets.manifests.missing_manifest import write_absent
+from densecl.datasets.manifests.scan import Progress, class_list, scan
 from densecl.errors import DataError
-from densecl.hardware import workers
-from densecl.records import SetPlan, read_json
+from densecl.runtime.hardware import workers
 
 
 def main(set: str) -> None:
     """Write data/manifests/<set>.parquet; of a set that may be missing and is, without rows and with the reason."""
-    plan = read_json(SetPlan, layout.plan(set))
+    plan = read_json(SetPlan, paths.plan(set))
     of, classes = plan.dataset, class_list(Path(plan.train_root))
     try:
         with _bar(set) as progress:
@@ -28,10 +28,10 @@ def main(set: str) -> None:
     except DataError as error:
         if not plan.optional:
             raise
-        write_absent(layout.manifest(set), str(error))
+        write_absent(paths.manifest(set), str(error))
         print(f"{set}: left out: {error}")
         return
-    write_manifest(frame, layout.manifest(set))
+    write_manifest(frame, paths.manifest(set))
     print(f"{len(frame)} files of {frame['label'].nunique()} classes in {of.root}")
 
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import json
 import sys
 
-from densecl import layout
-from densecl.records import ReportPlan, read_json, write_text
-from densecl.reporting.render import write_report
-from densecl.training.store import track_report
+from densecl import paths
+from densecl.artifacts import ReportPlan, read_json, write_text
+from densecl.monitoring.mlflow_store import track_report
+from densecl.report.render import write_report
 
 
 def main() -> None:
     """Write reports/comparison.csv, report.html, report.md, metrics/, plots/ and, for the terminal, table.txt; tell MLflow."""
-    plan = read_json(ReportPlan, layout.plan("report"))
+    plan = read_json(ReportPlan, paths.plan("report"))
     table = write_report(plan)
-    write_text(layout.REPORT_TABLE, table + "\n")
-    failed = track_report((layout.REPORT_PAGE, layout.REPORT_TEXT, layout.COMPARISON), _metrics(plan))
+    write_text(paths.REPORT_TABLE, table + "\n")
+    failed = track_report((paths.REPORT_PAGE, paths.REPORT_TEXT, paths.COMPARISON), _metrics(plan))
     if failed:
         print(f"warning: the report is written, but not in MLflow: {failed}", file=sys.stderr)
 
 
 def _metrics(plan: ReportPlan) -> dict[str, float]:
     """<mode>/<set> -> top-1, as in reports/metrics/."""
-    files = {mode: json.loads(layout.metrics(mode).read_text(encoding="utf-8")) for mode in plan.modes}
+    files = {mode: json.loads(paths.metrics(mode).read_text(encoding="utf-8")) for mode in plan.modes}
     return {f"{mode}/{name}": value for mode, found in files.items() for name, value in found.items()}

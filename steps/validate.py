@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from densecl import layout
-from densecl.datasets.absent import absence
-from densecl.datasets.expectations import check
-from densecl.datasets.manifest import read_manifest
+from densecl import paths
+from densecl.artifacts import ValidatePlan, Verdict, read_json, write_json
+from densecl.datasets.manifests.manifest import read_manifest
+from densecl.datasets.manifests.missing_manifest import absence
+from densecl.datasets.validation.expectations import check
+from densecl.datasets.validation.page import render_validation
 from densecl.errors import DataError
-from densecl.records import ValidatePlan, Verdict, read_json, write_json
-from densecl.reporting.validation import render_validation
 
 
 def main() -> None:
@@ -18,20 +18,20 @@ def main() -> None:
 
     Of a set that params let fail, the failure stays in its verdict, and evaluation leaves the reason in its cells.
     """
-    plan = read_json(ValidatePlan, layout.plan("validate"))
-    manifests = {name: read_manifest(layout.manifest(name)) for name in plan.datasets}
-    absent = {name: why for name in plan.datasets if (why := absence(layout.manifest(name)))}
+    plan = read_json(ValidatePlan, paths.plan("validate"))
+    manifests = {name: read_manifest(paths.manifest(name)) for name in plan.datasets}
+    absent = {name: why for name in plan.datasets if (why := absence(paths.manifest(name)))}
     there = {name: frame for name, frame in manifests.items() if name not in absent}
     checked = check(there, plan.values, plan.datasets)
     verdicts = {name: _absent(name, absent[name]) if name in absent else checked[name] for name in plan.datasets}
     roots = {name: Path(dataset.root) for name, dataset in plan.datasets.items()}
-    render_validation(verdicts, manifests, layout.VALIDATION_PAGE, roots)
+    render_validation(verdicts, manifests, paths.VALIDATION_PAGE, roots)
     stopping = {name: verdict for name, verdict in verdicts.items() if name not in plan.optional}
     failures = [f"{name}: {failure}" for name, verdict in stopping.items() for failure in verdict.failures]
     if failures:
-        raise DataError("\n".join([*failures, f"{len(failures)} critical failures; see {layout.VALIDATION_PAGE}"]))
+        raise DataError("\n".join([*failures, f"{len(failures)} critical failures; see {paths.VALIDATION_PAGE}"]))
     for name, verdict in verdicts.items():
-        write_json(layout.verdict(name), verdict)
+        write_json(paths.verdict(name), verdict)
         for warning in (*(f"left out: {failure}" for failure in verdict.failures), *verdict.warnings):
             print(f"warning: {name}: {warning}")
 

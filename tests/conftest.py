@@ -16,7 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 from safetensors.torch import save_file
 
-from tests.browsing import CHROMIUM
+from tests.page_checks import CHROMIUM
 
 torch.set_num_threads(1)  # tensors here are tiny: threads only wait for each other
 

@@ -14,17 +14,18 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from densecl import command, layout
-from densecl.datasets.manifest import SCHEMA, read_manifest, write_manifest
+from densecl import paths
+from densecl.config.params import Params, ParamsError, load_params, parse_params
+from densecl.datasets.manifests.manifest import SCHEMA, read_manifest, write_manifest
 from densecl.errors import DataError
-from densecl.params import Params, ParamsError, load_params, parse_params
+from densecl.runtime import cli
 from densecl.training.export import export
 from densecl.training.fit import Fit
 from steps.plan import check_model
 from tests.test_params import changed, default
-from tests.training.place import ENVIRONMENT, STEPS, prepare
-from tests.training.test_engine import plan, run, workplace  # noqa: F401 - a fixture
 from tests.training.test_resume import outcome
+from tests.training.test_trainer import plan, run, workplace  # noqa: F401 - a fixture
+from tests.training.training_project import ENVIRONMENT, STEPS, prepare
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_stops_no_training_and_no_half_checkpoint_is_taken(workplace, small_disk, monkeypatch, capfd):  # noqa: F811
     of = plan("none", epochs=2, checkpoint_minutes=1e-9)
     run(workplace, "whole", of)
-    monkeypatch.setattr(layout, "CHECKPOINTS", small_disk)
+    monkeypatch.setattr(paths, "CHECKPOINTS", small_disk)
     save, room = Fit.save, []
 
     def filled(self):
@@ -199,9 +200,9 @@ def test_a_disk_full_at_the_export_stops_with_one_line_and_the_same_command_ends
         raise OSError(28, "No space left on device", "model.safetensors")
 
     with monkeypatch.context() as patch:
-        patch.setattr("densecl.training.run.export", refused)
+        patch.setattr("densecl.training.train.export", refused)
         capfd.readouterr()
-        assert command.status(lambda: run(workplace, "again", of)) == 75
+        assert cli.status(lambda: run(workplace, "again", of)) == 75
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith("error: model.safetensors: No space left on device; nothing half-written is kept; make room")
     assert not list((workplace / "again").rglob("*"))
@@ -215,8 +216,8 @@ def test_a_read_only_folder_stops_before_training_with_one_line(workplace, tmp_p
         pytest.skip("needs the right to mount a tmpfs (root): root passes over a folder's mode")
     try:
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        monkeypatch.setattr(layout, "CHECKPOINTS", place)
-        assert command.status(lambda: run(workplace, "again", plan("none"))) == 75
+        monkeypatch.setattr(paths, "CHECKPOINTS", place)
+        assert cli.status(lambda: run(workplace, "again", plan("none"))) == 75
     finally:
         subprocess.run(["umount", str(place)], check=True)
     said = capfd.readouterr().err.splitlines()

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from hypothesis import given, settings, strategies as st
 
-from densecl.params import MODES, Params, ParamsError, load_params, parse_params
+from densecl.config.params import MODES, Params, ParamsError, load_params, parse_params
 
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml")), ROOT / "tests" / "small.yaml"]

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from densecl import params, reference
-from densecl.meanings import MEANINGS
-from densecl.params import Params, ParamsError, parse_params
-from densecl.yaml12 import Loader
+from densecl.config import params, reference
+from densecl.config.meanings import MEANINGS
+from densecl.config.params import Params, ParamsError, parse_params
+from densecl.config.yaml_loader import Loader
 from steps.params import flags
 from train import params_of, parser
 

@@ -1,7 +1,7 @@
 """Patch matching, sampling, memory and InfoNCE: the method itself."""
 
-from densecl.contrast.correspondence import match_patches
 from densecl.contrast.infonce import Contrast, info_nce
+from densecl.contrast.matching import match_patches
 from densecl.contrast.memory import Memory
 from densecl.contrast.sampling import SAMPLERS
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from densecl import parallel
-from densecl.contrast.attention import Ids, attend
+from densecl import distributed
+from densecl.contrast.memory_softmax import Ids, attend
 
 
 class Contrast(NamedTuple):
@@ -72,10 +72,10 @@ def share_of_mean(contrast: Contrast, queries: int) -> Contrast:
 
     A filter leaves the processes unequal numbers of queries. With one process nothing changes.
     """
-    if parallel.size() == 1:
+    if distributed.size() == 1:
         return contrast
     own = torch.stack([contrast.negatives.new_tensor(queries), torch.nan_to_num(contrast.negatives * queries)])
-    queries_share, pairs_share = own * parallel.size() / torch.stack(parallel.every(own)).sum(0)
+    queries_share, pairs_share = own * distributed.size() / torch.stack(distributed.every(own)).sum(0)
 
     def of(mean: Tensor, share: Tensor) -> Tensor:
         return torch.where(share == 0, 0, mean * share)  # the mean of nothing is NaN, here and everywhere

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densecl import parallel
+from densecl import distributed
 
 Sampler = Callable[..., Tensor]
 
@@ -71,11 +71,11 @@ def hardest(
 
 def _noise(features: Tensor, generator: torch.Generator, allowed: Tensor | None) -> Tensor:
     # Drawn for the images of all processes: an image's patches are the same however many processes share a batch.
-    where, shape = features.device, (len(features) * parallel.size(), features.shape[1])
+    where, shape = features.device, (len(features) * distributed.size(), features.shape[1])
     # From pinned memory a copy does not wait for the device.
     pinned = where.type == "cuda" and generator.device.type == "cpu"
     drawn = torch.rand(shape, generator=generator, device=generator.device, pin_memory=pinned)
-    noise = parallel.own_rows(drawn).to(where, non_blocking=True)
+    noise = distributed.own_rows(drawn).to(where, non_blocking=True)
     return noise if allowed is None else noise.masked_fill(~allowed, -1)
 
 

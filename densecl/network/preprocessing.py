@@ -11,8 +11,8 @@ from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 
+from densecl.artifacts import Preprocessing
 from densecl.network.vit import Backbone
-from densecl.records import Preprocessing
 
 
 def preprocessing(model: Backbone, rule: Literal["model", "as-is"] = "model") -> Preprocessing:

@@ -14,8 +14,8 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from densecl.config.params import Network
 from densecl.errors import DenseclError
-from densecl.params import Network
 from densecl.seeding import derive
 
 Backbone = VisionTransformer | Eva

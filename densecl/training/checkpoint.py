@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from densecl.errors import DenseclError, Stopped
-from densecl.files import whole_file
+from densecl.runtime.atomic_files import whole_file
 
 KEPT = 2
 PATIENCE = 15.0  # s: a training that was just stopped may still be writing its checkpoint

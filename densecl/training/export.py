@@ -8,9 +8,9 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from densecl.artifacts import TrainPlan, write_text
 from densecl.network.preprocessing import preprocessing
 from densecl.network.vit import Backbone
-from densecl.records import TrainPlan, write_text
 
 
 def export(

@@ -7,10 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import densecl
-from densecl.records import TrainPlan
+from densecl.artifacts import TrainPlan
 
 # Of the package: files, and folders with all their modules.
-CODE = ("contrast", "datasets", "network", "training", "metrics.py", "parallel.py", "params.py", "seeding.py")
+CODE = (
+    "config/params.py", "contrast", "datasets/storage", "datasets/views", "distributed.py", "metrics.py", "network",
+    "seeding.py", "training",
+)  # fmt: skip
 
 
 def fingerprint(plan: TrainPlan, seed: int, manifest: bytes) -> str:

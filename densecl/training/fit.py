@@ -8,17 +8,17 @@ from typing import Any
 import pandas as pd
 import torch
 
-from densecl import parallel
+from densecl import distributed
+from densecl.artifacts import Cost
 from densecl.errors import Interrupted, Stopped
-from densecl.hardware import device_name
-from densecl.lifetime import STOP
+from densecl.monitoring.monitor import Monitor
 from densecl.network.vit import Backbone
-from densecl.records import Cost
+from densecl.runtime.hardware import device_name
+from densecl.runtime.signals import STOP
 from densecl.training.checkpoint import Checkpoints
-from densecl.training.engine import NotFinite, Trainer, TrainingError
-from densecl.training.history import alarms
-from densecl.training.room import no_room, what_fits
-from densecl.training.tracking import Monitor
+from densecl.training.epoch_metrics import alarms
+from densecl.training.out_of_memory import no_room, what_fits
+from densecl.training.trainer import NotFinite, Trainer, TrainingError
 
 VALIDATION_RISK = 30.0  # s of steps that a kill during a validation may cost, however rare the checkpoints
 
@@ -88,11 +88,11 @@ class Fit:
         trainer.check()
         if self._age() > VALIDATION_RISK:
             self.save()
-        row = trainer.row() if parallel.first() else {}
+        row = trainer.row() if distributed.first() else {}
         row |= {f"top1/{name}": value for name, value in trainer.job.validate(trainer.evaluated).items()}
         with STOP.held():
             trainer.close_epoch(row)
-            if parallel.first():
+            if distributed.first():
                 self.monitor.epoch(row)
                 self.save()
                 for alarm in alarms(row):
@@ -102,7 +102,7 @@ class Fit:
     def _after_step(self) -> None:
         if self._age() > self.trainer.job.plan.train.checkpoint_minutes * 60:
             self.save()
-        if parallel.anywhere(bool(STOP.signal)):
+        if distributed.anywhere(bool(STOP.signal)):
             STOP.check()
             raise Interrupted("another process was asked to stop")
 

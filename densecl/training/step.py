@@ -10,18 +10,18 @@ import torch.nn.functional as F
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from densecl import parallel
-from densecl.contrast.contrastive import Objective
+from densecl import distributed
+from densecl.artifacts import Preprocessing
+from densecl.config.params import Train
 from densecl.contrast.infonce import Contrast
 from densecl.contrast.memory import Rows
-from densecl.contrast.pairs import Side, Views
-from densecl.datasets.batch import ViewBatch
+from densecl.contrast.objective import Objective
+from densecl.contrast.view_pairs import Side, Views
+from densecl.datasets.views.batch import ViewBatch
 from densecl.metrics import correct_within
 from densecl.network.preprocessing import normalise
 from densecl.network.vit import Backbone, Tokens, tokens
-from densecl.params import Train
-from densecl.records import Preprocessing
-from densecl.training.gradients import Conflict, conflict, unseen
+from densecl.training.diagnostics.gradient_alignment import Conflict, conflict, unseen
 
 
 class Outcome(NamedTuple):
@@ -107,7 +107,7 @@ class Stepper:
 
     def update(self, rows: Rows, step: int, progress: float) -> Tensor:
         """Average over processes, clip, step, then remember and let averages follow; the gradient's norm before clipping."""
-        parallel.average_gradients(self.trained)
+        distributed.average_gradients(self.trained)
         # The model's norm apart: with lambda = 0 the objective's zeros then leave it, as in mode none, the same to the bit.
         norm = _norm(self.model)
         norm = torch.hypot(norm, _norm(self.objective).to(norm))
@@ -145,11 +145,11 @@ def _detached(outcome: Outcome) -> Outcome:
 
 def _over_processes(outcome: Outcome) -> Outcome:
     """The figures of the whole batch, the same in every process."""
-    if parallel.size() == 1:
+    if distributed.size() == 1:
         return outcome
     columns = [v for v in outcome if isinstance(v, Tensor)]
     flat = iter(
-        parallel.mean(torch.stack([v.to(outcome.loss) for v in (*columns, *outcome.contrast, *outcome.conflict)]))
+        distributed.mean(torch.stack([v.to(outcome.loss) for v in (*columns, *outcome.contrast, *outcome.conflict)]))
     )
     whole = {name: next(flat) for name, value in outcome._asdict().items() if isinstance(value, Tensor)}
     return outcome._replace(

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch.nn.attention.flex_attention import flex_attention
 
-from densecl.contrast import attention, info_nce
+from densecl.contrast import info_nce, memory_softmax
 
 
 def unit(rows: int, dim: int, generator: torch.Generator) -> torch.Tensor:
@@ -46,10 +46,10 @@ def computed_by(path: str):
     """The three ways of attending; flex runs uncompiled, since torch compiles its log-sum-exp for GPUs only."""
     with pytest.MonkeyPatch.context() as patch:
         if path == "small tiles":
-            patch.setattr(attention, "QUERY_TILE", 3)
-            patch.setattr(attention, "MEMORY_TILE", 8)
+            patch.setattr(memory_softmax, "QUERY_TILE", 3)
+            patch.setattr(memory_softmax, "MEMORY_TILE", 8)
         if path == "flex":
-            patch.setattr(attention, "fused", lambda *given: attention.flex(*given, flex_attention))
+            patch.setattr(memory_softmax, "fused", lambda *given: memory_softmax.flex(*given, flex_attention))
         yield {"watch": "tiles" in path}
 
 
@@ -102,7 +102,7 @@ def test_loss_and_gradients_equal_cross_entropy(path, rows, held, dim, temperatu
 def test_several_tiles_of_wide_features_with_masks(watch):
     """Sizes around those of the real tiles, and under bf16 autocast, which must not lower a CPU's products."""
     generator = torch.Generator().manual_seed(0)
-    rows, held = attention.QUERY_TILE + 52, 2 * attention.MEMORY_TILE + 7
+    rows, held = memory_softmax.QUERY_TILE + 52, 2 * memory_softmax.MEMORY_TILE + 7
     q, k, memory = unit(rows, 256, generator), unit(rows, 256, generator), unit(held, 256, generator)
     ids = {"query_ids": torch.arange(rows) % 700, "memory_ids": torch.arange(held) % 1400}
     same = ids["query_ids"][:, None] == ids["memory_ids"][None]
@@ -142,8 +142,8 @@ def test_the_private_operation_gives_output_and_log_sum_exp():
 
 def test_the_fused_path_is_taken_where_nothing_is_watched(monkeypatch):
     taken = []
-    real = attention.fused
-    monkeypatch.setattr(attention, "fused", lambda *given: taken.append(len(given[0])) or real(*given))
+    real = memory_softmax.fused
+    monkeypatch.setattr(memory_softmax, "fused", lambda *given: taken.append(len(given[0])) or real(*given))
     generator = torch.Generator().manual_seed(0)
     q, memory = unit(4, 8, generator), unit(9, 8, generator)
     info_nce(q, q, memory, 0.2)
@@ -177,11 +177,11 @@ def test_flex_under_bf16_autocast_errs_like_cross_entropy_under_it():
 def test_hardest_negative_is_the_largest_cosine_left(rows, held, images, seed):
     generator = torch.Generator().manual_seed(seed)
     q, memory = unit(rows, 8, generator), unit(held, 8, generator)
-    ids = attention.Ids(torch.arange(rows) % images, torch.arange(held) % (images + 1))
+    ids = memory_softmax.Ids(torch.arange(rows) % images, torch.arange(held) % (images + 1))
     same = ids.query_ids[:, None] == ids.memory_ids[None]
     cosines = torch.cat([(q @ memory.T).masked_fill(same, -torch.inf), torch.full((rows, 1), -torch.inf)], 1)
     with computed_by("small tiles"):
-        assert torch.allclose(attention.hardest_negative(q, memory, ids), cosines.amax(1))
+        assert torch.allclose(memory_softmax.hardest_negative(q, memory, ids), cosines.amax(1))
 
 
 def test_a_row_without_negatives_has_no_loss_and_no_gradient():

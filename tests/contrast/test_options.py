@@ -8,12 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from densecl.contrast.correspondence import mutual, true_matches
-from densecl.contrast.keys import MomentumKeys
-from densecl.contrast.pairs import Views
+from densecl.config.params import DenseContrast, GlobalContrast
+from densecl.contrast.key_encoder import MomentumKeys
+from densecl.contrast.matching import mutual, true_matches
+from densecl.contrast.view_pairs import Views
 from densecl.network.vit import Tokens, build, tokens
-from densecl.params import DenseContrast, GlobalContrast
-from tests.contrast.test_pairs import TINY, objective_of, rng, side, two_views
+from tests.contrast.test_view_pairs import TINY, objective_of, rng, side, two_views
 
 
 def filled(objective, rows: int = 40, seed: int = 5):

@@ -18,15 +18,15 @@ import pytest
 import torch
 from PIL import Image
 
-from densecl.datasets import archives
-from densecl.datasets.manifest import require_unchanged
-from densecl.datasets.scan import check_root, class_list, scan
-from densecl.datasets.sources import read, size, tree
-from densecl.datasets.views import TwoViews, epoch_loader
+from densecl.config.params import Data
+from densecl.datasets.manifests.manifest import require_unchanged
+from densecl.datasets.manifests.scan import check_root, class_list, scan
+from densecl.datasets.storage import archives
+from densecl.datasets.storage.image_root import read, size, tree
+from densecl.datasets.views.two_views import TwoViews, epoch_loader
 from densecl.errors import DataError
+from densecl.evaluation.predict import image_loader
 from densecl.network.preprocessing import Preprocessing
-from densecl.params import Data
-from densecl.robustness.evaluation import image_loader
 from tests.conftest import WNIDS, draw_set
 
 KINDS = ["tar", "tar.gz", "zip", "stored.zip", "pax.tar", "ustar.tar"]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from densecl.datasets import devkit
-from densecl.datasets.scan import check_root, scan
+from densecl.config.params import Dataset, ParamsError, load_params
+from densecl.datasets.manifests import devkit
+from densecl.datasets.manifests.scan import check_root, scan
 from densecl.errors import DataError
-from densecl.params import Dataset, ParamsError, load_params
 from tests.conftest import draw_set
 
 WNIDS = [f"n{number:08d}" for number in range(100, 105)]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from densecl.datasets import duplicates
-from densecl.datasets.duplicates import BETWEEN, WITHIN, Index, dhash, hashes, mirrored
-from densecl.datasets.rendered import PHOTO, photograph
+from densecl.datasets.manifests import dhash as duplicates
+from densecl.datasets.manifests.dhash import BETWEEN, WITHIN, Index, dhash, hashes, mirrored
+from densecl.datasets.synthetic.styles import PHOTO, photograph
 
 
 def slow_hash(image: Image.Image) -> int:

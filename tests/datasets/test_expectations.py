@@ -13,17 +13,17 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser
 
-from densecl.datasets import rules
-from densecl.datasets.expectations import check
-from densecl.datasets.manifest import read_manifest, write_manifest
-from densecl.datasets.names import shown
-from densecl.datasets.scan import class_list, scan
+from densecl.artifacts import Evidence, Verdict, read_json, write_json
+from densecl.config.params import TRAIN_SET, Validate
+from densecl.datasets.manifests.manifest import read_manifest, write_manifest
+from densecl.datasets.manifests.scan import class_list, scan
+from densecl.datasets.storage.filenames import shown
+from densecl.datasets.validation import gx_runner
+from densecl.datasets.validation.expectations import check
+from densecl.datasets.validation.page import render_validation
 from densecl.errors import DataError
-from densecl.params import TRAIN_SET, Validate
-from densecl.records import Evidence, Verdict, read_json, write_json
-from densecl.reporting.validation import render_validation
-from tests.browsing import faults
 from tests.conftest import draw_set
+from tests.page_checks import faults
 
 SUITE = os.environ.get("DENSECL_SUITE")
 WNIDS = [f"n{number:08d}" for number in range(12)]
@@ -129,7 +129,7 @@ def test_long_lists_are_capped_in_words_and_complete_in_excluded(manifests: Mani
     manifests["imagenet"].loc[:29, "problem"] = "truncated"
     verdict = check(manifests, Validate(bad_images="exclude", minimum_per_class=0))["imagenet"]
     assert len(verdict.excluded) == 30
-    assert len(verdict.warnings) == rules.LISTED + 1
+    assert len(verdict.warnings) == gx_runner.LISTED + 1
     assert verdict.warnings[-1] == "and 10 more like the 20 above, up to n00000009/2.JPEG"
 
 

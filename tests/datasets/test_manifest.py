@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from densecl.datasets import manifest, scan as scanning
-from densecl.datasets.manifest import read_manifest, usable, write_manifest
-from densecl.datasets.scan import check_root, class_list, scan
+from densecl.datasets.manifests import manifest, scan as scanning
+from densecl.datasets.manifests.manifest import read_manifest, usable, write_manifest
+from densecl.datasets.manifests.scan import check_root, class_list, scan
 from densecl.errors import DataError
 
 SUITE = os.environ.get("DENSECL_SUITE")

@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from densecl.datasets.expectations import check
-from densecl.datasets.manifest import read_manifest, require_unchanged, usable, write_manifest
-from densecl.datasets.published import _file, published, words
-from densecl.datasets.rendered import PHOTO, photograph
-from densecl.datasets.scan import check_root, class_list, scan
+from densecl.artifacts import Verdict
+from densecl.config.params import CONTROL_SET, TRAIN_SET, Dataset, Validate
+from densecl.datasets.imagenet import _file, published, words
+from densecl.datasets.manifests.manifest import read_manifest, require_unchanged, usable, write_manifest
+from densecl.datasets.manifests.scan import check_root, class_list, scan
+from densecl.datasets.synthetic.styles import PHOTO, photograph
+from densecl.datasets.validation.expectations import check
+from densecl.datasets.validation.page import render_validation
 from densecl.errors import DataError
-from densecl.params import CONTROL_SET, TRAIN_SET, Dataset, Validate
-from densecl.records import Verdict
-from densecl.reporting.validation import render_validation
 from tests.conftest import WNIDS, draw_set
 
 A, B, C = WNIDS

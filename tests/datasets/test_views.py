@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from densecl.datasets import views as views_module
-from densecl.datasets.views import TwoViews, augment, draw_crop, epoch_loader
+from densecl.config.params import ColorJitter, Data, View
+from densecl.datasets.views import two_views as views_module
+from densecl.datasets.views.two_views import TwoViews, augment, draw_crop, epoch_loader
 from densecl.errors import DataError
-from densecl.params import ColorJitter, Data, View
 from tests.conftest import draw_set
 
 PLAIN = ColorJitter(brightness=0, contrast=0, saturation=0, hue=0)

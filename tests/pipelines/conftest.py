@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from densecl.training.store import connected
-from pipelines.records import Criterion, Verdict
+from densecl.monitoring.mlflow_store import connected
+from pipelines.schemas import Criterion, Verdict
 from tests.conftest import WNIDS, write_model
 
 with warnings.catch_warnings():

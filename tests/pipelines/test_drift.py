@@ -13,29 +13,29 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from densecl import layout
-from densecl.datasets.manifest import write_manifest
+from densecl import paths
+from densecl.config.params import Params, parse_params
+from densecl.datasets.manifests.manifest import write_manifest
 from densecl.errors import DataError
-from densecl.params import Params, parse_params
 from densecl.training import fingerprint
-from pipelines import drift
-from pipelines.drift import changes, remember, size_of_shift, told
-from pipelines.records import SetChange
-from pipelines.stability import SMOOTHING, binned, chance, psi
-from tests.pipelines.planted import CLASSES, small_params
+from pipelines.gate import drift
+from pipelines.gate.drift import changes, remember, size_of_shift, told
+from pipelines.gate.psi import SMOOTHING, binned, chance, psi
+from pipelines.schemas import SetChange
+from tests.pipelines.factories import CLASSES, small_params
 
 SETS = ("imagenet-train", "imagenet", "sketch")
 
 
 def manifest(dataset: str, wnids: tuple[str, ...] = CLASSES, per_class: int = 30, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng([seed, *dataset.encode()])
-    paths = [f"{wnid}/{number}.jpg" for wnid in wnids for number in range(per_class)]
-    n = len(paths)
+    files = [f"{wnid}/{number}.jpg" for wnid in wnids for number in range(per_class)]
+    n = len(files)
     return pd.DataFrame({
-        "image_id": [f"{dataset}/{path}" for path in paths], "path": paths,
-        "label": [wnids.index(path.split("/")[0]) for path in paths], "wnid": [path.split("/")[0] for path in paths],
+        "image_id": [f"{dataset}/{path}" for path in files], "path": files,
+        "label": [wnids.index(path.split("/")[0]) for path in files], "wnid": [path.split("/")[0] for path in files],
         "width": np.full(n, 64, np.int32), "height": rng.choice([64, 80, 96], n).astype(np.int32),
-        "bytes": rng.integers(1000, 9000, n), "sha256": [rng.bytes(32).hex() for _ in paths], "problem": "", "dhash": "",
+        "bytes": rng.integers(1000, 9000, n), "sha256": [rng.bytes(32).hex() for _ in files], "problem": "", "dhash": "",
         "brightness": rng.beta(4, 4, n).astype(np.float32), "contrast": rng.beta(2, 8, n).astype(np.float32),
     })  # fmt: skip
 
@@ -54,13 +54,13 @@ def params_of(**changed: object) -> Params:
 def root(tmp_path: Path) -> Path:
     """Three sets, as they were when the last candidate was judged."""
     for name in SETS:
-        write_manifest(manifest(name), tmp_path / layout.manifest(name))
+        write_manifest(manifest(name), tmp_path / paths.manifest(name))
     remember(params_of(), changes(params_of(), tmp_path), tmp_path)
     return tmp_path
 
 
 def edit(root: Path, name: str, new: pd.DataFrame) -> SetChange:
-    write_manifest(new, root / layout.manifest(name))
+    write_manifest(new, root / paths.manifest(name))
     return next(each for each in changes(params_of(), root).sets if each.dataset == name)
 
 
@@ -78,7 +78,7 @@ def test_nothing_changed(root):
 
 
 def test_without_a_baseline_everything_is_new(root):
-    for path in (root / layout.BASELINE).iterdir():
+    for path in (root / paths.BASELINE).iterdir():
         path.unlink()
     found = changes(params_of(), root)
     assert found.any
@@ -109,7 +109,7 @@ def test_new_removed_and_changed_images_are_told_apart(root):
 
 @pytest.mark.parametrize("text", ['{"the candidate": ', "[]"])
 def test_a_damaged_plan_of_the_baseline_is_told(root, text):
-    (root / layout.BASELINE_PLAN).write_text(text)
+    (root / paths.BASELINE_PLAN).write_text(text)
     with pytest.raises(
         DataError, match=r"plan\.json: found no JSON object.*; remove data/baseline to count everything as new"
     ):
@@ -178,9 +178,9 @@ def test_a_change_of_the_evaluation_alone_says_so(root):
 
 
 def test_the_baseline_forgets_sets_that_are_no_longer_there(root):
-    write_manifest(manifest("other"), root / layout.baseline("other"))
+    write_manifest(manifest("other"), root / paths.baseline("other"))
     remember(params_of(), changes(params_of(), root), root)
-    assert sorted(path.name for path in (root / layout.BASELINE).iterdir()) == sorted(
+    assert sorted(path.name for path in (root / paths.BASELINE).iterdir()) == sorted(
         [*(f"{name}.parquet" for name in SETS), "plan.json"]
     )
 
@@ -193,15 +193,15 @@ def test_what_changed_while_the_candidate_was_trained_makes_one_of_its_own(root)
 
 
 def test_a_baseline_that_was_left_half_written_is_a_change(root):
-    (root / layout.BASELINE_PLAN).unlink()
+    (root / paths.BASELINE_PLAN).unlink()
     assert changes(params_of(), root).params == ("params and code: nothing to compare with",)
 
 
 def test_a_baseline_that_cannot_be_read_says_what_to_do(root):
-    (root / layout.baseline("sketch")).write_bytes(b"damaged")
+    (root / paths.baseline("sketch")).write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"sketch\.parquet: .*; remove data/baseline to count everything as new"):
         changes(params_of(), root)
-    (root / layout.manifest("imagenet")).unlink()
+    (root / paths.manifest("imagenet")).unlink()
     with pytest.raises(DataError, match="run the stage prepare"):
         changes(params_of(), root)
 
@@ -214,7 +214,7 @@ def test_names_are_printed_without_their_control_characters(root):
 
 
 def test_no_heavy_import():
-    code = "import sys, pipelines.drift; from steps.plan import resolve; print({'torch', 'zenml', 'dvc', 'mlflow'} & {*sys.modules})"
+    code = "import sys, pipelines.gate.drift; from steps.plan import resolve; print({'torch', 'zenml', 'dvc', 'mlflow'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from densecl.errors import DenseclError
-from pipelines import environment
+from pipelines.runtime import zenml_env
 
 
 @pytest.mark.parametrize(("url", "stays"), [
@@ -24,7 +24,7 @@ def test_the_store_is_the_one_in_the_project(tmp_path, monkeypatch, url, stays):
     file.parent.mkdir()
     given = {"active_stack_id": "a", "store": {"url": url.format(here=tmp_path)}}
     file.write_text(yaml.safe_dump(given))
-    environment.prepare()
+    zenml_env.prepare()
     assert yaml.safe_load(file.read_text()) == (given if stays else {"active_stack_id": "a"})
     assert os.environ["ZENML_CONFIG_PATH"] == str(tmp_path / ".zenml")
 
@@ -36,7 +36,7 @@ def test_a_configuration_that_is_no_mapping_is_left_to_zenml(tmp_path, monkeypat
     file = tmp_path / ".zenml/config.yaml"
     file.parent.mkdir()
     file.write_bytes(text.encode("latin-1"))
-    environment.prepare()
+    zenml_env.prepare()
     assert file.read_bytes() == text.encode("latin-1")
 
 
@@ -46,4 +46,4 @@ def test_a_configuration_that_is_no_yaml_is_told(tmp_path, monkeypatch):
     (tmp_path / ".zenml").mkdir()
     (tmp_path / ".zenml/config.yaml").write_text("a: [")
     with pytest.raises(DenseclError, match=r"config\.yaml: not readable as YAML; remove it"):
-        environment.prepare()
+        zenml_env.prepare()

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from benchmarks.gate import rates
-from densecl import layout
-from pipelines.gate import judge
-from pipelines.records import Champion, Criterion, Verdict
-from tests.pipelines.planted import CLASSES, outcomes, small_params, write_nothing, write_side
+from densecl import paths
+from pipelines.gate.gate import judge
+from pipelines.schemas import Champion, Criterion, Verdict
+from tests.pipelines.factories import CLASSES, outcomes, small_params, write_nothing, write_side
 
 CHAMPION = Champion(version="3", mode="dense", seed=0)
 NONE = Champion(version=None)
@@ -21,7 +21,7 @@ NONE = Champion(version=None)
 def plant(root: Path, dataset: str, n: int, fall: float = 0.0, discordant: float = 0.1, seed: int = 0) -> None:
     candidate, champion = outcomes(n, 0.7, fall, discordant, seed)
     write_side(root, dataset, "dense", candidate)
-    write_side(root, dataset, layout.CHAMPION, champion)
+    write_side(root, dataset, paths.CHAMPION, champion)
 
 
 def by_name(verdict: Verdict) -> dict[tuple[str, str], Criterion]:
@@ -37,7 +37,7 @@ def test_an_equal_candidate_is_promoted(tmp_path):
     assert [(each.name, each.dataset, each.bound) for each in verdict.criteria] == [
         ("val", "imagenet", -0.01), ("fall", "imagenet", -0.02), ("fall", "sketch", -0.02)
     ]  # fmt: skip
-    rows = [pd.read_parquet(tmp_path / layout.predictions("imagenet", m, 0)) for m in ("dense", layout.CHAMPION)]
+    rows = [pd.read_parquet(tmp_path / paths.predictions("imagenet", m, 0)) for m in ("dense", paths.CHAMPION)]
     val = verdict.criteria[0]
     assert val.value == pytest.approx(rows[0]["correct"].mean() - rows[1]["correct"].mean())
     # A normal approximation of the paired difference, re-derived.
@@ -68,7 +68,7 @@ def test_a_fall_refuses_and_every_set_that_fell_is_named_once(tmp_path):
 
 def test_no_interval_goes_beyond_a_hundred_points(tmp_path):
     for name in ("imagenet", "sketch"):
-        write_side(tmp_path, name, layout.CHAMPION, np.ones(40, bool))
+        write_side(tmp_path, name, paths.CHAMPION, np.ones(40, bool))
         write_side(tmp_path, name, "dense", np.zeros(40, bool))
     verdict = judge(small_params(), CHAMPION, tmp_path)
     assert {each.low for each in verdict.criteria} == {-1.0}
@@ -87,7 +87,7 @@ def test_a_shifted_set_alone_can_refuse(tmp_path):
 def test_answers_of_a_model_trained_on_shuffled_labels_are_refused(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("imagenet", "sketch"):
-        write_side(tmp_path, name, layout.CHAMPION, rng.random(500) < 0.7)
+        write_side(tmp_path, name, paths.CHAMPION, rng.random(500) < 0.7)
         write_side(tmp_path, name, "dense", rng.random(500) < 0.1)
     said = judge(small_params(), CHAMPION, tmp_path).said
     assert said.startswith("refused, version 3 stays: imagenet falls by ")
@@ -111,7 +111,7 @@ def test_the_number_of_images_it_would_take_is_about_right(tmp_path):
     champion = np.arange(n) < 300
     candidate = champion.copy()
     candidate[:20], candidate[-20:] = False, True  # 20 lost, 20 gained: no difference
-    write_side(tmp_path, "imagenet", layout.CHAMPION, champion)
+    write_side(tmp_path, "imagenet", paths.CHAMPION, champion)
     write_side(tmp_path, "imagenet", "dense", candidate)
     said = judge(small_params(("imagenet",)), CHAMPION, tmp_path).said
     needed = 1.96**2 * share / 0.01**2  # half-width = margin
@@ -123,7 +123,7 @@ def test_the_number_of_images_it_would_take_is_about_right(tmp_path):
 def test_the_same_model_has_exact_zeros_and_passes_where_images_suffice(tmp_path, n, promoted):
     right = np.arange(n) % 3 > 0
     for name in ("imagenet", "sketch"):
-        for mode in ("dense", layout.CHAMPION):
+        for mode in ("dense", paths.CHAMPION):
             write_side(tmp_path, name, mode, right)
     verdict = judge(small_params(), CHAMPION, tmp_path)
     assert {each.value for each in verdict.criteria} == {0.0}
@@ -141,7 +141,7 @@ def test_classes_are_matched_by_wnid_and_not_by_index(tmp_path):
     known = [i for i, wnid in enumerate(wnids) if wnid in older]
     for name in ("imagenet", "sketch"):
         write_side(tmp_path, name, "dense", right, wnids=wnids)
-        write_side(tmp_path, name, layout.CHAMPION, right[known], wnids=[wnids[i] for i in known], classes=older,
+        write_side(tmp_path, name, paths.CHAMPION, right[known], wnids=[wnids[i] for i in known], classes=older,
                    ids=[f"{name}/{i:05d}.png" for i in known])  # fmt: skip
     verdict = judge(small_params(), CHAMPION, tmp_path)
     assert verdict.promoted
@@ -155,11 +155,11 @@ def test_labels_that_disagree_are_no_comparison(tmp_path):
     plant(tmp_path, "imagenet", 1000)
     plant(tmp_path, "sketch", 1000)
     wnids = [CLASSES[(i + 1) % 10] for i in range(1000)]
-    write_side(tmp_path, "sketch", layout.CHAMPION, np.ones(1000, bool), wnids=wnids)
+    write_side(tmp_path, "sketch", paths.CHAMPION, np.ones(1000, bool), wnids=wnids)
     found = by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"]
     assert (found.value, found.passed) == (None, False)
     assert "1,000 images of another class, such as sketch/00000.png; evaluate both models again" in found.said
-    write_side(tmp_path, "sketch", layout.CHAMPION, np.ones(9, bool), ids=[f"sketch/new{i}.png" for i in range(9)])
+    write_side(tmp_path, "sketch", paths.CHAMPION, np.ones(9, bool), ids=[f"sketch/new{i}.png" for i in range(9)])
     found = by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"]
     assert "no image in common" in found.said
     assert not found.passed
@@ -175,7 +175,7 @@ LACKING = [  # the candidate's cell, the champion's, whether the set lets the ca
 @pytest.mark.parametrize(("ours", "theirs", "passed"), LACKING)
 def test_a_missing_cell_is_a_criterion_without_a_value(tmp_path, ours, theirs, passed):
     plant(tmp_path, "imagenet", 10_000)
-    for mode, what in (("dense", ours), (layout.CHAMPION, theirs)):
+    for mode, what in (("dense", ours), (paths.CHAMPION, theirs)):
         if what == "whole":
             write_side(tmp_path, "sketch", mode, np.arange(100) % 3 > 0)
         elif what:
@@ -188,11 +188,11 @@ def test_a_missing_cell_is_a_criterion_without_a_value(tmp_path, ours, theirs, p
     assert passed or "sketch" in verdict.said
 
 
-@pytest.mark.parametrize("who", ["dense", layout.CHAMPION, "both"])
+@pytest.mark.parametrize("who", ["dense", paths.CHAMPION, "both"])
 def test_without_validation_nothing_is_promoted(tmp_path, who):
     for name in ("imagenet", "sketch"):
         plant(tmp_path, name, 10_000)
-    for mode in ("dense", layout.CHAMPION):
+    for mode in ("dense", paths.CHAMPION):
         if who in (mode, "both"):
             write_nothing(tmp_path, "imagenet", mode, "gone")
     verdict = judge(small_params(), CHAMPION, tmp_path)
@@ -205,11 +205,11 @@ def test_without_validation_nothing_is_promoted(tmp_path, who):
 def test_a_changed_prediction_file_or_class_list_is_noticed(tmp_path):
     for name in ("imagenet", "sketch"):
         plant(tmp_path, name, 10_000)
-    path = tmp_path / layout.predictions("sketch", "dense", 0)
+    path = tmp_path / paths.predictions("sketch", "dense", 0)
     rows = pd.read_parquet(path)
     rows.assign(correct=~rows["correct"]).to_parquet(path)
     assert "evaluate the cell again" in by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"].said
-    (tmp_path / layout.model("dense", 0) / "config.json").write_text('{"classes": ["n1"]}')
+    (tmp_path / paths.model("dense", 0) / "config.json").write_text('{"classes": ["n1"]}')
     assert "class list in models/dense" in judge(small_params(), CHAMPION, tmp_path).said
 
 

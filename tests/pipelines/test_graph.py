@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 import yaml
 
-from densecl.command import TOLD
 from densecl.errors import DenseclError, Stopped
-from pipelines.champion import FILE
-from pipelines.graph import Graph
+from densecl.runtime.cli import TOLD
+from pipelines.stages.champion_stages import FILE
+from pipelines.stages.dvc_graph import Graph
 
 FAILS = """
-from densecl import command
+from densecl.runtime import cli
 from densecl.errors import DataError
 
 def fail():
     raise DataError("imagenet-r: found no image\\nsketch: found no folder")
 
-command.leave(command.status(fail))
+cli.leave(cli.status(fail))
 """
 FULL = FAILS.replace(
     'DataError("imagenet-r: found no image\\nsketch: found no folder")', 'OSError(28, "No space left on device")'

@@ -10,18 +10,18 @@ import pytest
 
 from densecl.errors import DenseclError
 from pipelines import handover
-from pipelines.cron import zone
-from tests.training.place import ENVIRONMENT
+from pipelines.schedule.cron import zone
+from tests.training.training_project import ENVIRONMENT
 
 SCRIPT = """
 from pipelines import environment, handover
-from pipelines.cron import zone
+from pipelines.schedule.cron import zone
 environment.prepare()
 from zenml.client import Client
 from zenml.enums import StackComponentType as Kind
 print("local:", handover.answer() == handover.NO)
 client = Client()
-client.create_flavor("tests.pipelines.schedulable.Flavor", Kind.ORCHESTRATOR)
+client.create_flavor("tests.pipelines.fake_orchestrator.Flavor", Kind.ORCHESTRATOR)
 client.create_stack_component("cluster", "schedulable", Kind.ORCHESTRATOR, {})
 client.create_stack("cluster", {Kind.ORCHESTRATOR: "cluster", Kind.ARTIFACT_STORE: "default"})
 client.activate_stack("cluster")

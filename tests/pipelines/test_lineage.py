@@ -13,12 +13,12 @@ import yaml
 from dvc.repo import Repo
 
 from densecl.errors import DenseclError
-from densecl.training.store import EXPERIMENT
-from pipelines import registry
-from pipelines.drawing import mermaid, page, text
-from pipelines.lineage import lineage, main
-from pipelines.recorded import records
-from tests.browsing import faults
+from densecl.monitoring.mlflow_store import EXPERIMENT
+from pipelines.lineage.render import mermaid, page, text
+from pipelines.lineage.resolve import lineage, main
+from pipelines.registry import registry
+from pipelines.stages.dvc_history import records
+from tests.page_checks import faults
 from tests.pipelines.conftest import verdict
 
 NAME = "densecl-vit"
@@ -231,7 +231,7 @@ def test_a_zenml_run_without_a_version_is_read_from_its_steps(pipeline, monkeypa
     recorded = next(records())
     asked = []
     monkeypatch.setattr(
-        "pipelines.lineage._of_zenml_run", lambda x: asked.append(x) or replace(recorded, source="the steps")
+        "pipelines.lineage.resolve._of_zenml_run", lambda x: asked.append(x) or replace(recorded, source="the steps")
     )
     chain = lineage("11111111-1111-1111-1111-111111111111")
     assert asked == ["11111111-1111-1111-1111-111111111111"]

@@ -12,10 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from densecl.params import Notify
-from pipelines import notify as room
-from pipelines.notify import notify
-from pipelines.records import Criterion, Finished, Verdict
+from densecl.config.params import Notify
+from pipelines.outcome import notify as room
+from pipelines.outcome.notify import notify
+from pipelines.schemas import Criterion, Finished, Verdict
 
 SECRET = "T0/B0/s3cr3t"  # noqa: S105
 FINISHED = Finished(

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from densecl import layout
-from pipelines.gate import judge
-from pipelines.page import write_page
-from pipelines.records import Champion, Changes, Finished, SetChange, Share
-from tests.browsing import faults
+from densecl import paths
+from pipelines.gate.gate import judge
+from pipelines.outcome.page import write_page
+from pipelines.schemas import Champion, Changes, Finished, SetChange, Share
 from tests.conftest import WNIDS, draw_set
-from tests.pipelines.planted import small_params, write_nothing, write_side
+from tests.page_checks import faults
+from tests.pipelines.factories import small_params, write_nothing, write_side
 
 HOSTILE = "<script>alert('x')</script>\"><img src=//e.com/x onerror=alert(1)>"
 KEPT = Finished(started="2026-11-02T03:00:00+01:00", seconds=660, outcome="kept", said=f"refused: {HOSTILE}", version="3",
@@ -65,7 +65,7 @@ def place(tmp_path: Path) -> Path:
     draw_set(tmp_path / "images", 1)
     right = np.arange(1000) % 3 > 0
     for name in ("imagenet", "sketch", "imagenet-r"):
-        write_side(tmp_path, name, layout.CHAMPION, right)
+        write_side(tmp_path, name, paths.CHAMPION, right)
         write_side(tmp_path, name, "dense", right & (np.arange(1000) > (100 if name == "sketch" else 0)))
     write_nothing(tmp_path, "imagenet-r", "dense", HOSTILE)
     return tmp_path
@@ -75,8 +75,8 @@ def page(place: Path, *, version: str | None = "2", **more: object) -> tuple[str
     params = small_params(("imagenet", "sketch", "imagenet-r"))
     verdict = judge(params, Champion(version=version), place)
     given = {"history": [KEPT], "roots": {"imagenet-train": place / "images"}, "version": "4", "root": place}
-    assert write_page(changes_of(), verdict, **(given | more)) == layout.RETRAINING_PAGE  # type: ignore[arg-type]
-    text = (place / layout.RETRAINING_PAGE).read_text(encoding="utf-8")
+    assert write_page(changes_of(), verdict, **(given | more)) == paths.RETRAINING_PAGE  # type: ignore[arg-type]
+    text = (place / paths.RETRAINING_PAGE).read_text(encoding="utf-8")
     return text, Seen(text)
 
 
@@ -123,7 +123,7 @@ def test_hostile_names_are_text_and_nothing_is_loaded(place):
 def test_nothing_is_wrong_in_a_browser(browser, place):
     write_nothing(place, "imagenet-r", "dense", "\x1b[2J" + 40 * "long")
     assert page(place)[1].tags.count("img") == 1
-    assert faults(browser, place / layout.RETRAINING_PAGE) == []
+    assert faults(browser, place / paths.RETRAINING_PAGE) == []
 
 
 def test_the_same_inputs_give_the_same_bytes(place):
@@ -131,12 +131,12 @@ def test_the_same_inputs_give_the_same_bytes(place):
 
 
 def test_links_lead_to_the_pages_that_are_there(place):
-    for path in (layout.REPORT_PAGE, layout.CARD):
+    for path in (paths.REPORT_PAGE, paths.CARD):
         (place / path).parent.mkdir(parents=True, exist_ok=True)
         (place / path).touch()
     found = [each for each in page(place)[1].loads if not each.startswith(("data:", "#"))]
     assert found == ["report.html", "../models/card.md"]
-    assert all((place / layout.RETRAINING_PAGE.parent / each).exists() for each in found)
+    assert all((place / paths.RETRAINING_PAGE.parent / each).exists() for each in found)
 
 
 def test_a_first_champion_is_shown_in_percent(place):
@@ -154,7 +154,7 @@ def test_without_a_verdict_the_page_says_what_happened(place, outcome, headline)
     unchanged = Changes(sets=changes_of().sets[1:], params=())
     finished = KEPT.model_copy(update={"outcome": outcome, "said": "because"})
     write_page(unchanged, None, finished, root=place)
-    seen = Seen((place / layout.RETRAINING_PAGE).read_text(encoding="utf-8"))
+    seen = Seen((place / paths.RETRAINING_PAGE).read_text(encoding="utf-8"))
     assert headline in seen.text
     assert "Because" in seen.text
     assert "What it was held to" not in seen.text

@@ -13,7 +13,7 @@ import pytest
 from dvc.utils.serialize import dumps_yaml
 
 from pipelines.prune import main
-from tests.pipelines.project import ENVIRONMENT, project as laid
+from tests.pipelines.project_factory import ENVIRONMENT, project as laid
 
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # pygtrie's, at DVC
 HASH = "0123456789abcdef0123456789abcdef"

@@ -20,10 +20,10 @@ from PIL import Image
 from timm.data import create_transform
 
 from densecl.errors import STOPPED, Stopped
-from pipelines import registry, versions
-from pipelines.lock import alone
-from pipelines.records import Champion
-from pipelines.versions import RegistryError
+from pipelines.registry import mlflow_client, registry
+from pipelines.registry.mlflow_client import RegistryError
+from pipelines.runtime.project_lock import alone
+from pipelines.schemas import Champion
 from tests.pipelines.conftest import PRETRAINED, verdict
 
 NAME = "densecl-vit"
@@ -51,7 +51,7 @@ def test_a_version_has_its_tags_and_both_aliases(trained, client):
     found = registry.tags(NAME, "champion")
     assert found == registry.tags(NAME, "candidate") == registry.tags(NAME, "v1")
     assert TAGS.items() <= found.items()
-    assert found["sha256.config.json"] == versions.sha256(folder / "config.json")
+    assert found["sha256.config.json"] == mlflow_client.sha256(folder / "config.json")
     assert (found["mode"], found["seed"], found["fingerprint"], found["verdict"]) == ("dense", "0", "first", "promoted")
     assert (found["said"], found["promoted_by"], found["promoted_why"]) == (verdict().said, "ann", "the gate")
     assert found["history"].endswith("promoted by ann: the gate")
@@ -254,7 +254,7 @@ def test_a_rollback_outlives_dvc_gc(trained, project, monkeypatch):
     run("git", "init", "-q")
     dvc("init", "-q")
     folder = trained("first")
-    first = {file: (folder / file).read_bytes() for file in versions.FILES}
+    first = {file: (folder / file).read_bytes() for file in mlflow_client.FILES}
     dvc("add", "-q", "models/dense/seed-0")
     add(trained, "first")
     before = cached()
@@ -270,7 +270,7 @@ def test_a_rollback_outlives_dvc_gc(trained, project, monkeypatch):
     assert gone, "dvc gc removed nothing of the first model"
     registry.rollback(NAME, "bob", "worse in use")
     registry.lay_out(NAME, registry.champion(NAME))
-    assert {file: Path("models/champion/seed-0", file).read_bytes() for file in versions.FILES} == first
+    assert {file: Path("models/champion/seed-0", file).read_bytes() for file in mlflow_client.FILES} == first
 
 
 def test_what_is_laid_out_already_is_not_written_again(trained):

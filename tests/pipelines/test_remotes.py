@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines import project as room
-from tests.pipelines.project import call, project
+from tests.pipelines import project_factory as room
+from tests.pipelines.project_factory import call, project
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.pipelines.project import ENVIRONMENT, call, draw, pipelines, project
+from tests.pipelines.project_factory import ENVIRONMENT, call, draw, pipelines, project
 
 pytestmark = pytest.mark.slow
 

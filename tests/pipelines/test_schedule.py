@@ -17,17 +17,17 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from densecl import layout
+from densecl import paths
 from densecl.errors import DenseclError
-from pipelines import journal
-from pipelines.cron import trigger, zone
-from pipelines.records import Finished, Tick
-from pipelines.schedule import Scheduler, outcome
-from tests.training.place import ENVIRONMENT, ROOT
+from pipelines.outcome import csv_log
+from pipelines.schedule.cron import trigger, zone
+from pipelines.schedule.scheduler import Scheduler, outcome
+from pipelines.schemas import Finished, Tick
+from tests.training.training_project import ENVIRONMENT, ROOT
 
 PARIS = ZoneInfo("Europe/Paris")
 SECONDLY = "* * * * * *"
-RUN = "import sys; from pipelines.schedule import run; run(sys.argv[1], 'Europe/Paris', [sys.executable, '-c', sys.argv[2]])"
+RUN = "import sys; from pipelines.schedule.scheduler import run; run(sys.argv[1], 'Europe/Paris', [sys.executable, '-c', sys.argv[2]])"
 ENDS = """
 import os, pathlib, sys
 from datetime import datetime
@@ -72,12 +72,12 @@ def scheduler(cron: str, retraining: str) -> Iterator[subprocess.Popen[str]]:
 def until(found, seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not found():
-        assert time.monotonic() < end, journal.read(layout.TICKS, Tick)
+        assert time.monotonic() < end, csv_log.read(paths.TICKS, Tick)
         time.sleep(0.05)
 
 
 def ticks() -> list[Tick]:
-    return journal.read(layout.TICKS, Tick)
+    return csv_log.read(paths.TICKS, Tick)
 
 
 def ran() -> list[Tick]:
@@ -105,7 +105,7 @@ def test_three_ticks_of_a_fast_cron(project):
     assert said.startswith("next: ")
     assert "(Europe/Paris)" in said
     assert "SIGTERM: ending" in said
-    rows = list(csv.reader(layout.TICKS.read_text().splitlines()))
+    rows = list(csv.reader(paths.TICKS.read_text().splitlines()))
     assert {len(row) for row in rows} == {len(Tick.model_fields)}
 
 
@@ -151,14 +151,14 @@ def test_killed_at_once_the_tick_counts_as_missed(project):
         process.kill()
         process.wait()
     os.kill(int(Path("begun").read_text()), signal.SIGTERM)  # it goes on by itself, and records itself
-    until(layout.RETRAININGS.exists)
+    until(paths.RETRAININGS.exists)
     assert all(t.outcome == "skipped" for t in ticks())
 
 
 def record(scheduled: datetime, outcome: str, status: int | None) -> None:
     text = scheduled.isoformat(timespec="seconds")
-    journal.append(
-        layout.TICKS, Tick(scheduled=text, started=text, seconds=1, outcome=outcome, status=status, detail="")
+    csv_log.append(
+        paths.TICKS, Tick(scheduled=text, started=text, seconds=1, outcome=outcome, status=status, detail="")
     )
 
 
@@ -191,7 +191,7 @@ def test_what_a_start_begins_with(project):
 def test_a_retraining_without_a_record_is_told_by_its_status(project, status, said, stopped, expected):
     now = datetime.now(UTC)
     before = Finished(started=(now - timedelta(minutes=1)).isoformat(), seconds=1, outcome="promoted", said="another")
-    journal.append(layout.RETRAININGS, before)
+    csv_log.append(paths.RETRAININGS, before)
     assert outcome(status, now, said, stopped) == expected
 
 
@@ -203,12 +203,12 @@ def test_a_command_that_is_not_there_fails_the_tick(project):
 def test_a_half_line_is_stepped_over(tmp_path):
     path = tmp_path / "schedule.csv"
     one = Tick(scheduled="a", started="b", seconds=1, outcome="kept", status=None, detail='two\nlines, "quoted"')
-    journal.append(path, one)
+    csv_log.append(path, one)
     with path.open("a") as file:
         file.write("2026-01-05T03:00:00+01:00,2026")  # the disk was full
-    assert len(journal.read(path, Tick)) == 1
-    journal.append(path, one)
-    assert [t.detail for t in journal.read(path, Tick)] == ['two lines, "quoted"'] * 2
+    assert len(csv_log.read(path, Tick)) == 1
+    csv_log.append(path, one)
+    assert [t.detail for t in csv_log.read(path, Tick)] == ['two lines, "quoted"'] * 2
 
 
 def fires(expression: str, count: int, start: datetime) -> list[str]:

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.place import ENVIRONMENT
+from tests.training.training_project import ENVIRONMENT
 
 STAND_IN = """
 import sys
-from densecl import command
-from pipelines import ui
+from densecl.runtime import cli
+from pipelines import dashboards as ui
 def wanted():
     first, second = ui._free(5000), ui._free(0)
     serve = [sys.executable, "-m", "http.server", "--bind", ui.HOST]
     return [("MLflow", first, [*serve, str(first)]), ("ZenML", second, {second})]
 ui._wanted = wanted
-sys.exit(command.status(ui.main))
+sys.exit(cli.status(ui.main))
 """
 SERVES = "[*serve, str(second)]"
 FAILS = "[sys.executable, '-c', 'print(\"no database\"); raise SystemExit(3)']"

@@ -13,16 +13,19 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 
 # What stages import but do not depend on: it shapes no artifact.
 PASSIVE = {
-    "densecl/errors.py", "densecl/hardware.py", "densecl/layout.py", "densecl/params.py", "densecl/records.py",
-    "densecl/mistakes.py", "densecl/yaml12.py",
-    "densecl/training/cost.py", "densecl/training/store.py", "densecl/training/tracking.py",  # they measure and tell
-    "densecl/files.py", "densecl/lifetime.py", "densecl/training/launch.py", "densecl/training/room.py",  # start and end
+    "densecl/errors.py", "densecl/runtime/hardware.py", "densecl/paths.py", "densecl/config/params.py", "densecl/artifacts.py",
+    "densecl/config/error_messages.py", "densecl/config/yaml_loader.py",
+    "densecl/training/step_cost.py", "densecl/monitoring/mlflow_store.py", "densecl/monitoring/monitor.py",  # they measure and tell
+    "densecl/runtime/atomic_files.py", "densecl/runtime/signals.py", "densecl/runtime/launch.py", "densecl/training/out_of_memory.py",  # start and end
 }  # fmt: skip
 # What lists a set: the manifest it writes is the dependency.
-LISTING = {f"densecl/datasets/{name}.py" for name in ("devkit", "duplicates", "manifest", "names", "scan")}
+LISTING = {f"densecl/datasets/manifests/{name}.py" for name in ("devkit", "dhash", "manifest", "scan")} | {
+    "densecl/datasets/storage/filenames.py",
+    "densecl/datasets/usable_images.py",
+}
 # Watched while training, and no dependency of it: a new evaluation set or figure retrains nothing.
-WATCHED = {f"densecl/robustness/{name}.py" for name in ("calibration", "evaluation", "protocols")} | {
-    "densecl/datasets/published.py"
+WATCHED = {f"densecl/evaluation/{name}.py" for name in ("calibration", "predict", "protocols")} | {
+    "densecl/datasets/imagenet.py"
 }
 
 

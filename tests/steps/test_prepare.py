@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from densecl import layout
-from densecl.params import Dataset
-from densecl.records import SetPlan, write_json
+from densecl import paths
+from densecl.artifacts import SetPlan, write_json
+from densecl.config.params import Dataset
 from steps import prepare
 from tests.conftest import WNIDS, draw_set
 
@@ -26,9 +26,9 @@ def listed(root: str) -> pd.DataFrame:
     dataset = Dataset(root=root, tracked_by=root)
     plan = SetPlan(name="imagenet-train", dataset=dataset, train_root=root, render=None, preprocess=None,
                    protocol="folder", classes=(), optional=False)  # fmt: skip
-    write_json(layout.plan("imagenet-train"), plan)
+    write_json(paths.plan("imagenet-train"), plan)
     prepare.main("imagenet-train")
-    return pd.read_parquet(layout.manifest("imagenet-train"))
+    return pd.read_parquet(paths.manifest("imagenet-train"))
 
 
 def test_a_bar_on_a_terminal_and_nothing_elsewhere(

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from densecl import layout
+from densecl import paths
 from densecl.errors import DataError, DenseclError
 from steps import evaluate, plan, prepare, report, validate
 from tests.conftest import WNIDS, draw_set, write_model
@@ -50,7 +50,7 @@ def values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
         "require": "present",
         "preprocess": {"stylized": "as-is"},
     }
-    write_model(layout.model("none", 0), list(WNIDS), ARGS)
+    write_model(paths.model("none", 0), list(WNIDS), ARGS)
     return given | {"render": {}, "modes": ["none"]}
 
 
@@ -69,15 +69,13 @@ def test_present_goes_on_and_every_table_says_why(values, capsys):
     for name in SETS:
         evaluate.main(name, "none", 0)
     report.main()
-    table = pd.read_csv(layout.COMPARISON).set_index(["dataset", "metric"])
-    texts = [
-        place.read_text(encoding="utf-8") for place in (layout.REPORT_PAGE, layout.REPORT_TEXT, layout.REPORT_TABLE)
-    ]
+    table = pd.read_csv(paths.COMPARISON).set_index(["dataset", "metric"])
+    texts = [place.read_text(encoding="utf-8") for place in (paths.REPORT_PAGE, paths.REPORT_TEXT, paths.REPORT_TABLE)]
     for name, why in REASONS.items():
-        record = json.loads(layout.evaluation(name, "none", 0).read_text())
+        record = json.loads(paths.evaluation(name, "none", 0).read_text())
         assert record.keys() == {"dataset", "mode", "seed", "reason"}
         assert re.search(why, record["reason"])
-        assert pd.read_parquet(layout.predictions(name, "none", 0)).empty
+        assert pd.read_parquet(paths.predictions(name, "none", 0)).empty
         for metric in ("top1", "macro_top1", "drop", "relative_accuracy"):
             assert pd.isna(table.loc[(name, metric), "value"])
             assert re.search(why.lstrip("^"), table.loc[(name, metric), "note"])
@@ -98,7 +96,7 @@ def test_a_control_that_is_missing_leaves_the_set_its_own_figures(values):
     for name in ("imagenet", "stylized"):
         evaluate.main(name, "none", 0)
     report.main()
-    table = pd.read_csv(layout.COMPARISON).set_index(["dataset", "metric"])
+    table = pd.read_csv(paths.COMPARISON).set_index(["dataset", "metric"])
     assert table.loc[("stylized", "top1"), "images"] == 6
     for metric in ("control_top1", "drop", "relative_accuracy", "effective_robustness"):
         assert (

@@ -8,16 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from densecl.contrast.objectives import build_objective
+from densecl.config.params import DenseContrast, GlobalContrast, Train
+from densecl.contrast.dense import build_objective
 from densecl.metrics import effective_rank, mean_cosine
 from densecl.network.preprocessing import preprocessing
 from densecl.network.vit import build
-from densecl.params import DenseContrast, GlobalContrast, Train
-from densecl.training.history import LEAST_RANK, alarms, means
-from densecl.training.probe import fit_probe
-from densecl.training.schedules import build_optimizer, build_schedule
+from densecl.training.epoch_metrics import LEAST_RANK, alarms, means
+from densecl.training.linear_probe import fit_probe
+from densecl.training.optim import build_optimizer, build_schedule
 from densecl.training.step import Stepper
-from tests.training.test_engine import CONTRASTS, NETWORK, batch_of
+from tests.training.test_trainer import CONTRASTS, NETWORK, batch_of
 
 
 def stepper(contrast, **settings) -> Stepper:

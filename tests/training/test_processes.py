@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 import torch
 
-from densecl import parallel
-from tests.training import ranks
-from tests.training.place import ENVIRONMENT, ROOT, STEPS, prepare
+from densecl import distributed
+from tests.training import distributed_worker
 from tests.training.test_resume import VARIES, alive, kept, needs_proc, started, until
+from tests.training.training_project import ENVIRONMENT, ROOT, STEPS, prepare
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
@@ -34,7 +34,7 @@ def two(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
     names = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port()}
     both = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.training.ranks", str(out)],
+            [sys.executable, "-m", "tests.training.distributed_worker", str(out)],
             cwd=ROOT,
             env=ENVIRONMENT | names | {"RANK": str(rank)},
         )
@@ -44,11 +44,11 @@ def two(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
     return [torch.load(f"{out}-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("name", ranks.CASES)
+@pytest.mark.parametrize("name", distributed_worker.CASES)
 def test_two_processes_take_the_steps_of_one(two, name):
     before = torch.get_default_dtype()
     try:
-        one = ranks.outcomes(name)
+        one = distributed_worker.outcomes(name)
     finally:
         torch.set_default_dtype(before)
     first, second = (of[name] for of in two)
@@ -64,11 +64,11 @@ def test_two_processes_take_the_steps_of_one(two, name):
 def test_the_filtered_case_has_unequal_numbers_of_queries(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "densecl.contrast.contrastive.share_of_mean", lambda contrast, queries: seen.append(queries) or contrast
+        "densecl.contrast.objective.share_of_mean", lambda contrast, queries: seen.append(queries) or contrast
     )
     before = torch.get_default_dtype()
     try:
-        ranks.outcomes("filtered")
+        distributed_worker.outcomes("filtered")
     finally:
         torch.set_default_dtype(before)
     assert len(set(seen)) > 1
@@ -76,11 +76,11 @@ def test_the_filtered_case_has_unequal_numbers_of_queries(monkeypatch):
 
 @pytest.mark.parametrize(("size", "parts"), [(1, 1), (2, 1), (2, 2), (4, 1)])
 def test_shares_hold_every_image_of_each_part_once(monkeypatch, size, parts):
-    monkeypatch.setattr(parallel, "size", lambda: size)
+    monkeypatch.setattr(distributed, "size", lambda: size)
     items, shares = list(range(24)), []
     for rank in range(size):
-        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
-        shares.append(parallel.share(items, 8, parts))
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        shares.append(distributed.share(items, 8, parts))
     whole, own = 8 // parts, 8 // parts // size
     for part in range(24 // whole):
         held = [image for of in shares for image in of[part * own : (part + 1) * own]]

@@ -16,21 +16,21 @@ import pandas as pd
 import pytest
 import torch
 
-from densecl import layout
+from densecl import paths
+from densecl.artifacts import TrainPlan
+from densecl.config.params import DenseContrast, Train
 from densecl.contrast.infonce import Contrast
 from densecl.errors import Interrupted
-from densecl.lifetime import STOP
-from densecl.params import DenseContrast, Train
-from densecl.records import TrainPlan
-from densecl.training import checkpoint, engine
+from densecl.runtime.signals import STOP
+from densecl.training import checkpoint, trainer
+from densecl.training.diagnostics.gradient_alignment import Conflict
+from densecl.training.epoch_metrics import pack, unpack
 from densecl.training.fingerprint import fingerprint
 from densecl.training.fit import Fit
-from densecl.training.gradients import Conflict
-from densecl.training.history import pack, unpack
-from densecl.training.run import train
 from densecl.training.step import Outcome, Stepper
-from tests.training.place import ENVIRONMENT, STEPS, prepare
-from tests.training.test_engine import DATA, NETWORK, images, plan, run, workplace  # noqa: F401 - a fixture
+from densecl.training.train import train
+from tests.training.test_trainer import DATA, NETWORK, images, plan, run, workplace  # noqa: F401 - a fixture
+from tests.training.training_project import ENVIRONMENT, STEPS, prepare
 
 VARIES = ["seconds", "images_per_second", "peak_memory_bytes"]  # of history.csv, from run to run
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to see which processes are at work")
@@ -74,10 +74,10 @@ def test_killed_after_every_step_it_ends_in_the_same_bits(workplace, monkeypatch
             with pytest.raises(Killed):
                 run(workplace, "again", of)
     assert left == [1, 2, 3, 4, 5, 6]
-    monkeypatch.setattr(engine.Trainer, "costs", lambda self: pytest.fail("measured again"))
+    monkeypatch.setattr(trainer.Trainer, "costs", lambda self: pytest.fail("measured again"))
     run(workplace, "again", of)
     assert outcome(workplace / "again") == outcome(workplace / "whole")
-    assert not any(layout.CHECKPOINTS.iterdir())
+    assert not any(paths.CHECKPOINTS.iterdir())
 
 
 def test_steps_survive_packing():
@@ -100,7 +100,7 @@ def stopped_at(place: Path, monkeypatch, step: int, of: TrainPlan, name: str = "
         patch.setattr(Fit, "_after_step", killed)
         with pytest.raises(Killed):
             run(place, name, of)
-    return sorted(layout.CHECKPOINTS.glob("*/step-*.pt"))
+    return sorted(paths.CHECKPOINTS.glob("*/step-*.pt"))
 
 
 class Bomb:
@@ -224,7 +224,7 @@ def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
 def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypatch):  # noqa: F811
     of = plan("none", epochs=2)
     run(workplace, "whole", of)
-    take = engine.Trainer._step
+    take = trainer.Trainer._step
 
     def signalled(self, step, batch, look):
         if step == 1:
@@ -232,7 +232,7 @@ def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypa
         return take(self, step, batch, look)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine.Trainer, "_step", signalled)
+        patch.setattr(trainer.Trainer, "_step", signalled)
         patch.setattr(STOP, "signal", 0)
         with pytest.raises(
             Interrupted, match=r"SIGTERM: stopped after step 2 of 6; the last good checkpoint is .*step-000000002.pt"
@@ -243,17 +243,17 @@ def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypa
 
 
 def test_a_loss_that_is_not_finite_names_step_checkpoint_and_knobs(workplace, monkeypatch):  # noqa: F811
-    take = engine.Trainer._step
+    take = trainer.Trainer._step
 
     def diverges(self, step, batch, look):
         seen = take(self, step, batch, look)
         return seen._replace(loss=seen.loss * torch.inf) if step >= 4 else seen
 
-    monkeypatch.setattr(engine.Trainer, "_step", diverges)
+    monkeypatch.setattr(trainer.Trainer, "_step", diverges)
     said = (
         r"loss is inf .* at epoch 1, step 1; the last good checkpoint is .*step-000000003.pt; lower train.learning_rate"
     )
-    with pytest.raises(engine.TrainingError, match=said):
+    with pytest.raises(trainer.TrainingError, match=said):
         run(workplace, "bad", plan("none", checkpoint_minutes=30.0))
 
 
@@ -267,7 +267,7 @@ def test_out_of_memory_says_what_fits(workplace, monkeypatch):  # noqa: F811
 
     monkeypatch.setattr(Stepper, "score", cramped)
     said = r"out of memory with 8 images at a time .*train.grad_accumulation: 4 fits \(2 images at a time, tried here\)"
-    with pytest.raises(engine.TrainingError, match=said):
+    with pytest.raises(trainer.TrainingError, match=said):
         run(workplace, "big", plan("none"))
 
 

@@ -1,0 +1,173 @@
+"""What the evaluations of every planned cell left, and the long table that is filled from it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from densecl import paths
+from densecl.analysis.statistics import Outcomes
+from densecl.artifacts import Evaluation, NoEvaluation, ReportPlan, read_cell
+from densecl.config.params import Mode
+from densecl.evaluation.protocols import PROTOCOLS, Protocol
+from densecl.seeding import derive
+
+BASELINE: Mode = "none"
+UNUSABLE = (ValueError, KeyError, OSError, TypeError, NotImplementedError)  # what reading damaged files raises
+OUTCOMES = {"top1": "correct", "top5": "correct5", "top1_unmasked": "correct_unmasked"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of the report; `value` None where there is none, and then `note` says why."""
+
+    dataset: str
+    control: str
+    mode: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    images: int | None = None
+    seeds: str = ""
+    note: str = ""
+
+
+@dataclass
+class Cell:
+    """What was found of one set and mode, by seed; frames are indexed by image_id."""
+
+    records: dict[int, Evaluation] = field(default_factory=dict)
+    rows: dict[int, pd.DataFrame] = field(default_factory=dict)
+    controls: dict[int, pd.DataFrame] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def note(self) -> str:
+        """What to know beside every number: seeds that are missing, and what of the set is."""
+        said = dict.fromkeys(text for record in self.records.values() for text in incompleteness(record))
+        return "; ".join([*self.missing, *said])
+
+
+def incompleteness(record: Evaluation) -> list[str]:
+    """What of the set was not scored, in words."""
+    said = [f"incomplete: {record.shortfall}"] if record.shortfall else []
+    return said + ([f"{record.outside} images of classes outside its list left out"] if record.outside else [])
+
+
+class Missing(ValueError):
+    """A cell that the pipeline left out; the message says why."""
+
+
+class Unpaired(ValueError):
+    """Two tables that do not hold the same images cannot be compared image by image."""
+
+
+@dataclass
+class Comparison:
+    plan: ReportPlan
+    cells: dict[tuple[str, str], Cell]
+    rows: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+
+    @property
+    def shifted(self) -> tuple[str, ...]:
+        return tuple(name for name in self.plan.datasets if self.protocol(name).control)
+
+    @property
+    def whole(self) -> tuple[str, ...]:
+        """Shifted sets of which every mode has every seed: the mean is over these."""
+        return tuple(s for s in self.shifted if not any(self.cells[s, m].missing for m in self.plan.modes))
+
+    @property
+    def pairs(self) -> list[tuple[Mode, Mode]]:
+        """Compared modes, each pair's simpler one second; differences to the baseline come first."""
+        order: list[Mode] = [m for m in ("dense", "global", "none") if m in self.plan.modes]
+        return sorted(itertools.combinations(order, 2), key=lambda pair: pair[1] != BASELINE)
+
+    def protocol(self, dataset: str) -> Protocol:
+        return PROTOCOLS[self.plan.protocols[dataset]]
+
+    def get(self, dataset: str, mode: str, metric: str) -> Row | None:
+        return self.rows.get((dataset, mode, metric))
+
+    def add(self, row: Row) -> None:
+        self.rows[row.dataset, row.mode, row.metric] = row
+
+
+def read_seeds(root: Path, dataset: str, mode: str, seeds: Sequence[int]) -> Cell:
+    cell = Cell()
+    for seed in seeds:
+        try:
+            record, rows, control = _read_seed(root, dataset, mode, seed)
+        except FileNotFoundError as error:
+            cell.missing.append(f"seed {seed}: no file {_relative(error.filename, root)}")
+            continue
+        except Missing as error:
+            cell.missing.append(f"seed {seed}: {error}")
+            continue
+        except UNUSABLE as error:
+            text = " ".join(str(error).split())[:200]
+            cell.missing.append(f"seed {seed}: {paths.evaluation(dataset, mode, seed)} cannot be used: {text}")
+            continue
+        cell.records[seed], cell.rows[seed] = record, rows
+        if control is not None:
+            cell.controls[seed] = control
+    return cell
+
+
+def _relative(name: object, root: Path) -> Path:
+    path = Path(str(name))
+    return path.relative_to(root) if path.is_relative_to(root) else path
+
+
+def _read_seed(root: Path, dataset: str, mode: str, seed: int) -> tuple[Evaluation, pd.DataFrame, pd.DataFrame | None]:
+    record = read_cell(root / paths.evaluation(dataset, mode, seed))
+    if isinstance(record, NoEvaluation):
+        raise Missing(record.reason)
+    rows = _read_rows(root / paths.predictions(dataset, mode, seed))
+    control = _read_rows(root / record.control.predictions) if record.control else None
+    _same(record.top1, rows, "its own")
+    if record.control and control is not None:
+        _same(record.control.top1, control, "its control's")
+    return record, rows, control
+
+
+def _read_rows(path: Path) -> pd.DataFrame:
+    columns = ["image_id", "label", "prediction", "confidence", "p_true", *OUTCOMES.values()]
+    return checked(pd.read_parquet(path, columns=columns), path.name)
+
+
+def checked(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Indexed and sorted by image_id; ValueError where an image is there twice or an answer is not judged by its label."""
+    rows = rows.set_index("image_id").sort_index()
+    if rows.empty or rows.index.has_duplicates:
+        raise ValueError(f"{name} holds {'no rows' if rows.empty else 'an image twice'}")
+    right = (rows["prediction"] == rows["label"]).to_numpy(float)
+    if odd := int((rows["correct"].to_numpy(float) != right).sum()):
+        raise ValueError(
+            f"{name}: of {odd} images `correct` is not what label and prediction say; evaluate the cell again"
+        )
+    return rows
+
+
+def _same(top1: float, rows: pd.DataFrame, whose: str) -> None:
+    counted = float(rows["correct"].mean())
+    if not abs(counted - top1) <= 1e-6:  # nor NaN
+        raise ValueError(f"it says top1 {top1:.6f} but {whose} predictions give {counted:.6f}; evaluate the cell again")
+
+
+def outcomes(frames: dict[int, pd.DataFrame], column: str, seeds: Sequence[int]) -> Outcomes:
+    """[images, seeds] in the order of image_id; raises Unpaired unless all seeds hold the same images."""
+    index = frames[seeds[0]].index
+    if not all(frames[seed].index.equals(index) for seed in seeds):
+        raise Unpaired("the seeds were evaluated on different images")
+    return np.column_stack([frames[seed][column].to_numpy(float) for seed in seeds])
+
+
+def seed_of(*words: str) -> int:
+    return derive(0, "report", *words)

@@ -1,0 +1,244 @@
+"""What the stages hand to each other as JSON; fractions lie in [0, 1]."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from densecl.config.params import (
+    Data,
+    Dataset,
+    DenseContrast,
+    GlobalContrast,
+    Mode,
+    Network,
+    RenderSet,
+    Report,
+    Train,
+    Validate,
+)
+from densecl.errors import DataError
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SetPlan(Record):
+    """What render, prepare and evaluate read of one set."""
+
+    name: str
+    dataset: Dataset
+    train_root: str  # its folders are the class list
+    render: RenderSet | None
+    preprocess: Literal["model", "as-is"] | None  # None: as the protocol says
+    protocol: str  # row of densecl/evaluation/protocols.py
+    classes: tuple[str, ...]  # wnids it is scored over; empty: as the protocol says
+    optional: bool  # missing or failed, it leaves a reason and stops nothing
+
+
+class ValidatePlan(Record):
+    datasets: dict[str, Dataset]
+    optional: tuple[str, ...]  # whose failure stops nothing
+    values: Validate
+
+
+class TrainPlan(Record):
+    mode: Mode
+    network: Network
+    data: Data
+    train: Train
+    contrast: SerializeAsAny[GlobalContrast] | None
+
+    @field_validator("contrast", mode="before")
+    @classmethod
+    def _of_mode(cls, value: Any, info: ValidationInfo) -> Any:
+        """A mapping read from JSON becomes the settings of its mode."""
+        kinds = {"dense": DenseContrast, "global": GlobalContrast}
+        return kinds[info.data["mode"]].model_validate(value) if isinstance(value, dict) else value
+
+
+class Execution(Record):
+    """How trainings are carried out; no stage depends on it."""
+
+    checkpoint_minutes: float
+    processes: int
+
+
+class EvaluatePlan(Record):
+    batch_size: int
+
+
+class ReportPlan(Record):
+    """Every cell the tables must have, whether its file exists or not."""
+
+    modes: tuple[Mode, ...]
+    seeds: tuple[int, ...]
+    datasets: tuple[str, ...]
+    protocols: dict[str, str]  # set -> row of densecl/evaluation/protocols.py
+    rendered: tuple[str, ...]
+    values: Report
+    params: dict[str, Any]
+
+
+class Evidence(Record):
+    """A finding about images that can be looked at."""
+
+    text: str
+    images: tuple[str, ...]  # image_ids: the one at fault, then the one that it repeats
+
+
+class Verdict(Record):
+    """Outcome of validation for one set."""
+
+    dataset: str
+    passed: bool
+    images: int  # usable ones
+    classes: int
+    absent: tuple[str, ...]  # wnids of the train set without a usable image here
+    excluded: tuple[str, ...]  # image_ids left out of training and evaluation
+    failures: tuple[str, ...]
+    warnings: tuple[str, ...]
+    evidence: tuple[Evidence, ...] = ()
+
+
+class Cost(Record):
+    """What a training cost; step times are medians of one alternating measurement in the same process, batch in memory."""
+
+    wall_seconds: float
+    images_per_second: float
+    peak_memory_bytes: int
+    device: str
+    views: int
+    batch_size: int
+    step_seconds: float  # this mode, two views
+    none_step_seconds: float  # classification only, the same two views
+    one_view_step_seconds: float  # classification only, one view
+    queue_size_effective: int
+
+
+class Preprocessing(Record):
+    rule: Literal["model", "as-is"]
+    input_size: tuple[int, int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+
+
+class Control(Record):
+    """The matched control: validation images of the same classes under the same mask."""
+
+    dataset: str
+    images: int
+    top1: float
+    top5: float
+    predictions: str  # the Parquet file whose rows these are
+
+
+class Group(Record):
+    """Some images of a set: those of a class or of a rendition."""
+
+    images: int
+    top1: float
+    top1_unmasked: float
+
+
+class ShapeBias(Record):
+    """Of the decisions for an image's shape or texture class, the share for shape (Geirhos et al. 2019)."""
+
+    value: float | None  # None: no decision for either
+    shape: int  # decisions
+    texture: int
+    images: int  # with two different classes of the set
+    left_out: int  # images whose texture is no class of the set, or is the shape's own
+
+
+class NoEvaluation(Record):
+    """In a cell's place where its set is missing or cannot be used."""
+
+    dataset: str
+    mode: str
+    seed: int
+    reason: str
+
+
+class Evaluation(Record):
+    """One cell: one set, one mode, one seed. What a set does not have is None or empty, and `left_out` says why."""
+
+    dataset: str
+    protocol: str
+    mode: str
+    seed: int
+    images: int
+    excluded: int  # by validation
+    outside: int  # of classes that the set is not scored over
+    shortfall: str  # what of the published set is not there
+    classes: int  # scored ones
+    top1: float
+    top5: float
+    top1_unmasked: float
+    top5_unmasked: float
+    macro_top1: float
+    nll: float
+    ece: float
+    ece_equal_mass: float
+    rms_calibration_error: float
+    aurra: float
+    mean_confidence: float
+    per_class: dict[str, Group]  # by wnid
+    renditions: dict[str, Group]
+    shape_bias: ShapeBias | None
+    control: Control | None
+    relative_accuracy: float | None
+    effective_robustness: float | None
+    left_out: dict[str, str]  # figure -> why it is not there
+    preprocessing: Preprocessing
+
+
+def write_json(path: Path, record: BaseModel) -> None:
+    """The record as byte-stable JSON; appears whole or not at all."""
+    text = json.dumps(record.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True, ensure_ascii=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Atomic: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def read_cell(path: Path) -> Evaluation | NoEvaluation:
+    """What an evaluation left: its figures, or why there are none."""
+    return TypeAdapter[Evaluation | NoEvaluation](Evaluation | NoEvaluation).validate_json(
+        path.read_text(encoding="utf-8")
+    )
+
+
+def read_json(kind: type[T], path: Path) -> T:
+    """DataError where the file holds something else."""
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        where = ".".join(map(str, found["loc"]))
+        raise DataError(
+            f"{path}: {f'{where}: ' if where else ''}{found['msg'].lower()}; expected a {kind.__name__} as its stage writes it; "
+            "remove the file and run the stage again (dvc repro)"
+        ) from None

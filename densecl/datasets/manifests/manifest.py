@@ -1,0 +1,81 @@
+"""The manifest of a set: one row an image file, bad files included and marked (`problem`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from densecl.datasets.storage.decode import fatal
+from densecl.datasets.storage.filenames import shown
+from densecl.datasets.storage.image_root import size
+from densecl.errors import DataError
+
+SCHEMA = pa.schema([
+    ("image_id", pa.string()), ("path", pa.string()), ("label", pa.int64()), ("wnid", pa.string()),
+    ("width", pa.int32()), ("height", pa.int32()), ("bytes", pa.int64()), ("sha256", pa.string()),
+    ("problem", pa.string()), ("dhash", pa.string()), ("brightness", pa.float32()), ("contrast", pa.float32()),
+])  # fmt: skip
+OUTSIDE = r"^/|(?:^|/)\.\.(?:/|$)"
+
+
+def write_manifest(frame: pd.DataFrame, path: Path) -> None:
+    """Byte-stable Parquet; appears whole or not at all."""
+    table = pa.Table.from_pandas(frame[SCHEMA.names], schema=SCHEMA, preserve_index=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    # Without pandas' own metadata, which names its version.
+    pq.write_table(table.replace_schema_metadata(None), partial, compression="zstd")
+    partial.replace(path)
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Manifest of a Parquet file; DataError that names the first column that is missing, unknown or of another type."""
+    try:
+        table = pq.read_table(path)
+        frame = table.to_pandas()  # reads the text of the columns too
+    except Exception as error:  # found by fuzzing: NotImplemented, UnicodeDecodeError and others of damaged bytes
+        found = (
+            "no such file" if not path.exists() else f"not readable as Parquet ({' '.join(str(error).split())[:120]})"
+        )
+        raise DataError(f"{path}: {found}; expected a manifest; run the stage prepare of this set") from None
+    again = "run the stage prepare of this set again"
+    for field in SCHEMA:
+        found = str(table.schema.field(field.name).type) if field.name in table.schema.names else "no such column"
+        if found != str(field.type):
+            raise DataError(f"{path}: column {field.name}: found {found}, expected {field.type}; {again}")
+    if table.schema.names != SCHEMA.names:
+        raise DataError(f"{path}: found columns {table.schema.names}, expected {SCHEMA.names}; {again}")
+    # Edited by hand: no stage may be led out of the set's folder.
+    outside = frame["path"][frame["path"].str.contains(OUTSIDE, na=True)]
+    if len(outside):
+        raise DataError(
+            f"{path}: column path: found {shown(outside.iloc[0])}, expected a path below the set's root; {again}"
+        )
+    return frame
+
+
+def usable(frame: pd.DataFrame, excluded: Iterable[str] = ()) -> pd.DataFrame:
+    """The rows that can be trained on and scored: no fatal problem, and image_id not in `excluded`."""
+    keep = ~frame["problem"].map(fatal).astype(bool) & ~frame["image_id"].isin(list(excluded))
+    return frame[keep].reset_index(drop=True)
+
+
+def require_unchanged(frame: pd.DataFrame, root: Path) -> None:
+    """DataError that names the first file whose size is no longer the manifest's: it changed after the stage prepare.
+
+    A change that keeps the size is what DVC finds, by the content hash of `tracked_by`.
+    """
+    for path, expected in zip(frame["path"], frame["bytes"], strict=True):
+        try:
+            found = f"{size(root / path)} bytes"
+        except OSError as error:
+            found = (error.strerror or "unreadable").lower()
+        if found != f"{expected} bytes":
+            raise DataError(
+                f"{shown(root / path)}: found {found}, expected {expected} bytes: it changed after its manifest was "
+                "written; run the stage prepare of this set again (dvc repro)"
+            )

@@ -1,0 +1,85 @@
+"""The comparison as the files that `dvc metrics` and `dvc plots` show: one row a mode, one curve a file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+
+from densecl import paths
+from densecl.analysis.comparison import MEAN, Comparison
+from densecl.artifacts import Cost, write_text
+from densecl.report.charts.panels import Panel, groups
+from densecl.report.formatting import modes_of
+
+Histories = Mapping[str, Sequence[pd.DataFrame]]
+
+
+def write_tracked(found: Comparison, costs: Mapping[str, Sequence[Cost]], histories: Histories, root: Path) -> None:
+    """Write reports/metrics/<mode>.json (fractions) and reports/plots/ (robustness.csv, differences.csv, curves/<column>.csv)."""
+    for folder in (paths.METRICS, paths.PLOTS):
+        shutil.rmtree(root / folder, ignore_errors=True)
+    for mode in modes_of(found):
+        text = json.dumps(metrics(found, mode, costs.get(mode, ())), indent=1, ensure_ascii=False)
+        write_text(root / paths.metrics(mode), text + "\n")
+    for name, frame in {"robustness": robustness(found), "differences": differences(found)}.items():
+        _write(frame, root / paths.plot(name))
+    for column, frame in curves(histories):
+        _write(frame, root / paths.curve(column))
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    # A blank cell would be drawn as 0.
+    write_text(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n", na_rep="nan"))
+
+
+def metrics(found: Comparison, mode: str, costs: Sequence[Cost]) -> dict[str, float]:
+    """Top-1 by set, a fraction, and the time of a step beside classification alone; what is missing is left out."""
+    rows = {s: found.get(s, mode, "top1") for s in (*found.plan.datasets, MEAN)}
+    top1 = {s.strip("()"): round(row.value, 6) for s, row in rows.items() if row is not None and row.value is not None}
+    ratio = {"step time": round(fmean(c.step_seconds / c.none_step_seconds for c in costs), 4)} if costs else {}
+    return top1 | ratio
+
+
+def robustness(found: Comparison) -> pd.DataFrame:
+    """Bars: `set and mode`, `top-1, %`."""
+    cells = {f"{s} {m}": found.get(s, m, "top1") for s in found.plan.datasets for m in modes_of(found)}
+    rows = [(name, 100 * row.value) for name, row in cells.items() if row and row.value is not None]
+    return pd.DataFrame(rows, columns=["set and mode", "top-1, %"])
+
+
+def differences(found: Comparison) -> pd.DataFrame:
+    """Bars: `set and modes`, `points` with the interval's ends `low` and `high`."""
+    rows = [
+        (f"{s.strip('()')} {a} − {b}", 100 * row.value, 100 * (row.low or 0), 100 * (row.high or 0))
+        for s in (*found.plan.datasets, MEAN)
+        for a, b in found.pairs
+        if (row := found.get(s, a, f"difference_to_{b}")) and row.value is not None
+    ]
+    return pd.DataFrame(rows, columns=["set and modes", "points", "low", "high"])
+
+
+def curves(histories: Histories) -> Iterator[tuple[str, pd.DataFrame]]:
+    """(column of history.csv, frame with `epoch` and a column a mode: the mean over its seeds); nan where a mode has none."""
+    known = dict.fromkeys(c for frames in histories.values() for frame in frames for c in frame.columns)
+    drawn = dict.fromkeys(
+        c for g in groups(known) for p in g.panels if isinstance(p, Panel) for c in p.lines if c in known
+    )
+    for column in drawn:
+        means = {mode: pd.concat(having).groupby(level=0).mean() if having[1:] else having[0]
+                 for mode, having in _having(histories, column)}  # fmt: skip
+        if means:
+            frame = pd.DataFrame(means).reindex(columns=list(histories))
+            yield column, frame.rename_axis("epoch").reset_index().assign(epoch=lambda f: f["epoch"] + 1)
+
+
+def _having(histories: Histories, column: str) -> Iterator[tuple[str, list[pd.Series]]]:
+    """By mode, the column by epoch of every seed that has it; modes without any are left out."""
+    for mode, frames in histories.items():
+        found = [f.set_index("epoch")[column] for f in frames if column in f and f[column].notna().any()]
+        if found:
+            yield mode, found

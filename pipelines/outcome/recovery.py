@@ -1,0 +1,34 @@
+"""The record of a retraining that a kill ended after its model was judged and registered: written at the next start."""
+
+from __future__ import annotations
+
+from densecl import paths
+from densecl.config.params import Params
+from densecl.errors import DenseclError
+from pipelines.outcome import csv_log
+from pipelines.registry import registry
+from pipelines.schemas import Finished
+from pipelines.stages.runs import begun
+
+
+def overdue(params: Params) -> Finished | None:
+    """Of the newest version, where no line tells of it, and its run is one of this project's."""
+    name = params.retraining.registry
+    try:
+        number, tags = next(reversed(registry.listed(name).items()), ("", {}))
+    except DenseclError:  # the step that needs the registry tells it
+        return None
+    lines = csv_log.read(paths.RETRAININGS, Finished)
+    if not number or number in {line.version for line in lines}:
+        return None
+    promoted, champion = tags["verdict"] == "promoted", registry.champion(name).version
+    if promoted and champion != number:  # the kill came before the alias moved: it is judged again
+        return None
+    started = begun(tags.get("zenml_run", ""))
+    if started is None:  # a registry that was copied here
+        return None
+    return Finished(
+        started=started.isoformat(timespec="seconds"), seconds=0, outcome="promoted" if promoted else "kept",
+        said=f"{tags['said']} (killed before this line was written; how long it took is not known)",
+        version=number, champion=champion, zenml_run=tags["zenml_run"],
+    )  # fmt: skip

@@ -1,0 +1,124 @@
+"""What the steps of a pipeline hand to each other: pointers and verdicts, never data; fractions lie in [0, 1]."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from densecl.artifacts import Record
+
+Did = Literal["ran", "restored", "unchanged"]
+Outcome = Literal["promoted", "kept", "unchanged", "failed", "skipped"]
+
+
+class StageRef(Record):
+    """One DVC stage after its step: what it read and what it left, as path -> md5 (a folder's ends in .dir)."""
+
+    stage: str
+    deps: dict[str, str]
+    outs: dict[str, str]
+
+
+class Share(Record):
+    """Usable images of one class, then and now."""
+
+    wnid: str
+    before: int
+    now: int
+
+
+class SetChange(Record):
+    """What changed in one set since the last judged candidate."""
+
+    dataset: str
+    images: int  # usable ones now
+    before: int | None  # None: there is nothing to compare with
+    new: int
+    removed: int
+    changed: int  # the same path, another content
+    classes_new: tuple[str, ...]
+    classes_removed: tuple[str, ...]
+    psi: dict[str, float]  # feature -> population stability index, then against now
+    chance: dict[str, float] = Field(
+        default_factory=dict
+    )  # feature -> what the index of two draws from one population exceeds once in twenty
+    mix: tuple[Share, ...] = ()  # the classes whose share moved most, largest first
+    evidence: tuple[str, ...]  # some paths of new, removed and changed images
+
+
+class Changes(Record):
+    """What changed in the sources; `reports/changes.json`."""
+
+    sets: tuple[SetChange, ...]
+    params: tuple[str, ...]  # what else makes a new candidate: params or code that changed, in words
+    made_of: dict[str, Any] = Field(default_factory=dict)  # those params, and digests of that code, as they are now
+
+    @property
+    def any(self) -> bool:
+        return bool(self.params) or any(s.new or s.removed or s.changed or s.before is None for s in self.sets)
+
+
+class Champion(Record):
+    """The registry version that a candidate must beat, laid out in models/champion/seed-0; version None: there is none."""
+
+    version: str | None
+    mode: str | None = None
+    seed: int | None = None
+
+
+class Criterion(Record):
+    """One line of the gate: a value, its interval, the bound it was held to and whether it held."""
+
+    name: Literal["val", "fall", "minimum", "chance"]
+    dataset: str
+    value: float | None  # None: could not be computed, and then `said` says why
+    low: float | None
+    high: float | None
+    bound: float
+    images: int
+    passed: bool
+    said: str  # in words
+
+
+class Verdict(Record):
+    """The gate's decision; `reports/gate.json`."""
+
+    promoted: bool
+    champion: str | None  # version; None: the first candidate
+    mode: str
+    seed: int
+    criteria: tuple[Criterion, ...]
+    said: str  # in one sentence, with the sets that refused it
+
+
+class Registered(Record):
+    """A version in the registry."""
+
+    name: str
+    version: str
+    promoted: bool
+
+
+class Finished(Record):
+    """How a retraining ended: a line of reports/retraining.csv and what is notified."""
+
+    started: str  # ISO 8601 with time zone
+    seconds: float
+    outcome: Outcome
+    said: str  # one sentence
+    version: str | None = None
+    champion: str | None = None  # version that is champion afterwards
+    zenml_run: str | None = None
+    git: str | None = None  # commit or tag that holds its params, dvc.lock and small reports
+
+
+class Tick(Record):
+    """What came of one tick of the scheduler: a line of reports/schedule.csv; times are ISO 8601 with time zone."""
+
+    scheduled: str
+    started: str
+    seconds: float
+    outcome: Outcome
+    status: int | None  # the retraining's exit status; None: it was not started
+    detail: str

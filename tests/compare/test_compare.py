@@ -1,0 +1,303 @@
+"""`python -m steps compare` on folders, and on a small repository whose files lie in DVC's cache and remote."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from densecl import paths
+from steps.__main__ import main
+from tests.report.factories import Planted
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"images": 600, "sets": ("imagenet", "imagenet-r", "sketch"), "modes": ("none",)}
+ENVIRONMENT = os.environ | {
+    "DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull,
+    "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b.c", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b.c",
+    "PYTHONPATH": str(ROOT),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    """Experiments a, worse and alike (another chance, no difference planted)."""
+    place = tmp_path_factory.mktemp("folders")
+    Planted(**SMALL).write(place / "a")
+    Planted(**SMALL, gains={("none", "sketch"): -0.15}, of_luck=1).write(place / "worse")
+    Planted(**SMALL, of_luck=3).write(place / "alike")
+    return place
+
+
+@pytest.fixture
+def there(folders, monkeypatch) -> Path:
+    monkeypatch.chdir(folders)
+    return folders
+
+
+def test_status_is_1_where_asked_and_worse(there, capsys):
+    assert main(["compare", "a", "worse", "--fail-if-worse"]) == 1
+    told = capsys.readouterr()
+    assert "error: B is worse than A on" in told.err
+    assert "sketch (none: −" in told.err
+    assert main(["compare", "a", "worse"]) == 0
+    assert "B is worse than A" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("a", "b"), [("a", "alike"), ("a", "a"), ("worse", "a")])
+def test_status_is_0_where_b_is_not_worse(there, a, b):
+    assert main(["compare", a, b, "--fail-if-worse", "--output", "out"]) == 0
+    assert {path.name for path in Path("out").iterdir()} == {"compare.html", "compare.md", "compare.csv"}
+
+
+def test_what_b_lacks_is_not_passed(there, tmp_path, capsys):
+    shutil.copytree("a", tmp_path / "torn")
+    path = tmp_path / "torn" / paths.predictions("sketch", "none", 0)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert main(["compare", "a", str(tmp_path / "torn")]) == 0
+    assert main(["compare", "a", str(tmp_path / "torn"), "--fail-if-worse"]) == 2
+    told = capsys.readouterr()
+    assert "error: not judged: A has sketch, none, seed 0 and B has not (" in told.err
+    assert str(tmp_path) not in (paths.COMPARE / "compare.md").read_text()
+    assert main(["compare", str(tmp_path / "torn"), "a", "--fail-if-worse"]) == 0  # more than before
+
+
+def test_reports_alone_are_enough_under_any_name(there, capsys):
+    """As a downloaded artifact: no plan, manifests, costs or models."""
+    shutil.copytree("a/reports", "artifact")
+    assert main(["compare", "artifact", "worse/reports"]) == 0
+    told = capsys.readouterr().out
+    assert "sketch" in told
+    assert "contents unchecked" in told
+    assert (paths.COMPARE / "compare.html").is_file()
+    assert str(there) not in (paths.COMPARE / "compare.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("nowhere", "no such folder"), ("empty", "a folder without reports/evaluation"), ("", "no such folder")],
+)
+def test_a_name_that_is_nothing_is_one_line(there, capsys, name, says):
+    Path("empty").mkdir(exist_ok=True)
+    assert main(["compare", "a", name]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert says in told
+    assert "expected workspace, a folder of reports, a git revision or a DVC experiment" in told
+
+
+@pytest.mark.parametrize("output", ["taken", "taken/below"])
+def test_an_output_that_is_no_folder_is_one_line(there, capsys, output):
+    Path("taken").touch()
+    assert main(["compare", "a", "worse", "--fail-if-worse", "--output", output]) == 2
+    assert f"error: --output {output}: " in capsys.readouterr().err
+
+
+def test_folders_need_neither_torch_nor_the_orchestrators(there):
+    code = (
+        "import sys; from steps.__main__ import main; s = main(['compare', 'a', 'worse']);"
+        "print(s, {'torch', 'zenml', 'dvc', 'mlflow', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 set()"
+
+
+def test_a_folder_from_elsewhere_runs_nothing(there, tmp_path, capsys):
+    """Its .git/config may name programs, which `git status` would start."""
+    shutil.copytree("a", tmp_path / "foreign")
+    Path(tmp_path, "foreign", "params.yaml").write_text("{}\n")
+    Path(tmp_path, "foreign", ".gitattributes").write_text("* filter=evil\n")
+    for words in (
+        ("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "x"), ("config", "core.fsmonitor", f"touch {tmp_path}/ran #"),
+        ("config", "filter.evil.clean", f"touch {tmp_path}/ran; cat"),
+    ):  # fmt: skip
+        subprocess.run(["git", "-C", tmp_path / "foreign", *words], env=ENVIRONMENT, check=True)
+    Path(tmp_path, "foreign", "params.yaml").write_text("{ }\n")
+    assert main(["compare", "a", str(tmp_path / "foreign")]) == 0
+    assert not Path(tmp_path, "ran").exists()
+    assert "B: its folder is another repository's" in capsys.readouterr().out
+
+
+# Stages that copy what is committed below given/: quick, with the outs of the pipeline at the pipeline's places.
+STAGES = {
+    "plan": [paths.PLAN],
+    "prepare@sketch": [paths.manifest("sketch")],
+    "train@none-0": [paths.model("none", 0), paths.training("none", 0)],
+    "evaluate@sketch-none-0": [paths.predictions("sketch", "none", 0), paths.evaluation("sketch", "none", 0)],
+}
+
+
+class Project:
+    """A git repository with a DVC cache and a local remote: tag `first`, then HEAD, which is worse."""
+
+    def __init__(self, place: Path) -> None:
+        self.root, self.remote = place / "project", place / "remote"
+        self.root.mkdir()
+        self.run("git", "init", "-q", "-b", "main")
+        self.dvc("init", "-q")
+        (self.root / "densecl").mkdir()
+        stages = {
+            name.replace("@", "_"): {
+                "cmd": " && ".join(f"mkdir -p {out.parent} && cp -R given/{out} {out}" for out in outs),
+                "deps": ["densecl/code.py", *(f"given/{out}" for out in outs)], "outs": [str(out) for out in outs],
+            }
+            for name, outs in STAGES.items()
+        }  # fmt: skip
+        (self.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+        (self.root / "params.yaml").write_text("{}\n")
+        self.commit("first", 0.0, "1")
+        self.run("git", "tag", "first")
+        self.dvc("remote", "add", "-q", "-d", "local", str(self.remote))  # which the first commit does not know
+        self.dvc("push", "-q")
+        self.commit("worse", -0.2, "2")
+        self.dvc("push", "-q")
+
+    def commit(self, name: str, gain: float, code: str) -> None:
+        self.give(gain, code)
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "-m", name)
+
+    def give(self, gain: float, code: str) -> None:
+        shutil.rmtree(self.root / "given", ignore_errors=True)
+        of_luck = 1 if gain else 0
+        Planted(images=300, sets=("sketch",), modes=("none",), gains={("none", "sketch"): gain}, of_luck=of_luck,
+                params={"gain": gain}).write(self.root / "given")  # fmt: skip
+        (self.root / "densecl" / "code.py").write_text(f"# {code}\n")
+        self.dvc("repro", "-q")
+
+    def run(self, *words: str) -> str:
+        done = subprocess.run(words, cwd=self.root, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def dvc(self, *words: str) -> str:
+        return self.run(sys.executable, "-m", "dvc", *words)
+
+    def state(self) -> tuple[str, str]:
+        files = {
+            p: p.read_bytes()
+            for p in sorted((self.root / "reports").rglob("*"))
+            if p.is_file() and "compare" not in p.parts
+        }
+        return self.run("git", "status", "--porcelain"), str(hash(str(files)))
+
+    def wiped(self) -> None:
+        shutil.rmtree(self.root / ".dvc" / "cache", ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    return Project(tmp_path_factory.mktemp("dvc"))
+
+
+@pytest.fixture
+def inside(project, monkeypatch, tmp_path) -> Project:
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path))  # no listing of folders remembered
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    (project.root / ".git" / "info" / "exclude").write_text("/reports/compare/\n")
+    return project
+
+
+def test_two_revisions(inside, capsys):
+    before = inside.state()
+    assert main(["compare", "first", "HEAD", "--fail-if-worse"]) == 1
+    told = capsys.readouterr()
+    assert "B is worse than A on sketch (none: −" in told.err
+    page = (paths.COMPARE / "compare.html").read_text()
+    assert inside.run("git", "rev-parse", "first").strip()[:12] in page
+    assert "densecl/code.py" in page
+    assert "none-0: the same weights" in page
+    assert "gain" in page
+    assert inside.state() == before
+
+
+def test_numbers_of_a_revision_are_those_of_its_files(inside):
+    main(["compare", "first", "HEAD"])
+    row = pd.read_csv(paths.COMPARE / "compare.csv").query("metric == 'top1'").iloc[0]
+    ways = {"a": Planted(images=300), "b": Planted(images=300, gains={("none", "sketch"): -0.2}, of_luck=1)}
+    for side, way in ways.items():
+        assert row[side] == pytest.approx(way.rows("sketch", "none", 0)["correct"].mean())
+
+
+def test_an_experiment_and_the_workspace(inside, capsys):
+    inside.give(0.2, "3")
+    inside.dvc("exp", "save", "-q", "-n", "tried")
+    before = inside.state()
+    assert main(["compare", "first", "tried"]) == 0
+    assert "B is better than A on sketch" in capsys.readouterr().out
+    assert main(["compare", "tried", "workspace"]) == 0
+    told = capsys.readouterr().out
+    assert "No difference: A and B answered every image alike in 1 cell." in told
+    assert "B has changes that are in no commit: densecl/code.py" in told
+    assert inside.state() == before
+    path = paths.evaluation("sketch", "none", 0)
+    path.write_text(path.read_text() + "\n")
+    assert main(["compare", "tried", "workspace"]) == 0
+    assert f"B: {path} differs from dvc.lock" in capsys.readouterr().out
+
+
+def test_a_wiped_cache_is_filled_from_the_remote_and_an_absent_file_is_named(inside, capsys):
+    inside.wiped()
+    assert main(["compare", "first", "HEAD"]) == 0
+    assert "B is worse than A" in capsys.readouterr().out
+    inside.wiped()
+    kept = inside.remote.rename(inside.remote.with_name("elsewhere"))
+    assert main(["compare", "first", "HEAD"]) == 2
+    told = capsys.readouterr().err
+    kept.rename(inside.remote)
+    assert told.count("\n") == 1
+    assert "first: reports/evaluation/sketch/none-0.json and 1 more: in dvc.lock of commit" in told
+    assert "dvc push" in told
+
+
+def test_bytes_that_are_not_those_of_the_lock_are_not_compared(inside, capsys):
+    inside.wiped()
+    outs = yaml.safe_load(inside.run("git", "show", "first:dvc.lock"))["stages"]["evaluate_sketch-none-0"]["outs"]
+    md5 = next(out["md5"] for out in outs if out["path"] == str(paths.predictions("sketch", "none", 0)))
+    held = inside.remote / "files" / "md5" / md5[:2] / md5[2:]
+    right = held.read_bytes()
+    held.chmod(0o644)
+    held.write_bytes(right + b"x")
+    assert main(["compare", "first", "HEAD"]) == 2
+    told = capsys.readouterr().err
+    held.write_bytes(right)
+    assert told.count("\n") == 1
+    assert "first: reports/predictions/sketch/none-0.parquet: what DVC holds under its md5 in dvc.lock" in told
+
+
+def test_what_is_not_needed_may_be_absent(inside, capsys):
+    inside.wiped()
+    kept = inside.remote.rename(inside.remote.with_name("elsewhere"))
+    for revision in ("first", "HEAD"):
+        stages = yaml.safe_load(inside.run("git", "show", f"{revision}:dvc.lock"))["stages"]
+        for md5 in (out["md5"] for out in stages["evaluate_sketch-none-0"]["outs"]):
+            name = Path("files", "md5", md5[:2], md5[2:])
+            (inside.remote / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(kept / name, inside.remote / name)
+    assert main(["compare", "first", "HEAD"]) == 0
+    told = capsys.readouterr().out
+    shutil.rmtree(inside.remote)
+    kept.rename(inside.remote)
+    assert "B is worse than A" in told
+    assert re.search(r"A: \S+ and 3 more: neither in DVC.s cache nor in its remote", told), told
+
+
+def test_a_revision_without_lock_says_what_to_commit(inside, capsys):
+    inside.run("git", "checkout", "-q", "-b", "bare", "first", "--force")
+    inside.run("git", "rm", "-q", "--cached", "dvc.lock")
+    inside.run("git", "commit", "-q", "-m", "no lock")
+    inside.run("git", "checkout", "-q", "--force", "main")
+    assert main(["compare", "bare", "HEAD"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "bare: no dvc.lock in commit" in told
+    assert "git add dvc.lock" in told

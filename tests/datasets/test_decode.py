@@ -1,0 +1,186 @@
+"""Decoding equals Pillow's, 16-bit apart; every kind of bad file gets its reason and none a traceback."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from densecl.datasets.storage import decode as images
+from densecl.datasets.storage.decode import Probe, decode, fatal, measure, probe
+from densecl.errors import DataError
+
+SUITE = os.environ.get("DENSECL_SUITE")
+
+
+def noise(shape: tuple[int, ...] = (20, 30, 3), seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def pillow(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "YCbCr"])
+def test_jpeg_equals_pillow_to_the_bit(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.JPEG"
+    Image.fromarray(noise()).convert(mode).save(path, "JPEG")
+    assert np.array_equal(decode(path), pillow(path))
+    assert probe(path) == Probe(30, 20, "RGB" if mode == "YCbCr" else mode, images.CMYK if mode == "CMYK" else "")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_other_modes_equal_pillow_to_the_bit(tmp_path: Path, kind: str, mode: str) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(Image.fromarray(noise()).convert(mode), kind))
+    image = decode(path)
+    assert image.mode == "RGB"
+    assert np.array_equal(image, pillow(path))
+    assert probe(path).problem == ""
+
+
+def test_light_is_the_mean_and_spread_of_luma(tmp_path: Path) -> None:
+    half = np.zeros((4, 6, 3), np.uint8)
+    half[:, :3] = 255
+    for pixels, expected in ((half, (0.5, 0.5)), (np.full((4, 4, 3), 51, np.uint8), (0.2, 0.0))):
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        assert measure(tmp_path / "a.png")[4:] == pytest.approx(expected)
+
+
+def test_no_exif_rotation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noise()).save(path, "JPEG", exif=exif)
+    assert decode(path).size == (30, 20)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
+    eight = noise((20, 30))
+    path = tmp_path / "a.png"
+    Image.fromarray(eight.astype(np.uint16) * 257).save(path)
+    assert np.array_equal(np.asarray(decode(path)), np.repeat(eight[..., None], 3, axis=2))
+    assert probe(path) == Probe(30, 20, "I;16", images.SIXTEEN)
+    assert not fatal(images.SIXTEEN)
+    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(every).save(path)
+    assert np.array_equal(np.asarray(decode(path))[..., 0], np.rint(every / 257).astype(np.uint8))
+
+
+def damaged() -> dict[str, tuple[bytes, str]]:
+    jpeg, png = encoded(Image.fromarray(noise()), "JPEG"), encoded(Image.fromarray(noise()), "PNG")
+    return {
+        "nothing": (b"", images.EMPTY),
+        "text": (b"404: not found", images.NO_IMAGE),
+        "tiff": (encoded(Image.fromarray(noise()), "TIFF"), images.NO_IMAGE),
+        "cut jpeg": (jpeg[: len(jpeg) * 6 // 10], images.TRUNCATED),
+        "cut png": (png[: len(png) * 6 // 10], images.TRUNCATED),
+        "header only": (png[:12], images.HEADER),
+        "wrong checksum": (png[:60] + bytes(4) + png[64:], images.DAMAGED),
+        "black": (encoded(Image.new("RGB", (8, 8)), "JPEG"), images.BLANK),
+        "one colour": (encoded(Image.new("RGB", (8, 8), (9, 80, 200)), "PNG"), images.BLANK),
+    }
+
+
+@pytest.mark.parametrize("name", damaged())
+def test_bad_files_have_stable_reasons(tmp_path: Path, name: str) -> None:
+    content, reason = damaged()[name]
+    path = tmp_path / "bad.JPEG"
+    path.write_bytes(content)
+    found = measure(path)
+    assert (found.probe.problem, found.bytes, found.sha256) == (
+        reason,
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+    )
+    assert fatal(reason)
+    assert (found.brightness is None) == (found.contrast is None) == (reason != images.BLANK)
+    if reason == images.BLANK:
+        assert found.contrast == 0
+        assert decode(path).size == found.probe[:2] == (8, 8)
+        return
+    assert found.probe[:3] == (0, 0, "")
+    with pytest.raises(DataError, match=f"bad.JPEG: {reason}"):
+        decode(path)
+
+
+def test_one_channel_that_varies_is_not_blank(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[3, 4, 2] = 1
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert probe(tmp_path / "a.png").problem == ""
+
+
+def test_any_cut_or_flipped_byte_is_survived(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "a.jpg"
+    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
+        whole = encoded(Image.fromarray(noise()), kind)
+        for cut in rng.integers(0, len(whole), 40):
+            path.write_bytes(whole[:cut])
+            assert isinstance(probe(path), Probe)
+            flipped = bytearray(whole)
+            flipped[cut] ^= 1 << int(rng.integers(8))
+            path.write_bytes(flipped)
+            assert isinstance(probe(path), Probe)
+
+
+def test_bombs_are_refused_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(noise()).save(path)
+    for pixels in (500, 100):  # 600 in the image: Pillow warns, then from twice the limit on refuses
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
+        assert probe(path) == Probe(0, 0, "", images.BOMB)
+
+
+def test_a_header_of_a_hundred_thousand_pixels_square_is_refused_unread(tmp_path: Path) -> None:
+    side = 100_000
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    png = encoded(Image.fromarray(noise()), "PNG")
+    (tmp_path / "a.png").write_bytes(png[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:])
+    jpeg = bytearray(encoded(Image.fromarray(noise()), "JPEG"))
+    place = jpeg.index(b"\xff\xc0") + 5  # start of frame: marker, length, precision, height, width
+    jpeg[place : place + 4] = struct.pack(">HH", 65535, 65535)  # a JPEG can say no more
+    (tmp_path / "a.jpg").write_bytes(jpeg)
+    for name in ("a.png", "a.jpg"):
+        assert probe(tmp_path / name) == Probe(0, 0, "", images.BOMB)
+        with pytest.raises(DataError, match="decompression bomb"):
+            decode(tmp_path / name)
+
+
+def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
+    missing = measure(tmp_path / "none.jpg")
+    assert missing == (Probe(0, 0, "", "cannot be opened: no such file or directory"), 0, "", "", None, None)
+    with pytest.raises(DataError, match=r"none\.jpg: cannot be opened"):
+        decode(tmp_path / "none.jpg")
+
+
+@pytest.mark.skipif(not SUITE, reason="DENSECL_SUITE is unset")
+def test_real_files_equal_pillow_to_the_bit(tmp_path: Path) -> None:
+    files = sorted(Path(SUITE or "").glob("full/*.JPEG"))[:6]
+    files += [Path(SUITE or "") / "broken/cmyk.JPEG"]
+    for file in files:
+        path = Path(shutil.copy(file, tmp_path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = pillow(path)
+        assert np.array_equal(decode(path), expected)
+        assert probe(path)[:2] == (expected.shape[1], expected.shape[0])
+        assert probe(path).problem == (images.CMYK if path.name == "cmyk.JPEG" else "")

@@ -1,0 +1,214 @@
+"""The built-in sets hold what they promise: re-derived from the files alone wherever that is possible."""
+
+from __future__ import annotations
+
+import colorsys
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from densecl.config.params import RenderSet
+from densecl.datasets.synthetic.styles import CLASSES, RENDITIONS, SUBSETS, Reference, render_set
+
+STYLES = ("photo", "recollected", "adversarial", "rendition", "cue-conflict", "sketch")
+SIZE = 32
+NAMES = [kind.name for kind in CLASSES]
+WNIDS = [kind.wnid for kind in CLASSES]
+Rendered = dict[str, tuple[Path, Path]]
+
+
+def draw(folder: Path, style: str, per_class: int, **changed: int) -> tuple[Path, Path]:
+    """Folders of the images and of the masks of one set."""
+    values = {"style": style, "folder": style, "images_per_class": per_class, "size": SIZE} | changed
+    images, masks = folder / "images", folder / "masks"
+    total = render_set(RenderSet.model_validate(values), images, masks)
+    assert total == len(files(images)) == len(files(masks))
+    return images, masks
+
+
+def files(root: Path) -> list[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_file() and path.name != "README.txt")
+
+
+def digests(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files(root)}
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=float) / 255
+
+
+def inside(masks: Path, images: Path, path: Path) -> np.ndarray:
+    """[S, S] bool: where the mask beside an image says that the object is."""
+    with Image.open((masks / path.relative_to(images)).with_suffix(".png")) as mask:
+        assert mask.mode in ("1", "L")
+        assert mask.size == (SIZE, SIZE)
+        return np.asarray(mask.convert("L")) > 127
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    return {style: draw(tmp_path_factory.mktemp(style), style, 2 if style == "adversarial" else 12) for style in STYLES}
+
+
+def test_classes_are_many_sorted_and_no_real_synsets() -> None:
+    assert len(CLASSES) >= 12  # with ten or fewer, string order and index order of the folders agree
+    assert sorted(WNIDS) == WNIDS
+    assert len(set(NAMES)) == len(set(WNIDS)) == len(CLASSES)
+    assert all(re.fullmatch(r"n9\d{7}", wnid) for wnid in WNIDS)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_image_lies_in_a_class_folder_with_its_mask(sets: Rendered, style: str) -> None:
+    images, masks = sets[style]
+    held = {path.parent.relative_to(images).as_posix() for path in files(images)}
+    labels = SUBSETS.get(style, range(len(CLASSES)))
+    assert held == {str(label) if style == "recollected" else WNIDS[label] for label in labels}
+    for path in files(images):
+        assert pixels(path).shape == (SIZE, SIZE, 3)
+        assert 0.02 < inside(masks, images, path).mean() < 0.7
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_file_names_follow_the_archive(sets: Rendered, style: str) -> None:
+    images, _ = sets[style]
+    names = "|".join(NAMES)
+    pattern = {
+        "photo": r"n9\d{7}_\d+\.JPEG", "recollected": r"[0-9a-f]+\.jpeg", "sketch": r"sketch_\d+\.JPEG",
+        "adversarial": rf"0\.\d+_({names}) _ ({names})_0\.\d+\.jpg", "rendition": rf"({'|'.join(RENDITIONS)})_\d+\.jpg",
+        "cue-conflict": rf"({names})\d+-({names})\d+\.png",
+    }[style]  # fmt: skip
+    assert all(re.fullmatch(pattern, path.name) for path in files(images))
+    assert (images / "README.txt").is_file() == (style in ("adversarial", "rendition"))
+
+
+def test_three_sets_hold_a_part_of_the_classes() -> None:
+    assert {"adversarial", "rendition"} < set(SUBSETS)
+    assert all(len(set(labels)) == len(labels) < len(CLASSES) for labels in SUBSETS.values())
+    assert len(SUBSETS) >= 3
+
+
+def test_string_order_of_the_v2_folders_is_not_their_index(sets: Rendered) -> None:
+    held = [folder.name for folder in sets["recollected"][0].iterdir()]
+    assert sorted(held) != sorted(held, key=int)
+    assert sorted(map(int, held)) == list(range(len(CLASSES)))
+
+
+def test_same_settings_same_bytes_whatever_the_number_of_processes(
+    sets: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DENSECL_WORKERS", "1")
+    for style in ("photo", "rendition", "cue-conflict", "sketch"):
+        again = draw(tmp_path / style, style, 12)
+        assert [digests(root) for root in again] == [digests(root) for root in sets[style]]
+
+
+def test_another_seed_shares_no_image(sets: Rendered, tmp_path: Path) -> None:
+    images, _ = draw(tmp_path, "photo", 12, seed=1)
+    first, other = digests(sets["photo"][0]), digests(images)
+    assert not set(first.values()) & set(other.values())
+
+
+def test_sets_of_one_seed_in_two_folders_share_no_image(tmp_path: Path) -> None:
+    drawn = []
+    for folder in ("imagenet/train", "imagenet/val"):
+        settings = RenderSet(style="photo", folder=folder, images_per_class=3, size=SIZE)
+        render_set(settings, tmp_path / folder, tmp_path / "masks" / folder)
+        drawn.append(set(digests(tmp_path / folder).values()))
+    assert not drawn[0] & drawn[1]
+
+
+def test_no_image_stands_in_two_sets(sets: Rendered) -> None:
+    seen = [digest for images, _ in sets.values() for digest in digests(images).values()]
+    assert len(seen) == len(set(seen))
+
+
+def test_the_mask_alone_tells_the_class(sets: Rendered) -> None:
+    """Nearest neighbour on masks cut to their bounding box: shape decides, also when mirrored."""
+    known = _outlines(*sets["photo"], WNIDS)
+    for images, masks in (sets["cue-conflict"], sets["sketch"]):
+        asked = _outlines(images, masks, WNIDS)
+        right = []
+        for outline, label in asked:
+            distance = [np.abs(outline - other).mean() for other, _ in known]
+            right.append(known[int(np.argmin(distance))][1] == label)
+        assert np.mean(right) > 0.85
+
+
+def _outlines(images: Path, masks: Path, folders: list[str]) -> list[tuple[np.ndarray, int]]:
+    found = []
+    for path in files(images):
+        shape = inside(masks, images, path)
+        rows, columns = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
+        cut = Image.fromarray(shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8) * 255)
+        small = np.asarray(cut.resize((16, 16), Image.Resampling.BOX), dtype=float) / 255
+        label = folders.index(path.parent.name)
+        found += [(small, label), (small[:, ::-1], label)]
+    return found
+
+
+def _hue_matches(path: Path, shape: np.ndarray, label: int) -> bool:
+    """Whether the object's hue lies nearer to the class's own than a fifteenth of the circle."""
+    hue = colorsys.rgb_to_hsv(*pixels(path)[shape].mean(0))[0]
+    distance = abs(hue - CLASSES[label].hue - 0.02) % 1
+    return min(distance, 1 - distance) < 1 / 15
+
+
+def test_colour_goes_with_the_class_four_times_in_five_and_with_nothing_in_stylized(sets: Rendered) -> None:
+    images, masks = sets["photo"]
+    own = [_hue_matches(path, inside(masks, images, path), WNIDS.index(path.parent.name)) for path in files(images)]
+    assert 0.68 < np.mean(own) < 0.95  # 144 draws at 0.8; neighbours in hue count too
+    images, masks = sets["cue-conflict"]
+    cue = [_cue(path)[1] for path in files(images)]
+    theirs = [
+        _hue_matches(p, inside(masks, images, p), NAMES.index(c)) for p, c in zip(files(images), cue, strict=True)
+    ]
+    assert np.mean(theirs) < 0.35
+
+
+def _cue(path: Path) -> tuple[str, str]:
+    shape, texture = path.stem.split("-")
+    return shape.rstrip("0123456789"), texture.rstrip("0123456789")
+
+
+def test_cue_conflicts_name_two_classes(sets: Rendered) -> None:
+    for path in files(sets["cue-conflict"][0]):
+        shape, texture = _cue(path)
+        assert shape == NAMES[WNIDS.index(path.parent.name)]
+        assert texture != shape
+
+
+def test_sketches_are_dark_lines_on_white_along_the_outline(sets: Rendered) -> None:
+    images, masks = sets["sketch"]
+    for path in files(images):
+        drawn = pixels(path)
+        assert drawn.mean() > 0.6
+        assert drawn.min() < 0.6
+        assert np.ptp(drawn, axis=2).max() < 0.02  # grey
+        shape = inside(masks, images, path)
+        near = np.pad(shape, 2)
+        near = np.max([np.roll(near, (a, b), (0, 1)) for a in (-2, -1, 0, 1, 2) for b in (-2, -1, 0, 1, 2)], axis=0)
+        assert near[2:-2, 2:-2][drawn.mean(2) < 0.5].all()
+        assert np.median(drawn[~near[2:-2, 2:-2]]) > 0.97
+
+
+def test_the_reference_is_wrong_on_every_adversarial_image_and_right_on_most_photographs(sets: Rendered) -> None:
+    reference = Reference.fitted(SIZE)
+    images, _ = sets["adversarial"]
+    for path in files(images):
+        with Image.open(path) as image:
+            share = reference.probabilities(image.convert("RGB"))
+        label = WNIDS.index(path.parent.name)
+        named = float(path.name.split("_")[0])
+        assert share[label] == pytest.approx(named, abs=0.05)  # JPEG moves it a little
+        assert NAMES[label] != path.name.split("_")[1]
+    right = []
+    for path in files(sets["photo"][0]):
+        with Image.open(path) as image:
+            right.append(int(np.argmax(reference.probabilities(image.convert("RGB")))) == WNIDS.index(path.parent.name))
+    assert np.mean(right) > 0.4  # chance is one in twelve

@@ -1,0 +1,84 @@
+"""Crop, jitter and blur beside torchvision's, with the same parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.v2.functional as F
+from PIL import Image
+
+from densecl.config.params import ColorJitter
+from densecl.datasets.synthetic.styles import PHOTO, photograph
+from densecl.datasets.views import transforms
+
+LEVEL = 1.0  # of 255, mean over an image
+
+
+def pictures(size: int) -> list[np.ndarray]:
+    """Drawn photographs, a grey ramp, and noise, in which every value occurs beside every other."""
+    rng = np.random.default_rng(0)
+    drawn = [np.array(photograph(kind, PHOTO, size, rng)[0]) for kind in range(4)]
+    ramp = np.repeat(np.linspace(0, 255, size).astype(np.uint8)[None, :, None], size, 0).repeat(3, 2)
+    return [*drawn, ramp, rng.integers(0, 256, (size, size, 3), dtype=np.uint8)]
+
+
+def difference(ours: np.ndarray, theirs: torch.Tensor) -> float:
+    return float(np.abs(ours.astype(int) - theirs.permute(1, 2, 0).numpy().astype(int)).mean())
+
+
+def planes(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
+def test_each_adjustment_is_torchvisions(name):
+    ours, theirs = getattr(transforms, name), getattr(F, f"adjust_{name}")
+    for factor in (-0.5, -0.1, -0.03, 0.0, 0.07, 0.5) if name == "hue" else (0.0, 0.6, 0.93, 1.0, 1.4, 2.5):
+        for pixels in pictures(48):
+            assert difference(ours(pixels, factor), theirs(planes(pixels), factor)) <= LEVEL, factor
+
+
+def test_a_strength_of_zero_changes_nothing():
+    plain = ColorJitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    for pixels in pictures(32):
+        assert np.array_equal(transforms.jittered(pixels, plain, np.random.default_rng(0)), pixels)
+
+
+def test_jitter_draws_all_four_within_their_ranges(monkeypatch):
+    seen = []
+    for name in ("brightness", "contrast", "saturation", "hue"):
+        monkeypatch.setattr(transforms, name, lambda pixels, factor, name=name: seen.append((name, factor)) or pixels)
+    pixels, jitter = pictures(32)[0], ColorJitter(brightness=0.4, contrast=0.3, saturation=1.2, hue=0.1)
+    for seed in range(300):
+        transforms.jittered(pixels, jitter, np.random.default_rng(seed))
+    for name, low, high in [
+        ("brightness", 0.6, 1.4),
+        ("contrast", 0.7, 1.3),
+        ("saturation", 0, 2.2),
+        ("hue", -0.1, 0.1),
+    ]:
+        drawn = [factor for which, factor in seen if which == name]
+        assert len(drawn) == 300
+        assert low <= min(drawn) <= low + 0.1 * (high - low)
+        assert high - 0.1 * (high - low) <= max(drawn) <= high
+    assert {which for which, _ in seen[::4]} == {"brightness", "contrast", "saturation", "hue"}
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.6, 1.3, 2.0])
+def test_blur_is_torchvisions(sigma):
+    for pixels in pictures(64):
+        assert (
+            difference(transforms.blurred(pixels, 23, sigma), F.gaussian_blur(planes(pixels), [23, 23], [sigma] * 2))
+            <= LEVEL
+        )
+
+
+@pytest.mark.parametrize("where", [(0, 0, 64, 64), (5, 9, 20, 31), (3, 0, 61, 40)])
+def test_crops_are_pillows(where):
+    top, left, height, width = where
+    for pixels in pictures(64):
+        part = Image.fromarray(pixels).crop((left, top, left + width, top + height))
+        reference = np.asarray(part.resize((32, 24), Image.Resampling.BILINEAR))
+        ours = transforms.resized(pixels, where, (24, 32))
+        assert np.abs(ours.astype(int) - reference.astype(int)).max() <= 1

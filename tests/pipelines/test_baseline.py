@@ -1,0 +1,84 @@
+"""A kill at any moment between the verdict and the baseline leaves neither a champion that is judged anew nor one lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from densecl import paths
+from pipelines.gate import drift
+from pipelines.registry import baseline, registry
+from pipelines.schemas import Changes
+from tests.pipelines.conftest import verdict
+from tests.pipelines.factories import small_params
+
+NAME = "densecl-vit"
+
+
+class Killed(BaseException):
+    """In place of a signal."""
+
+
+def write(text: str) -> None:
+    for name in small_params().datasets:
+        paths.manifest(name).parent.mkdir(parents=True, exist_ok=True)
+        paths.manifest(name).write_text(text)
+
+
+def remembered() -> set[str]:
+    return {path.read_text() for path in paths.BASELINE.glob("*.parquet")}
+
+
+@pytest.fixture
+def seen(project) -> Changes:
+    """What was before, in the baseline, and what is new, in the manifests."""
+    write("before")
+    found = Changes(sets=(), params=(), made_of={"a": 1})
+    drift.remember(small_params(), found)
+    write("new")
+    return found
+
+
+@pytest.mark.parametrize(("promoted", "moved", "counts"), [
+    (True, True, "new"),
+    (True, False, "before"),  # the candidate is judged again, and found as the same version
+    (False, False, "new"),
+])  # fmt: skip
+def test_the_baseline_follows_the_registry(trained, seen, promoted, moved, counts):
+    made = registry.register(NAME, trained("a"), verdict(promoted), {})
+    baseline.propose(small_params(), seen, made)
+    assert remembered() == {"before"}
+    if moved:
+        registry.promote(NAME, made.version, "ann", "the gate")
+    write("newer still")
+    baseline.settle()
+    assert remembered() == {counts}
+    assert not paths.BASELINE_NEXT.exists()
+
+
+def test_a_kill_while_it_is_taken_is_made_good(trained, seen, monkeypatch):
+    made = registry.register(NAME, trained("a"), verdict(), {})
+    registry.promote(NAME, made.version, "ann", "the gate")
+    baseline.propose(small_params(), seen, made)
+    copy, left = baseline.shutil.copyfile, [1]
+
+    def killed(source, target):
+        if not left:
+            raise Killed
+        left.pop()
+        copy(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(baseline.shutil, "copyfile", killed)
+        with pytest.raises(Killed):
+            baseline.settle()
+    assert remembered() == {"before", "new"}
+    baseline.settle()
+    assert remembered() == {"new"}
+
+
+def test_a_proposal_that_was_not_finished_does_not_count(seen):
+    (paths.BASELINE_NEXT).mkdir()
+    (paths.BASELINE_NEXT / "imagenet.parquet").write_text("torn")
+    baseline.settle()
+    assert remembered() == {"before"}
+    assert not paths.BASELINE_NEXT.exists()

@@ -1,0 +1,49 @@
+"""A full disk or a damaged store is one line, whichever library met it first."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from densecl.errors import MISTAKE, STOPPED, DenseclError, Stopped
+from pipelines.runtime.error_translation import told, translated
+
+
+def wrapped(cause: Exception) -> Exception:
+    """As SQLAlchemy hands it on: its own text holds the whole statement."""
+    try:
+        raise OperationalError("UPDATE step_run SET ...", {}, cause) from cause
+    except OperationalError as error:
+        return error
+
+
+@pytest.mark.parametrize(("error", "status", "said"), [
+    (wrapped(sqlite3.OperationalError("database or disk is full")), STOPPED, "disk is full; nothing is lost: make room"),
+    (wrapped(sqlite3.OperationalError("attempt to write a readonly database")), STOPPED, "readonly database; nothing is lost"),
+    (wrapped(sqlite3.OperationalError("database is locked")), STOPPED, "locked; .* when no other process holds it"),
+    (wrapped(sqlite3.DatabaseError("file is not a database")), MISTAKE, r"put \.zenml back from a backup, or remove it"),
+    (wrapped(OSError(errno.ENOSPC, "No space left on device", "x.db")), STOPPED, "^x.db: No space left on device; nothing"),
+])  # fmt: skip
+def test_what_the_disk_or_the_store_does_is_one_line(error, status, said):
+    with pytest.raises(DenseclError, match=said) as found, translated():
+        raise error
+    assert found.value.status == status
+    assert "\n" not in str(found.value)
+    assert "UPDATE" not in str(found.value)
+
+
+@pytest.mark.parametrize("error", [ValueError("a fault"), wrapped(sqlite3.OperationalError("no such table: step_run")),
+                                   OSError(errno.ENOENT, "No such file", "x")])  # fmt: skip
+def test_a_fault_of_the_program_stays_one(error):
+    with pytest.raises(type(error)) as found, translated():
+        raise error
+    assert found.value is error
+
+
+def test_what_was_told_already_is_not_told_anew():
+    error = Stopped("train@none-0: stopped")
+    error.__context__ = OSError(errno.ENOSPC, "No space left on device")
+    assert told(error) is None

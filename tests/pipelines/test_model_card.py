@@ -1,0 +1,117 @@
+"""Every number of the card stands in a file of the run; what people named cannot become markup."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from densecl import paths
+from densecl.artifacts import Cost, Verdict, write_json
+from densecl.config.params import load_params
+from pipelines.registry import registry
+from pipelines.registry.model_card import attach_card, harmless
+from pipelines.stages.dvc_history import plain_md5
+from tests.pipelines.conftest import verdict
+from tests.pipelines.test_registry import NAME, TAGS
+
+HOSTILE = "n1|</td><script>alert(1)</script> [x](javascript:y) **`_"
+COMPARISON = """dataset,control,mode,metric,value,low,high,images,seeds,note
+imagenet,,dense,top1,0.711,0.66,0.757,400,0,
+imagenet,,dense,ece,0.0456,,,400,0,
+imagenet,,none,top1,0.999,0.99,1,400,0,
+sketch,imagenet,dense,top1,0.235,0.19,0.28,399,0,
+sketch,imagenet,dense,drop,-0.021,-0.041,-0.001,399,0,
+imagenet-a,imagenet,dense,top1,,,,,,missing
+"""
+
+
+@pytest.fixture
+def run(trained):
+    """What a run leaves, as far as the card reads it; one set was not evaluated."""
+    folder = trained("0123456789abcdef")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"classes": [HOSTILE, *config["classes"][1:]], "classifier": "trained"})
+    )
+    paths.COMPARISON.parent.mkdir(parents=True)
+    paths.COMPARISON.write_text(COMPARISON, encoding="utf-8")
+    paths.PLAN.mkdir(parents=True)
+    paths.plan("dense").write_text(
+        json.dumps({"contrast": {"lambda_weight": 0.31}, "train": {"epochs": 17}}), encoding="utf-8"
+    )
+    write_json(paths.verdict("imagenet"), Verdict(
+        dataset="imagenet", passed=True, images=1403, classes=3, absent=(), excluded=("imagenet/a",), failures=(), warnings=(),
+    ))  # fmt: skip
+    paths.MANIFESTS.mkdir(parents=True)
+    paths.manifest("imagenet").write_bytes(b"a manifest")
+    write_json(paths.training("dense", 0) / "cost.json", Cost(
+        wall_seconds=754, images_per_second=1234.5, peak_memory_bytes=3 << 30, device="a CPU", views=2, batch_size=32,
+        step_seconds=0.0502, none_step_seconds=0.0239, one_view_step_seconds=0.0129, queue_size_effective=3600,
+    ))  # fmt: skip
+    return folder
+
+
+def made(folder, promoted=True):
+    done = registry.register(NAME, folder, verdict(promoted), TAGS)
+    attach_card(load_params(paths.PARAMS), done, verdict(promoted), registry.tags(NAME, done.version))
+    if promoted:
+        registry.lay_out_card(NAME, done.version)
+    return done.version
+
+
+def test_the_card_s_numbers_are_those_of_the_files(run):
+    made(run)
+    text = paths.CARD.read_text(encoding="utf-8")
+    for line in (
+        "# densecl-vit, version 1",
+        "| imagenet | 400 | – | 71.1 (66.0 to 75.7) | 0 | – | 4.6 | – |",
+        "| sketch | 399 | – | 23.5 (19.0 to 28.0) | 0 | – | – | −2.1 (−4.1 to −0.1) |",
+        f"| imagenet | 1,403 | 3 | 1 | {plain_md5(paths.manifest('imagenet'))} |",
+        "| val | imagenet | 400 | 2.0 (−0.5 to 4.5) | −1.0 | held | val is +2.0 points (-0.5 to +4.5); above -1.0 was asked for |",
+        "- training: 12.6 min", "- peak memory: 3.00 GiB", "- step, two views, batch 32: 50.2 ms", "- device: a CPU",
+        "| contrast.lambda\\_weight | 0.31 |", "| train.epochs | 17 |",
+        f"| dvc\\_md5 | {TAGS['dvc_md5']} |", "| fingerprint | 0123456789abcdef |",
+        'model = mlflow.pyfunc.load_model("models:/densecl-vit/1")',
+    ):  # fmt: skip
+        assert line in text.splitlines(), line
+    assert "99.9" not in text  # another mode's
+    assert "One seed" in text
+    assert re.search("Drawn by code, no photographs: .*imagenet-train", text)
+    assert "Not scored on imagenet (no evaluation)" in text
+
+
+def test_names_cannot_become_markup(run):
+    made(run)
+    text = paths.CARD.read_text(encoding="utf-8")
+    assert "alert(1)" in text
+    assert not re.search(r"(?<!\\)<(script|/td)|(?<!\\)\[x|(?<!\\)\*\*`", text)
+    assert harmless("a|b\n# c") == r"a\|b \# c"
+    widths = {
+        line.count("|") - line.count(r"\|") for line in text.splitlines() if line.startswith("| ") and "dvc" in line
+    }
+    assert widths == {3}
+
+
+def test_models_card_md_is_the_champion_s(run, client):
+    made(run)
+    registry.promote(NAME, "1", "ann", "the gate")
+    first = paths.CARD.read_text(encoding="utf-8")
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    (run / "config.json").write_text(json.dumps(config | {"fingerprint": "fedcba9876543210"}), encoding="utf-8")
+    assert made(run, promoted=False) == "2"
+    assert paths.CARD.read_text(encoding="utf-8") == first  # kept: the champion's card stays
+    registry.main_promote("2", "better than it looked", "bob")
+    assert paths.CARD.read_text(encoding="utf-8").startswith("# densecl-vit, version 2")
+    registry.main_rollback("no", "bob")
+    assert paths.CARD.read_text(encoding="utf-8") == first
+
+
+def test_a_champion_without_a_card_leaves_none_of_another(run, capsys):
+    made(run)
+    registry.promote(NAME, "1", "ann", "the gate")
+    registry.register(NAME, run, verdict(promoted=False), TAGS)
+    registry.main_promote("2", "by hand", "bob")
+    assert not paths.CARD.exists()
+    assert "version 2 has no card" in capsys.readouterr().out

@@ -1,0 +1,204 @@
+"""Every number of the page's first screen, counted again from the Parquet files by other code than the report's.
+
+Nothing here imports densecl.analysis: shares, Wilson's interval, Newcombe's, the bootstrap, McNemar and Holm are
+written out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+Z = 1.959964
+MODES = ("dense", "global", "none")
+PAIRS = (("dense", "none"), ("global", "none"), ("dense", "global"))
+SHIFTED = ("imagenet-a", "imagenet-r", "imagenet-v2", "sketch")  # stylized has no cell of global
+
+
+class FirstScreen(HTMLParser):
+    """The heading, and the rows of the first table as lists of texts, small print included."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.place: list[str] = []
+        self.heading, self.rows, self.stars = "", [], []
+        self.done = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("h1", "table", "tr", "td", "th", "small", "details"):
+            self.place.append(tag)
+        if self.done or "table" not in self.place:
+            return
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append([])
+        if tag == "small":
+            self.rows[-1][-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.place and self.place[-1] == tag:
+            self.place.pop()
+        self.done = self.done or tag == "table"
+
+    def handle_data(self, data: str) -> None:
+        if "h1" in self.place:
+            self.heading += data
+        inside = self.rows and self.rows[-1] and not self.done and "details" not in self.place
+        if inside and ("td" in self.place or "th" in self.place) and data.strip():
+            self.rows[-1][-1].append(data.strip())
+
+
+def screen(root: Path) -> tuple[str, dict[str, list[list[str]]]]:
+    """The heading, and by set the entries of its row: top-1 and drop of each mode around the differences."""
+    found = FirstScreen((root / "reports/report.html").read_text(encoding="utf-8"))
+    rows = {row[0][0]: [[text for text in entry if text] for entry in row[1:]] for row in found.rows[2:]}
+    return found.heading, rows
+
+
+def number(text: str) -> float:
+    return float(text.replace("−", "-").replace("+", ""))
+
+
+def ends(text: str) -> tuple[float, float]:
+    low, high = re.fullmatch(r"([+−]?[\d.]+)(?: to |–)([+−]?[\d.]+)", text).groups()
+    return number(low), number(high)
+
+
+def read(root: Path, dataset: str, mode: str, control: bool = False) -> np.ndarray:
+    """Whether the model is right on each image, in the order of image_id."""
+    rows = pd.read_parquet(root / f"reports/predictions/{dataset}/{mode}-0{'.control' if control else ''}.parquet")
+    rows = rows.sort_values("image_id")
+    return (rows["label"] == rows["prediction"]).to_numpy(float)
+
+
+def wilson(right: np.ndarray) -> tuple[float, float]:
+    n, p = len(right), right.mean()
+    middle, half = p + Z**2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return (middle - half) / (1 + Z**2 / n), (middle + half) / (1 + Z**2 / n)
+
+
+def bootstrap(gaps: list[np.ndarray]) -> tuple[float, float, float]:
+    """The mean of the sets' mean gaps: its interval and p, from images drawn again."""
+    rng = np.random.default_rng(1)
+    draws = np.mean([[g[rng.integers(0, len(g), len(g))].mean() for _ in range(4000)] for g in gaps], axis=0)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return low, high, min(1.0, 2 * min((draws <= 0).mean(), (draws >= 0).mean()) + 2 / 4001)
+
+
+def mcnemar(gap: np.ndarray) -> float:
+    up, down = int((gap > 0).sum()), int((gap < 0).sum())
+    n, least = up + down, min(up, down)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n) if n else 1.0
+
+
+def holm(found: dict[str, float]) -> dict[str, float]:
+    order, worst, adjusted = sorted(found, key=found.get), 0.0, {}
+    for rank, name in enumerate(order):
+        worst = max(worst, min(1.0, (len(order) - rank) * found[name]))
+        adjusted[name] = worst
+    return adjusted
+
+
+def p_shown(entry: list[str]) -> tuple[float, bool]:
+    text = next(part for part in entry if part.startswith("p "))
+    return float(text.split()[-1]), "<" in text
+
+
+def shown_p_is(entry: list[str], p: float, tolerance: float = 6e-4) -> bool:
+    found, below = p_shown(entry)
+    return p < found + tolerance if below else abs(p - found) <= tolerance
+
+
+@pytest.fixture(scope="module")
+def page(single: tuple[Path, str]) -> tuple[Path, str, dict[str, list[list[str]]]]:
+    return single[0], *screen(single[0])
+
+
+def test_accuracies_and_their_intervals(page) -> None:
+    root, _, rows = page
+    for dataset in ("imagenet", *SHIFTED):
+        for mode, entry in zip(MODES, rows[dataset][:3], strict=True):
+            right = read(root, dataset, mode)
+            assert number(entry[0]) == pytest.approx(100 * right.mean(), abs=0.051)
+            assert ends(entry[1]) == pytest.approx([100 * limit for limit in wilson(right)], abs=0.051)
+    assert rows["stylized"][1][0] == "missing"
+
+
+def test_differences_their_intervals_p_and_stars(page) -> None:
+    root, _, rows = page
+    for at, (first, second) in enumerate(PAIRS, start=3):
+        sets = [s for s in ("imagenet", *SHIFTED, "stylized") if not (s == "stylized" and "global" in (first, second))]
+        gaps = {s: read(root, s, first) - read(root, s, second) for s in sets}
+        adjusted = holm({s: mcnemar(gap) for s, gap in gaps.items()})
+        for s, gap in gaps.items():
+            entry = rows[s][at]
+            low, high, _ = bootstrap([gap])
+            assert number(entry[0]) == pytest.approx(100 * gap.mean(), abs=0.051)
+            assert ends(entry[-2]) == pytest.approx((100 * low, 100 * high), abs=0.35), (s, first, second)
+            assert shown_p_is(entry, adjusted[s]), (s, entry, adjusted[s])
+            sure = adjusted[s] <= 0.05 and not low <= 0 <= high
+            assert ("★" in entry) == sure
+
+
+def test_the_mean_of_the_shifted_sets(page) -> None:
+    root, _, rows = page
+    mean = rows["mean of shifted sets"]
+    raw = {}
+    for at, (first, second) in enumerate(PAIRS, start=3):
+        gaps = [read(root, s, first) - read(root, s, second) for s in SHIFTED]
+        low, high, raw[first, second] = bootstrap(gaps)
+        assert number(mean[at][0]) == pytest.approx(100 * np.mean([g.mean() for g in gaps]), abs=0.051)
+        assert ends(mean[at][-2]) == pytest.approx((100 * low, 100 * high), abs=0.35)
+    for at, pair in enumerate(PAIRS, start=3):
+        assert shown_p_is(mean[at], holm(raw)[pair], tolerance=0.03)
+    for mode, entry in zip(MODES, mean[:3], strict=True):
+        assert number(entry[0]) == pytest.approx(
+            100 * np.mean([read(root, s, mode).mean() for s in SHIFTED]), abs=0.051
+        )
+
+
+def test_drops_and_their_intervals(page) -> None:
+    root, _, rows = page
+    for dataset in SHIFTED:
+        record = json.loads((root / f"reports/evaluation/{dataset}/none-0.json").read_text())
+        own_file = record["control"]["predictions"].endswith(".control.parquet")
+        for mode, entry in zip(MODES, rows[dataset][6:], strict=True):
+            clean = read(root, dataset, mode, control=True) if own_file else read(root, "imagenet", mode)
+            right = read(root, dataset, mode)
+            (a, b), (c, d) = wilson(clean), wilson(right)
+            drop = clean.mean() - right.mean()
+            low = drop - math.hypot(clean.mean() - a, d - right.mean())
+            high = drop + math.hypot(b - clean.mean(), right.mean() - c)
+            assert number(entry[0]) == pytest.approx(100 * drop, abs=0.051)
+            assert ends(entry[1]) == pytest.approx((100 * low, 100 * high), abs=0.051)
+
+
+def test_the_heading_says_what_the_table_says_and_no_more(page) -> None:
+    """Every named difference is a starred entry with the same numbers, and no starred entry is left out."""
+    root, heading, rows = page
+    sentences = dict(zip(("dense", "global"), re.split(r"(?<=\.) (?=The global)", heading), strict=True))
+    for at, mode in ((3, "dense"), (4, "global")):
+        named = {}
+        for value, low, high, place in re.findall(
+            r"by ([\d.]+) points \[([−\d.]+), ([−\d.]+)\] on (average|[\w-]+)", sentences[mode]
+        ):
+            named["mean of shifted sets" if place == "average" else place] = (number(value), number(low), number(high))
+        starred = {s for s, entries in rows.items() if "★" in entries[at]}
+        assert set(named) == starred
+        for s, (value, low, high) in named.items():
+            entry = rows[s][at]
+            sign = 1 if number(entry[0]) > 0 else -1
+            assert value == abs(number(entry[0]))
+            assert sorted((sign * low, sign * high)) == list(ends(entry[-2]))
+        cost = json.loads((root / f"reports/training/{mode}-0/cost.json").read_text())
+        more = 100 * (cost["step_seconds"] / cost["none_step_seconds"] - 1)
+        assert f"{'it' if starred else mode} cost {more:.0f} % more time" in sentences[mode]

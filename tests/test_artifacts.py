@@ -1,0 +1,36 @@
+"""Plans survive the way through JSON, with the settings of their own mode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from densecl.artifacts import Cost, TrainPlan, read_json, write_json
+from densecl.config.params import MODES, load_params
+from densecl.errors import DataError
+from steps.plan import resolve
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_train_plan_comes_back_as_it_was(tmp_path, mode):
+    params = load_params(ROOT / "params.yaml")
+    plan = resolve(params)[mode]
+    write_json(tmp_path / "plan.json", plan)
+    again = read_json(TrainPlan, tmp_path / "plan.json")
+    assert again == plan
+    assert type(again.contrast) is type(params.contrast.of(mode))
+    assert ("patches_per_image" in (tmp_path / "plan.json").read_text()) == (mode == "dense")
+
+
+def test_a_torn_file_is_one_line_that_names_it(tmp_path):
+    path = tmp_path / "cost.json"
+    for text, said in (("", "eof"), ("{", "eof"), ('{"views": 2}', "wall_seconds: field required")):
+        path.write_text(text)
+        with pytest.raises(DataError) as error:
+            read_json(Cost, path)
+        assert str(path) in str(error.value)
+        assert said in str(error.value)
+        assert "\n" not in str(error.value)

@@ -1,0 +1,197 @@
+"""The training loop on a learnable toy set, through the files it writes."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from densecl import paths
+from densecl.artifacts import TrainPlan
+from densecl.config.params import Data, DenseContrast, GlobalContrast, Network, Train, View
+from densecl.contrast.dense import build_objective
+from densecl.datasets.usable_images import ImageSet
+from densecl.datasets.views.batch import ViewBatch
+from densecl.evaluation.predict import predict
+from densecl.metrics import correct_within, effective_rank
+from densecl.network.preprocessing import Preprocessing, evaluation_transform, preprocessing
+from densecl.network.vit import build
+from densecl.training import trainer
+from densecl.training.optim import build_optimizer, build_schedule
+from densecl.training.step import Stepper
+from densecl.training.train import train
+from tests.conftest import WNIDS, draw_set
+
+NETWORK = Network(
+    model_name="vit_tiny_patch16_224",
+    model_args={"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
+)
+DATA = Data(view1=View(scale=(0.5, 1.0)), view2=View(scale=(0.5, 1.0), blur=0.2))
+CONTRASTS = {
+    "dense": DenseContrast(queue_size=256, patches_per_image=8, dense_dim=16),
+    "global": GlobalContrast(queue_size=64),
+    "none": None,
+}
+
+
+def plan(mode: str, **changed: object) -> TrainPlan:
+    settings = {"batch_size": 8, "epochs": 6, "learning_rate": 3e-3, "warmup_epochs": 1.0} | changed
+    return TrainPlan(mode=mode, network=NETWORK, data=DATA, train=Train(**settings), contrast=CONTRASTS[mode])
+
+
+def images(root: Path) -> ImageSet:
+    files = sorted(p.relative_to(root).as_posix() for p in root.glob("*/*"))
+    rows = [{"image_id": p, "path": p, "label": WNIDS.index(p.split("/")[0]), "sha256": ""} for p in files]
+    return ImageSet(pd.DataFrame(rows), root)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DENSECL_WORKERS", "0")
+    monkeypatch.setattr(trainer, "workers", lambda: 0)
+    monkeypatch.setattr("densecl.monitoring.monitor.Monitor._track", lambda self, call: None)
+    draw_set(tmp_path / "train", 8)
+    draw_set(tmp_path / "val", 4, seed=1)
+    return tmp_path
+
+
+def run(place: Path, name: str, of: TrainPlan) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "contrast.queue_size")
+        train(
+            of,
+            0,
+            images(place / "train"),
+            {"imagenet": images(place / "val")},
+            place / name / "model",
+            place / name / "training",
+        )
+    return pd.read_csv(place / name / "training" / "history.csv")
+
+
+@pytest.mark.parametrize("mode", ["dense", "global", "none"])
+def test_each_mode_learns_and_its_export_is_a_timm_model(workplace, mode):
+    history = run(workplace, mode, plan(mode, epochs=10))
+    assert history["classification_loss"].iloc[-1] < 0.7 * history["classification_loss"].iloc[0]
+    assert history["top1/imagenet"].iloc[-1] >= 0.9
+    assert ("contrastive_loss" in history) == (mode != "none")
+    if mode != "none":
+        assert history["contrastive_loss"].iloc[-1] < history["contrastive_chance"].iloc[-1]
+    config = json.loads((workplace / mode / "model" / "config.json").read_text())
+    assert config["classes"] == list(WNIDS)
+    model = timm.create_model(
+        config["architecture"], num_classes=config["num_classes"],
+        checkpoint_path=str(workplace / mode / "model" / "model.safetensors"), **config["model_args"],
+    ).eval()  # fmt: skip
+    transform = evaluation_transform(Preprocessing(rule="model", **config["pretrained_cfg"]))
+    val = images(workplace / "val")
+    batch = torch.stack([transform(Image.open(val.root / p).convert("RGB")) for p in val.frame["path"]])
+    with torch.no_grad():
+        predicted = model(batch).argmax(1)
+    rows = predict(model, val.frame, val.root, preprocessing(model), [0, 1, 2], 12)
+    assert rows["prediction"].tolist() == predicted.tolist()
+    assert not (workplace / paths.CHECKPOINTS / config["fingerprint"]).exists()
+
+
+def test_the_modes_share_start_order_and_views():
+    starts = [build(NETWORK, 3, 0).state_dict() for _ in range(2)]
+    assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
+    assert not torch.equal(build(NETWORK, 3, 1).state_dict()["head.weight"], starts[0]["head.weight"])
+
+
+def batch_of(count: int) -> ViewBatch:
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (2, count, 3, 32, 32), generator=rng, dtype=torch.uint8)
+    return ViewBatch(
+        pixels[0], pixels[1], torch.arange(count) % 3, torch.arange(count), torch.zeros(count, 5), torch.zeros(count, 5)
+    )
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("mode", ["dense", "global"])
+def test_lambda_zero_steps_are_those_of_none_to_the_bit(mode, clip):
+    after = []
+    for contrast in (CONTRASTS[mode], None):
+        model = build(NETWORK, 3, 0)
+        objective = build_objective(contrast, model, 32, 0, torch.Generator().manual_seed(0))
+        optimizer = build_optimizer(model, objective, Train(learning_rate=1e-3))
+        stepper = Stepper(model, objective, optimizer, preprocessing(model), Train(grad_clip=clip))
+        for step in range(3):
+            stepper.take(batch_of(6), 0.0, step)
+        after.append(model.state_dict())
+    assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])
+
+
+def test_schedule_warms_up_and_ends_near_zero():
+    model = build(NETWORK, 3, 0)
+    settings = Train(learning_rate=1e-3, epochs=10, warmup_epochs=2.0)
+    optimizer = build_optimizer(model, torch.nn.Identity(), settings)
+    schedule, rates = build_schedule(optimizer, settings, 5), []
+    for step in range(50):
+        schedule.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates.index(max(rates)) == 10
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] < 1e-5
+
+
+def test_memory_larger_than_half_an_epoch_is_cut_and_recorded(workplace):
+    with pytest.warns(UserWarning, match=r"queue_size: 65536 .* cut to 96"):
+        train(
+            plan("dense", epochs=1, warmup_epochs=0.0).model_copy(update={"contrast": DenseContrast(patches_per_image=8, dense_dim=16)}),
+            0, images(workplace / "train"), {}, workplace / "m", workplace / "t",
+        )  # fmt: skip
+    assert json.loads((workplace / "t" / "cost.json").read_text())["queue_size_effective"] == 96  # 24 images x 8 / 2
+
+
+def test_a_loss_that_is_not_finite_stops_with_what_to_try(workplace):
+    with pytest.raises(trainer.TrainingError, match=r"epoch 0, step 0.*learning_rate"):
+        run(workplace, "bad", plan("none").model_copy(update={"network": broken_start(workplace)}))
+
+
+def broken_start(place: Path) -> Network:
+    from safetensors.torch import save_file
+
+    state = build(NETWORK, 3, 0).state_dict()
+    save_file(
+        {n: torch.full_like(v, np.nan) if n == "cls_token" else v.contiguous() for n, v in state.items()},
+        place / "nan.safetensors",
+    )
+    return NETWORK.model_copy(update={"checkpoint": str(place / "nan.safetensors")})
+
+
+def test_effective_rank_counts_directions():
+    basis = torch.eye(6)[:4]
+    assert effective_rank(torch.cat([basis, -basis])).item() == pytest.approx(4, rel=1e-4)
+    assert effective_rank(torch.ones(5, 6)).item() == pytest.approx(1, rel=1e-4)
+
+
+def test_correct_within_counts_labels_among_the_largest():
+    logits = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
+    assert correct_within(logits, torch.tensor([1, 0]), 1).tolist() == [False, False]
+    assert correct_within(logits, torch.tensor([1, 0]), 2).tolist() == [True, False]
+    assert correct_within(logits, torch.tensor([1, 0]), 9).tolist() == [True, True]
+
+
+def test_lambda_one_exports_a_linear_probe_on_frozen_features(workplace):
+    alone = GlobalContrast(queue_size=64, lambda_weight=1.0)
+    history = run(workplace, "alone", plan("global", epochs=2).model_copy(update={"contrast": alone}))
+    assert "top1/imagenet" not in history  # there is no classifier to validate on the way
+    config = json.loads((workplace / "alone/model/config.json").read_text())
+    assert config["classifier"] == "linear probe"
+    model = timm.create_model(
+        config["architecture"], num_classes=3, checkpoint_path=str(workplace / "alone/model/model.safetensors"),
+        **config["model_args"],
+    )  # fmt: skip
+    val = images(workplace / "val")
+    assert predict(model, val.frame, val.root, preprocessing(model), [0, 1, 2], 12)["correct"].mean() > 0.6
