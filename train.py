@@ -124,6 +124,8 @@ def run(given: dict[str, Any]) -> None:
     watched = check(params, (TRAIN_SET, *watched))[1:]
 
     from densecl import distributed
+    from densecl.datasets.manifests.scan import class_list
+    from densecl.evaluation.validator import build_validator
     from densecl.training.train import train
 
     distributed.start()
@@ -131,12 +133,13 @@ def run(given: dict[str, Any]) -> None:
     plan = TrainPlan(
         mode=mode, network=params.network, data=params.data, train=params.train, contrast=params.contrast.of(mode)
     )
-    folder = paths.RUNS / name
+    folder, classes = paths.RUNS / name, class_list(sets[TRAIN_SET].root)
     train(
         plan,
         given["seed"],
         sets[TRAIN_SET],
-        {each: sets[each] for each in watched},
+        classes,
+        build_validator({each: sets[each] for each in watched}, classes, plan.train.batch_size),
         folder / "model",
         folder / "training",
         given["resume"],
@@ -171,9 +174,9 @@ def check(params: Params, names: tuple[str, ...]) -> tuple[str, ...]:
 def images(params: Params, name: str) -> Any:
     """Usable images of a set: the pipeline's manifest where there is one, else listed now under runs/."""
     from densecl import distributed
-    from densecl.datasets.manifests.manifest import read_manifest, require_unchanged, usable, write_manifest
     from densecl.datasets.manifests.scan import class_list, scan
-    from densecl.datasets.usable_images import ImageSet
+    from densecl.datasets.storage.manifest import read_manifest, require_unchanged, usable, write_manifest
+    from densecl.datasets.storage.usable_images import ImageSet
     from densecl.evaluation.protocols import protocol_of, with_layout
     from densecl.runtime.hardware import workers
 

@@ -18,9 +18,9 @@ import pandas as pd
 
 from densecl.artifacts import TrainPlan
 from densecl.config.params import TRAIN_SET, load_params
-from densecl.datasets.manifests.manifest import read_manifest, usable, write_manifest
 from densecl.datasets.manifests.scan import class_list, scan
-from densecl.datasets.usable_images import ImageSet
+from densecl.datasets.storage.manifest import read_manifest, usable, write_manifest
+from densecl.datasets.storage.usable_images import ImageSet
 from densecl.runtime.hardware import workers
 from densecl.training.train import train
 
@@ -59,13 +59,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///runs.db"
-        write_manifest(scan(TRAIN_SET, folder, "wnid", class_list(folder), max(1, workers())), Path("manifest.parquet"))
+        classes = class_list(folder)
+        write_manifest(scan(TRAIN_SET, folder, "wnid", classes, max(1, workers())), Path("manifest.parquet"))
         images = ImageSet(usable(read_manifest(Path("manifest.parquet"))), folder)
         for name in given.only:
             change, mode = VARIANTS[name], "dense" if VARIANTS[name] else "none"
             contrast = params.contrast.model_copy(update=PLAIN | change).of(mode) if change else None
             plan = TrainPlan(mode=mode, network=params.network, data=data, train=settings, contrast=contrast)
-            train(plan, 0, images, {}, Path(name, "model"), Path(name, "training"))
+            train(plan, 0, images, classes, lambda _: {}, Path(name, "model"), Path(name, "training"))
             row = pd.read_csv(Path(name, "training", "history.csv")).iloc[-1]
             found = "dense" if change else "last"
             figures = [row[f"match/{which}/{how}"] for how in ("within0", "moved0") for which in (found, "identity")]

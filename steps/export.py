@@ -8,7 +8,7 @@ import torch
 
 from densecl import paths
 from densecl.errors import DenseclError
-from steps.evaluate import load_exported
+from densecl.network.exported import load_exported
 
 
 def main(mode: str, seed: int) -> None:

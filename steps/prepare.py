@@ -9,9 +9,9 @@ from pathlib import Path
 
 from densecl import paths
 from densecl.artifacts import SetPlan, read_json
-from densecl.datasets.manifests.manifest import write_manifest
 from densecl.datasets.manifests.missing_manifest import write_absent
 from densecl.datasets.manifests.scan import Progress, class_list, scan
+from densecl.datasets.storage.manifest import write_manifest
 from densecl.errors import DataError
 from densecl.runtime.hardware import workers
 

@@ -18,7 +18,9 @@ def main(mode: str, seed: int) -> None:
     if execution.processes > 1 and not launched():
         launch(execution.processes, ["-m", "steps", "train", mode, str(seed)])
         return
-    from densecl.datasets.usable_images import usable_images
+    from densecl.datasets.storage.image_root import list_classes
+    from densecl.datasets.storage.usable_images import usable_images
+    from densecl.evaluation.validator import build_validator
     from densecl.training.train import train
 
     plan = read_json(TrainPlan, paths.plan(mode))
@@ -29,7 +31,14 @@ def main(mode: str, seed: int) -> None:
         else read_json(ReportPlan, paths.plan("report")).datasets
     )
     validation = {name: usable_images(name) for name in watched if read_json(Verdict, paths.verdict(name)).passed}
+    images = usable_images(TRAIN_SET)
+    classes = list_classes(images.root)
     train(
-        plan.model_copy(update={"train": how}), seed, usable_images(TRAIN_SET), validation,
-        paths.model(mode, seed), paths.training(mode, seed),
-    )  # fmt: skip
+        plan.model_copy(update={"train": how}),
+        seed,
+        images,
+        classes,
+        build_validator(validation, classes, plan.train.batch_size),
+        paths.model(mode, seed),
+        paths.training(mode, seed),
+    )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from densecl import paths
 from densecl.artifacts import ValidatePlan, Verdict, read_json, write_json
-from densecl.datasets.manifests.manifest import read_manifest
 from densecl.datasets.manifests.missing_manifest import absence
+from densecl.datasets.storage.manifest import read_manifest
 from densecl.datasets.validation.expectations import check
 from densecl.datasets.validation.page import render_validation
 from densecl.errors import DataError

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings, strategies as st
 
 from densecl import paths
 from densecl.config.params import Params, ParamsError, load_params, parse_params
-from densecl.datasets.manifests.manifest import SCHEMA, read_manifest, write_manifest
+from densecl.datasets.storage.manifest import SCHEMA, read_manifest, write_manifest
 from densecl.errors import DataError
 from densecl.runtime import cli
 from densecl.training.export import export

@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from densecl.artifacts import Preprocessing
-from densecl.datasets.storage.decode import decode
 from densecl.errors import DataError
 from densecl.evaluation.protocols import Rule, preprocess_rule, scored_classes
 from densecl.metrics import correct_within
-from densecl.network.preprocessing import evaluation_pixels, normalise, preprocessing
+from densecl.network.image_loader import image_loader
+from densecl.network.preprocessing import normalise, preprocessing
 from densecl.network.vit import Backbone
-from densecl.runtime.hardware import device, workers
-
-
-class Images(Dataset[tuple[Tensor, int]]):
-    """Preprocessed images in the manifest's order, each with its row number."""
-
-    def __init__(
-        self, paths: list[Path], transform: Callable[[Image.Image], Tensor], size: tuple[int, int] | None
-    ) -> None:
-        self.paths, self.transform, self.size = paths, transform, size
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        image = decode(self.paths[row])
-        if self.size and image.size != self.size:
-            raise DataError(
-                f"{self.paths[row]}: found {image.width} x {image.height} px, expected {self.size[0]} x {self.size[1]}: "
-                "the set is evaluated as-is; set evaluate.preprocess to model to resize it"
-            )
-        return self.transform(image), row
-
-
-def image_loader(paths: list[Path], values: Preprocessing, batch_size: int) -> DataLoader[tuple[Tensor, int]]:
-    """Batches of uint8 images [B, 3, H, W] in order, not yet normalised, with their row numbers [B]."""
-    size = (values.input_size[2], values.input_size[1]) if values.rule == "as-is" else None
-    return DataLoader(
-        Images(paths, evaluation_pixels(values), size), batch_size=batch_size,
-        num_workers=workers() if len(paths) > batch_size else 0, pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # else starting workers would move the global generator of a training
-    )  # fmt: skip
+from densecl.runtime.hardware import device
 
 
 def scoring(

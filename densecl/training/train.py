@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,9 @@ import torch
 from densecl import distributed, paths
 from densecl.artifacts import TrainPlan, write_json
 from densecl.contrast.objective import Contrastive
-from densecl.datasets.manifests.scan import class_list
-from densecl.datasets.usable_images import ImageSet
-from densecl.evaluation.predict import image_loader, predict, scoring
+from densecl.datasets.storage.usable_images import ImageSet
 from densecl.monitoring.monitor import Monitor
+from densecl.network.image_loader import image_loader
 from densecl.network.preprocessing import normalise, preprocessing
 from densecl.network.vit import Backbone, tokens
 from densecl.runtime.atomic_files import whole_folder
@@ -34,28 +33,26 @@ def train(
     plan: TrainPlan,
     seed: int,
     images: ImageSet,
-    validation: Mapping[str, ImageSet],
+    classes: list[str],
+    validate: Callable[[Backbone], dict[str, float]],
     model: Path,
     history: Path,
     resume: Path | None = None,
 ) -> None:
     """Train, then write `model` (safetensors of model and heads, config) and `history` (history.csv, cost.json, matches).
 
+    `validate` gives what is logged of the model after each epoch; nothing of it reaches the model.
     Goes on from the checkpoints that an interrupted run of the same training left, or from `resume` where that is
     further. Started by torchrun, all processes train one model and the first one writes.
     """
     distributed.start()
     reuse_freed_memory()
-    classes = class_list(images.root)
     digest = pd.util.hash_pandas_object(images.frame[["image_id", "label", "sha256"]], index=False).to_numpy().tobytes()
     run = fingerprint(plan, seed, digest)
 
     probed = plan.contrast is not None and plan.contrast.lambda_weight == 1  # no classifier is trained on the way
 
-    def validate(current: Backbone) -> dict[str, float]:
-        return {} if probed else {name: _top1(current, images_, classes, plan) for name, images_ in validation.items()}
-
-    trainer = Trainer(Job(plan, seed, images.frame, images.root, classes, run, validate))
+    trainer = Trainer(Job(plan, seed, images.frame, images.root, classes, run, (lambda _: {}) if probed else validate))
     with ExitStack() as stack:
         stack.callback(distributed.end)
         kept = stack.enter_context(checkpoint.held(paths.CHECKPOINTS / run)) if distributed.first() else None
@@ -107,15 +104,3 @@ def attach_probe(model: Backbone, images: ImageSet, classes: int, batch_size: in
     with torch.enable_grad():
         weight, bias = fit_probe(features, labels, classes)
     model.get_classifier().load_state_dict({"weight": weight, "bias": bias})
-
-
-def _top1(model: Backbone, images: ImageSet, classes: list[str], plan: TrainPlan) -> float:
-    frame, values, scored = scoring(
-        model, images.frame, classes, protocol=images.protocol, preprocess=images.preprocess, given=images.classes
-    )
-    mine = frame.iloc[distributed.rank() :: distributed.size()]  # each image in one process: none is counted twice
-    right = (
-        predict(model, mine, images.root, values, scored, plan.train.batch_size)["correct"].sum() if len(mine) else 0
-    )
-    correct, seen = distributed.total((float(right), float(len(mine))))
-    return correct / seen

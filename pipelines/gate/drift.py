@@ -14,8 +14,8 @@ import pandas as pd
 from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config.params import TRAIN_SET, Params
-from densecl.datasets.manifests.manifest import read_manifest, usable
 from densecl.datasets.storage.filenames import shown
+from densecl.datasets.storage.manifest import read_manifest, usable
 from densecl.errors import DataError
 from densecl.training import fingerprint
 from pipelines.formatting import counted

@@ -19,13 +19,13 @@ import torch
 from PIL import Image
 
 from densecl.config.params import Data
-from densecl.datasets.manifests.manifest import require_unchanged
 from densecl.datasets.manifests.scan import check_root, class_list, scan
 from densecl.datasets.storage import archives
 from densecl.datasets.storage.image_root import read, size, tree
+from densecl.datasets.storage.manifest import require_unchanged
 from densecl.datasets.views.two_views import TwoViews, epoch_loader
 from densecl.errors import DataError
-from densecl.evaluation.predict import image_loader
+from densecl.network.image_loader import image_loader
 from densecl.network.preprocessing import Preprocessing
 from tests.conftest import WNIDS, draw_set
 

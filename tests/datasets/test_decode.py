@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from densecl.datasets.manifests.inspect import Probe, measure, probe
 from densecl.datasets.storage import decode as images
-from densecl.datasets.storage.decode import Probe, decode, fatal, measure, probe
+from densecl.datasets.storage.decode import decode, fatal
 from densecl.errors import DataError
 
 SUITE = os.environ.get("DENSECL_SUITE")

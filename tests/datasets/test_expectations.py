@@ -15,9 +15,9 @@ from playwright.sync_api import Browser
 
 from densecl.artifacts import Evidence, Verdict, read_json, write_json
 from densecl.config.params import TRAIN_SET, Validate
-from densecl.datasets.manifests.manifest import read_manifest, write_manifest
 from densecl.datasets.manifests.scan import class_list, scan
 from densecl.datasets.storage.filenames import shown
+from densecl.datasets.storage.manifest import read_manifest, write_manifest
 from densecl.datasets.validation import gx_runner
 from densecl.datasets.validation.expectations import check
 from densecl.datasets.validation.page import render_validation

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from densecl.datasets.manifests import manifest, scan as scanning
-from densecl.datasets.manifests.manifest import read_manifest, usable, write_manifest
+from densecl.datasets.manifests import scan as scanning
 from densecl.datasets.manifests.scan import check_root, class_list, scan
+from densecl.datasets.storage import manifest
+from densecl.datasets.storage.manifest import read_manifest, usable, write_manifest
 from densecl.errors import DataError
 
 SUITE = os.environ.get("DENSECL_SUITE")

@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 from densecl.artifacts import Verdict
 from densecl.config.params import CONTROL_SET, TRAIN_SET, Dataset, Validate
 from densecl.datasets.imagenet import _file, published, words
-from densecl.datasets.manifests.manifest import read_manifest, require_unchanged, usable, write_manifest
 from densecl.datasets.manifests.scan import check_root, class_list, scan
+from densecl.datasets.storage.manifest import read_manifest, require_unchanged, usable, write_manifest
 from densecl.datasets.synthetic.styles import PHOTO, photograph
 from densecl.datasets.validation.expectations import check
 from densecl.datasets.validation.page import render_validation

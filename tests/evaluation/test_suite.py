@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from densecl import paths
 from densecl.evaluation import predict
+from densecl.network.exported import load_exported
 from steps import evaluate, plan, prepare, validate
 from tests.conftest import write_model
 
@@ -105,7 +106,7 @@ class StandIn(nn.Module):
 
     def __init__(self, answer: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        model, _ = evaluate.load_exported(paths.model("none", 0))
+        model, _ = load_exported(paths.model("none", 0))
         self.answer, self.num_classes = answer, 16
         self.pretrained_cfg, self.patch_embed = model.pretrained_cfg, model.patch_embed
 
@@ -123,7 +124,7 @@ def true_labels(suite: Path) -> dict[bytes, int]:
     """Preprocessed pixels -> class index, read from the suite's own folders by the rules of its README."""
     with (suite / "classes.csv").open(encoding="utf-8") as file:
         index = {row["wnid"]: int(row["index"]) for row in csv.DictReader(file)}
-    values = evaluate.load_exported(paths.model("none", 0))[0].pretrained_cfg
+    values = load_exported(paths.model("none", 0))[0].pretrained_cfg
     common = {
         "input_size": (3, 64, 64),
         "mean": values["mean"],
@@ -212,7 +213,7 @@ def masked_is_never_below_unmasked(name: str, rows: pd.DataFrame) -> None:
 def test_timm_s_loader_and_accuracy_give_the_same_counts(project, name):
     record, rows = evaluated(name)
     masked_is_never_below_unmasked(name, rows)
-    model, config = evaluate.load_exported(paths.model("none", 0))
+    model, config = load_exported(paths.model("none", 0))
     dataset = create_dataset("", root=str(project / FOLDERS[name]))  # folders in timm's natural order
     order = sorted(dataset.reader.class_to_idx, key=dataset.reader.class_to_idx.get)
     valid = [int(folder) if name == "imagenet-v2" else config["classes"].index(folder) for folder in order]

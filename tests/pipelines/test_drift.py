@@ -15,7 +15,7 @@ from hypothesis import given, settings, strategies as st
 
 from densecl import paths
 from densecl.config.params import Params, parse_params
-from densecl.datasets.manifests.manifest import write_manifest
+from densecl.datasets.storage.manifest import write_manifest
 from densecl.errors import DataError
 from densecl.training import fingerprint
 from pipelines.gate import drift

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from densecl import paths
-from densecl.datasets.manifests.manifest import write_manifest
+from densecl.datasets.storage.manifest import write_manifest
 from densecl.seeding import derive
 
 WNIDS = [f"n{10000001 + i}" for i in range(10)]

@@ -14,7 +14,7 @@ from PIL import Image
 from densecl import paths
 from densecl.artifacts import Control, Cost, Evaluation, Preprocessing, ReportPlan, write_json
 from densecl.config.params import Mode, Report
-from densecl.datasets.manifests.manifest import write_manifest
+from densecl.datasets.storage.manifest import write_manifest
 from densecl.evaluation.metrics import figures, special_figures
 from densecl.evaluation.protocols import PROTOCOLS
 from densecl.seeding import derive

@@ -29,7 +29,7 @@ from densecl.training.fingerprint import fingerprint
 from densecl.training.fit import Fit
 from densecl.training.step import Outcome, Stepper
 from densecl.training.train import train
-from tests.training.test_trainer import DATA, NETWORK, images, plan, run, workplace  # noqa: F401 - a fixture
+from tests.training.test_trainer import DATA, NETWORK, images, plan, run, validator, workplace  # noqa: F401 - a fixture
 from tests.training.training_project import ENVIRONMENT, STEPS, prepare
 
 VARIES = ["seconds", "images_per_second", "peak_memory_bytes"]  # of history.csv, from run to run
@@ -165,7 +165,8 @@ def test_resume_takes_a_copied_checkpoint_and_refuses_what_does_not_fit(workplac
             plan_,
             0,
             images(workplace / root),
-            {"imagenet": images(workplace / "val")},
+            sorted(folder.name for folder in (workplace / root).iterdir()),
+            validator(workplace),
             workplace / "r/model",
             workplace / "r/training",
             path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from densecl import paths
 from densecl.artifacts import TrainPlan
 from densecl.config.params import Data, DenseContrast, GlobalContrast, Network, Train, View
 from densecl.contrast.dense import build_objective
-from densecl.datasets.usable_images import ImageSet
+from densecl.datasets.storage.usable_images import ImageSet
 from densecl.datasets.views.batch import ViewBatch
 from densecl.evaluation.predict import predict
+from densecl.evaluation.validator import build_validator
 from densecl.metrics import correct_within, effective_rank
 from densecl.network.preprocessing import Preprocessing, evaluation_transform, preprocessing
-from densecl.network.vit import build
+from densecl.network.vit import Backbone, build
 from densecl.training import trainer
 from densecl.training.optim import build_optimizer, build_schedule
 from densecl.training.step import Stepper
@@ -52,6 +54,10 @@ def images(root: Path) -> ImageSet:
     return ImageSet(pd.DataFrame(rows), root)
 
 
+def validator(place: Path) -> Callable[[Backbone], dict[str, float]]:
+    return build_validator({"imagenet": images(place / "val")}, WNIDS, 8)
+
+
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -70,7 +76,8 @@ def run(place: Path, name: str, of: TrainPlan) -> pd.DataFrame:
             of,
             0,
             images(place / "train"),
-            {"imagenet": images(place / "val")},
+            list(WNIDS),
+            validator(place),
             place / name / "model",
             place / name / "training",
         )
@@ -149,7 +156,7 @@ def test_memory_larger_than_half_an_epoch_is_cut_and_recorded(workplace):
     with pytest.warns(UserWarning, match=r"queue_size: 65536 .* cut to 96"):
         train(
             plan("dense", epochs=1, warmup_epochs=0.0).model_copy(update={"contrast": DenseContrast(patches_per_image=8, dense_dim=16)}),
-            0, images(workplace / "train"), {}, workplace / "m", workplace / "t",
+            0, images(workplace / "train"), list(WNIDS), lambda _: {}, workplace / "m", workplace / "t",
         )  # fmt: skip
     assert json.loads((workplace / "t" / "cost.json").read_text())["queue_size_effective"] == 96  # 24 images x 8 / 2
 

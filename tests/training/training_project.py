@@ -12,8 +12,8 @@ import yaml
 from densecl import paths
 from densecl.artifacts import Verdict, write_json
 from densecl.config.params import parse_params
-from densecl.datasets.manifests.manifest import write_manifest
 from densecl.datasets.manifests.scan import class_list, scan
+from densecl.datasets.storage.manifest import write_manifest
 from steps.plan import resolve
 from tests.conftest import draw_set
 

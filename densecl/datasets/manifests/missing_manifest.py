@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from densecl.datasets.manifests.manifest import SCHEMA
+from densecl.datasets.storage.manifest import SCHEMA
 
 KEY = b"absent"
 

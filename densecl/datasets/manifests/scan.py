@@ -18,10 +18,10 @@ import pandas as pd
 import pyarrow as pa
 
 from densecl.datasets.manifests import devkit as kit
-from densecl.datasets.manifests.manifest import SCHEMA
-from densecl.datasets.storage.decode import measure
-from densecl.datasets.storage.filenames import EXTENSIONS, require_text, shown
-from densecl.datasets.storage.image_root import Tree, read, size, tree
+from densecl.datasets.manifests.inspect import measure
+from densecl.datasets.storage.filenames import EXTENSIONS, shown
+from densecl.datasets.storage.image_root import Tree, list_classes, read, size, tree
+from densecl.datasets.storage.manifest import SCHEMA
 from densecl.errors import DataError
 from densecl.runtime.signals import end_worker_with_parent
 
@@ -37,9 +37,7 @@ LISTERS = 8  # folders listed at a time: a network file system answers slowly, n
 def class_list(train_root: Path) -> list[str]:
     """[C] sorted folder names of the train set: the place of a name is its label. DataError as `check_root`."""
     check_root(train_root, "wnid")
-    names = tree(train_root).folders()
-    require_text(train_root, names)
-    return names
+    return list_classes(train_root)
 
 
 def check_root(root: Path, layout: Layout, devkit: str | None = None) -> None:

@@ -39,6 +39,13 @@ def tree(root: Path) -> Tree:
     return Packed(root, *place)
 
 
+def list_classes(train_root: Path) -> list[str]:
+    """[C] sorted folder names of the train set: the place of a name is its label."""
+    names = tree(train_root).folders()
+    require_text(train_root, names)
+    return names
+
+
 def read(path: Path) -> bytes:
     """Content of a file, also inside an archive; OSError."""
     try:

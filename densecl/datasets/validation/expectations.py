@@ -14,8 +14,8 @@ import pandas as pd
 from densecl.artifacts import Evidence, Verdict
 from densecl.config.params import CONTROL_SET, TRAIN_SET, Dataset, Validate
 from densecl.datasets.imagenet import confirmed, published
-from densecl.datasets.manifests.manifest import SCHEMA, usable
 from densecl.datasets.storage.decode import HARMLESS
+from densecl.datasets.storage.manifest import SCHEMA, usable
 from densecl.datasets.validation.duplicates import Hashed, near_duplicates, repeated_in, same_content
 from densecl.datasets.validation.gx_runner import WARNING, Finding, Run, Suite, rule, runner
 from densecl.errors import DataError

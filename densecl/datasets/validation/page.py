@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from densecl.artifacts import Verdict, write_text
-from densecl.datasets.manifests.manifest import usable
 from densecl.datasets.storage.decode import decode, fatal
 from densecl.datasets.storage.filenames import shown
+from densecl.datasets.storage.manifest import usable
 from densecl.errors import DataError
 
 TEMPLATES = Path(__file__).parent / "templates"

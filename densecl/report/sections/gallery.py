@@ -55,7 +55,7 @@ class Images:
             self._read(root / paths.manifest(dataset), paths.manifest(dataset))
 
     def _read(self, path: Path, name: Path) -> None:
-        from densecl.datasets.manifests.manifest import read_manifest
+        from densecl.datasets.storage.manifest import read_manifest
 
         if not path.is_file():
             self.why = f"no file {name}"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from densecl import paths
 from densecl.artifacts import SetPlan, Verdict, read_json
-from densecl.datasets.manifests.manifest import read_manifest, require_unchanged, usable
+from densecl.datasets.storage.manifest import read_manifest, require_unchanged, usable
 from densecl.errors import DataError
 
 
