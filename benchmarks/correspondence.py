@@ -1,8 +1,10 @@
-"""Does dense contrast learn to match patches, and what helps? `python -m benchmarks.correspondence FOLDER [--epochs N]`.
+"""Does dense contrast learn to match patches, and what helps? `python -m benchmarks.correspondence
+FOLDER [--epochs N]`.
 
-Trains the small ViT of the default params for a few epochs on FOLDER (one folder a class) in mode none and in mode dense with one
-option changed at a time. Printed at the last epoch: share of the patches seen in both views that are matched to the true patch by
-the head's features, or in mode none by the last block's, beside the same index (identity); the same over pairs of views flipped
+Trains the small ViT of the default params for a few epochs on FOLDER (one folder a class) in mode
+none and in mode dense with one option changed at a time. Printed at the last epoch: share of the
+patches seen in both views that are matched to the true patch by the head's features, or in mode
+none by the last block's, beside the same index (identity); the same over pairs of views flipped
 differently or shifted; effective rank of an image's patches; training accuracy. One seed.
 """
 
@@ -24,7 +26,10 @@ from densecl.datasets.storage.usable_images import ImageSet
 from densecl.runtime.hardware import workers
 from densecl.training.train import train
 
-PLAIN = {"correspondence_filter": "none", "correspondence_features": "dense"}  # what a variant does not change
+PLAIN = {
+    "correspondence_filter": "none",
+    "correspondence_features": "dense",
+}  # what a variant does not change
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "none": None,
     "momentum keys": {"key_encoder": "momentum"},
@@ -44,7 +49,10 @@ def main() -> None:
     flags.add_argument("--epochs", type=int, default=8)
     flags.add_argument("--params", type=Path, default=Path("params.yaml"))
     flags.add_argument(
-        "--scale", type=float, nargs=2, help="least area of the crops of view 1 and view 2 (default: the params')"
+        "--scale",
+        type=float,
+        nargs=2,
+        help="least area of the crops of view 1 and view 2 (default: the params')",
     )
     flags.add_argument("--only", nargs="*", default=list(VARIANTS), help="names of variants")
     given = flags.parse_args()
@@ -52,26 +60,43 @@ def main() -> None:
     settings = params.train.model_copy(update={"epochs": given.epochs})
     data = params.data
     if given.scale:
-        views = {f"view{n}": getattr(data, f"view{n}").model_copy(update={"scale": (low, 1.0)})
-                 for n, low in enumerate(given.scale, 1)}  # fmt: skip
+        views = {
+            f"view{n}": getattr(data, f"view{n}").model_copy(update={"scale": (low, 1.0)})
+            for n, low in enumerate(given.scale, 1)
+        }
         data = data.model_copy(update=views)
     print("variant                     dense   identity  moved   identity  rank  top-1", flush=True)
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///runs.db"
         classes = class_list(folder)
-        write_manifest(scan(TRAIN_SET, folder, "wnid", classes, max(1, workers())), Path("manifest.parquet"))
+        write_manifest(
+            scan(TRAIN_SET, folder, "wnid", classes, max(1, workers())), Path("manifest.parquet")
+        )
         images = ImageSet(usable(read_manifest(Path("manifest.parquet"))), folder)
         for name in given.only:
             change, mode = VARIANTS[name], "dense" if VARIANTS[name] else "none"
-            contrast = params.contrast.model_copy(update=PLAIN | change).of(mode) if change else None
-            plan = TrainPlan(mode=mode, network=params.network, data=data, train=settings, contrast=contrast)
-            train(plan, 0, images, classes, lambda _: {}, Path(name, "model"), Path(name, "training"))
+            contrast = (
+                params.contrast.model_copy(update=PLAIN | change).of(mode) if change else None
+            )
+            plan = TrainPlan(
+                mode=mode, network=params.network, data=data, train=settings, contrast=contrast
+            )
+            train(
+                plan, 0, images, classes, lambda _: {}, Path(name, "model"), Path(name, "training")
+            )
             row = pd.read_csv(Path(name, "training", "history.csv")).iloc[-1]
             found = "dense" if change else "last"
-            figures = [row[f"match/{which}/{how}"] for how in ("within0", "moved0") for which in (found, "identity")]
+            figures = [
+                row[f"match/{which}/{how}"]
+                for how in ("within0", "moved0")
+                for which in (found, "identity")
+            ]
             cells = "   ".join(f"{figure:.3f}" for figure in figures)
-            print(f"{name:26}  {cells}   {row['rank_patches_within']:5.1f}  {row['train_top1']:.3f}", flush=True)
+            print(
+                f"{name:26}  {cells}   {row['rank_patches_within']:5.1f}  {row['train_top1']:.3f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

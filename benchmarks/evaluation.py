@@ -1,4 +1,6 @@
-"""Evaluating photographs with vit_tiny_patch16_224, beside timm's own loader and transform: the same model, images and workers."""
+"""Evaluating photographs with vit_tiny_patch16_224, beside timm's own loader and transform: the
+same model, images and workers.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +44,19 @@ def theirs(model: Backbone, root: Path) -> float:
     """As timm's validate.py does."""
     values, where = preprocessing(model), device()
     loader = create_loader(
-        create_dataset("", root=str(root)), values.input_size, BATCH, interpolation=values.interpolation, mean=values.mean,
-        std=values.std, num_workers=workers(), crop_pct=values.crop_pct, crop_mode=values.crop_mode, device=where,
-        use_prefetcher=where.type == "cuda", pin_memory=where.type == "cuda",
-    )  # fmt: skip
+        create_dataset("", root=str(root)),
+        values.input_size,
+        BATCH,
+        interpolation=values.interpolation,
+        mean=values.mean,
+        std=values.std,
+        num_workers=workers(),
+        crop_pct=values.crop_pct,
+        crop_mode=values.crop_mode,
+        device=where,
+        use_prefetcher=where.type == "cuda",
+        pin_memory=where.type == "cuda",
+    )
     model, meter = model.to(where).eval(), AverageMeter()
     with torch.inference_mode():
         for images, targets in loader:
@@ -58,11 +69,20 @@ def rows(place: Path) -> list[Row]:
     torch.set_num_threads(os.cpu_count() or 1)
     model, root = build(Network(model_name=MODEL), 1000, 0), folder(place)
     names = [f"n00000000/{path.name}" for path in sorted(root.glob("*/*"))]
-    frame = pd.DataFrame({"image_id": names, "path": names, "label": np.zeros(len(names), dtype=np.int64)})
+    frame = pd.DataFrame(
+        {"image_id": names, "path": names, "label": np.zeros(len(names), dtype=np.int64)}
+    )
     kinds = {"ours": lambda: ours(model, root, frame), "timm": lambda: theirs(model, root)}
     assert kinds["ours"]() == kinds["timm"]()
     times = alternate(kinds, 5)
     rate = {name: f"{IMAGES / median(seen):.0f} images/s" for name, seen in times.items()}
     drawn = "" if "DENSECL_SUITE" in os.environ else "drawn "
-    measure = f"evaluation of {IMAGES} {drawn}photographs, {MODEL}, {workers()} workers / timm's loader and loop"
-    return [Row("P11", measure, rate["ours"], rate["timm"], ratio(times["timm"], times["ours"]), "≥ 1.0")]
+    measure = (
+        f"evaluation of {IMAGES} {drawn}photographs, {MODEL}, "
+        f"{workers()} workers / timm's loader and loop"
+    )
+    return [
+        Row(
+            "P11", measure, rate["ours"], rate["timm"], ratio(times["timm"], times["ours"]), "≥ 1.0"
+        )
+    ]

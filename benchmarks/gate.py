@@ -1,4 +1,6 @@
-"""How often the gate errs, simulated: `python -m benchmarks.gate` prints the table of docs/retraining.md."""
+"""How often the gate errs, simulated: `python -m benchmarks.gate` prints the table of
+docs/retraining.md.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ DISCORDANT = (0.06, 0.2)  # share of images on which the two models differ
 
 
 def rates(n: int, truth: float, discordant: float, trials: int) -> tuple[float, float]:
-    """Share of candidates, truly worse by `truth`, that `val` lets pass, and that `fall` refuses, on n images."""
+    """Share of candidates, truly worse by `truth`, that `val` lets pass, and that `fall` refuses,
+    on n images.
+    """
     shares = [(discordant - truth) / 2, (discordant + truth) / 2, 1 - discordant]
     rng, passed, refused = np.random.default_rng(0), 0, 0
     for trial, (gained, lost, _) in enumerate(rng.multinomial(n, shares, trials)):
@@ -28,7 +32,9 @@ def rates(n: int, truth: float, discordant: float, trials: int) -> tuple[float, 
 
 def main() -> None:
     truths = ["as good", *(f"worse by {100 * truth:g}" for truth in FALLS[1:])]
-    print("| images | differ on | " + " | ".join(truths) + " |\n" + "|---" * (2 + len(truths)) + "|")
+    print(
+        "| images | differ on | " + " | ".join(truths) + " |\n" + "|---" * (2 + len(truths)) + "|"
+    )
     for n, trials in ((100, 2000), (500, 2000), (5000, 1000), (50_000, 300)):
         for discordant in DISCORDANT:
             cells = [rates(n, truth, discordant, trials) for truth in FALLS]

@@ -1,7 +1,7 @@
 """All GPU rows, and how much of the device `none` uses: `python -m benchmarks.gpu [--small]`.
 
-Needs torch, timm, torchvision, pandas, pyarrow, pydantic, PyYAML and safetensors, no more, and no image. Without a GPU, `--small`
-runs the same code on the CPU with sizes that say nothing.
+Needs torch, timm, torchvision, pandas, pyarrow, pydantic, PyYAML and safetensors, no more, and no
+image. Without a GPU, `--small` runs the same code on the CPU with sizes that say nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +25,34 @@ from densecl.runtime.hardware import device, device_name
 
 BF16 = Train(batch_size=256, precision="bf16")
 SETUPS = [
-    Setup("vit_tiny_patch16_224", batch=256, train=BF16, targets=("≤ 1.15", "≤ 1.10", "≤ 1.02", "≤ 1.02")),
-    Setup("vit_small_patch16_224", batch=256, train=BF16, targets=("≤ 1.08", "≤ 1.07", "≤ 1.02", "≤ 1.02")),
-    Setup("vit_base_patch16_224", batch=128, train=BF16, targets=("≤ 1.04", "≤ 1.05", "≤ 1.02", "≤ 1.02")),
+    Setup(
+        "vit_tiny_patch16_224",
+        batch=256,
+        train=BF16,
+        targets=("≤ 1.15", "≤ 1.10", "≤ 1.02", "≤ 1.02"),
+    ),
+    Setup(
+        "vit_small_patch16_224",
+        batch=256,
+        train=BF16,
+        targets=("≤ 1.08", "≤ 1.07", "≤ 1.02", "≤ 1.02"),
+    ),
+    Setup(
+        "vit_base_patch16_224",
+        batch=128,
+        train=BF16,
+        targets=("≤ 1.04", "≤ 1.05", "≤ 1.02", "≤ 1.02"),
+    ),
 ]
 SMALL = [
-    Setup("vit_tiny_patch16_224", {"img_size": 32, "embed_dim": 48, "depth": 2}, 4, 256, Train(batch_size=4), rounds=1)
+    Setup(
+        "vit_tiny_patch16_224",
+        {"img_size": 32, "embed_dim": 48, "depth": 2},
+        4,
+        256,
+        Train(batch_size=4),
+        rounds=1,
+    )
 ]
 SIDE = {"cuda": 8192, "cpu": 512}  # of the square matrices whose product gives the device's rate
 
@@ -40,11 +62,17 @@ def matrix_rate(rounds: int) -> float:
     where, side = device(), SIDE[device().type]
     kind = torch.bfloat16 if where.type == "cuda" else torch.float32
     left, right = (torch.randn(side, side, device=where, dtype=kind) for _ in range(2))
-    return 2 * side**3 / median(alternate({"product": partial(torch.matmul, left, right)}, rounds)["product"])
+    return (
+        2
+        * side**3
+        / median(alternate({"product": partial(torch.matmul, left, right)}, rounds)["product"])
+    )
 
 
 def utilisation(setup: Setup, rate: float) -> Row:
-    """Model flop of a `none` step (3 times a forward pass of both views) a second, as a share of the device's rate."""
+    """Model flop of a `none` step (3 times a forward pass of both views) a second, as a share of
+    the device's rate.
+    """
     model, seconds = build(setup.network, steps.CLASSES, 0).to(device()), []
     size = (setup.batch * 2, 3, *model.patch_embed.img_size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -52,9 +80,13 @@ def utilisation(setup: Setup, rate: float) -> Row:
     seconds = alternate({"none": steps.step(setup, "none")}, setup.rounds)["none"]
     reached = 3 * counter.get_total_flops() / median(seconds)
     return Row(
-        "MFU", f"model-flop utilisation of none, {setup.model}, batch {setup.batch}", f"{reached / 1e12:.2f} Tflop/s",
-        f"{rate / 1e12:.2f} Tflop/s", f"{reached / rate:.3f}", "-",
-    )  # fmt: skip
+        "MFU",
+        f"model-flop utilisation of none, {setup.model}, batch {setup.batch}",
+        f"{reached / 1e12:.2f} Tflop/s",
+        f"{rate / 1e12:.2f} Tflop/s",
+        f"{reached / rate:.3f}",
+        "-",
+    )
 
 
 def waits(setup: Setup) -> Row:
@@ -70,7 +102,14 @@ def waits(setup: Setup) -> Row:
         found = str(error).splitlines()[0]
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return Row("P4", "waits for the device in a dense step", found, "-", shown([time.perf_counter() - begun]), "0")
+    return Row(
+        "P4",
+        "waits for the device in a dense step",
+        found,
+        "-",
+        shown([time.perf_counter() - begun]),
+        "0",
+    )
 
 
 def rows(small: bool) -> list[Row]:
@@ -86,12 +125,15 @@ def rows(small: bool) -> list[Row]:
 
 def main() -> None:
     flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    flags.add_argument("--small", action="store_true", help="tiny sizes, to try the script without a GPU")
+    flags.add_argument(
+        "--small", action="store_true", help="tiny sizes, to try the script without a GPU"
+    )
     small = flags.parse_args().small
     if not small and not torch.cuda.is_available():
         raise SystemExit("no GPU found; expected one (--small tries the script on the CPU)")
     print(
-        f"{device_name(device())}; Python {platform.python_version()}, torch {torch.__version__}, timm {timm.__version__}"
+        f"{device_name(device())}; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"timm {timm.__version__}"
     )
     print("\n".join("| " + " | ".join(row) + " |" for row in rows(small)))
 

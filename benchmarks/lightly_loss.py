@@ -1,4 +1,6 @@
-"""Our dense loss beside the same built from lightly's parts. Letters: B images, N patches, M sampled, D dimension."""
+"""Our dense loss beside the same built from lightly's parts. Letters: B images, N patches, M
+sampled, D dimension.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ N, M, D, K, TEMPERATURE = 196, 50, 128, 65536, 0.2
 def features(images: int) -> tuple[Tensor, Tensor, Tensor]:
     """Dense features [B, N, D] of two views, and sampled patches [B, M] of the first."""
     generator = torch.Generator().manual_seed(0)
-    first, second = (F.normalize(torch.randn(images, N, D, generator=generator), dim=-1) for _ in range(2))
+    first, second = (
+        F.normalize(torch.randn(images, N, D, generator=generator), dim=-1) for _ in range(2)
+    )
     picks = torch.rand(images, N, generator=generator).topk(M).indices
     return first.requires_grad_(), second, picks
 
@@ -41,7 +45,9 @@ def ours(images: int) -> Callable[[], object]:
 
 
 def lightly(images: int) -> Callable[[], object]:
-    """Its loss takes pairs, and its matching wants as many patches on both sides: matched first, sampled then."""
+    """Its loss takes pairs, and its matching wants as many patches on both sides: matched first,
+    sampled then.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from lightly.loss import NTXentLoss
@@ -52,7 +58,9 @@ def lightly(images: int) -> Callable[[], object]:
 
     def take() -> None:
         matched = select_most_similar(first.detach(), second, second)
-        queries, keys = (torch.take_along_dim(x, picks[..., None], dim=1).flatten(0, 1) for x in (first, matched))
+        queries, keys = (
+            torch.take_along_dim(x, picks[..., None], dim=1).flatten(0, 1) for x in (first, matched)
+        )
         loss(queries, keys).backward()
 
     return take
@@ -63,10 +71,26 @@ def rows(counts: tuple[int, ...] = (16, 64), rounds: int = 5) -> list[Row]:
     for images in counts:
         times = alternate({"ours": ours(images), "lightly": lightly(images)}, rounds)
         grown = [peak(partial(kind, images)) for kind in (ours, lightly)]
-        name = f"dense loss / lightly's NTXentLoss with memory bank and select_most_similar, {images} images of {M} queries"
+        name = (
+            f"dense loss / lightly's NTXentLoss with memory bank and "
+            f"select_most_similar, {images} images of {M} queries"
+        )
         found += [
-            Row("P8", name, shown(times["ours"]), shown(times["lightly"]), ratio(times["ours"], times["lightly"]), "≤ 0.25"),
-            Row("P8", f"the same, added peak memory, {images} images", f"{grown[0]:.0f} MiB", f"{grown[1]:.0f} MiB",
-                f"{grown[0] / grown[1]:.3f}", "≤ 0.1"),
-        ]  # fmt: skip
+            Row(
+                "P8",
+                name,
+                shown(times["ours"]),
+                shown(times["lightly"]),
+                ratio(times["ours"], times["lightly"]),
+                "≤ 0.25",
+            ),
+            Row(
+                "P8",
+                f"the same, added peak memory, {images} images",
+                f"{grown[0]:.0f} MiB",
+                f"{grown[1]:.0f} MiB",
+                f"{grown[0] / grown[1]:.3f}",
+                "≤ 0.1",
+            ),
+        ]
     return found

@@ -1,4 +1,6 @@
-"""Two 224 px views of full-size JPEG photographs on one core, beside torchvision on Pillow and beside decoding alone."""
+"""Two 224 px views of full-size JPEG photographs on one core, beside torchvision on Pillow and
+beside decoding alone.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def torchvision_views(paths: list[Path]) -> None:
     same = [transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)]
     blur = transforms.RandomApply([transforms.GaussianBlur(23, (0.1, 2.0))], 0.2)
     first = transforms.Compose([transforms.RandomResizedCrop(224), *same, transforms.PILToTensor()])
-    second = transforms.Compose([transforms.RandomResizedCrop(224, (0.2, 1.0)), *same, blur, transforms.PILToTensor()])
+    second = transforms.Compose(
+        [transforms.RandomResizedCrop(224, (0.2, 1.0)), *same, blur, transforms.PILToTensor()]
+    )
     for path in paths:
         image = Image.open(io.BytesIO(path.read_bytes())).convert("RGB")
         first(image), second(image)
@@ -58,17 +62,33 @@ def rows(place: Path) -> list[Row]:
     reuse_freed_memory()  # as in a training, whose loader processes inherit it
     paths, threads = photographs(place), torch.get_num_threads()
     torch.set_num_threads(1)
-    kinds = {"views": lambda: views(paths), "torchvision": lambda: torchvision_views(paths),
-             "decode": lambda: [read_pixels(path) for path in paths]}  # fmt: skip
+    kinds = {
+        "views": lambda: views(paths),
+        "torchvision": lambda: torchvision_views(paths),
+        "decode": lambda: [read_pixels(path) for path in paths],
+    }
     times = alternate(kinds, 5)
     torch.set_num_threads(threads)
     rate = {name: f"{len(paths) / median(seen):.0f} images/s" for name, seen in times.items()}
     measure = (
-        f"two 224 px views of {len(paths)} {'' if 'DENSECL_SUITE' in os.environ else 'drawn '}photographs, one core"
+        f"two 224 px views of {len(paths)} "
+        f"{'' if 'DENSECL_SUITE' in os.environ else 'drawn '}photographs, one core"
     )
     return [
-        Row("P9", f"{measure} / torchvision on Pillow", rate["views"], rate["torchvision"],
-            ratio(times["torchvision"], times["views"]), "≥ 3.0"),
-        Row("P10", f"{measure} / decoding alone", rate["views"], rate["decode"],
-            ratio(times["decode"], times["views"]), "≥ 0.45"),
-    ]  # fmt: skip
+        Row(
+            "P9",
+            f"{measure} / torchvision on Pillow",
+            rate["views"],
+            rate["torchvision"],
+            ratio(times["torchvision"], times["views"]),
+            "≥ 3.0",
+        ),
+        Row(
+            "P10",
+            f"{measure} / decoding alone",
+            rate["views"],
+            rate["decode"],
+            ratio(times["decode"], times["views"]),
+            "≥ 0.45",
+        ),
+    ]

@@ -28,7 +28,9 @@ class Row(NamedTuple):
 
 
 def alternate(kinds: dict[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each kind, called in turn (A B A B ...); a first round that warms up is left out."""
+    """Seconds of each kind, called in turn (A B A B ...); a first round that warms up is left
+    out.
+    """
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(rounds + 1):
         for name, call in kinds.items():
@@ -53,7 +55,9 @@ def shown(seconds: list[float]) -> str:
 
 
 def peak(prepare: Callable[..., Call], *given: object) -> float:
-    """MiB that calling what `prepare(*given)` returns adds to the peak of a process of its own: on a GPU of its allocator's."""
+    """MiB that calling what `prepare(*given)` returns adds to the peak of a process of its own: on
+    a GPU of its allocator's.
+    """
     context = multiprocessing.get_context("spawn")
     with context.Pool(1) as pool:
         return pool.apply(_grown, (prepare, given))
@@ -76,7 +80,9 @@ def _grown(prepare: Callable[..., Call], given: tuple[object, ...]) -> float:
 
 def _resident_peak() -> int:
     """Bytes. Linux's own count: a child's `ru_maxrss` begins at its parent's."""
-    line = next(line for line in STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+    line = next(
+        line for line in STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM")
+    )
     return 1024 * int(line.split()[1])
 
 

@@ -1,4 +1,6 @@
-"""A `dvc repro` with nothing to do, beside the same graph of `true`; and how long each stage takes to start."""
+"""A `dvc repro` with nothing to do, beside the same graph of `true`; and how long each stage takes
+to start.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ STAGES = ("plan", "render", "prepare", "validate", "train", "evaluate", "report"
 
 
 def run(place: Path, *command: str) -> None:
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, env=_environment(), check=False)
+    done = subprocess.run(
+        command, cwd=place, capture_output=True, text=True, env=_environment(), check=False
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed in {place}:\n{done.stdout}{done.stderr}")
 
@@ -46,21 +50,46 @@ def of_true(done: Path) -> Path:
 
 def rows(place: Path, rounds: int = 5) -> list[Row]:
     done = finished(place)
-    kinds = {"ours": partial(run, done, "dvc", "repro", "--quiet"),
-             "true": partial(run, of_true(done), "dvc", "repro", "--quiet")}  # fmt: skip
+    kinds = {
+        "ours": partial(run, done, "dvc", "repro", "--quiet"),
+        "true": partial(run, of_true(done), "dvc", "repro", "--quiet"),
+    }
     times = alternate(kinds, rounds)
     answer = partial(run, ROOT, sys.executable, "-m", "steps", "--help")
-    starts = {name: partial(run, ROOT, sys.executable, "-c", f"import steps.{name}") for name in STAGES}
+    starts = {
+        name: partial(run, ROOT, sys.executable, "-c", f"import steps.{name}") for name in STAGES
+    }
     nothing = {"python": partial(run, ROOT, sys.executable, "-c", "")}
     began = alternate({"--help": answer} | nothing | starts, rounds)
     return [
-        Row("P12", "dvc repro with nothing to do / the same graph of `true`", shown(times["ours"]), shown(times["true"]),
-            ratio(times["ours"], times["true"]), "≤ 1.3 and ≤ 3 s"),
-        Row("start", "python -m steps --help / python alone", shown(began["--help"]), shown(began["python"]),
-            ratio(began["--help"], began["python"]), "≤ 0.5 s"),
-        *(Row("start", f"importing the stage {name} / python alone", shown(began[name]), shown(began["python"]),
-              ratio(began[name], began["python"]), "-") for name in STAGES),
-    ]  # fmt: skip
+        Row(
+            "P12",
+            "dvc repro with nothing to do / the same graph of `true`",
+            shown(times["ours"]),
+            shown(times["true"]),
+            ratio(times["ours"], times["true"]),
+            "≤ 1.3 and ≤ 3 s",
+        ),
+        Row(
+            "start",
+            "python -m steps --help / python alone",
+            shown(began["--help"]),
+            shown(began["python"]),
+            ratio(began["--help"], began["python"]),
+            "≤ 0.5 s",
+        ),
+        *(
+            Row(
+                "start",
+                f"importing the stage {name} / python alone",
+                shown(began[name]),
+                shown(began["python"]),
+                ratio(began[name], began["python"]),
+                "-",
+            )
+            for name in STAGES
+        ),
+    ]
 
 
 def _environment() -> dict[str, str]:

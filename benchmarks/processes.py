@@ -1,4 +1,6 @@
-"""Two training processes of one thread against one process of two threads: the same global batch, in memory."""
+"""Two training processes of one thread against one process of two threads: the same global batch,
+in memory.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,12 @@ ROUNDS = 7
 
 def work(rank: int, size: int, port: int, mode: str, asked: Connection) -> None:
     """A training process: a step of its share whenever it is asked, until None comes."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     torch.set_num_threads(2 // size)
     distributed.start()
     setup = Setup()
@@ -71,9 +78,14 @@ def row(mode: str) -> Row:
     for _, stop in groups.values():
         stop()
     return Row(
-        "S1", f"{mode}: throughput of 2 processes x 1 thread / 1 process x 2 threads, {Setup().model}, batch {Setup().batch}",
-        shown(times["2"]), shown(times["1"]), ratio(times["1"], times["2"]), "≥ 0.9",
-    )  # fmt: skip
+        "S1",
+        f"{mode}: throughput of 2 processes x 1 thread / 1 process x 2 threads, {Setup().model}, "
+        f"batch {Setup().batch}",
+        shown(times["2"]),
+        shown(times["1"]),
+        ratio(times["1"], times["2"]),
+        "≥ 0.9",
+    )
 
 
 if __name__ == "__main__":

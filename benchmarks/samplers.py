@@ -1,9 +1,10 @@
 """What each way of sampling patches costs and buys: `python -m benchmarks.samplers`.
 
-Dense features of drawn photographs through a ViT-Tiny as initialised (seed 0) stand in for a training's first steps. Time is
-the median of alternating calls, with minimum and maximum. Coverage: share of an image's patches that were picked or touch one
-that was. Reach: mean cosine distance of a patch to the nearest picked one (lower covers more of what is there). Loss: mean
-over draws, and its standard deviation between draws of one batch.
+Dense features of drawn photographs through a ViT-Tiny as initialised (seed 0) stand in for a
+training's first steps. Time is the median of alternating calls, with minimum and maximum. Coverage:
+share of an image's patches that were picked or touch one that was. Reach: mean cosine distance of a
+patch to the nearest picked one (lower covers more of what is there). Loss: mean over draws, and its
+standard deviation between draws of one batch.
 """
 
 from __future__ import annotations
@@ -27,14 +28,18 @@ IMAGES, SAMPLED, ENTRIES, DRAWS = 24, 50, 4096, 7
 
 
 def features() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Dense features [B, N, D] of two draws of IMAGES objects, and a memory [K, D] of other images' patches."""
+    """Dense features [B, N, D] of two draws of IMAGES objects, and a memory [K, D] of other images'
+    patches.
+    """
     model = build(Network(model_name="vit_tiny_patch16_224"), len(CLASSES), 0).eval()
     head, rng = ProjectionHead(model.embed_dim, 128, 0), np.random.default_rng(0)
     count = 2 * IMAGES + ENTRIES // 196 + 1
     drawn = [np.asarray(photograph(i % len(CLASSES), PHOTO, 224, rng)[0]) for i in range(count)]
     pixels = torch.tensor(np.stack(drawn)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
-        dense = torch.cat([F.normalize(head(tokens(model, part).patches), dim=-1) for part in pixels.split(8)])
+        dense = torch.cat(
+            [F.normalize(head(tokens(model, part).patches), dim=-1) for part in pixels.split(8)]
+        )
     return dense[:IMAGES], dense[IMAGES : 2 * IMAGES], dense[2 * IMAGES :].flatten(0, 1)[:ENTRIES]
 
 
@@ -51,21 +56,31 @@ def main() -> None:
             begun = time.perf_counter()
             scores = None
             if name == "hardest":  # what it must know first is part of its price
-                scores = hardest_negative(first.flatten(0, 1), memory).view(first.shape[:2]) - (first * matched).sum(-1)
+                scores = hardest_negative(first.flatten(0, 1), memory).view(first.shape[:2]) - (
+                    first * matched
+                ).sum(-1)
             picks = sampler(first, SAMPLED, torch.Generator().manual_seed(draw), scores)
             spent = time.perf_counter() - begun
-            queries, keys = (torch.take_along_dim(x, picks[..., None], dim=1) for x in (first, matched))
+            queries, keys = (
+                torch.take_along_dim(x, picks[..., None], dim=1) for x in (first, matched)
+            )
             if draw:  # the first round warms up
                 times[name].append(1000 * spent)
-                losses[name].append(float(info_nce(queries.flatten(0, 1), keys.flatten(0, 1), memory, 0.2).loss))
+                losses[name].append(
+                    float(info_nce(queries.flatten(0, 1), keys.flatten(0, 1), memory, 0.2).loss)
+                )
                 coverage[name].append(float(near[picks].any(1).float().mean()))
                 reach[name].append(1 - float((first @ queries.transpose(1, 2)).amax(2).mean()))
-    print(f"{IMAGES} images, {SAMPLED} of 196 patches, memory {ENTRIES}, {torch.get_num_threads()} threads")
+    print(
+        f"{IMAGES} images, {SAMPLED} of 196 patches, memory {ENTRIES}, {torch.get_num_threads()} "
+        f"threads"
+    )
     print("sampler   ms (min-max)          to random  coverage  reach    loss (sd between draws)")
     for name in SAMPLERS:
         ratio = median(times[name]) / median(times["random"])
         print(
-            f"{name:8}  {median(times[name]):7.2f} ({min(times[name]):.2f}-{max(times[name]):.2f})".ljust(32)
+            f"{name:8}  {median(times[name]):7.2f} "
+            f"({min(times[name]):.2f}-{max(times[name]):.2f})".ljust(32)
             + f"{ratio:9.1f}  {median(coverage[name]):8.3f}  {median(reach[name]):.4f}  "
             f"{median(losses[name]):.4f} ({stdev(losses[name]):.4f})"
         )

@@ -1,4 +1,6 @@
-"""Indexing a set of files: what the listing alone and the hashing alone reach, beside `find` and `sha256sum`."""
+"""Indexing a set of files: what the listing alone and the hashing alone reach, beside `find` and
+`sha256sum`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ from densecl.datasets.manifests.scan import digest, in_parallel, listing
 
 WORKERS = 2
 LISTED = (100, 1000)  # classes, empty files a class: only their names are read
-HASHED = (20, 300, 110_000)  # classes, files a class, bytes: the mean size of an ImageNet photograph
+HASHED = (
+    20,
+    300,
+    110_000,
+)  # classes, files a class, bytes: the mean size of an ImageNet photograph
 
 
 def tree(root: Path, classes: int, files: int, size: int) -> list[str]:
@@ -30,7 +36,11 @@ def tree(root: Path, classes: int, files: int, size: int) -> list[str]:
 
 def found(root: Path) -> None:
     """What `find` takes to print the same paths, sorted."""
-    subprocess.run(["sh", "-c", 'find "$1" -name "*.JPEG" | sort', "find", root], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["sh", "-c", 'find "$1" -name "*.JPEG" | sort', "find", root],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def summed(root: Path) -> None:
@@ -44,20 +54,37 @@ def rows(place: Path) -> list[Row]:
     classes, other = tree(named, *LISTED, 0), tree(filled, *HASHED)
     paths = [filled / path for path, _ in listing(filled, "wnid", other)]
     kinds = {
-        "listing": lambda: listing(named, "wnid", classes), "find": lambda: found(named),
-        "hashing": lambda: list(in_parallel(digest, paths, WORKERS)), "sha256sum": lambda: summed(filled),
-    }  # fmt: skip
+        "listing": lambda: listing(named, "wnid", classes),
+        "find": lambda: found(named),
+        "hashing": lambda: list(in_parallel(digest, paths, WORKERS)),
+        "sha256sum": lambda: summed(filled),
+    }
     times = alternate(kinds, 5)
     files, megabytes = LISTED[0] * LISTED[1], len(paths) * HASHED[2] / 1e6
     rate = {name: f"{files / median(times[name]):,.0f} files/s" for name in ("listing", "find")}
-    rate |= {name: f"{megabytes / median(times[name]):,.0f} MB/s" for name in ("hashing", "sha256sum")}
+    rate |= {
+        name: f"{megabytes / median(times[name]):,.0f} MB/s" for name in ("hashing", "sha256sum")
+    }
     slowest = files / max(times["listing"])
     return [
-        Row("S2", f"listing {files:,} files of {LISTED[0]} classes with their labels / `find` and `sort`", rate["listing"],
-            rate["find"], ratio(times["find"], times["listing"]), f"≥ 20,000 files/s (slowest {slowest:,.0f})"),
-        Row("S3", f"hashing {len(paths):,} files of 110 kB in {WORKERS} processes / `xargs -P{WORKERS} sha256sum`",
-            rate["hashing"], rate["sha256sum"], ratio(times["sha256sum"], times["hashing"]), "≥ 1.0"),
-    ]  # fmt: skip
+        Row(
+            "S2",
+            f"listing {files:,} files of {LISTED[0]} classes with their labels / `find` and `sort`",
+            rate["listing"],
+            rate["find"],
+            ratio(times["find"], times["listing"]),
+            f"≥ 20,000 files/s (slowest {slowest:,.0f})",
+        ),
+        Row(
+            "S3",
+            f"hashing {len(paths):,} files of 110 kB in {WORKERS} processes / `xargs -P{WORKERS} "
+            f"sha256sum`",
+            rate["hashing"],
+            rate["sha256sum"],
+            ratio(times["sha256sum"], times["hashing"]),
+            "≥ 1.0",
+        ),
+    ]
 
 
 if __name__ == "__main__":

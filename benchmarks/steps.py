@@ -1,4 +1,6 @@
-"""Training steps of the modes beside each other and beside a bare timm loop, on one batch that lies in memory."""
+"""Training steps of the modes beside each other and beside a bare timm loop, on one batch that lies
+in memory.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,18 @@ from densecl.training.step import Stepper
 from densecl.training.step_cost import one_view
 
 CLASSES = 1000
-MODES = {"dense": DenseContrast(), "global": GlobalContrast(), "none": None}  # the method's own values
+MODES = {
+    "dense": DenseContrast(),
+    "global": GlobalContrast(),
+    "none": None,
+}  # the method's own values
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is timed, and what is aimed at: dense / none in time and memory, global / none, none / bare."""
+    """What is timed, and what is aimed at: dense / none in time and memory, global / none, none /
+    bare.
+    """
 
     model: str = "vit_tiny_patch16_224"
     model_args: dict[str, int] = field(default_factory=dict)
@@ -45,16 +53,22 @@ class Setup:
 
 def batch(setup: Setup) -> ViewBatch:
     generator, side = torch.Generator().manual_seed(0), setup.model_args.get("img_size", 224)
-    views = torch.randint(0, 256, (2, setup.batch, 3, side, side), dtype=torch.uint8, generator=generator)
+    views = torch.randint(
+        0, 256, (2, setup.batch, 3, side, side), dtype=torch.uint8, generator=generator
+    )
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]]).expand(setup.batch, 5)
-    made = ViewBatch(views[0], views[1], torch.arange(setup.batch), torch.arange(setup.batch), whole, whole)
+    made = ViewBatch(
+        views[0], views[1], torch.arange(setup.batch), torch.arange(setup.batch), whole, whole
+    )
     return ViewBatch(*(part.to(device()) for part in made))
 
 
 def stepper(setup: Setup, mode: str) -> Stepper:
     """A mode with a full memory of other images' features."""
     model = build(setup.network, CLASSES, 0).to(device())
-    objective = build_objective(MODES[mode], model, setup.queue, 0, torch.Generator().manual_seed(0)).to(device())
+    objective = build_objective(
+        MODES[mode], model, setup.queue, 0, torch.Generator().manual_seed(0)
+    ).to(device())
     if isinstance(objective, Contrastive):
         noise = F.normalize(torch.randn(setup.queue, 128, device=device()), dim=1)
         ids = torch.arange(setup.queue, device=device())
@@ -68,7 +82,9 @@ def step(setup: Setup, mode: str) -> Callable[[], object]:
 
 
 def looking(setup: Setup) -> Callable[[], object]:
-    """A dense step that also watches the negatives and compares the losses' gradients: every tenth one does."""
+    """A dense step that also watches the negatives and compares the losses' gradients: every tenth
+    one does.
+    """
     return partial(stepper(setup, "dense").take, batch(setup), 0.5, 0, look=True)
 
 
@@ -85,7 +101,9 @@ def single(setup: Setup) -> Callable[[], object]:
 
 def bare(setup: Setup) -> Callable[[], object]:
     """The same two views in a loop of ten lines on timm and torch."""
-    model = timm.create_model(setup.model, num_classes=CLASSES, **setup.model_args).train().to(device())
+    model = (
+        timm.create_model(setup.model, num_classes=CLASSES, **setup.model_args).train().to(device())
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05, fused=True)
     seen, values = batch(setup), preprocessing(build(setup.network, CLASSES, 0))
     lower = setup.train.precision == "bf16"
@@ -110,16 +128,31 @@ def rows(setup: Setup | None = None) -> list[Row]:
 
     def timed(name: str, measure: str, ours: str, peer: str, target: str) -> Row:
         return Row(
-            name, f"{measure}, {what}", shown(times[ours]), shown(times[peer]), ratio(times[ours], times[peer]), target
+            name,
+            f"{measure}, {what}",
+            shown(times[ours]),
+            shown(times[peer]),
+            ratio(times[ours], times[peer]),
+            target,
         )
 
     dense, dense_memory, other, plain = setup.targets
     found = [
         timed("P4", "dense / none at equal views", "dense", "none", dense),
-        timed("P4", "dense / a one-view step", "dense", "one view", "the method expects 1.4 to 1.6"),
-        timed("P4", "dense, a step that looks / one that does not", "looking", "dense", "every 10th looks"),
+        timed(
+            "P4", "dense / a one-view step", "dense", "one view", "the method expects 1.4 to 1.6"
+        ),
+        timed(
+            "P4",
+            "dense, a step that looks / one that does not",
+            "looking",
+            "dense",
+            "every 10th looks",
+        ),
         timed("P6", "global / none at equal views", "global", "none", other),
-        timed("P6", "global / a one-view step", "global", "one view", "the method expects 1.2 to 1.3"),
+        timed(
+            "P6", "global / a one-view step", "global", "one view", "the method expects 1.2 to 1.3"
+        ),
         timed("P7", "none / a bare timm loop on two views", "none", "bare", plain),
     ]
     grown = {mode: peak(partial(three, step, setup, mode)) for mode in MODES}
@@ -127,9 +160,13 @@ def rows(setup: Setup | None = None) -> list[Row]:
 
     def held(name: str, mode: str, peer: str, target: str) -> Row:
         return Row(
-            name, f"{mode} / {peer}, memory added by three steps, {what}", f"{grown[mode]:.0f} MiB",
-            f"{grown[peer]:.0f} MiB", f"{grown[mode] / grown[peer]:.3f}", target,
-        )  # fmt: skip
+            name,
+            f"{mode} / {peer}, memory added by three steps, {what}",
+            f"{grown[mode]:.0f} MiB",
+            f"{grown[peer]:.0f} MiB",
+            f"{grown[mode] / grown[peer]:.3f}",
+            target,
+        )
 
     return [
         *found,

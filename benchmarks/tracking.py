@@ -1,4 +1,6 @@
-"""What following a training costs: the bar at each logged step, MLflow at each epoch, beside the steps themselves."""
+"""What following a training costs: the bar at each logged step, MLflow at each epoch, beside the
+steps themselves.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,29 @@ def rows(rounds: int = 9) -> list[Row]:
     setup, before = Setup(), Path.cwd()
     stepper, batch = steps.stepper(setup, "dense"), steps.batch(setup)
     outcome = stepper.take(batch, 0.5, 0, look=True)
-    plan = TrainPlan(mode="dense", network=setup.network, data=Data(), train=setup.train, contrast=steps.MODES["dense"])
-    row = means([outcome], True) | stepper.objective.state() | {"epoch": 0, "images_per_second": 1.0}
-    row |= {f"match/{number}": 0.5 for number in range(40)}  # about as many figures as a real row has
+    plan = TrainPlan(
+        mode="dense",
+        network=setup.network,
+        data=Data(),
+        train=setup.train,
+        contrast=steps.MODES["dense"],
+    )
+    row = (
+        means([outcome], True) | stepper.objective.state() | {"epoch": 0, "images_per_second": 1.0}
+    )
+    row |= {
+        f"match/{number}": 0.5 for number in range(40)
+    }  # about as many figures as a real row has
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{place}/runs.db"
         try:
             with Monitor(plan, 0, EPOCH, "dense-0", "benchmark") as monitor:
-                kinds = {"step": partial(stepper.take, batch, 0.5, 0), "logged": lambda: monitor.step(0, 1, 1.0, outcome),
-                         "epoch": lambda: monitor.epoch(row)}  # fmt: skip
+                kinds = {
+                    "step": partial(stepper.take, batch, 0.5, 0),
+                    "logged": lambda: monitor.step(0, 1, 1.0, outcome),
+                    "epoch": lambda: monitor.epoch(row),
+                }
                 times = {name: median(seen) for name, seen in alternate(kinds, rounds).items()}
                 assert monitor.tracked, "MLflow stopped: its cost was not measured"
         finally:
@@ -44,10 +59,20 @@ def rows(rounds: int = 9) -> list[Row]:
     def cost(name: str, kind: str, of: int, target: str) -> Row:
         share = times[kind] / (of * times["step"])
         return Row(
-            "P13", name, f"{1000 * times[kind]:.2f} ms", f"{of} x {times['step']:.3f} s, {what}", f"{share:.5f}", target
+            "P13",
+            name,
+            f"{1000 * times[kind]:.2f} ms",
+            f"{of} x {times['step']:.3f} s, {what}",
+            f"{share:.5f}",
+            target,
         )
 
     return [
-        cost(f"progress of a logged step / the {LOOK_EVERY} steps it stands for", "logged", LOOK_EVERY, "≤ 0.01"),
+        cost(
+            f"progress of a logged step / the {LOOK_EVERY} steps it stands for",
+            "logged",
+            LOOK_EVERY,
+            "≤ 0.01",
+        ),
         cost(f"MLflow and the line of an epoch / {EPOCH} steps", "epoch", EPOCH, "≤ 0.01"),
     ]

@@ -1,1 +1,3 @@
-"""Dense, global and no contrastive learning of vision transformers, compared under distribution shift."""
+"""Dense, global and no contrastive learning of vision transformers, compared under distribution
+shift.
+"""

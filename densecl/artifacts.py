@@ -116,7 +116,9 @@ class Verdict(Record):
 
 
 class Cost(Record):
-    """What a training cost; step times are medians of one alternating measurement in the same process, batch in memory."""
+    """What a training cost; step times are medians of one alternating measurement in the same
+    process, batch in memory.
+    """
 
     wall_seconds: float
     images_per_second: float
@@ -159,7 +161,9 @@ class Group(Record):
 
 
 class ShapeBias(Record):
-    """Of the decisions for an image's shape or texture class, the share for shape (Geirhos et al. 2019)."""
+    """Of the decisions for an image's shape or texture class, the share for shape (Geirhos et al.
+    2019).
+    """
 
     value: float | None  # None: no decision for either
     shape: int  # decisions
@@ -178,7 +182,9 @@ class NoEvaluation(Record):
 
 
 class Evaluation(Record):
-    """One cell: one set, one mode, one seed. What a set does not have is None or empty, and `left_out` says why."""
+    """One cell: one set, one mode, one seed. What a set does not have is None or empty, and
+    `left_out` says why.
+    """
 
     dataset: str
     protocol: str
@@ -212,7 +218,9 @@ class Evaluation(Record):
 
 def write_json(path: Path, record: BaseModel) -> None:
     """The record as byte-stable JSON; appears whole or not at all."""
-    text = json.dumps(record.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(
+        record.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True, ensure_ascii=False
+    )
     write_text(path, text + "\n")
 
 
@@ -239,6 +247,7 @@ def read_json(kind: type[T], path: Path) -> T:
         found = error.errors(include_url=False)[0]
         where = ".".join(map(str, found["loc"]))
         raise DataError(
-            f"{path}: {f'{where}: ' if where else ''}{found['msg'].lower()}; expected a {kind.__name__} as its stage writes it; "
+            f"{path}: {f'{where}: ' if where else ''}{found['msg'].lower()}; expected a "
+            f"{kind.__name__} as its stage writes it; "
             "remove the file and run the stage again (dvc repro)"
         ) from None

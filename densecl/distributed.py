@@ -23,14 +23,17 @@ class RankLost(Stopped):
 
 
 def start() -> None:
-    """Join the others where a launcher (torchrun, accelerate) has named them; gloo for tensors on CPUs, nccl on GPUs."""
+    """Join the others where a launcher (torchrun, accelerate) has named them; gloo for tensors on
+    CPUs, nccl on GPUs.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     if torch.cuda.is_available():
         local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= found:
             raise DenseclError(
-                f"process {local} of this machine: found {found} GPUs, expected one a process; start {found} processes"
+                f"process {local} of this machine: found {found} GPUs, expected one a process; "
+                f"start {found} processes"
             )
         torch.cuda.set_device(local)
     reach(_join)
@@ -38,7 +41,8 @@ def start() -> None:
 
 def _join() -> None:
     store, own, whole = next(dist.rendezvous("env://"))
-    # torch 2.15's launcher keeps its store over restarts: without a prefix each process would wait for the address that
+    # torch 2.15's launcher keeps its store over restarts: without a prefix each process would wait
+    # for the address that
     # the one before it left there.
     store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -81,7 +85,8 @@ def own_rows(rows: Tensor) -> Tensor:
 
 
 def all_rows(*columns: Tensor) -> tuple[Tensor, ...]:
-    """[sum of R, ...] of each column [R, ...]: the rows of all processes in their order, the same everywhere.
+    """[sum of R, ...] of each column [R, ...]: the rows of all processes in their order, the same
+    everywhere.
 
     Each process may bring another number of rows.
     """
@@ -129,9 +134,10 @@ def anywhere(found: bool) -> bool:
 def average_gradients(trained: Sequence[Tensor]) -> None:
     """Replace every gradient by its mean over the processes, in one call.
 
-    Not DistributedDataParallel: the model is called by its parts (`forward_features`, heads, a second time for the
-    gradients' conflict), which DDP's hooks on `forward` do not see; what it hides behind the backward pass of a small
-    ViT on one machine is little, and one flat sum is easy to hold against one process.
+    Not DistributedDataParallel: the model is called by its parts (`forward_features`, heads, a
+    second time for the gradients' conflict), which DDP's hooks on `forward` do not see; what it
+    hides behind the backward pass of a small ViT on one machine is little, and one flat sum is easy
+    to hold against one process.
     """
     if size() == 1:
         return
@@ -164,7 +170,9 @@ def reach(call: Callable[[], object]) -> None:
         call()
     except RuntimeError as error:
         raise RankLost(
-            f"process {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')}: another process of this training "
-            f"is gone or cannot be reached ({str(error).splitlines()[0][:120]}); torchrun with --max-restarts starts all "
+            f"process {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')}: "
+            f"another process of this training "
+            f"is gone or cannot be reached ({str(error).splitlines()[0][:120]}); torchrun with "
+            f"--max-restarts starts all "
             "again from the last checkpoint, else run the same command again"
         ) from None

@@ -14,7 +14,9 @@ def correct_within(logits: Tensor, labels: Tensor, k: int) -> Tensor:
 
 @torch.no_grad()
 def effective_rank(features: Tensor) -> Tensor:
-    """exp(entropy of the normalised singular values) of centred features [B, E] (Roy & Vetterli 2007); 1 where all rows agree."""
+    """exp(entropy of the normalised singular values) of centred features [B, E] (Roy & Vetterli
+    2007); 1 where all rows agree.
+    """
     values = torch.linalg.svdvals((features - features.mean(0)).float())
     share = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
     return torch.special.entr(share).sum().exp()
@@ -22,7 +24,9 @@ def effective_rank(features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def mean_cosine(features: Tensor) -> Tensor:
-    """Mean cosine between different rows of features [B, E]; 1 where all point the same way, NaN for one row."""
+    """Mean cosine between different rows of features [B, E]; 1 where all point the same way, NaN
+    for one row.
+    """
     rows = len(features)
     alike = (
         torch.nn.functional.normalize(features.double(), dim=1).sum(0).square().sum()

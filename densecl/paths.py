@@ -15,7 +15,9 @@ VALIDATION = Path("data/validation")
 VALIDATION_PAGE = Path("reports/validation.html")
 MODELS = Path("models")
 CHECKPOINTS = Path("checkpoints")
-ARCHIVES = Path("cache/archives")  # indices of archives, and what .tar.gz were decompressed to; safe to delete
+ARCHIVES = Path(
+    "cache/archives"
+)  # indices of archives, and what .tar.gz were decompressed to; safe to delete
 RUNS = Path("runs")
 EVALUATION = Path("reports/evaluation")
 PREDICTIONS = Path("reports/predictions")
@@ -27,7 +29,9 @@ REPORT_TABLE = Path("reports/table.txt")
 METRICS = Path("reports/metrics")  # what `dvc metrics show` reads
 PLOTS = Path("reports/plots")  # and `dvc plots show`
 REPORTS = Path("reports")
-COMPARE = Path("reports/compare")  # what `python -m steps compare` writes; no artifact of the pipeline
+COMPARE = Path(
+    "reports/compare"
+)  # what `python -m steps compare` writes; no artifact of the pipeline
 
 # Retraining.
 CHAMPION = "champion"  # stands where a mode stands: the champion is one more model to evaluate
@@ -38,8 +42,12 @@ GATE = Path("reports/gate.json")
 RETRAINING_PAGE = Path("reports/retraining.html")
 RETRAININGS = Path("reports/retraining.csv")  # a line a retraining
 TICKS = Path("reports/schedule.csv")  # a line a tick of the scheduler
-BASELINE = Path("data/baseline")  # manifests that the last judged candidate was trained and evaluated on
-BASELINE_NEXT = Path("data/baseline/next")  # becomes the baseline once the registry has what was judged
+BASELINE = Path(
+    "data/baseline"
+)  # manifests that the last judged candidate was trained and evaluated on
+BASELINE_NEXT = Path(
+    "data/baseline/next"
+)  # becomes the baseline once the registry has what was judged
 BASELINE_PLAN = Path("data/baseline/plan.json")  # the params and code that made it
 RETRAINING_LOCK = Path("cache/retraining.lock")
 ZENML = Path(".zenml")  # ZenML's store
@@ -95,7 +103,9 @@ def predictions(dataset: str, mode: str, seed: int) -> Path:
 
 
 def control_predictions(dataset: str, mode: str, seed: int) -> Path:
-    """Rows of the matched control: validation images of the set's classes under its mask; empty for validation itself."""
+    """Rows of the matched control: validation images of the set's classes under its mask; empty for
+    validation itself.
+    """
     return _cells(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.control.parquet"
 
 

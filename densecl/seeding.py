@@ -6,6 +6,13 @@ import hashlib
 
 
 def derive(seed: int, *words: str | int) -> int:
-    """A 63-bit seed for the stream that `words` name, e.g. `derive(0, "views", epoch, image_id)`."""
+    """A 63-bit seed for the stream that `words` name, e.g. `derive(0, "views", epoch,
+    image_id)`.
+    """
     text = "\0".join(map(str, (seed, *words)))
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1
+    return (
+        int.from_bytes(
+            hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
+        )
+        >> 1
+    )

@@ -1,4 +1,6 @@
-"""`python -m pipelines COMMAND ...`: the comparison and the retraining as tracked pipelines, and what belongs to them."""
+"""`python -m pipelines COMMAND ...`: the comparison and the retraining as tracked pipelines, and
+what belongs to them.
+"""
 
 from __future__ import annotations
 
@@ -17,40 +19,87 @@ WHY: Options = {
     "--who": {"help": "your login by default"},
 }
 WHEN: Options = {
-    "--cron": {"required": True, "help": "five fields, such as '0 3 * * 1'; six with seconds first"},
+    "--cron": {
+        "required": True,
+        "help": "five fields, such as '0 3 * * 1'; six with seconds first",
+    },
     "--timezone": {"help": "such as Europe/Paris; the machine's by default"},
 }
 # Command -> what it is for, the function that does it, its arguments.
 COMMANDS: dict[str, tuple[str, str, Options]] = {
-    "comparison": ("the whole comparison, as `dvc repro`, a tracked step a stage", "runner.compare", {}),
-    "retraining": ("train a candidate on what changed, and promote it if it beats the champion", "runner.retrain", {
-        "--dry-run": {"action": "store_true", "help": "print what changed, and stop"},
-        "--force": {"action": "store_true", "help": "judge a candidate also where nothing changed"},
-    }),
+    "comparison": (
+        "the whole comparison, as `dvc repro`, a tracked step a stage",
+        "runner.compare",
+        {},
+    ),
+    "retraining": (
+        "train a candidate on what changed, and promote it if it beats the champion",
+        "runner.retrain",
+        {
+            "--dry-run": {"action": "store_true", "help": "print what changed, and stop"},
+            "--force": {
+                "action": "store_true",
+                "help": "judge a candidate also where nothing changed",
+            },
+        },
+    ),
     "replay": ("continue the newest run where it stopped", "runner.replay", {}),
-    "schedule run": ("retrain at the times of a cron line, until stopped", "schedule.scheduler.run", WHEN),
-    "schedule install": ("write a systemd unit, crontab line or workflow that does", "install.install", {
-        "--as": {"required": True, "choices": ("systemd", "cron", "github"), "dest": "kind"}, **WHEN,
-        "--output": {"type": Path, "default": paths.DEPLOY, "help": "folder for the files"},
-    }),
-    "promote": ("make a version the champion", "registry.registry.main_promote", {"version": {}, **WHY}),
-    "rollback": ("make the champion before the current one the champion again", "registry.registry.main_rollback", WHY),
-    "lineage": ("print the chain from images to report that something belongs to", "lineage.resolve.main", {
-        "x": {"metavar": "X", "help": "path of a model, md5, id of an MLflow or ZenML run, version, champion or candidate"},
-        "--html": {"metavar": "PATH", "help": "write it as a page too"},
-    }),
-    "prune": ("remove what removed modes, seeds and sets left behind, after showing it", "prune.main", {
-        "--yes": {"action": "store_true", "help": "do not ask"},
-    }),
-    "ui": ("MLflow, and ZenML's dashboard where it is installed, on 127.0.0.1", "dashboards.main", {}),
-}  # fmt: skip
+    "schedule run": (
+        "retrain at the times of a cron line, until stopped",
+        "schedule.scheduler.run",
+        WHEN,
+    ),
+    "schedule install": (
+        "write a systemd unit, crontab line or workflow that does",
+        "install.install",
+        {
+            "--as": {"required": True, "choices": ("systemd", "cron", "github"), "dest": "kind"},
+            **WHEN,
+            "--output": {"type": Path, "default": paths.DEPLOY, "help": "folder for the files"},
+        },
+    ),
+    "promote": (
+        "make a version the champion",
+        "registry.registry.main_promote",
+        {"version": {}, **WHY},
+    ),
+    "rollback": (
+        "make the champion before the current one the champion again",
+        "registry.registry.main_rollback",
+        WHY,
+    ),
+    "lineage": (
+        "print the chain from images to report that something belongs to",
+        "lineage.resolve.main",
+        {
+            "x": {
+                "metavar": "X",
+                "help": "path of a model, md5, id of an MLflow or ZenML "
+                "run, version, champion or candidate",
+            },
+            "--html": {"metavar": "PATH", "help": "write it as a page too"},
+        },
+    ),
+    "prune": (
+        "remove what removed modes, seeds and sets left behind, after showing it",
+        "prune.main",
+        {"--yes": {"action": "store_true", "help": "do not ask"}},
+    ),
+    "ui": (
+        "MLflow, and ZenML's dashboard where it is installed, on 127.0.0.1",
+        "dashboards.main",
+        {},
+    ),
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 a mistake, 75 stopped and to be gone on with (docs/failures.md)."""
     given = vars(_parser().parse_args(arguments))
     module, _, function = given.pop("does").rpartition(".")
-    return cli.status(lambda: getattr(importlib.import_module(f"pipelines.{module}"), function)(**given))
+    return cli.status(
+        lambda: getattr(importlib.import_module(f"pipelines.{module}"), function)(**given)
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,17 +20,34 @@ from densecl.runtime.signals import SIGNALS
 from pipelines.runtime import zenml_env
 
 HOST = "127.0.0.1"
-PAGES = {"MLflow": "/#/experiments?workflowType=machine_learning", "ZenML": "/projects/default/runs"}
+PAGES = {
+    "MLflow": "/#/experiments?workflowType=machine_learning",
+    "ZenML": "/projects/default/runs",
+}
 MLFLOW_PORT, ZENML_PORT = 5000, 8237  # their own defaults; others where these are taken
 # Of zenml[server].
-NEEDED = ("fastapi", "uvicorn", "multipart", "jwt", "secure", "ipinfo", "tldextract", "itsdangerous", "cachetools")
-QUIETER = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # of MLflow's judges of language models: three processes
+NEEDED = (
+    "fastapi",
+    "uvicorn",
+    "multipart",
+    "jwt",
+    "secure",
+    "ipinfo",
+    "tldextract",
+    "itsdangerous",
+    "cachetools",
+)
+QUIETER = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"
+}  # of MLflow's judges of language models: three processes
 PATIENCE = 90.0  # s that a server may take to answer
 QUIET = 10.0  # s that a server may take to end
 
 
 def main() -> None:
-    """Start both, print their addresses once they answer, and end both at a signal or when one of them ends."""
+    """Start both, print their addresses once they answer, and end both at a signal or when one of
+    them ends.
+    """
     zenml_env.prepare()
     for each in SIGNALS:
         signal.signal(each, _interrupt)
@@ -49,7 +66,8 @@ def main() -> None:
             time.sleep(0.5)
         gone = next(name for name, server in servers.items() if server.poll() is not None)
         raise DenseclError(
-            f"{gone}: ended by itself with status {servers[gone].returncode}; {_log(gone)} has what it said"
+            f"{gone}: ended by itself with status {servers[gone].returncode}; {_log(gone)} has "
+            f"what it said"
         )
     except Interrupted:
         print("ended", flush=True)
@@ -61,8 +79,13 @@ def _start(name: str, command: list[str]) -> subprocess.Popen[bytes]:
     paths.UI_LOGS.mkdir(parents=True, exist_ok=True)
     with _log(name).open("wb") as log:
         return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=os.environ | QUIETER, process_group=0
-        )  # fmt: skip
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | QUIETER,
+            process_group=0,
+        )
 
 
 def _log(name: str) -> Path:
@@ -71,19 +94,29 @@ def _log(name: str) -> Path:
 
 def _wanted() -> list[tuple[str, int, list[str]]]:
     found = (
-        [("MLflow", *_mlflow())] if os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI).startswith("sqlite:") else []
+        [("MLflow", *_mlflow())]
+        if os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI).startswith("sqlite:")
+        else []
     )
     if not found:
         print(f"MLflow: {os.environ['MLFLOW_TRACKING_URI']}", flush=True)
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        print(f"ZenML's dashboard needs `pip install 'zenml[server]'`: {', '.join(missing)} not found", flush=True)
+        print(
+            f"ZenML's dashboard needs `pip install 'zenml[server]'`: {', '.join(missing)} not "
+            f"found",
+            flush=True,
+        )
         return found
     port = _free(ZENML_PORT)
     tool = str(Path(sys.executable).with_name("zenml"))
     # Blocking: the project's own store stays what pipelines write to; no server is left behind.
     return [
         *found,
-        ("ZenML", port, [tool, "login", "--local", "--blocking", "--ip-address", HOST, "--port", str(port)]),
+        (
+            "ZenML",
+            port,
+            [tool, "login", "--local", "--blocking", "--ip-address", HOST, "--port", str(port)],
+        ),
     ]
 
 
@@ -91,9 +124,19 @@ def _mlflow() -> tuple[int, list[str]]:
     port = _free(MLFLOW_PORT)
     store = os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI)
     return port, [
-        sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--backend-store-uri", store,
-        "--workers", "1",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--backend-store-uri",
+        store,
+        "--workers",
+        "1",
+    ]
 
 
 def _free(port: int) -> int:
@@ -113,17 +156,24 @@ def _await(name: str, server: subprocess.Popen[bytes], port: int) -> None:
         with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
             return
         time.sleep(0.2)
-    raise DenseclError(f"{name}: no answer on port {port} within {PATIENCE:g} s; {_log(name)} has what it said")
+    raise DenseclError(
+        f"{name}: no answer on port {port} within {PATIENCE:g} s; {_log(name)} has what it said"
+    )
 
 
 def _spare_the_survey(port: int) -> None:
-    """ZenML's dashboard first asks for a name, an address and leave to send news: here the answer is no."""
+    """ZenML's dashboard first asks for a name, an address and leave to send news: here the answer
+    is no.
+    """
     import requests
 
     user = f"http://{HOST}:{port}/api/v1/current-user"
     with contextlib.suppress(requests.RequestException, KeyError, ValueError):
         if requests.get(user, timeout=10).json()["body"]["email_opted_in"] is None:
-            answers: Any = {"email_opted_in": False, "user_metadata": {"finished_onboarding_survey": True}}
+            answers: Any = {
+                "email_opted_in": False,
+                "user_metadata": {"finished_onboarding_survey": True},
+            }
             requests.put(user, json=answers, timeout=10)
 
 

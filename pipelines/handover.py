@@ -1,4 +1,6 @@
-"""A schedule handed to ZenML, where the active stack's orchestrator keeps schedules itself (Kubernetes, Airflow, ...)."""
+"""A schedule handed to ZenML, where the active stack's orchestrator keeps schedules itself
+(Kubernetes, Airflow, ...).
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,23 @@ YES, NO = 10, 11  # exit statuses of `python -m pipelines.handover`, which no cr
 
 
 def wanted() -> bool:
-    """Does the active stack's orchestrator keep schedules? The local one, without ZenML being asked where nobody set up another."""
+    """Does the active stack's orchestrator keep schedules? The local one, without ZenML being asked
+    where nobody set up another.
+    """
     zenml_env.prepare()
     elsewhere = {"ZENML_STORE_URL", "ZENML_ACTIVE_STACK_ID"} & set(os.environ)
     if not elsewhere and not Path(os.environ["ZENML_CONFIG_PATH"], "config.yaml").exists():
         return False
     # In a process of its own: a scheduler on the local stack would keep ZenML in memory for weeks.
-    asked = subprocess.run([sys.executable, "-m", "pipelines.handover"], check=False, stdout=subprocess.DEVNULL)
+    asked = subprocess.run(
+        [sys.executable, "-m", "pipelines.handover"], check=False, stdout=subprocess.DEVNULL
+    )
     if asked.returncode not in {YES, NO}:
         kind = Stopped if asked.returncode == STOPPED else DenseclError
-        raise kind("ZenML could not say what its active stack is (see above); `zenml stack describe` asks the same")
+        raise kind(
+            "ZenML could not say what its active stack is (see above); `zenml stack describe` "
+            "asks the same"
+        )
     return asked.returncode == YES
 
 
@@ -35,7 +44,8 @@ def hand_over(cron: str, where: tzinfo) -> None:
     """Register the schedule with the orchestrator, once; DenseclError for what it cannot keep."""
     if len(cron.split()) != 5:
         raise DenseclError(
-            f"--cron: found {cron!r}; the orchestrator of the active ZenML stack knows five fields, no seconds"
+            f"--cron: found {cron!r}; the orchestrator of the active ZenML stack knows five "
+            f"fields, no seconds"
         )
     client = zenml_env.client()
     from zenml.config.schedule import Schedule
@@ -51,7 +61,8 @@ def hand_over(cron: str, where: tzinfo) -> None:
         )
     retraining.with_options(schedule=Schedule(name=NAME, cron_expression=cron))()
     print(
-        f"{NAME}: {cron} handed to the orchestrator of stack {stack.name}, which reads it in its own time zone (not {where})"
+        f"{NAME}: {cron} handed to the orchestrator of stack {stack.name}, which reads it in its "
+        f"own time zone (not {where})"
     )
 
 

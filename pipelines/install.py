@@ -1,4 +1,5 @@
-"""Files that make a machine retrain by the clock: a systemd unit, a crontab line or a GitHub Actions workflow.
+"""Files that make a machine retrain by the clock: a systemd unit, a crontab line or a GitHub
+Actions workflow.
 
 They are written to a folder and nothing is installed: what to do with them is printed.
 """
@@ -21,7 +22,8 @@ from pipelines.schedule.cron import trigger, zone
 
 Kind = Literal["systemd", "cron", "github"]
 
-# `schedule run` as a service, not a timer: missed ticks, overlap and the record are then the same everywhere, and there is
+# `schedule run` as a service, not a timer: missed ticks, overlap and the record are then the same
+# everywhere, and there is
 # no second language for the time.
 SERVICE = """\
 [Unit]
@@ -101,9 +103,12 @@ def install(kind: Kind, cron: str, timezone: str | None, output: Path = paths.DE
     root, python = Path.cwd(), Path(sys.executable)
     if any(ord(letter) < 32 for letter in f"{root}{python}"):
         raise DenseclError(
-            f"{str(root)!r}: a path with control characters cannot stand in such a file; move the project"
+            f"{str(root)!r}: a path with control characters cannot stand in such a file; move the "
+            f"project"
         )
-    name, text, then = {"systemd": _service, "cron": _crontab, "github": _workflow}[kind](root, python, cron, where)
+    name, text, then = {"systemd": _service, "cron": _crontab, "github": _workflow}[kind](
+        root, python, cron, where
+    )
     path = output / name
     write_text(path, text)
     print(
@@ -114,55 +119,88 @@ def install(kind: Kind, cron: str, timezone: str | None, output: Path = paths.DE
 
 def _service(root: Path, python: Path, cron: str, where: tzinfo) -> tuple[str, str, list[str]]:
     # Through env: systemd takes neither quotes nor $$ in the path of a program.
-    words = ["/usr/bin/env", str(python), "-m", "pipelines", "schedule", "run", "--cron", cron, *_named(where)]
+    words = [
+        "/usr/bin/env",
+        str(python),
+        "-m",
+        "pipelines",
+        "schedule",
+        "run",
+        "--cron",
+        cron,
+        *_named(where),
+    ]
     path = f"PATH={python.parent}:/usr/local/bin:/usr/bin:/bin"  # dvc.yaml's commands say `python`
     text = SERVICE.format(
-        when=_literal(f"{cron} {where}"), root=_literal(str(root)), path=_quoted(path),
+        when=_literal(f"{cron} {where}"),
+        root=_literal(str(root)),
+        path=_quoted(path),
         command=" ".join(_quoted(word).replace("$", "$$") for word in words),
-    )  # fmt: skip
+    )
     unit = "densecl-retraining.service"
-    return unit, text, [
-        "mkdir -p ~/.config/systemd/user && cp {path} ~/.config/systemd/user/",
-        "systemctl --user daemon-reload",
-        f"systemctl --user enable --now {unit}",
-        "loginctl enable-linger    # it then runs also while you are logged out",
-        f"journalctl --user -u {unit} -f    # what it says; its ticks: {paths.TICKS}",
-    ]  # fmt: skip
+    return (
+        unit,
+        text,
+        [
+            "mkdir -p ~/.config/systemd/user && cp {path} ~/.config/systemd/user/",
+            "systemctl --user daemon-reload",
+            f"systemctl --user enable --now {unit}",
+            "loginctl enable-linger    # it then runs also while you are logged out",
+            f"journalctl --user -u {unit} -f    # what it says; its ticks: {paths.TICKS}",
+        ],
+    )
 
 
 def _crontab(root: Path, python: Path, cron: str, where: tzinfo) -> tuple[str, str, list[str]]:
     log = paths.RETRAINING_LOCK.with_suffix(".log")
     command = (
         f"cd {shlex.quote(str(root))} && mkdir -p {log.parent} && "
-        f'PATH={shlex.quote(str(python.parent))}:"$PATH" {shlex.quote(str(python))} -m pipelines retraining >> {log} 2>&1'
+        f'PATH={shlex.quote(str(python.parent))}:"$PATH" {shlex.quote(str(python))} -m pipelines '
+        f"retraining >> {log} 2>&1"
     ).replace("%", r"\%")  # a bare % ends the command for cron
     named = _named(where)
     text = CRONTAB.format(
         local=zone(None), zone=f"CRON_TZ={named[1]}\n" if named else "", cron=cron, command=command
-    )  # fmt: skip
-    return "retraining.crontab", text, [
-        "(crontab -l; cat {path}) | crontab -    # appends it",
-        f"tail -f {log}    # what it says; how each ended: {paths.RETRAININGS}",
-    ]  # fmt: skip
+    )
+    return (
+        "retraining.crontab",
+        text,
+        [
+            "(crontab -l; cat {path}) | crontab -    # appends it",
+            f"tail -f {log}    # what it says; how each ended: {paths.RETRAININGS}",
+        ],
+    )
 
 
 def _workflow(root: Path, _: Path, cron: str, where: tzinfo) -> tuple[str, str, list[str]]:
     prefix = _prefix(root)
     text = WORKFLOW.format(
-        cron=json.dumps(cron), zone=json.dumps((_named(where) or ["", "UTC"])[1]), folder=json.dumps(prefix or "."),
+        cron=json.dumps(cron),
+        zone=json.dumps((_named(where) or ["", "UTC"])[1]),
+        folder=json.dumps(prefix or "."),
         reports=json.dumps(f"{prefix}reports/"),
-    )  # fmt: skip
+    )
     to = ".github/workflows/retraining.yml"
-    return "retraining.yml", text, [
-        f"mkdir -p .github/workflows && cp {{path}} {to}    # at the root of the repository, on its default branch",
-        f"git add {to} && git commit && git push",
-        "give the repository a self-hosted runner that keeps its working copy (Settings, Actions, Runners)",
-    ]  # fmt: skip
+    return (
+        "retraining.yml",
+        text,
+        [
+            f"mkdir -p .github/workflows && cp {{path}} {to}    # at the root of the repository, "
+            f"on its default branch",
+            f"git add {to} && git commit && git push",
+            "give the repository a self-hosted runner that keeps its working copy (Settings, "
+            "Actions, Runners)",
+        ],
+    )
 
 
 def _prefix(root: Path) -> str:
-    """The project's folder within its repository, with a slash behind it; "" at the root or outside git."""
-    asked = subprocess.run(["git", "rev-parse", "--show-prefix"], cwd=root, capture_output=True, text=True, check=False)
+    """The project's folder within its repository, with a slash behind it; "" at the root or outside
+    git.
+    """
+    asked = subprocess.run(
+        ["git", "rev-parse", "--show-prefix"], cwd=root, capture_output=True, text=True, check=False
+    )
     return asked.stdout.strip()
 
 

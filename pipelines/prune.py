@@ -1,4 +1,6 @@
-"""What removed modes, seeds and sets left behind: shown first, then removed. DVC's cache keeps all that it held."""
+"""What removed modes, seeds and sets left behind: shown first, then removed. DVC's cache keeps all
+that it held.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +21,17 @@ if TYPE_CHECKING:
     from pipelines.stages.dvc_graph import Graph
 
 FOLDERS = (
-    paths.RENDERED, paths.MANIFESTS, Path("models"), paths.TRAINING, paths.PREDICTIONS, paths.EVALUATION,
+    paths.RENDERED,
+    paths.MANIFESTS,
+    Path("models"),
+    paths.TRAINING,
+    paths.PREDICTIONS,
+    paths.EVALUATION,
     paths.CHAMPION_REPORTS,
-)  # fmt: skip
+)
 RUN = rf"({'|'.join((*MODES, paths.CHAMPION))})-\d+"
-# What a stage of ours writes in each; only what dvc.lock names is taken from data/rendered, where users may lay sets too.
+# What a stage of ours writes in each; only what dvc.lock names is taken from data/rendered, where
+# users may lay sets too.
 OURS = {
     paths.MANIFESTS: r"[^/]+\.parquet",
     Path("models"): rf"({'|'.join(MODES)})/seed-\d+",
@@ -66,8 +74,11 @@ def main(yes: bool) -> None:
             return
         with graph.repo.lock:
             remove(found, params)
-        print("removed. DVC's cache holds it still: `dvc gc --workspace` empties it of all but this state; with --all-commits, or "
-              "--all-tags, of what no commit, or tag, names")  # fmt: skip
+        print(
+            "removed. DVC's cache holds it still: `dvc gc --workspace` empties it of all but this "
+            "state; with --all-commits, or "
+            "--all-tags, of what no commit, or tag, names"
+        )
 
 
 def leftovers(graph: Graph, params: Params) -> Leftovers:
@@ -77,7 +88,9 @@ def leftovers(graph: Graph, params: Params) -> Leftovers:
     for file, names in stages.items():
         held = _entries(file.with_suffix(".lock"))
         entries[file.with_suffix(".lock")] = tuple(name for name in held if name not in names)
-        told |= {out["path"] for name in held if name not in names for out in held[name].get("outs", ())}
+        told |= {
+            out["path"] for name in held if name not in names for out in held[name].get("outs", ())
+        }
     found = {Path(path) for path in told if _inside(path)} | _written()
     kept = _kept(graph, params)
     return Leftovers(tuple(sorted(p for path in found for p in _without(path, kept))), entries)
@@ -90,40 +103,62 @@ def _entries(lock: Path) -> dict[str, Any]:
 
 
 def _kept(graph: Graph, params: Params) -> set[Path]:
-    """Outs of all stages; the champion's as the params have them, since its dvc.yaml follows only at the next retraining."""
+    """Outs of all stages; the champion's as the params have them, since its dvc.yaml follows only
+    at the next retraining.
+    """
     root = Path(graph.repo.root_dir)
     outs = {
-        Path(out.fs_path) for stage in graph.repo.index.stages for out in stage.outs
+        Path(out.fs_path)
+        for stage in graph.repo.index.stages
+        for out in stage.outs
         if str(stage.path_in_repo) != champion_stages.FILE.as_posix()
-    }  # fmt: skip
+    }
     inside = {path.relative_to(root) for path in outs if path.is_relative_to(root)}
     cells = (paths.evaluation, paths.predictions, paths.control_predictions)
     return inside | {
-        place(name, paths.CHAMPION, champion_stages.SEED) for place in cells for name in params.evaluate.datasets
+        place(name, paths.CHAMPION, champion_stages.SEED)
+        for place in cells
+        for name in params.evaluate.datasets
     }
 
 
 def _inside(path: str) -> bool:
     """In one of our folders, also if someone wrote otherwise into a lock file."""
     parts = PurePosixPath(path)
-    return ".." not in parts.parts and any(parts.is_relative_to(folder) and parts != folder for folder in FOLDERS)
+    return ".." not in parts.parts and any(
+        parts.is_relative_to(folder) and parts != folder for folder in FOLDERS
+    )
 
 
 def _written() -> set[Path]:
     """What lies in our folders under a name that our stages give."""
     return {
-        path for folder, pattern in OURS.items() if not _linked(folder)
-        for path in folder.glob("**/*") if re.fullmatch(pattern, path.relative_to(folder).as_posix())
-    }  # fmt: skip
+        path
+        for folder, pattern in OURS.items()
+        if not _linked(folder)
+        for path in folder.glob("**/*")
+        if re.fullmatch(pattern, path.relative_to(folder).as_posix())
+    }
 
 
 def _without(path: Path, kept: set[Path]) -> list[Path]:
-    """`path`, or those of its parts that are not kept; [] where it is kept, is not there, or lies behind a link."""
-    if not os.path.lexists(path) or _linked(path.parent) or any(path.is_relative_to(k) for k in kept):
+    """`path`, or those of its parts that are not kept; [] where it is kept, is not there, or lies
+    behind a link.
+    """
+    if (
+        not os.path.lexists(path)
+        or _linked(path.parent)
+        or any(path.is_relative_to(k) for k in kept)
+    ):
         return []
     if not any(k.is_relative_to(path) for k in kept):
         return [path]
-    return [p for each in sorted(path.iterdir()) if each.name != ".gitignore" for p in _without(each, kept)]
+    return [
+        p
+        for each in sorted(path.iterdir())
+        if each.name != ".gitignore"
+        for p in _without(each, kept)
+    ]
 
 
 def _linked(path: Path) -> bool:
@@ -131,7 +166,9 @@ def _linked(path: Path) -> bool:
 
 
 def remove(found: Leftovers, params: Params) -> None:
-    """Lock entries first: files without an entry are found again, an entry without files would only confuse."""
+    """Lock entries first: files without an entry are found again, an entry without files would only
+    confuse.
+    """
     for lock, names in found.entries.items():
         if names:
             _forget(lock, names)
@@ -166,7 +203,10 @@ def _tidy(folder: Path) -> None:
 
 
 def _agreed() -> bool:
-    return sys.stdin.isatty() and input("remove all of this? [y/N] ").strip().lower() in {"y", "yes"}
+    return sys.stdin.isatty() and input("remove all of this? [y/N] ").strip().lower() in {
+        "y",
+        "yes",
+    }
 
 
 def _show(found: Leftovers) -> None:
@@ -179,12 +219,19 @@ def _show(found: Leftovers) -> None:
         print("nothing is left behind")
     for folder, why in CACHES.items():
         if folder.is_dir() and any(folder.iterdir()):
-            print(f"{_size(folder):>10}  {folder} stays: {why}; `rm -r {folder}` where nothing is running")
+            print(
+                f"{_size(folder):>10}  {folder} stays: {why}; `rm -r {folder}` where nothing is "
+                f"running"
+            )
 
 
 def _size(path: Path) -> str:
     """Of what lies there, links not followed; DVC may share it with its cache."""
-    files = [path] if path.is_symlink() or not path.is_dir() else [p for p in path.rglob("*") if not p.is_dir()]
+    files = (
+        [path]
+        if path.is_symlink() or not path.is_dir()
+        else [p for p in path.rglob("*") if not p.is_dir()]
+    )
     size = float(sum(file.lstat().st_size for file in files))
     for unit in ("B", "kB", "MB"):
         if size < 1000:

@@ -1,4 +1,6 @@
-"""New images -> what changed -> a candidate -> the gate -> promoted or kept; each arrow a step that ZenML tracks."""
+"""New images -> what changed -> a candidate -> the gate -> promoted or kept; each arrow a step that
+ZenML tracks.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def detect(upstream: Upstream) -> Annotated[Changes, "changes"]:  # noqa: ARG001
     found = changes(load_params(paths.PARAMS))
     write_json(paths.CHANGES, found)
     print(told(found), flush=True)
-    log_metadata({s.dataset: {"new": s.new, "removed": s.removed, "changed": s.changed} for s in found.sets})
+    log_metadata(
+        {s.dataset: {"new": s.new, "removed": s.removed, "changed": s.changed} for s in found.sets}
+    )
     return found
 
 
@@ -75,21 +79,27 @@ def judge(champion: Champion, upstream: Upstream) -> Annotated[Verdict, "verdict
 
 
 @step(enable_cache=False)
-def register(verdict: Verdict, trained: StageRef, seen: Changes) -> Annotated[Registered, "registered"]:
-    """The candidate as a version with its card; champion where the gate let it pass. From now on these images are what a
-    new scan is compared with: proposed before the alias moves, settled after it, so that no kill leaves a champion that is
-    judged against itself.
+def register(
+    verdict: Verdict, trained: StageRef, seen: Changes
+) -> Annotated[Registered, "registered"]:
+    """The candidate as a version with its card; champion where the gate let it pass. From now on
+    these images are what a new scan is compared with: proposed before the alias moves, settled
+    after it, so that no kill leaves a champion that is judged against itself.
     """
     from pipelines.registry import baseline, model_card, registry
     from pipelines.stages.runs import training_run
 
     params = load_params(paths.PARAMS)
     folder = paths.model(verdict.mode, verdict.seed)
-    manifests = {path: md5 for path, md5 in trained.deps.items() if path.startswith(str(paths.MANIFESTS))}
+    manifests = {
+        path: md5 for path, md5 in trained.deps.items() if path.startswith(str(paths.MANIFESTS))
+    }
     tags = {
-        "dvc_md5": trained.outs[folder.as_posix()], "git": revision(), "mlflow_run": training_run(folder) or "",
+        "dvc_md5": trained.outs[folder.as_posix()],
+        "git": revision(),
+        "mlflow_run": training_run(folder) or "",
         "zenml_run": str(get_step_context().pipeline_run.id),
-    } | {f"md5 {path}": md5 for path, md5 in manifests.items()}  # fmt: skip
+    } | {f"md5 {path}": md5 for path, md5 in manifests.items()}
     made = registry.register(params.retraining.registry, folder, verdict, tags)
     model_card.attach_card(params, made, verdict, registry.tags(made.name, made.version))
     baseline.propose(params, seen, made)

@@ -1,4 +1,6 @@
-"""A run of a pipeline from its lock to its record: what `python -m pipelines comparison|retraining|replay` do."""
+"""A run of a pipeline from its lock to its record: what `python -m pipelines
+comparison|retraining|replay` do.
+"""
 
 from __future__ import annotations
 
@@ -59,10 +61,13 @@ def replay() -> None:
         run = last()
         if run is None or run.status == ExecutionStatus.COMPLETED:
             ended = f"the newest, {run.name}, is complete" if run else "there is no run"
-            raise DenseclError(f"nothing to go on with: {ended}; `python -m pipelines retraining` starts one")
+            raise DenseclError(
+                f"nothing to go on with: {ended}; `python -m pipelines retraining` starts one"
+            )
         if changed := stale(run):
             raise DenseclError(
-                f"{run.name}: {', '.join(changed)} changed since, in params, code or files; replay would mix old with new: "
+                f"{run.name}: {', '.join(changed)} changed since, in params, code or files; "
+                f"replay would mix old with new: "
                 f"`python -m pipelines {pipeline_of(run)}` begins again, and does only what changed"
             )
         print(f"going on with {run.name}", flush=True)
@@ -73,13 +78,21 @@ def replay() -> None:
         else:
             from pipelines.retraining import retraining
 
-            asked = dict(run.config.parameters or {})  # ZenML itself would take the defaults of what has one
-            _recorded(lambda: retraining.replay(pipeline_run=run.id, skip_successful_steps=True, input_overrides=asked))
+            asked = dict(
+                run.config.parameters or {}
+            )  # ZenML itself would take the defaults of what has one
+            _recorded(
+                lambda: retraining.replay(
+                    pipeline_run=run.id, skip_successful_steps=True, input_overrides=asked
+                )
+            )
 
 
 @contextmanager
 def _begun(tracked: bool = True) -> Iterator[None]:
-    """Alone in the project, signals passed on to the stage at work; params checked first, since ZenML takes seconds to import."""
+    """Alone in the project, signals passed on to the stage at work; params checked first, since
+    ZenML takes seconds to import.
+    """
     load_params(paths.PARAMS)
     with error_translation.translated(), alone():
         zenml_env.prepare()
@@ -92,7 +105,10 @@ def _begun(tracked: bool = True) -> Iterator[None]:
             from pipelines.stages.runs import reap
 
             for name in reap():
-                print(f"{name}: was left running by a process that is gone; marked as failed", flush=True)
+                print(
+                    f"{name}: was left running by a process that is gone; marked as failed",
+                    flush=True,
+                )
         yield
 
 
@@ -107,7 +123,9 @@ def _print_changes() -> None:
 
 
 def _recorded(start: Callable[[], PipelineRunResponse]) -> None:
-    """Run it, then write how it ended to reports/retraining.csv and tell it: also where it failed, which is raised again."""
+    """Run it, then write how it ended to reports/retraining.csv and tell it: also where it failed,
+    which is raised again.
+    """
     began, clock = datetime.now().astimezone(), time.monotonic()
     params, run, failure = load_params(paths.PARAMS), None, None
     try:
@@ -119,12 +137,22 @@ def _recorded(start: Callable[[], PipelineRunResponse]) -> None:
     champion, unread = _champion(params)
     if outcome == "unchanged" and unread:
         said += f"; the champion is not known: {unread}"
-    elif outcome == "unchanged" and champion is None:  # refused so far, or the registry is another one than it was
-        said += f"; no champion is found in {params.retraining.registry}: `retraining --force` judges a candidate all the same"
+    elif (
+        outcome == "unchanged" and champion is None
+    ):  # refused so far, or the registry is another one than it was
+        said += (
+            f"; no champion is found in {params.retraining.registry}: "
+            f"`retraining --force` judges a candidate all the same"
+        )
     finished = Finished(
-        started=began.isoformat(timespec="seconds"), seconds=round(time.monotonic() - clock, 1), outcome=outcome, said=said,
-        version=made.version if made else None, champion=champion, zenml_run=str(run.id) if run else _newest(),
-    )  # fmt: skip
+        started=began.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - clock, 1),
+        outcome=outcome,
+        said=said,
+        version=made.version if made else None,
+        champion=champion,
+        zenml_run=str(run.id) if run else _newest(),
+    )
     if verdict is not None:
         from pipelines.outcome.git_snapshot import keep
 
@@ -133,7 +161,9 @@ def _recorded(start: Callable[[], PipelineRunResponse]) -> None:
     _tell(params, finished, verdict)
     if failure is not None:
         raise failure
-    version = f" Version {finished.version}, champion {finished.champion}." if finished.version else ""
+    version = (
+        f" Version {finished.version}, champion {finished.champion}." if finished.version else ""
+    )
     print(f"{finished.said}.{version}", flush=True)
 
 
@@ -142,7 +172,8 @@ def _ended(run: PipelineRunResponse) -> tuple[Outcome, str, Registered | None, V
     if "register" not in steps:
         return "unchanged", "nothing changed since the last judged candidate", None, None
     made, verdict = (
-        steps[name].outputs[output][0].load() for name, output in (("register", "registered"), ("judge", "verdict"))
+        steps[name].outputs[output][0].load()
+        for name, output in (("register", "registered"), ("judge", "verdict"))
     )
     return "promoted" if made.promoted else "kept", verdict.said, made, verdict
 
@@ -153,7 +184,9 @@ def _champion(params: Params) -> tuple[str | None, str]:
 
     try:
         return registry.champion(params.retraining.registry).version, ""
-    except Exception as error:  # a registry that is down is one more reason to write down how the run ended
+    except (
+        Exception
+    ) as error:  # a registry that is down is one more reason to write down how the run ended
         return None, " ".join(str(error).split())
 
 
@@ -172,8 +205,11 @@ def _tell(params: Params, finished: Finished, verdict: Verdict | None) -> None:
         from pipelines.schemas import Changes
 
         write_page(
-            read_json(Changes, paths.CHANGES), verdict, finished, version=finished.version,
+            read_json(Changes, paths.CHANGES),
+            verdict,
+            finished,
+            version=finished.version,
             history=csv_log.read(paths.RETRAININGS, Finished)[:-1],
             roots={name: Path(dataset.root) for name, dataset in params.datasets.items()},
-        )  # fmt: skip
+        )
     notify(params.retraining.notify, finished, verdict)

@@ -1,4 +1,6 @@
-"""What the steps of a pipeline hand to each other: pointers and verdicts, never data; fractions lie in [0, 1]."""
+"""What the steps of a pipeline hand to each other: pointers and verdicts, never data; fractions lie
+in [0, 1].
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ Outcome = Literal["promoted", "kept", "unchanged", "failed", "skipped"]
 
 
 class StageRef(Record):
-    """One DVC stage after its step: what it read and what it left, as path -> md5 (a folder's ends in .dir)."""
+    """One DVC stage after its step: what it read and what it left, as path -> md5 (a folder's ends
+    in .dir).
+    """
 
     stage: str
     deps: dict[str, str]
@@ -51,16 +55,24 @@ class Changes(Record):
     """What changed in the sources; `reports/changes.json`."""
 
     sets: tuple[SetChange, ...]
-    params: tuple[str, ...]  # what else makes a new candidate: params or code that changed, in words
-    made_of: dict[str, Any] = Field(default_factory=dict)  # those params, and digests of that code, as they are now
+    params: tuple[
+        str, ...
+    ]  # what else makes a new candidate: params or code that changed, in words
+    made_of: dict[str, Any] = Field(
+        default_factory=dict
+    )  # those params, and digests of that code, as they are now
 
     @property
     def any(self) -> bool:
-        return bool(self.params) or any(s.new or s.removed or s.changed or s.before is None for s in self.sets)
+        return bool(self.params) or any(
+            s.new or s.removed or s.changed or s.before is None for s in self.sets
+        )
 
 
 class Champion(Record):
-    """The registry version that a candidate must beat, laid out in models/champion/seed-0; version None: there is none."""
+    """The registry version that a candidate must beat, laid out in models/champion/seed-0; version
+    None: there is none.
+    """
 
     version: str | None
     mode: str | None = None
@@ -114,7 +126,9 @@ class Finished(Record):
 
 
 class Tick(Record):
-    """What came of one tick of the scheduler: a line of reports/schedule.csv; times are ISO 8601 with time zone."""
+    """What came of one tick of the scheduler: a line of reports/schedule.csv; times are ISO 8601
+    with time zone.
+    """
 
     scheduled: str
     started: str

@@ -1,4 +1,6 @@
-"""`python -m steps STAGE ...`: what `dvc.yaml` runs, `compare` and `export`. Nothing heavy is imported before a stage is known."""
+"""`python -m steps STAGE ...`: what `dvc.yaml` runs, `compare` and `export`. Nothing heavy is
+imported before a stage is known.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,18 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         "compare two experiments: git revisions, DVC experiments, workspace or report folders",
         ("a", "b", "--fail-if-worse", "--output FOLDER"),
     ),
-    "export": ("write a trained model with its heads and a torch.export program to exports/", ("mode", "seed")),
+    "export": (
+        "write a trained model with its heads and a torch.export program to exports/",
+        ("mode", "seed"),
+    ),
     "params": ("write docs/params.md, every key of params.yaml, from the schema", ()),
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 worse where asked (`compare`), 2 a mistake, 75 stopped and to be gone on with (docs/failures.md)."""
+    """Exit status: 0 done, 1 worse where asked (`compare`), 2 a mistake, 75 stopped and to be gone
+    on with (docs/failures.md).
+    """
     parser = argparse.ArgumentParser(prog="python -m steps", description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, (purpose, names) in STAGES.items():

@@ -17,12 +17,16 @@ from densecl.errors import DenseclError, Worse
 
 
 def main(a: str, b: str, fail_if_worse: bool = False, output: str | None = None) -> None:
-    """Write compare.html, compare.md and compare.csv to `output` (reports/compare/); raise Worse where asked and B is."""
+    """Write compare.html, compare.md and compare.csv to `output` (reports/compare/); raise Worse
+    where asked and B is.
+    """
     place = Path(output) if output else paths.COMPARE
     try:
         place.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
-        raise DenseclError(f"--output {place}: {error.strerror}; expected a folder, or where one can be made") from None
+        raise DenseclError(
+            f"--output {place}: {error.strerror}; expected a folder, or where one can be made"
+        ) from None
     with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
         origins = [origin(name, Path(scratch) / letter) for letter, name in (("a", a), ("b", b))]
         found = versus(*map(read_experiment, origins))
@@ -34,6 +38,7 @@ def main(a: str, b: str, fail_if_worse: bool = False, output: str | None = None)
         dataset, mode, seed = lost[0]
         more = f", and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise DenseclError(
-            f"not judged: A has {dataset}, {mode}, seed {seed} and B has not ({found.b.missing[lost[0]]}){more}; "
+            f"not judged: A has {dataset}, {mode}, seed {seed} and B has not "
+            f"({found.b.missing[lost[0]]}){more}; "
             "what is not there cannot pass: evaluate it in B, or take it out of the plan of B"
         )

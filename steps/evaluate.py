@@ -14,10 +14,12 @@ from densecl.runtime.hardware import reuse_freed_memory
 
 
 def main(set: str, mode: str, seed: int) -> None:
-    """Write the cell's predictions, its control's and its figures; where params let it, the reason why there are none.
+    """Write the cell's predictions, its control's and its figures; where params let it, the reason
+    why there are none.
 
-    `champion` stands for a mode. It may have been trained on other classes than there are now: labels are found by wnid
-    in the model's own class list, and images of classes that it does not know are left out and counted.
+    `champion` stands for a mode. It may have been trained on other classes than there are now:
+    labels are found by wnid in the model's own class list, and images of classes that it does not
+    know are left out and counted.
     """
     reuse_freed_memory()
     plan = read_json(SetPlan, paths.plan(set))
@@ -30,14 +32,19 @@ def main(set: str, mode: str, seed: int) -> None:
         if not plan.optional and not isinstance(error, NoClassKnown):
             raise
         _write_rows(set, mode, seed, no_rows(), no_rows())
-        record = NoEvaluation(dataset=set, mode=mode, seed=seed, reason=" ".join(str(error).split()))
+        record = NoEvaluation(
+            dataset=set, mode=mode, seed=seed, reason=" ".join(str(error).split())
+        )
         write_json(paths.evaluation(set, mode, seed), record)
         print(f"{set} {mode}-{seed}: no evaluation: {record.reason}")
         return
     _write_rows(set, mode, seed, cell.rows, cell.control_rows)
     whole = describe(cell, plan, mode, seed, config["classes"])
     write_json(paths.evaluation(set, mode, seed), whole)
-    print(f"{set} {mode}-{seed}: top-1 {whole.top1:.3f} of {whole.images} images over {whole.classes} classes")
+    print(
+        f"{set} {mode}-{seed}: top-1 {whole.top1:.3f} of {whole.images} images over "
+        f"{whole.classes} classes"
+    )
 
 
 def _write_rows(set: str, mode: str, seed: int, rows: pd.DataFrame, control: pd.DataFrame) -> None:

@@ -1,4 +1,6 @@
-"""Write a trained model for use elsewhere: weights, config, projection heads and a torch.export program."""
+"""Write a trained model for use elsewhere: weights, config, projection heads and a torch.export
+program.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +14,22 @@ from densecl.network.exported import load_exported
 
 
 def main(mode: str, seed: int) -> None:
-    """Write exports/<mode>-<seed>/; `classifier.pt2` takes normalised images [B, 3, H, W] of any B and gives logits [B, C]."""
+    """Write exports/<mode>-<seed>/; `classifier.pt2` takes normalised images [B, 3, H, W] of any B
+    and gives logits [B, C].
+    """
     source, place = paths.model(mode, seed), paths.exported(mode, seed)
     if not (source / "model.safetensors").exists():
-        raise DenseclError(f"{source}/model.safetensors: no such file; `dvc repro train@{mode}-{seed}` makes it")
+        raise DenseclError(
+            f"{source}/model.safetensors: no such file; `dvc repro train@{mode}-{seed}` makes it"
+        )
     model, config = load_exported(source)
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     for name in ("model.safetensors", "config.json", "heads.safetensors"):
         shutil.copy(source / name, place / name)
     images = torch.zeros(2, *config["pretrained_cfg"]["input_size"])
-    program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    program = torch.export.export(
+        model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+    )
     torch.export.save(program, place / "classifier.pt2")
     print(place)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from pydantic import BaseModel
+
 from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config import reference
@@ -23,8 +25,14 @@ def flags() -> dict[str, str]:
     """Flags of train.py by the key that they set."""
     found = {}
     for action in parser()._actions:
-        owners = [s for s in SECTIONS if action.dest in Params.model_fields[s].annotation.model_fields]  # type: ignore[union-attr]
+        owners = [name for name in SECTIONS if action.dest in _section(name).model_fields]
         key = ELSEWHERE.get(action.dest) or (f"{owners[0]}.{action.dest}" if owners else "")
         if key:
             found[key] = action.option_strings[-1]
     return found
+
+
+def _section(name: str) -> type[BaseModel]:
+    section = Params.model_fields[name].annotation
+    assert isinstance(section, type)  # noqa: S101 - every section is a model
+    return section

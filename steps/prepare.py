@@ -17,14 +17,22 @@ from densecl.runtime.hardware import workers
 
 
 def main(set: str) -> None:
-    """Write data/manifests/<set>.parquet; of a set that may be missing and is, without rows and with the reason."""
+    """Write data/manifests/<set>.parquet; of a set that may be missing and is, without rows and
+    with the reason.
+    """
     plan = read_json(SetPlan, paths.plan(set))
     of, classes = plan.dataset, class_list(Path(plan.train_root))
     try:
         with _bar(set) as progress:
             frame = scan(
-                set, Path(of.root), of.layout, classes, max(1, workers()), devkit=of.devkit, progress=progress
-            )  # fmt: skip
+                set,
+                Path(of.root),
+                of.layout,
+                classes,
+                max(1, workers()),
+                devkit=of.devkit,
+                progress=progress,
+            )
     except DataError as error:
         if not plan.optional:
             raise
@@ -45,7 +53,11 @@ def _bar(set: str) -> Iterator[Progress | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bars, TimeRemainingColumn
 
     with Bars(
-        f"{set}: ", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
+        f"{set}: ",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
     ) as bars:
         task = bars.add_task(set, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)

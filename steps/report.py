@@ -12,7 +12,9 @@ from densecl.report.render import write_report
 
 
 def main() -> None:
-    """Write reports/comparison.csv, report.html, report.md, metrics/, plots/ and, for the terminal, table.txt; tell MLflow."""
+    """Write reports/comparison.csv, report.html, report.md, metrics/, plots/ and, for the terminal,
+    table.txt; tell MLflow.
+    """
     plan = read_json(ReportPlan, paths.plan("report"))
     table = write_report(plan)
     write_text(paths.REPORT_TABLE, table + "\n")
@@ -23,5 +25,9 @@ def main() -> None:
 
 def _metrics(plan: ReportPlan) -> dict[str, float]:
     """<mode>/<set> -> top-1, as in reports/metrics/."""
-    files = {mode: json.loads(paths.metrics(mode).read_text(encoding="utf-8")) for mode in plan.modes}
-    return {f"{mode}/{name}": value for mode, found in files.items() for name, value in found.items()}
+    files = {
+        mode: json.loads(paths.metrics(mode).read_text(encoding="utf-8")) for mode in plan.modes
+    }
+    return {
+        f"{mode}/{name}": value for mode, found in files.items() for name, value in found.items()
+    }

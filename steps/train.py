@@ -9,10 +9,11 @@ from densecl.runtime.launch import launch, launched
 
 
 def main(mode: str, seed: int) -> None:
-    """Write models/<mode>/seed-<n>/ and reports/training/<mode>-<n>/, by `train.processes` processes.
+    """Write models/<mode>/seed-<n>/ and reports/training/<mode>-<n>/, by `train.processes`
+    processes.
 
-    The evaluation sets that are validated on every epoch are watched only: nothing of them reaches the model, so
-    they are no dependency and a new one retrains nothing.
+    The evaluation sets that are validated on every epoch are watched only: nothing of them reaches
+    the model, so they are no dependency and a new one retrains nothing.
     """
     execution = read_json(Execution, paths.plan("execution"))
     if execution.processes > 1 and not launched():
@@ -30,7 +31,11 @@ def main(mode: str, seed: int) -> None:
         if plan.train.validate_on is not None
         else read_json(ReportPlan, paths.plan("report")).datasets
     )
-    validation = {name: usable_images(name) for name in watched if read_json(Verdict, paths.verdict(name)).passed}
+    validation = {
+        name: usable_images(name)
+        for name in watched
+        if read_json(Verdict, paths.verdict(name)).passed
+    }
     images = usable_images(TRAIN_SET)
     classes = list_classes(images.root)
     train(

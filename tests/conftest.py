@@ -1,4 +1,6 @@
-"""Shared fixtures: small image sets in the official layouts, and the suite of real images where it is given."""
+"""Shared fixtures: small image sets in the official layouts, and the suite of real images where it
+is given.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,20 @@ from tests.page_checks import CHROMIUM
 torch.set_num_threads(1)  # tensors here are tiny: threads only wait for each other
 
 WNIDS = ("n10000001", "n10000002", "n10000003")
-MINUTES = ("test_real_shape.py", "test_retraining.py", "test_pipeline.py")  # begun first: no worker ends alone with one
+MINUTES = (
+    "test_real_shape.py",
+    "test_retraining.py",
+    "test_pipeline.py",
+)  # begun first: no worker ends alone with one
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in MINUTES)
 
 
-def draw_set(root: Path, per_class: int, size: int = 32, seed: int = 0, folders: tuple[str, ...] = WNIDS) -> Path:
+def draw_set(
+    root: Path, per_class: int, size: int = 32, seed: int = 0, folders: tuple[str, ...] = WNIDS
+) -> Path:
     """A folder a class; each class its own hue, so that a model can learn them."""
     rng = np.random.default_rng(seed)
     for label, folder in enumerate(folders):
@@ -37,7 +45,9 @@ def draw_set(root: Path, per_class: int, size: int = 32, seed: int = 0, folders:
             pixels = rng.integers(0, 90, (size, size, 3))
             pixels[..., label % 3] += 150
             pixels[: size // 2, :, (label // 3 + 1) % 3] += 60
-            Image.fromarray(pixels.astype(np.uint8)).save(root / folder / f"image_{seed}_{number}.JPEG")
+            Image.fromarray(pixels.astype(np.uint8)).save(
+                root / folder / f"image_{seed}_{number}.JPEG"
+            )
     return root
 
 
@@ -49,7 +59,10 @@ def write_model(folder: Path, classes: list[str], model_args: dict[str, Any]) ->
         with torch.no_grad():
             model.head.weight.mul_(50)
     folder.mkdir(parents=True)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in model.state_dict().items()},
+        folder / "model.safetensors",
+    )
     config = {
         "architecture": "vit_tiny_patch16_224",
         "model_args": model_args,
@@ -70,8 +83,13 @@ def suite() -> Path:
 
 @pytest.fixture
 def browser() -> Iterator[Browser]:
-    """One for each test that looks at a page: while it runs, its thread has a running event loop."""
+    """One for each test that looks at a page: while it runs, its thread has a running event
+    loop.
+    """
     if not CHROMIUM:
         pytest.skip("no chromium, chromium-browser or google-chrome on the PATH: no page is opened")
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=CHROMIUM) as running:
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=CHROMIUM) as running,
+    ):
         yield running

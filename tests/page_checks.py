@@ -1,4 +1,6 @@
-"""What is wrong with a page: as HTML, and as Chromium shows it on a desk and on a phone, light and dark."""
+"""What is wrong with a page: as HTML, and as Chromium shows it on a desk and on a phone, light and
+dark.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,12 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
 CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    "",
 )
 OPEN = "document.querySelectorAll('details').forEach(d => d.open = true)"
 # Each tells what it finds wrong at this width in px and in this colour scheme.
@@ -43,7 +50,9 @@ CHECKS = {
 
 
 def faults(browser: Browser, path: Path) -> list[str]:
-    """Empty where the page is HTML, fits, complains of nothing, asks for nothing, and axe finds no barrier."""
+    """Empty where the page is HTML, fits, complains of nothing, asks for nothing, and axe finds no
+    barrier.
+    """
     parser = html5lib.HTMLParser()
     parser.parse(path.read_text(encoding="utf-8"))
     found = [f"line {line}: {code}" for (line, _), code, _ in parser.errors]
@@ -58,19 +67,27 @@ def _seen(browser: Browser, address: str, width: int, dark: bool) -> list[tuple[
     """What is wrong in a tab of its own, with every part of the page open."""
     phone = width < 500
     page = browser.new_page(
-        viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light",
-        is_mobile=phone, device_scale_factor=2 if phone else 1,
-    )  # fmt: skip
+        viewport={"width": width, "height": 900},
+        color_scheme="dark" if dark else "light",
+        is_mobile=phone,
+        device_scale_factor=2 if phone else 1,
+    )
     told: list[str] = []
     page.on("console", lambda said: told.append(said.text))
     page.on("pageerror", lambda error: told.append(str(error)))
     page.on("request", lambda asked: told.append(asked.url))
     page.goto(address)
     page.evaluate(OPEN)
-    found = [(what, each) for what, check in CHECKS.items() for each in page.evaluate(check, [width, dark])]
+    found = [
+        (what, each)
+        for what, check in CHECKS.items()
+        for each in page.evaluate(check, [width, dark])
+    ]
     told.remove(address)
     found += [("said or asked for", each) for each in told]
     for rule in Axe().run(page).response["violations"]:
-        found += [(f"axe, {rule['impact']}, {rule['id']}:", node["target"]) for node in rule["nodes"]]
+        found += [
+            (f"axe, {rule['impact']}, {rule['id']}:", node["target"]) for node in rule["nodes"]
+        ]
     page.close()
     return found

@@ -1,7 +1,8 @@
-"""Short trainings that are killed at random, for minutes: `make soak`, or `python -m tests.stress --minutes 5`.
+"""Short trainings that are killed at random, for minutes: `make soak`, or `python -m tests.stress
+--minutes 5`.
 
-Every training must end complete and in the bits of one that was left alone; no process may be left. In between, whole
-trainings run in this process, whose memory and open files must not grow.
+Every training must end complete and in the bits of one that was left alone; no process may be left.
+In between, whole trainings run in this process, whose memory and open files must not grow.
 """
 
 from __future__ import annotations
@@ -24,14 +25,19 @@ from tests.training.training_project import ENVIRONMENT, STEPS, prepare
 
 MODES = ("dense", "global", "none")
 EPOCHS = 40  # several seconds of steps, beside those that a start takes
-EARLY = 0.2  # share of kills at any moment after the start; the others come within 2 s of a checkpoint
+EARLY = (
+    0.2  # share of kills at any moment after the start; the others come within 2 s of a checkpoint
+)
 GROWTH = 1.10  # of resident memory, over what the first trainings left
 WARM = 3  # trainings in this process before memory is compared
 
 
 def finished(mode: str) -> dict[str, str]:
     """Digests of what a training leaves and what of its history may not vary."""
-    digests = {p.name: sha256(p.read_bytes()).hexdigest() for p in sorted(Path(f"models/{mode}/seed-0").iterdir())}
+    digests = {
+        p.name: sha256(p.read_bytes()).hexdigest()
+        for p in sorted(Path(f"models/{mode}/seed-0").iterdir())
+    }
     history = pd.read_csv(f"reports/training/{mode}-0/history.csv")
     fixed = history.drop(columns=["seconds", "images_per_second", "peak_memory_bytes"])
     return digests | {"history": sha256(fixed.to_csv().encode()).hexdigest()}
@@ -40,13 +46,17 @@ def finished(mode: str) -> dict[str, str]:
 def newest() -> float:
     """When the last checkpoint was written; 0 without one."""
     try:
-        return max((path.stat().st_mtime for path in Path("checkpoints").glob("*/step-*.pt")), default=0.0)
+        return max(
+            (path.stat().st_mtime for path in Path("checkpoints").glob("*/step-*.pt")), default=0.0
+        )
     except FileNotFoundError:  # just replaced by a newer one
         return newest()
 
 
 def attempt(mode: str, number: int = 0, starting: float = 0.0, training: float = 0.0) -> int:
-    """Exit status of the command, which signal `number` ends: after so many seconds of `starting`, or of `training`."""
+    """Exit status of the command, which signal `number` ends: after so many seconds of `starting`,
+    or of `training`.
+    """
     before = newest()
     with Path("said").open("ab") as said:
         process = subprocess.Popen(
@@ -78,11 +88,17 @@ def killed_until_done(mode: str, draw: random.Random) -> int:
     kills = 0
     while True:
         number = draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
-        moment = {"starting": draw.uniform(0.1, 8)} if draw.random() < EARLY else {"training": draw.uniform(0.01, 2)}
+        moment = (
+            {"starting": draw.uniform(0.1, 8)}
+            if draw.random() < EARLY
+            else {"training": draw.uniform(0.01, 2)}
+        )
         status = attempt(mode, number, **moment)
         if status == 0:
             return kills
-        assert status in {-signal.SIGKILL, -signal.SIGTERM, 75}, Path("said").read_text(encoding="utf-8")
+        assert status in {-signal.SIGKILL, -signal.SIGTERM, 75}, Path("said").read_text(
+            encoding="utf-8"
+        )
         kills += 1
         time.sleep(0.5)
         assert not others(), others()
@@ -100,16 +116,18 @@ def in_this_process(mode: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     flags.add_argument("--minutes", type=float, default=30)
     flags.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     flags.add_argument("--kills", type=int, default=0, help="go on until so many, however long")
     flags.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
     given = flags.parse_args()
     draw, end = random.Random(given.seed), time.monotonic() + 60 * given.minutes
-    os.environ |= {name: value for name, value in ENVIRONMENT.items() if name.startswith("MLFLOW")} | {
-        "DENSECL_WORKERS": "0"
-    }
+    os.environ |= {
+        name: value for name, value in ENVIRONMENT.items() if name.startswith("MLFLOW")
+    } | {"DENSECL_WORKERS": "0"}
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         prepare(Path(place), epochs=EPOCHS, checkpoint_minutes=0.005)
@@ -118,13 +136,18 @@ def main() -> None:
             begun = time.monotonic()
             assert attempt(mode) == 0, Path("said").read_text(encoding="utf-8")
             expected[mode], seconds[mode] = finished(mode), time.monotonic() - begun
-        print(f"left alone: {', '.join(f'{mode} {took:.1f} s' for mode, took in seconds.items())}", flush=True)
+        print(
+            f"left alone: {', '.join(f'{mode} {took:.1f} s' for mode, took in seconds.items())}",
+            flush=True,
+        )
         trainings, kills, seen = 0, 0, []
         while time.monotonic() < end or kills < given.kills:
             mode = given.modes[trainings % len(given.modes)]
             kills += killed_until_done(mode, draw)
             trainings += 1
-            assert finished(mode) == expected[mode], f"{mode} ended otherwise after {kills} kills in all"
+            assert finished(mode) == expected[mode], (
+                f"{mode} ended otherwise after {kills} kills in all"
+            )
             assert not list(Path().rglob("*.partial")), "a half-written file is left"
             assert not any(Path("checkpoints").iterdir()), "a checkpoint is left"
             with STOP.held():
@@ -136,7 +159,9 @@ def main() -> None:
         os.chdir("/")
     if len(seen) > WARM:
         memory, files = max(m for m, _ in seen[WARM:]), max(f for _, f in seen[WARM:])
-        assert memory <= GROWTH * max(m for m, _ in seen[:WARM]), f"memory grew to {memory / 2**20:.0f} MiB"
+        assert memory <= GROWTH * max(m for m, _ in seen[:WARM]), (
+            f"memory grew to {memory / 2**20:.0f} MiB"
+        )
         assert files <= max(f for _, f in seen[:WARM]), f"open files grew to {files}"
     print(f"done: {trainings} trainings ended complete and equal after {kills} kills")
 

@@ -9,8 +9,20 @@ import pytest
 
 from benchmarks import gpu, infonce, measure, steps
 
-HEAVY = ("cv2", "dvc", "great_expectations", "jinja2", "matplotlib", "mlflow", "rich", "scipy", "sklearn", "statsmodels",
-         "torchmetrics", "zenml")  # fmt: skip
+HEAVY = (
+    "cv2",
+    "dvc",
+    "great_expectations",
+    "jinja2",
+    "matplotlib",
+    "mlflow",
+    "rich",
+    "scipy",
+    "sklearn",
+    "statsmodels",
+    "torchmetrics",
+    "zenml",
+)
 
 
 @pytest.mark.slow

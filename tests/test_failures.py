@@ -33,15 +33,43 @@ from tests.training.training_project import ENVIRONMENT, STEPS, prepare
     [
         ("train.epocs", 3, "train.epocs: unknown key; did you mean epochs"),
         ("train.epochs", "3", "train.epochs: found '3'; input should be a valid integer"),
-        ("train.learning_rate", float("inf"), "train.learning_rate: found inf; input should be a finite number"),
+        (
+            "train.learning_rate",
+            float("inf"),
+            "train.learning_rate: found inf; input should be a finite number",
+        ),
         ("train.learning_rate", float("nan"), "train.learning_rate: found nan"),
-        ("contrast.temperature", 0.0, "contrast.temperature: found 0.0; input should be greater than or equal to 0.01"),
-        ("modes", ["sparse"], "modes.0: found 'sparse'; input should be 'dense', 'global' or 'none'"),
-        ("train.grad_accumulation", 3, "grad_accumulation: found 3, expected a divisor of batch_size"),
-        ("train.processes", 3, r"processes: found 3, expected a divisor of batch_size / grad_accumulation \(128\)"),
-        ("train.checkpoint_minutes", 0, "train.checkpoint_minutes: found 0; input should be greater than 0"),
+        (
+            "contrast.temperature",
+            0.0,
+            "contrast.temperature: found 0.0; input should be greater than or equal to 0.01",
+        ),
+        (
+            "modes",
+            ["sparse"],
+            "modes.0: found 'sparse'; input should be 'dense', 'global' or 'none'",
+        ),
+        (
+            "train.grad_accumulation",
+            3,
+            "grad_accumulation: found 3, expected a divisor of batch_size",
+        ),
+        (
+            "train.processes",
+            3,
+            r"processes: found 3, expected a divisor of batch_size / grad_accumulation \(128\)",
+        ),
+        (
+            "train.checkpoint_minutes",
+            0,
+            "train.checkpoint_minutes: found 0; input should be greater than 0",
+        ),
         ("train.warmup_epochs", 8, r"warmup_epochs must be below epochs \(8\)"),
-        ("contrast.contrastive_weight_adaptive", True, r"contrast.ramp_epochs: found 10 .*at most train.epochs \(8\)"),
+        (
+            "contrast.contrastive_weight_adaptive",
+            True,
+            r"contrast.ramp_epochs: found 10 .*at most train.epochs \(8\)",
+        ),
         ("datasets.sketch", {"root": "x"}, "datasets.sketch.tracked_by: missing"),
         ("network.checkpoint", 7, "network.checkpoint: found 7; input should be a valid string"),
     ],
@@ -66,7 +94,17 @@ def test_impossible_params_are_one_line(key, value, said):
         ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
         ("\x00", "not readable as YAML"),
     ],
-    ids=["unclosed", "alias", "list as key", "deep", "month 13", "empty timestamp", "long number", "python tag", "NUL"],
+    ids=[
+        "unclosed",
+        "alias",
+        "list as key",
+        "deep",
+        "month 13",
+        "empty timestamp",
+        "long number",
+        "python tag",
+        "NUL",
+    ],
 )  # the last six were found by fuzzing or are of the kind
 def test_what_no_yaml_reader_survives_is_one_line(tmp_path, text, said):
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
@@ -75,11 +113,45 @@ def test_what_no_yaml_reader_survives_is_one_line(tmp_path, text, said):
     assert "\n" not in str(caught.value)
 
 
-PIECES = st.sampled_from([
-    "[", "]", "{", "}", ": ", "- ", "\n", "  ", "? ", "&a ", "*a", "!!binary ", "!!set ", "!!timestamp ", "2020-13-45", "1e400",
-    ".nan", ".inf", "'", '"', "|\n", "#", "%YAML 9\n", "---\n", "0x", "<<: ", "\t", "\x00", "\u2028", "~", "1:2:3", "9" * 5000,
-])  # fmt: skip
-EDITS = st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 40), PIECES | st.text(max_size=5)), max_size=4)
+PIECES = st.sampled_from(
+    [
+        "[",
+        "]",
+        "{",
+        "}",
+        ": ",
+        "- ",
+        "\n",
+        "  ",
+        "? ",
+        "&a ",
+        "*a",
+        "!!binary ",
+        "!!set ",
+        "!!timestamp ",
+        "2020-13-45",
+        "1e400",
+        ".nan",
+        ".inf",
+        "'",
+        '"',
+        "|\n",
+        "#",
+        "%YAML 9\n",
+        "---\n",
+        "0x",
+        "<<: ",
+        "\t",
+        "\x00",
+        "\u2028",
+        "~",
+        "1:2:3",
+        "9" * 5000,
+    ]
+)
+EDITS = st.lists(
+    st.tuples(st.integers(0, 3000), st.integers(0, 40), PIECES | st.text(max_size=5)), max_size=4
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -95,13 +167,26 @@ def test_any_edit_of_the_params_gives_params_or_lines(tmp_path, edits):
         found = load_params(path)
     except ParamsError as error:
         found = error
-    assert isinstance(found, Params) or all(line.startswith(str(path)) for line in str(found).splitlines())
+    assert isinstance(found, Params) or all(
+        line.startswith(str(path)) for line in str(found).splitlines()
+    )
 
 
 def whole_manifest(path: Path) -> bytes:
-    row = {"image_id": "imagenet/n1/a.png", "path": "n1/a.png", "label": 0, "wnid": "n1", "width": 8, "height": 8,
-           "bytes": 9, "sha256": "0" * 64, "dhash": "0" * 64, "problem": "",
-           "brightness": 0.5, "contrast": 0.1}  # fmt: skip
+    row = {
+        "image_id": "imagenet/n1/a.png",
+        "path": "n1/a.png",
+        "label": 0,
+        "wnid": "n1",
+        "width": 8,
+        "height": 8,
+        "bytes": 9,
+        "sha256": "0" * 64,
+        "dhash": "0" * 64,
+        "problem": "",
+        "brightness": 0.5,
+        "contrast": 0.1,
+    }
     frame = pd.DataFrame([row] * 3).astype(
         {"width": "int32", "height": "int32", "brightness": "float32", "contrast": "float32"}
     )
@@ -111,7 +196,8 @@ def whole_manifest(path: Path) -> bytes:
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=5), end=st.floats(0, 1)
+    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=5),
+    end=st.floats(0, 1),
 )
 @example(edits=[(0.9, 47)], end=1.0)
 def test_any_damage_of_a_manifest_gives_its_columns_or_one_line(tmp_path, edits, end):
@@ -141,7 +227,9 @@ def test_more_patches_than_there_are_is_a_warning_and_all_are_taken(capsys):
 def test_a_mistake_starts_nothing_and_leaves_with_2(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"modes": ["none"]}), encoding="utf-8")
     begun = time.monotonic()
-    done = subprocess.run([*STEPS, "plan"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*STEPS, "plan"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: params.yaml: seeds: missing")
     assert time.monotonic() - begun < 5
@@ -157,7 +245,10 @@ DISK = 4 * 2**20  # bytes: room for some checkpoints
 def mounted(place: Path, *options: str) -> bool:
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(place)]
-    return shutil.which("mount") is not None and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    return (
+        shutil.which("mount") is not None
+        and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    )
 
 
 @pytest.fixture
@@ -169,7 +260,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_stops_no_training_and_no_half_checkpoint_is_taken(workplace, small_disk, monkeypatch, capfd):  # noqa: F811
+def test_a_full_disk_stops_no_training_and_no_half_checkpoint_is_taken(
+    workplace, small_disk, monkeypatch, capfd
+):
     of = plan("none", epochs=2, checkpoint_minutes=1e-9)
     run(workplace, "whole", of)
     monkeypatch.setattr(paths, "CHECKPOINTS", small_disk)
@@ -185,13 +278,18 @@ def test_a_full_disk_stops_no_training_and_no_half_checkpoint_is_taken(workplace
     run(workplace, "again", of)
     said = capfd.readouterr().err
     assert len(room) == 2
-    assert "WARNING: no checkpoint at step 3: No space left on device; the last good checkpoint is " in said
+    assert (
+        "WARNING: no checkpoint at step 3: No space left on device; the last good checkpoint is "
+        in said
+    )
     assert "step-000000002.pt; training goes on" in said
     assert outcome(workplace / "again") == outcome(workplace / "whole")
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
 
-def test_a_disk_full_at_the_export_stops_with_one_line_and_the_same_command_ends_it(workplace, monkeypatch, capfd):  # noqa: F811
+def test_a_disk_full_at_the_export_stops_with_one_line_and_the_same_command_ends_it(
+    workplace, monkeypatch, capfd
+):
     of = plan("none", epochs=2)
     run(workplace, "whole", of)
 
@@ -204,13 +302,17 @@ def test_a_disk_full_at_the_export_stops_with_one_line_and_the_same_command_ends
         capfd.readouterr()
         assert cli.status(lambda: run(workplace, "again", of)) == 75
     last = capfd.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: model.safetensors: No space left on device; nothing half-written is kept; make room")
+    assert last.startswith(
+        "error: model.safetensors: No space left on device; nothing half-written is kept; make room"
+    )
     assert not list((workplace / "again").rglob("*"))
     run(workplace, "again", of)
     assert outcome(workplace / "again") == outcome(workplace / "whole")
 
 
-def test_a_read_only_folder_stops_before_training_with_one_line(workplace, tmp_path, monkeypatch, capfd):  # noqa: F811
+def test_a_read_only_folder_stops_before_training_with_one_line(
+    workplace, tmp_path, monkeypatch, capfd
+):
     place = tmp_path / "readonly"
     if not mounted(place, "size=1m"):
         pytest.skip("needs the right to mount a tmpfs (root): root passes over a folder's mode")
@@ -232,7 +334,11 @@ def test_a_locked_mlflow_database_is_told_once_and_the_training_ends(tmp_path, m
     prepare(tmp_path, epochs=2)
     store = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
     first = subprocess.run(
-        [*STEPS, "train", "none", "0"], env=ENVIRONMENT | store, capture_output=True, text=True, check=True
+        [*STEPS, "train", "none", "0"],
+        env=ENVIRONMENT | store,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "MLflow" not in first.stderr
     holder = sqlite3.connect("mlflow.db", isolation_level=None)
@@ -240,7 +346,11 @@ def test_a_locked_mlflow_database_is_told_once_and_the_training_ends(tmp_path, m
     holder.execute("begin exclusive")
     shutil.rmtree("models")
     done = subprocess.run(
-        [*STEPS, "train", "none", "0"], env=ENVIRONMENT | store, capture_output=True, text=True, check=False
+        [*STEPS, "train", "none", "0"],
+        env=ENVIRONMENT | store,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     holder.rollback()
     assert done.returncode == 0, done.stderr
@@ -265,10 +375,17 @@ def test_a_resumed_training_goes_on_in_its_mlflow_run(tmp_path, monkeypatch):
     )
     store = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
     for asked in (["kill"], ["kill"], []):
-        subprocess.run([sys.executable, "-c", code, *asked], env=ENVIRONMENT | store, capture_output=True, check=False)
+        subprocess.run(
+            [sys.executable, "-c", code, *asked],
+            env=ENVIRONMENT | store,
+            capture_output=True,
+            check=False,
+        )
     with sqlite3.connect("mlflow.db") as database:
         found = database.execute("select run_uuid, status from runs").fetchall()
-        steps = database.execute("select step from metrics where key = 'loss' order by step").fetchall()
+        steps = database.execute(
+            "select step from metrics where key = 'loss' order by step"
+        ).fetchall()
     database.close()
     assert [status for _, status in found] == ["FINISHED"]
     assert steps == [(1,), (2,), (3,)]

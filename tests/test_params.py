@@ -11,7 +11,11 @@ from hypothesis import given, settings, strategies as st
 from densecl.config.params import MODES, Params, ParamsError, load_params, parse_params
 
 ROOT = Path(__file__).parent.parent
-FILES = [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml")), ROOT / "tests" / "small.yaml"]
+FILES = [
+    ROOT / "params.yaml",
+    *sorted((ROOT / "presets").glob("*.yaml")),
+    ROOT / "tests" / "small.yaml",
+]
 
 
 def default() -> dict:
@@ -40,7 +44,11 @@ def test_the_method_s_defaults_stand_in_the_finetune_preset():
     assert (params.train.warmup_epochs, params.train.grad_clip) == (5, 5.0)
     contrast = params.contrast
     assert (contrast.lambda_weight, contrast.queue_size, contrast.temperature) == (0.5, 65536, 0.2)
-    assert (contrast.sampling_strategy, contrast.dense_dim, contrast.patches_per_image) == ("random", 128, 50)
+    assert (contrast.sampling_strategy, contrast.dense_dim, contrast.patches_per_image) == (
+        "random",
+        128,
+        50,
+    )
     assert params.data.view1.scale == (0.08, 1.0)
     assert params.data.view2.scale == (0.2, 1.0)
     assert params.data.view2.blur == 0.2
@@ -49,22 +57,46 @@ def test_the_method_s_defaults_stand_in_the_finetune_preset():
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("contrast.lambda_weight", 1.5, r"contrast.lambda_weight: found 1.5; input should be less than or equal to 1"),
-        ("contrast.lambda_wieght", 0.5, r"contrast.lambda_wieght: unknown key; did you mean lambda_weight\? allowed: "),
+        (
+            "contrast.lambda_weight",
+            1.5,
+            r"contrast.lambda_weight: found 1.5; input should be less than or equal to 1",
+        ),
+        (
+            "contrast.lambda_wieght",
+            0.5,
+            r"contrast.lambda_wieght: unknown key; did you mean lambda_weight\? allowed: ",
+        ),
         ("modes", ["dens"], r"modes.0: found 'dens'; input should be 'dense', 'global' or 'none'$"),
         ("modes", ["none", "none"], r"modes: none named more than once"),
         ("train.epochs", "3", r"train.epochs: found '3'; input should be a valid integer"),
         ("train.warmup_epochs", 50, r"train: warmup_epochs must be below epochs"),
         ("data.view1.scale", [0.9, 0.1], r"data.view1: scale must be two areas, low <= high <= 1"),
-        ("contrast.dense", {"queue_size": 0}, r"contrast.dense: queue_size: found 0; input should be greater"),
-        ("contrast.global", {"patches_per_image": 3}, r"contrast.global: patches_per_image: unknown key"),
+        (
+            "contrast.dense",
+            {"queue_size": 0},
+            r"contrast.dense: queue_size: found 0; input should be greater",
+        ),
+        (
+            "contrast.global",
+            {"patches_per_image": 3},
+            r"contrast.global: patches_per_image: unknown key",
+        ),
         (
             "evaluate.datasets",
             ["imagenet", "imagenet-c"],
             r"evaluate.datasets: no set 'imagenet-c' in datasets; there are ",
         ),
-        ("evaluate.datasets", ["sketch"], r"evaluate.datasets: imagenet is missing: it is the control"),
-        ("datasets.dense", {"root": "x", "tracked_by": "x"}, r"datasets: 'dense' cannot name a set"),
+        (
+            "evaluate.datasets",
+            ["sketch"],
+            r"evaluate.datasets: imagenet is missing: it is the control",
+        ),
+        (
+            "datasets.dense",
+            {"root": "x", "tracked_by": "x"},
+            r"datasets: 'dense' cannot name a set",
+        ),
         ("datasets.sketch", {"root": "x"}, r"datasets.sketch.tracked_by: missing"),
         ("render.sketch.folder", "../x", r"render.sketch.folder: found '../x'"),
         ("nonsense", 1, r"nonsense: unknown key; allowed: modes, seeds, "),
@@ -92,7 +124,11 @@ def test_a_file_that_is_no_params(tmp_path, text, said):
 
 
 def test_exponents_are_numbers(tmp_path):
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("learning_rate: 0.001", "learning_rate: 1e-5")
+    text = (
+        (ROOT / "params.yaml")
+        .read_text(encoding="utf-8")
+        .replace("learning_rate: 0.001", "learning_rate: 1e-5")
+    )
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     assert load_params(tmp_path / "params.yaml").train.learning_rate == 1e-5
 
@@ -107,13 +143,17 @@ def test_a_mode_reads_its_own_values_only():
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
 
 @settings(max_examples=200, deadline=None)
-@given(section=st.sampled_from([f.alias or n for n, f in Params.model_fields.items()]), value=values)
+@given(
+    section=st.sampled_from([f.alias or n for n, f in Params.model_fields.items()]), value=values
+)
 def test_no_value_gives_anything_but_params_or_a_params_error(section, value):
     try:
         outcome = parse_params(default() | {section: value}, "params.yaml")

@@ -1,4 +1,6 @@
-"""The real shape of the comparison: ViT-Tiny at 224 px, 1000 classes, 65,536 negatives, the official layouts; a few steps of each mode."""
+"""The real shape of the comparison: ViT-Tiny at 224 px, 1000 classes, 65,536 negatives, the
+official layouts; a few steps of each mode.
+"""
 
 from __future__ import annotations
 
@@ -37,19 +39,28 @@ def draw(root: Path, folders: list[str], names: list[str], size: int, seed: int)
         (root / folder).mkdir(parents=True)
         for name in names:
             pixels = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
-            Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC).save(root / folder / name)
+            Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC).save(
+                root / folder / name
+            )
 
 
 @pytest.fixture
 def params(tmp_path, monkeypatch) -> dict:
-    """The fine-tune preset with the method's own memory, pointed at generated trees and local weights."""
+    """The fine-tune preset with the method's own memory, pointed at generated trees and local
+    weights.
+    """
     torch.set_num_threads(os.cpu_count() or 1)  # the one test whose tensors are large
     monkeypatch.chdir(tmp_path)
     classes = wnids("imagenet_synsets.txt")
     trees = {
         "imagenet-train": ("imagenet/train", classes, ["a_1.JPEG", "a_2.JPEG", "a_3.JPEG"], 40),
         "imagenet": ("imagenet/val", classes, ["ILSVRC2012_val_00000001.JPEG"], 40),
-        "imagenet-a": ("imagenet-a", wnids("imagenet_a_synsets.txt"), ["0.01_fox squirrel _ fox squirrel_0.9.jpg"], 40),
+        "imagenet-a": (
+            "imagenet-a",
+            wnids("imagenet_a_synsets.txt"),
+            ["0.01_fox squirrel _ fox squirrel_0.9.jpg"],
+            40,
+        ),
         "imagenet-r": ("imagenet-r", wnids("imagenet_r_synsets.txt"), ["art_0.jpg"], 40),
         "imagenet-v2": (
             "imagenetv2-matched-frequency-format-val",
@@ -70,7 +81,9 @@ def params(tmp_path, monkeypatch) -> dict:
     for name in ("imagenet-a", "imagenet-r"):
         (tmp_path / name / "README.txt").write_text("a real archive holds one")
     start = timm.create_model("vit_tiny_patch16_224", num_classes=1000)
-    save_file({n: v.contiguous() for n, v in start.state_dict().items()}, tmp_path / "start.safetensors")
+    save_file(
+        {n: v.contiguous() for n, v in start.state_dict().items()}, tmp_path / "start.safetensors"
+    )
     values["network"] |= {"pretrained": False, "checkpoint": "start.safetensors"}
     values["train"] |= {
         "batch_size": 8,
@@ -90,14 +103,20 @@ def test_plan_to_report(params, tmp_path):
         prepare.main(name)
     validate.main()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"contrast.queue_size: 65536 .* cut to 1500 for mode global")
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module="mlflow|alembic|sqlalchemy")
+        warnings.filterwarnings(
+            "ignore", r"contrast.queue_size: 65536 .* cut to 1500 for mode global"
+        )
+        warnings.filterwarnings(
+            "ignore", category=DeprecationWarning, module="mlflow|alembic|sqlalchemy"
+        )
         for mode in MODES:
             train.main(mode, 0)
     manifest = pd.read_parquet("data/manifests/imagenet-v2.parquet")
     assert (manifest["label"].astype(str) == manifest["path"].str.split("/").str[0]).all()
     queue = {
-        mode: json.loads(Path(f"reports/training/{mode}-0/cost.json").read_text())["queue_size_effective"]
+        mode: json.loads(Path(f"reports/training/{mode}-0/cost.json").read_text())[
+            "queue_size_effective"
+        ]
         for mode in MODES
     }
     assert queue == {"dense": 65536, "global": 1500, "none": 0}
@@ -108,19 +127,33 @@ def test_plan_to_report(params, tmp_path):
         moved = max(float((trained[n] - start[n]).abs().max()) for n in start)
         assert 0 < moved < 1e-3  # two steps at 1e-5
         for name in SETS:
-            if name != "imagenet-v2" or mode == "none":  # thousands of images: one mode shows that the labels are right
+            if (
+                name != "imagenet-v2" or mode == "none"
+            ):  # thousands of images: one mode shows that the labels are right
                 evaluate.main(name, mode, 0)
-    for name, count in {"imagenet": 1000, "imagenet-a": 200, "imagenet-r": 200, "imagenet-v2": 1000}.items():
+    for name, count in {
+        "imagenet": 1000,
+        "imagenet-a": 200,
+        "imagenet-r": 200,
+        "imagenet-v2": 1000,
+    }.items():
         record = json.loads(Path(f"reports/evaluation/{name}/none-0.json").read_text())
         assert (record["classes"], record["images"]) == (count, count)
         assert record["preprocessing"]["input_size"] == [3, 224, 224]
         assert (record["control"] or {"images": count})["images"] == count
-    assert json.loads(Path("reports/evaluation/stylized/none-0.json").read_text())["preprocessing"]["rule"] == "as-is"
+    assert (
+        json.loads(Path("reports/evaluation/stylized/none-0.json").read_text())["preprocessing"][
+            "rule"
+        ]
+        == "as-is"
+    )
     report.main()
     table = pd.read_csv("reports/comparison.csv")
     cells = table[(table["metric"] == "top1") & table["dataset"].isin(SETS)]
     assert len(cells) == len(SETS) * len(MODES)
-    assert set(zip(*cells.loc[cells["value"].isna(), ["dataset", "mode"]].to_numpy().T, strict=True)) == {
+    assert set(
+        zip(*cells.loc[cells["value"].isna(), ["dataset", "mode"]].to_numpy().T, strict=True)
+    ) == {
         ("imagenet-v2", "dense"),
         ("imagenet-v2", "global"),
     }  # a cell that was not made is there, and empty

@@ -37,9 +37,19 @@ def test_every_key_of_the_shipped_file_stands_on_the_page():
         for name, value in values.items():
             by_set = prefix in ("render.", "datasets.")
             path = f"{prefix}{'<set>' if by_set else name}"
-            by_name = ("network.model_args", "contrast.dense", "contrast.global", "evaluate.preprocess",
-                       "evaluate.protocol", "evaluate.classes")  # fmt: skip
-            yield from leaves(value, f"{path}.") if isinstance(value, dict) and path not in by_name else [path]
+            by_name = (
+                "network.model_args",
+                "contrast.dense",
+                "contrast.global",
+                "evaluate.preprocess",
+                "evaluate.protocol",
+                "evaluate.classes",
+            )
+            yield from (
+                leaves(value, f"{path}.")
+                if isinstance(value, dict) and path not in by_name
+                else [path]
+            )
 
     found = set(leaves(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))))
     assert len(found) > 40
@@ -49,7 +59,11 @@ def test_every_key_of_the_shipped_file_stands_on_the_page():
 def test_every_key_has_a_meaning_and_every_meaning_a_key():
     assert [key.name for key in reference.entries() if not key.meaning] == []
     owners = {name.split(".")[0]: getattr(params, name.split(".")[0]) for name in MEANINGS}
-    assert [name for name in MEANINGS if name.split(".")[1] not in owners[name.split(".")[0]].model_fields] == []
+    assert [
+        name
+        for name in MEANINGS
+        if name.split(".")[1] not in owners[name.split(".")[0]].model_fields
+    ] == []
 
 
 def test_comments_are_read_from_the_schema_s_source():
@@ -66,7 +80,8 @@ def test_defaults_on_the_page_are_those_a_file_gets():
     least |= {"network": {"model_name": "x"}, "train": {}, "evaluate": {"datasets": ["imagenet"]}}
     got = parse_params(least, "least").model_dump(mode="json", by_alias=True)
     got["train"] |= {
-        name: getattr(Params.model_validate(least).train, name) for name in ("processes", "checkpoint_minutes")
+        name: getattr(Params.model_validate(least).train, name)
+        for name in ("processes", "checkpoint_minutes")
     }
     checked = 0
     for key in reference.entries():
@@ -74,7 +89,9 @@ def test_defaults_on_the_page_are_those_a_file_gets():
             continue
         shown = yaml.load(key.default.split("`")[1], Loader)  # noqa: S506 - derives from SafeLoader
         wanted = at(got, key.name)
-        assert shown == (pytest.approx(wanted, rel=1e-3) if isinstance(wanted, list | float) else wanted), key.name
+        assert shown == (
+            pytest.approx(wanted, rel=1e-3) if isinstance(wanted, list | float) else wanted
+        ), key.name
         checked += 1
     assert checked > 45
 
@@ -104,16 +121,29 @@ def larger(before: float | None) -> str:
 
 
 def test_each_flag_sets_the_key_it_stands_beside():
-    other = {"model_args": '{"img_size": 64}', "checkpoint": "a.safetensors", "cl_mode": "global", "model_name": "y",
-             "sampling_strategy": "diverse", "correspondence_features": "backbone", "correspondence_filter": "mutual",
-             "memory_unit": "image", "negatives": "other_class", "key_encoder": "momentum"}  # fmt: skip
+    other = {
+        "model_args": '{"img_size": 64}',
+        "checkpoint": "a.safetensors",
+        "cl_mode": "global",
+        "model_name": "y",
+        "sampling_strategy": "diverse",
+        "correspondence_features": "backbone",
+        "correspondence_filter": "mutual",
+        "memory_unit": "image",
+        "negatives": "other_class",
+        "key_encoder": "momentum",
+    }
     base = parser().parse_args(["--params", str(ROOT / "params.yaml")])
     plain = params_of(vars(base))
     for key, flag in flags().items():
         dest = flag.lstrip("-").replace("-", "_")
         before = getattr(base, dest)
-        words = [flag] if before is False else [flag, other[dest] if dest in other else larger(before)]
-        changed = params_of(vars(parser().parse_args(["--params", str(ROOT / "params.yaml"), *words])))
+        words = (
+            [flag] if before is False else [flag, other[dest] if dest in other else larger(before)]
+        )
+        changed = params_of(
+            vars(parser().parse_args(["--params", str(ROOT / "params.yaml"), *words]))
+        )
         section, _, name = key.rpartition(".")
         places = [(getattr(p, section) if section else p) for p in (plain, changed)]
         assert getattr(places[0], name) != getattr(places[1], name), (flag, key)
@@ -121,6 +151,8 @@ def test_each_flag_sets_the_key_it_stands_beside():
 
 def test_the_page_is_written_without_torch(tmp_path: Path):
     script = "import sys, steps.params as p; p.main(); sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=False
+    )
     assert done.returncode == 0
     assert (tmp_path / "docs" / "params.md").read_text(encoding="utf-8") == PAGE

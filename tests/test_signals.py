@@ -47,13 +47,17 @@ def test_what_is_finished_in_time_is_finished(number):
     status, _, said = ended_by(number, "time.sleep(0.3); print('finished', file=sys.stderr)")
     assert status == 75
     assert said.splitlines() == [
-        "finished", f"error: {signal.Signals(number).name}: stopped; nothing is lost, the same command goes on",
-    ]  # fmt: skip
+        "finished",
+        f"error: {signal.Signals(number).name}: stopped; nothing is lost, the same command goes on",
+    ]
 
 
 @pytest.mark.parametrize(
     "work",
-    ["time.sleep(60); time.sleep(60)", "import ctypes; [ctypes.CDLL(None).sleep(60) for _ in range(9)]"],
+    [
+        "time.sleep(60); time.sleep(60)",
+        "import ctypes; [ctypes.CDLL(None).sleep(60) for _ in range(9)]",
+    ],
     ids=["python", "a library that no Python handler interrupts"],
 )
 def test_what_hangs_is_broken_off(work):
@@ -72,10 +76,16 @@ def test_a_forked_child_leaves_the_group_and_takes_no_signal_for_its_parent():
         "        time.sleep(1.5); print('alive', file=sys.stderr); os.kill(os.getpid(), signal.SIGTERM)"
     )
     process = subprocess.run(
-        [sys.executable, "-c", BLOCKED.format(work=work)], env=ENVIRONMENT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", BLOCKED.format(work=work)],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert process.returncode == 75
-    assert process.stderr.startswith("alive\n")  # what the child was sent did not start the parent's clock
+    assert process.stderr.startswith(
+        "alive\n"
+    )  # what the child was sent did not start the parent's clock
 
 
 def test_nohup_outlives_its_parent():

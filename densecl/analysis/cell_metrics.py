@@ -14,8 +14,15 @@ from densecl.evaluation import effective_robustness
 from densecl.evaluation.metrics import LeftOut, rendition_of, texture_of
 
 RECORDED = (
-    "top5_unmasked", "macro_top1", "nll", "ece", "ece_equal_mass", "rms_calibration_error", "aurra", "mean_confidence",
-)  # fmt: skip
+    "top5_unmasked",
+    "macro_top1",
+    "nll",
+    "ece",
+    "ece_equal_mass",
+    "rms_calibration_error",
+    "aurra",
+    "mean_confidence",
+)
 AGAINST_CONTROL = ("control_top1", "drop", "relative_accuracy", "effective_robustness")
 
 
@@ -43,20 +50,35 @@ def add_cell(found: Comparison, dataset: str, mode: str) -> None:
         found.add(_row(found, dataset, mode, metric, Estimate(mean, np.nan, np.nan)))
 
 
-def _row(found: Comparison, dataset: str, mode: str, metric: str, e: Estimate, images: int | None = None) -> Row:
+def _row(
+    found: Comparison, dataset: str, mode: str, metric: str, e: Estimate, images: int | None = None
+) -> Row:
     """A row over all seeds that the cell has; limits of NaN are none."""
     cell = found.cells[dataset, mode]
     low, high = (None if np.isnan(limit) else limit for limit in (e.low, e.high))
     count = next(iter(cell.records.values())).images if images is None else images
     named = " ".join(map(str, sorted(cell.records)))
-    return Row(dataset, found.protocol(dataset).control, mode, metric, e.value, low, high, count, named, cell.note)
+    return Row(
+        dataset,
+        found.protocol(dataset).control,
+        mode,
+        metric,
+        e.value,
+        low,
+        high,
+        count,
+        named,
+        cell.note,
+    )
 
 
 def _add_counted(found: Comparison, dataset: str, mode: str) -> None:
     cell = found.cells[dataset, mode]
     for metric, column in OUTCOMES.items():
         right = outcomes(cell.rows, column, sorted(cell.records))
-        found.add(_row(found, dataset, mode, metric, _accuracy(found, right, dataset, mode, metric)))
+        found.add(
+            _row(found, dataset, mode, metric, _accuracy(found, right, dataset, mode, metric))
+        )
 
 
 def _accuracy(found: Comparison, right: Outcomes, *words: str) -> Estimate:
@@ -69,14 +91,20 @@ def _add_against_control(found: Comparison, dataset: str, mode: str) -> None:
     cell, control = found.cells[dataset, mode], found.protocol(dataset).control
     seeds = sorted(cell.records)
     if sorted(cell.controls) != seeds:
-        reason = next(r.left_out.get("control", "no control") for r in cell.records.values() if r.control is None)
+        reason = next(
+            r.left_out.get("control", "no control")
+            for r in cell.records.values()
+            if r.control is None
+        )
         for metric in AGAINST_CONTROL:
             found.add(Row(dataset, control, mode, metric, None, note=reason))
         return
     clean, right = outcomes(cell.controls, "correct", seeds), outcomes(cell.rows, "correct", seeds)
     control_top1 = _accuracy(found, clean, dataset, mode, "control_top1")
     found.add(_row(found, dataset, mode, "control_top1", control_top1, clean.shape[0]))
-    drop = statistics.independent_difference(control_top1, _accuracy(found, right, dataset, mode, "top1"))
+    drop = statistics.independent_difference(
+        control_top1, _accuracy(found, right, dataset, mode, "top1")
+    )
     if len(seeds) > 1:
         drop = _combined(found, [Part(1.0, clean), Part(-1.0, right)], dataset, mode, "drop")
     found.add(_row(found, dataset, mode, "drop", drop))
@@ -105,7 +133,10 @@ def _of_ratio(_: str, clean: Outcomes, right: Outcomes) -> list[Part]:
 
 def _of_fit(protocol: str, clean: Outcomes, right: Outcomes) -> list[Part]:
     """right - expected(clean) to first order in clean (the delta method)."""
-    return [Part(1.0, right), Part(-effective_robustness.slope_at(protocol, float(clean.mean())), clean)]
+    return [
+        Part(1.0, right),
+        Part(-effective_robustness.slope_at(protocol, float(clean.mean())), clean),
+    ]
 
 
 def _combined(found: Comparison, parts: Sequence[Part], *words: str) -> Estimate:
@@ -124,7 +155,16 @@ def _add_renditions(found: Comparison, dataset: str, mode: str) -> None:
         return
     for kind in sorted(set(kinds)):
         metric, some = f"top1/{kind}", right[kinds == kind]
-        found.add(_row(found, dataset, mode, metric, _accuracy(found, some, dataset, mode, metric), some.shape[0]))
+        found.add(
+            _row(
+                found,
+                dataset,
+                mode,
+                metric,
+                _accuracy(found, some, dataset, mode, metric),
+                some.shape[0],
+            )
+        )
 
 
 def _add_shape_bias(found: Comparison, dataset: str, mode: str) -> None:
@@ -135,13 +175,19 @@ def _add_shape_bias(found: Comparison, dataset: str, mode: str) -> None:
     try:
         texture = texture_of(first["image_id"], first["label"]).to_numpy()[:, None]
     except LeftOut as reason:
-        found.add(Row(dataset, found.protocol(dataset).control, mode, "shape_bias", None, note=str(reason)))
+        found.add(
+            Row(
+                dataset, found.protocol(dataset).control, mode, "shape_bias", None, note=str(reason)
+            )
+        )
         return
     shape[texture[:, 0] < 0] = 0
     decided = shape + (outcomes(cell.rows, "prediction", seeds) == texture)
     if not decided.any(axis=0).all():
         note = "no decision for the shape's or the texture's class"
-        found.add(Row(dataset, found.protocol(dataset).control, mode, "shape_bias", None, note=note))
+        found.add(
+            Row(dataset, found.protocol(dataset).control, mode, "shape_bias", None, note=note)
+        )
         return
     if len(seeds) == 1:
         e = statistics.wilson(shape[decided > 0], found.plan.values.confidence)

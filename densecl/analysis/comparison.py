@@ -1,4 +1,6 @@
-"""Evaluations and predictions of every planned cell -> the long table that all numbers of the report are read from."""
+"""Evaluations and predictions of every planned cell -> the long table that all numbers of the
+report are read from.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,18 @@ from densecl.analysis.results import BASELINE, Cell, Comparison, Row, read_seeds
 from densecl.artifacts import ReportPlan
 
 __all__ = ["BASELINE", "COLUMNS", "MEAN", "Comparison", "Row", "called", "compare", "table"]
-COLUMNS = ("dataset", "control", "mode", "metric", "value", "low", "high", "images", "seeds", "note")
+COLUMNS = (
+    "dataset",
+    "control",
+    "mode",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "images",
+    "seeds",
+    "note",
+)
 
 
 def compare(plan: ReportPlan, root: Path) -> Comparison:
@@ -30,7 +43,14 @@ def compare(plan: ReportPlan, root: Path) -> Comparison:
     if BASELINE not in plan.modes:
         for dataset, mode in cells:
             found.add(
-                Row(dataset, "", mode, f"difference_to_{BASELINE}", None, note=f"mode {BASELINE} is not in modes")
+                Row(
+                    dataset,
+                    "",
+                    mode,
+                    f"difference_to_{BASELINE}",
+                    None,
+                    note=f"mode {BASELINE} is not in modes",
+                )
             )
     return found
 
@@ -42,10 +62,19 @@ def table(found: Comparison) -> pd.DataFrame:
 
 
 def called(found: Comparison, dataset: str, first: str, second: str) -> int:
-    """+1 above, -1 below, 0 not told apart: the interval leaves 0 out and the corrected p is below the level."""
+    """+1 above, -1 below, 0 not told apart: the interval leaves 0 out and the corrected p is below
+    the level.
+    """
     row = found.get(dataset, first, f"difference_to_{second}")
     p = found.get(dataset, first, f"difference_to_{second}_p_holm")
-    if row is None or p is None or row.value is None or row.low is None or row.high is None or p.value is None:
+    if (
+        row is None
+        or p is None
+        or row.value is None
+        or row.low is None
+        or row.high is None
+        or p.value is None
+    ):
         return 0
     if p.value > 1 - found.plan.values.confidence or row.low <= 0 <= row.high:
         return 0

@@ -1,4 +1,6 @@
-"""The rows of two modes on the same images, and of the mean over the shifted sets; p-values corrected by families."""
+"""The rows of two modes on the same images, and of the mean over the shifted sets; p-values
+corrected by families.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,11 @@ MEAN = "(shifted mean)"  # brackets cannot occur in the name of a set
 
 def _mean_note(found: Comparison) -> str:
     absent = [s for s in found.shifted if s not in found.whole]
-    over = f"mean over {', '.join(found.whole)}" if found.whole else "no shifted set has every mode and seed"
+    over = (
+        f"mean over {', '.join(found.whole)}"
+        if found.whole
+        else "no shifted set has every mode and seed"
+    )
     return over + (f"; left out, not complete: {', '.join(absent)}" if absent else "")
 
 
@@ -29,13 +35,30 @@ def add_mean(found: Comparison, mode: str) -> None:
         found.add(Row(MEAN, "", mode, "top1", None, note=str(error)))
         return
     parts = [Part(1 / len(sets), right) for right in cells]
-    e = statistics.combined(parts, values.confidence, values.bootstrap_samples, seed_of(MEAN, mode, "top1"))
+    e = statistics.combined(
+        parts, values.confidence, values.bootstrap_samples, seed_of(MEAN, mode, "top1")
+    )
     images = sum(right.shape[0] for right in cells)
-    found.add(Row(MEAN, "", mode, "top1", e.value, e.low, e.high, images, " ".join(map(str, found.plan.seeds)), note))
+    found.add(
+        Row(
+            MEAN,
+            "",
+            mode,
+            "top1",
+            e.value,
+            e.low,
+            e.high,
+            images,
+            " ".join(map(str, found.plan.seeds)),
+            note,
+        )
+    )
 
 
 def add_differences(found: Comparison, first: Mode, second: Mode) -> None:
-    """Differences on each set and on the mean of the shifted sets; p-values corrected over the sets."""
+    """Differences on each set and on the mean of the shifted sets; p-values corrected over the
+    sets.
+    """
     metric, tested = f"difference_to_{second}", []
     for dataset in found.plan.datasets:
         row, p = _difference(found, dataset, first, second, metric)
@@ -51,7 +74,9 @@ def add_differences(found: Comparison, first: Mode, second: Mode) -> None:
         _correct_means(found)
 
 
-def _paired(found: Comparison, dataset: str, first: str, second: str) -> tuple[Outcomes, Outcomes, list[int]]:
+def _paired(
+    found: Comparison, dataset: str, first: str, second: str
+) -> tuple[Outcomes, Outcomes, list[int]]:
     one, two = found.cells[dataset, first], found.cells[dataset, second]
     seeds = sorted(one.rows.keys() & two.rows.keys())
     if not seeds:
@@ -61,7 +86,9 @@ def _paired(found: Comparison, dataset: str, first: str, second: str) -> tuple[O
     return outcomes(one.rows, "correct", seeds), outcomes(two.rows, "correct", seeds), seeds
 
 
-def _difference(found: Comparison, dataset: str, first: str, second: str, metric: str) -> tuple[Row, float | None]:
+def _difference(
+    found: Comparison, dataset: str, first: str, second: str, metric: str
+) -> tuple[Row, float | None]:
     values = found.plan.values
     try:
         one, two, seeds = _paired(found, dataset, first, second)
@@ -76,7 +103,17 @@ def _difference(found: Comparison, dataset: str, first: str, second: str, metric
 
 def _add_p(found: Comparison, row: Row, p: float, holm: float) -> None:
     for suffix, value in (("p", p), ("p_holm", holm)):
-        found.add(Row(row.dataset, "", row.mode, f"{row.metric}_{suffix}", value, images=row.images, seeds=row.seeds))
+        found.add(
+            Row(
+                row.dataset,
+                "",
+                row.mode,
+                f"{row.metric}_{suffix}",
+                value,
+                images=row.images,
+                seeds=row.seeds,
+            )
+        )
 
 
 def _add_detectable(found: Comparison, row: Row, parts: Sequence[Part], tests: int) -> None:
@@ -85,7 +122,16 @@ def _add_detectable(found: Comparison, row: Row, parts: Sequence[Part], tests: i
     value = statistics.detectable(parts, confidence, tests)
     note = f"80 % power at level {(1 - confidence) / tests:.4g}"
     found.add(
-        Row(row.dataset, "", row.mode, f"{row.metric}_detectable", value, images=row.images, seeds=row.seeds, note=note)
+        Row(
+            row.dataset,
+            "",
+            row.mode,
+            f"{row.metric}_detectable",
+            value,
+            images=row.images,
+            seeds=row.seeds,
+            note=note,
+        )
     )
 
 
@@ -113,6 +159,12 @@ def _correct_means(found: Comparison) -> None:
             pairs = [_paired(found, s, a, b) for s in found.whole]
             parts = [Part(1 / len(pairs), one - two) for one, two, _ in pairs]
             _add_detectable(found, row, parts, len(found.pairs))
-    rows = [r for a, b in found.pairs if (r := found.get(MEAN, a, f"difference_to_{b}_p")) and r.value is not None]
+    rows = [
+        r
+        for a, b in found.pairs
+        if (r := found.get(MEAN, a, f"difference_to_{b}_p")) and r.value is not None
+    ]
     for row, holm in zip(rows, statistics.holm([float(r.value or 0) for r in rows]), strict=True):
-        found.add(Row(MEAN, "", row.mode, f"{row.metric}_holm", holm, images=row.images, seeds=row.seeds))
+        found.add(
+            Row(MEAN, "", row.mode, f"{row.metric}_holm", holm, images=row.images, seeds=row.seeds)
+        )

@@ -1,4 +1,6 @@
-"""What dvc.lock tells: the code, the data and the models that an experiment's files were made with."""
+"""What dvc.lock tells: the code, the data and the models that an experiment's files were made
+with.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,12 @@ from densecl.errors import DenseclError
 class Lock:
     """md5 by path; empty where there is no dvc.lock."""
 
-    code: dict[str, dict[str, str]] = field(default_factory=dict)  # stage without its set, mode or seed -> files
-    sources: dict[str, str] = field(default_factory=dict)  # set -> md5 of what its images are tracked by
+    code: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  # stage without its set, mode or seed -> files
+    sources: dict[str, str] = field(
+        default_factory=dict
+    )  # set -> md5 of what its images are tracked by
     outs: dict[str, str] = field(default_factory=dict)
 
 
@@ -31,7 +37,8 @@ def read_lock(root: Path) -> Lock:
         return _lock(stages)
     except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DenseclError(
-            f"{paths.LOCK}: cannot be read ({' '.join(str(error).split())[:120]}); expected what `dvc repro` writes"
+            f"{paths.LOCK}: cannot be read ({' '.join(str(error).split())[:120]}); expected what "
+            f"`dvc repro` writes"
         ) from None
 
 
@@ -54,8 +61,14 @@ def _lock(stages: dict[str, dict[str, list[dict[str, str]]]]) -> Lock:
 def changed_outs(lock: Lock, root: Path) -> list[str]:
     """Files of evaluations, predictions and manifests in `root` that are not those of its lock."""
     folders = (paths.EVALUATION, paths.PREDICTIONS, paths.MANIFESTS)
-    own = {path: md5 for path, md5 in lock.outs.items() if any(PurePosixPath(path).is_relative_to(f) for f in folders)}
-    return [path for path, md5 in own.items() if (root / path).is_file() and _md5(root / path) != md5]
+    own = {
+        path: md5
+        for path, md5 in lock.outs.items()
+        if any(PurePosixPath(path).is_relative_to(f) for f in folders)
+    }
+    return [
+        path for path, md5 in own.items() if (root / path).is_file() and _md5(root / path) != md5
+    ]
 
 
 def _md5(path: Path) -> str:

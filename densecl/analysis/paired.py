@@ -18,7 +18,9 @@ from densecl.config.params import Report
 
 @dataclass(frozen=True)
 class Side:
-    """Rows by image_id, with the `wnid` of each label: the label is an index into the model's own class list."""
+    """Rows by image_id, with the `wnid` of each label: the label is an index into the model's own
+    class list.
+    """
 
     rows: pd.DataFrame
     record: Evaluation
@@ -38,7 +40,9 @@ class Nothing:
     """Why there are no rows."""
 
     reason: str
-    unscorable: bool  # the evaluation itself says that the set cannot be scored: no failure of the run
+    unscorable: (
+        bool  # the evaluation itself says that the set cannot be scored: no failure of the run
+    )
 
 
 def read_side(root: Path, dataset: str, mode: str, seed: int) -> Side | Nothing:
@@ -64,17 +68,22 @@ def _unscorable(record: Path) -> bool:
 
 
 def difference(first: Outcomes, second: Outcomes, values: Report, seed: int) -> Estimate:
-    """Difference first - second [images, 1] with the paired bootstrap's interval, widened to Bonett & Price's (2012).
+    """Difference first - second [images, 1] with the paired bootstrap's interval, widened to Bonett
+    & Price's (2012).
 
-    Where a handful of images tells two models apart, redrawing that handful gives too short an interval, which may even
-    end at 0. The adjusted Wald interval (an image more for either model) keeps its coverage there; with many images the
-    two agree (benchmarks/gate.py).
+    Where a handful of images tells two models apart, redrawing that handful gives too short an
+    interval, which may even end at 0. The adjusted Wald interval (an image more for either model)
+    keeps its coverage there; with many images the two agree (benchmarks/gate.py).
     """
     from scipy.stats import norm
 
     found = paired_difference(first, second, values.confidence, values.bootstrap_samples, seed)
     n = len(first) + 2
-    gained, lost = (float((one > other).sum() + 1) / n for one, other in ((first, second), (second, first)))
-    half = float(norm.ppf((1 + values.confidence) / 2)) * math.sqrt((gained + lost - (gained - lost) ** 2) / n)
+    gained, lost = (
+        float((one > other).sum() + 1) / n for one, other in ((first, second), (second, first))
+    )
+    half = float(norm.ppf((1 + values.confidence) / 2)) * math.sqrt(
+        (gained + lost - (gained - lost) ** 2) / n
+    )
     low, high = min(found.low, gained - lost - half), max(found.high, gained - lost + half)
     return replace(found, low=max(low, -1.0), high=min(high, 1.0))

@@ -18,7 +18,13 @@ from densecl.evaluation.protocols import PROTOCOLS, Protocol
 from densecl.seeding import derive
 
 BASELINE: Mode = "none"
-UNUSABLE = (ValueError, KeyError, OSError, TypeError, NotImplementedError)  # what reading damaged files raises
+UNUSABLE = (
+    ValueError,
+    KeyError,
+    OSError,
+    TypeError,
+    NotImplementedError,
+)  # what reading damaged files raises
 OUTCOMES = {"top1": "correct", "top5": "correct5", "top1_unmasked": "correct_unmasked"}
 
 
@@ -50,14 +56,18 @@ class Cell:
     @property
     def note(self) -> str:
         """What to know beside every number: seeds that are missing, and what of the set is."""
-        said = dict.fromkeys(text for record in self.records.values() for text in incompleteness(record))
+        said = dict.fromkeys(
+            text for record in self.records.values() for text in incompleteness(record)
+        )
         return "; ".join([*self.missing, *said])
 
 
 def incompleteness(record: Evaluation) -> list[str]:
     """What of the set was not scored, in words."""
     said = [f"incomplete: {record.shortfall}"] if record.shortfall else []
-    return said + ([f"{record.outside} images of classes outside its list left out"] if record.outside else [])
+    return said + (
+        [f"{record.outside} images of classes outside its list left out"] if record.outside else []
+    )
 
 
 class Missing(ValueError):
@@ -81,11 +91,15 @@ class Comparison:
     @property
     def whole(self) -> tuple[str, ...]:
         """Shifted sets of which every mode has every seed: the mean is over these."""
-        return tuple(s for s in self.shifted if not any(self.cells[s, m].missing for m in self.plan.modes))
+        return tuple(
+            s for s in self.shifted if not any(self.cells[s, m].missing for m in self.plan.modes)
+        )
 
     @property
     def pairs(self) -> list[tuple[Mode, Mode]]:
-        """Compared modes, each pair's simpler one second; differences to the baseline come first."""
+        """Compared modes, each pair's simpler one second; differences to the baseline come
+        first.
+        """
         order: list[Mode] = [m for m in ("dense", "global", "none") if m in self.plan.modes]
         return sorted(itertools.combinations(order, 2), key=lambda pair: pair[1] != BASELINE)
 
@@ -112,7 +126,9 @@ def read_seeds(root: Path, dataset: str, mode: str, seeds: Sequence[int]) -> Cel
             continue
         except UNUSABLE as error:
             text = " ".join(str(error).split())[:200]
-            cell.missing.append(f"seed {seed}: {paths.evaluation(dataset, mode, seed)} cannot be used: {text}")
+            cell.missing.append(
+                f"seed {seed}: {paths.evaluation(dataset, mode, seed)} cannot be used: {text}"
+            )
             continue
         cell.records[seed], cell.rows[seed] = record, rows
         if control is not None:
@@ -125,7 +141,9 @@ def _relative(name: object, root: Path) -> Path:
     return path.relative_to(root) if path.is_relative_to(root) else path
 
 
-def _read_seed(root: Path, dataset: str, mode: str, seed: int) -> tuple[Evaluation, pd.DataFrame, pd.DataFrame | None]:
+def _read_seed(
+    root: Path, dataset: str, mode: str, seed: int
+) -> tuple[Evaluation, pd.DataFrame, pd.DataFrame | None]:
     record = read_cell(root / paths.evaluation(dataset, mode, seed))
     if isinstance(record, NoEvaluation):
         raise Missing(record.reason)
@@ -143,14 +161,17 @@ def _read_rows(path: Path) -> pd.DataFrame:
 
 
 def checked(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Indexed and sorted by image_id; ValueError where an image is there twice or an answer is not judged by its label."""
+    """Indexed and sorted by image_id; ValueError where an image is there twice or an answer is not
+    judged by its label.
+    """
     rows = rows.set_index("image_id").sort_index()
     if rows.empty or rows.index.has_duplicates:
         raise ValueError(f"{name} holds {'no rows' if rows.empty else 'an image twice'}")
     right = (rows["prediction"] == rows["label"]).to_numpy(float)
     if odd := int((rows["correct"].to_numpy(float) != right).sum()):
         raise ValueError(
-            f"{name}: of {odd} images `correct` is not what label and prediction say; evaluate the cell again"
+            f"{name}: of {odd} images `correct` is not what label and prediction say; evaluate "
+            f"the cell again"
         )
     return rows
 
@@ -158,11 +179,16 @@ def checked(rows: pd.DataFrame, name: str) -> pd.DataFrame:
 def _same(top1: float, rows: pd.DataFrame, whose: str) -> None:
     counted = float(rows["correct"].mean())
     if not abs(counted - top1) <= 1e-6:  # nor NaN
-        raise ValueError(f"it says top1 {top1:.6f} but {whose} predictions give {counted:.6f}; evaluate the cell again")
+        raise ValueError(
+            f"it says top1 {top1:.6f} but {whose} predictions give {counted:.6f}; evaluate the "
+            f"cell again"
+        )
 
 
 def outcomes(frames: dict[int, pd.DataFrame], column: str, seeds: Sequence[int]) -> Outcomes:
-    """[images, seeds] in the order of image_id; raises Unpaired unless all seeds hold the same images."""
+    """[images, seeds] in the order of image_id; raises Unpaired unless all seeds hold the same
+    images.
+    """
     index = frames[seeds[0]].index
     if not all(frames[seed].index.equals(index) for seed in seeds):
         raise Unpaired("the seeds were evaluated on different images")

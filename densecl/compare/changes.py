@@ -34,7 +34,9 @@ class Changes:
     sources: dict[str, bool]  # set -> its folder or archive is the same, where both locks tell
     code: dict[str, tuple[str, ...]] | None  # stage -> files that differ; None: not known
     models: dict[str, bool]  # <mode>-<seed> -> the same bytes, where both locks tell
-    classes: tuple[int, int, int] | None  # that A knows, B knows, both know; None: the same lists, or not known
+    classes: (
+        tuple[int, int, int] | None
+    )  # that A knows, B knows, both know; None: the same lists, or not known
     costs: tuple[Costs, ...]
 
 
@@ -45,7 +47,11 @@ def changes(found: Versus, locks: tuple[Lock, Lock]) -> Changes:
     return Changes(
         params=None if a.params is None or b.params is None else tuple(_keys(a.params, b.params)),
         data=tuple(set_change(a.contents, b.contents, name) for name in sets),
-        sources={s: mine.sources[s] == theirs.sources[s] for s in sets if s in mine.sources and s in theirs.sources},
+        sources={
+            s: mine.sources[s] == theirs.sources[s]
+            for s in sets
+            if s in mine.sources and s in theirs.sources
+        },
         code=_code(mine, theirs) if mine.code and theirs.code else None,
         models=_models(found, mine, theirs),
         classes=_classes(a.classes, b.classes),
@@ -55,7 +61,9 @@ def changes(found: Versus, locks: tuple[Lock, Lock]) -> Changes:
 
 def _keys(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:
     return [
-        (key, a.get(key, ABSENT), b.get(key, ABSENT)) for key in dict.fromkeys([*a, *b]) if a.get(key) != b.get(key)
+        (key, a.get(key, ABSENT), b.get(key, ABSENT))
+        for key in dict.fromkeys([*a, *b])
+        if a.get(key) != b.get(key)
     ]
 
 
@@ -85,16 +93,23 @@ def _classes(a: Sequence[str], b: Sequence[str]) -> tuple[int, int, int] | None:
 
 
 def _costs(found: Versus, mode: str) -> Costs | None:
-    both = {seed: (one, two) for seed in found.seeds.get(mode, ())
-            if (one := found.a.costs.get((mode, seed))) and (two := found.b.costs.get((mode, seed)))}  # fmt: skip
+    both = {
+        seed: (one, two)
+        for seed in found.seeds.get(mode, ())
+        if (one := found.a.costs.get((mode, seed))) and (two := found.b.costs.get((mode, seed)))
+    }
     if not both:
         return None
     mine, theirs = ([pair[side] for pair in both.values()] for side in (0, 1))
     devices = tuple(", ".join(dict.fromkeys(c.device for c in side)) for side in (mine, theirs))
-    return Costs(mode, tuple(both), _means(mine), _means(theirs), (devices[0], devices[1]), mine == theirs)
+    return Costs(
+        mode, tuple(both), _means(mine), _means(theirs), (devices[0], devices[1]), mine == theirs
+    )
 
 
 def _means(costs: Sequence[Cost]) -> dict[str, float]:
-    """By field, and `against_none`: the step's time divided by that of classification only, measured in the same process."""
+    """By field, and `against_none`: the step's time divided by that of classification only,
+    measured in the same process.
+    """
     means = {f: fmean(getattr(c, f) for c in costs) for f in Cost.model_fields if f != "device"}
     return {**means, "against_none": fmean(c.step_seconds / c.none_step_seconds for c in costs)}

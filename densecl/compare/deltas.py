@@ -1,4 +1,6 @@
-"""One line of the comparison: B - A for one mode on one set or on the mean, and whether it is told from chance."""
+"""One line of the comparison: B - A for one mode on one set or on the mean, and whether it is told
+from chance.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from densecl.analysis.statistics import Estimate, Outcomes, Part
 from densecl.compare.pairing import NONE_LEFT_OUT, LeftOut, Pair
 from densecl.config.params import Report
 
-# identical: the same predictions; open: not told apart; unlike: not the same question; missing: nothing to compare
+# identical: the same predictions; open: not told apart; unlike: not the same question; missing:
+# nothing to compare
 Call = Literal["better", "worse", "open", "identical", "unlike", "missing"]
 
 
@@ -51,21 +54,35 @@ def change(paired: Pair) -> Outcomes:
 
 def line_of(dataset: str, mode: str, paired: Pair, values: Report) -> Line:
     """Not yet corrected: `open` is what is to be tested."""
-    note = "; ".join(t for t in (paired.unlike, "" if paired.by_content else "matched by name: no manifest") if t)
+    note = "; ".join(
+        t for t in (paired.unlike, "" if paired.by_content else "matched by name: no manifest") if t
+    )
     call: Call = "identical" if paired.identical else "unlike" if paired.unlike else "open"
     line = Line(
-        dataset, mode, call, note, paired.seeds, float(paired.a.mean()), float(paired.b.mean()),
-        images=paired.a.shape[0], left_out=paired.left_out, alone=_alone(dataset, mode, paired, values),
-    )  # fmt: skip
+        dataset,
+        mode,
+        call,
+        note,
+        paired.seeds,
+        float(paired.a.mean()),
+        float(paired.b.mean()),
+        images=paired.a.shape[0],
+        left_out=paired.left_out,
+        alone=_alone(dataset, mode, paired, values),
+    )
     if call == "identical":
         return line
-    return replace(line, difference=_difference(paired.a, paired.b, values, seed_of("compare", dataset, mode)))
+    return replace(
+        line, difference=_difference(paired.a, paired.b, values, seed_of("compare", dataset, mode))
+    )
 
 
 def _difference(a: Outcomes, b: Outcomes, values: Report, seed: int) -> Estimate:
     """b - a of one set."""
     if backwards([b - a]):
-        return mirrored(statistics.paired_difference(a, b, values.confidence, values.bootstrap_samples, seed))
+        return mirrored(
+            statistics.paired_difference(a, b, values.confidence, values.bootstrap_samples, seed)
+        )
     return statistics.paired_difference(b, a, values.confidence, values.bootstrap_samples, seed)
 
 
@@ -78,13 +95,19 @@ def mean_difference(changes: Sequence[Outcomes], values: Report, seed: int) -> E
 
 
 def backwards(changes: Sequence[Outcomes]) -> bool:
-    """Is the difference taken the other way round, so that A and B exchanged are called alike whatever the redraws are?"""
+    """Is the difference taken the other way round, so that A and B exchanged are called alike
+    whatever the redraws are?
+    """
     value = sum(float(each.mean()) for each in changes)
-    return value < 0 or (value == 0 and next((x < 0 for each in changes for x in each[each != 0]), False))
+    return value < 0 or (
+        value == 0 and next((x < 0 for each in changes for x in each[each != 0]), False)
+    )
 
 
 def mirrored(e: Estimate) -> Estimate:
-    return Estimate(0.0 - e.value, 0.0 - e.high, 0.0 - e.low, e.p)  # not -x, which makes -0.0 of 0.0
+    return Estimate(
+        0.0 - e.value, 0.0 - e.high, 0.0 - e.low, e.p
+    )  # not -x, which makes -0.0 of 0.0
 
 
 def _alone(dataset: str, mode: str, paired: Pair, values: Report) -> tuple[Alone, ...]:
@@ -93,12 +116,16 @@ def _alone(dataset: str, mode: str, paired: Pair, values: Report) -> tuple[Alone
         a, b = paired.a[:, [column]], paired.b[:, [column]]
         of = seed_of("compare", dataset, mode, str(seed))
         own = _difference(a, b, values, of)
-        found.append(Alone(seed, float(a.mean()), float(b.mean()), None if paired.identical else own))
+        found.append(
+            Alone(seed, float(a.mean()), float(b.mean()), None if paired.identical else own)
+        )
     return tuple(found)
 
 
 def detectable(parts: Sequence[Part], values: Report, tests: int) -> float | None:
-    """The smallest difference that one of so many tests would call with 80 % power; None where images are too few for a spread."""
+    """The smallest difference that one of so many tests would call with 80 % power; None where
+    images are too few for a spread.
+    """
     if min(part.values.shape[0] for part in parts) < 2:
         return None
     return statistics.detectable(parts, values.confidence, max(tests, 1))
@@ -107,7 +134,9 @@ def detectable(parts: Sequence[Part], values: Report, tests: int) -> float | Non
 def corrected(lines: Sequence[Line], values: Report) -> list[Line]:
     """Holm's p over the open lines, and the call that it and the interval allow."""
     tested = [line for line in lines if line.call == "open" and line.difference is not None]
-    adjusted = statistics.holm([float(line.difference.p or 0) for line in tested if line.difference is not None])
+    adjusted = statistics.holm(
+        [float(line.difference.p or 0) for line in tested if line.difference is not None]
+    )
     found = {id(line): p for line, p in zip(tested, adjusted, strict=True)}
     return [_called(line, found[id(line)], values) if id(line) in found else line for line in lines]
 

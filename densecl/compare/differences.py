@@ -1,4 +1,6 @@
-"""B - A on every set and mode that both have, each with its interval, and p-values corrected as in the report."""
+"""B - A on every set and mode that both have, each with its interval, and p-values corrected as in
+the report.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ from statistics import fmean
 from densecl.analysis.differences import MEAN
 from densecl.analysis.results import seed_of
 from densecl.analysis.statistics import Part
-from densecl.compare.deltas import Call, Line, change, corrected, detectable, line_of, mean_difference
+from densecl.compare.deltas import (
+    Call,
+    Line,
+    change,
+    corrected,
+    detectable,
+    line_of,
+    mean_difference,
+)
 from densecl.compare.pairing import Pair, Unpaired, pair
 from densecl.compare.read import Experiment
 from densecl.config.params import CONTROL_SET, Report
@@ -22,7 +32,9 @@ Pairs = Mapping[Place, Pair]
 
 @dataclass(frozen=True)
 class Versus:
-    """Everything that two experiments have in common, compared; `lines` are by mode, then set, the mean last."""
+    """Everything that two experiments have in common, compared; `lines` are by mode, then set, the
+    mean last.
+    """
 
     a: Experiment
     b: Experiment
@@ -54,7 +66,11 @@ def versus(a: Experiment, b: Experiment) -> Versus:
     by_mode = [_of_mode(pairs, absent, datasets, mode, values) for mode in modes]
     shifted = _shifted(a, b, datasets)
     means = corrected([_mean(pairs, shifted, mode, values, len(modes)) for mode in modes], values)
-    lines = [line for own, mean in zip(by_mode, means, strict=True) for line in (*own, *([mean] if mean.seeds else []))]
+    lines = [
+        line
+        for own, mean in zip(by_mode, means, strict=True)
+        for line in (*own, *([mean] if mean.seeds else []))
+    ]
     return Versus(a, b, values, modes, datasets, tuple(lines), pairs)
 
 
@@ -65,7 +81,8 @@ def _both(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
 def _values(a: Report, b: Report) -> Report:
     """The more cautious of the two, where they differ."""
     return Report(
-        confidence=max(a.confidence, b.confidence), bootstrap_samples=max(a.bootstrap_samples, b.bootstrap_samples)
+        confidence=max(a.confidence, b.confidence),
+        bootstrap_samples=max(a.bootstrap_samples, b.bootstrap_samples),
     )
 
 
@@ -93,7 +110,8 @@ def _nothing(a: Experiment, b: Experiment, reasons: list[str]) -> str:
     ]
     why = f" ({reasons[0]})" if reasons else ""
     return (
-        f"nothing to compare: {has[0]}; {has[1]}{why}; two experiments need a set, a mode, a seed and images in common"
+        f"nothing to compare: {has[0]}; {has[1]}{why}; two experiments "
+        f"need a set, a mode, a seed and images in common"
     )
 
 
@@ -102,7 +120,9 @@ def _of_mode(
 ) -> list[Line]:
     """The lines of the sets; Holm's family is those that are tested."""
     lines = [
-        line_of(s, mode, pairs[s, mode], values) if (s, mode) in pairs else Line(s, mode, "missing", absent[s, mode])
+        line_of(s, mode, pairs[s, mode], values)
+        if (s, mode) in pairs
+        else Line(s, mode, "missing", absent[s, mode])
         for s in datasets
     ]
     tests = sum(line.call == "open" for line in lines)
@@ -115,7 +135,9 @@ def _of_mode(
 
 def _shifted(a: Experiment, b: Experiment, datasets: tuple[str, ...]) -> tuple[str, ...]:
     """Sets that are measured against a control, as the evaluations of both say."""
-    protocols = {(dataset, cell.record.protocol) for x in (a, b) for (dataset, _, _), cell in x.cells.items()}
+    protocols = {
+        (dataset, cell.record.protocol) for x in (a, b) for (dataset, _, _), cell in x.cells.items()
+    }
     own = {
         d
         for d, protocol in protocols
@@ -127,15 +149,20 @@ def _shifted(a: Experiment, b: Experiment, datasets: tuple[str, ...]) -> tuple[s
 def _mean(pairs: Pairs, shifted: tuple[str, ...], mode: str, values: Report, tests: int) -> Line:
     """B - A averaged over the shifted sets that are compared for all common seeds of the mode."""
     seeds = max((pairs[s, mode].seeds for s in shifted if (s, mode) in pairs), key=len, default=())
-    whole = {s: p for s in shifted if (p := pairs.get((s, mode))) and p.seeds == seeds and not p.unlike}
+    whole = {
+        s: p for s in shifted if (p := pairs.get((s, mode))) and p.seeds == seeds and not p.unlike
+    }
     if len(whole) < 2:
         return Line(MEAN, mode, "missing", "fewer than two shifted sets can be compared")
     left = [s for s in shifted if s not in whole]
     note = f"mean over {', '.join(whole)}" + (f"; left out: {', '.join(left)}" if left else "")
     a, b = (
-        fmean(float(side.mean()) for side in sides) for sides in zip(*((p.a, p.b) for p in whole.values()), strict=True)
+        fmean(float(side.mean()) for side in sides)
+        for sides in zip(*((p.a, p.b) for p in whole.values()), strict=True)
     )
-    line = Line(MEAN, mode, "identical", note, seeds, a, b, images=sum(p.a.shape[0] for p in whole.values()))
+    line = Line(
+        MEAN, mode, "identical", note, seeds, a, b, images=sum(p.a.shape[0] for p in whole.values())
+    )
     if all(p.identical for p in whole.values()):
         return line
     changes = [change(p) for p in whole.values()]

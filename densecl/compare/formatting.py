@@ -14,9 +14,13 @@ from densecl.compare.summary import interval, percent, points
 from densecl.report.charts.svg import COLOURS
 
 CALLS = {
-    "better": "better", "worse": "worse", "open": "not told apart", "identical": "identical",
-    "unlike": "not judged", "missing": "missing",
-}  # fmt: skip
+    "better": "better",
+    "worse": "worse",
+    "open": "not told apart",
+    "identical": "identical",
+    "unlike": "not judged",
+    "missing": "missing",
+}
 WIDTH = 200  # of the picture of an interval
 
 
@@ -56,33 +60,50 @@ def side(found: Versus, letter: str) -> dict[str, str]:
     plan = x.plan
     seeds = f"seed{'s'[: len(plan.seeds) > 1]} {', '.join(map(str, plan.seeds))}"
     return {
-        "letter": letter, "name": x.origin.name, "commit": x.origin.commit[:12],
+        "letter": letter,
+        "name": x.origin.name,
+        "commit": x.origin.commit[:12],
         "dirty": "changed since" if x.origin.dirty else "",
-        "holds": f"{len(plan.datasets)} set{'s'[: len(plan.datasets) > 1]}; {', '.join(plan.modes)}; {seeds}",
-    }  # fmt: skip
+        "holds": f"{len(plan.datasets)} "
+        f"set{'s'[: len(plan.datasets) > 1]}; {', '.join(plan.modes)}; {seeds}",
+    }
 
 
 def far(found: Versus) -> float:
     """The largest limit of an interval: the end of the pictures' scale."""
-    return max((max(-e.low, e.high) for line in found.lines if (e := line.difference)), default=0) or 0.01
+    return (
+        max((max(-e.low, e.high) for line in found.lines if (e := line.difference)), default=0)
+        or 0.01
+    )
 
 
 def entry(line: Line, far: float, of_mode: tuple[int, ...]) -> Entry:
     e = line.difference
-    files = [str(paths.predictions(line.dataset, line.mode, seed)) for seed in line.seeds if line.dataset != MEAN]
+    files = [
+        str(paths.predictions(line.dataset, line.mode, seed))
+        for seed in line.seeds
+        if line.dataset != MEAN
+    ]
     about = [f"{line.images:,} images"] if line.images else []
-    note = line.note.partition("; ")[2] if line.dataset == MEAN else line.note  # the sets stand above it
+    note = (
+        line.note.partition("; ")[2] if line.dataset == MEAN else line.note
+    )  # the sets stand above it
     about += [f"left out: {line.left_out}"] if str(line.left_out) else []
     if line.seeds and line.seeds != of_mode:
         about.append(f"only seed{'s'[: len(line.seeds) > 1]} {', '.join(map(str, line.seeds))}")
     return Entry(
-        line, "mean of shifted" if line.dataset == MEAN else line.dataset,
-        "–" if line.a is None else percent(line.a), "–" if line.b is None else percent(line.b),
-        points(e.value) if e else CALLS[line.call], interval(e) if e else "",
+        line,
+        "mean of shifted" if line.dataset == MEAN else line.dataset,
+        "–" if line.a is None else percent(line.a),
+        "–" if line.b is None else percent(line.b),
+        points(e.value) if e else CALLS[line.call],
+        interval(e) if e else "",
         "" if line.p_holm is None else "< 0.001" if line.p_holm < 0.001 else f"{line.p_holm:.3f}",
-        CALLS[line.call], "; ".join([*about, *([note] if note else [])]),
-        Picture(*(WIDTH / 2 * (1 + x / far) for x in (e.low, e.value, e.high))) if e else None, ", ".join(files),
-    )  # fmt: skip
+        CALLS[line.call],
+        "; ".join([*about, *([note] if note else [])]),
+        Picture(*(WIDTH / 2 * (1 + x / far) for x in (e.low, e.value, e.high))) if e else None,
+        ", ".join(files),
+    )
 
 
 def cost(costs: Costs) -> dict[str, str]:
@@ -92,20 +113,29 @@ def cost(costs: Costs) -> dict[str, str]:
         return f"{factor * costs.a[name]:{show}} → {factor * costs.b[name]:{show}}"
 
     return {
-        "mode": costs.mode, "step": arrow("step_seconds", ",.1f", 1000),
-        "ratio": f"{costs.b['step_seconds'] / costs.a['step_seconds']:.2f} ×", "none": arrow("against_none", ".2f"),
-        "memory": arrow("peak_memory_bytes", ".2f", 2.0**-30), "minutes": arrow("wall_seconds", ".1f", 1 / 60),
-        "rate": arrow("images_per_second", ",.0f"), "same": "the same training" if costs.same else "",
-        "device": costs.devices[0] if costs.devices[0] == costs.devices[1] else " → ".join(costs.devices),
-    }  # fmt: skip
+        "mode": costs.mode,
+        "step": arrow("step_seconds", ",.1f", 1000),
+        "ratio": f"{costs.b['step_seconds'] / costs.a['step_seconds']:.2f} ×",
+        "none": arrow("against_none", ".2f"),
+        "memory": arrow("peak_memory_bytes", ".2f", 2.0**-30),
+        "minutes": arrow("wall_seconds", ".1f", 1 / 60),
+        "rate": arrow("images_per_second", ",.0f"),
+        "same": "the same training" if costs.same else "",
+        "device": costs.devices[0]
+        if costs.devices[0] == costs.devices[1]
+        else " → ".join(costs.devices),
+    }
 
 
 def data(change: SetChange, changed: Changes) -> tuple[str, str, str, str] | None:
     """Set, images of A, of B, what differs; None where nothing does."""
     kinds = (
-        (change.added, "added"), (change.removed, "removed"), (change.changed, "with another content"),
-        (change.relabelled, "with another class"), (change.moved, "of those added only renamed"),
-    )  # fmt: skip
+        (change.added, "added"),
+        (change.removed, "removed"),
+        (change.changed, "with another content"),
+        (change.relabelled, "with another class"),
+        (change.moved, "of those added only renamed"),
+    )
     said = [f"{count:,} {kind}" for count, kind in kinds if count]
     lost = [letter for letter, images in zip("AB", change.images, strict=True) if images is None]
     if lost:
@@ -127,8 +157,12 @@ def alike(changed: Changes) -> str:
 
 def models(changed: Changes) -> str:
     """Which models were trained again."""
-    same, other = ([run for run, alike in changed.models.items() if alike == want] for want in (True, False))
+    same, other = (
+        [run for run, alike in changed.models.items() if alike == want] for want in (True, False)
+    )
     said = [
-        f"{', '.join(runs)}: {text}" for runs, text in ((other, "other weights"), (same, "the same weights")) if runs
+        f"{', '.join(runs)}: {text}"
+        for runs, text in ((other, "other weights"), (same, "the same weights"))
+        if runs
     ]
     return "; ".join(said)

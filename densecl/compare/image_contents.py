@@ -1,4 +1,6 @@
-"""What the images of an experiment were: its manifests, so that an image is known by its content and not its name alone."""
+"""What the images of an experiment were: its manifests, so that an image is known by its content
+and not its name alone.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Contents:
     def _manifest(self, dataset: str) -> pd.DataFrame | None:
         """sha256 and wnid by image_id; None where there is no manifest that can be read."""
         try:
-            rows = pd.read_parquet(self.root / paths.manifest(dataset), columns=["image_id", "sha256", "wnid"])
+            rows = pd.read_parquet(
+                self.root / paths.manifest(dataset), columns=["image_id", "sha256", "wnid"]
+            )
         except UNUSABLE:
             return None
         return rows.drop_duplicates("image_id").set_index("image_id")
@@ -62,10 +66,14 @@ def set_change(a: Contents, b: Contents, dataset: str) -> SetChange:
     both = first.index.intersection(second.index)
     added, removed = second.drop(both), first.drop(both)
     return SetChange(
-        dataset, counts, added=len(added), removed=len(removed),
-        changed=_differ(first, second, both, "sha256"), relabelled=_differ(first, second, both, "wnid"),
+        dataset,
+        counts,
+        added=len(added),
+        removed=len(removed),
+        changed=_differ(first, second, both, "sha256"),
+        relabelled=_differ(first, second, both, "wnid"),
         moved=int(added["sha256"].isin(removed["sha256"]).sum()),
-    )  # fmt: skip
+    )
 
 
 def _differ(first: pd.DataFrame, second: pd.DataFrame, both: pd.Index, column: str) -> int:

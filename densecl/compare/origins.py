@@ -1,4 +1,6 @@
-"""Where an experiment lies: a name is the workspace, a folder of reports or a git revision (a DVC experiment is one)."""
+"""Where an experiment lies: a name is the workspace, a folder of reports or a git revision (a DVC
+experiment is one).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ WORKSPACE = "workspace"
 
 
 def origin(name: str, scratch: Path) -> Origin:
-    """The experiment's folder, laid out as a project; what is fetched for it is written to `scratch`."""
+    """The experiment's folder, laid out as a project; what is fetched for it is written to
+    `scratch`.
+    """
     if name == WORKSPACE:
         return _lying(name, Path())
     folder = Path(name)
@@ -42,7 +46,9 @@ def _unknown(name: str) -> str:
 
 
 def _parent(folder: Path, scratch: Path) -> Path:
-    """The project whose reports the folder is; one of another name, as an artifact of CI may have, is given that name."""
+    """The project whose reports the folder is; one of another name, as an artifact of CI may have,
+    is given that name.
+    """
     if folder.resolve().name == paths.REPORTS.name:
         return folder.resolve().parent
     scratch.mkdir(parents=True)
@@ -51,18 +57,31 @@ def _parent(folder: Path, scratch: Path) -> Path:
 
 
 def _lying(name: str, root: Path) -> Origin:
-    """Files as they lie; the commit, where git tracks the folder as a project and not as a download below another one."""
+    """Files as they lie; the commit, where git tracks the folder as a project and not as a download
+    below another one.
+    """
     stale = changed_outs(read_lock(root), root)
     notes = []
     if stale:
-        which = f"{stale[0]} and {len(stale) - 1} more differ" if len(stale) > 1 else f"{stale[0]} differs"
-        notes.append(f"{which} from dvc.lock, so the code, data and models named below may not be what made them")
+        which = (
+            f"{stale[0]} and {len(stale) - 1} more differ"
+            if len(stale) > 1
+            else f"{stale[0]} differs"
+        )
+        notes.append(
+            f"{which} from dvc.lock, so the code, data and models named below may not be what "
+            f"made them"
+        )
     if not _git(root, "ls-files", str(paths.PARAMS), str(paths.LOCK.with_suffix(".yaml"))):
         return Origin(name, root, notes=tuple(notes))
     commit = (_git(root, "rev-parse", "HEAD") or "").strip()
-    # `git status` runs filters and hooks that a repository's own configuration names: never those of a folder from elsewhere.
+    # `git status` runs filters and hooks that a repository's own configuration names: never those
+    # of a folder from elsewhere.
     if _repository(root) != _repository(Path()):
-        notes.append("its folder is another repository's, so changes that are in no commit were not looked for")
+        notes.append(
+            "its folder is another repository's, so changes that are in no commit were not looked "
+            "for"
+        )
         return Origin(name, root, commit, notes=tuple(notes))
     status = _git(root, "status", "--porcelain", "--untracked-files=no", ".") or ""
     dirty = tuple(line[3:] for line in status.splitlines())

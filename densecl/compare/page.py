@@ -21,7 +21,9 @@ VALUE = 300  # characters of a value there
 
 
 def write_comparison(found: Versus, changed: Changes, folder: Path) -> str:
-    """Writes compare.html, compare.md and compare.csv to `folder`; the verdict and a plain table as text."""
+    """Writes compare.html, compare.md and compare.csv to `folder`; the verdict and a plain table as
+    text.
+    """
     page = _page(found, changed)
     for name in ("compare.html", "compare.md"):
         whole = environment(name).get_template(name).render(page)
@@ -34,25 +36,49 @@ def write_comparison(found: Versus, changed: Changes, folder: Path) -> str:
 def _page(found: Versus, changed: Changes) -> dict[str, Any]:
     far = formatting.far(found)
     groups = [
-        (mode, [formatting.entry(line, far, found.seeds.get(mode, ())) for line in found.lines if line.mode == mode])
+        (
+            mode,
+            [
+                formatting.entry(line, far, found.seeds.get(mode, ()))
+                for line in found.lines
+                if line.mode == mode
+            ],
+        )
         for mode in formatting.modes(found)
     ]
     return {
-        "verdict": verdict(found), "sentences": sentences(found, changed), "cautions": cautions(found, changed),
-        "sides": [formatting.side(found, letter) for letter in "AB"], "groups": groups, "far": percent(far),
-        "level": f"{100 * found.values.confidence:g}", "samples": found.values.bootstrap_samples,
-        "alpha": f"{1 - found.values.confidence:.3g}", "alone": [line for line in found.lines if len(line.alone) > 1],
-        "costs": [formatting.cost(c) for c in changed.costs], "changed": changed, "alike": formatting.alike(changed),
-        "data": [row for d in changed.data if (row := formatting.data(d, changed))], "models": formatting.models(changed),
-        "width": formatting.WIDTH, "longest": LONGEST, "value": VALUE, "mean": MEAN,
-        "point": points, "percent": percent, "interval": interval,
-    }  # fmt: skip
+        "verdict": verdict(found),
+        "sentences": sentences(found, changed),
+        "cautions": cautions(found, changed),
+        "sides": [formatting.side(found, letter) for letter in "AB"],
+        "groups": groups,
+        "far": percent(far),
+        "level": f"{100 * found.values.confidence:g}",
+        "samples": found.values.bootstrap_samples,
+        "alpha": f"{1 - found.values.confidence:.3g}",
+        "alone": [line for line in found.lines if len(line.alone) > 1],
+        "costs": [formatting.cost(c) for c in changed.costs],
+        "changed": changed,
+        "alike": formatting.alike(changed),
+        "data": [row for d in changed.data if (row := formatting.data(d, changed))],
+        "models": formatting.models(changed),
+        "width": formatting.WIDTH,
+        "longest": LONGEST,
+        "value": VALUE,
+        "mean": MEAN,
+        "point": points,
+        "percent": percent,
+        "interval": interval,
+    }
 
 
 def _plain(page: dict[str, Any]) -> str:
     rows = [("mode", "set", "A", "B", "B − A", "")]
     for mode, entries in page["groups"]:
-        rows += [(mode, e.label, e.a, e.b, f"{e.change} {e.between}".strip(), _beside(e)) for e in entries]
+        rows += [
+            (mode, e.label, e.a, e.b, f"{e.change} {e.between}".strip(), _beside(e))
+            for e in entries
+        ]
     return "\n".join([*_aligned(rows), "", page["verdict"], *page["sentences"], *page["cautions"]])
 
 
@@ -65,4 +91,7 @@ def _beside(e: formatting.Entry) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [
+        "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

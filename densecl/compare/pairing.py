@@ -1,4 +1,6 @@
-"""The images that A and B share, paired row by row: the same name, the same content, the same class."""
+"""The images that A and B share, paired row by row: the same name, the same content, the same
+class.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,12 @@ class LeftOut:
 
     def __str__(self) -> str:
         kinds = (
-            (self.only_a, "in A only"), (self.only_b, "in B only"), (self.changed, "whose content differs"),
-            (self.relabelled, "of another class"), (self.partly, "not scored for every seed"),
-        )  # fmt: skip
+            (self.only_a, "in A only"),
+            (self.only_b, "in B only"),
+            (self.changed, "whose content differs"),
+            (self.relabelled, "of another class"),
+            (self.partly, "not scored for every seed"),
+        )
         return ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
 
 
@@ -65,40 +70,56 @@ def pair(a: Experiment, b: Experiment, dataset: str, mode: str) -> Pair:
     one, two = ([frame.loc[index] for frame in side] for side in (one, two))
     records = [x.cells[dataset, mode, seeds[0]].record for x in (a, b)]
     return Pair(
-        tuple(seeds), _outcomes(one), _outcomes(two), left_out,
-        identical=all(_same_answers(f, s) for f, s in zip(one, two, strict=True)), unlike=unlike(*records),
+        tuple(seeds),
+        _outcomes(one),
+        _outcomes(two),
+        left_out,
+        identical=all(_same_answers(f, s) for f, s in zip(one, two, strict=True)),
+        unlike=unlike(*records),
         by_content=same or manifests is not None,
-    )  # fmt: skip
+    )
 
 
 def unlike(a: Scored, b: Scored) -> str:
     """Why A and B chose among different candidates; "": they chose among the same classes.
 
-    Where a set is scored over the classes that have images, these are `per_class`; where a list is given or published,
-    one side may lack images of some of them.
+    Where a set is scored over the classes that have images, these are `per_class`; where a list is
+    given or published, one side may lack images of some of them.
     """
     if a.classes != b.classes:
         return f"A chose among {a.classes} classes and B among {b.classes}"
     first, second = a.per_class.keys(), b.per_class.keys()
     if not (first <= second or second <= first):
-        return f"A and B chose among different classes ({len(first & second)} of {a.classes} in common)"
+        return (
+            f"A and B chose among different classes "
+            f"({len(first & second)} of {a.classes} in common)"
+        )
     return ""
 
 
 def _no_seed(a: Experiment, b: Experiment, dataset: str, mode: str) -> str:
     said = [f"{name}: {why}" for name, x in (("A", a), ("B", b)) if (why := x.why(dataset, mode))]
-    return "; ".join(said) or f"no seed in common (A: {a.seeds(dataset, mode)}, B: {b.seeds(dataset, mode)})"
+    return (
+        "; ".join(said)
+        or f"no seed in common (A: {a.seeds(dataset, mode)}, B: {b.seeds(dataset, mode)})"
+    )
 
 
-def _manifests(a: Experiment, b: Experiment, dataset: str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+def _manifests(
+    a: Experiment, b: Experiment, dataset: str
+) -> tuple[pd.DataFrame, pd.DataFrame] | None:
     first, second = a.contents.manifest(dataset), b.contents.manifest(dataset)
     return None if first is None or second is None else (first, second)
 
 
 def _common(
-    one: Sequence[pd.DataFrame], two: Sequence[pd.DataFrame], manifests: tuple[pd.DataFrame, pd.DataFrame] | None
+    one: Sequence[pd.DataFrame],
+    two: Sequence[pd.DataFrame],
+    manifests: tuple[pd.DataFrame, pd.DataFrame] | None,
 ) -> tuple[pd.Index, LeftOut]:
-    """Names of the images to compare, sorted, and how many are left out for what; without manifests by name and label."""
+    """Names of the images to compare, sorted, and how many are left out for what; without manifests
+    by name and label.
+    """
     every_a, every_b = (_union(side) for side in (one, two))
     both = every_a.intersection(every_b)
     index = both
@@ -107,7 +128,9 @@ def _common(
     scored = len(index)
     if manifests:
         before, after = (frame.reindex(index) for frame in manifests)
-        same = (before["sha256"] == after["sha256"]).to_numpy(bool)  # an image that no manifest holds is not known
+        same = (before["sha256"] == after["sha256"]).to_numpy(
+            bool
+        )  # an image that no manifest holds is not known
         alike = (before["wnid"] == after["wnid"]).to_numpy(bool)
     else:
         same = np.ones(scored, bool)
@@ -131,5 +154,6 @@ def _outcomes(frames: Sequence[pd.DataFrame]) -> Outcomes:
 
 def _same_answers(one: pd.DataFrame, two: pd.DataFrame) -> bool:
     return all(
-        np.array_equal(one[name].to_numpy(), two[name].to_numpy()) for name in ("prediction", "confidence", "correct")
+        np.array_equal(one[name].to_numpy(), two[name].to_numpy())
+        for name in ("prediction", "confidence", "correct")
     )

@@ -35,7 +35,9 @@ class Experiment:
     cells: dict[tuple[str, str, int], Cell]
     missing: dict[tuple[str, str, int], str]  # planned cells that cannot be used, and why
     costs: dict[tuple[str, int], Cost]
-    classes: tuple[str, ...]  # wnids that the models know, in index order; () where no model's config is there
+    classes: tuple[
+        str, ...
+    ]  # wnids that the models know, in index order; () where no model's config is there
     notes: tuple[str, ...]
 
     @property
@@ -48,7 +50,9 @@ class Experiment:
 
     @cached_property
     def report(self) -> Report:
-        known = {key: value for key, value in self.plan.values.items() if key in Report.model_fields}
+        known = {
+            key: value for key, value in self.plan.values.items() if key in Report.model_fields
+        }
         return Report.model_validate_json(TypeAdapter(dict[str, Any]).dump_json(known))
 
     @cached_property
@@ -60,7 +64,11 @@ class Experiment:
         return sorted(s for d, m, s in self.cells if (d, m) == (dataset, mode))
 
     def why(self, dataset: str, mode: str) -> str:
-        said = [f"seed {s}: {text}" for (d, m, s), text in self.missing.items() if (d, m) == (dataset, mode)]
+        said = [
+            f"seed {s}: {text}"
+            for (d, m, s), text in self.missing.items()
+            if (d, m) == (dataset, mode)
+        ]
         return "; ".join(said)
 
 
@@ -75,22 +83,26 @@ def read_experiment(origin: Origin) -> Experiment:
             cells[place] = _cell(origin.root, *place)
         except FileNotFoundError as error:
             lost = Path(str(error.filename))
-            missing[place] = (
-                f"no file {lost.relative_to(origin.root) if lost.is_relative_to(origin.root) else lost.name}"
-            )
+            inside = lost.is_relative_to(origin.root)
+            missing[place] = f"no file {lost.relative_to(origin.root) if inside else lost.name}"
         except UNUSABLE as error:
             missing[place] = " ".join(_from_root(str(error), origin.root).split())[:200]
     if not cells:
         found = next(iter(missing.values()), "no cell is planned")
         raise DenseclError(
-            f"{origin.name}: no evaluation that can be used ({found}); run `dvc repro` there, or name a revision, "
+            f"{origin.name}: no evaluation that can be used ({found}); run `dvc repro` there, or "
+            f"name a revision, "
             "an experiment or a folder that holds reports/evaluation and reports/predictions"
         )
     runs = list(itertools.product(plan.modes, plan.seeds))
     costs = {
-        run: cost for run in runs if (cost := _beside(Cost, origin.root / paths.training(*run) / "cost.json", notes))
+        run: cost
+        for run in runs
+        if (cost := _beside(Cost, origin.root / paths.training(*run) / "cost.json", notes))
     }
-    configs = (_beside(Config, origin.root / paths.model(*run) / "config.json", notes) for run in runs)
+    configs = (
+        _beside(Config, origin.root / paths.model(*run) / "config.json", notes) for run in runs
+    )
     classes = next((config.classes for config in configs if config), ())
     return Experiment(origin, plan, cells, missing, costs, classes, tuple(notes))
 
@@ -108,13 +120,17 @@ def _plan(origin: Origin, notes: list[str]) -> Plan:
     found = _read(Plan, path) if path.is_file() else _guessed(origin.root, notes)
     for name in (*found.modes, *found.datasets):
         if not PLAIN.fullmatch(name):
-            raise DenseclError(f"{origin.name}: found {name!r} as the name of a set or mode; expected no path")
+            raise DenseclError(
+                f"{origin.name}: found {name!r} as the name of a set or mode; expected no path"
+            )
     return found
 
 
 def _guessed(root: Path, notes: list[str]) -> Plan:
     names = [
-        (p.parent.name, m) for p in sorted((root / paths.EVALUATION).glob("*/*.json")) if (m := CELL.fullmatch(p.name))
+        (p.parent.name, m)
+        for p in sorted((root / paths.EVALUATION).glob("*/*.json"))
+        if (m := CELL.fullmatch(p.name))
     ]
     params: dict[str, Any] = {}
     if (root / paths.PARAMS).is_file():
@@ -122,12 +138,16 @@ def _guessed(root: Path, notes: list[str]) -> Plan:
             params = load_params(root / paths.PARAMS).model_dump(mode="json", by_alias=True)
         except DenseclError as error:
             notes.append(
-                f"its params.yaml cannot be read by this version: {str(error).splitlines()[0].split(': ', 1)[-1]}"
+                f"its params.yaml cannot be read by this version: "
+                f"{str(error).splitlines()[0].split(': ', 1)[-1]}"
             )
     return Plan(
-        modes=tuple(dict.fromkeys(m[1] for _, m in names)), seeds=tuple(sorted({int(m[2]) for _, m in names})),
-        datasets=tuple(dict.fromkeys(s for s, _ in names)), params=params, values=params.get("report", {}),
-    )  # fmt: skip
+        modes=tuple(dict.fromkeys(m[1] for _, m in names)),
+        seeds=tuple(sorted({int(m[2]) for _, m in names})),
+        datasets=tuple(dict.fromkeys(s for s, _ in names)),
+        params=params,
+        values=params.get("report", {}),
+    )
 
 
 def _cell(root: Path, dataset: str, mode: str, seed: int) -> Cell:
@@ -145,7 +165,8 @@ def _cell(root: Path, dataset: str, mode: str, seed: int) -> Cell:
     counted = float(rows["correct"].mean())
     if not abs(counted - found.top1) <= 1e-6:  # nor NaN
         raise ValueError(
-            f"{path.name} says top1 {found.top1:.6f} but its predictions give {counted:.6f}; evaluate the cell again"
+            f"{path.name} says top1 {found.top1:.6f} but its predictions give {counted:.6f}; "
+            f"evaluate the cell again"
         )
     return Cell(found, rows)
 

@@ -1,4 +1,6 @@
-"""What of an experiment's files is read: leniently, since two experiments may come from two versions of the code."""
+"""What of an experiment's files is read: leniently, since two experiments may come from two
+versions of the code.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class NotScored(Lenient):
 
 
 class Cost(Lenient):
-    """What of a training's cost.json is read; step times are medians of one measurement in the training's process."""
+    """What of a training's cost.json is read; step times are medians of one measurement in the
+    training's process.
+    """
 
     device: str
     step_seconds: float = Field(gt=0)

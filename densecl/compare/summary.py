@@ -1,4 +1,6 @@
-"""What the comparison says, in sentences that claim no more than intervals and corrected p-values allow."""
+"""What the comparison says, in sentences that claim no more than intervals and corrected p-values
+allow.
+"""
 
 from __future__ import annotations
 
@@ -39,24 +41,37 @@ def verdict(found: Versus) -> str:
     worse, better = found.called("worse"), found.called("better")
     counts = Counter(line.call for line in found.lines if line.dataset != MEAN)
     ways: dict[Call, str] = {
-        "open": "cannot be told apart", "identical": "identical", "unlike": "not judged, asked among different classes",
+        "open": "cannot be told apart",
+        "identical": "identical",
+        "unlike": "not judged, asked among different classes",
         "missing": "not to be compared",
-    }  # fmt: skip
+    }
     if worse or better:
-        first, second = (("worse", worse), ("better", better)) if worse else (("better", better), ("worse", worse))
+        first, second = (
+            (("worse", worse), ("better", better))
+            if worse
+            else (("better", better), ("worse", worse))
+        )
         other = f"{second[0]} on {_named(second[1])}" if second[1] else f"{second[0]} nowhere"
         said = [f"B is {first[0]} than A on {_named(first[1])}", other]
     elif counts["open"]:
-        said = [f"No difference between A and B can be told from chance in {_cells(counts['open'])}"]
+        said = [
+            f"No difference between A and B can be told from chance in {_cells(counts['open'])}"
+        ]
         del ways["open"]
     elif counts["identical"]:
-        said = [f"No difference: A and B answered every image alike in {_cells(counts['identical'])}"]
+        said = [
+            f"No difference: A and B answered every image alike in {_cells(counts['identical'])}"
+        ]
         del ways["identical"]
     else:
         said = ["Nothing could be judged"]
     said += [_count(counts[call], text) for call, text in ways.items() if counts[call]]
     partial = sum(str(line.left_out) != "" for line in found.lines)
-    return "; ".join([*said, *([f"images are left out of {_cells(partial)}"] if partial else [])]) + "."
+    return (
+        "; ".join([*said, *([f"images are left out of {_cells(partial)}"] if partial else [])])
+        + "."
+    )
 
 
 def _cells(count: int) -> str:
@@ -72,7 +87,11 @@ def _count(count: int, text: str) -> str:
 def _named(lines: Sequence[Line]) -> str:
     """The largest differences first; the mean, which speaks of several sets, before all."""
     order = sorted(
-        lines, key=lambda line: (line.dataset != MEAN, -abs(line.difference.value if line.difference else 0))
+        lines,
+        key=lambda line: (
+            line.dataset != MEAN,
+            -abs(line.difference.value if line.difference else 0),
+        ),
     )
     said = [
         f"{place(line)} ({line.mode}: {points(line.difference.value)} {interval(line.difference)})"
@@ -95,7 +114,8 @@ def _power(found: Versus) -> list[str]:
     least, most = percent(min(values)), percent(max(values))
     between = least if least == most else f"{least} to {most}"
     return [
-        f"Where two cannot be told apart, a true difference below {between} points (by cell, at 80 % power) may have been missed."
+        f"Where two cannot be told apart, a true difference below {between} points (by cell, at "
+        f"80 % power) may have been missed."
     ]
 
 
@@ -107,11 +127,13 @@ def _scope(found: Versus) -> list[str]:
     said = []
     if many:
         said.append(
-            f"{_from(many)}, so this speaks of the modes, trained as A and as B; the intervals cover new seeds."
+            f"{_from(many)}, so this speaks of the modes, trained as A and as B; the intervals "
+            f"cover new seeds."
         )
     if rest:
         said.append(
-            f"{_from(rest)}, so this speaks of these models, not of what was changed: another seed moves top-1 too "
+            f"{_from(rest)}, so this speaks of these models, not of what was changed: another "
+            f"seed moves top-1 too "
             f"({SEED_NOISE}), and the intervals do not cover that."
         )
     return said
@@ -122,19 +144,28 @@ def _from(lines: Sequence[Line]) -> str:
     seeds, modes = {line.seeds for line in lines}, list(dict.fromkeys(line.mode for line in lines))
     counts = sorted({len(each) for each in seeds})
     many = " to ".join(dict.fromkeys(map(str, (counts[0], counts[-1]))))
-    shown = f"one seed ({next(iter(seeds))[0]})" if counts == [1] and len(seeds) == 1 else f"{many} common seeds"
+    shown = (
+        f"one seed ({next(iter(seeds))[0]})"
+        if counts == [1] and len(seeds) == 1
+        else f"{many} common seeds"
+    )
     return f"From {shown} of {_joined(modes)}"
 
 
 def _cost(costs: Sequence[Costs]) -> list[str]:
-    """Beside classification only in the same process: two runs at two times may have had a machine more or less busy."""
+    """Beside classification only in the same process: two runs at two times may have had a machine
+    more or less busy.
+    """
     clauses = [
         f"{c.mode} {c.a['against_none']:.2f} × in A and {c.b['against_none']:.2f} × in B"
         for c in costs
         if not c.same and c.mode != BASELINE
     ]
     return (
-        [f"A training step took, against classification only in the same process: {'; '.join(clauses)}."]
+        [
+            f"A training step took, against classification only in the same process: "
+            f"{'; '.join(clauses)}."
+        ]
         if clauses
         else []
     )
@@ -156,19 +187,23 @@ def cautions(found: Versus, changed: Changes) -> list[str]:
         said += [f"{letter}: {note}." for note in x.notes]
     if any("no manifest" in line.note for line in found.lines):
         said.append(
-            "Of some sets a manifest is missing in A or B: their images are matched by name and label, their contents unchecked."
+            "Of some sets a manifest is missing in A or B: their images are matched by name and "
+            "label, their contents unchecked."
         )
     if changed.classes:
         a, b, both = changed.classes
         order = "; the order differs" if a == b == both else ""
         said.append(
-            f"The models know different class lists: {a:,} in A, {b:,} in B, {both:,} in both{order}. "
+            f"The models know different class lists: {a:,} in A, {b:,} in B, {both:,} in "
+            f"both{order}. "
             "Only cells in which both chose among the same classes are judged."
         )
     devices = dict.fromkeys(c.devices for c in changed.costs if c.devices[0] != c.devices[1])
     if devices:
         shown = "; ".join(f"{a} and {b}" for a, b in devices)
-        said.append(f"A and B were trained on different devices ({shown}): times and memory do not compare.")
+        said.append(
+            f"A and B were trained on different devices ({shown}): times and memory do not compare."
+        )
     return said
 
 

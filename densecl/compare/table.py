@@ -14,9 +14,27 @@ if TYPE_CHECKING:
     from densecl.compare.deltas import Line
 
 COLUMNS = (
-    "dataset", "mode", "seeds", "metric", "a", "b", "difference", "low", "high", "p", "p_holm", "detectable", "call",
-    "images", "only_a", "only_b", "changed", "relabelled", "partly", "note",
-)  # fmt: skip
+    "dataset",
+    "mode",
+    "seeds",
+    "metric",
+    "a",
+    "b",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "p_holm",
+    "detectable",
+    "call",
+    "images",
+    "only_a",
+    "only_b",
+    "changed",
+    "relabelled",
+    "partly",
+    "note",
+)
 COUNTS = ("images", "only_a", "only_b", "changed", "relabelled", "partly")
 
 
@@ -24,8 +42,17 @@ def table(found: Versus, changed: Changes) -> pd.DataFrame:
     rows = [row for line in found.lines for row in _rows(line)]
     for cost in changed.costs:
         for name, a in cost.a.items():
-            rows.append({"mode": cost.mode, "seeds": " ".join(map(str, cost.seeds)), "metric": name, "a": a, "b": cost.b[name],
-                         "difference": cost.b[name] - a, "note": "the same training" if cost.same else ""})  # fmt: skip
+            rows.append(
+                {
+                    "mode": cost.mode,
+                    "seeds": " ".join(map(str, cost.seeds)),
+                    "metric": name,
+                    "a": a,
+                    "b": cost.b[name],
+                    "difference": cost.b[name] - a,
+                    "note": "the same training" if cost.same else "",
+                }
+            )
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COUNTS, "Int64"))
 
 
@@ -33,16 +60,34 @@ def _rows(line: Line) -> Iterator[dict[str, object]]:
     """The line, then its seeds, where it has several."""
     e, left = line.difference, line.left_out
     yield {
-        "dataset": line.dataset, "mode": line.mode, "seeds": " ".join(map(str, line.seeds)), "metric": "top1",
-        "a": line.a, "b": line.b, "p_holm": line.p_holm, "detectable": line.detectable, "call": line.call,
-        "images": line.images, "only_a": left.only_a, "only_b": left.only_b, "changed": left.changed,
-        "relabelled": left.relabelled, "partly": left.partly, "note": line.note,
+        "dataset": line.dataset,
+        "mode": line.mode,
+        "seeds": " ".join(map(str, line.seeds)),
+        "metric": "top1",
+        "a": line.a,
+        "b": line.b,
+        "p_holm": line.p_holm,
+        "detectable": line.detectable,
+        "call": line.call,
+        "images": line.images,
+        "only_a": left.only_a,
+        "only_b": left.only_b,
+        "changed": left.changed,
+        "relabelled": left.relabelled,
+        "partly": left.partly,
+        "note": line.note,
         **({"difference": e.value, "low": e.low, "high": e.high, "p": e.p} if e else {}),
-    }  # fmt: skip
+    }
     for each in line.alone if len(line.alone) > 1 else ():
         e = each.difference
         yield {
-            "dataset": line.dataset, "mode": line.mode, "seeds": str(each.seed), "metric": "top1", "a": each.a, "b": each.b,
-            "images": line.images, "call": "" if e else "identical",
+            "dataset": line.dataset,
+            "mode": line.mode,
+            "seeds": str(each.seed),
+            "metric": "top1",
+            "a": each.a,
+            "b": each.b,
+            "images": line.images,
+            "call": "" if e else "identical",
             **({"difference": e.value, "low": e.low, "high": e.high, "p": e.p} if e else {}),
-        }  # fmt: skip
+        }

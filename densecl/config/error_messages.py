@@ -13,11 +13,17 @@ def lines(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Each names the key as it stands in the file, what was found and what is allowed."""
     items = error.errors(include_url=False)
     # A sequence whose items were refused is also called too short: one mistake, one line.
-    return [_line(i, model) for i in items if not (i["type"] == "too_short" and any(_within(j, i) for j in items))]
+    return [
+        _line(i, model)
+        for i in items
+        if not (i["type"] == "too_short" and any(_within(j, i) for j in items))
+    ]
 
 
 def _within(inner: Any, outer: Any) -> bool:
-    return len(inner["loc"]) > len(outer["loc"]) and inner["loc"][: len(outer["loc"])] == outer["loc"]
+    return (
+        len(inner["loc"]) > len(outer["loc"]) and inner["loc"][: len(outer["loc"])] == outer["loc"]
+    )
 
 
 def _line(item: Any, model: type[BaseModel]) -> str:
@@ -28,7 +34,9 @@ def _line(item: Any, model: type[BaseModel]) -> str:
         allowed = keys(_section(model, path[:-1]))
         close = difflib.get_close_matches(path[-1], allowed, 1)
         return (
-            f"{key}: unknown key; " + (f"did you mean {close[0]}? " if close else "") + f"allowed: {', '.join(allowed)}"
+            f"{key}: unknown key; "
+            + (f"did you mean {close[0]}? " if close else "")
+            + f"allowed: {', '.join(allowed)}"
         )
     if item["type"] == "missing":
         return f"{key}: missing; it has no default"
@@ -47,9 +55,15 @@ def keys(model: type[BaseModel]) -> list[str]:
 def _section(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
     """The model behind a key path; mappings of sets are stepped over by their value type."""
     for part in path:
-        names = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        names = {
+            field.alias or name: field.annotation for name, field in model.model_fields.items()
+        }
         if part not in names:
             continue  # the name of a set
-        kinds = [k for k in (names[part], *get_args(names[part])) if isinstance(k, type) and issubclass(k, BaseModel)]
+        kinds = [
+            k
+            for k in (names[part], *get_args(names[part]))
+            if isinstance(k, type) and issubclass(k, BaseModel)
+        ]
         model = kinds[0] if kinds else model
     return model

@@ -1,4 +1,5 @@
-"""`params.yaml` as frozen models: an unknown key, a wrong type or an impossible value is an error that names its key.
+"""`params.yaml` as frozen models: an unknown key, a wrong type or an impossible value is an error
+that names its key.
 
 Imports no torch, so that a typing error answers at once.
 """
@@ -30,7 +31,9 @@ Range = Annotated[tuple[Positive, Positive], Field(strict=False)]
 
 
 class ParamsError(DenseclError):
-    """A params file that cannot be used; the message names file, key, what was found and what is allowed."""
+    """A params file that cannot be used; the message names file, key, what was found and what is
+    allowed.
+    """
 
 
 class Frozen(BaseModel):
@@ -48,19 +51,28 @@ class RenderSet(Frozen):
 
 
 class Dataset(Frozen):
-    """A set on disk: a folder or an archive. `tracked_by` is the folder, archive or version file whose content DVC hashes."""
+    """A set on disk: a folder or an archive. `tracked_by` is the folder, archive or version file
+    whose content DVC hashes.
+    """
 
     root: str
     tracked_by: str
     layout: Literal["wnid", "index", "devkit"] = "wnid"
-    devkit: str | None = None  # ImageNet's development kit, a folder or its .tar.gz: labels of the flat val archive
-    images: Count | None = None  # expected; None: the published number under the 1000 ImageNet classes, else any
+    devkit: str | None = (
+        None  # ImageNet's development kit, a folder or its .tar.gz: labels of the flat val archive
+    )
+    images: Count | None = (
+        None  # expected; None: the published number under the 1000 ImageNet classes, else any
+    )
     classes: Count | None = None  # expected, likewise
 
     @model_validator(mode="after")
     def _labelled(self) -> Dataset:
         if (self.layout == "devkit") != (self.devkit is not None):
-            raise ValueError(f"layout {self.layout} with devkit {self.devkit}: the layout and the kit need each other")
+            raise ValueError(
+                f"layout {self.layout} with devkit {self.devkit}: the layout and the kit need "
+                f"each other"
+            )
         return self
 
 
@@ -70,7 +82,9 @@ class Validate(Frozen):
 
 
 class Network(Frozen):
-    """Any timm VisionTransformer or Eva with a CLS token; `checkpoint` is a local safetensors state dict to start from."""
+    """Any timm VisionTransformer or Eva with a CLS token; `checkpoint` is a local safetensors state
+    dict to start from.
+    """
 
     model_name: str
     model_args: dict[str, Any] = {}
@@ -81,7 +95,8 @@ class Network(Frozen):
     def _one_start(self) -> Network:
         if self.pretrained and self.checkpoint:
             raise ValueError(
-                "pretrained and checkpoint exclude each other: set pretrained to false to start from the file"
+                "pretrained and checkpoint exclude each other: set pretrained to false to start "
+                "from the file"
             )
         return self
 
@@ -110,7 +125,9 @@ class View(Frozen):
 class Data(Frozen):
     """The two views of the spec's "Data Augmentation Strategy"."""
 
-    cache: Literal["none", "ram"] = "none"  # ram: keep the decoded training images, for sets that fit
+    cache: Literal["none", "ram"] = (
+        "none"  # ram: keep the decoded training images, for sets that fit
+    )
     min_overlap: Fraction = 0.0  # of the smaller crop; view 2's crop is drawn again until it holds
     flip: Fraction = 0.5
     color_jitter: ColorJitter = ColorJitter()
@@ -138,7 +155,9 @@ class DenseContrast(GlobalContrast):
     patches_per_image: Count = 50
     correspondence_features: Literal["dense", "backbone", "geometric"] = "dense"
     correspondence_filter: Literal["none", "mutual", "threshold"] = "none"
-    correspondence_threshold: Annotated[float, Field(ge=-1, le=1)] = 0.5  # cosine, for the filter of that name
+    correspondence_threshold: Annotated[float, Field(ge=-1, le=1)] = (
+        0.5  # cosine, for the filter of that name
+    )
     memory_unit: Literal["patch", "image"] = "patch"
     memory_per_image: Count | None = None  # None: every sampled key is stored
 
@@ -146,11 +165,13 @@ class DenseContrast(GlobalContrast):
     def _one_rule(self) -> DenseContrast:
         if self.correspondence_features == "geometric" and self.correspondence_filter != "none":
             raise ValueError(
-                f"correspondence_filter: found {self.correspondence_filter}, expected none: geometric matches are true already"
+                f"correspondence_filter: found {self.correspondence_filter}, expected none: "
+                f"geometric matches are true already"
             )
         if self.memory_unit == "image" and self.memory_per_image is not None:
             raise ValueError(
-                f"memory_per_image: found {self.memory_per_image}, expected null: memory_unit image stores one pooled key an image"
+                f"memory_per_image: found {self.memory_per_image}, expected null: memory_unit "
+                f"image stores one pooled key an image"
             )
         return self
 
@@ -175,41 +196,59 @@ class Train(Frozen):
     epochs: Count = 100
     grad_accumulation: Count = 1  # parts a batch is scored in, one after the other
     learning_rate: Positive = 1e-5
-    learning_rate_batch: Count | None = None  # the batch the rate is stated for; None: it is absolute
+    learning_rate_batch: Count | None = (
+        None  # the batch the rate is stated for; None: it is absolute
+    )
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # None: the weights themselves are exported
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = (
+        None  # None: the weights themselves are exported
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
-    compile: bool = False  # torch.compile of each transformer block; pays where a training takes hours
+    compile: bool = (
+        False  # torch.compile of each transformer block; pays where a training takes hours
+    )
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     warmup_epochs: Annotated[float, Field(ge=0)] = 5.0
     grad_clip: Positive | None = 5.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     steps_per_epoch: Count | None = None  # None: all images
-    # How a training is carried out, not what it computes: in no plan that a stage depends on, so a change reruns nothing.
-    checkpoint_minutes: Annotated[Positive, Field(exclude=True)] = 10.0  # between checkpoints, beside the one an epoch
+    # How a training is carried out, not what it computes: in no plan that a stage depends on, so a
+    # change reruns nothing.
+    checkpoint_minutes: Annotated[Positive, Field(exclude=True)] = (
+        10.0  # between checkpoints, beside the one an epoch
+    )
     processes: Annotated[Count, Field(exclude=True)] = 1  # that share each batch, on this machine
-    validate_on: Annotated[tuple[str, ...], Field(strict=False)] | None = None  # None: every evaluation set
+    validate_on: Annotated[tuple[str, ...], Field(strict=False)] | None = (
+        None  # None: every evaluation set
+    )
 
     @model_validator(mode="after")
     def _warm(self) -> Train:
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs must be below epochs ({self.epochs}), found {self.warmup_epochs}")
+            raise ValueError(
+                f"warmup_epochs must be below epochs ({self.epochs}), found {self.warmup_epochs}"
+            )
         if self.batch_size % self.grad_accumulation:
             raise ValueError(
-                f"grad_accumulation: found {self.grad_accumulation}, expected a divisor of batch_size ({self.batch_size})"
+                f"grad_accumulation: found {self.grad_accumulation}, expected a divisor of "
+                f"batch_size ({self.batch_size})"
             )
         if self.batch_size % (self.grad_accumulation * self.processes):
             raise ValueError(
-                f"processes: found {self.processes}, expected a divisor of batch_size / grad_accumulation "
-                f"({self.batch_size // self.grad_accumulation}): each takes the same share of every batch"
+                f"processes: found {self.processes}, expected a divisor of batch_size / "
+                f"grad_accumulation "
+                f"({self.batch_size // self.grad_accumulation}): each takes the same share of "
+                f"every batch"
             )
         return self
 
     @property
     def rate(self) -> float:
         """Peak learning rate of this batch size (Goyal et al. 2017)."""
-        return self.learning_rate * (self.batch_size / self.learning_rate_batch if self.learning_rate_batch else 1)
+        return self.learning_rate * (
+            self.batch_size / self.learning_rate_batch if self.learning_rate_batch else 1
+        )
 
 
 class Evaluate(Frozen):
@@ -236,17 +275,25 @@ class Gate(Frozen):
     """What a candidate must show beside the champion, on the same images."""
 
     margin: Fraction = 0.01  # the lower bound of its difference on val must lie above minus this
-    max_drop: Fraction = 0.02  # a set that falls by more than this, and can be told from no fall, refuses it
-    minimum: dict[str, Fraction] = {}  # by set: least top-1 of a first champion; val must beat chance in any case
+    max_drop: Fraction = (
+        0.02  # a set that falls by more than this, and can be told from no fall, refuses it
+    )
+    minimum: dict[
+        str, Fraction
+    ] = {}  # by set: least top-1 of a first champion; val must beat chance in any case
 
 
 class Notify(Frozen):
-    webhook: str | None = None  # an http(s) address, or $NAME of the environment variable that holds it
+    webhook: str | None = (
+        None  # an http(s) address, or $NAME of the environment variable that holds it
+    )
     file: str | None = None  # one JSON line a retraining
 
 
 class Retraining(Frozen):
-    """`python -m pipelines retraining`; no stage reads it, so a change reruns nothing (docs/retraining.md)."""
+    """`python -m pipelines retraining`; no stage reads it, so a change reruns nothing
+    (docs/retraining.md).
+    """
 
     mode: Mode | None = None  # of the candidate; None: the first of modes
     registry: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "densecl-vit"
@@ -278,7 +325,11 @@ class Params(Frozen):
     @property
     def optional(self) -> tuple[str, ...]:
         """Sets that may be missing or fail: they leave a reason and stop nothing."""
-        return tuple(name for name in self.datasets if name != TRAIN_SET and self.evaluate.require == "present")
+        return tuple(
+            name
+            for name in self.datasets
+            if name != TRAIN_SET and self.evaluate.require == "present"
+        )
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:  # noqa: PLR0912 - one rule after the other
@@ -289,34 +340,52 @@ class Params(Frozen):
         for name in known:
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in UNITS:
                 raise KeyedError(
-                    "datasets", f"{name!r} cannot name a set: use a-z, 0-9, '-' and '_', and none of {', '.join(UNITS)}"
+                    "datasets",
+                    f"{name!r} cannot name a set: use a-z, 0-9, '-' and '_', and none of "
+                    f"{', '.join(UNITS)}",
                 )
         if TRAIN_SET not in known:
-            raise KeyedError("datasets", f"{TRAIN_SET} is missing: it is the set that models are trained on")
+            raise KeyedError(
+                "datasets", f"{TRAIN_SET} is missing: it is the set that models are trained on"
+            )
         if CONTROL_SET not in self.evaluate.datasets:
-            raise KeyedError("evaluate.datasets", f"{CONTROL_SET} is missing: it is the control of every shifted set")
-        named = {"evaluate.datasets": self.evaluate.datasets, "evaluate.preprocess": self.evaluate.preprocess,
-                 "evaluate.protocol": self.evaluate.protocol, "evaluate.classes": self.evaluate.classes,
-                 "render": self.render}  # fmt: skip
+            raise KeyedError(
+                "evaluate.datasets",
+                f"{CONTROL_SET} is missing: it is the control of every shifted set",
+            )
+        named = {
+            "evaluate.datasets": self.evaluate.datasets,
+            "evaluate.preprocess": self.evaluate.preprocess,
+            "evaluate.protocol": self.evaluate.protocol,
+            "evaluate.classes": self.evaluate.classes,
+            "render": self.render,
+        }
         for key, names in named.items():
             for name in names:
                 if name not in known:
-                    raise KeyedError(key, f"no set {name!r} in datasets; there are {', '.join(known)}")
-        evaluated = {"train.validate_on": self.train.validate_on or (),
-                     "retraining.gate.minimum": self.retraining.gate.minimum}  # fmt: skip
+                    raise KeyedError(
+                        key, f"no set {name!r} in datasets; there are {', '.join(known)}"
+                    )
+        evaluated = {
+            "train.validate_on": self.train.validate_on or (),
+            "retraining.gate.minimum": self.retraining.gate.minimum,
+        }
         for key, names in evaluated.items():
             for name in names:
                 if name not in self.evaluate.datasets:
                     raise KeyedError(key, f"{name!r} is not in evaluate.datasets")
         if self.retraining.mode and self.retraining.mode not in self.modes:
             raise KeyedError(
-                "retraining.mode", f"found {self.retraining.mode}, expected one of modes ({', '.join(self.modes)})"
+                "retraining.mode",
+                f"found {self.retraining.mode}, expected one of modes ({', '.join(self.modes)})",
             )
         for mode in ("dense", "global"):
             try:
                 found = self.contrast.of(mode)
             except ValidationError as error:
-                raise KeyedError(f"contrast.{mode}", "; ".join(lines(error, DenseContrast))) from None
+                raise KeyedError(
+                    f"contrast.{mode}", "; ".join(lines(error, DenseContrast))
+                ) from None
             if (
                 found
                 and mode in self.modes
@@ -324,9 +393,11 @@ class Params(Frozen):
                 and found.ramp_epochs > self.train.epochs
             ):
                 raise KeyedError(
-                    "contrast.ramp_epochs", f"found {found.ramp_epochs:g} for mode {mode}, expected at most train.epochs "
-                    f"({self.train.epochs}): the weight would never reach lambda_weight; shorten the ramp",
-                )  # fmt: skip
+                    "contrast.ramp_epochs",
+                    f"found {found.ramp_epochs:g} for mode {mode}, expected at most train.epochs "
+                    f"({self.train.epochs}): the weight would never reach lambda_weight; shorten "
+                    f"the ramp",
+                )
         return self
 
 
@@ -353,12 +424,13 @@ def load_params(path: Path) -> Params:
         ) from None
     except RecursionError:
         raise ParamsError(f"{path}: not readable as YAML: brackets nested too deep") from None
-    except (
-        Exception
-    ) as error:  # found by fuzzing: ValueError of a date of month 13, AttributeError of an empty !!timestamp
+    # found by fuzzing: ValueError of a date of month 13, AttributeError of an empty !!timestamp
+    except Exception as error:
         raise ParamsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
-        raise ParamsError(f"{path}: found {type(values).__name__}, expected sections: {', '.join(keys(Params))}")
+        raise ParamsError(
+            f"{path}: found {type(values).__name__}, expected sections: {', '.join(keys(Params))}"
+        )
     return parse_params(values, str(path))
 
 

@@ -1,4 +1,5 @@
-"""`docs/params.md` from the schema: every key of params.yaml with its type, default, bounds and meaning.
+"""`docs/params.md` from the schema: every key of params.yaml with its type, default, bounds and
+meaning.
 
 A meaning is the entry of MEANINGS, if there is one, then the comment beside the field in params.py.
 """
@@ -32,16 +33,22 @@ def page(flags: Mapping[str, str]) -> str:
     """Markdown; `flags` are those of train.py by the key that they set."""
     parts = [
         "# Every key of params.yaml",
-        "Written by `python -m steps params` from `densecl/config/params.py`; do not edit. `<set>` is the name of a set.\n"
-        "An unknown key, a wrong type, a value out of bounds or one that contradicts another is an error that names its key:\n"
-        "`python -m steps plan` checks the file. A flag is that of `train.py`, which sets the key for one run. `datasets` must\n"
+        "Written by `python -m steps params` from `densecl/config/params.py`; do not edit. "
+        "`<set>` is the name of a set.\n"
+        "An unknown key, a wrong type, a value out of bounds or one that contradicts another is "
+        "an error that names its key:\n"
+        "`python -m steps plan` checks the file. A flag is that of `train.py`, which sets the key "
+        "for one run. `datasets` must\n"
         f"hold {TRAIN_SET}.",
     ]
     sections: dict[str, list[Key]] = {}
     for key in entries():
         section = key.name.split(".")[0] if "." in key.name else ""
         sections.setdefault(section, []).append(key)
-    notes = {name: _schema()["$defs"].get(_model(field), {}) for name, field in _schema()["properties"].items()}
+    notes = {
+        name: _schema()["$defs"].get(_model(field), {})
+        for name, field in _schema()["properties"].items()
+    }
     for section, several in sections.items():
         if section:
             parts.append(f"## {section}")
@@ -66,19 +73,37 @@ def _table(several: list[Key], flags: Mapping[str, str]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for key in several:
         flag = f"`{flags[key.name]}`" if key.name in flags else ""
-        yield "| " + " | ".join(c.replace("|", "\\|") for c in (f"`{key.name}`", *key[1:], flag)) + " |"
+        yield (
+            "| "
+            + " | ".join(c.replace("|", "\\|") for c in (f"`{key.name}`", *key[1:], flag))
+            + " |"
+        )
 
 
-def _walk(schema: Mapping[str, Any], model: str, prefix: str, whole: Mapping[str, Any] | None) -> Iterator[Key]:
-    """Leaves below a model; `whole` is what the model as a whole is by default, where its parent states that."""
+def _walk(
+    schema: Mapping[str, Any], model: str, prefix: str, whole: Mapping[str, Any] | None
+) -> Iterator[Key]:
+    """Leaves below a model; `whole` is what the model as a whole is by default, where its parent
+    states that.
+    """
     for name, field in schema["properties"].items():
         inner, by_set = _model(field), "additionalProperties" in field
         if not inner or by_set:
             allowed = "a mapping" if inner else _allowed(field)
-            yield Key(f"{prefix}{name}", allowed, _default(field, name, whole, prefix), meaning(model, name))
+            yield Key(
+                f"{prefix}{name}",
+                allowed,
+                _default(field, name, whole, prefix),
+                meaning(model, name),
+            )
         if inner:
             below = f"{prefix}{name}.<set>." if by_set else f"{prefix}{name}."
-            yield from _walk(_schema()["$defs"][inner], inner, below, (whole or {}).get(name, field.get("default")))
+            yield from _walk(
+                _schema()["$defs"][inner],
+                inner,
+                below,
+                (whole or {}).get(name, field.get("default")),
+            )
 
 
 def _model(field: Mapping[str, Any]) -> str:
@@ -98,7 +123,11 @@ def _allowed(field: Mapping[str, Any]) -> str:
     if "prefixItems" in field:
         return f"[low, high], each a {_allowed(field['prefixItems'][0])}"
     if kind == "array":
-        return f"a list{', not empty, of' if field.get('minItems') else ' of'} {_allowed(field['items'])}"
+        return (
+            f"a "
+            f"list{', not empty, of' if field.get('minItems') else ' of'} "
+            f"{_allowed(field['items'])}"
+        )
     if kind == "object":
         inner = field["additionalProperties"]
         return "a mapping" + (f" to {_allowed(inner)}" if isinstance(inner, dict) else "")
@@ -117,17 +146,23 @@ def _bounds(field: Mapping[str, Any]) -> str:
     if {"minimum", "maximum"} <= set(field):
         return f" from {field['minimum']:g} to {field['maximum']:g}"
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    return "".join(f"{',' * bool(i)} {sign} {field[name]:g}" for i, (name, sign) in
-                   enumerate((n, s) for n, s in signs.items() if n in field))  # fmt: skip
+    return "".join(
+        f"{',' * bool(i)} {sign} {field[name]:g}"
+        for i, (name, sign) in enumerate((n, s) for n, s in signs.items() if n in field)
+    )
 
 
-def _default(field: Mapping[str, Any], name: str, whole: Mapping[str, Any] | None, path: str) -> str:
+def _default(
+    field: Mapping[str, Any], name: str, whole: Mapping[str, Any] | None, path: str
+) -> str:
     """The default; two where it differs once the section is written without this key."""
     own = f"`{_value(field['default'])}`" if "default" in field else "**required**"
     if whole is None or name not in whole:
         return own
     first = f"`{_value(whole[name])}`"
-    return first if first == own else f"{first}; {own} where `{path.rstrip('.')}` is given without it"
+    return (
+        first if first == own else f"{first}; {own} where `{path.rstrip('.')}` is given without it"
+    )
 
 
 def _value(value: Any) -> str:
@@ -139,12 +174,23 @@ def _value(value: Any) -> str:
 
 
 def meaning(model: str, name: str) -> str:
-    """MEANINGS and the comment of a field, which a base class may hold; empty where there is neither."""
+    """MEANINGS and the comment of a field, which a base class may hold; empty where there is
+    neither.
+    """
     kinds = [kind.__name__ for kind in getattr(params, model).__mro__]
-    field = next((n for n, info in getattr(params, model).model_fields.items() if info.alias == name), name)
-    said = [found for source in (MEANINGS, comments())
-            if (found := next((source[f"{k}.{field}"] for k in kinds if f"{k}.{field}" in source), ""))]  # fmt: skip
-    only = "mode dense only" if field in set(DenseContrast.model_fields) - set(GlobalContrast.model_fields) else ""
+    field = next(
+        (n for n, info in getattr(params, model).model_fields.items() if info.alias == name), name
+    )
+    said = [
+        found
+        for source in (MEANINGS, comments())
+        if (found := next((source[f"{k}.{field}"] for k in kinds if f"{k}.{field}" in source), ""))
+    ]
+    only = (
+        "mode dense only"
+        if field in set(DenseContrast.model_fields) - set(GlobalContrast.model_fields)
+        else ""
+    )
     return "; ".join([*said, only] if only else said).replace("None:", "null:")
 
 
@@ -158,7 +204,11 @@ def comments() -> dict[str, str]:
     for kind in (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)):
         for node in kind.body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                said = [lines[n] for n in range(node.lineno, (node.end_lineno or node.lineno) + 1) if n in lines]
+                said = [
+                    lines[n]
+                    for n in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+                    if n in lines
+                ]
                 if said := [text for text in said if not text.startswith(("fmt:", "noqa"))]:
                     found[f"{kind.name}.{node.target.id}"] = " ".join(said)
     return found

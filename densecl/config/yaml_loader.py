@@ -9,13 +9,16 @@ import yaml
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.2 as DVC reads it (1e-5 is a number, off a word); plain keys, none twice; no aliases: ten lines can mean a billion."""
+    """YAML 1.2 as DVC reads it (1e-5 is a number, off a word); plain keys, none twice; no aliases:
+    ten lines can mean a billion.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()
             raise yaml.MarkedYAMLError(
-                problem=f"alias *{event.anchor} found; write the value out", problem_mark=event.start_mark
+                problem=f"alias *{event.anchor} found; write the value out",
+                problem_mark=event.start_mark,
             )
         return super().compose_node(parent, index)
 
@@ -24,16 +27,21 @@ class Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(
-                    problem="a list or mapping as a key; a word expected", problem_mark=key.start_mark
+                    problem="a list or mapping as a key; a word expected",
+                    problem_mark=key.start_mark,
                 )
             if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark
+                )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
 )
 # A bare `off` or `yes` is a word in YAML 1.2; SafeLoader's own rule would make it a boolean.
 Loader.yaml_implicit_resolvers = {

@@ -1,6 +1,7 @@
 """How dense and global form their pairs: all in which they differ.
 
-Letters: B images, N patches, M sampled, Q queries (B or B*M), K memory, R rows remembered, E embedding, D projection.
+Letters: B images, N patches, M sampled, Q queries (B or B*M), K memory, R rows remembered, E
+embedding, D projection.
 """
 
 from __future__ import annotations
@@ -30,16 +31,26 @@ class Global(Contrastive):
             seen = self.key_encoder(views.second.images, views.second.tokens)
             keys = F.normalize(self.key_encoder.head(self.head)(seen.cls), dim=-1)
         queries = F.normalize(self.head(views.first.tokens.cls), dim=-1)
-        return Pairs(queries, keys, views.image_ids, views.class_ids, Rows(keys, views.image_ids, views.class_ids))
+        return Pairs(
+            queries,
+            keys,
+            views.image_ids,
+            views.class_ids,
+            Rows(keys, views.image_ids, views.class_ids),
+        )
 
 
 class Dense(Contrastive):
-    """Patch level: M patches of view 1, each with its match in view 2 (Q = B*M, less what a filter leaves out)."""
+    """Patch level: M patches of view 1, each with its match in view 2 (Q = B*M, less what a filter
+    leaves out).
+    """
 
     settings: DenseContrast
 
     def pairs(self, views: Views) -> Pairs:
-        """Match, sample and project; sampled first where neither the match nor a score decides what is sampled."""
+        """Match, sample and project; sampled first where neither the match nor a score decides what
+        is sampled.
+        """
         how = self.settings
         first = views.first.tokens.patches  # [B, N, E]
         index: Tensor | None = None
@@ -59,24 +70,40 @@ class Dense(Contrastive):
             projected = head(seen.patches) if whole else None  # [B, N, D]
             if index is None:
                 index, allowed = self._match(first, queries, seen.patches, projected)
-            matched = head(_take(seen.patches, index)) if projected is None else _take(projected, index)
+            matched = (
+                head(_take(seen.patches, index)) if projected is None else _take(projected, index)
+            )
             keys = F.normalize(matched, dim=-1)  # [B, M or N, D]
             if not early:
-                scores = self._hardness(queries, keys, views) if how.sampling_strategy == "hardest" else None
+                scores = (
+                    self._hardness(queries, keys, views)
+                    if how.sampling_strategy == "hardest"
+                    else None
+                )
                 picks = self._sample(queries, scores, allowed)
         if not early:
-            queries, keys, allowed = _take(queries, picks), _take(keys, picks), _take(allowed, picks)
-        image_ids, class_ids = (ids[:, None].expand_as(picks) for ids in (views.image_ids, views.class_ids))
+            queries, keys, allowed = (
+                _take(queries, picks),
+                _take(keys, picks),
+                _take(allowed, picks),
+            )
+        image_ids, class_ids = (
+            ids[:, None].expand_as(picks) for ids in (views.image_ids, views.class_ids)
+        )
         kept = self._kept(projected, keys, allowed, views)
-        queries, keys, image_ids, class_ids = (_rows(part, allowed) for part in (queries, keys, image_ids, class_ids))
+        queries, keys, image_ids, class_ids = (
+            _rows(part, allowed) for part in (queries, keys, image_ids, class_ids)
+        )
         return Pairs(queries, keys, image_ids, class_ids, kept)
 
     def _match(
         self, first: Tensor, queries: Tensor, second: Tensor, keys: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Match in view 2 of each patch [B, M or N], and which patches count, bool of that shape; None where all do.
+        """Match in view 2 of each patch [B, M or N], and which patches count, bool of that shape;
+        None where all do.
 
-        By the backbone's features (first, second) or the head's (queries, keys); cosines need no normalised features.
+        By the backbone's features (first, second) or the head's (queries, keys); cosines need no
+        normalised features.
         """
         if self.settings.correspondence_features == "dense" and keys is not None:
             first, second = queries, keys
@@ -87,12 +114,20 @@ class Dense(Contrastive):
             allowed = match_similarity(first, second) >= self.settings.correspondence_threshold
         return match_patches(first, second), allowed
 
-    def _kept(self, projected: Tensor | None, keys: Tensor, allowed: Tensor | None, views: Views) -> Rows:
-        """What the memory is to keep of keys [B, M, D], or, pooled, of the head's whole output [B, N, D]."""
+    def _kept(
+        self, projected: Tensor | None, keys: Tensor, allowed: Tensor | None, views: Views
+    ) -> Rows:
+        """What the memory is to keep of keys [B, M, D], or, pooled, of the head's whole output [B,
+        N, D].
+        """
         if self.settings.memory_unit == "image" and projected is not None:
             # DenseCL's code pools what the head gives, then normalises.
             return Rows(F.normalize(projected.mean(1), dim=-1), views.image_ids, views.class_ids)
-        counted = torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device) if allowed is None else allowed
+        counted = (
+            torch.ones(keys.shape[:2], dtype=torch.bool, device=keys.device)
+            if allowed is None
+            else allowed
+        )
         among = counted if self.settings.memory_per_image or allowed is not None else None
         if self.settings.memory_per_image:
             among = counted & (counted.cumsum(1) <= self.settings.memory_per_image)
@@ -104,11 +139,15 @@ class Dense(Contrastive):
         return sampler(features, count, self.generator, scores, allowed)
 
     def _hardness(self, queries: Tensor, matched: Tensor, views: Views) -> Tensor | None:
-        """[B, N] cosine of the hardest negative less the positive's; None while the memory is empty."""
+        """[B, N] cosine of the hardest negative less the positive's; None while the memory is
+        empty.
+        """
         if not self.memory.filled:
             return None
         patches = queries.shape[1]
-        ids = self._ids(*(of.repeat_interleave(patches) for of in (views.image_ids, views.class_ids)))
+        ids = self._ids(
+            *(of.repeat_interleave(patches) for of in (views.image_ids, views.class_ids))
+        )
         hardest = hardest_negative(queries.flatten(0, 1), self.negatives, ids)
         return hardest.view(len(queries), patches) - (queries * matched).sum(-1)
 
@@ -130,7 +169,11 @@ def _rows(values: Tensor, counted: Tensor | None) -> Tensor:
 
 
 def build_objective(
-    settings: GlobalContrast | None, model: Backbone, queue_size: int, seed: int, generator: torch.Generator
+    settings: GlobalContrast | None,
+    model: Backbone,
+    queue_size: int,
+    seed: int,
+    generator: torch.Generator,
 ) -> Objective:
     """The objective of a mode's settings; None is mode none."""
     if settings is None:
@@ -144,4 +187,6 @@ def writes_per_image(settings: GlobalContrast | None, patches: int) -> int:
     directions = 2 if settings and settings.symmetric else 1
     if not isinstance(settings, DenseContrast) or settings.memory_unit == "image":
         return directions
-    return directions * min(settings.patches_per_image, patches, settings.memory_per_image or patches)
+    return directions * min(
+        settings.patches_per_image, patches, settings.memory_per_image or patches
+    )

@@ -1,11 +1,13 @@
 """InfoNCE against a frozen memory, in closed form. Letters: Q queries, K memory, D dimension.
 
-With LSE = logsumexp_j(q.m_j / t) and O = softmax(q.M / t) M (one attention with keys = values = memory) and s+ = q.k / t:
+With LSE = logsumexp_j(q.m_j / t) and O = softmax(q.M / t) M (one attention with keys = values =
+memory) and s+ = q.k / t:
 
-    loss = softplus(LSE - s+)
-    dloss/dq = w (O - k) / t,   dloss/dk = -w q / t,   dloss/dt = w (q.k - q.O) / t^2,   w = sigmoid(LSE - s+)
+loss = softplus(LSE - s+) dloss/dq = w (O - k) / t,   dloss/dk = -w q / t,   dloss/dt = w (q.k -
+q.O) / t^2,   w = sigmoid(LSE - s+)
 
-which equals cross-entropy over the concatenated logits [s+, q.m_1 / t, ...] (van den Oord et al. 2018; He et al. 2020).
+which equals cross-entropy over the concatenated logits [s+, q.m_1 / t, ...] (van den Oord et al.
+2018; He et al. 2020).
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ class Contrast(NamedTuple):
     loss: Tensor
     positive_similarity: Tensor  # mean cosine of the positives
     negative_similarity: Tensor  # mean cosine of the negatives that count; NaN where not watched
-    pretext_top1: Tensor  # share of queries whose positive beats every negative; NaN where not watched
+    pretext_top1: (
+        Tensor  # share of queries whose positive beats every negative; NaN where not watched
+    )
     negatives: Tensor  # mean number of negatives a query has
     chance: Tensor  # mean loss of guessing: log(1 + negatives)
 
@@ -46,14 +50,17 @@ def info_nce(
 ) -> Contrast:
     """Mean InfoNCE of L2-normalised fp32 queries [Q, D] with keys [Q, D] against memory [K, D].
 
-    Memory rows whose id (or class) equals the query's are no negatives. A row without negatives has loss 0 and zero
-    gradients. Keys get a gradient only if they require one; the memory never does. Without `watch` the cosines of the
-    negatives are not looked at one by one, and the device's fused attention can do the work.
+    Memory rows whose id (or class) equals the query's are no negatives. A row without negatives has
+    loss 0 and zero gradients. Keys get a gradient only if they require one; the memory never does.
+    Without `watch` the cosines of the negatives are not looked at one by one, and the device's
+    fused attention can do the work.
     """
     temperature = torch.as_tensor(temperature, dtype=queries.dtype, device=queries.device)
     ids = Ids(query_ids, memory_ids, query_classes, memory_classes)
     seen = attend(queries.detach(), memory.detach(), temperature.detach(), ids, watch)
-    with torch.autocast(queries.device.type, enabled=False):  # compared in the precision they come in
+    with torch.autocast(
+        queries.device.type, enabled=False
+    ):  # compared in the precision they come in
         loss = _Loss.apply(queries, keys, temperature, seen.lse, seen.mean)
         positive = (queries.detach() * keys.detach()).sum(-1)
     count = seen.negatives.sum()
@@ -61,24 +68,33 @@ def info_nce(
         loss=loss.mean() if len(loss) else queries.sum() * 0,
         positive_similarity=positive.mean(),
         negative_similarity=torch.where(count > 0, seen.total.sum() / count, torch.nan),
-        pretext_top1=torch.where(seen.hardest.isnan(), torch.nan, (positive > seen.hardest).float()).mean(),
+        pretext_top1=torch.where(
+            seen.hardest.isnan(), torch.nan, (positive > seen.hardest).float()
+        ).mean(),
         negatives=seen.negatives.mean(),
         chance=seen.negatives.log1p().mean(),
     )
 
 
 def share_of_mean(contrast: Contrast, queries: int) -> Contrast:
-    """The share of this process: its mean over the processes is the mean over all their queries, loss and gradient alike.
+    """The share of this process: its mean over the processes is the mean over all their queries,
+    loss and gradient alike.
 
     A filter leaves the processes unequal numbers of queries. With one process nothing changes.
     """
     if distributed.size() == 1:
         return contrast
-    own = torch.stack([contrast.negatives.new_tensor(queries), torch.nan_to_num(contrast.negatives * queries)])
-    queries_share, pairs_share = own * distributed.size() / torch.stack(distributed.every(own)).sum(0)
+    own = torch.stack(
+        [contrast.negatives.new_tensor(queries), torch.nan_to_num(contrast.negatives * queries)]
+    )
+    queries_share, pairs_share = (
+        own * distributed.size() / torch.stack(distributed.every(own)).sum(0)
+    )
 
     def of(mean: Tensor, share: Tensor) -> Tensor:
-        return torch.where(share == 0, 0, mean * share)  # the mean of nothing is NaN, here and everywhere
+        return torch.where(
+            share == 0, 0, mean * share
+        )  # the mean of nothing is NaN, here and everywhere
 
     return Contrast(
         loss=contrast.loss * torch.nan_to_num(queries_share),
@@ -94,7 +110,9 @@ class _Loss(torch.autograd.Function):
     """softplus(LSE - s+) with the closed-form gradients of the module's docstring."""
 
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, temperature: Tensor, lse: Tensor, mean: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, queries: Tensor, keys: Tensor, temperature: Tensor, lse: Tensor, mean: Tensor
+    ) -> Tensor:
         margin = lse - (queries * keys).sum(-1) / temperature  # [Q]
         ctx.save_for_backward(queries, keys, temperature, mean, margin.sigmoid())
         return F.softplus(margin)
@@ -106,5 +124,9 @@ class _Loss(torch.autograd.Function):
         weight = (weight * upstream[0])[:, None] / temperature  # [Q, 1]
         to_queries = weight * (mean - keys) if ctx.needs_input_grad[0] else None
         to_keys = -weight * queries if ctx.needs_input_grad[1] else None
-        to_temperature = (weight * queries * (keys - mean)).sum() / temperature if ctx.needs_input_grad[2] else None
+        to_temperature = (
+            (weight * queries * (keys - mean)).sum() / temperature
+            if ctx.needs_input_grad[2]
+            else None
+        )
         return to_queries, to_keys, to_temperature, None, None

@@ -27,7 +27,9 @@ class SharedKeys(nn.Module):
 
 
 class MomentumKeys(nn.Module):
-    """Keys come from a moving average of model and head (He et al. 2020), its momentum cosine-ramped to 1 (Grill et al. 2020)."""
+    """Keys come from a moving average of model and head (He et al. 2020), its momentum
+    cosine-ramped to 1 (Grill et al. 2020).
+    """
 
     def __init__(self, model: Backbone, head: nn.Module, momentum: float) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
-"""Which patch of view 2 shows what a patch of view 1 shows. Letters: B images, N patches, D dimension.
+"""Which patch of view 2 shows what a patch of view 1 shows. Letters: B images, N patches, D
+dimension.
 
-A match is an index [B, N] into view 2's patches; patches are counted row by row. Views know where they were cut from
-the image (`Geometry`: top, left, height, width as shares of it, then flipped or not), so a match can be checked, or
-taken, by position.
+A match is an index [B, N] into view 2's patches; patches are counted row by row. Views know where
+they were cut from the image (`Geometry`: top, left, height, width as shares of it, then flipped or
+not), so a match can be checked, or taken, by position.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from torch import Tensor
 
 @torch.no_grad()
 def match_patches(first: Tensor, second: Tensor) -> Tensor:
-    """[B, N]: index[b, n] = argmax_m cos(first[b, n], second[b, m]) of features [B, N, D] (DenseCL, eq. 3)."""
+    """[B, N]: index[b, n] = argmax_m cos(first[b, n], second[b, m]) of features [B, N, D] (DenseCL,
+    eq. 3).
+    """
     return _cosines(first, second).argmax(dim=2)
 
 
@@ -33,10 +36,11 @@ def match_similarity(first: Tensor, second: Tensor) -> Tensor:
 
 
 def true_positions(first: Tensor, second: Tensor, grid: tuple[int, int]) -> Tensor:
-    """[B, N, 2]: where the centre of each patch of view 1 lies in view 2, as (row, column) in patches of view 2.
+    """[B, N, 2]: where the centre of each patch of view 1 lies in view 2, as (row, column) in
+    patches of view 2.
 
-    first, second: geometry [B, 5]; grid: (rows, columns). Patch (r, c) covers [r, r + 1) x [c, c + 1); a position
-    outside [0, rows) x [0, columns) is not in view 2.
+    first, second: geometry [B, 5]; grid: (rows, columns). Patch (r, c) covers [r, r + 1) x [c, c +
+    1); a position outside [0, rows) x [0, columns) is not in view 2.
     """
     rows, columns = grid
     r, c = torch.meshgrid(
@@ -55,7 +59,8 @@ def true_positions(first: Tensor, second: Tensor, grid: tuple[int, int]) -> Tens
 
 
 def true_matches(first: Tensor, second: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Index [B, N] of the patch of view 2 that holds each centre of view 1, and whether there is one, bool [B, N].
+    """Index [B, N] of the patch of view 2 that holds each centre of view 1, and whether there is
+    one, bool [B, N].
 
     Where there is none the index is that of the nearest patch of the border.
     """
@@ -72,10 +77,14 @@ def overlap(first: Tensor, second: Tensor) -> Tensor:
     shared = torch.ones_like(first[:, 0])
     for start, length in ((0, 2), (1, 3)):
         low = torch.maximum(first[:, start], second[:, start])
-        high = torch.minimum(first[:, start] + first[:, length], second[:, start] + second[:, length])
+        high = torch.minimum(
+            first[:, start] + first[:, length], second[:, start] + second[:, length]
+        )
         shared = shared * (high - low).clamp_min(0)
     # One crop inside the other is 1, whatever the rounding of its corners.
-    return (shared / torch.minimum(first[:, 2] * first[:, 3], second[:, 2] * second[:, 3])).clamp_max(1)
+    return (
+        shared / torch.minimum(first[:, 2] * first[:, 3], second[:, 2] * second[:, 3])
+    ).clamp_max(1)
 
 
 def _parts(geometry: Tensor) -> tuple[Tensor, ...]:

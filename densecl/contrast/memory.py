@@ -1,4 +1,6 @@
-"""First-in, first-out memory of negatives (MoCo's queue). Letters: K entries, D dimension, R rows written."""
+"""First-in, first-out memory of negatives (MoCo's queue). Letters: K entries, D dimension, R rows
+written.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ class Rows(NamedTuple):
 
 
 class Memory(nn.Module):
-    """A ring of `size` features with the image, class and step they came from; all of it travels with checkpoints."""
+    """A ring of `size` features with the image, class and step they came from; all of it travels
+    with checkpoints.
+    """
 
     ring: Tensor  # [K, D]
     ring_image_ids: Tensor  # [K], -1 where nothing was written
@@ -27,7 +31,9 @@ class Memory(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.size = size
-        self.written = 0  # rows ever written; known on the host, so that no step waits for the device
+        self.written = (
+            0  # rows ever written; known on the host, so that no step waits for the device
+        )
         self.register_buffer("ring", torch.zeros(size, dim))
         self.register_buffer("ring_image_ids", torch.full((size,), -1))
         self.register_buffer("ring_class_ids", torch.full((size,), -1))
@@ -60,7 +66,9 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def write(self, features: Tensor, image_ids: Tensor, class_ids: Tensor, step: int) -> None:
-        """Append rows [R, D] with ids [R] in order, over the oldest ones; of more than `size` rows the last stay."""
+        """Append rows [R, D] with ids [R] in order, over the oldest ones; of more than `size` rows
+        the last stay.
+        """
         rows = len(features)
         keep = slice(max(0, rows - self.size), None)
         places = (self.written + torch.arange(rows, device=self.ring.device)[keep]) % self.size
@@ -77,11 +85,17 @@ class Memory(nn.Module):
         self.written = int(state)
 
     def diversity(self) -> dict[str, float]:
-        """How varied the negatives are, by the names of history.csv; the same-class share is of pairs of entries."""
+        """How varied the negatives are, by the names of history.csv; the same-class share is of
+        pairs of entries.
+        """
         filled = self.filled
         images, classes = self.ring_image_ids[:filled], self.ring_class_ids[:filled]
         shares = classes.unique(return_counts=True)[1].double() / max(1, filled)
-        ages = (self.ring_steps[:filled].max() - self.ring_steps[:filled]).double() if filled else torch.zeros(1)
+        ages = (
+            (self.ring_steps[:filled].max() - self.ring_steps[:filled]).double()
+            if filled
+            else torch.zeros(1)
+        )
         return {
             "queue_unique_images": len(images.unique()),
             "queue_unique_classes": len(shares),

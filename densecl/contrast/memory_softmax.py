@@ -1,7 +1,9 @@
-"""Each query's softmax over the memory, without the matrix of logits. Letters: Q queries, K memory, D dimension, H heads.
+"""Each query's softmax over the memory, without the matrix of logits. Letters: Q queries, K memory,
+D dimension, H heads.
 
-That softmax is one attention with keys = values = memory, so a fused attention that gives its log-sum-exp does the work
-where torch has one; `tiled` does it everywhere, and alone tells the cosines themselves.
+That softmax is one attention with keys = values = memory, so a fused attention that gives its
+log-sum-exp does the work where torch has one; `tiled` does it everywhere, and alone tells the
+cosines themselves.
 """
 
 from __future__ import annotations
@@ -69,8 +71,12 @@ class Ids(NamedTuple):
 
 
 @torch.no_grad()
-def attend(queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids, watch: bool = True) -> Attended:
-    """Softmax of queries [Q, D] over memory [K, D]: fused where that is at hand and the cosines are not watched."""
+def attend(
+    queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids, watch: bool = True
+) -> Attended:
+    """Softmax of queries [Q, D] over memory [K, D]: fused where that is at hand and the cosines are
+    not watched.
+    """
     quick = not watch and len(queries) > 0 and len(memory) > 0
     if quick and queries.is_cuda and queries.dtype != torch.float64:
         return flex(queries, memory, temperature, ids, _compiled())
@@ -81,13 +87,17 @@ def attend(queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids, watch
 
 def tiled(queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids) -> Attended:
     """On any device, tile by tile with a running maximum (Milakov & Gimelshein 2018)."""
-    tiles = [slice(start, start + QUERY_TILE) for start in range(0, len(queries), QUERY_TILE)] or [slice(0, 0)]
+    tiles = [slice(start, start + QUERY_TILE) for start in range(0, len(queries), QUERY_TILE)] or [
+        slice(0, 0)
+    ]
     whole = memory.sum(0)
     parts = [_tile(queries[tile], memory, temperature, ids, tile, whole) for tile in tiles]
     return Attended(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
-def _tile(queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids, tile: slice, whole: Tensor) -> Attended:
+def _tile(
+    queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids, tile: slice, whole: Tensor
+) -> Attended:
     scaled = queries / temperature
     top = queries.new_full((len(queries),), -torch.inf)  # running maximum of the logits
     weight, mean = torch.zeros_like(top), torch.zeros_like(queries)
@@ -100,7 +110,8 @@ def _tile(queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids, tile: 
             total, count = total - (logits * same).sum(1) * temperature, count - same.sum(1)
             logits.masked_fill_(same, -torch.inf)
         highest = torch.maximum(top, logits.amax(1))
-        # Without a negative so far the maximum is -inf: shifting by 0 instead keeps exp(-inf) = 0 and no NaN.
+        # Without a negative so far the maximum is -inf: shifting by 0 instead keeps exp(-inf) = 0
+        # and no NaN.
         shift = torch.where(highest.isinf(), 0, highest)
         keep = (top - shift).exp()
         logits.sub_(shift[:, None]).exp_()
@@ -112,7 +123,9 @@ def _tile(queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids, tile: 
 
 
 def fused(queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids) -> Attended:
-    """By torch's flash attention for CPUs, fp32; queries with rows to leave out, which it cannot, go tile by tile."""
+    """By torch's flash attention for CPUs, fp32; queries with rows to leave out, which it cannot,
+    go tile by tile.
+    """
     held = ids.affected(queries)
     if held.any():
         parts = [tiled(queries[held], memory, temperature, ids.of(held))]
@@ -121,18 +134,27 @@ def fused(queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids) -> Att
         columns = zip(*parts, strict=True)
         back = torch.cat([held.nonzero()[:, 0], (~held).nonzero()[:, 0]]).argsort()
         seen = Attended(*(torch.cat(column)[back] for column in columns))
-        return seen._replace(hardest=torch.full_like(seen.lse, torch.nan), total=torch.full_like(seen.lse, torch.nan))
+        return seen._replace(
+            hardest=torch.full_like(seen.lse, torch.nan), total=torch.full_like(seen.lse, torch.nan)
+        )
     scaled, rows = (queries / temperature)[None, None], memory[None, None]
-    # The one operation in torch that gives the log-sum-exp on a CPU is private; a test says if it goes or changes.
-    mean, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(scaled, rows, rows, scale=1.0)
+    # The one operation in torch that gives the log-sum-exp on a CPU is private; a test says if it
+    # goes or changes.
+    mean, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        scaled, rows, rows, scale=1.0
+    )
     unseen = torch.full_like(lse.flatten(), torch.nan)
     return Attended(lse.flatten(), mean[0, 0], torch.full_like(unseen, len(memory)), unseen, unseen)
 
 
-def flex(queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids, attention: Any) -> Attended:
-    """By torch's flex attention, of as many heads of the memory as HEADS allows, merged by their log-sum-exp.
+def flex(
+    queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids, attention: Any
+) -> Attended:
+    """By torch's flex attention, of as many heads of the memory as HEADS allows, merged by their
+    log-sum-exp.
 
-    Masks are part of the kernel. Never waits for the device. Under bf16 autocast the products are of bf16 numbers.
+    Masks are part of the kernel. Never waits for the device. Under bf16 autocast the products are
+    of bf16 numbers.
     """
     from torch.nn.attention.flex_attention import AuxRequest
 
@@ -151,7 +173,12 @@ def flex(queries: Tensor, memory: Tensor, temperature: Tensor, ids: Ids, attenti
     parts = memory.to(lower).view(1, heads, rows, dim)
     with torch.autocast(kind, enabled=False):
         means, aux = attention(
-            scaled, parts, parts, score_mod=left_out if pairs else None, scale=1.0, return_aux=AuxRequest(lse=True)
+            scaled,
+            parts,
+            parts,
+            score_mod=left_out if pairs else None,
+            scale=1.0,
+            return_aux=AuxRequest(lse=True),
         )
     lses = aux.lse[0]  # [H, Q]
     lse = lses.logsumexp(0)
@@ -166,7 +193,9 @@ def _counts(rows: int, pairs: list[tuple[Tensor, Tensor]], like: Tensor) -> Tens
     if len(pairs) == 2:  # |A or B| = |A| + |B| - |A and B|
         every = torch.cat(pairs[1])
         width = every.max() - every.min() + 1
-        both = (first * width + second for first, second in zip(*pairs, strict=True))  # one number for image and class
+        both = (
+            first * width + second for first, second in zip(*pairs, strict=True)
+        )  # one number for image and class
         return rows - (_equal(*pairs[0]) + _equal(*pairs[1]) - _equal(*both)).to(like)
     return rows - _equal(*pairs[0]).to(like) if pairs else torch.full_like(like, rows)
 
@@ -186,10 +215,14 @@ def _compiled() -> Any:
 
 @torch.no_grad()
 def hardest_negative(queries: Tensor, memory: Tensor, ids: Ids | None = None) -> Tensor:
-    """[Q] largest cosine of each query [Q, D] with a memory row that is a negative of it; -inf without one."""
+    """[Q] largest cosine of each query [Q, D] with a memory row that is a negative of it; -inf
+    without one.
+    """
     ids, found = ids or Ids(), queries.new_full((len(queries),), -torch.inf)
     with torch.autocast(queries.device.type, enabled=False):
-        for query, row in itertools.product(range(0, len(queries), QUERY_TILE), range(0, len(memory), MEMORY_TILE)):
+        for query, row in itertools.product(
+            range(0, len(queries), QUERY_TILE), range(0, len(memory), MEMORY_TILE)
+        ):
             tile, rows = slice(query, query + QUERY_TILE), slice(row, row + MEMORY_TILE)
             cosines, same = queries[tile] @ memory[rows].T, ids.same(tile, rows)
             if same is not None:

@@ -1,4 +1,5 @@
-"""What the modes share: none's empty objective, and the projection, keys, memory and loss of dense and global.
+"""What the modes share: none's empty objective, and the projection, keys, memory and loss of dense
+and global.
 
 Letters: B images, K memory, Q queries, R rows remembered, D projection.
 """
@@ -29,7 +30,9 @@ class Objective(nn.Module):
     weight = 0.0  # target lambda
 
     def score(self, views: Views, watch: bool = True) -> tuple[Contrast, Rows]:  # noqa: ARG002
-        """Contrast of the two views (cosines of negatives only with `watch`), and the rows to remember after the step."""
+        """Contrast of the two views (cosines of negatives only with `watch`), and the rows to
+        remember after the step.
+        """
         logits = views.first.tokens.logits
         zero, nothing = logits.new_zeros(()), logits.new_zeros(0)
         rows = Rows(nothing, views.image_ids[:0], views.class_ids[:0])
@@ -37,7 +40,9 @@ class Objective(nn.Module):
         return Contrast(zero, unseen, unseen, unseen, zero, zero), rows
 
     def after(self, model: Backbone, rows: Rows, step: int, progress: float) -> None:
-        """Called after the optimiser's step: remember the rows just scored, and let slow copies follow."""
+        """Called after the optimiser's step: remember the rows just scored, and let slow copies
+        follow.
+        """
 
     def lambda_at(self, epoch: float) -> float:  # noqa: ARG002
         """Weight of the contrastive loss at a fractional epoch."""
@@ -54,10 +59,17 @@ class Objective(nn.Module):
 
 
 class Contrastive(Objective, ABC):
-    """Shared by dense and global: projection, keys, memory, temperature, InfoNCE and the ramp of lambda."""
+    """Shared by dense and global: projection, keys, memory, temperature, InfoNCE and the ramp of
+    lambda.
+    """
 
     def __init__(
-        self, settings: GlobalContrast, model: Backbone, queue_size: int, seed: int, generator: torch.Generator
+        self,
+        settings: GlobalContrast,
+        model: Backbone,
+        queue_size: int,
+        seed: int,
+        generator: torch.Generator,
     ) -> None:
         super().__init__()
         self.settings, self.generator, self.weight = settings, generator, settings.lambda_weight
@@ -98,11 +110,15 @@ class Contrastive(Objective, ABC):
         return self.memory.ring[: self.memory.filled]
 
     def _ids(self, image_ids: Tensor, class_ids: Tensor) -> Ids:
-        """Which entries are no negatives: those of the query's image; with `negatives: other_class`, of its class."""
+        """Which entries are no negatives: those of the query's image; with `negatives:
+        other_class`, of its class.
+        """
         filled = self.memory.filled
         ids = Ids(image_ids, self.memory.ring_image_ids[:filled])
         if self.settings.negatives == "other_class":
-            ids = ids._replace(query_classes=class_ids, memory_classes=self.memory.ring_class_ids[:filled])
+            ids = ids._replace(
+                query_classes=class_ids, memory_classes=self.memory.ring_class_ids[:filled]
+            )
         return ids
 
     def after(self, model: Backbone, rows: Rows, step: int, progress: float) -> None:
@@ -111,7 +127,9 @@ class Contrastive(Objective, ABC):
         self.key_encoder.follow(model, self.head, progress)
 
     def lambda_at(self, epoch: float) -> float:
-        """The target, or with `contrastive_weight_adaptive` a half-cosine from 0 to it over `ramp_epochs`."""
+        """The target, or with `contrastive_weight_adaptive` a half-cosine from 0 to it over
+        `ramp_epochs`.
+        """
         if not self.settings.contrastive_weight_adaptive:
             return self.weight
         share = min(1.0, epoch / self.settings.ramp_epochs)

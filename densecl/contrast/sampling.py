@@ -1,8 +1,9 @@
-"""Which M of an image's N patches become queries. Letters: B images, N patches, M sampled, D dimension.
+"""Which M of an image's N patches become queries. Letters: B images, N patches, M sampled, D
+dimension.
 
-All samplers take (features [B, N, D], count, generator, scores=None, allowed=None) and give distinct patches [B, M], M = count or
-N where that is less.
-`allowed` [B, N] bool puts the other patches last: they are picked only where an image has fewer than M allowed ones.
+All samplers take (features [B, N, D], count, generator, scores=None, allowed=None) and give
+distinct patches [B, M], M = count or N where that is less. `allowed` [B, N] bool puts the other
+patches last: they are picked only where an image has fewer than M allowed ones.
 """
 
 from __future__ import annotations
@@ -21,25 +22,34 @@ APART = 4.0  # beyond any difference of two cosines
 
 
 def random(
-    features: Tensor, count: int, generator: torch.Generator,
-    scores: Tensor | None = None, allowed: Tensor | None = None,  # noqa: ARG001
-) -> Tensor:  # fmt: skip
+    features: Tensor,
+    count: int,
+    generator: torch.Generator,
+    scores: Tensor | None = None,  # noqa: ARG001
+    allowed: Tensor | None = None,
+) -> Tensor:
     """[B, M] distinct patches of each image, every subset equally likely."""
     return _noise(features, generator, allowed).topk(min(count, features.shape[1]), dim=1).indices
 
 
 @torch.no_grad()
 def diverse(
-    features: Tensor, count: int, generator: torch.Generator,
-    scores: Tensor | None = None, allowed: Tensor | None = None,  # noqa: ARG001
-) -> Tensor:  # fmt: skip
-    """[B, M] by farthest-point sampling on cosine distance (Gonzalez 1985), from a random first patch.
+    features: Tensor,
+    count: int,
+    generator: torch.Generator,
+    scores: Tensor | None = None,  # noqa: ARG001
+    allowed: Tensor | None = None,
+) -> Tensor:
+    """[B, M] by farthest-point sampling on cosine distance (Gonzalez 1985), from a random first
+    patch.
 
     Each next patch is the one whose nearest chosen patch is farthest away.
     """
     features = F.normalize(features.float(), dim=-1)  # [B, N, D]
     chosen = _noise(features, generator, allowed).argmax(dim=1, keepdim=True)  # [B, 1]
-    nearest = features.new_full(features.shape[:2], -torch.inf)  # cosine to the nearest chosen patch
+    nearest = features.new_full(
+        features.shape[:2], -torch.inf
+    )  # cosine to the nearest chosen patch
     last = features.new_zeros(features.shape[:2])
     if allowed is not None:
         last = last.masked_fill(~allowed, APART)
@@ -53,24 +63,37 @@ def diverse(
 
 
 def hardest(
-    features: Tensor, count: int, generator: torch.Generator,
-    scores: Tensor | None = None, allowed: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """[B, M] patches of the highest `scores` [B, N]: cosine of the hardest negative less the positive's, hardest first.
+    features: Tensor,
+    count: int,
+    generator: torch.Generator,
+    scores: Tensor | None = None,
+    allowed: Tensor | None = None,
+) -> Tensor:
+    """[B, M] patches of the highest `scores` [B, N]: cosine of the hardest negative less the
+    positive's, hardest first.
 
-    Equal scores are drawn among at random; so are all without scores, when there are no negatives yet.
+    Equal scores are drawn among at random; so are all without scores, when there are no negatives
+    yet.
     """
     if scores is None:
         return random(features, count, generator, allowed=allowed)
-    order = _noise(features, generator, None).argsort(dim=1)  # of equal scores the first in it is taken
-    # A patch without negatives has -inf: the least hard, but still ahead of those that are not allowed.
-    scores = scores.clamp_min(-APART) if allowed is None else scores.clamp_min(-APART).masked_fill(~allowed, -torch.inf)
+    order = _noise(features, generator, None).argsort(
+        dim=1
+    )  # of equal scores the first in it is taken
+    # A patch without negatives has -inf: the least hard, but still ahead of those that are not
+    # allowed.
+    scores = (
+        scores.clamp_min(-APART)
+        if allowed is None
+        else scores.clamp_min(-APART).masked_fill(~allowed, -torch.inf)
+    )
     ranked = scores.gather(1, order).argsort(dim=1, descending=True, stable=True)
     return order.gather(1, ranked[:, :count])
 
 
 def _noise(features: Tensor, generator: torch.Generator, allowed: Tensor | None) -> Tensor:
-    # Drawn for the images of all processes: an image's patches are the same however many processes share a batch.
+    # Drawn for the images of all processes: an image's patches are the same however many processes
+    # share a batch.
     where, shape = features.device, (len(features) * distributed.size(), features.shape[1])
     # From pinned memory a copy does not wait for the device.
     pinned = where.type == "cuda" and generator.device.type == "cpu"

@@ -11,7 +11,9 @@ BOUNDS = (0.01, 1.0)  # of a learnt temperature
 
 
 class Temperature(nn.Module):
-    """Fixed, or learnt as its logarithm (Radford et al. 2021) within BOUNDS; call `bound` after each step."""
+    """Fixed, or learnt as its logarithm (Radford et al. 2021) within BOUNDS; call `bound` after
+    each step.
+    """
 
     def __init__(self, start: float, learnt: bool) -> None:
         super().__init__()
@@ -22,6 +24,8 @@ class Temperature(nn.Module):
 
     @torch.no_grad()
     def bound(self) -> None:
-        """Clamps the parameter itself: clamped in `forward` it would have no gradient outside, and never come back."""
+        """Clamps the parameter itself: clamped in `forward` it would have no gradient outside, and
+        never come back.
+        """
         low, high = (math.log(b) for b in BOUNDS)
         self.log.clamp_(low, high)

@@ -1,4 +1,6 @@
-"""What an objective is given, and the pairs it makes of it. Letters: B images, D projection, Q queries, R rows remembered."""
+"""What an objective is given, and the pairs it makes of it. Letters: B images, D projection, Q
+queries, R rows remembered.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Views(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Positives: row i of queries belongs to row i of keys; and what the memory is to keep of them."""
+    """Positives: row i of queries belongs to row i of keys; and what the memory is to keep of
+    them.
+    """
 
     queries: Tensor  # [Q, D] of view 1, L2-normalised fp32
     keys: Tensor  # [Q, D] of view 2, the same, without gradient

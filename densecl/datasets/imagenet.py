@@ -12,7 +12,8 @@ from typing import NamedTuple
 import pandas as pd
 
 ALL = "imagenet_synsets.txt"  # timm's data file of the 1000 wnids
-REAL = "imagenet_real_labels.json"  # ReaL (Beyer et al. 2020): the classes that raters see, of each validation image
+# ReaL (Beyer et al. 2020): the classes that raters see, of each validation image
+REAL = "imagenet_real_labels.json"
 VALIDATION = re.compile(r"(?:.*/)?ILSVRC2012_val_(\d{8})\.\w+")
 
 
@@ -33,14 +34,17 @@ SETS = {
 
 
 def published(dataset: str, classes: list[str]) -> tuple[int, list[str]] | None:
-    """Images and sorted wnids of the set as its authors published it; None for other sets and other class lists."""
+    """Images and sorted wnids of the set as its authors published it; None for other sets and other
+    class lists.
+    """
     if dataset not in SETS or len(classes) != 1000 or classes != sorted(words(ALL)):
         return None
     return SETS[dataset].images, sorted(words(SETS[dataset].wnids))
 
 
 def confirmed(frame: pd.DataFrame) -> pd.Series:
-    """[rows] True where ReaL's raters see the image's class, False where only others; null where they see none.
+    """[rows] True where ReaL's raters see the image's class, False where only others; null where
+    they see none.
 
     Null for files that do not carry the name of an ImageNet validation image.
     """
@@ -49,7 +53,8 @@ def confirmed(frame: pd.DataFrame) -> pd.Series:
         return pd.Series([None] * len(frame), frame.index, dtype="object")
     seen = json.loads(_file(REAL).read_text(encoding="utf-8"))
     told = [
-        None if pd.isna(number) or not 1 <= int(number) <= len(seen) else seen[int(number) - 1] for number in numbers
+        None if pd.isna(number) or not 1 <= int(number) <= len(seen) else seen[int(number) - 1]
+        for number in numbers
     ]
     return pd.Series(
         [label in of if of else None for of, label in zip(told, frame["label"], strict=True)],
@@ -62,7 +67,10 @@ def confirmed(frame: pd.DataFrame) -> pd.Series:
 def lemmas() -> dict[str, str]:
     """wnid -> what it is, in a word or two; the synsets of ImageNet-22k."""
     lines = _file("imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
-    return {wnid: text.split(",")[0] for wnid, text in (line.split("\t", 1) for line in lines if "\t" in line)}
+    return {
+        wnid: text.split(",")[0]
+        for wnid, text in (line.split("\t", 1) for line in lines if "\t" in line)
+    }
 
 
 @cache

@@ -1,7 +1,8 @@
 """How far confidence is from accuracy, and whether it ranks the answers. Letters: B images.
 
-All take confidence [B] and correct [B] and give a fraction; NaN without images. Where images share a confidence, each
-counts as right by the share of them that is: no figure depends on the order of the images.
+All take confidence [B] and correct [B] and give a fraction; NaN without images. Where images share
+a confidence, each counts as right by the share of them that is: no figure depends on the order of
+the images.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ BINS = 15
 ADAPTIVE = 100  # images a bin
 
 
-def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
-    """Mean |accuracy - confidence| over equal-width bins [a, b), weighted by images (Guo et al. 2017).
+def expected_calibration_error(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
+) -> float:
+    """Mean |accuracy - confidence| over equal-width bins [a, b), weighted by images (Guo et al.
+    2017).
 
     The last bin holds confidence 1 too.
     """
@@ -24,8 +28,12 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def equal_mass_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> float:
-    """Mean |accuracy - confidence| over bins of as many images each, to one, in the order of confidence (Nixon et al. 2019)."""
+def equal_mass_calibration_error(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
+) -> float:
+    """Mean |accuracy - confidence| over bins of as many images each, to one, in the order of
+    confidence (Nixon et al. 2019).
+    """
     if not len(confidence):
         return float("nan")
     confidence, right = _ranked(confidence, correct)
@@ -34,10 +42,12 @@ def equal_mass_calibration_error(confidence: np.ndarray, correct: np.ndarray, bi
 
 
 def rms_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Root of the mean squared (accuracy - confidence) over bins of 100 images in the order of confidence.
+    """Root of the mean squared (accuracy - confidence) over bins of 100 images in the order of
+    confidence.
 
-    As ImageNet-A's authors define it (Hendrycks et al. 2021, calibration_tools.py), the last bin taking the rest, but
-    with that bin: their loop ends one bin early and so leaves out up to 199 of the most confident answers.
+    As ImageNet-A's authors define it (Hendrycks et al. 2021, calibration_tools.py), the last bin
+    taking the rest, but with that bin: their loop ends one bin early and so leaves out up to 199 of
+    the most confident answers.
     """
     if not len(confidence):
         return float("nan")
@@ -49,7 +59,8 @@ def rms_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
 
 
 def response_rate_accuracy(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """AURRA, the area under the response rate accuracy curve: accuracy on the k most confident answers, averaged over k.
+    """AURRA, the area under the response rate accuracy curve: accuracy on the k most confident
+    answers, averaged over k.
 
     Hendrycks et al. 2021, calibration_tools.py.
     """

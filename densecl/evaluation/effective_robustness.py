@@ -1,7 +1,9 @@
-"""Effective robustness: how far accuracy under shift lies above what clean accuracy lets expect (Taori et al. 2020).
+"""Effective robustness: how far accuracy under shift lies above what clean accuracy lets expect
+(Taori et al. 2020).
 
-The expectation is logit(shift) = slope logit(clean) + intercept, fitted on the standard-training models of imagenet-testbed's
-public table (`effective_robustness.csv`), in fractions. It holds at ImageNet scale only.
+The expectation is logit(shift) = slope logit(clean) + intercept, fitted on the standard-training
+models of imagenet-testbed's public table (`effective_robustness.csv`), in fractions. It holds at
+ImageNet scale only.
 """
 
 from __future__ import annotations
@@ -28,13 +30,20 @@ class NoFit(ValueError):
 
 @cache
 def pieces(protocol: str) -> tuple[Piece, ...]:
-    """The fits of one set, in the order of clean accuracy; none for a set that the table has not."""
+    """The fits of one set, in the order of clean accuracy; none for a set that the table has
+    not.
+    """
     text = (files("densecl.evaluation") / "effective_robustness.csv").read_text(encoding="utf-8")
     return tuple(
-        Piece(float(row["from_percent"]) / 100, float(row["to_percent"]) / 100, float(row["slope"]), float(row["intercept"]))
+        Piece(
+            float(row["from_percent"]) / 100,
+            float(row["to_percent"]) / 100,
+            float(row["slope"]),
+            float(row["intercept"]),
+        )
         for row in csv.DictReader(text.splitlines())
         if row["dataset"] == protocol
-    )  # fmt: skip
+    )
 
 
 def piece_for(protocol: str, clean: float) -> Piece:
@@ -45,7 +54,10 @@ def piece_for(protocol: str, clean: float) -> Piece:
     for fit in fits:
         if fit.low <= clean <= fit.high and clean < 1:
             return fit
-    raise NoFit(f"clean top-1 {100 * clean:.1f} % lies outside {100 * fits[0].low:g} to 100 %, where the fit holds")
+    raise NoFit(
+        f"clean top-1 {100 * clean:.1f} % lies outside {100 * fits[0].low:g} to 100 %, where the "
+        f"fit holds"
+    )
 
 
 def expected(protocol: str, clean: float) -> float:

@@ -1,4 +1,6 @@
-"""The figures of a cell, each counted from its rows of predictions; fractions in [0, 1], nll in nats."""
+"""The figures of a cell, each counted from its rows of predictions; fractions in [0, 1], nll in
+nats.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +52,18 @@ def figures(rows: pd.DataFrame) -> dict[str, Any]:
 def special_figures(
     rows: pd.DataFrame, protocol: str, classes: Sequence[str], control: Control | None
 ) -> dict[str, Any]:
-    """Figures that only some sets have, by field of Evaluation; `left_out` says why one is not there."""
+    """Figures that only some sets have, by field of Evaluation; `left_out` says why one is not
+    there.
+    """
     names = PROTOCOLS[protocol].names
     top1, left_out = float(rows["correct"].mean()), {}
-    found: dict[str, Any] = {"per_class": by_class(rows, classes), "renditions": {}, "shape_bias": None,
-                             "relative_accuracy": None, "effective_robustness": None}  # fmt: skip
+    found: dict[str, Any] = {
+        "per_class": by_class(rows, classes),
+        "renditions": {},
+        "shape_bias": None,
+        "relative_accuracy": None,
+        "effective_robustness": None,
+    }
     ways: dict[str, Any] = {}
     if names == "rendition":
         ways["renditions"] = lambda: by_rendition(rows)
@@ -77,7 +86,9 @@ def by_class(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, Group]:
 
 
 def by_rendition(rows: pd.DataFrame) -> dict[str, Group]:
-    """Accuracy by what the file name begins with, as in `art_0.jpg`; LeftOut where a name does not begin so."""
+    """Accuracy by what the file name begins with, as in `art_0.jpg`; LeftOut where a name does not
+    begin so.
+    """
     return _groups(rows, rendition_of(rows["image_id"]))
 
 
@@ -92,10 +103,13 @@ def rendition_of(image_ids: pd.Series) -> pd.Series:
 def _groups(rows: pd.DataFrame, key: pd.Series) -> dict[Any, Group]:
     table = rows.groupby(key, sort=True)[["correct", "correct_unmasked"]].agg(["size", "mean"])
     return {
-        name: Group(images=int(row["correct", "size"]), top1=float(row["correct", "mean"]),
-                    top1_unmasked=float(row["correct_unmasked", "mean"]))
+        name: Group(
+            images=int(row["correct", "size"]),
+            top1=float(row["correct", "mean"]),
+            top1_unmasked=float(row["correct_unmasked", "mean"]),
+        )
         for name, row in table.iterrows()
-    }  # fmt: skip
+    }
 
 
 def shape_bias(rows: pd.DataFrame) -> ShapeBias:
@@ -105,13 +119,17 @@ def shape_bias(rows: pd.DataFrame) -> ShapeBias:
     shape = int((usable & rows["correct"]).sum())
     other = int((usable & (rows["prediction"] == texture)).sum())
     return ShapeBias(
-        value=shape / (shape + other) if shape + other else None, shape=shape, texture=other,
-        images=int(usable.sum()), left_out=int((~usable).sum()),
-    )  # fmt: skip
+        value=shape / (shape + other) if shape + other else None,
+        shape=shape,
+        texture=other,
+        images=int(usable.sum()),
+        left_out=int((~usable).sum()),
+    )
 
 
 def texture_of(image_ids: pd.Series, labels: pd.Series) -> pd.Series:
-    """[B] class index of each image's texture; -1 where that is no class of the set, or the shape's own.
+    """[B] class index of each image's texture; -1 where that is no class of the set, or the shape's
+    own.
 
     A cue's class is that of the images whose shape has its name. LeftOut where file names are not
     `<shape><n>-<texture><m>`, or one shape's name stands in two classes.
@@ -122,7 +140,9 @@ def texture_of(image_ids: pd.Series, labels: pd.Series) -> pd.Series:
         raise LeftOut(f"file names are not <shape><n>-<texture><m>: {image_ids[unnamed].iloc[0]}")
     pairs = pd.DataFrame({"cue": cues[0], "label": labels}).drop_duplicates()
     if pairs["cue"].duplicated().any():
-        raise LeftOut(f"shape {pairs['cue'][pairs['cue'].duplicated()].iloc[0]} stands in two classes")
+        raise LeftOut(
+            f"shape {pairs['cue'][pairs['cue'].duplicated()].iloc[0]} stands in two classes"
+        )
     texture = cues[1].map(pairs.set_index("cue")["label"])
     return texture.where(texture != labels).fillna(-1).astype("int64")
 
@@ -137,5 +157,7 @@ def relative(top1: float, clean: float) -> float:
 def above_fit(protocol: str, classes: Sequence[str], top1: float, clean: float) -> float:
     """Effective robustness; LeftOut or NoFit where the published fit does not apply."""
     if not is_imagenet(classes):
-        raise LeftOut("the published fit is for the 1000 classes of ImageNet-1k; this class list is another")
+        raise LeftOut(
+            "the published fit is for the 1000 classes of ImageNet-1k; this class list is another"
+        )
     return top1 - effective_robustness.expected(protocol, clean)

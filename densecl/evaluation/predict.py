@@ -22,23 +22,40 @@ from densecl.runtime.hardware import device
 
 
 def scoring(
-    model: Backbone, frame: pd.DataFrame, classes: Sequence[str], *, protocol: str, preprocess: Rule | None = None,
+    model: Backbone,
+    frame: pd.DataFrame,
+    classes: Sequence[str],
+    *,
+    protocol: str,
+    preprocess: Rule | None = None,
     given: Sequence[str] = (),
-) -> tuple[pd.DataFrame, Preprocessing, list[int]]:  # fmt: skip
-    """How a set is scored: the rows of `frame` whose class counts, their preprocessing, the indices that are not masked."""
+) -> tuple[pd.DataFrame, Preprocessing, list[int]]:
+    """How a set is scored: the rows of `frame` whose class counts, their preprocessing, the indices
+    that are not masked.
+    """
     height, width = model.patch_embed.img_size
     values = preprocessing(model, preprocess_rule(protocol, preprocess, frame, (height, width)))
     scored = scored_classes(protocol, frame, classes, given)
     kept = frame[frame["label"].isin(scored)].reset_index(drop=True)
     if kept.empty:
-        raise DataError(f"found {len(frame)} images, none of the {len(scored)} classes that the set is scored over")
+        raise DataError(
+            f"found {len(frame)} images, none of the {len(scored)} classes that the set is scored "
+            f"over"
+        )
     return kept, values, scored
 
 
 def predict(
-    model: Backbone, frame: pd.DataFrame, root: Path, values: Preprocessing, scored: list[int], batch_size: int,
-) -> pd.DataFrame:  # fmt: skip
-    """One row an image of the manifest `frame`; `scored` are the class indices whose logits are not masked."""
+    model: Backbone,
+    frame: pd.DataFrame,
+    root: Path,
+    values: Preprocessing,
+    scored: list[int],
+    batch_size: int,
+) -> pd.DataFrame:
+    """One row an image of the manifest `frame`; `scored` are the class indices whose logits are not
+    masked.
+    """
     where = device()
     model = model.to(where).eval()
     loader = image_loader([root / path for path in frame["path"]], values, batch_size)
@@ -54,12 +71,16 @@ def predict(
 
 
 def _batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """As the loader gives them; a worker's DataError in its own words, without the traceback that torch puts before them."""
+    """As the loader gives them; a worker's DataError in its own words, without the traceback that
+    torch puts before them.
+    """
     try:
         yield from loader
     except DataError as error:
         said = str(error).strip().splitlines()[-1]
-        raise DataError(said.removeprefix(f"{DataError.__module__}.{DataError.__name__}: ")) from None
+        raise DataError(
+            said.removeprefix(f"{DataError.__module__}.{DataError.__name__}: ")
+        ) from None
 
 
 def score(logits: Tensor, labels: Tensor, scored: list[int]) -> pd.DataFrame:

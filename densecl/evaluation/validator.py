@@ -13,15 +13,30 @@ from densecl.network.vit import Backbone
 def build_validator(
     datasets: Mapping[str, ImageSet], classes: Sequence[str], batch_size: int
 ) -> Callable[[Backbone], dict[str, float]]:
-    """A function that gives top-1 of a model on each dataset; several processes share the images."""
-    return lambda model: {name: _top1(model, images, classes, batch_size) for name, images in datasets.items()}
+    """A function that gives top-1 of a model on each dataset; several processes share the
+    images.
+    """
+    return lambda model: {
+        name: _top1(model, images, classes, batch_size) for name, images in datasets.items()
+    }
 
 
 def _top1(model: Backbone, images: ImageSet, classes: Sequence[str], batch_size: int) -> float:
     frame, values, scored = scoring(
-        model, images.frame, classes, protocol=images.protocol, preprocess=images.preprocess, given=images.classes
+        model,
+        images.frame,
+        classes,
+        protocol=images.protocol,
+        preprocess=images.preprocess,
+        given=images.classes,
     )
-    mine = frame.iloc[distributed.rank() :: distributed.size()]  # each image in one process: none is counted twice
-    right = predict(model, mine, images.root, values, scored, batch_size)["correct"].sum() if len(mine) else 0
+    mine = frame.iloc[
+        distributed.rank() :: distributed.size()
+    ]  # each image in one process: none is counted twice
+    right = (
+        predict(model, mine, images.root, values, scored, batch_size)["correct"].sum()
+        if len(mine)
+        else 0
+    )
     correct, seen = distributed.total((float(right), float(len(mine))))
     return correct / seen

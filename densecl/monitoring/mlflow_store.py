@@ -10,15 +10,20 @@ from typing import Any
 
 TRACKING_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "densecl"
-# A server that does not answer may hold a training up for half a minute, not for MLflow's quarter of an hour.
+# A server that does not answer may hold a training up for half a minute, not for MLflow's quarter
+# of an hour.
 PATIENCE = {
-    "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}  # fmt: skip
+}
 
 
 def connected() -> Any:
-    """The module mlflow, pointed at MLFLOW_TRACKING_URI or the project's own store; it talks of trouble only."""
+    """The module mlflow, pointed at MLFLOW_TRACKING_URI or the project's own store; it talks of
+    trouble only.
+    """
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -30,7 +35,9 @@ def connected() -> Any:
 
 
 def track_report(files: Sequence[Path], metrics: Mapping[str, float]) -> str:
-    """A run named `report` with the files as artifacts; "", or what failed: a store that fails costs no report."""
+    """A run named `report` with the files as artifacts; "", or what failed: a store that fails
+    costs no report.
+    """
     try:
         mlflow = connected()
         mlflow.set_experiment(EXPERIMENT)

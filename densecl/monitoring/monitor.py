@@ -23,22 +23,34 @@ from densecl.training.step import Outcome
 class Monitor:
     """Context of one training. A tracking store that fails is told once; the training goes on.
 
-    `fingerprint` is the training's: by that tag its run is found. `remembered` is a file that holds the MLflow run's id
-    for as long as the training is not done: an interrupted one goes on in the same run. Only the first of several
-    processes tells anything.
+    `fingerprint` is the training's: by that tag its run is found. `remembered` is a file that holds
+    the MLflow run's id for as long as the training is not done: an interrupted one goes on in the
+    same run. Only the first of several processes tells anything.
     """
 
     def __init__(
-        self, plan: TrainPlan, seed: int, steps: int, name: str, fingerprint: str, remembered: Path | None = None
+        self,
+        plan: TrainPlan,
+        seed: int,
+        steps: int,
+        name: str,
+        fingerprint: str,
+        remembered: Path | None = None,
     ) -> None:
         self.plan, self.seed, self.name, self.remembered = plan, seed, name, remembered
         self.fingerprint = fingerprint
         self.tracked = distributed.first()
         self.console = Console(file=sys.stderr, quiet=not distributed.first())
         self.bar = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[seen]}"),
-            TextColumn("left"), TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
-        )  # fmt: skip
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[seen]}"),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
         self.task = self.bar.add_task(name, total=plan.train.epochs * steps, seen="")
         self.steps = steps
         self.stack = ExitStack()
@@ -49,10 +61,17 @@ class Monitor:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self._track(lambda mlflow: mlflow.end_run("KILLED" if interrupted else "FAILED" if kind else "FINISHED"))
+        self._track(
+            lambda mlflow: mlflow.end_run(
+                "KILLED" if interrupted else "FAILED" if kind else "FINISHED"
+            )
+        )
         self.stack.close()
 
     def step(self, epoch: int, done: int, rate: float, seen: Outcome) -> None:
@@ -65,13 +84,23 @@ class Monitor:
 
     def epoch(self, row: dict[str, float]) -> None:
         """One line for people and one metric each for MLflow."""
-        shown = {"loss": "loss", "train_top1": "train", "top1/imagenet": "val", "contrastive_loss": "contrast"}
+        shown = {
+            "loss": "loss",
+            "train_top1": "train",
+            "top1/imagenet": "val",
+            "contrastive_loss": "contrast",
+        }
         parts = [f"{label} {row[key]:.3f}" for key, label in shown.items() if key in row]
         epoch = int(row["epoch"]) + 1
         self.note(
-            f"epoch {epoch}/{self.plan.train.epochs}  {'  '.join(parts)}  {row['images_per_second']:.0f} images/s"
+            f"epoch {epoch}/{self.plan.train.epochs}  {'  '.join(parts)}  "
+            f"{row['images_per_second']:.0f} images/s"
         )
-        finite = {name: float(value) for name, value in row.items() if name != "epoch" and math.isfinite(value)}
+        finite = {
+            name: float(value)
+            for name, value in row.items()
+            if name != "epoch" and math.isfinite(value)
+        }
         self._track(lambda mlflow: mlflow.log_metrics(finite, step=epoch))
 
     def artifacts(self, folders: dict[str, Path]) -> None:
@@ -85,7 +114,11 @@ class Monitor:
 
     def _start(self, mlflow: Any) -> None:
         mlflow.set_experiment(EXPERIMENT)
-        before = self.remembered.read_text(encoding="utf-8") if self.remembered and self.remembered.exists() else None
+        before = (
+            self.remembered.read_text(encoding="utf-8")
+            if self.remembered and self.remembered.exists()
+            else None
+        )
         if before and _has(mlflow, before):
             mlflow.start_run(run_id=before)
             return
@@ -93,7 +126,9 @@ class Monitor:
         run = mlflow.start_run(run_name=self.name, tags=tags)
         if self.remembered:
             write_text(self.remembered, run.info.run_id)
-        mlflow.log_params(dict(_flat(self.plan.model_dump(mode="json", by_alias=True))) | {"seed": self.seed})
+        mlflow.log_params(
+            dict(_flat(self.plan.model_dump(mode="json", by_alias=True))) | {"seed": self.seed}
+        )
 
     def _track(self, call: Callable[[Any], object]) -> None:
         if not self.tracked:
@@ -103,7 +138,8 @@ class Monitor:
         except Exception as error:
             self.tracked = False
             self.note(
-                f"MLflow tracking stopped, training goes on: {type(error).__name__}: {str(error).splitlines()[0]}"
+                f"MLflow tracking stopped, training goes on: {type(error).__name__}: "
+                f"{str(error).splitlines()[0]}"
             )
 
 
@@ -124,5 +160,9 @@ def _attach(name: str, folder: Path, mlflow: Any) -> None:
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     for key, value in values.items():
-        pairs += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
+        pairs += (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, dict) and value
+            else [(prefix + key, value)]
+        )
     return pairs

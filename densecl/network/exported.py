@@ -15,6 +15,10 @@ from densecl.network.vit import Backbone, build
 def load_exported(folder: Path) -> tuple[Backbone, dict[str, Any]]:
     """The model that a training left in `folder`, and its config."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = build(Network(model_name=config["architecture"], model_args=config["model_args"]), config["num_classes"], 0)
+    model = build(
+        Network(model_name=config["architecture"], model_args=config["model_args"]),
+        config["num_classes"],
+        0,
+    )
     load_model(model, folder / "model.safetensors")
     return model.eval(), config

@@ -9,7 +9,9 @@ from densecl.seeding import derive
 
 
 class ProjectionHead(nn.Module):
-    """[..., E] -> [..., D] in fp32: Linear-GELU-Linear, no batch norm (MoCo v2's head with a ViT's activation)."""
+    """[..., E] -> [..., D] in fp32: Linear-GELU-Linear, no batch norm (MoCo v2's head with a ViT's
+    activation).
+    """
 
     def __init__(self, embed_dim: int, projection_dim: int, seed: int) -> None:
         super().__init__()

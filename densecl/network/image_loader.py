@@ -21,7 +21,10 @@ class Images(Dataset[tuple[Tensor, int]]):
     """Preprocessed images in the manifest's order, each with its row number."""
 
     def __init__(
-        self, paths: list[Path], transform: Callable[[Image.Image], Tensor], size: tuple[int, int] | None
+        self,
+        paths: list[Path],
+        transform: Callable[[Image.Image], Tensor],
+        size: tuple[int, int] | None,
     ) -> None:
         self.paths, self.transform, self.size = paths, transform, size
 
@@ -32,17 +35,25 @@ class Images(Dataset[tuple[Tensor, int]]):
         image = decode(self.paths[row])
         if self.size and image.size != self.size:
             raise DataError(
-                f"{self.paths[row]}: found {image.width} x {image.height} px, expected {self.size[0]} x {self.size[1]}: "
+                f"{self.paths[row]}: found {image.width} x {image.height} px, expected "
+                f"{self.size[0]} x {self.size[1]}: "
                 "the set is evaluated as-is; set evaluate.preprocess to model to resize it"
             )
         return self.transform(image), row
 
 
-def image_loader(paths: list[Path], values: Preprocessing, batch_size: int) -> DataLoader[tuple[Tensor, int]]:
-    """Batches of uint8 images [B, 3, H, W] in order, not yet normalised, with their row numbers [B]."""
+def image_loader(
+    paths: list[Path], values: Preprocessing, batch_size: int
+) -> DataLoader[tuple[Tensor, int]]:
+    """Batches of uint8 images [B, 3, H, W] in order, not yet normalised, with their row numbers
+    [B].
+    """
     size = (values.input_size[2], values.input_size[1]) if values.rule == "as-is" else None
     return DataLoader(
-        Images(paths, evaluation_pixels(values), size), batch_size=batch_size,
-        num_workers=workers() if len(paths) > batch_size else 0, pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # else starting workers would move the global generator of a training
-    )  # fmt: skip
+        Images(paths, evaluation_pixels(values), size),
+        batch_size=batch_size,
+        num_workers=workers() if len(paths) > batch_size else 0,
+        pin_memory=torch.cuda.is_available(),
+        # else starting workers would move the global generator of a training
+        generator=torch.Generator(),
+    )

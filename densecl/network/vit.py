@@ -34,9 +34,13 @@ class ModelError(DenseclError):
 
 
 def build(network: Network, num_classes: int, seed: int, drop_path: float = 0.0) -> Backbone:
-    """A backbone with linear classifier, the same weights for every mode of a seed; raises ModelError."""
+    """A backbone with linear classifier, the same weights for every mode of a seed; raises
+    ModelError.
+    """
     if drop_path:
-        network = network.model_copy(update={"model_args": network.model_args | {"drop_path_rate": drop_path}})
+        network = network.model_copy(
+            update={"model_args": network.model_args | {"drop_path_rate": drop_path}}
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "network"))
         model = _create(network, num_classes, pretrained=network.pretrained)
@@ -46,7 +50,9 @@ def build(network: Network, num_classes: int, seed: int, drop_path: float = 0.0)
 
 
 def check(network: Network, num_classes: int = 2) -> tuple[int, int]:
-    """The patch grid; ModelError where the model cannot be trained here. Builds it without memory."""
+    """The patch grid; ModelError where the model cannot be trained here. Builds it without
+    memory.
+    """
     with torch.device("meta"):
         model = _create(network, num_classes, pretrained=False)
     return grid(model)
@@ -61,12 +67,18 @@ def grid(model: Backbone) -> tuple[int, int]:
 def tokens(model: Backbone, images: Tensor) -> Tokens:
     """[B, 3, H, W] normalised images to their tokens; the classifier is the model's own."""
     features = model.forward_features(images)  # [B, prefix + N, E]
-    return Tokens(features[:, 0], features[:, model.num_prefix_tokens :], model.forward_head(features))
+    return Tokens(
+        features[:, 0], features[:, model.num_prefix_tokens :], model.forward_head(features)
+    )
 
 
 def tokens_of_two_blocks(model: Backbone, images: Tensor) -> tuple[Tokens, Tensor]:
-    """Tokens as `tokens` gives them, and the next-to-last block's patches [B, N, E], normed alike."""
-    seen: Any = model.forward_intermediates(images, indices=[len(model.blocks) - 2], norm=True, output_fmt="NLC")
+    """Tokens as `tokens` gives them, and the next-to-last block's patches [B, N, E], normed
+    alike.
+    """
+    seen: Any = model.forward_intermediates(
+        images, indices=[len(model.blocks) - 2], norm=True, output_fmt="NLC"
+    )
     last, (before,) = seen
     return Tokens(last[:, 0], last[:, model.num_prefix_tokens :], model.forward_head(last)), before
 
@@ -77,17 +89,26 @@ def load_start(model: Backbone, checkpoint: str) -> None:
 
     if not checkpoint.endswith(".safetensors"):
         raise ModelError(
-            f"network.checkpoint: found {checkpoint}, expected a .safetensors file (pickles are not loaded)"
+            f"network.checkpoint: found {checkpoint}, expected a .safetensors file (pickles are "
+            f"not loaded)"
         )
     try:
         state = load_file(checkpoint)
     except Exception as error:
-        raise ModelError(f"network.checkpoint: {checkpoint} cannot be read as safetensors: {error}") from None
+        raise ModelError(
+            f"network.checkpoint: {checkpoint} cannot be read as safetensors: {error}"
+        ) from None
     own = model.state_dict()
     classifier = {
-        name for name in state if name.startswith("head.") and name in own and state[name].shape != own[name].shape
+        name
+        for name in state
+        if name.startswith("head.") and name in own and state[name].shape != own[name].shape
     }
-    wrong = sorted(n for n, v in state.items() if n not in classifier and (n not in own or own[n].shape != v.shape))
+    wrong = sorted(
+        n
+        for n, v in state.items()
+        if n not in classifier and (n not in own or own[n].shape != v.shape)
+    )
     missing = sorted(n for n in own if n not in state and not n.startswith("head."))
     if wrong or missing:
         raise ModelError(
@@ -100,9 +121,13 @@ def load_start(model: Backbone, checkpoint: str) -> None:
 
 def _create(network: Network, num_classes: int, pretrained: bool) -> Backbone:
     if not timm.is_model(network.model_name):
-        close = ", ".join(timm.list_models(f"*{network.model_name[:8]}*")[:4]) or "see timm.list_models('vit*')"
+        close = (
+            ", ".join(timm.list_models(f"*{network.model_name[:8]}*")[:4])
+            or "see timm.list_models('vit*')"
+        )
         raise ModelError(
-            f"network.model_name: found {network.model_name!r}, which timm {timm.__version__} does not know; close: {close}"
+            f"network.model_name: found {network.model_name!r}, which timm {timm.__version__} "
+            f"does not know; close: {close}"
         )
     try:
         model = timm.create_model(
@@ -115,34 +140,43 @@ def _create(network: Network, num_classes: int, pretrained: bool) -> Backbone:
         ) from None
     if not isinstance(model, VisionTransformer | Eva):
         raise ModelError(
-            f"network.model_name: {network.model_name} is a {type(model).__name__}; expected a timm VisionTransformer or Eva"
+            f"network.model_name: {network.model_name} is a {type(model).__name__}; expected a "
+            f"timm VisionTransformer or Eva"
         )
     sides, patch = model.patch_embed.img_size, model.patch_embed.patch_size
     if sides[0] % patch[0] or sides[1] % patch[1]:
         raise ModelError(
-            f"network.model_args: patches of {patch[0]} x {patch[1]} px do not fill {sides[0]} x {sides[1]} px; "
+            f"network.model_args: patches of {patch[0]} x {patch[1]} px do not fill {sides[0]} x "
+            f"{sides[1]} px; "
             "expected a patch_size that divides img_size"
         )
     if model.cls_token is None:
         raise ModelError(
-            f"network.model_name: {network.model_name} has no CLS token, which classification and global contrast need"
+            f"network.model_name: {network.model_name} has no CLS token, which classification and "
+            f"global contrast need"
         )
     if model.global_pool != "token" or model.num_prefix_tokens < 1 or hasattr(model, "head_dist"):
         found = (
-            "a second, distilled classifier" if hasattr(model, "head_dist") else f"global_pool {model.global_pool!r}"
+            "a second, distilled classifier"
+            if hasattr(model, "head_dist")
+            else f"global_pool {model.global_pool!r}"
         )
         raise ModelError(
-            f"network.model_name: {network.model_name} has {found}; expected one classifier on the CLS token, "
-            "which global contrast and the probe read too: set model_args: {global_pool: token}, or choose another model"
+            f"network.model_name: {network.model_name} has {found}; expected one classifier on "
+            f"the CLS token, "
+            "which global contrast and the probe read too: set model_args: {global_pool: token}, "
+            "or choose another model"
         )
     if network.model_args.get("patch_drop_rate"):
         raise ModelError(
-            f"network.model_args: found patch_drop_rate {network.model_args['patch_drop_rate']}, expected none: "
+            f"network.model_args: found patch_drop_rate {network.model_args['patch_drop_rate']}, "
+            f"expected none: "
             "patches that are dropped cannot be matched"
         )
     rows, columns = grid(model)
     if rows != columns or rows * columns != model.patch_embed.num_patches or math.isclose(rows, 1):
         raise ModelError(
-            f"network.model_name: {network.model_name} has a {rows} x {columns} patch grid; expected a square one of 2 x 2 or more"
+            f"network.model_name: {network.model_name} has a {rows} x {columns} patch grid; "
+            f"expected a square one of 2 x 2 or more"
         )
     return model

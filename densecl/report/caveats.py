@@ -21,14 +21,17 @@ def learned_position(plan: ReportPlan, histories: Mapping[str, list[pd.DataFrame
     how = _contrast(plan).of("dense")
     name = MATCHED.get(getattr(how, "correspondence_features", ""), "")
     pair = [f"match/{name}/moved0", "match/identity/moved0"]
-    last = [frame[pair].iloc[-1] for frame in histories.get("dense", []) if {*pair} <= {*frame.columns}]
+    last = [
+        frame[pair].iloc[-1] for frame in histories.get("dense", []) if {*pair} <= {*frame.columns}
+    ]
     worse = [(found, same) for found, same in last if found <= same]
     if not worse:
         return []
     found, same = (fmean(values) for values in zip(*worse, strict=True))
     where = f" in {len(worse)} of {len(last)} trainings" if len(last) > 1 else ""
     return [
-        f"Matching has learned position, not content{where}: of flipped or shifted views {percent(found)} % of the patches "
+        f"Matching has learned position, not content{where}: of flipped or shifted views "
+        f"{percent(found)} % of the patches "
         f"are matched to their true place, and {percent(same)} % by the same index."
     ]
 
@@ -36,7 +39,10 @@ def learned_position(plan: ReportPlan, histories: Mapping[str, list[pd.DataFrame
 def probed(plan: ReportPlan) -> list[str]:
     contrast = _contrast(plan)
     alone = [m for m in plan.modes if (of := contrast.of(m)) is not None and of.lambda_weight == 1]
-    return [f"{m} trained no classifier (lambda 1): a linear probe on its frozen features is evaluated." for m in alone]
+    return [
+        f"{m} trained no classifier (lambda 1): a linear probe on its frozen features is evaluated."
+        for m in alone
+    ]
 
 
 def _contrast(plan: ReportPlan) -> Contrast:

@@ -35,21 +35,40 @@ def page(found: Comparison, costs: Costs, histories: Histories, root: Path) -> d
     of_some, left_out = special(found)
     hashes, no_hashes = provenance.artifacts(plan, root)
     return {
-        "answer": headline(found, costs), "details": details(found), "missing": missing(found),
-        "modes": modes_of(found), "seeds": plan.seeds, "plan": plan, "mean_row": MEAN,
-        "level": f"{100 * plan.values.confidence:g}", "samples": plan.values.bootstrap_samples, "mean": mean_note(found),
-        "rendered": [s for s in plan.datasets if s in plan.rendered], "baseline": baseline,
-        "aggregate": aggregate(found), "costs": cost_table(plan, costs), "masks": masks(found),
-        "further": further(found), "special": of_some, "left_out": left_out, "sets": panels(found, root),
+        "answer": headline(found, costs),
+        "details": details(found),
+        "missing": missing(found),
+        "modes": modes_of(found),
+        "seeds": plan.seeds,
+        "plan": plan,
+        "mean_row": MEAN,
+        "level": f"{100 * plan.values.confidence:g}",
+        "samples": plan.values.bootstrap_samples,
+        "mean": mean_note(found),
+        "rendered": [s for s in plan.datasets if s in plan.rendered],
+        "baseline": baseline,
+        "aggregate": aggregate(found),
+        "costs": cost_table(plan, costs),
+        "masks": masks(found),
+        "further": further(found),
+        "special": of_some,
+        "left_out": left_out,
+        "sets": panels(found, root),
         "forest": svg.forest(found, BASELINE) if baseline else None,
-        "scatters": against_control(found), "fitted": fitted(found),
-        "curves": curves.training(histories), "pictures": pictures(plan, root),
-        "control": CONTROL_SET, "seeds_for_mode": SEEDS_FOR_MODE,
+        "scatters": against_control(found),
+        "fitted": fitted(found),
+        "curves": curves.training(histories),
+        "pictures": pictures(plan, root),
+        "control": CONTROL_SET,
+        "seeds_for_mode": SEEDS_FOR_MODE,
         "cautions": [*learned_position(plan, histories), *probed(plan)],
-        "apart": provenance.seeds_apart(found), "trainings": provenance.trainings(plan, root),
-        "code": provenance.code_and_environment(root), "hashes": hashes, "no_hashes": no_hashes,
+        "apart": provenance.seeds_apart(found),
+        "trainings": provenance.trainings(plan, root),
+        "code": provenance.code_and_environment(root),
+        "hashes": hashes,
+        "no_hashes": no_hashes,
         "parameters": parameters(plan),
-    }  # fmt: skip
+    }
 
 
 def trained(plan: ReportPlan, root: Path) -> tuple[Costs, Histories]:
@@ -79,13 +98,17 @@ def _history(path: Path) -> pd.DataFrame:
 def pictures(plan: ReportPlan, root: Path) -> list[Picture]:
     """Of the first seed of each mode that left one."""
     places = {
-        m: root / paths.training(m, plan.seeds[0]) / "matches.safetensors" for m in svg.COLOURS if m in plan.modes
+        m: root / paths.training(m, plan.seeds[0]) / "matches.safetensors"
+        for m in svg.COLOURS
+        if m in plan.modes
     }
     return [picture(mode, path) for mode, path in places.items() if path.exists()]
 
 
 def missing(found: Comparison) -> list[str]:
-    """Cells of the plan that could not be read, with the reason; one line where all modes share it."""
+    """Cells of the plan that could not be read, with the reason; one line where all modes share
+    it.
+    """
     lines: dict[tuple[str, str], list[str]] = {}
     for (dataset, mode), cell in found.cells.items():
         if cell.missing:
@@ -100,5 +123,7 @@ def mean_note(found: Comparison) -> str:
 
 def parameters(plan: ReportPlan) -> Table:
     file = str(paths.plan("report"))
-    rows = tuple((key, "", words(value, source=file)) for key, value in provenance.flat(plan.params))
+    rows = tuple(
+        (key, "", words(value, source=file)) for key, value in provenance.flat(plan.params)
+    )
     return Table((("", ("value",)),), rows, text=True)

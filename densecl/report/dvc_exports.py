@@ -1,4 +1,6 @@
-"""The comparison as the files that `dvc metrics` and `dvc plots` show: one row a mode, one curve a file."""
+"""The comparison as the files that `dvc metrics` and `dvc plots` show: one row a mode, one curve a
+file.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,12 @@ from densecl.report.formatting import modes_of
 Histories = Mapping[str, Sequence[pd.DataFrame]]
 
 
-def write_tracked(found: Comparison, costs: Mapping[str, Sequence[Cost]], histories: Histories, root: Path) -> None:
-    """Write reports/metrics/<mode>.json (fractions) and reports/plots/ (robustness.csv, differences.csv, curves/<column>.csv)."""
+def write_tracked(
+    found: Comparison, costs: Mapping[str, Sequence[Cost]], histories: Histories, root: Path
+) -> None:
+    """Write reports/metrics/<mode>.json (fractions) and reports/plots/ (robustness.csv,
+    differences.csv, curves/<column>.csv).
+    """
     for folder in (paths.METRICS, paths.PLOTS):
         shutil.rmtree(root / folder, ignore_errors=True)
     for mode in modes_of(found):
@@ -34,20 +40,34 @@ def write_tracked(found: Comparison, costs: Mapping[str, Sequence[Cost]], histor
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
     # A blank cell would be drawn as 0.
-    write_text(path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n", na_rep="nan"))
+    write_text(
+        path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n", na_rep="nan")
+    )
 
 
 def metrics(found: Comparison, mode: str, costs: Sequence[Cost]) -> dict[str, float]:
-    """Top-1 by set, a fraction, and the time of a step beside classification alone; what is missing is left out."""
+    """Top-1 by set, a fraction, and the time of a step beside classification alone; what is missing
+    is left out.
+    """
     rows = {s: found.get(s, mode, "top1") for s in (*found.plan.datasets, MEAN)}
-    top1 = {s.strip("()"): round(row.value, 6) for s, row in rows.items() if row is not None and row.value is not None}
-    ratio = {"step time": round(fmean(c.step_seconds / c.none_step_seconds for c in costs), 4)} if costs else {}
+    top1 = {
+        s.strip("()"): round(row.value, 6)
+        for s, row in rows.items()
+        if row is not None and row.value is not None
+    }
+    ratio = (
+        {"step time": round(fmean(c.step_seconds / c.none_step_seconds for c in costs), 4)}
+        if costs
+        else {}
+    )
     return top1 | ratio
 
 
 def robustness(found: Comparison) -> pd.DataFrame:
     """Bars: `set and mode`, `top-1, %`."""
-    cells = {f"{s} {m}": found.get(s, m, "top1") for s in found.plan.datasets for m in modes_of(found)}
+    cells = {
+        f"{s} {m}": found.get(s, m, "top1") for s in found.plan.datasets for m in modes_of(found)
+    }
     rows = [(name, 100 * row.value) for name, row in cells.items() if row and row.value is not None]
     return pd.DataFrame(rows, columns=["set and mode", "top-1, %"])
 
@@ -64,22 +84,38 @@ def differences(found: Comparison) -> pd.DataFrame:
 
 
 def curves(histories: Histories) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(column of history.csv, frame with `epoch` and a column a mode: the mean over its seeds); nan where a mode has none."""
-    known = dict.fromkeys(c for frames in histories.values() for frame in frames for c in frame.columns)
+    """(column of history.csv, frame with `epoch` and a column a mode: the mean over its seeds); nan
+    where a mode has none.
+    """
+    known = dict.fromkeys(
+        c for frames in histories.values() for frame in frames for c in frame.columns
+    )
     drawn = dict.fromkeys(
-        c for g in groups(known) for p in g.panels if isinstance(p, Panel) for c in p.lines if c in known
+        c
+        for g in groups(known)
+        for p in g.panels
+        if isinstance(p, Panel)
+        for c in p.lines
+        if c in known
     )
     for column in drawn:
-        means = {mode: pd.concat(having).groupby(level=0).mean() if having[1:] else having[0]
-                 for mode, having in _having(histories, column)}  # fmt: skip
+        means = {
+            mode: pd.concat(having).groupby(level=0).mean() if having[1:] else having[0]
+            for mode, having in _having(histories, column)
+        }
         if means:
             frame = pd.DataFrame(means).reindex(columns=list(histories))
-            yield column, frame.rename_axis("epoch").reset_index().assign(epoch=lambda f: f["epoch"] + 1)
+            yield (
+                column,
+                frame.rename_axis("epoch").reset_index().assign(epoch=lambda f: f["epoch"] + 1),
+            )
 
 
 def _having(histories: Histories, column: str) -> Iterator[tuple[str, list[pd.Series]]]:
     """By mode, the column by epoch of every seed that has it; modes without any are left out."""
     for mode, frames in histories.items():
-        found = [f.set_index("epoch")[column] for f in frames if column in f and f[column].notna().any()]
+        found = [
+            f.set_index("epoch")[column] for f in frames if column in f and f[column].notna().any()
+        ]
         if found:
             yield mode, found

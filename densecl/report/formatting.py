@@ -1,4 +1,6 @@
-"""How a number is shown: the entry of a table, what stands below it, and the files that it came from."""
+"""How a number is shown: the entry of a table, what stands below it, and the files that it came
+from.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from densecl.report.charts import svg
 
 
 class Bar(NamedTuple):
-    """Drawn behind an entry, in a mode's colour: from its middle to the right for more, to the left for less."""
+    """Drawn behind an entry, in a mode's colour: from its middle to the right for more, to the left
+    for less.
+    """
 
     start: float  # % of the entry's width
     end: float
@@ -28,7 +32,9 @@ def bar(share: float, up: str, down: str) -> Bar:
 
 @dataclass(frozen=True)
 class Number:
-    """One entry of a table: what stands large, what stands small below it, and the files it came from."""
+    """One entry of a table: what stands large, what stands small below it, and the files it came
+    from.
+    """
 
     main: str
     sub: str = ""
@@ -46,14 +52,20 @@ class Table:
 
     @property
     def shared(self) -> list[str]:
-        """The files that every row comes from, where they are the same for all: said once, below the table."""
+        """The files that every row comes from, where they are the same for all: said once, below
+        the table.
+        """
         found = [files_of(entries) for _, _, entries in self.rows]
         return found[0] if found and all(files == found[0] for files in found) else []
 
     @property
     def reasons(self) -> list[str]:
         """Why entries are missing, each reason once: the footnotes of the table."""
-        return list(dict.fromkeys(n.sub for _, _, entries in self.rows for n in entries if n.missing and n.sub))
+        return list(
+            dict.fromkeys(
+                n.sub for _, _, entries in self.rows for n in entries if n.missing and n.sub
+            )
+        )
 
 
 def files_of(entries: Sequence[Number]) -> list[str]:
@@ -88,11 +100,14 @@ def _source(row: Row) -> str:
         return str(paths.COMPARISON)
     if row.dataset == MEAN:
         return ", ".join(
-            f"{paths.PREDICTIONS}/<each shifted set>/{row.mode}-{seed}.parquet" for seed in row.seeds.split()
+            f"{paths.PREDICTIONS}/<each shifted set>/{row.mode}-{seed}.parquet"
+            for seed in row.seeds.split()
         )
     cells = [(row.dataset, row.mode, int(s)) for s in row.seeds.split()]
     files = [paths.predictions(*cell) for cell in cells]
-    if row.metric in AGAINST_CONTROL:  # the evaluation holds the control's top-1 and names its predictions
+    if (
+        row.metric in AGAINST_CONTROL
+    ):  # the evaluation holds the control's top-1 and names its predictions
         files += [paths.evaluation(*cell) for cell in cells]
     return ", ".join(map(str, files))
 
@@ -106,18 +121,29 @@ def number(row: Row | None, signed: bool = False) -> Number:
     between = ""
     if row.low is not None and row.high is not None:
         between = f"{show(row.low)}{' to ' if signed or row.low < 0 else '–'}{show(row.high)}"
-    partly = "seeds " + row.seeds.replace(" ", ", ") + " only" if "seed " in row.note and row.dataset != MEAN else ""
+    partly = (
+        "seeds " + row.seeds.replace(" ", ", ") + " only"
+        if "seed " in row.note and row.dataset != MEAN
+        else ""
+    )
     return Number(show(row.value), "; ".join(t for t in (between, partly) if t), _source(row))
 
 
 def difference(found: Comparison, dataset: str, first: str, second: str) -> Number:
     metric = f"difference_to_{second}"
-    shown, p = number(found.get(dataset, first, metric), signed=True), found.get(dataset, first, f"{metric}_p_holm")
+    shown, p = (
+        number(found.get(dataset, first, metric), signed=True),
+        found.get(dataset, first, f"{metric}_p_holm"),
+    )
     if p is None or p.value is None:
         return shown
     other = found.get(dataset, second, "top1")
-    files = shown.source if dataset == MEAN or other is None else f"{shown.source}, {_source(other)}"
-    return Number(shown.main, f"{shown.sub}; {p_text(p.value)}", files, called(found, dataset, first, second))
+    files = (
+        shown.source if dataset == MEAN or other is None else f"{shown.source}, {_source(other)}"
+    )
+    return Number(
+        shown.main, f"{shown.sub}; {p_text(p.value)}", files, called(found, dataset, first, second)
+    )
 
 
 def joined(clauses: Sequence[str]) -> str:

@@ -1,4 +1,6 @@
-"""Where the page comes from: code, environment, the artifacts' hashes, the machines, and each seed by itself."""
+"""Where the page comes from: code, environment, the artifacts' hashes, the machines, and each seed
+by itself.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,18 @@ from densecl.config.params import TRAIN_SET
 from densecl.errors import DenseclError
 from densecl.report.formatting import Number, Table, modes_of, percent, words
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pandas", "scipy", "matplotlib", "dvc", "mlflow", "zenml")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pandas",
+    "scipy",
+    "matplotlib",
+    "dvc",
+    "mlflow",
+    "zenml",
+)
 CODE = (*paths.CODE, "dvc.yaml", str(paths.PARAMS))  # whose changes the commit would not show
 COLUMNS = ("minutes", "images/s", "ms a step", "peak memory, GiB", "hardware")
 
@@ -29,7 +42,11 @@ def code_and_environment(root: Path) -> Table:
         ("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
     ]
     lines += [(name, found) for name in PACKAGES if (found := _version(name))]
-    return Table((("", ("what the page was written with",)),), tuple((k, "", words(v)) for k, v in lines), text=True)
+    return Table(
+        (("", ("what the page was written with",)),),
+        tuple((k, "", words(v)) for k, v in lines),
+        text=True,
+    )
 
 
 def _version(name: str) -> str:
@@ -46,19 +63,25 @@ def commit(root: Path) -> str:
         return "not known: the folder is no git repository, or git is missing"
     changed = [line[3:] for line in _git(root, "status", "--porcelain", "--", *CODE).splitlines()]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return head + (f", with uncommitted changes in {', '.join(changed[:3])}{more}" if changed else "")
+    return head + (
+        f", with uncommitted changes in {', '.join(changed[:3])}{more}" if changed else ""
+    )
 
 
 def _git(root: Path, *words: str) -> str:
     try:
-        done = subprocess.run(("git", *words), cwd=root, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ("git", *words), cwd=root, capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.rstrip() if done.returncode == 0 else ""
 
 
 def artifacts(plan: ReportPlan, root: Path) -> tuple[Table, str]:
-    """DVC's md5 of everything the page was counted from, and why there is none where there is none."""
+    """DVC's md5 of everything the page was counted from, and why there is none where there is
+    none.
+    """
     none = Table((("", ()),), ())
     try:
         outs = read_lock(root).outs
@@ -89,7 +112,9 @@ def trainings(plan: ReportPlan, root: Path) -> Table:
         for seed in plan.seeds:
             file = paths.training(mode, seed) / "cost.json"
             entries = (
-                _of(read_json(Cost, root / file), str(file)) if (root / file).is_file() else _absent(f"no file {file}")
+                _of(read_json(Cost, root / file), str(file))
+                if (root / file).is_file()
+                else _absent(f"no file {file}")
             )
             rows.append((f"{mode}, seed {seed}", "", entries))
     return Table((("", COLUMNS),), tuple(rows))
@@ -97,9 +122,13 @@ def trainings(plan: ReportPlan, root: Path) -> Table:
 
 def _of(cost: Cost, file: str) -> tuple[Number, ...]:
     return words(
-        f"{cost.wall_seconds / 60:.1f}", f"{cost.images_per_second:,.0f}", f"{1000 * cost.step_seconds:.3g}",
-        f"{cost.peak_memory_bytes / 2**30:.2f}", cost.device, source=file,
-    )  # fmt: skip
+        f"{cost.wall_seconds / 60:.1f}",
+        f"{cost.images_per_second:,.0f}",
+        f"{1000 * cost.step_seconds:.3g}",
+        f"{cost.peak_memory_bytes / 2**30:.2f}",
+        cost.device,
+        source=file,
+    )
 
 
 def _absent(why: str) -> tuple[Number, ...]:
@@ -111,14 +140,21 @@ def seeds_apart(found: Comparison) -> Table:
     modes, seeds = modes_of(found), found.plan.seeds
     rows = []
     for dataset in found.plan.datasets:
-        rows.append((dataset, "", tuple(_of_seed(found, dataset, m, s) for m in modes for s in seeds)))
-    return Table(tuple((f"{m}, top-1 in %", tuple(f"seed {s}" for s in seeds)) for m in modes), tuple(rows))
+        rows.append(
+            (dataset, "", tuple(_of_seed(found, dataset, m, s) for m in modes for s in seeds))
+        )
+    return Table(
+        tuple((f"{m}, top-1 in %", tuple(f"seed {s}" for s in seeds)) for m in modes), tuple(rows)
+    )
 
 
 def _of_seed(found: Comparison, dataset: str, mode: str, seed: int) -> Number:
     cell = found.cells[dataset, mode]
     if seed not in cell.records:
-        why = next((text for text in cell.missing if text.startswith(f"seed {seed}:")), f"seed {seed}: not there")
+        why = next(
+            (text for text in cell.missing if text.startswith(f"seed {seed}:")),
+            f"seed {seed}: not there",
+        )
         return Number("missing", why, missing=True)
     return Number(percent(cell.records[seed].top1), "", str(paths.evaluation(dataset, mode, seed)))
 

@@ -1,4 +1,6 @@
-"""The long table, the page and the pull-request text, all from one comparison; the same inputs give the same bytes."""
+"""The long table, the page and the pull-request text, all from one comparison; the same inputs give
+the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ __all__ = ["Number", "Table", "answer", "environment", "write_report"]
 
 
 def write_report(plan: ReportPlan, root: Path = Path()) -> str:
-    """The aggregate table and the answer as plain text; writes comparison.csv, report.html, report.md, metrics/ and plots/."""
+    """The aggregate table and the answer as plain text; writes comparison.csv, report.html,
+    report.md, metrics/ and plots/.
+    """
     found = compare(plan, root)
     text = table(found).to_csv(index=False, float_format="%.10g", lineterminator="\n")
     write_text(root / paths.COMPARISON, text)

@@ -26,33 +26,60 @@ def aggregate(found: Comparison) -> Table:
 
 
 def about(found: Comparison, dataset: str) -> str:
-    records = [r for m in found.plan.modes if dataset != MEAN for r in found.cells[dataset, m].records.values()]
+    records = [
+        r
+        for m in found.plan.modes
+        if dataset != MEAN
+        for r in found.cells[dataset, m].records.values()
+    ]
     if not records:
-        return f"of {len(found.whole)} sets" if dataset == MEAN else found.cells[dataset, found.plan.modes[0]].note
-    return "; ".join([f"{records[0].images:,} images, {records[0].classes} classes", *incompleteness(records[0])])
+        return (
+            f"of {len(found.whole)} sets"
+            if dataset == MEAN
+            else found.cells[dataset, found.plan.modes[0]].note
+        )
+    return "; ".join(
+        [f"{records[0].images:,} images, {records[0].classes} classes", *incompleteness(records[0])]
+    )
 
 
 def masks(found: Comparison) -> Table:
     modes = modes_of(found)
     groups = (("Masked: the set's own classes, %", modes), ("Unmasked: all classes, %", modes))
-    return Table(groups, tuple(
-        (s, about(found, s), tuple(number(found.get(s, m, k)) for k in ("top1", "top1_unmasked") for m in modes))
-        for s in found.plan.datasets
-    ))  # fmt: skip
+    return Table(
+        groups,
+        tuple(
+            (
+                s,
+                about(found, s),
+                tuple(number(found.get(s, m, k)) for k in ("top1", "top1_unmasked") for m in modes),
+            )
+            for s in found.plan.datasets
+        ),
+    )
 
 
 def further(found: Comparison) -> Table:
-    return _by_cell(found, {
-        "top5": "Top-5, %", "macro_top1": "Mean of classes, %", "mean_confidence": "Confidence, %",
-        "ece": "Calibration error, points", "ece_equal_mass": "the same, bins of equal mass",
-        "rms_calibration_error": "RMS calibration error, points", "aurra": "AURRA, %", "nll": "Log loss, nats",
-    })  # fmt: skip
+    return _by_cell(
+        found,
+        {
+            "top5": "Top-5, %",
+            "macro_top1": "Mean of classes, %",
+            "mean_confidence": "Confidence, %",
+            "ece": "Calibration error, points",
+            "ece_equal_mass": "the same, bins of equal mass",
+            "rms_calibration_error": "RMS calibration error, points",
+            "aurra": "AURRA, %",
+            "nll": "Log loss, nats",
+        },
+    )
 
 
 SPECIAL = {
-    "relative_accuracy": "Share of the control's top-1, %", "effective_robustness": "Effective robustness, points",
+    "relative_accuracy": "Share of the control's top-1, %",
+    "effective_robustness": "Effective robustness, points",
     "shape_bias": "Shape bias, %",
-}  # fmt: skip
+}
 
 
 def special(found: Comparison) -> tuple[Table, list[str]]:
@@ -82,18 +109,37 @@ def _further_number(row: Row | None, metric: str) -> Number:
         return number(row, signed=metric == "effective_robustness")
     if row is None or row.value is None:
         return number(row)
-    files = ", ".join(str(paths.evaluation(row.dataset, row.mode, int(s))) for s in row.seeds.split())
+    files = ", ".join(
+        str(paths.evaluation(row.dataset, row.mode, int(s))) for s in row.seeds.split()
+    )
     return Number(f"{row.value:.3f}" if metric == "nll" else percent(row.value), "", files)
 
 
 def plain(shown: Table) -> str:
     """Aligned columns for a terminal; a star where two modes are told apart."""
-    head = ["set", *(f"drop {c}" if g.startswith("Drop") else c for g, columns in shown.groups for c in columns)]
+    head = [
+        "set",
+        *(
+            f"drop {c}" if g.startswith("Drop") else c
+            for g, columns in shown.groups
+            for c in columns
+        ),
+    ]
     lines = [head]
     for label, _, entries in shown.rows:
-        lines.append([label, *(f"{n.main} ({n.sub.split(';')[0]}){' *' * bool(n.mark)}" if n.main[0] in "+−" and n.sub
-                               else n.main for n in entries)])  # fmt: skip
+        lines.append(
+            [
+                label,
+                *(
+                    f"{n.main} ({n.sub.split(';')[0]}){' *' * bool(n.mark)}"
+                    if n.main[0] in "+−" and n.sub
+                    else n.main
+                    for n in entries
+                ),
+            ]
+        )
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
     )

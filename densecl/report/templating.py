@@ -1,4 +1,6 @@
-"""Templates whose values cannot become markup: autoescaped HTML, and Markdown that a pull request shows as it is."""
+"""Templates whose values cannot become markup: autoescaped HTML, and Markdown that a pull request
+shows as it is.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ FOLDERS = (TEMPLATES, Path(__file__).parents[1] / "compare" / "templates")
 
 
 def environment(name: str) -> Any:
-    """For the template of that name; `script` and `script_hash` are the one script a page's policy lets run."""
+    """For the template of that name; `script` and `script_hash` are the one script a page's policy
+    lets run.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -46,11 +50,15 @@ def allowed(value: object) -> object:
 
 
 def harmless(value: object) -> object:
-    """Text that a pull request shows as it is: no markup, no link, no mention, also inside a table."""
+    """Text that a pull request shows as it is: no markup, no link, no mention, also inside a
+    table.
+    """
     from markupsafe import Markup
 
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    text = re.sub(r"([\\`*_\[\]|~$])", r"\\\1", html.escape(re.sub(r"\s+", " ", value), quote=False))
+    text = re.sub(
+        r"([\\`*_\[\]|~$])", r"\\\1", html.escape(re.sub(r"\s+", " ", value), quote=False)
+    )
     # A word joiner, which has no width, keeps text from becoming a mention, an issue or a link.
     return re.sub(r"(?i)(?<=[@#])|(?=://)|(?<=www)(?=\.)", "\u2060", text)

@@ -1,4 +1,6 @@
-"""Files and folders that are whole or not there: written beside their place, synced, then renamed."""
+"""Files and folders that are whole or not there: written beside their place, synced, then
+renamed.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from typing import BinaryIO
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to; it stands at `path` once the block has ended well, else what stood there stays."""
+    """A file to write to; it stands at `path` once the block has ended well, else what stood there
+    stays.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
@@ -29,7 +33,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill; it stands at `path` once the block has ended well, else what stood there stays."""
+    """A folder to fill; it stands at `path` once the block has ended well, else what stood there
+    stays.
+    """
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -1,4 +1,6 @@
-"""How a command ends: one line for what went wrong, and an exit status that says whether to change something or go on."""
+"""How a command ends: one line for what went wrong, and an exit status that says whether to change
+something or go on.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,16 @@ from typing import NoReturn
 from densecl.errors import DONE, STOPPED, DenseclError
 from densecl.runtime.signals import STOP, end_with_parent
 
-TOLD = "DENSECL_TOLD"  # environment: a file that gets what is told too, for who started this command and reports on it
-# What a disk or its owner refuses: no mistake in params or data, and gone once there is room or permission.
+# environment: a file that gets what is told too, for who started this command and reports on it
+TOLD = "DENSECL_TOLD"
+# What a disk or its owner refuses: no mistake in params or data, and gone once there is room or
+# permission.
 REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def begin(stage: bool) -> None:
-    """Once, in the main thread of a process that is a command. A stage ends with its parent, `dvc repro` or torchrun,
-    unless hanging up is ignored: who types nohup wants it to outlive the shell.
+    """Once, in the main thread of a process that is a command. A stage ends with its parent, `dvc
+    repro` or torchrun, unless hanging up is ignored: who types nohup wants it to outlive the shell.
     """
     STOP.listen()
     if stage and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -29,14 +33,18 @@ def begin(stage: bool) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End at once. torch takes seconds to tear itself down, and a kill in them would undo for `dvc repro` what is done."""
+    """End at once. torch takes seconds to tear itself down, and a kill in them would undo for `dvc
+    repro` what is done.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
 def status(call: Callable[[], object]) -> int:
-    """Exit status of a call: 0 done, 2 a mistake, 75 stopped and to be gone on with; what went wrong is on stderr."""
+    """Exit status of a call: 0 done, 2 a mistake, 75 stopped and to be gone on with; what went
+    wrong is on stderr.
+    """
     try:
         call()
     except DenseclError as error:
@@ -45,14 +53,19 @@ def status(call: Callable[[], object]) -> int:
     except KeyboardInterrupt as error:
         told = str(error) or "SIGINT"
         if os.environ.get("RANK", "0") == "0":  # the others were asked too
-            tell(told if " " in told else f"{told}: stopped; nothing is lost, the same command goes on")
+            tell(
+                told
+                if " " in told
+                else f"{told}: stopped; nothing is lost, the same command goes on"
+            )
         return STOPPED
     except OSError as error:
         if error.errno not in REFUSED:
             raise
         where = f"{error.filename}: " if error.filename else ""
         tell(
-            f"{where}{error.strerror}; nothing half-written is kept; make room or allow writing, then run the same command again"
+            f"{where}{error.strerror}; nothing half-written is kept; make room or allow writing, "
+            f"then run the same command again"
         )
         return STOPPED
     return DONE
@@ -66,5 +79,8 @@ def tell(text: str) -> None:
         lines = "\n".join(head + line for line in text.splitlines())
         print(lines, file=sys.stderr, flush=True)
         if path := os.environ.get(TOLD):
-            with contextlib.suppress(OSError), Path(path).open("a", encoding="utf-8") as file:  # a full disk, say
+            with (
+                contextlib.suppress(OSError),
+                Path(path).open("a", encoding="utf-8") as file,
+            ):  # a full disk, say
                 print(lines, file=file)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def workers() -> int:
-    """Processes that load images: DENSECL_WORKERS, else one a core up to 16; views do not depend on it.
+    """Processes that load images: DENSECL_WORKERS, else one a core up to 16; views do not depend on
+    it.
 
     Training processes that share a machine (torchrun's LOCAL_WORLD_SIZE) share its cores.
     """
@@ -27,7 +28,9 @@ def workers() -> int:
     if given is None:
         return min(16, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     if not given.isdigit():
-        raise DenseclError(f"DENSECL_WORKERS: found {given!r}, expected a number of processes, 0 for none")
+        raise DenseclError(
+            f"DENSECL_WORKERS: found {given!r}, expected a number of processes, 0 for none"
+        )
     return int(given)
 
 
@@ -44,7 +47,8 @@ def device() -> torch.device:
 
 
 def reuse_freed_memory() -> None:
-    """Keep freed blocks in the process: glibc else gives each large tensor back and faults its pages in again.
+    """Keep freed blocks in the process: glibc else gives each large tensor back and faults its
+    pages in again.
 
     The gain is largest for small models; it has no effect on the values.
     """

@@ -26,7 +26,8 @@ def launched() -> bool:
 
 
 def launch(processes: int, arguments: list[str]) -> None:
-    """Run python with `arguments` in so many processes of this machine. A killed one restarts all from the last checkpoint.
+    """Run python with `arguments` in so many processes of this machine. A killed one restarts all
+    from the last checkpoint.
 
     Ended with their exit status where they stop by themselves: a mistake is not tried again.
     """
@@ -34,12 +35,19 @@ def launch(processes: int, arguments: list[str]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # what went wrong is told in one line
+    logging.getLogger("torch.distributed.elastic").setLevel(
+        logging.CRITICAL
+    )  # what went wrong is told in one line
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
     config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=processes, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
-        max_restarts=0, monitor_interval=0.5,
-    )  # fmt: skip
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.5,
+    )
     for left in range(RESTARTS, -1, -1):
         try:
             elastic_launch(config, sys.executable)(*arguments)
@@ -50,12 +58,15 @@ def launch(processes: int, arguments: list[str]) -> None:
                     Ended(failure.exitcode)
                     if failure.exitcode > 0
                     else Stopped(
-                        f"process {rank} was killed (signal {-failure.exitcode}) {RESTARTS + 1} times; the same command goes on"
+                        f"process {rank} was killed (signal {-failure.exitcode}) {RESTARTS + 1} "
+                        f"times; the same command goes on"
                     )
                 ) from None
             told = f"process {rank} of {processes} was killed (signal {-failure.exitcode})"
             print(
-                f"{told}: all start again from the last checkpoint; {left - 1} more times", file=sys.stderr, flush=True
+                f"{told}: all start again from the last checkpoint; {left - 1} more times",
+                file=sys.stderr,
+                flush=True,
             )
         except SignalException as error:
             raise Interrupted(

@@ -1,4 +1,5 @@
-"""When this process ends: on a signal, after what must be finished; and with the process that started it.
+"""When this process ends: on a signal, after what must be finished; and with the process that
+started it.
 
 Imports no torch: every command starts with it.
 """
@@ -19,25 +20,32 @@ from pathlib import Path
 from densecl.errors import STOPPED, Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LONGEST = 8.0  # s from a signal to the end, whatever hangs: so that a large process is gone within 10
+LONGEST = (
+    8.0  # s from a signal to the end, whatever hangs: so that a large process is gone within 10
+)
 SHELLS = ("sh", "dash", "bash", "zsh", "ksh", "fish")
 PR_SET_PDEATHSIG = 1
 
 
 class Stop:
-    """Has a signal asked to stop? Raises Interrupted at once, or, within `held()`, when `check` is called."""
+    """Has a signal asked to stop? Raises Interrupted at once, or, within `held()`, when `check` is
+    called.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
         self.holds = 0
 
     def listen(self) -> None:
-        """Take SIGINT and SIGTERM over, for a command's whole life; forked children do not inherit it."""
+        """Take SIGINT and SIGTERM over, for a command's whole life; forked children do not inherit
+        it.
+        """
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         for each in SIGNALS:
             signal.signal(each, self._asked)
-        # Written to by the C handler: a main thread that waits inside a library would never run a Python handler.
+        # Written to by the C handler: a main thread that waits inside a library would never run a
+        # Python handler.
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         self._writer = writer  # kept open
         threading.Thread(target=self._end_in_time, args=(reader,), daemon=True).start()
@@ -59,15 +67,21 @@ class Stop:
 
     def _asked(self, number: int, _: object) -> None:
         first, self.signal = not self.signal, number
-        if first and not self.holds:  # a second signal must not break off what the first one's end is writing
+        if (
+            first and not self.holds
+        ):  # a second signal must not break off what the first one's end is writing
             self.check()
 
     def _end_in_time(self, reader: socket.socket) -> None:
         while not set(SIGNALS) & set(reader.recv(64)):
             pass  # other signals wake it too, e.g. SIGCHLD
         time.sleep(LONGEST)
-        os.write(2, b"error: stopped at once: the step or the writing did not end in time; the same command goes on "
-                    b"from the last checkpoint\n")  # fmt: skip
+        os.write(
+            2,
+            b"error: stopped at once: the step or the writing did not end in time; the same "
+            b"command goes on "
+            b"from the last checkpoint\n",
+        )
         os._exit(STOPPED)
 
 
@@ -75,14 +89,17 @@ STOP = Stop()
 
 
 def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """Send this process `number` when the one that started it dies, so that a killed `dvc repro` leaves nothing at work.
+    """Send this process `number` when the one that started it dies, so that a killed `dvc repro`
+    leaves nothing at work.
 
-    Linux does it by itself; elsewhere, and where a shell stands between, a thread looks twice a second.
+    Linux does it by itself; elsewhere, and where a shell stands between, a thread looks twice a
+    second.
     """
     parent = os.getppid()
     _die_with_parent(number)
     if parent == 1:
-        return  # started by init, or in a container whose first process is the shell: nobody to end with
+        # started by init, or in a container whose first process is the shell: nobody to end with
+        return
     above = _parent_of(parent) if _name_of(parent) in SHELLS else 0
 
     def watch() -> None:
@@ -102,8 +119,9 @@ def end_worker_with_parent() -> None:
 
 
 def _as_child() -> None:
-    """In a forked child (a loader's worker): a signal to the whole group, as Ctrl-C and `timeout` send, is the parent's
-    to answer, which still needs the batches of its last step; the child ends with it.
+    """In a forked child (a loader's worker): a signal to the whole group, as Ctrl-C and `timeout`
+    send, is the parent's to answer, which still needs the batches of its last step; the child ends
+    with it.
     """
     os.setpgid(0, 0)  # ignoring would not do: torch's workers set a handler of their own
     signal.set_wakeup_fd(-1)  # else what the child is sent would look to the parent as its own
@@ -127,6 +145,8 @@ def _name_of(process: int) -> str:
 def _parent_of(process: int) -> int:
     """0 where it cannot be known."""
     try:
-        return int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+        return int(
+            Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
+        )
     except OSError:
         return 0

@@ -1,4 +1,6 @@
-"""The resumable state of one training: the last two of them, in a folder that one process at a time holds."""
+"""The resumable state of one training: the last two of them, in a folder that one process at a time
+holds.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Checkpoints:
         self.folder = folder
 
     def save(self, state: dict[str, Any]) -> Path:
-        """The state's file, atomic and on the disk; older ones than the last two are gone. OSError where it cannot be written."""
+        """The state's file, atomic and on the disk; older ones than the last two are gone. OSError
+        where it cannot be written.
+        """
         path = self.folder / f"step-{state['done']:09d}.pt"
         try:
             with whole_file(path) as file:
@@ -58,7 +62,9 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*.pt"))
 
     def newest(self, tell: Callable[[str], None]) -> tuple[bytes | None, str]:
-        """The newest whole checkpoint and its path; of a damaged one `tell` hears, and the one before takes its place."""
+        """The newest whole checkpoint and its path; of a damaged one `tell` hears, and the one
+        before takes its place.
+        """
         for path in reversed(self.paths()):
             try:
                 data = read(path)
@@ -80,47 +86,60 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CheckpointError(
-            f"{path}: {error.strerror}; expected a checkpoint, checkpoints/<fingerprint>/step-<n>.pt"
+            f"{path}: {error.strerror}; expected a checkpoint, "
+            f"checkpoints/<fingerprint>/step-<n>.pt"
         ) from None
 
 
 def decode(data: bytes, source: str) -> dict[str, Any]:
     """The state of a checkpoint's bytes; CheckpointError where they are damaged or no checkpoint.
 
-    Tensors and plain values only: pickled code is not run. Checksums are compared, which torch does not do.
+    Tensors and plain values only: pickled code is not run. Checksums are compared, which torch does
+    not do.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            packed = [each.filename for each in archive.infolist() if each.compress_type != zipfile.ZIP_STORED]
+            packed = [
+                each.filename
+                for each in archive.infolist()
+                if each.compress_type != zipfile.ZIP_STORED
+            ]
             wrong = archive.testzip() if not packed else packed[0]
-        state = None if wrong else torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        state = (
+            None if wrong else torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        )
     except Exception as error:  # whatever bytes can make a reader raise
         wrong = " ".join(str(error).split())[:100]
     if wrong:
         raise CheckpointError(f"{source}: damaged or no checkpoint ({wrong})")
     if not isinstance(state, dict) or not {"fits", "done", "model"} <= set(state):
         raise CheckpointError(
-            f"{source}: no checkpoint of a training: found {type(state).__name__} without fits, done and model"
+            f"{source}: no checkpoint of a training: found {type(state).__name__} without fits, "
+            f"done and model"
         )
     return state
 
 
 def refuse_other(found: dict[str, Any], expected: dict[str, Any], source: str) -> None:
-    """CheckpointError that names the first thing in which a checkpoint's training is another one."""
+    """CheckpointError that names the first thing in which a checkpoint's training is another
+    one.
+    """
     for name, value in expected.items():
         if found.get(name) != value:
             raise CheckpointError(
-                f"{source}: {name}: found {str(found.get(name))[:80]}, expected {str(value)[:80]}: it was made by another "
+                f"{source}: {name}: found {str(found.get(name))[:80]}, expected "
+                f"{str(value)[:80]}: it was made by another "
                 "training; resume it with its own params, data and code, or start without it"
             )
 
 
 @contextmanager
 def held(folder: Path, patience: float = PATIENCE) -> Iterator[Checkpoints]:
-    """The folder's checkpoints, for this process alone; InUse says who holds them after `patience` seconds.
+    """The folder's checkpoints, for this process alone; InUse says who holds them after `patience`
+    seconds.
 
-    The lock ends with its process. It is POSIX's, not flock: that one would live on in loader workers that outlast
-    a killed trainer.
+    The lock ends with its process. It is POSIX's, not flock: that one would live on in loader
+    workers that outlast a killed trainer.
     """
     path, until = folder / "lock", time.monotonic() + patience
     while True:
@@ -134,7 +153,8 @@ def held(folder: Path, patience: float = PATIENCE) -> Iterator[Checkpoints]:
             if time.monotonic() > until:
                 file.seek(0)
                 raise InUse(
-                    f"{folder}: in use by {file.read().strip() or 'another process'}; wait until it ends, or stop it"
+                    f"{folder}: in use by {file.read().strip() or 'another process'}; wait until "
+                    f"it ends, or stop it"
                 ) from None
             time.sleep(0.2)
         file.close()

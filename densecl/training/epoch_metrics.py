@@ -14,14 +14,18 @@ from densecl.training.diagnostics.gradient_alignment import Conflict
 from densecl.training.step import Outcome
 
 LEAST_RANK = 2.0  # effective rank of CLS features under which they are called collapsed
-MOST_ALIKE = (
-    0.99  # mean cosine of CLS features of different images above which they are: rank does not see how little differs
+# mean cosine of CLS features of different images above which they are: rank does not see how little
+# differs
+MOST_ALIKE = 0.99
+LEAST_GAIN = (
+    0.01  # share of its chance level by which a contrastive loss must fall to be called learning
 )
-LEAST_GAIN = 0.01  # share of its chance level by which a contrastive loss must fall to be called learning
 
 
 def means(outcomes: Sequence[Outcome], contrastive: bool) -> dict[str, float]:
-    """Means over the steps of an epoch, by the names of history.csv; of what was not looked at in a step, over the others."""
+    """Means over the steps of an epoch, by the names of history.csv; of what was not looked at in a
+    step, over the others.
+    """
 
     def mean(pick: Callable[[Outcome], Tensor]) -> float:
         return float(torch.stack([pick(o).float() for o in outcomes]).nanmean())
@@ -48,25 +52,32 @@ def means(outcomes: Sequence[Outcome], contrastive: bool) -> dict[str, float]:
 
 
 def alarms(row: dict[str, float]) -> list[str]:
-    """Sentences on what has gone wrong: collapsed features, or a contrastive loss that has learned nothing."""
+    """Sentences on what has gone wrong: collapsed features, or a contrastive loss that has learned
+    nothing.
+    """
     told = []
     if row["rank_cls"] < LEAST_RANK or row["similarity_cls"] > MOST_ALIKE:
         told.append(
-            f"features have collapsed: CLS features of different images have an effective rank of {row['rank_cls']:.2f} "
-            f"(alarm under {LEAST_RANK:g}) and a mean cosine of {row['similarity_cls']:.4f} (alarm above {MOST_ALIKE:g}); "
+            f"features have collapsed: CLS features of different images have an effective rank of "
+            f"{row['rank_cls']:.2f} "
+            f"(alarm under {LEAST_RANK:g}) and a mean cosine of {row['similarity_cls']:.4f} "
+            f"(alarm above {MOST_ALIKE:g}); "
             "raise contrast.queue_size or contrast.temperature, or lower contrast.lambda_weight"
         )
     loss, chance = row.get("contrastive_loss", math.nan), row.get("contrastive_chance", math.nan)
     if chance > 0 and loss >= (1 - LEAST_GAIN) * chance:
         told.append(
-            f"the contrastive loss is {loss:.3f} and guessing gives {chance:.3f}: nothing was learned from pairs; "
+            f"the contrastive loss is {loss:.3f} and guessing gives {chance:.3f}: nothing was "
+            f"learned from pairs; "
             "lower contrast.temperature, or raise train.learning_rate or contrast.lambda_weight"
         )
     return told
 
 
 def pack(outcomes: Sequence[Outcome]) -> dict[str, Tensor]:
-    """Each figure of an epoch's steps so far as one tensor [steps], by its name; `unpack` gives the steps back."""
+    """Each figure of an epoch's steps so far as one tensor [steps], by its name; `unpack` gives the
+    steps back.
+    """
     columns: dict[str, list[Tensor]] = {}
     for outcome in outcomes:
         for name, value in _leaves(outcome, ""):
@@ -77,7 +88,9 @@ def pack(outcomes: Sequence[Outcome]) -> dict[str, Tensor]:
 def unpack(columns: dict[str, Tensor]) -> list[Outcome]:
     """The steps that `pack` took apart."""
     steps = len(next(iter(columns.values()))) if columns else 0
-    return [_outcome({name: values[step] for name, values in columns.items()}) for step in range(steps)]
+    return [
+        _outcome({name: values[step] for name, values in columns.items()}) for step in range(steps)
+    ]
 
 
 def _leaves(of: tuple[Any, ...], prefix: str) -> Iterator[tuple[str, Tensor]]:

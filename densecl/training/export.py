@@ -1,4 +1,6 @@
-"""What a training leaves: weights that timm loads, and what is needed to build and feed the model."""
+"""What a training leaves: weights that timm loads, and what is needed to build and feed the
+model.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,22 @@ from densecl.network.vit import Backbone
 
 
 def export(
-    model: Backbone, heads: dict[str, Tensor], folder: Path, plan: TrainPlan, seed: int, classes: list[str], run: str
+    model: Backbone,
+    heads: dict[str, Tensor],
+    folder: Path,
+    plan: TrainPlan,
+    seed: int,
+    classes: list[str],
+    run: str,
 ) -> None:
-    """`model.safetensors` (a timm state dict), the `config.json` to build and feed it, and the projection's `heads.safetensors`."""
+    """`model.safetensors` (a timm state dict), the `config.json` to build and feed it, and the
+    projection's `heads.safetensors`.
+    """
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    save_file({n: v.detach().cpu().contiguous() for n, v in heads.items()}, folder / "heads.safetensors")
+    save_file(
+        {n: v.detach().cpu().contiguous() for n, v in heads.items()}, folder / "heads.safetensors"
+    )
     config = {
         "architecture": plan.network.model_name,
         "model_args": plan.network.model_args,
@@ -27,7 +39,9 @@ def export(
         "classes": classes,
         "pretrained_cfg": preprocessing(model).model_dump(mode="json", exclude={"rule"}),
         "mode": plan.mode,
-        "classifier": "linear probe" if plan.contrast and plan.contrast.lambda_weight == 1 else "trained",
+        "classifier": "linear probe"
+        if plan.contrast and plan.contrast.lambda_weight == 1
+        else "trained",
         "seed": seed,
         "fingerprint": run,
     }

@@ -11,9 +11,16 @@ from densecl.artifacts import TrainPlan
 
 # Of the package: files, and folders with all their modules.
 CODE = (
-    "config/params.py", "contrast", "datasets/storage", "datasets/views", "distributed.py", "metrics.py", "network",
-    "seeding.py", "training",
-)  # fmt: skip
+    "config/params.py",
+    "contrast",
+    "datasets/storage",
+    "datasets/views",
+    "distributed.py",
+    "metrics.py",
+    "network",
+    "seeding.py",
+    "training",
+)
 
 
 def fingerprint(plan: TrainPlan, seed: int, manifest: bytes) -> str:
@@ -29,6 +36,10 @@ def code(parts: Iterable[str] = CODE) -> str:
 def _digest(head: bytes, parts: Iterable[str]) -> str:
     digest, package = hashlib.sha256(head), Path(densecl.__file__).parent
     for part in parts:
-        for source in sorted((package / part).rglob("*.py")) if (package / part).is_dir() else [package / part]:
+        for source in (
+            sorted((package / part).rglob("*.py"))
+            if (package / part).is_dir()
+            else [package / part]
+        ):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,4 +1,6 @@
-"""Epochs of steps, each with a history row; checkpoints on the way; an end that says what is kept."""
+"""Epochs of steps, each with a history row; checkpoints on the way; an end that says what is
+kept.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from densecl.training.epoch_metrics import alarms
 from densecl.training.out_of_memory import no_room, what_fits
 from densecl.training.trainer import NotFinite, Trainer, TrainingError
 
-VALIDATION_RISK = 30.0  # s of steps that a kill during a validation may cost, however rare the checkpoints
+VALIDATION_RISK = (
+    30.0  # s of steps that a kill during a validation may cost, however rare the checkpoints
+)
 
 
 class Fit:
@@ -29,8 +33,14 @@ class Fit:
     def __init__(self, trainer: Trainer, kept: Checkpoints | None, monitor: Monitor) -> None:
         self.trainer, self.kept, self.monitor = trainer, kept, monitor
         self.costs: dict[str, float] = {}
-        self.wall, self.begun = 0.0, time.monotonic()  # s: of the runs before this one; start of this one
-        self.saved, self.last = time.monotonic(), ""  # when and where the last checkpoint was written
+        self.wall, self.begun = (
+            0.0,
+            time.monotonic(),
+        )  # s: of the runs before this one; start of this one
+        self.saved, self.last = (
+            time.monotonic(),
+            "",
+        )  # when and where the last checkpoint was written
         self.saved_at: tuple[int, int] | None = None  # epochs and steps of the next one done then
 
     def resume(self, state: dict[str, Any], source: str) -> None:
@@ -50,14 +60,17 @@ class Fit:
             self._epochs()
         except NotFinite as error:
             raise TrainingError(
-                f"{error}; {self._where()}; lower train.learning_rate, raise contrast.temperature, lengthen "
+                f"{error}; {self._where()}; lower train.learning_rate, raise "
+                f"contrast.temperature, lengthen "
                 "train.warmup_epochs or lower train.grad_clip"
             ) from None
         except RuntimeError as error:
             if STOP.signal and "DataLoader worker" in str(
                 error
             ):  # whoever asked the trainer to stop ended its loader too
-                raise Stopped(f"stopped within a step; {self._where()}; the same command goes on") from None
+                raise Stopped(
+                    f"stopped within a step; {self._where()}; the same command goes on"
+                ) from None
             if not no_room(error):
                 raise
             raise TrainingError(f"{what_fits(self.trainer, error)}; {self._where()}") from None
@@ -77,19 +90,24 @@ class Fit:
             with STOP.held():
                 self.save()
             raise Interrupted(
-                f"{stop}: stopped after step {self.trainer.done} of {self.total}; {self._where()}; the same command goes on"
+                f"{stop}: stopped after step {self.trainer.done} of {self.total}; "
+                f"{self._where()}; the same command goes on"
             ) from None
 
     def _epoch(self) -> None:
         trainer = self.trainer
-        with STOP.held():  # a signal waits for the end of a step, and all processes stop after the same one
+        with (
+            STOP.held()
+        ):  # a signal waits for the end of a step, and all processes stop after the same one
             trainer.epoch(self.monitor, self._after_step)
         STOP.check()
         trainer.check()
         if self._age() > VALIDATION_RISK:
             self.save()
         row = trainer.row() if distributed.first() else {}
-        row |= {f"top1/{name}": value for name, value in trainer.job.validate(trainer.evaluated).items()}
+        row |= {
+            f"top1/{name}": value for name, value in trainer.job.validate(trainer.evaluated).items()
+        }
         with STOP.held():
             trainer.close_epoch(row)
             if distributed.first():
@@ -107,18 +125,24 @@ class Fit:
             raise Interrupted("another process was asked to stop")
 
     def save(self) -> None:
-        """Keep the state as of the last whole step. A disk that refuses is told of; the training goes on."""
+        """Keep the state as of the last whole step. A disk that refuses is told of; the training
+        goes on.
+        """
         if self.kept is None or self.saved_at == self._at():
             return
         self.trainer.check()
-        state = self.trainer.state() | {"costs": self.costs, "wall": self.wall + time.monotonic() - self.begun}
+        state = self.trainer.state() | {
+            "costs": self.costs,
+            "wall": self.wall + time.monotonic() - self.begun,
+        }
         self.saved = time.monotonic()
         try:
             self.last = str(self.kept.save(state))
             self.saved_at = self._at()
         except OSError as error:
             self.monitor.note(
-                f"WARNING: no checkpoint at step {self.trainer.done}: {error.strerror}; {self._where()}; training goes on"
+                f"WARNING: no checkpoint at step {self.trainer.done}: {error.strerror}; "
+                f"{self._where()}; training goes on"
             )
 
     def _at(self) -> tuple[int, int]:
@@ -128,7 +152,11 @@ class Fit:
         return time.monotonic() - self.saved
 
     def _where(self) -> str:
-        return f"the last good checkpoint is {self.last}" if self.last else "there is no checkpoint yet"
+        return (
+            f"the last good checkpoint is {self.last}"
+            if self.last
+            else "there is no checkpoint yet"
+        )
 
     def _cost(self, history: pd.DataFrame) -> Cost:
         trainer = self.trainer

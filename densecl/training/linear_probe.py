@@ -1,4 +1,6 @@
-"""A linear classifier on frozen CLS features: what lambda = 1 is evaluated with. Letters: B images, E embedding, C classes."""
+"""A linear classifier on frozen CLS features: what lambda = 1 is evaluated with. Letters: B images,
+E embedding, C classes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ ROUNDS = 200
 
 
 def fit_probe(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Weight [C, E] and bias [C] of multinomial logistic regression on features [B, E], by L-BFGS to convergence.
+    """Weight [C, E] and bias [C] of multinomial logistic regression on features [B, E], by L-BFGS
+    to convergence.
 
     Features are standardised for the fit; the result takes them as they are. Deterministic.
     """
@@ -20,7 +23,9 @@ def fit_probe(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, T
     x = (features - mean) / spread
     weight = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device, requires_grad=True)
     bias = torch.zeros(classes, dtype=x.dtype, device=x.device, requires_grad=True)
-    solver = torch.optim.LBFGS([weight, bias], max_iter=ROUNDS, tolerance_grad=1e-7, line_search_fn="strong_wolfe")
+    solver = torch.optim.LBFGS(
+        [weight, bias], max_iter=ROUNDS, tolerance_grad=1e-7, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> float:
         solver.zero_grad()

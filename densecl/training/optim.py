@@ -19,7 +19,10 @@ def build_optimizer(model: Backbone, objective: nn.Module, settings: Train) -> t
     kept = model.no_weight_decay()
     if settings.layer_decay:
         groups = param_groups_layer_decay(
-            model, settings.weight_decay, no_weight_decay_list=kept, layer_decay=settings.layer_decay
+            model,
+            settings.weight_decay,
+            no_weight_decay_list=kept,
+            layer_decay=settings.layer_decay,
         )
     else:
         groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=kept)
@@ -28,12 +31,20 @@ def build_optimizer(model: Backbone, objective: nn.Module, settings: Train) -> t
     return torch.optim.AdamW(groups, lr=settings.rate, fused=True)
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, settings: Train, steps_per_epoch: int) -> CosineLRScheduler:
-    """Linear warm-up, then a cosine that reaches 0 one step after the last; call step_update(step) before each step."""
+def build_schedule(
+    optimizer: torch.optim.Optimizer, settings: Train, steps_per_epoch: int
+) -> CosineLRScheduler:
+    """Linear warm-up, then a cosine that reaches 0 one step after the last; call step_update(step)
+    before each step.
+    """
     warmup = round(settings.warmup_epochs * steps_per_epoch)
     for group in optimizer.param_groups:
         group["lr"] = settings.rate  # the schedule applies each group's lr_scale itself
     return CosineLRScheduler(
-        optimizer, t_initial=max(1, settings.epochs * steps_per_epoch - warmup), warmup_t=warmup,
-        warmup_lr_init=settings.rate / max(1, warmup), warmup_prefix=True, t_in_epochs=False,
-    )  # fmt: skip
+        optimizer,
+        t_initial=max(1, settings.epochs * steps_per_epoch - warmup),
+        warmup_t=warmup,
+        warmup_lr_init=settings.rate / max(1, warmup),
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )

@@ -1,4 +1,6 @@
-"""What a mode costs: steps of three kinds timed in turn, in one process, on one batch that lies in memory."""
+"""What a mode costs: steps of three kinds timed in turn, in one process, on one batch that lies in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,14 @@ def step_costs(
 
     Works on copies with a full memory: the training that goes on is untouched.
     """
-    batch = ViewBatch(*(column.chunk(settings.grad_accumulation)[0] for column in batch))  # what is in memory at a time
+    batch = ViewBatch(
+        *(column.chunk(settings.grad_accumulation)[0] for column in batch)
+    )  # what is in memory at a time
     settings = settings.model_copy(update={"grad_accumulation": 1})
-    mode, none = _stepper(model, objective, values, settings), _stepper(model, Objective(), values, settings)
+    mode, none = (
+        _stepper(model, objective, values, settings),
+        _stepper(model, Objective(), values, settings),
+    )
     kinds = {
         "step_seconds": lambda: mode.take(batch, mode.objective.weight, 0),
         "none_step_seconds": lambda: none.take(batch, 0.0, 0),
@@ -63,7 +70,9 @@ def one_view(stepper: Stepper, batch: ViewBatch) -> None:
     stepper.update(Rows(seen.cls[:0], batch.image_ids[:0], batch.labels[:0]), 0, 0.0)
 
 
-def _stepper(model: Backbone, objective: Objective, values: Preprocessing, settings: Train) -> Stepper:
+def _stepper(
+    model: Backbone, objective: Objective, values: Preprocessing, settings: Train
+) -> Stepper:
     generator = getattr(objective, "generator", None)
     model, objective = (
         copy.deepcopy(model),
@@ -74,7 +83,9 @@ def _stepper(model: Backbone, objective: Objective, values: Preprocessing, setti
         noise = torch.Generator(device="cpu").manual_seed(0)
         other = torch.arange(memory.size) + 2**40  # images of which none is in the batch
         classes = torch.arange(memory.size) % model.num_classes
-        memory.write(normalize(torch.randn(memory.ring.shape, generator=noise), dim=1), other, classes, 0)
+        memory.write(
+            normalize(torch.randn(memory.ring.shape, generator=noise), dim=1), other, classes, 0
+        )
     return Stepper(model, objective, build_optimizer(model, objective, settings), values, settings)
 
 

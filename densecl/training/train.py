@@ -1,4 +1,6 @@
-"""One training from plan and manifests to the files it leaves; the stage and `train.py` both come through here."""
+"""One training from plan and manifests to the files it leaves; the stage and `train.py` both come
+through here.
+"""
 
 from __future__ import annotations
 
@@ -39,23 +41,45 @@ def train(
     history: Path,
     resume: Path | None = None,
 ) -> None:
-    """Train, then write `model` (safetensors of model and heads, config) and `history` (history.csv, cost.json, matches).
+    """Train, then write `model` (safetensors of model and heads, config) and `history`
+    (history.csv, cost.json, matches).
 
     `validate` gives what is logged of the model after each epoch; nothing of it reaches the model.
-    Goes on from the checkpoints that an interrupted run of the same training left, or from `resume` where that is
-    further. Started by torchrun, all processes train one model and the first one writes.
+    Goes on from the checkpoints that an interrupted run of the same training left, or from `resume`
+    where that is further. Started by torchrun, all processes train one model and the first one
+    writes.
     """
     distributed.start()
     reuse_freed_memory()
-    digest = pd.util.hash_pandas_object(images.frame[["image_id", "label", "sha256"]], index=False).to_numpy().tobytes()
+    digest = (
+        pd.util.hash_pandas_object(images.frame[["image_id", "label", "sha256"]], index=False)
+        .to_numpy()
+        .tobytes()
+    )
     run = fingerprint(plan, seed, digest)
 
-    probed = plan.contrast is not None and plan.contrast.lambda_weight == 1  # no classifier is trained on the way
+    probed = (
+        plan.contrast is not None and plan.contrast.lambda_weight == 1
+    )  # no classifier is trained on the way
 
-    trainer = Trainer(Job(plan, seed, images.frame, images.root, classes, run, (lambda _: {}) if probed else validate))
+    trainer = Trainer(
+        Job(
+            plan,
+            seed,
+            images.frame,
+            images.root,
+            classes,
+            run,
+            (lambda _: {}) if probed else validate,
+        )
+    )
     with ExitStack() as stack:
         stack.callback(distributed.end)
-        kept = stack.enter_context(checkpoint.held(paths.CHECKPOINTS / run)) if distributed.first() else None
+        kept = (
+            stack.enter_context(checkpoint.held(paths.CHECKPOINTS / run))
+            if distributed.first()
+            else None
+        )
         remembered = kept.folder / "mlflow_run" if kept else None
         with Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}", run, remembered) as monitor:
             fit = Fit(trainer, kept, monitor)
@@ -68,25 +92,39 @@ def train(
             trained, rows, cost = fit.result()
             if probed:
                 attach_probe(trained, images, len(classes), plan.train.batch_size)
-            heads = trainer.objective.head.state_dict() if isinstance(trainer.objective, Contrastive) else {}
+            heads = (
+                trainer.objective.head.state_dict()
+                if isinstance(trainer.objective, Contrastive)
+                else {}
+            )
             with whole_folder(model) as folder:
                 export(trained, heads, folder, plan, seed, classes, run)
             with whole_folder(history) as folder:
-                trainer.watch.picture(trained, trainer.objective, trainer.values, folder / "matches.safetensors")
+                trainer.watch.picture(
+                    trained, trainer.objective, trainer.values, folder / "matches.safetensors"
+                )
                 rows.to_csv(folder / "history.csv", index=False)
                 write_json(folder / "cost.json", cost)
             monitor.artifacts({"model": model, "training": history})
         kept.remove()  # last of all: what is killed before goes on from here
 
 
-def _state_before(kept: Checkpoints | None, resume: Path | None, monitor: Monitor) -> tuple[dict[str, Any], str] | None:
-    """The state with the most steps done, of the checkpoints kept and `resume`, and where it lay; the same in every process."""
+def _state_before(
+    kept: Checkpoints | None, resume: Path | None, monitor: Monitor
+) -> tuple[dict[str, Any], str] | None:
+    """The state with the most steps done, of the checkpoints kept and `resume`, and where it lay;
+    the same in every process.
+    """
     data, source = None, ""
     if kept is not None:
         data, source = kept.newest(monitor.note)
         if resume is not None:
             given = checkpoint.read(resume)
-            if data is None or checkpoint.decode(given, str(resume))["done"] > checkpoint.decode(data, source)["done"]:
+            if (
+                data is None
+                or checkpoint.decode(given, str(resume))["done"]
+                > checkpoint.decode(data, source)["done"]
+            ):
                 data, source = given, str(resume)
     data = distributed.broadcast(data)
     return (checkpoint.decode(data, source), source) if data is not None else None
@@ -99,7 +137,9 @@ def attach_probe(model: Backbone, images: ImageSet, classes: int, batch_size: in
     files = [images.root / path for path in images.frame["path"]]
     values = preprocessing(model)
     loader = image_loader(files, values, batch_size)
-    features = torch.cat([tokens(model.eval(), normalise(b.to(where), values)).cls.float() for b, _ in loader])
+    features = torch.cat(
+        [tokens(model.eval(), normalise(b.to(where), values)).cls.float() for b, _ in loader]
+    )
     labels = torch.tensor(images.frame["label"].to_numpy(copy=True), device=where)
     with torch.enable_grad():
         weight, bias = fit_probe(features, labels, classes)

@@ -32,7 +32,8 @@ from densecl.training.optim import build_optimizer, build_schedule
 from densecl.training.step import Outcome, Stepper
 from densecl.training.step_cost import step_costs
 
-LOOK_EVERY = 10  # steps between looks at the loss and at both losses' gradients: each look waits for the device
+# steps between looks at the loss and at both losses' gradients: each look waits for the device
+LOOK_EVERY = 10
 
 
 class TrainingError(DenseclError):
@@ -62,21 +63,34 @@ class Trainer:
     def __init__(self, job: Job) -> None:
         self.job, settings = job, job.plan.train
         self.where = device()
-        self.batch_size, self.parts = min(settings.batch_size, len(job.frame)), settings.grad_accumulation
+        self.batch_size, self.parts = (
+            min(settings.batch_size, len(job.frame)),
+            settings.grad_accumulation,
+        )
         if self.batch_size % (self.parts * distributed.size()) and distributed.size() > 1:
             raise TrainingError(
-                f"a batch of {self.batch_size} images in {self.parts} parts cannot be shared by {distributed.size()} processes "
-                "alike; make train.batch_size a multiple of grad_accumulation x processes, and no larger than the set"
+                f"a batch of {self.batch_size} images in {self.parts} parts cannot be shared by "
+                f"{distributed.size()} processes "
+                "alike; make train.batch_size a multiple of grad_accumulation x processes, and no "
+                "larger than the set"
             )
-        self.steps = min(settings.steps_per_epoch or len(job.frame), len(job.frame) // self.batch_size)
-        self.model = build(job.plan.network, len(job.classes), job.seed, settings.drop_path).to(self.where)
+        self.steps = min(
+            settings.steps_per_epoch or len(job.frame), len(job.frame) // self.batch_size
+        )
+        self.model = build(job.plan.network, len(job.classes), job.seed, settings.drop_path).to(
+            self.where
+        )
         self.values = preprocessing(self.model)
         size = (self.values.input_size[1], self.values.input_size[2])
-        self.views = TwoViews(job.frame.reset_index(drop=True), job.root, job.plan.data, size, job.seed)
+        self.views = TwoViews(
+            job.frame.reset_index(drop=True), job.root, job.plan.data, size, job.seed
+        )
         self.generator = torch.Generator().manual_seed(derive(job.seed, "samples"))
         contrast = job.plan.contrast
         rows = self._queue_size(contrast, math.prod(grid(self.model))) if contrast else 0
-        self.objective = build_objective(contrast, self.model, rows, job.seed, self.generator).to(self.where)
+        self.objective = build_objective(contrast, self.model, rows, job.seed, self.generator).to(
+            self.where
+        )
         self.optimizer = build_optimizer(self.model, self.objective, settings)
         self.schedule = build_schedule(self.optimizer, settings, self.steps)
         self.stepper = Stepper(self.model, self.objective, self.optimizer, self.values, settings)
@@ -87,12 +101,15 @@ class Trainer:
         self.seconds = 0.0  # spent on those steps, over all interruptions
 
     def _queue_size(self, contrast: GlobalContrast, patches: int) -> int:
-        """At most half of what one pass over the set writes: more would hold an image's older keys beside its newer ones."""
+        """At most half of what one pass over the set writes: more would hold an image's older keys
+        beside its newer ones.
+        """
         asked = contrast.queue_size
         most = max(1, len(self.job.frame) * writes_per_image(contrast, patches) // 2)
         if asked > most:
             warnings.warn(
-                f"contrast.queue_size: {asked} is more than half of what one pass over the training set writes; "
+                f"contrast.queue_size: {asked} is more than half of what one pass over the "
+                f"training set writes; "
                 f"cut to {most} for mode {self.job.plan.mode}",
                 stacklevel=2,
             )
@@ -105,17 +122,23 @@ class Trainer:
 
     def costs(self) -> dict[str, float]:
         """Step times of this mode beside plain classification, on the first batch."""
-        return step_costs(self.model, self.objective, self.values, self.job.plan.train, self.first_batch())
+        return step_costs(
+            self.model, self.objective, self.values, self.job.plan.train, self.first_batch()
+        )
 
     def first_batch(self) -> ViewBatch:
         """Views of this process's share of the first batch."""
         order = EpochOrder(len(self.views), 0, self.job.seed, self.batch_size)
         items = [self.views[i] for i in distributed.share(order.items, self.batch_size, self.parts)]
-        return ViewBatch(*(torch.stack(column).to(self.where) for column in zip(*items, strict=True)))
+        return ViewBatch(
+            *(torch.stack(column).to(self.where) for column in zip(*items, strict=True))
+        )
 
     @property
     def done(self) -> int:
-        """Steps done, of all epochs: where the sampler stands, since order and views follow from seed and epoch."""
+        """Steps done, of all epochs: where the sampler stands, since order and views follow from
+        seed and epoch.
+        """
         return len(self.history) * self.steps + len(self.outcomes)
 
     def epoch(self, monitor: Monitor, after: Callable[[], object]) -> None:
@@ -125,7 +148,9 @@ class Trainer:
             return
         self.model.train()
         before, begun = self.seconds, time.perf_counter()
-        loader = epoch_loader(self.views, epoch, self.batch_size, self.steps, workers(), first, self.parts)
+        loader = epoch_loader(
+            self.views, epoch, self.batch_size, self.steps, workers(), first, self.parts
+        )
         for index, batch in enumerate(loader, first):
             look = index % LOOK_EVERY == 0 or index == self.steps - 1
             self.outcomes.append(self._step(epoch * self.steps + index, batch, look))
@@ -137,7 +162,8 @@ class Trainer:
             after()
 
     def _step(self, step: int, batch: ViewBatch, look: bool) -> Outcome:
-        # Drop path is the only reader of the global generator: seeded anew, it has no state to carry over.
+        # Drop path is the only reader of the global generator: seeded anew, it has no state to
+        # carry over.
         torch.manual_seed(derive(self.job.seed, "dropout", step, distributed.rank()))
         self.schedule.step_update(step)
         weight = self.objective.lambda_at(step / self.steps)
@@ -146,7 +172,9 @@ class Trainer:
         return self.stepper.take(there, weight, step, progress, look)
 
     def check(self) -> None:
-        """Raise NotFinite at the first of this epoch's steps whose loss or gradient is not finite; waits for the device."""
+        """Raise NotFinite at the first of this epoch's steps whose loss or gradient is not finite;
+        waits for the device.
+        """
         new = self.outcomes[self.checked :]
         if not new:
             return
@@ -157,7 +185,8 @@ class Trainer:
             step = self.checked + index
             loss, norm = seen[index].tolist()
             raise NotFinite(
-                f"loss is {loss:g} and the gradient's norm {norm:g} at epoch {len(self.history)}, step {step}"
+                f"loss is {loss:g} and the gradient's norm {norm:g} at epoch {len(self.history)}, "
+                f"step {step}"
             )
         self.checked = len(self.outcomes)
 
@@ -165,7 +194,9 @@ class Trainer:
         """The epoch's row, by the names of history.csv, once all its steps are done."""
         epoch = len(self.history)
         row = {"epoch": epoch, **means(self.outcomes, self.job.plan.contrast is not None)}
-        row |= self.watch.look(self.model, self.objective, self.values, self.job.plan.train.batch_size)
+        row |= self.watch.look(
+            self.model, self.objective, self.values, self.job.plan.train.batch_size
+        )
         row |= {
             "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
             "images_per_second": self.steps * self.batch_size / self.seconds,
@@ -184,22 +215,36 @@ class Trainer:
 
     @property
     def fits(self) -> dict[str, Any]:
-        """What a checkpoint must share with this training; the fingerprint holds all, the rest says where they differ."""
+        """What a checkpoint must share with this training; the fingerprint holds all, the rest says
+        where they differ.
+        """
         plan = self.job.plan
         return {
-            "architecture": plan.network.model_name, "model_args": plan.network.model_args, "classes": self.job.classes,
-            "mode": plan.mode, "seed": self.job.seed, "fingerprint": self.job.fingerprint,
-        }  # fmt: skip
+            "architecture": plan.network.model_name,
+            "model_args": plan.network.model_args,
+            "classes": self.job.classes,
+            "mode": plan.mode,
+            "seed": self.job.seed,
+            "fingerprint": self.job.fingerprint,
+        }
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed training needs to end in the same bits; the schedule and the views follow from `done`."""
+        """All that a resumed training needs to end in the same bits; the schedule and the views
+        follow from `done`.
+        """
         average = self.stepper.average
         return {
-            "fits": self.fits, "done": self.done, "model": self.model.state_dict(),
-            "objective": self.objective.state_dict(), "average": average.module.state_dict() if average else None,
-            "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(),
-            "history": self.history, "outcomes": pack(self.outcomes), "seconds": self.seconds,
-        }  # fmt: skip
+            "fits": self.fits,
+            "done": self.done,
+            "model": self.model.state_dict(),
+            "objective": self.objective.state_dict(),
+            "average": average.module.state_dict() if average else None,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "history": self.history,
+            "outcomes": pack(self.outcomes),
+            "seconds": self.seconds,
+        }
 
     def restore(self, state: dict[str, Any], source: str) -> None:
         """Go on from a state; CheckpointError where it is another training's."""

@@ -11,7 +11,10 @@ from pipelines.schemas import Criterion, Verdict
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HELD, FAILED = COLOURS["dense"], COLOURS["global"]  # the page calls them held and failed; shapes say it too
+HELD, FAILED = (
+    COLOURS["dense"],
+    COLOURS["global"],
+)  # the page calls them held and failed; shapes say it too
 
 
 def forest(verdict: Verdict) -> tuple[str, str]:
@@ -42,16 +45,34 @@ def _draw(axes: Axes, verdict: Verdict) -> None:
             )
             continue
         colour, marker = (HELD, "o") if each.passed else (FAILED, "X")
-        axes.plot([100 * each.low, 100 * each.high], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
-        axes.plot(100 * each.value, y, marker, markersize=9, color=colour, markeredgecolor=PAPER, markeredgewidth=1)
+        axes.plot(
+            [100 * each.low, 100 * each.high],
+            [y, y],
+            color=colour,
+            linewidth=2.2,
+            solid_capstyle="round",
+        )
+        axes.plot(
+            100 * each.value,
+            y,
+            marker,
+            markersize=9,
+            color=colour,
+            markeredgecolor=PAPER,
+            markeredgewidth=1,
+        )
     if verdict.champion is not None:
         axes.axvline(0, color=INK, linewidth=1)
     axes.set_yticks(range(len(verdict.criteria)), [label(each) for each in verdict.criteria])
     axes.set_ylim(len(verdict.criteria) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("top-1 in %" if verdict.champion is None else "points of top-1 above the champion")
+    axes.set_xlabel(
+        "top-1 in %" if verdict.champion is None else "points of top-1 above the champion"
+    )
 
 
 def _bound(axes: Axes, y: int, bound: float) -> None:
     """A bar across the row, as high as a row."""
-    axes.plot([bound, bound], [y - 0.36, y + 0.36], color=INK, linewidth=1.6, linestyle=(0, (2, 1.2)))
+    axes.plot(
+        [bound, bound], [y - 0.36, y + 0.36], color=INK, linewidth=1.6, linestyle=(0, (2, 1.2))
+    )

@@ -1,4 +1,6 @@
-"""What changed since the last judged candidate: images, classes, their mix and look, params and code."""
+"""What changed since the last judged candidate: images, classes, their mix and look, params and
+code.
+"""
 
 from __future__ import annotations
 
@@ -23,27 +25,41 @@ from pipelines.gate.psi import LARGE, MODERATE, Binned, binned, chance, psi
 from pipelines.schemas import Changes, SetChange, Share
 
 FEATURES = ("class", "brightness", "contrast", "width", "height", "bytes")
-EVALUATION_CODE = ("datasets/storage", "datasets/imagenet.py", "network", "evaluation", "metrics.py")  # of the package
-EVALUATION_ONLY = ("evaluate.", "evaluation code")  # heads of the lines about params and code that train nothing anew
+EVALUATION_CODE = (
+    "datasets/storage",
+    "datasets/imagenet.py",
+    "network",
+    "evaluation",
+    "metrics.py",
+)  # of the package
+EVALUATION_ONLY = (
+    "evaluate.",
+    "evaluation code",
+)  # heads of the lines about params and code that train nothing anew
 SHOWN = 12  # paths and classes a set
 
 
 def changes(params: Params, root: Path = Path()) -> Changes:
-    """Each set's manifest against the baseline's, and the candidate's params and code against the baseline's.
+    """Each set's manifest against the baseline's, and the candidate's params and code against the
+    baseline's.
 
-    Files are counted as new, removed or changed (another content or class under the same path) whether they can be
-    used or not; `images`, class mix and PSI are of those that can.
+    Files are counted as new, removed or changed (another content or class under the same path)
+    whether they can be used or not; `images`, class mix and PSI are of those that can.
     """
     made_of = _made_of(params)
     return Changes(
         sets=tuple(_set(root, name) for name in params.datasets),
-        params=tuple(_differences(root, made_of)), made_of=made_of,
-    )  # fmt: skip
+        params=tuple(_differences(root, made_of)),
+        made_of=made_of,
+    )
 
 
-def remember(params: Params, seen: Changes, root: Path = Path(), place: Path = paths.BASELINE) -> None:
-    """From now on changes are told from the manifests as they are, and from the params and code that were seen before the
-    training: what changed in the days that it took makes a candidate of its own. The baseline holds copies.
+def remember(
+    params: Params, seen: Changes, root: Path = Path(), place: Path = paths.BASELINE
+) -> None:
+    """From now on changes are told from the manifests as they are, and from the params and code
+    that were seen before the training: what changed in the days that it took makes a candidate of
+    its own. The baseline holds copies.
     """
     place = root / place
     place.mkdir(parents=True, exist_ok=True)
@@ -56,7 +72,9 @@ def remember(params: Params, seen: Changes, root: Path = Path(), place: Path = p
         partial = copy.with_name(copy.name + ".partial")
         shutil.copyfile(root / paths.manifest(name), partial)
         partial.replace(copy)
-    write_text(place / paths.BASELINE_PLAN.name, json.dumps(seen.made_of, indent=1, sort_keys=True) + "\n")
+    write_text(
+        place / paths.BASELINE_PLAN.name, json.dumps(seen.made_of, indent=1, sort_keys=True) + "\n"
+    )
 
 
 def _set(root: Path, name: str) -> SetChange:
@@ -64,20 +82,34 @@ def _set(root: Path, name: str) -> SetChange:
     now = read_manifest(path)
     today, known = usable(now), earlier.exists()
     if known and filecmp.cmp(path, earlier, shallow=False):
-        return SetChange(dataset=name, images=len(today), before=len(today), new=0, removed=0, changed=0, classes_new=(),
-                         classes_removed=(), psi=dict.fromkeys(FEATURES, 0.0), evidence=())  # fmt: skip
+        return SetChange(
+            dataset=name,
+            images=len(today),
+            before=len(today),
+            new=0,
+            removed=0,
+            changed=0,
+            classes_new=(),
+            classes_removed=(),
+            psi=dict.fromkeys(FEATURES, 0.0),
+            evidence=(),
+        )
     before = _earlier(earlier) if known else now.iloc[:0]
     then = usable(before)
     files = _files(before, now)
     counts = _binned(then, today)
     return SetChange(
-        dataset=name, images=len(today), before=len(then) if known else None,
+        dataset=name,
+        images=len(today),
+        before=len(then) if known else None,
         **{what: len(names) for what, names in files.items()},
-        classes_new=_absent_classes(today, then), classes_removed=_absent_classes(then, today),
+        classes_new=_absent_classes(today, then),
+        classes_removed=_absent_classes(then, today),
         psi={feature: psi(each) for feature, each in counts.items()},
-        chance={feature: chance(each) for feature, each in counts.items()}, mix=_mix(then, today),
+        chance={feature: chance(each) for feature, each in counts.items()},
+        mix=_mix(then, today),
         evidence=tuple(path for names in files.values() for path in _spread(names)),
-    )  # fmt: skip
+    )
 
 
 def _earlier(path: Path) -> pd.DataFrame:
@@ -90,18 +122,31 @@ def _earlier(path: Path) -> pd.DataFrame:
 
 
 def _files(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, list[str]]:
-    """Sorted paths of the files that are new, removed, and of another content or class than before."""
+    """Sorted paths of the files that are new, removed, and of another content or class than
+    before.
+    """
     kept = ["path", "sha256", "wnid"]
-    both = before[kept].merge(now[kept], on="path", how="outer", suffixes=("_then", ""), indicator="where")
+    both = before[kept].merge(
+        now[kept], on="path", how="outer", suffixes=("_then", ""), indicator="where"
+    )
     other = (both["sha256"] != both["sha256_then"]) | (both["wnid"] != both["wnid_then"])
-    found = {"new": both["where"] == "right_only", "removed": both["where"] == "left_only",
-             "changed": (both["where"] == "both") & other}  # fmt: skip
+    found = {
+        "new": both["where"] == "right_only",
+        "removed": both["where"] == "left_only",
+        "changed": (both["where"] == "both") & other,
+    }
     return {what: sorted(both["path"][rows]) for what, rows in found.items()}
 
 
 def _spread(names: list[str]) -> list[str]:
-    """SHOWN of sorted names, from the first to the last at even steps, so that many classes are seen."""
-    return [names[place * len(names) // SHOWN] for place in range(SHOWN)] if len(names) > SHOWN else names
+    """SHOWN of sorted names, from the first to the last at even steps, so that many classes are
+    seen.
+    """
+    return (
+        [names[place * len(names) // SHOWN] for place in range(SHOWN)]
+        if len(names) > SHOWN
+        else names
+    )
 
 
 def _absent_classes(frame: pd.DataFrame, other: pd.DataFrame) -> tuple[str, ...]:
@@ -120,9 +165,15 @@ def _mix(before: pd.DataFrame, now: pd.DataFrame) -> tuple[Share, ...]:
     """The classes whose share of the images moved most."""
     if before.empty or now.empty:
         return ()
-    found = pd.concat([frame["wnid"].value_counts() for frame in (before, now)], axis=1, keys=("before", "now"))
+    found = pd.concat(
+        [frame["wnid"].value_counts() for frame in (before, now)], axis=1, keys=("before", "now")
+    )
     found = found.fillna(0).astype(int).sort_index()
-    moved = (found["now"] / len(now) - found["before"] / len(before)).abs().sort_values(ascending=False, kind="stable")
+    moved = (
+        (found["now"] / len(now) - found["before"] / len(before))
+        .abs()
+        .sort_values(ascending=False, kind="stable")
+    )
     return tuple(
         Share(wnid=str(w), before=int(found["before"][w]), now=int(found["now"][w]))
         for w in moved.index[moved > 0][:SHOWN]
@@ -130,19 +181,26 @@ def _mix(before: pd.DataFrame, now: pd.DataFrame) -> tuple[Share, ...]:
 
 
 def _made_of(params: Params) -> dict[str, Any]:
-    """What else makes a candidate and its scores, as plain values: images apart, which the manifests tell."""
+    """What else makes a candidate and its scores, as plain values: images apart, which the
+    manifests tell.
+    """
     from steps.plan import resolve
 
-    units = {name: json.loads(record.model_dump_json(by_alias=True)) for name, record in resolve(params).items()}
+    units = {
+        name: json.loads(record.model_dump_json(by_alias=True))
+        for name, record in resolve(params).items()
+    }
     mode, seed = params.candidate
     return {
         "the candidate": {"mode": mode, "seed": seed},
         **{key: value for key, value in units[mode].items() if key != "mode"},
         "validate": units["validate"]["values"],
-        "evaluate": {name: {key: units[name][key] for key in ("protocol", "preprocess", "classes")}
-                     for name in params.evaluate.datasets},
+        "evaluate": {
+            name: {key: units[name][key] for key in ("protocol", "preprocess", "classes")}
+            for name in params.evaluate.datasets
+        },
         "code": {"training": fingerprint.code(), "evaluation": fingerprint.code(EVALUATION_CODE)},
-    }  # fmt: skip
+    }
 
 
 def _differences(root: Path, now: Mapping[str, Any]) -> Iterator[str]:
@@ -157,14 +215,19 @@ def _differences(root: Path, now: Mapping[str, Any]) -> Iterator[str]:
         before, today = dict(_flat(kept)), dict(_flat(now))
     except (ValueError, AttributeError):
         raise DataError(
-            f"{path}: found no JSON object, expected what the last judged candidate was made of; remove {paths.BASELINE} to "
+            f"{path}: found no JSON object, expected what the last judged candidate was made of; "
+            f"remove {paths.BASELINE} to "
             "count everything as new"
         ) from None
     for key in sorted({*before, *today}):
         then, value = before.get(key, "nothing"), today.get(key, "nothing")
         if then != value:
             head, _, rest = key.partition(".")
-            yield f"{rest} code changed" if head == "code" else f"{key}: {_short(then)} -> {_short(value)}"
+            yield (
+                f"{rest} code changed"
+                if head == "code"
+                else f"{key}: {_short(then)} -> {_short(value)}"
+            )
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -181,22 +244,38 @@ def _short(value: Any) -> str:
 
 
 def told(found: Changes) -> str:
-    """The changes as text for a terminal: a line a set, then params and code, then what follows from it."""
+    """The changes as text for a terminal: a line a set, then params and code, then what follows
+    from it.
+    """
     return "\n".join(
-        [*(line for each in found.sets for line in _told_set(each)), *found.params, "", consequence(found)]
+        [
+            *(line for each in found.sets for line in _told_set(each)),
+            *found.params,
+            "",
+            consequence(found),
+        ]
     )
 
 
 def consequence(found: Changes) -> str:
     """What the changes mean for the next candidate, in a sentence."""
     if not found.any:
-        return "Nothing changed since the last judged candidate: none is trained (--force trains one all the same)."
+        return (
+            "Nothing changed since the last judged candidate: none is "
+            "trained (--force trains one all the same)."
+        )
     if all(each.before is None for each in found.sets):
-        return "There is no earlier candidate to compare with: everything is new, and a candidate is judged."
+        return (
+            "There is no earlier candidate to compare with: "
+            "everything is new, and a candidate is judged."
+        )
     train = next(each for each in found.sets if each.dataset == TRAIN_SET)
     if touched(train) or any(not line.startswith(EVALUATION_ONLY) for line in found.params):
         return "A new candidate is trained and judged."
-    return "Only the evaluation changed: the same model is the candidate, and it and the champion are judged anew."
+    return (
+        "Only the evaluation changed: the same model is the "
+        "candidate, and it and the champion are judged anew."
+    )
 
 
 def touched(change: SetChange) -> bool:
@@ -219,13 +298,19 @@ def _told_set(change: SetChange) -> Iterator[str]:
     if change.before is None:
         yield f"{change.dataset}: {images}, nothing to compare with"
         return
-    yield (f"{change.dataset}: {images}, {change.before:,} before: {change.new:,} new, {change.removed:,} removed, "
-           f"{change.changed:,} changed")  # fmt: skip
+    yield (
+        f"{change.dataset}: {images}, {change.before:,} before: {change.new:,} new, "
+        f"{change.removed:,} removed, "
+        f"{change.changed:,} changed"
+    )
     for what, wnids in (("new", change.classes_new), ("removed", change.classes_removed)):
         if wnids:
             more = f" and {len(wnids) - SHOWN} more" if len(wnids) > SHOWN else ""
             yield f"  classes {what}: {', '.join(wnids[:SHOWN])}{more}"
-    shifts = [f"{f} {v:.2f}{f' ({word})' if (word := size_of_shift(change, f)) else ''}" for f, v in change.psi.items()]
+    shifts = [
+        f"{f} {v:.2f}{f' ({word})' if (word := size_of_shift(change, f)) else ''}"
+        for f, v in change.psi.items()
+    ]
     yield "  PSI: " + (", ".join(shifts) or "no images to compare")
     if change.evidence:
         yield "  such as " + ", ".join(shown(path) for path in change.evidence[:3])

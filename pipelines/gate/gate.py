@@ -1,9 +1,10 @@
-"""Is a candidate good enough to take the champion's place? Decided on the same images; nothing is written.
+"""Is a candidate good enough to take the champion's place? Decided on the same images; nothing is
+written.
 
-Differences are candidate - champion in top-1, with the interval of `sides.difference`; they speak of these two models. Each
-model's labels are indices into its own class list, so right and wrong are compared, and labels by wnid. Falls are not
-corrected for the number of sets: a correction would let falls through, and promoting wrongly costs every user, refusing
-wrongly costs one retraining.
+Differences are candidate - champion in top-1, with the interval of `sides.difference`; they speak
+of these two models. Each model's labels are indices into its own class list, so right and wrong are
+compared, and labels by wnid. Falls are not corrected for the number of sets: a correction would let
+falls through, and promoting wrongly costs every user, refusing wrongly costs one retraining.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ class Pair:
 
 
 def judge(params: Params, champion: Champion, root: Path = Path()) -> Verdict:
-    """The verdict on `params.candidate` from the predictions under `root`: every criterion with value, interval and bound.
+    """The verdict on `params.candidate` from the predictions under `root`: every criterion with
+    value, interval and bound.
 
-    Without a champion: top-1 on validation surely above chance, and the least top-1 of `retraining.gate.minimum`. With
-    one: the lower bound of the difference on validation above -margin, and on no set a fall by more than max_drop that
-    can be told from none.
+    Without a champion: top-1 on validation surely above chance, and the least top-1 of
+    `retraining.gate.minimum`. With one: the lower bound of the difference on validation above
+    -margin, and on no set a fall by more than max_drop that can be told from none.
     """
     mode, seed = params.candidate
     if champion.version is None:
@@ -51,9 +53,13 @@ def judge(params: Params, champion: Champion, root: Path = Path()) -> Verdict:
         ]
     promoted = all(each.passed for each in criteria)
     return Verdict(
-        promoted=promoted, champion=champion.version, mode=mode, seed=seed, criteria=tuple(criteria),
+        promoted=promoted,
+        champion=champion.version,
+        mode=mode,
+        seed=seed,
+        criteria=tuple(criteria),
         said=_sentence(promoted, champion.version, criteria),
-    )  # fmt: skip
+    )
 
 
 def _first(params: Params, root: Path) -> list[Criterion]:
@@ -77,7 +83,9 @@ def _chance(side: Side | Nothing, values: Report) -> Criterion:
 
 def _minimum(name: str, side: Side | Nothing, bound: float, values: Report) -> Criterion:
     if isinstance(side, Nothing):
-        return _unknown("minimum", name, bound, f"no evaluation, so no minimum can be shown: {side.reason}")
+        return _unknown(
+            "minimum", name, bound, f"no evaluation, so no minimum can be shown: {side.reason}"
+        )
     found = wilson(side.correct[:, 0], values.confidence)
     held = found.value >= bound
     said = f"{_share(found)}, {'at least' if held else 'below'} the minimum of {percent(bound)}"
@@ -85,9 +93,14 @@ def _minimum(name: str, side: Side | Nothing, bound: float, values: Report) -> C
 
 
 def _pair(params: Params, root: Path, name: str) -> Pair | Criterion:
-    """Both models on the images they share; a criterion that says why where they cannot be compared."""
+    """Both models on the images they share; a criterion that says why where they cannot be
+    compared.
+    """
     bound = -params.retraining.gate.max_drop
-    ours, theirs = read_side(root, name, *params.candidate), read_side(root, name, paths.CHAMPION, 0)
+    ours, theirs = (
+        read_side(root, name, *params.candidate),
+        read_side(root, name, paths.CHAMPION, 0),
+    )
     if isinstance(ours, Nothing) or isinstance(theirs, Nothing):
         return _uncompared(name, bound, ours, theirs)
     images = ours.rows.index.intersection(theirs.rows.index).sort_values()
@@ -99,15 +112,23 @@ def _pair(params: Params, root: Path, name: str) -> Pair | Criterion:
             if len(other)
             else "no image in common"
         )
-        return _unknown("fall", name, bound, f"evaluated from different manifests: {what}; evaluate both models again")
+        return _unknown(
+            "fall",
+            name,
+            bound,
+            f"evaluated from different manifests: {what}; evaluate both models again",
+        )
     found = difference(first.correct, second.correct, params.report, derive(0, "gate", name))
     return Pair(found, len(images), _note(ours, theirs, len(images)))
 
 
 def _note(ours: Side, theirs: Side, shared: int) -> str:
-    """What of the two evaluations is not compared, and whether the models chose among different classes."""
+    """What of the two evaluations is not compared, and whether the models chose among different
+    classes.
+    """
     said = [
-        f"{counted(len(side.rows) - shared, 'image')} left out that the {whose} alone was evaluated on"
+        f"{counted(len(side.rows) - shared, 'image')} left out that the {whose} alone was "
+        f"evaluated on"
         for whose, side in (("candidate", ours), ("champion", theirs))
         if len(side.rows) > shared
     ]
@@ -118,12 +139,17 @@ def _note(ours: Side, theirs: Side, shared: int) -> str:
 
 
 def _uncompared(name: str, bound: float, ours: Side | Nothing, theirs: Side | Nothing) -> Criterion:
-    """Passes where neither model can be scored, or the champion never could; never on validation."""
+    """Passes where neither model can be scored, or the champion never could; never on
+    validation.
+    """
     passed = False
     if isinstance(ours, Nothing):
         said = f"the candidate has no evaluation: {ours.reason}"
         if isinstance(theirs, Nothing):
-            said, passed = f"neither model has an evaluation: {ours.reason}", ours.unscorable and theirs.unscorable
+            said, passed = (
+                f"neither model has an evaluation: {ours.reason}",
+                ours.unscorable and theirs.unscorable,
+            )
     elif isinstance(theirs, Nothing):
         said, passed = f"the champion has no evaluation: {theirs.reason}", theirs.unscorable
     return _unknown("fall", name, bound, said, passed=passed and name != CONTROL_SET)
@@ -141,12 +167,19 @@ def val(values: Gate, pair: Pair | Criterion) -> Criterion:
     elif found.high < -margin:
         said = f"surely a fall of more than {points(margin)}"
     else:
-        said = f"the interval is too wide to rule out a fall of {points(margin)}{_needed(pair, margin)}"
-    return _known("val", CONTROL_SET, found, -margin, pair.images, held, f"{_moved(found)}: {said}{pair.note}")
+        said = (
+            f"the interval is too wide to rule out a fall of "
+            f"{points(margin)}{_needed(pair, margin)}"
+        )
+    return _known(
+        "val", CONTROL_SET, found, -margin, pair.images, held, f"{_moved(found)}: {said}{pair.note}"
+    )
 
 
 def _needed(pair: Pair, margin: float) -> str:
-    """How many images would do if the difference stayed: the interval narrows with their square root."""
+    """How many images would do if the difference stayed: the interval narrows with their square
+    root.
+    """
     room = pair.difference.value + margin
     if room <= 0:
         return ""
@@ -165,18 +198,28 @@ def fall(values: Gate, name: str, pair: Pair | Criterion) -> Criterion:
         span = f"({-100 * found.high:.1f} to {-100 * found.low:.1f})"
         said = f"falls by {points(-found.value)} {span}, more than {points(most)}"
     else:
-        what = f"more than {points(most)}, but it may be chance" if deep else f"no fall of more than {points(most)}"
+        what = (
+            f"more than {points(most)}, but it may be chance"
+            if deep
+            else f"no fall of more than {points(most)}"
+        )
         said = f"{_moved(found)}: {what}"
     return _known("fall", name, found, -most, pair.images, not (deep and sure), said + pair.note)
 
 
 def _sentence(promoted: bool, champion: str | None, criteria: Sequence[Criterion]) -> str:
-    """The outcome with the sets that refused it, each once: a fall says more than an interval that is too wide."""
+    """The outcome with the sets that refused it, each once: a fall says more than an interval that
+    is too wide.
+    """
     if promoted and champion is None:
-        return "promoted as the first champion: " + "; ".join(f"{each.dataset} {each.said}" for each in criteria)
+        return "promoted as the first champion: " + "; ".join(
+            f"{each.dataset} {each.said}" for each in criteria
+        )
     if promoted:
         compared = sum(each.name == "fall" and each.value is not None for each in criteria)
-        said = f"{CONTROL_SET} {criteria[0].said}; no fall that counts on {counted(compared, 'set')}"
+        said = (
+            f"{CONTROL_SET} {criteria[0].said}; no fall that counts on {counted(compared, 'set')}"
+        )
         return f"promoted over version {champion}: {said}"
     refusing = {each.dataset: each for each in criteria if not each.passed}  # fall comes after val
     stays = f", version {champion} stays" if champion else ""
@@ -193,12 +236,30 @@ def _moved(found: Estimate) -> str:
 
 def _known(
     name: Name, dataset: str, found: Estimate, bound: float, images: int, passed: bool, said: str
-) -> Criterion:  # fmt: skip
-    return Criterion(name=name, dataset=dataset, value=found.value, low=found.low, high=found.high, bound=bound,
-                     images=images, passed=passed, said=said)  # fmt: skip
+) -> Criterion:
+    return Criterion(
+        name=name,
+        dataset=dataset,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        bound=bound,
+        images=images,
+        passed=passed,
+        said=said,
+    )
 
 
 def _unknown(name: Name, dataset: str, bound: float, said: str, passed: bool = False) -> Criterion:
     """Of what could not be computed."""
-    return Criterion(name=name, dataset=dataset, value=None, low=None, high=None, bound=bound, images=0, passed=passed,
-                     said=said)  # fmt: skip
+    return Criterion(
+        name=name,
+        dataset=dataset,
+        value=None,
+        low=None,
+        high=None,
+        bound=bound,
+        images=0,
+        passed=passed,
+        said=said,
+    )

@@ -1,12 +1,13 @@
 """The population stability index: how far the distribution of a feature has moved.
 
-PSI = sum over bins of (q - p) log(q / p), p and q the shares of a bin then and now: Jeffreys' (1946) divergence, called
-PSI in credit scoring, by whose convention 0.1 and more is a moderate and 0.25 and more a large shift (Siddiqi 2006,
-Credit Risk Scorecards). Half an image is added to every bin, then and now, so that none is empty.
+PSI = sum over bins of (q - p) log(q / p), p and q the shares of a bin then and now: Jeffreys'
+(1946) divergence, called PSI in credit scoring, by whose convention 0.1 and more is a moderate and
+0.25 and more a large shift (Siddiqi 2006, Credit Risk Scorecards). Half an image is added to every
+bin, then and now, so that none is empty.
 
-For samples of n and m images of one population PSI / (1/n + 1/m) follows about a chi-squared distribution with bins - 1
-degrees of freedom (Yurdakul & Naranjo 2020, Journal of Risk Model Validation): with many classes and few images it
-passes 0.25 by chance alone.
+For samples of n and m images of one population PSI / (1/n + 1/m) follows about a chi-squared
+distribution with bins - 1 degrees of freedom (Yurdakul & Naranjo 2020, Journal of Risk Model
+Validation): with many classes and few images it passes 0.25 by chance alone.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def chance(counts: Binned) -> float:
 
 
 def binned(before: pd.Series, now: pd.Series) -> Binned:
-    """Bins are the tenths of what was before; a bin a value where those are words or at most ten numbers."""
+    """Bins are the tenths of what was before; a bin a value where those are words or at most ten
+    numbers.
+    """
     if not pd.api.types.is_numeric_dtype(before) or before.nunique() <= BINS:
         codes, values = pd.factorize(pd.concat([before, now], ignore_index=True))
         then, today = codes[: len(before)], codes[len(before) :]
@@ -50,7 +53,9 @@ def binned(before: pd.Series, now: pd.Series) -> Binned:
 
 
 def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inner edges of the bins, each the least value of its bin; a value that would fill a tenth has a bin of its own."""
+    """Inner edges of the bins, each the least value of its bin; a value that would fill a tenth has
+    a bin of its own.
+    """
     tenths = np.sort(values)[np.arange(1, BINS) * len(values) // BINS]
     heavy = tenths[1:][np.diff(tenths) == 0]
     return np.unique(np.concatenate([tenths, np.nextafter(heavy, np.inf)]))

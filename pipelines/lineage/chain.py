@@ -1,4 +1,6 @@
-"""From images to a verdict, link by link: what each stage read and left, with which parameters, at which commit."""
+"""From images to a verdict, link by link: what each stage read and left, with which parameters, at
+which commit.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,17 @@ from densecl import paths
 from pipelines.stages.dvc_history import PLANNING, File, Record, Stage, Workspace
 
 # First word of a stage's name -> what its link is called, in the order of the chain.
-KINDS = {"data": "data", "render": "data", "prepare": "manifest", "validate": "validation", "train": "training",
-         "evaluate": "evaluation", "report": "report", "gate": "gate", "version": "version"}  # fmt: skip
+KINDS = {
+    "data": "data",
+    "render": "data",
+    "prepare": "manifest",
+    "validate": "validation",
+    "train": "training",
+    "evaluate": "evaluation",
+    "report": "report",
+    "gate": "gate",
+    "version": "version",
+}
 CODE = ("densecl/", "steps/")
 VALUES = "values"  # the fact that holds what a plan says
 SHOWN = 3  # changed files of code that are named
@@ -21,7 +32,9 @@ SHOWN = 3  # changed files of code that are named
 
 @dataclass(frozen=True)
 class Link:
-    """One stage, folder of images, verdict or version; notes say what is missing or has changed since."""
+    """One stage, folder of images, verdict or version; notes say what is missing or has changed
+    since.
+    """
 
     name: str
     reads: tuple[File, ...] = ()
@@ -57,10 +70,14 @@ class Builder:
     edges: dict[tuple[str, str], None] = field(default_factory=dict)
 
     def add(self, focus: Iterable[Stage]) -> None:
-        """The stages, all that follow from them, and all that these were made from; of a report only the focus's cells."""
+        """The stages, all that follow from them, and all that these were made from; of a report
+        only the focus's cells.
+        """
         focus = list(focus)
         after = _closure(focus, self.record.readers)
-        before = _closure([s for s in after.values() if s.name != "report" or s in focus], self.record.writers)
+        before = _closure(
+            [s for s in after.values() if s.name != "report" or s in focus], self.record.writers
+        )
         for stage in (before | after).values():
             self.links[stage.name] = self._stage(stage)
         for stage in (before | after).values():
@@ -90,7 +107,10 @@ class Builder:
             if text is not None:
                 facts.append((VALUES, _told(text)))
             else:
-                notes.append(f"{plan.path}: its content {plan.md5} is in neither the workspace nor DVC's cache")
+                notes.append(
+                    f"{plan.path}: its content {plan.md5} is in neither the workspace nor DVC's "
+                    f"cache"
+                )
         if code:
             facts.append(("code", f"{_together(code)} of {len(code)} files"))
         notes += [
@@ -108,7 +128,10 @@ class Builder:
             for out in writer.writes if writer else ():
                 left = out.md5 if out.path == file.path else self._inside(out, file)
                 if writer and left not in ("", file.md5):
-                    notes.append(f"{file.path}: read {file.md5[:12]}, but {writer.name} has left {left[:12]} since")
+                    notes.append(
+                        f"{file.path}: read {file.md5[:12]}, but {writer.name} has left "
+                        f"{left[:12]} since"
+                    )
         return notes
 
     def _inside(self, folder: File, file: File) -> str:
@@ -118,14 +141,27 @@ class Builder:
     def chain(self, asked: str, found: str, notes: Iterable[str]) -> Chain:
         order = list(dict.fromkeys(KINDS.values()))
         links = sorted(
-            self.links.values(), key=lambda link: order.index(link.kind) if link.kind in order else len(order)
+            self.links.values(),
+            key=lambda link: order.index(link.kind) if link.kind in order else len(order),
         )
-        return Chain(asked, found, self.record.source, self.record.git, tuple(links), tuple(self.edges), tuple(notes))
+        return Chain(
+            asked,
+            found,
+            self.record.source,
+            self.record.git,
+            tuple(links),
+            tuple(self.edges),
+            tuple(notes),
+        )
 
 
 def model_of(stage: Stage) -> File | None:
     """The model that a training left."""
-    return next((f for f in stage.writes if f.path.startswith("models/")), None) if _trains(stage) else None
+    return (
+        next((f for f in stage.writes if f.path.startswith("models/")), None)
+        if _trains(stage)
+        else None
+    )
 
 
 def _trains(stage: Stage) -> bool:
@@ -135,12 +171,21 @@ def _trains(stage: Stage) -> bool:
 def version_links(name: str, number: str, tags: Mapping[str, str]) -> tuple[Link, Link]:
     """The gate's verdict on a model, and the version that it became."""
     judged: dict[str, Any] = json.loads(tags.get("judged", "{}"))
-    against = f"version {judged.get('champion')}" if judged.get("champion") else "no champion: absolute minimums"
+    against = (
+        f"version {judged.get('champion')}"
+        if judged.get("champion")
+        else "no champion: absolute minimums"
+    )
     criteria = [(f"{c['name']} {c['dataset']}", c["said"]) for c in judged.get("criteria", ())]
-    gate = Link(f"gate of version {number}", facts=(("said", tags.get("said", "")), ("against", against), *criteria))
+    gate = Link(
+        f"gate of version {number}",
+        facts=(("said", tags.get("said", "")), ("against", against), *criteria),
+    )
     known = ("verdict", "mode", "seed", "fingerprint", "dvc_md5", "git", "zenml_run", "mlflow_run")
     facts = [(key, tags[key] or "none") for key in known if key in tags]
-    facts += [(key, value) for key, value in sorted(tags.items()) if key.startswith(("sha256.", "md5 "))]
+    facts += [
+        (key, value) for key, value in sorted(tags.items()) if key.startswith(("sha256.", "md5 "))
+    ]
     facts += [("history", line) for line in tags.get("history", "").splitlines()]
     return gate, Link(f"version {number} of {name}", facts=tuple(facts))
 
@@ -176,11 +221,16 @@ def _code_notes(code: list[File], workspace: Workspace) -> list[str]:
     if not changed:
         return []
     more = f" and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
-    return [f"code: {len(changed)} of {len(code)} files have changed since: {', '.join(changed[:SHOWN])}{more}"]
+    return [
+        f"code: {len(changed)} of {len(code)} files have changed since: "
+        f"{', '.join(changed[:SHOWN])}{more}"
+    ]
 
 
 def _told(text: str) -> str:
-    """A plan's keys and values; the report's copy of all params apart, which the other plans hold."""
+    """A plan's keys and values; the report's copy of all params apart, which the other plans
+    hold.
+    """
     plan = {key: value for key, value in json.loads(text).items() if key != "params"}
     return ", ".join(f"{key} {json.dumps(value)}" for key, value in flat(plan))
 
@@ -189,5 +239,9 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Nested keys joined by dots, with their values."""
     pairs: list[tuple[str, Any]] = []
     for key, value in values.items():
-        pairs += flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [(prefix + key, value)]
+        pairs += (
+            flat(value, f"{prefix}{key}.")
+            if isinstance(value, dict) and value
+            else [(prefix + key, value)]
+        )
     return pairs

@@ -21,13 +21,19 @@ def text(chain: Chain) -> str:
         for link in links:
             lines += [
                 f"  {link.name}",
-                *(f"    {part:<7} {what}" for part, what in _parts(link) if _short_enough(link, part)),
+                *(
+                    f"    {part:<7} {what}"
+                    for part, what in _parts(link)
+                    if _short_enough(link, part)
+                ),
             ]
     return _plain("\n".join([*lines, "", "MERMAID", *mermaid(chain).splitlines()])) + "\n"
 
 
 def _short_enough(link: Link, part: str) -> bool:
-    """On a terminal the values of a training alone are written out; the page has those of every stage."""
+    """On a terminal the values of a training alone are written out; the page has those of every
+    stage.
+    """
     return part != VALUES or link.kind == "training"
 
 
@@ -35,14 +41,19 @@ def held(chain: Chain) -> str:
     """The commit that the chain belongs to, in words."""
     if not chain.git:
         return "in no git commit"
-    return f"git {chain.git}" + (" (that commit and changes that are in none)" if chain.git.endswith("+") else "")
+    return f"git {chain.git}" + (
+        " (that commit and changes that are in none)" if chain.git.endswith("+") else ""
+    )
 
 
 def mermaid(chain: Chain) -> str:
     """A flowchart; names cannot become its syntax."""
     number = {link.name: f"n{i}" for i, link in enumerate(chain.links)}
     lines = ["flowchart LR"]
-    lines += [f'  {number[link.name]}["{_entities(link.name)}<br/>{_entities(_short(link))}"]' for link in chain.links]
+    lines += [
+        f'  {number[link.name]}["{_entities(link.name)}<br/>{_entities(_short(link))}"]'
+        for link in chain.links
+    ]
     return "\n".join([*lines, *(f"  {number[a]} --> {number[b]}" for a, b in chain.edges)]) + "\n"
 
 
@@ -51,9 +62,13 @@ def page(chain: Chain) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=lambda value: _plain(str(value)),
-    )  # fmt: skip
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: _plain(str(value)),
+    )
     boxes = _boxes(chain)
     places = {box.link.name: box for box in boxes}
     curves = [_curve(places[a], places[b]) for a, b in chain.edges]
@@ -91,7 +106,9 @@ def _boxes(chain: Chain) -> list[Box]:
     for number, link in enumerate(chain.links):
         x, y = 1 + ACROSS * kinds.index(link.kind), 1 + DOWN * below[link.kind]
         below[link.kind] += 1
-        boxes.append(Box(link, number, x, y, tuple(_parts(link)), _cut(link.name), _cut(_short(link))))
+        boxes.append(
+            Box(link, number, x, y, tuple(_parts(link)), _cut(link.name), _cut(_short(link)))
+        )
     return boxes
 
 
@@ -105,13 +122,20 @@ def _parts(link: Link) -> list[tuple[str, str]]:
         return f"{path} {md5}" + (f" ({files} files)" if files else "")
 
     parts = [("reads", shown(f.path, f.md5, f.files)) for f in link.reads]
-    parts += [(key.partition(" ")[0], f"{key.partition(' ')[2]} {value}".strip()) for key, value in link.facts]
+    parts += [
+        (key.partition(" ")[0], f"{key.partition(' ')[2]} {value}".strip())
+        for key, value in link.facts
+    ]
     parts += [("left", shown(f.path, f.md5, f.files)) for f in link.writes]
     return parts + [("!", note) for note in link.notes]
 
 
 def _short(link: Link) -> str:
-    return f"md5 {link.writes[0].md5[:12]}" if link.writes else next((value for key, value in link.facts), "")
+    return (
+        f"md5 {link.writes[0].md5[:12]}"
+        if link.writes
+        else next((value for key, value in link.facts), "")
+    )
 
 
 def _cut(name: str, length: int = 26) -> str:
@@ -119,7 +143,9 @@ def _cut(name: str, length: int = 26) -> str:
 
 
 def _entities(name: str) -> str:
-    return "".join(c if c.isalnum() or c in " @/._-:,+…" else f"#{ord(c)};" for c in " ".join(name.split()))
+    return "".join(
+        c if c.isalnum() or c in " @/._-:,+…" else f"#{ord(c)};" for c in " ".join(name.split())
+    )
 
 
 def _plain(words: str) -> str:

@@ -1,4 +1,6 @@
-"""`python -m pipelines lineage X`: from a model, md5, run or version back to the images, and on to report and verdict."""
+"""`python -m pipelines lineage X`: from a model, md5, run or version back to the images, and on to
+report and verdict.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,8 @@ class Resolver:
             if md5 and (stages := record.holders(md5)):
                 return Found(what, record, tuple(stages), number)
         self.notes.append(
-            f"no dvc.lock, of the workspace or of a commit, records the model's md5 {md5 or '(none is written on the version)'}: "
+            f"no dvc.lock, of the workspace or of a commit, records the model's md5 "
+            f"{md5 or '(none is written on the version)'}: "
             "how it was trained is known from the version's tags only"
         )
         return Found(what, None, version=number)
@@ -87,9 +90,14 @@ class Resolver:
     def _inside(self, record: Record, x: str) -> list[Stage]:
         """The stages that left a folder with a file of that md5."""
         return [
-            stage for stage in record.stages.values()
-            if any(x in self.workspace.inside(out).values() for out in stage.writes if out.md5.endswith(".dir"))
-        ]  # fmt: skip
+            stage
+            for stage in record.stages.values()
+            if any(
+                x in self.workspace.inside(out).values()
+                for out in stage.writes
+                if out.md5.endswith(".dir")
+            )
+        ]
 
     def _mlflow_run(self, x: str) -> Found | None:
         if found := self._by_tag("mlflow_run", x, f"MLflow run {x}"):
@@ -104,8 +112,10 @@ class Resolver:
                 if model and fingerprint and fingerprint == self.fingerprint(model):
                     return Found(f"MLflow run {x}", record, (stage,))
         raise DenseclError(
-            f"{x}: an MLflow run of fingerprint {fingerprint or '(none: no training of the pipeline)'}, "
-            f"but no model that {paths.PARAMS.with_name('dvc.lock')} records has it; expected {MAY_BE}"
+            f"{x}: an MLflow run of fingerprint "
+            f"{fingerprint or '(none: no training of the pipeline)'}, "
+            f"but no model that {paths.PARAMS.with_name('dvc.lock')} records has it; expected "
+            f"{MAY_BE}"
         )
 
     def _zenml_run(self, x: str) -> Found | None:
@@ -119,18 +129,25 @@ class Resolver:
         if Path(path).is_relative_to(paths.model(paths.CHAMPION, 0)):
             return self._version("champion")
         for record in records():
-            for kind in ("writes", "reads"):  # a plan, and images that no stage made, are known by who read them
+            for kind in (
+                "writes",
+                "reads",
+            ):  # a plan, and images that no stage made, are known by who read them
                 stages = [
-                    stage for stage in record.stages.values()
-                    if stage.name != PLANNING and any(self._holds(file, path) for file in getattr(stage, kind))
-                ]  # fmt: skip
+                    stage
+                    for stage in record.stages.values()
+                    if stage.name != PLANNING
+                    and any(self._holds(file, path) for file in getattr(stage, kind))
+                ]
                 if stages:
                     return Found(path, record, tuple(stages))
         return None
 
     def _holds(self, file: File, path: str) -> bool:
         below = path.removeprefix(f"{file.path}/")
-        return path == file.path or (below != path and (Path(path).exists() or below in self.workspace.inside(file)))
+        return path == file.path or (
+            below != path and (Path(path).exists() or below in self.workspace.inside(file))
+        )
 
     def _by_tag(self, tag: str, value: str, what: str) -> Found | None:
         for number, tags in reversed(self.listed().items()):
@@ -163,7 +180,11 @@ class Resolver:
     def runs(self, fingerprint: str) -> list[tuple[str, dict[str, str]]]:
         """MLflow runs of a training, the newest first."""
         try:
-            return mlflow_client.runs(EXPERIMENT, fingerprint) if re.fullmatch(r"[0-9a-f]+", fingerprint) else []
+            return (
+                mlflow_client.runs(EXPERIMENT, fingerprint)
+                if re.fullmatch(r"[0-9a-f]+", fingerprint)
+                else []
+            )
         except RegistryError as error:
             self.notes.append(str(error))
             return []
@@ -179,7 +200,12 @@ def lineage(x: str) -> Chain:
     for stage in list(builder.record.stages.values()):
         if stage.name in builder.links and (model := model_of(stage)):
             _tracked(builder, resolver, stage, model)
-            _judged(builder, resolver.name, stage.name, {n: t for n, t in listed.items() if _of(n, t, model, found)})
+            _judged(
+                builder,
+                resolver.name,
+                stage.name,
+                {n: t for n, t in listed.items() if _of(n, t, model, found)},
+            )
     if found.version and found.record is None:
         _remembered(builder, found.version, listed[found.version])
         _judged(builder, resolver.name, "train (from tags)", {found.version: listed[found.version]})
@@ -187,7 +213,9 @@ def lineage(x: str) -> Chain:
 
 
 def main(x: str, html: str | None = None) -> None:
-    """Print the chain of X with its Mermaid source; write it as a page to `html` where that is given."""
+    """Print the chain of X with its Mermaid source; write it as a page to `html` where that is
+    given.
+    """
     chain = lineage(x)
     print(text(chain))
     if html:
@@ -204,36 +232,52 @@ def _tracked(builder: Builder, resolver: Resolver, stage: Stage, model: File) ->
     link, fingerprint = builder.links[stage.name], resolver.fingerprint(model)
     if not fingerprint:
         note = (
-            f"{model.path}: its config.json is in neither the workspace nor DVC's cache: no MLflow run can be looked up"
+            f"{model.path}: its config.json is in neither the workspace "
+            f"nor DVC's cache: no MLflow run can be looked up"
         )
         builder.links[stage.name] = replace(link, notes=(*link.notes, note))
         return
     runs = resolver.runs(fingerprint)
-    facts = [("fingerprint", fingerprint), ("mlflow_run", runs[0][0] if runs else "none with this fingerprint")]
+    facts = [
+        ("fingerprint", fingerprint),
+        ("mlflow_run", runs[0][0] if runs else "none with this fingerprint"),
+    ]
     if runs and (commit := runs[0][1].get("mlflow.source.git.commit")):
         facts.append(("trained at git", commit))
     builder.links[stage.name] = replace(link, facts=(*link.facts, *facts))
 
 
 def _judged(builder: Builder, name: str, model: str, listed: dict[str, dict[str, str]]) -> None:
-    cells = [n for n, link in builder.links.items() if link.kind == "evaluation" and (model, n) in builder.edges]
+    cells = [
+        n
+        for n, link in builder.links.items()
+        if link.kind == "evaluation" and (model, n) in builder.edges
+    ]
     for number, tags in listed.items():
         gate, version = version_links(name, number, tags)
         builder.links |= {gate.name: gate, version.name: version}
-        builder.edges |= dict.fromkeys([*((cell, gate.name) for cell in cells or [model]), (gate.name, version.name)])
+        builder.edges |= dict.fromkeys(
+            [*((cell, gate.name) for cell in cells or [model]), (gate.name, version.name)]
+        )
 
 
 def _remembered(builder: Builder, number: str, tags: dict[str, str]) -> None:
     """What a version's own tags say of its training, where no dvc.lock does."""
-    reads = tuple(File(key.removeprefix("md5 "), md5) for key, md5 in tags.items() if key.startswith("md5 "))
+    reads = tuple(
+        File(key.removeprefix("md5 "), md5) for key, md5 in tags.items() if key.startswith("md5 ")
+    )
     facts = tuple((key, tags.get(key) or "none") for key in ("git", "fingerprint", "mlflow_run"))
-    writes = (File(paths.model(tags["mode"], int(tags["seed"])).as_posix(), tags.get("dvc_md5", "")),)
+    writes = (
+        File(paths.model(tags["mode"], int(tags["seed"])).as_posix(), tags.get("dvc_md5", "")),
+    )
     note = f"params, images and evaluation of version {number}: no dvc.lock records them"
     builder.links["train (from tags)"] = Link("train (from tags)", reads, writes, facts, (note,))
 
 
 def _of_zenml_run(x: str) -> Record | None:
-    """The DVC stages that the steps of a run brought up to date; None where ZenML knows no such run."""
+    """The DVC stages that the steps of a run brought up to date; None where ZenML knows no such
+    run.
+    """
     if not (paths.ZENML.exists() or "ZENML_CONFIG_PATH" in os.environ):
         return None
     from pipelines.runtime import zenml_env
@@ -243,12 +287,24 @@ def _of_zenml_run(x: str) -> Record | None:
     except KeyError:
         return None
     try:
-        references: list[Any] = [output.load() for step in steps for output in step.outputs.get("reference", ())]
-    except Exception as error:  # of whatever store holds them, or of code that wrote them and is gone
-        raise DenseclError(f"{x}: a run of ZenML, but what its steps returned cannot be read: {error}") from None
+        references: list[Any] = [
+            output.load() for step in steps for output in step.outputs.get("reference", ())
+        ]
+    except (
+        Exception
+    ) as error:  # of whatever store holds them, or of code that wrote them and is gone
+        raise DenseclError(
+            f"{x}: a run of ZenML, but what its steps returned cannot be read: {error}"
+        ) from None
     commits = [step.run_metadata["git"] for step in steps if "git" in step.run_metadata]
-    stages = {r.stage: Stage(r.stage, _pairs(r.deps.items()), _pairs(r.outs.items())) for r in references}
-    return Record(f"the steps of ZenML run {x}", str(commits[0]) if commits else "", stages) if stages else None
+    stages = {
+        r.stage: Stage(r.stage, _pairs(r.deps.items()), _pairs(r.outs.items())) for r in references
+    }
+    return (
+        Record(f"the steps of ZenML run {x}", str(commits[0]) if commits else "", stages)
+        if stages
+        else None
+    )
 
 
 def _pairs(md5: Iterable[tuple[str, str]]) -> tuple[File, ...]:

@@ -1,4 +1,6 @@
-"""Records kept as lines of a CSV file: one is added whole or not at all, whatever kills the writer."""
+"""Records kept as lines of a CSV file: one is added whole or not at all, whatever kills the
+writer.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,15 @@ def append(path: Path, record: Record) -> None:
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         size = os.fstat(handle).st_size
-        torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"  # by a full disk: the half line ends here
+        torn = (
+            size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+        )  # by a full disk: the half line ends here
         text = io.StringIO(newline="")
         # A line a record also for who reads it with `tail`.
-        row = {k: " ".join(v.split()) if isinstance(v, str) else v for k, v in record.model_dump().items()}
+        row = {
+            k: " ".join(v.split()) if isinstance(v, str) else v
+            for k, v in record.model_dump().items()
+        }
         writer = csv.DictWriter(text, list(row), lineterminator="\n")
         if size == 0:
             writer.writeheader()
@@ -38,7 +45,9 @@ def append(path: Path, record: Record) -> None:
 
 
 def read(path: Path, kind: type[R]) -> list[R]:
-    """The records in order; lines that are none, as a full disk leaves them, are left out; no file: none."""
+    """The records in order; lines that are none, as a full disk leaves them, are left out; no file:
+    none.
+    """
     if not path.exists():
         return []
     records = []
@@ -46,7 +55,9 @@ def read(path: Path, kind: type[R]) -> list[R]:
         for row in csv.DictReader(file):
             try:
                 records.append(
-                    kind.model_validate({k: _value(v, kind.model_fields[k].annotation) for k, v in row.items()})
+                    kind.model_validate(
+                        {k: _value(v, kind.model_fields[k].annotation) for k, v in row.items()}
+                    )
                 )
             except (KeyError, ValidationError):
                 continue

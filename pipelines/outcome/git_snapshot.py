@@ -1,7 +1,9 @@
-"""A retraining's params, dvc.lock and small reports in git, on a commit of their own: so that each can be checked out again.
+"""A retraining's params, dvc.lock and small reports in git, on a commit of their own: so that each
+can be checked out again.
 
-Made with git's plumbing on an index of its own: HEAD, the user's branch, index and working tree stay as they are, and
-nothing else that lies changed in the tree is swept along. No hook runs and nothing is signed.
+Made with git's plumbing on an index of its own: HEAD, the user's branch, index and working tree
+stay as they are, and nothing else that lies changed in the tree is swept along. No hook runs and
+nothing is signed.
 """
 
 from __future__ import annotations
@@ -20,10 +22,18 @@ from pipelines.outcome import csv_log
 from pipelines.schemas import Finished, Verdict
 
 KEPT = (
-    paths.PARAMS, Path("dvc.lock"), paths.CHAMPION_REPORTS / "dvc.yaml", paths.CHAMPION_REPORTS / "dvc.lock",
-    paths.COMPARISON, paths.REPORT_TEXT, paths.REPORT_TABLE, paths.GATE, paths.CHANGES, paths.RETRAININGS,
+    paths.PARAMS,
+    Path("dvc.lock"),
+    paths.CHAMPION_REPORTS / "dvc.yaml",
+    paths.CHAMPION_REPORTS / "dvc.lock",
+    paths.COMPARISON,
+    paths.REPORT_TEXT,
+    paths.REPORT_TABLE,
+    paths.GATE,
+    paths.CHANGES,
+    paths.RETRAININGS,
     paths.CARD,
-)  # fmt: skip
+)
 CELLS = (paths.EVALUATION, paths.CHAMPION_REPORTS / paths.EVALUATION.name)  # their *.json
 LARGEST = 2**20  # bytes of a file that is kept; a report beyond is none of the small ones
 CODE = ("densecl", "steps", "pipelines", "dvc.yaml", "pyproject.toml", "requirements.lock")
@@ -31,11 +41,17 @@ NOBODY = ("densecl retraining", "retraining@localhost")  # who commits where git
 
 
 def keep(params: Params, finished: Finished, verdict: Verdict) -> str | None:
-    """The tag that holds this retraining; None, and a warning, where git could not: that fails no retraining."""
+    """The tag that holds this retraining; None, and a warning, where git could not: that fails no
+    retraining.
+    """
     if params.retraining.git == "off":
         return None
     try:
-        return _keep(finished, verdict, params.retraining.branch if params.retraining.git == "commit" else None)
+        return _keep(
+            finished,
+            verdict,
+            params.retraining.branch if params.retraining.git == "commit" else None,
+        )
     except (OSError, ValueError, GitError) as error:
         _warn(f"{error}; this retraining is not kept in git")
         return None
@@ -51,7 +67,8 @@ def _keep(finished: Finished, verdict: Verdict, branch: str | None) -> str:
     ref = f"refs/heads/{branch}" if branch else None
     if ref and (where := _git("for-each-ref", "--format=%(worktreepath)", ref)):
         _warn(
-            f"retraining.branch: {branch} is checked out in {where}, and moving it would look like changes there; only tagged"
+            f"retraining.branch: {branch} is checked out in {where}, and moving it would look "
+            f"like changes there; only tagged"
         )
         ref = None
     tip = _commit(ref) if ref else None
@@ -86,7 +103,9 @@ def _files() -> tuple[list[Path], list[Path]]:
 
 
 def _with(finished: Finished, copy: Path) -> Path:
-    """A copy of the lines of all retrainings, this one's too, which is written where its tag is known to hold."""
+    """A copy of the lines of all retrainings, this one's too, which is written where its tag is
+    known to hold.
+    """
     if paths.RETRAININGS.exists():
         shutil.copyfile(paths.RETRAININGS, copy)
     csv_log.append(copy, finished)
@@ -94,10 +113,21 @@ def _with(finished: Finished, copy: Path) -> Path:
 
 
 def _tree(head: str | None, prefix: str, files: dict[Path, Path], index: Path) -> str:
-    """HEAD's tree with these files, whose bytes lie where the values say, and without kept ones that are gone."""
+    """HEAD's tree with these files, whose bytes lie where the values say, and without kept ones
+    that are gone.
+    """
     _git("read-tree", head or "--empty", index=index)
     gone = [path.as_posix() for path in (*KEPT, *CELLS)]
-    _git("--literal-pathspecs", "rm", "-rfq", "--cached", "--ignore-unmatch", "--", *gone, index=index)
+    _git(
+        "--literal-pathspecs",
+        "rm",
+        "-rfq",
+        "--cached",
+        "--ignore-unmatch",
+        "--",
+        *gone,
+        index=index,
+    )
     # What lies under a link, as DVC may leave it, not the link; bytes as they are.
     names = "".join(f"{place}\n" for place in files.values())
     hashes = _git("hash-object", "-w", "--no-filters", "--stdin-paths", given=names).split()
@@ -127,15 +157,19 @@ def _message(finished: Finished, verdict: Verdict, head: str | None, large: list
     if large:
         lines += [f"Left out, above {LARGEST} bytes: {', '.join(map(str, large))}", ""]
     told = {
-        "Mode": f"{verdict.mode}, seed {verdict.seed}", "Version": finished.version, "Champion": finished.champion,
+        "Mode": f"{verdict.mode}, seed {verdict.seed}",
+        "Version": finished.version,
+        "Champion": finished.champion,
         "ZenML-run": finished.zenml_run,
-    }  # fmt: skip
+    }
     return "\n".join(lines + [f"{key}: {value}" for key, value in told.items() if value]) + "\n"
 
 
 def _differing() -> list[str]:
     """Code files that are not as HEAD has them, new ones too."""
-    entries = _git("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *CODE).split("\0")
+    entries = _git(
+        "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *CODE
+    ).split("\0")
     return [entry[3:] for entry in entries if entry]
 
 
@@ -165,12 +199,25 @@ def _who() -> dict[str, str]:
     return found
 
 
-def _git(*arguments: str, given: str = "", index: Path | None = None, who: dict[str, str] | None = None) -> str:
+def _git(
+    *arguments: str, given: str = "", index: Path | None = None, who: dict[str, str] | None = None
+) -> str:
     """What git prints, stripped of the line's end; GitError with what it complained of."""
     environment = os.environ | (who or {}) | ({"GIT_INDEX_FILE": str(index)} if index else {})
-    switches = ("--no-optional-locks", "-c", "core.hooksPath=/dev/null", "-c", "core.splitIndex=false")
+    switches = (
+        "--no-optional-locks",
+        "-c",
+        "core.hooksPath=/dev/null",
+        "-c",
+        "core.splitIndex=false",
+    )
     done = subprocess.run(
-        ["git", *switches, *arguments], input=given, capture_output=True, encoding="utf-8", check=False, env=environment
+        ["git", *switches, *arguments],
+        input=given,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        env=environment,
     )
     if done.returncode:
         said = done.stderr.strip().splitlines()

@@ -1,4 +1,6 @@
-"""How a retraining ended, told to a webhook and to a file. Nothing here can fail a run: what goes wrong is a line of warning."""
+"""How a retraining ended, told to a webhook and to a file. Nothing here can fail a run: what goes
+wrong is a line of warning.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP states that may be gone at
 
 
 class Untold(Exception):
-    """Nobody was told; the message never holds more of the address than its host: the rest is a secret."""
+    """Nobody was told; the message never holds more of the address than its host: the rest is a
+    secret.
+    """
 
 
 def notify(where: Notify, finished: Finished, verdict: Verdict | None) -> None:
@@ -33,15 +37,28 @@ def notify(where: Notify, finished: Finished, verdict: Verdict | None) -> None:
             tell(place, body)
         except Exception as error:  # whatever it is, the retraining itself has ended well
             why = str(error) if isinstance(error, Untold) else type(error).__name__
-            print(f"warning: retraining.notify.{key}: {why}; nobody was told there", file=sys.stderr, flush=True)
+            print(
+                f"warning: retraining.notify.{key}: {why}; nobody was told there",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def message(finished: Finished, verdict: Verdict | None) -> dict[str, Any]:
-    """The record's fields, and `text` as Slack shows it: a headline, the sentence, a line a criterion that was not met."""
+    """The record's fields, and `text` as Slack shows it: a headline, the sentence, a line a
+    criterion that was not met.
+    """
     versions = [f"candidate version {finished.version}"] if finished.version else []
     versions += [f"champion version {finished.champion}"] if finished.champion else []
-    lines = [f"Retraining: {finished.outcome}" + (f" ({', '.join(versions)})" if versions else ""), finished.said]
-    lines += [f"• {c.dataset}, {c.name}: {c.said}" for c in verdict.criteria if not c.passed] if verdict else []
+    lines = [
+        f"Retraining: {finished.outcome}" + (f" ({', '.join(versions)})" if versions else ""),
+        finished.said,
+    ]
+    lines += (
+        [f"• {c.dataset}, {c.name}: {c.said}" for c in verdict.criteria if not c.passed]
+        if verdict
+        else []
+    )
     lines += [f"git: {finished.git}"] if finished.git else []
     return finished.model_dump() | {"text": _escaped("\n".join(lines))}
 
@@ -59,7 +76,9 @@ def _post(place: str, body: dict[str, Any]) -> None:
     for tried in range(1, TRIES + 1):
         try:
             # A redirect would carry the message to a place that nobody named.
-            with requests.post(address, json=body, timeout=TIMEOUT, allow_redirects=False, stream=True) as response:
+            with requests.post(
+                address, json=body, timeout=TIMEOUT, allow_redirects=False, stream=True
+            ) as response:
                 status = response.status_code
             if 200 <= status < 300:
                 return
@@ -94,7 +113,9 @@ def _append(place: str, body: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(handle, json.dumps(body, ensure_ascii=False).encode() + b"\n")  # one call: never half a line
+            os.write(
+                handle, json.dumps(body, ensure_ascii=False).encode() + b"\n"
+            )  # one call: never half a line
         finally:
             os.close(handle)
     except OSError as error:

@@ -1,4 +1,6 @@
-"""The record of a retraining that a kill ended after its model was judged and registered: written at the next start."""
+"""The record of a retraining that a kill ended after its model was judged and registered: written
+at the next start.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,11 @@ def overdue(params: Params) -> Finished | None:
     if started is None:  # a registry that was copied here
         return None
     return Finished(
-        started=started.isoformat(timespec="seconds"), seconds=0, outcome="promoted" if promoted else "kept",
+        started=started.isoformat(timespec="seconds"),
+        seconds=0,
+        outcome="promoted" if promoted else "kept",
         said=f"{tags['said']} (killed before this line was written; how long it took is not known)",
-        version=number, champion=champion, zenml_run=tags["zenml_run"],
-    )  # fmt: skip
+        version=number,
+        champion=champion,
+        zenml_run=tags["zenml_run"],
+    )

@@ -1,5 +1,6 @@
-"""The next baseline beside the one that counts, until the registry has what was judged: a kill between the two leaves no
-champion that is judged against itself, and no candidate that is taken for judged.
+"""The next baseline beside the one that counts, until the registry has what was judged: a kill
+between the two leaves no champion that is judged against itself, and no candidate that is taken for
+judged.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ def propose(params: Params, seen: Changes, made: Registered) -> None:
 
 
 def settle() -> None:
-    """The proposed baseline counts, if the registry has come as far: the version is champion where it was to be one. Else
-    it is dropped, and the candidate is judged again. Nothing where nothing is proposed.
+    """The proposed baseline counts, if the registry has come as far: the version is champion where
+    it was to be one. Else it is dropped, and the candidate is judged again. Nothing where nothing
+    is proposed.
     """
     note = NEXT / NOTE
     if note.exists():
@@ -41,7 +43,9 @@ def settle() -> None:
 def _take() -> None:
     """Copies, so that a kill in their midst is made good by doing it again; the plan comes last."""
     files = sorted(NEXT.glob("*.parquet"))
-    for old in set(paths.BASELINE.glob("*.parquet")) - {paths.BASELINE / file.name for file in files}:
+    for old in set(paths.BASELINE.glob("*.parquet")) - {
+        paths.BASELINE / file.name for file in files
+    }:
         old.unlink()
     for file in [*files, NEXT / paths.BASELINE_PLAN.name]:
         partial = paths.BASELINE / f"{file.name}.partial"

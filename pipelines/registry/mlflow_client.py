@@ -1,4 +1,6 @@
-"""Versions of a registered model in MLflow: how one is made, found, and read without trusting its files."""
+"""Versions of a registered model in MLflow: how one is made, found, and read without trusting its
+files.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +44,12 @@ def store() -> Iterator[Any]:
     except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
         where = mlflow.get_tracking_uri()
         text = str(error).partition("\n")[0][:300]
-        if refused := error_translation.sqlite(f"MLflow at {where}", text, "put it back from a backup, with mlruns/"):
-            raise (Refused if isinstance(refused, Stopped) else RegistryError)(str(refused)) from None
+        if refused := error_translation.sqlite(
+            f"MLflow at {where}", text, "put it back from a backup, with mlruns/"
+        ):
+            raise (Refused if isinstance(refused, Stopped) else RegistryError)(
+                str(refused)
+            ) from None
         raise RegistryError(
             f"MLflow at {where}: {text}; check MLFLOW_TRACKING_URI and that the store answers"
         ) from None
@@ -78,8 +84,14 @@ def find(client: Any, name: str, version: str) -> Any:
     if found is not None:
         return _ours(found)
     known = ", ".join(str(v.version) for v in every(client, name))
-    there = f"there are {known}" if known else "nothing is registered yet: `python -m pipelines retraining`"
-    raise RegistryError(f"{name}: found no version {version}, expected a number, {' or '.join(ALIASES)}; {there}")
+    there = (
+        f"there are {known}"
+        if known
+        else "nothing is registered yet: `python -m pipelines retraining`"
+    )
+    raise RegistryError(
+        f"{name}: found no version {version}, expected a number, {' or '.join(ALIASES)}; {there}"
+    )
 
 
 def every(client: Any, name: str, where: str = "") -> list[Any]:
@@ -103,7 +115,11 @@ def runs(experiment: str, fingerprint: str) -> list[tuple[str, dict[str, str]]]:
     """Id and tags of the training runs of a fingerprint, the newest first."""
     with store() as client:
         found = client.get_experiment_by_name(experiment)
-        runs = client.search_runs([found.experiment_id], f"tags.fingerprint = '{fingerprint}'") if found else []
+        runs = (
+            client.search_runs([found.experiment_id], f"tags.fingerprint = '{fingerprint}'")
+            if found
+            else []
+        )
         return [(run.info.run_id, dict(run.data.tags)) for run in runs]
 
 
@@ -117,14 +133,17 @@ def run_tags(run: str) -> dict[str, str] | None:
 def _ours(version: Any) -> Any:
     if "identity" not in version.tags:
         raise RegistryError(
-            f"{version.name}: version {version.version} has no tag identity: it was not registered by a retraining; "
+            f"{version.name}: version {version.version} has no tag identity: it was not "
+            f"registered by a retraining; "
             "name another version, or set retraining.registry to a name of its own"
         )
     return version
 
 
 def create(client: Any, name: str, folder: Path, written: dict[str, str]) -> str:
-    """Files first, then the version with all its tags at once: a kill in between leaves no half version."""
+    """Files first, then the version with all its tags at once: a kill in between leaves no half
+    version.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's about its own type hints
         import mlflow.pyfunc
@@ -132,27 +151,38 @@ def create(client: Any, name: str, folder: Path, written: dict[str, str]) -> str
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import Array
 
-    answer: list[Any] = [ColSpec("string", "wnid"), ColSpec("long", "index"), ColSpec("double", "probability"),
-              ColSpec(Array("string"), "top5_wnid"), ColSpec(Array("double"), "top5_probability")]  # fmt: skip
+    answer: list[Any] = [
+        ColSpec("string", "wnid"),
+        ColSpec("long", "index"),
+        ColSpec("double", "probability"),
+        ColSpec(Array("string"), "top5_wnid"),
+        ColSpec(Array("double"), "top5_probability"),
+    ]
     mlflow.set_experiment(experiment_id=_experiment(client))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*input example was not provided", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message=".*input example was not provided", category=UserWarning
+        )
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(Path(__file__).with_name("mlflow_model.py")),
             artifacts={file: str(folder / file) for file in FILES},
             signature=ModelSignature(Schema([ColSpec("binary", "image")]), Schema(answer)),
-            pip_requirements=[f"{each}=={installed(each).partition('+')[0]}" for each in REQUIREMENTS],
+            pip_requirements=[
+                f"{each}=={installed(each).partition('+')[0]}" for each in REQUIREMENTS
+            ],
         )
     if _found(client.get_registered_model, name) is None:
         client.create_registered_model(name)
-    made = client.create_model_version(name, logged.model_uri, tags=written, model_id=logged.model_id)
+    made = client.create_model_version(
+        name, logged.model_uri, tags=written, model_id=logged.model_id
+    )
     return str(made.version)
 
 
 def _experiment(client: Any) -> str:
-    """Id of the registry's experiment. MLflow keeps absolute paths: one whose files lie elsewhere, since the project was moved
-    or copied, makes room.
+    """Id of the registry's experiment. MLflow keeps absolute paths: one whose files lie elsewhere,
+    since the project was moved or copied, makes room.
     """
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is not None and found.lifecycle_stage == "deleted":
@@ -169,11 +199,17 @@ def _experiment(client: Any) -> str:
 
 
 def _elsewhere(place: Path) -> bool:
-    """Whether a folder of files is gone, or is the mlruns of another project than this one, whose store is used."""
+    """Whether a folder of files is gone, or is the mlruns of another project than this one, whose
+    store is used.
+    """
     import mlflow
 
     store, here = mlflow.get_tracking_uri().removeprefix("sqlite:///"), Path.cwd()
-    copied = Path(store).absolute().parent == here and place.parent.name == "mlruns" and place.parent.parent != here
+    copied = (
+        Path(store).absolute().parent == here
+        and place.parent.name == "mlruns"
+        and place.parent.parent != here
+    )
     return copied or not place.exists()
 
 
@@ -184,15 +220,24 @@ def _local(uri: str) -> Path | None:
 
 @contextmanager
 def checked(client: Any, version: Any) -> Iterator[Path]:
-    """A folder with the version's files, for as long as the block lasts, equal to what was registered."""
+    """A folder with the version's files, for as long as the block lasts, equal to what was
+    registered.
+    """
     with tempfile.TemporaryDirectory() as copies:
-        folder = _fetched(client.get_model_version_download_uri(version.name, version.version), "artifacts", copies)
+        folder = _fetched(
+            client.get_model_version_download_uri(version.name, version.version),
+            "artifacts",
+            copies,
+        )
         for file in FILES:
             found, expected = digest(folder / file), version.tags[f"sha256.{file}"]
             if found != expected:
                 raise RegistryError(
-                    f"{folder / file}: {f'found sha256 {found[:12]}' if found else 'no such file'}, expected {expected[:12]} "
-                    f"of version {version.version} of {version.name}: put the folder back from a backup, or make another "
+                    f"{folder / file}: "
+                    f"{f'found sha256 {found[:12]}' if found else 'no such file'}, expected "
+                    f"{expected[:12]} "
+                    f"of version {version.version} of {version.name}: put the folder back from a "
+                    f"backup, or make another "
                     "version champion: `python -m pipelines promote VERSION`"
                 )
         yield folder
@@ -204,21 +249,29 @@ def attached(client: Any, version: Any, file: str) -> str | None:
 
     with tempfile.TemporaryDirectory() as copies:
         try:
-            place = _fetched(client.get_model_version_download_uri(version.name, version.version), file, copies)
+            place = _fetched(
+                client.get_model_version_download_uri(version.name, version.version), file, copies
+            )
             return place.read_text(encoding="utf-8") if place.is_file() else None
-        except (MlflowException, OSError):  # what a store of files elsewhere says of one that it does not have
+        except (
+            MlflowException,
+            OSError,
+        ):  # what a store of files elsewhere says of one that it does not have
             return None
 
 
 def _fetched(uri: str, below: str, copies: str) -> Path:
-    """Where a file or folder of a version lies, copied to `copies` if it lies elsewhere than on this machine."""
+    """Where a file or folder of a version lies, copied to `copies` if it lies elsewhere than on
+    this machine.
+    """
     place = _local(uri)
     if place is None:
         import mlflow
 
         return Path(mlflow.artifacts.download_artifacts(f"{uri}/{below}", dst_path=copies))
     if not place.exists() and "mlruns" in place.parts:
-        # The project was moved, and mlruns with it; the sha256 of the files tell that they are the same.
+        # The project was moved, and mlruns with it; the sha256 of the files tell that they are the
+        # same.
         moved = Path(*place.parts[len(place.parts) - place.parts[::-1].index("mlruns") - 1 :])
         place = moved if moved.exists() else place
     return place / below

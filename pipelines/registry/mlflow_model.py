@@ -1,7 +1,8 @@
 """An image classifier that MLflow loads: encoded images in, most probable classes out.
 
-MLflow copies this file into the registry and runs it from there (models from code: nothing is pickled), so it imports
-nothing of this project; and it runs it when a version is registered too, so what is heavy is imported where it is used.
+MLflow copies this file into the registry and runs it from there (models from code: nothing is
+pickled), so it imports nothing of this project; and it runs it when a version is registered too, so
+what is heavy is imported where it is used.
 """
 
 from __future__ import annotations
@@ -29,20 +30,25 @@ class Classifier(PythonModel):
 
         config = json.loads(Path(context.artifacts["config.json"]).read_text(encoding="utf-8"))
         self.model = timm.create_model(
-            config["architecture"], num_classes=config["num_classes"], **config["model_args"],
+            config["architecture"],
+            num_classes=config["num_classes"],
+            **config["model_args"],
             checkpoint_path=context.artifacts["model.safetensors"],
-        ).eval()  # fmt: skip
+        ).eval()
         self.classes: list[str] = config["classes"]
         self.transform: Any = create_transform(**config["pretrained_cfg"], is_training=False)
 
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:  # type: ignore[override] # MLflow takes it without a context
-        """One row an image, from the bytes of image files in the column `image`: wnid, index in the training's class list
-        and probability of the most probable class; then the five most probable. ValueError names an image that cannot be read.
+        """One row an image, from the bytes of image files in the column `image`: wnid, index in the
+        training's class list and probability of the most probable class; then the five most
+        probable. ValueError names an image that cannot be read.
         """
         encoded = list(enumerate(model_input["image"]))
         batches = (encoded[start : start + BATCH] for start in range(0, len(encoded), BATCH))
         rows = [row for batch in batches for row in self._predict(batch)]
-        return pd.DataFrame(rows, columns=["wnid", "index", "probability", "top5_wnid", "top5_probability"])
+        return pd.DataFrame(
+            rows, columns=["wnid", "index", "probability", "top5_wnid", "top5_probability"]
+        )
 
     def _predict(
         self, encoded: Sequence[tuple[int, bytes]]
@@ -50,10 +56,18 @@ class Classifier(PythonModel):
         import torch
 
         with torch.inference_mode():
-            images = torch.stack([self._decode(number, each) for number, each in encoded])  # [B, 3, H, W]
+            images = torch.stack(
+                [self._decode(number, each) for number, each in encoded]
+            )  # [B, 3, H, W]
             best = self.model(images).softmax(-1).topk(min(TOP, len(self.classes)))  # [B, TOP]
         for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-            yield self.classes[indices[0]], indices[0], values[0], [self.classes[i] for i in indices], values
+            yield (
+                self.classes[indices[0]],
+                indices[0],
+                values[0],
+                [self.classes[i] for i in indices],
+                values,
+            )
 
     def _decode(self, number: int, encoded: bytes) -> Any:
         from PIL import Image
@@ -61,9 +75,15 @@ class Classifier(PythonModel):
         try:
             with Image.open(io.BytesIO(encoded)) as image:
                 return self.transform(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, of damaged bytes
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            Image.DecompressionBombError,
+        ) as error:  # Pillow's, of damaged bytes
             raise ValueError(
-                f"image {number}: {error}; expected the bytes of an image file, such as a JPEG or PNG"
+                f"image {number}: {error}; expected the bytes of an image file, such as a JPEG or "
+                f"PNG"
             ) from None
 
 

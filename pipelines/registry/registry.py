@@ -1,7 +1,9 @@
-"""Models that were judged, as versions in MLflow's registry; the alias `champion` names the one in use.
+"""Models that were judged, as versions in MLflow's registry; the alias `champion` names the one in
+use.
 
-A version holds copies of the model's files, so it outlives DVC's cache, and their sha256, so damage is found. Former
-champions are a stack, the registered model's tag `champions`: `promote` puts a version on top, `rollback` takes one off.
+A version holds copies of the model's files, so it outlives DVC's cache, and their sha256, so damage
+is found. Former champions are a stack, the registered model's tag `champions`: `promote` puts a
+version on top, `rollback` takes one off.
 """
 
 from __future__ import annotations
@@ -34,12 +36,15 @@ def champion(name: str) -> Champion:
         found = mlflow_client.aliased(client, name, CHAMPION)
     if found is None:
         return Champion(version=None)
-    return Champion(version=str(found.version), mode=found.tags["mode"], seed=int(found.tags["seed"]))
+    return Champion(
+        version=str(found.version), mode=found.tags["mode"], seed=int(found.tags["seed"])
+    )
 
 
 def tags(name: str, version: str) -> dict[str, str]:
-    """What is written on a version, given by number, `v` and number, or alias: mode, seed, fingerprint, sha256 of each
-    file, verdict and what it said, what `register` was given, who promoted it or rolled it back, why and when.
+    """What is written on a version, given by number, `v` and number, or alias: mode, seed,
+    fingerprint, sha256 of each file, verdict and what it said, what `register` was given, who
+    promoted it or rolled it back, why and when.
     """
     return numbered(name, version)[1]
 
@@ -60,16 +65,26 @@ def listed(name: str) -> dict[str, dict[str, str]]:
 def register(name: str, folder: Path, verdict: Verdict, tags: Mapping[str, str]) -> Registered:
     """The model in `folder` as a version with copies of its files, and the alias `candidate` on it.
 
-    The same files with the same verdict are the same version, so a step that was killed can be done again.
+    The same files with the same verdict are the same version, so a step that was killed can be done
+    again.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     digests = {f"sha256.{file}": mlflow_client.sha256(folder / file) for file in FILES}
     told = verdict.model_dump_json()
     identity = hashlib.sha256(json.dumps([digests, told], sort_keys=True).encode()).hexdigest()
-    written = dict(tags) | digests | {
-        "mode": config["mode"], "seed": str(config["seed"]), "fingerprint": config["fingerprint"], "identity": identity,
-        "verdict": "promoted" if verdict.promoted else "kept", "said": verdict.said, "judged": told,
-    }  # fmt: skip
+    written = (
+        dict(tags)
+        | digests
+        | {
+            "mode": config["mode"],
+            "seed": str(config["seed"]),
+            "fingerprint": config["fingerprint"],
+            "identity": identity,
+            "verdict": "promoted" if verdict.promoted else "kept",
+            "said": verdict.said,
+            "judged": told,
+        }
+    )
     with mlflow_client.store() as client:
         version = mlflow_client.same(client, name, identity)
         if version is None:
@@ -89,9 +104,13 @@ def attach(name: str, version: str, file: Path) -> None:
 
 
 def lay_out_card(name: str, version: str) -> bool:
-    """models/card.md is the version's card, and True; no card stands there where the version has none."""
+    """models/card.md is the version's card, and True; no card stands there where the version has
+    none.
+    """
     with mlflow_client.store() as client:
-        text = mlflow_client.attached(client, mlflow_client.find(client, name, version), paths.CARD.name)
+        text = mlflow_client.attached(
+            client, mlflow_client.find(client, name, version), paths.CARD.name
+        )
     if text is None:
         paths.CARD.unlink(missing_ok=True)
         return False
@@ -100,13 +119,17 @@ def lay_out_card(name: str, version: str) -> bool:
 
 
 def lay_out(name: str, champion: Champion) -> None:
-    """models/champion/seed-0 holds the files that were registered, byte for byte; RegistryError where they are damaged."""
+    """models/champion/seed-0 holds the files that were registered, byte for byte; RegistryError
+    where they are damaged.
+    """
     target = paths.model(paths.CHAMPION, 0)
     if champion.version is None:
         raise _no_champion(name)
     with mlflow_client.store() as client:
         found = mlflow_client.find(client, name, champion.version)
-        if all(mlflow_client.digest(target / file) == found.tags[f"sha256.{file}"] for file in FILES):
+        if all(
+            mlflow_client.digest(target / file) == found.tags[f"sha256.{file}"] for file in FILES
+        ):
             return
         with mlflow_client.checked(client, found) as source, whole_folder(target) as folder:
             for file in FILES:
@@ -114,7 +137,9 @@ def lay_out(name: str, champion: Champion) -> None:
 
 
 def promote(name: str, version: str, who: str, why: str) -> str:
-    """`version` is champion, and who, why and when stand in its tags; its number. A champion stays as it is."""
+    """`version` is champion, and who, why and when stand in its tags; its number. A champion stays
+    as it is.
+    """
     with mlflow_client.store() as client:
         found = mlflow_client.find(client, name, version)
         current = mlflow_client.aliased(client, name, CHAMPION)
@@ -124,23 +149,34 @@ def promote(name: str, version: str, who: str, why: str) -> str:
             pass
         _write(client, found, "promoted", who, why)
         _remember(client, name, [*_champions(client, name, current), str(found.version)])
-        client.set_registered_model_alias(name, CHAMPION, found.version)  # last: a kill before leaves the old champion
+        client.set_registered_model_alias(
+            name, CHAMPION, found.version
+        )  # last: a kill before leaves the old champion
     return str(found.version)
 
 
 def promote_judged(made: Registered, verdict: Verdict) -> None:
-    """A candidate that the gate let pass takes the place of the champion that it was judged against, and of no other."""
+    """A candidate that the gate let pass takes the place of the champion that it was judged
+    against, and of no other.
+    """
     now = champion(made.name).version
-    if now not in (verdict.champion, made.version):  # made.version: a kill came after the alias had moved
+    if now not in (
+        verdict.champion,
+        made.version,
+    ):  # made.version: a kill came after the alias had moved
         raise RegistryError(
-            f"{made.name}: the champion is version {now or 'none'}, but version {made.version} was judged against "
-            f"{verdict.champion or 'none'}: `python -m pipelines retraining` judges it against the one of now"
+            f"{made.name}: the champion is version {now or 'none'}, but version {made.version} "
+            f"was judged against "
+            f"{verdict.champion or 'none'}: `python -m pipelines retraining` judges it against "
+            f"the one of now"
         )
     promote(made.name, made.version, getpass.getuser(), f"the gate: {verdict.said}")
 
 
 def rollback(name: str, who: str, why: str) -> str:
-    """The champion before the current one, of other files, is champion again; its number. A second one goes further back."""
+    """The champion before the current one, of other files, is champion again; its number. A second
+    one goes further back.
+    """
     with mlflow_client.store() as client:
         current = mlflow_client.aliased(client, name, CHAMPION)
         if current is None:
@@ -150,7 +186,8 @@ def rollback(name: str, who: str, why: str) -> str:
             before = before[:-1]
         if not before:
             raise RegistryError(
-                f"{name}: nothing to roll back to: no champion before version {current.version} is known; "
+                f"{name}: nothing to roll back to: no champion before version {current.version} "
+                f"is known; "
                 "`python -m pipelines promote VERSION` makes another version champion"
             )
         found = mlflow_client.find(client, name, before[-1])
@@ -196,15 +233,16 @@ def _tell_champion(name: str, version: str, how: str) -> None:
 
 def _no_champion(name: str) -> RegistryError:
     return RegistryError(
-        f"{name}: there is no champion yet; `python -m pipelines promote VERSION` makes a version champion"
+        f"{name}: there is no champion yet; `python -m pipelines promote VERSION` makes a version "
+        f"champion"
     )
 
 
 def _champions(client: Any, name: str, current: Any) -> list[str]:
     """Champions up to the current one, the oldest first.
 
-    The alias is what counts. Behind it lies what an interrupted promotion or rollback left; an alias that was moved by
-    hand, in MLflow's own page, is one champion more.
+    The alias is what counts. Behind it lies what an interrupted promotion or rollback left; an
+    alias that was moved by hand, in MLflow's own page, is one champion more.
     """
     known = (client.get_registered_model(name).tags.get(CHAMPIONS) or "").split()
     if current is None:

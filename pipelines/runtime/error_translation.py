@@ -1,4 +1,6 @@
-"""What ZenML, DVC and SQLite raise where a disk is full or read-only, or a store is damaged, as a line of ours."""
+"""What ZenML, DVC and SQLite raise where a disk is full or read-only, or a store is damaged, as a
+line of ours.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,26 @@ from densecl.runtime.cli import REFUSED
 
 AGAIN = "nothing is lost: make room or allow writing, then run the same command again"
 BUSY = "nothing is lost: run the same command again when no other process holds it"
-LOST = f"put {paths.ZENML} back from a backup, or remove it: of what there is only the history of runs is lost"
+LOST = (
+    f"put {paths.ZENML} back from a backup, or remove it: of "
+    f"what there is only the history of runs is lost"
+)
 # SQLite's own words of what passes -> what to do; and of a file that is damaged.
 PASSES = {
-    "database or disk is full": AGAIN, "attempt to write a readonly database": AGAIN, "disk I/O error": AGAIN,
-    "unable to open database file": AGAIN, "database is locked": BUSY,
-}  # fmt: skip
+    "database or disk is full": AGAIN,
+    "attempt to write a readonly database": AGAIN,
+    "disk I/O error": AGAIN,
+    "unable to open database file": AGAIN,
+    "database is locked": BUSY,
+}
 DAMAGED = ("file is not a database", "database disk image is malformed")
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """What a block raises is one line, where it is the disk's or the store's doing; anything else goes on as it is."""
+    """What a block raises is one line, where it is the disk's or the store's doing; anything else
+    goes on as it is.
+    """
     try:
         yield
     except Exception as error:
@@ -34,14 +44,18 @@ def translated() -> Iterator[None]:
 
 
 def told(error: BaseException) -> DenseclError | None:
-    """Stopped where a disk refused, DenseclError where ZenML's store is damaged; None where it was something else."""
+    """Stopped where a disk refused, DenseclError where ZenML's store is damaged; None where it was
+    something else.
+    """
     if isinstance(error, DenseclError):  # told already, whatever it came from
         return None
     for cause in causes(error):
         if isinstance(cause, OSError) and cause.errno in REFUSED:
             where = f"{cause.filename}: " if cause.filename else ""
             return Stopped(f"{where}{cause.strerror}; {AGAIN}")
-        if isinstance(cause, sqlite3.Error) and (found := sqlite(f"ZenML's store in {paths.ZENML}", str(cause), LOST)):
+        if isinstance(cause, sqlite3.Error) and (
+            found := sqlite(f"ZenML's store in {paths.ZENML}", str(cause), LOST)
+        ):
             return found
     return None
 

@@ -17,18 +17,28 @@ from densecl.errors import Stopped
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Held for the block, and let go of by the kernel when the process dies, however it dies. Stopped where another holds it."""
+    """Held for the block, and let go of by the kernel when the process dies, however it dies.
+    Stopped where another holds it.
+    """
     paths.RETRAINING_LOCK.parent.mkdir(parents=True, exist_ok=True)
     with paths.RETRAINING_LOCK.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Stopped(f"another pipeline is at work here: {_holder()}; run again when it has ended") from None
+            raise Stopped(
+                f"another pipeline is at work here: {_holder()}; run again when it has ended"
+            ) from None
         file.truncate(0)
-        file.write(json.dumps({
-            "process": os.getpid(), "host": socket.gethostname(), "command": " ".join(sys.argv[1:]),
-            "since": datetime.now().astimezone().isoformat(timespec="seconds"),
-        }))  # fmt: skip
+        file.write(
+            json.dumps(
+                {
+                    "process": os.getpid(),
+                    "host": socket.gethostname(),
+                    "command": " ".join(sys.argv[1:]),
+                    "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+                }
+            )
+        )
         file.flush()
         yield
         file.truncate(0)
@@ -37,6 +47,9 @@ def alone() -> Iterator[None]:
 def _holder() -> str:
     try:
         held = json.loads(paths.RETRAINING_LOCK.read_text(encoding="utf-8"))
-        return f"`{held['command']}`, process {held['process']} on {held['host']} since {held['since']}"
+        return (
+            f"`{held['command']}`, process {held['process']} on "
+            f"{held['host']} since {held['since']}"
+        )
     except (OSError, ValueError, KeyError):
         return f"it holds {paths.RETRAINING_LOCK}"

@@ -1,4 +1,6 @@
-"""A signal to a pipeline stops the stage at work, which keeps what it needs to go on, and then the pipeline."""
+"""A signal to a pipeline stops the stage at work, which keeps what it needs to go on, and then the
+pipeline.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from densecl.runtime.signals import SIGNALS
 
 
 class Stopping:
-    """Passes SIGINT and SIGTERM on to the running stage; the pipeline itself ends when that has ended."""
+    """Passes SIGINT and SIGTERM on to the running stage; the pipeline itself ends when that has
+    ended.
+    """
 
     def __init__(self) -> None:
         self.asked = 0
@@ -25,7 +29,9 @@ class Stopping:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While a stage runs. ZenML's own handler would raise in the midst of waiting for it, and leave it behind."""
+        """While a stage runs. ZenML's own handler would raise in the midst of waiting for it, and
+        leave it behind.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread gets signals, and may say who handles them
             return
@@ -41,7 +47,8 @@ class Stopping:
         """Stopped if a signal has come."""
         if self.asked:
             raise Stopped(
-                f"{signal.Signals(self.asked).name}: stopped; `python -m pipelines replay` goes on from there"
+                f"{signal.Signals(self.asked).name}: stopped; `python -m pipelines replay` goes "
+                f"on from there"
             )
 
     def _ask(self, number: int, _: object) -> None:
@@ -51,7 +58,9 @@ class Stopping:
             print("error: stopped at once at the second signal", file=sys.stderr, flush=True)
             os._exit(STOPPED)
         self.asked = number
-        for child in psutil.Process().children():  # not theirs: a training's workers are the training's to end
+        for child in (
+            psutil.Process().children()
+        ):  # not theirs: a training's workers are the training's to end
             child.send_signal(signal.SIGTERM)
 
 

@@ -18,17 +18,23 @@ if TYPE_CHECKING:
     from zenml.client import Client
 
 SWITCHES = {
-    "ZENML_ANALYTICS_OPT_IN": "false", "DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1",
-    "GX_ANALYTICS_ENABLED": "false", "AUTO_OPEN_DASHBOARD": "false",
-    "ZENML_LOGGING_VERBOSITY": "WARN", "ZENML_DISABLE_STEP_LOGS_STORAGE": "true",  # DVC's stages write to the terminal themselves
-}  # fmt: skip
+    "ZENML_ANALYTICS_OPT_IN": "false",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "false",
+    "AUTO_OPEN_DASHBOARD": "false",
+    "ZENML_LOGGING_VERBOSITY": "WARN",
+    "ZENML_DISABLE_STEP_LOGS_STORAGE": "true",  # DVC's stages write to the terminal themselves
+}
 # Loggers that tell what is raised as well, with SQL and tracebacks.
 DOUBLED = ("zenml.orchestrators.step_launcher", "zenml.log_stores")
 STORE = Path("local_stores/default_zen_store/zenml.db")  # ZenML's own, below its folder
 
 
 def prepare() -> None:
-    """ZenML's store inside the project, telemetry off, its own lines down to warnings; what is set already stays.
+    """ZenML's store inside the project, telemetry off, its own lines down to warnings; what is set
+    already stays.
 
     The `python` of dvc.yaml's commands is this one, also where its environment is not activated.
     """
@@ -45,8 +51,8 @@ def prepare() -> None:
 
 
 def client() -> Client:
-    """ZenML's. Our classes are named from the project's root, so that every process in it can read what steps returned; by
-    itself ZenML would name them from the folder of the main module.
+    """ZenML's. Our classes are named from the project's root, so that every process in it can read
+    what steps returned; by itself ZenML would name them from the folder of the main module.
     """
     prepare()
     from zenml.client import Client
@@ -57,14 +63,17 @@ def client() -> Client:
 
 
 def _come_home(folder: Path) -> None:
-    """ZenML keeps the absolute path of its store: of a moved project that would be made anew in the old place, and a copied
-    one would write into the original's, and mark that one's runs as failed. Without the path it takes the store in `folder`.
+    """ZenML keeps the absolute path of its store: of a moved project that would be made anew in the
+    old place, and a copied one would write into the original's, and mark that one's runs as failed.
+    Without the path it takes the store in `folder`.
     """
     file = folder / "config.yaml"
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
     except (yaml.YAMLError, UnicodeDecodeError):
-        raise DenseclError(f"{file}: not readable as YAML; remove it: ZenML writes a new one") from None
+        raise DenseclError(
+            f"{file}: not readable as YAML; remove it: ZenML writes a new one"
+        ) from None
     if not isinstance(values, dict):
         return  # ZenML writes a new one, and says so
     place = Path(str((values.get("store") or {}).get("url", "")).removeprefix("sqlite:///"))

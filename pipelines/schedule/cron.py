@@ -14,8 +14,20 @@ if TYPE_CHECKING:
     from apscheduler.triggers.base import BaseTrigger
 
 FIELDS = ("minute", "hour", "day", "month", "day_of_week")
-WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")  # cron's numbers: 0 and 7 are Sunday
-EXPECTED = "expected five fields (minute hour day month weekday), or six with seconds first, e.g. '0 3 * * 1'"
+WEEKDAYS = (
+    "sun",
+    "mon",
+    "tue",
+    "wed",
+    "thu",
+    "fri",
+    "sat",
+    "sun",
+)  # cron's numbers: 0 and 7 are Sunday
+EXPECTED = (
+    "expected five fields (minute hour day month weekday), "
+    "or six with seconds first, e.g. '0 3 * * 1'"
+)
 
 
 def zone(name: str | None) -> tzinfo:
@@ -43,7 +55,8 @@ def fields(expression: str) -> list[str]:
 
 
 def trigger(expression: str, where: tzinfo) -> BaseTrigger:
-    """Fires when cron would: weekday 0 is Sunday, and where day and weekday are both restricted either of them is enough.
+    """Fires when cron would: weekday 0 is Sunday, and where day and weekday are both restricted
+    either of them is enough.
 
     APScheduler's own `from_crontab` counts weekdays from Monday and wants both to match.
     """
@@ -58,14 +71,18 @@ def trigger(expression: str, where: tzinfo) -> BaseTrigger:
             rules = [values | {"day": "*"}, values | {"day_of_week": "*"}]
         made = OrTrigger([CronTrigger(second=second, timezone=where, **each) for each in rules])
     except ValueError as error:
-        raise DenseclError(f"--cron: found {expression!r}: {' '.join(str(error).split())}; {EXPECTED}") from None
+        raise DenseclError(
+            f"--cron: found {expression!r}: {' '.join(str(error).split())}; {EXPECTED}"
+        ) from None
     if made.get_next_fire_time(None, datetime.now(where)) is None:
         raise DenseclError(f"--cron: found {expression!r}, a date that never comes")
     return made
 
 
 def weekdays(field: str) -> str:
-    """Cron's weekday field with names for numbers: `1-5` is mon,tue,wed,thu,fri and `*/2` sun,tue,thu,sat."""
+    """Cron's weekday field with names for numbers: `1-5` is mon,tue,wed,thu,fri and `*/2`
+    sun,tue,thu,sat.
+    """
     return ",".join(_named(part) for part in field.lower().split(","))
 
 
@@ -80,7 +97,9 @@ def _named(part: str) -> str:
         end += 7 if last and last.isalpha() and start else 0
     if end < start:
         raise ValueError(f"weekdays {part} end before they begin")
-    return ",".join(dict.fromkeys(WEEKDAYS[day % 7] for day in range(start, end + 1, int(step or 1))))
+    return ",".join(
+        dict.fromkeys(WEEKDAYS[day % 7] for day in range(start, end + 1, int(step or 1)))
+    )
 
 
 def _number(day: str) -> int:

@@ -1,6 +1,8 @@
-"""Retraining by the clock: a scheduler in the foreground, a line in reports/schedule.csv for each of its ticks.
+"""Retraining by the clock: a scheduler in the foreground, a line in reports/schedule.csv for each
+of its ticks.
 
-Each retraining is a process of its own, so that this one stays small for weeks and outlives whatever happens there.
+Each retraining is a process of its own, so that this one stays small for weeks and outlives
+whatever happens there.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ PATIENCE = 60.0  # s that a retraining may take to stop; its training takes up t
 
 
 def run(cron: str, timezone: str | None, command: Sequence[str] = RETRAINING) -> None:
-    """Retrain whenever `cron` says so, until SIGINT or SIGTERM; a ZenML stack that schedules by itself is handed the task."""
+    """Retrain whenever `cron` says so, until SIGINT or SIGTERM; a ZenML stack that schedules by
+    itself is handed the task.
+    """
     where = zone(timezone)
     when = trigger(cron, where)
     load_params(paths.PARAMS)  # a mistake is told now, not in the night
@@ -48,7 +52,9 @@ def run(cron: str, timezone: str | None, command: Sequence[str] = RETRAINING) ->
 
 
 class Scheduler:
-    """APScheduler around one retraining at a time. Jobs live in memory; what is kept is reports/schedule.csv."""
+    """APScheduler around one retraining at a time. Jobs live in memory; what is kept is
+    reports/schedule.csv.
+    """
 
     def __init__(self, when: BaseTrigger, where: tzinfo, command: Sequence[str]) -> None:
         self.when, self.where, self.command = when, where, command
@@ -58,7 +64,9 @@ class Scheduler:
         self.child: subprocess.Popen[str] | None = None
 
     def run(self) -> None:
-        """Until a signal; a retraining at work is stopped first, recorded, and caught up at the next start."""
+        """Until a signal; a retraining at work is stopped first, recorded, and caught up at the
+        next start.
+        """
         scheduler = self._scheduler()
         scheduler.start()
         try:
@@ -80,19 +88,32 @@ class Scheduler:
         from apscheduler.schedulers.background import BackgroundScheduler
 
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        scheduler, first = BackgroundScheduler(timezone=self.where), self.first(datetime.now(self.where))
+        scheduler, first = (
+            BackgroundScheduler(timezone=self.where),
+            self.first(datetime.now(self.where)),
+        )
         self._tell_next(first)
         scheduler.add_job(
-            self._tick, self.when, next_run_time=first,
-            coalesce=True, max_instances=1, misfire_grace_time=None,  # one catch-up; no overlap; however late
-        )  # fmt: skip
-        scheduler.add_listener(lambda event: self.due.put(event.scheduled_run_times[-1]), EVENT_JOB_SUBMITTED)
+            self._tick,
+            self.when,
+            next_run_time=first,
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,  # one catch-up; no overlap; however late
+        )
+        scheduler.add_listener(
+            lambda event: self.due.put(event.scheduled_run_times[-1]), EVENT_JOB_SUBMITTED
+        )
         scheduler.add_listener(self._skip, EVENT_JOB_MAX_INSTANCES)
         return scheduler
 
     def first(self, now: datetime) -> datetime:
-        """The tick to begin with: the one that was stopped, or the first since the last recorded one; in the past, if missed."""
-        ticks = [t for t in csv_log.read(paths.TICKS, Tick) if _time(t.scheduled) <= now]  # a clock may be set back
+        """The tick to begin with: the one that was stopped, or the first since the last recorded
+        one; in the past, if missed.
+        """
+        ticks = [
+            t for t in csv_log.read(paths.TICKS, Tick) if _time(t.scheduled) <= now
+        ]  # a clock may be set back
         if not ticks:
             return self.when.get_next_fire_time(None, now)
         began = [t for t in ticks if t.status is not None]
@@ -105,7 +126,10 @@ class Scheduler:
         scheduled = self.due.get()
         started, clock = datetime.now(self.where), time.monotonic()
         late = started - scheduled
-        _say(f"{_shown(scheduled)}: retraining" + (f", {late} late" if late.total_seconds() > LOOK else ""))
+        _say(
+            f"{_shown(scheduled)}: retraining"
+            + (f", {late} late" if late.total_seconds() > LOOK else "")
+        )
         ended = self._retrain(started)
         if ended is not None:
             self._record(scheduled, started, time.monotonic() - clock, *ended)
@@ -114,15 +138,21 @@ class Scheduler:
                 self._tell_next(self.when.get_next_fire_time(now, now))
 
     def _retrain(self, started: datetime) -> tuple[Outcome, int | None, str] | None:
-        """How it ended; None where the scheduler ends before it began, so that the tick counts as missed."""
+        """How it ended; None where the scheduler ends before it began, so that the tick counts as
+        missed.
+        """
         with self.starting:
             if self.ending:
                 return None
             try:
                 self.child = subprocess.Popen(
-                    self.command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
+                    self.command,
+                    stdin=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    encoding="utf-8",
+                    errors="replace",
                     process_group=0,  # Ctrl-C is ours to pass on, once
-                )  # fmt: skip
+                )
             except OSError as error:
                 return "failed", None, f"could not be started: {error}"
         said = ""
@@ -145,16 +175,34 @@ class Scheduler:
 
     def _skip(self, event: Any) -> None:
         self._record(
-            event.scheduled_run_times[-1], datetime.now(self.where), 0, "skipped", None, "one was still at work"
+            event.scheduled_run_times[-1],
+            datetime.now(self.where),
+            0,
+            "skipped",
+            None,
+            "one was still at work",
         )
 
     def _record(
-        self, scheduled: datetime, started: datetime, seconds: float, outcome: Outcome, status: int | None, detail: str
+        self,
+        scheduled: datetime,
+        started: datetime,
+        seconds: float,
+        outcome: Outcome,
+        status: int | None,
+        detail: str,
     ) -> None:
-        csv_log.append(paths.TICKS, Tick(
-            scheduled=scheduled.isoformat(timespec="seconds"), started=started.isoformat(timespec="seconds"),
-            seconds=round(seconds, 1), outcome=outcome, status=status, detail=detail,
-        ))  # fmt: skip
+        csv_log.append(
+            paths.TICKS,
+            Tick(
+                scheduled=scheduled.isoformat(timespec="seconds"),
+                started=started.isoformat(timespec="seconds"),
+                seconds=round(seconds, 1),
+                outcome=outcome,
+                status=status,
+                detail=detail,
+            ),
+        )
         _say(f"{_shown(scheduled)}: {outcome} after {seconds:.0f} s: {detail}")
 
     def _tell_next(self, due: datetime) -> None:
@@ -162,11 +210,14 @@ class Scheduler:
 
 
 def outcome(status: int, started: datetime, said: str, stopped: bool) -> tuple[Outcome, int, str]:
-    """Outcome, exit status and a sentence of a retraining that began at `started`: what it recorded itself, else what its
-    status tells. 75 without a record of its own means that it did not begin, since another one is at work.
+    """Outcome, exit status and a sentence of a retraining that began at `started`: what it recorded
+    itself, else what its status tells. 75 without a record of its own means that it did not begin,
+    since another one is at work.
     """
     records = [
-        r for r in csv_log.read(paths.RETRAININGS, Finished) if _time(r.started) >= started.replace(microsecond=0)
+        r
+        for r in csv_log.read(paths.RETRAININGS, Finished)
+        if _time(r.started) >= started.replace(microsecond=0)
     ]
     if records:
         return records[-1].outcome, status, records[-1].said

@@ -1,4 +1,6 @@
-"""The champion's evaluation as DVC stages of their own: the root's `evaluate`, for one more model."""
+"""The champion's evaluation as DVC stages of their own: the root's `evaluate`, for one more
+model.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,16 @@ SEED = 0
 
 
 def define(params: Params) -> None:
-    """Write reports/champion/dvc.yaml, a stage a set, from the stage `evaluate` of dvc.yaml; cells of sets that are no
-    longer evaluated go with their stages.
+    """Write reports/champion/dvc.yaml, a stage a set, from the stage `evaluate` of dvc.yaml; cells
+    of sets that are no longer evaluated go with their stages.
     """
     root = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["evaluate"]
     stages = {name: _stage(root, name) for name in params.evaluate.datasets}
     text = yaml.safe_dump({"stages": stages}, sort_keys=False, width=200)
-    head = "# Written by `python -m pipelines retraining` from the stage evaluate of ../../dvc.yaml; do not edit.\n"
+    head = (
+        "# Written by `python -m pipelines retraining` from the "
+        "stage evaluate of ../../dvc.yaml; do not edit.\n"
+    )
     if not FILE.exists() or FILE.read_text(encoding="utf-8") != head + text:
         write_text(FILE, head + text)
 

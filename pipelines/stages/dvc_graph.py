@@ -1,4 +1,6 @@
-"""The DVC stages of one dvc.yaml: their order, and one of them brought up to date. DVC's index is the only definition."""
+"""The DVC stages of one dvc.yaml: their order, and one of them brought up to date. DVC's index is
+the only definition.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ ROOT = Path("dvc.yaml")
 class Graph:
     """Stages by the name that stands in dvc.yaml, each after those it depends on.
 
-    One opened repository serves all of them: opening takes half a second, telling whether a stage changed a hundredth.
+    One opened repository serves all of them: opening takes half a second, telling whether a stage
+    changed a hundredth.
     """
 
     def __init__(self, file: Path = ROOT) -> None:
@@ -46,16 +49,26 @@ class Graph:
         import networkx
 
         graph = _readable(lambda: self.repo.index.graph)
-        mine = {s for s in graph if str(s.path_in_repo) == self.file.as_posix() and getattr(s, "name", None)}
+        mine = {
+            s
+            for s in graph
+            if str(s.path_in_repo) == self.file.as_posix() and getattr(s, "name", None)
+        }
         self.stages = {s.name: s for s in networkx.dfs_postorder_nodes(graph) if s in mine}
         if self.file == ROOT and not self.stages:
             raise DenseclError(
-                f"{self.file}: found no stages, expected those of the pipeline; `git checkout {self.file}`"
+                f"{self.file}: found no stages, expected those of the pipeline; `git checkout "
+                f"{self.file}`"
             )
-        self.upstream = {n: tuple(u.name for u in graph.successors(s) if u in mine) for n, s in self.stages.items()}
+        self.upstream = {
+            n: tuple(u.name for u in graph.successors(s) if u in mine)
+            for n, s in self.stages.items()
+        }
 
     def until(self, *kinds: str) -> list[str]:
-        """Names of the stages of some kinds (`prepare` of `prepare@imagenet`) and all that they depend on, in order."""
+        """Names of the stages of some kinds (`prepare` of `prepare@imagenet`) and all that they
+        depend on, in order.
+        """
         wanted = {name for name in self.stages if kind(name) in kinds}
         open_ = list(wanted)
         while open_:
@@ -65,9 +78,11 @@ class Graph:
         return [name for name in self.stages if name in wanted]
 
     def bring(self, name: str, begin: Callable[[], None]) -> tuple[Did, StageRef]:
-        """Bring one stage up to date, what it depends on being so; `begin` is called first if there is something to do.
+        """Bring one stage up to date, what it depends on being so; `begin` is called first if there
+        is something to do.
 
-        DenseclError where its command fails, Stopped where it was stopped; another process at work with DVC is waited for.
+        DenseclError where its command fails, Stopped where it was stopped; another process at work
+        with DVC is waited for.
         """
         STOPPING.check()
         if not self._changed(name):
@@ -79,7 +94,9 @@ class Graph:
         return "ran" if run else "restored", self._reference(name)
 
     def still(self, left: StageRef, deps: bool) -> bool:
-        """Whether the stage's outs, and its `deps` if asked, are in the lock file and on the disk as they were left then."""
+        """Whether the stage's outs, and its `deps` if asked, are in the lock file and on the disk
+        as they were left then.
+        """
         stage = self.stages.get(left.stage)
         if stage is None:
             return False
@@ -89,7 +106,9 @@ class Graph:
             with self.repo.lock:
                 return bool(stage.changed() if deps else stage.changed_outs())
 
-        return now.outs == left.outs and not (deps and now.deps != left.deps) and not _patiently(ask)
+        return (
+            now.outs == left.outs and not (deps and now.deps != left.deps) and not _patiently(ask)
+        )
 
     def _changed(self, name: str) -> bool:
         def ask() -> bool:
@@ -128,11 +147,13 @@ def _opened() -> Repo:
         return Repo()
     except NotDvcRepoError:
         raise DenseclError(
-            f"{Path.cwd()}: found no .dvc folder, expected the project's root; change to it, or `dvc init`"
+            f"{Path.cwd()}: found no .dvc folder, expected the project's root; change to it, or "
+            f"`dvc init`"
         ) from None
     except SCMError as error:
         raise DenseclError(
-            f"{error}, which DVC expects: clone the project or `git init`; without git, `dvc config core.no_scm true`"
+            f"{error}, which DVC expects: clone the project or `git init`; without git, `dvc "
+            f"config core.no_scm true`"
         ) from None
 
 
@@ -145,7 +166,9 @@ def _readable(read: Callable[[], T]) -> T:
     except DvcException as error:
         text = " ".join(str(error).split())
         if FILE.as_posix() in text:
-            raise DenseclError(f"DVC: {text}; remove it: it is generated, and `retraining` writes it anew") from None
+            raise DenseclError(
+                f"DVC: {text}; remove it: it is generated, and `retraining` writes it anew"
+            ) from None
         raise DenseclError(f"DVC: {text}; `dvc status` says more") from None
 
 
@@ -155,7 +178,9 @@ def _hashes(entries: Any) -> dict[str, str]:
 
 @contextmanager
 def _commands() -> Iterator[list[str]]:
-    """Collects DVC's word that it runs a command; there is none where a stage is restored from the run cache."""
+    """Collects DVC's word that it runs a command; there is none where a stage is restored from the
+    run cache.
+    """
     found: list[str] = []
 
     class Listener(logging.Handler):
@@ -188,7 +213,9 @@ def _told() -> Iterator[Path]:
 
 
 def _patiently(act: Callable[[], T]) -> T:
-    """`act`, again and again while another process holds DVC's lock; Stopped after a minute of that."""
+    """`act`, again and again while another process holds DVC's lock; Stopped after a minute of
+    that.
+    """
     from dvc.lock import LockError
 
     until = time.monotonic() + PATIENCE
@@ -206,7 +233,9 @@ def _patiently(act: Callable[[], T]) -> T:
 
 
 def _failure(name: str, error: BaseException, told: str) -> DenseclError:
-    """Which stage it was, and its own words: they stand on the terminal already, but not where the run is recorded."""
+    """Which stage it was, and its own words: they stand on the terminal already, but not where the
+    run is recorded.
+    """
     from dvc.stage.exceptions import StageCmdFailedError
 
     said = "; ".join(line.removeprefix("error: ") for line in told.splitlines())
@@ -217,11 +246,15 @@ def _failure(name: str, error: BaseException, told: str) -> DenseclError:
             if status == STOPPED or STOPPING.asked:
                 why = "stopped; nothing is lost" if STOPPING.asked or not said else said
                 return Stopped(f"{name}: {why}: `python -m pipelines replay` goes on from there")
-            return DenseclError(f"{name}: its command failed with status {status}: {said or 'its output stands above'}")
+            return DenseclError(
+                f"{name}: its command failed with status {status}: "
+                f"{said or 'its output stands above'}"
+            )
         if isinstance(cause, FileNotFoundError) and cause.filename:
             missing = os.path.relpath(cause.filename)
             return DenseclError(
-                f"{name}: found no {missing}, which it reads; put it back, or change what names it in params.yaml"
+                f"{name}: found no {missing}, which it reads; put it back, or change what names "
+                f"it in params.yaml"
             )
     if refused := error_translation.told(error):
         return type(refused)(f"{name}: {refused}")

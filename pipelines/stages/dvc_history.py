@@ -1,4 +1,6 @@
-"""What DVC recorded of the stages, now or at a commit: path -> md5 of all that each read and left."""
+"""What DVC recorded of the stages, now or at a commit: path -> md5 of all that each read and
+left.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,13 @@ class Record:
     stages: dict[str, Stage]
 
     def writer(self, path: str) -> Stage | None:
-        """The stage that leaves the path, the folder it lies in, or something in the folder that it is."""
-        return next((s for s in self.stages.values() if any(_meet(path, out.path) for out in s.writes)), None)
+        """The stage that leaves the path, the folder it lies in, or something in the folder that it
+        is.
+        """
+        return next(
+            (s for s in self.stages.values() if any(_meet(path, out.path) for out in s.writes)),
+            None,
+        )
 
     def writers(self, stage: Stage) -> list[Stage]:
         """The stages that left what a stage read, planning apart."""
@@ -73,7 +80,9 @@ def _feeds(first: Stage, second: Stage) -> bool:
 
 
 def records(md5: str = "", revision: str = "") -> Iterator[Record]:
-    """dvc.lock of the workspace, of a commit, and of the commits that brought or took the md5, in that order."""
+    """dvc.lock of the workspace, of a commit, and of the commits that brought or took the md5, in
+    that order.
+    """
     if Path(LOCK).exists():
         text = Path(LOCK).read_text(encoding="utf-8")
         yield _record(text, f"{LOCK} of the workspace", _head(text))
@@ -95,15 +104,22 @@ def git(*words: str) -> str:
 
 
 def _head(text: str) -> str:
-    """The commit that is checked out; "+" behind it where its dvc.lock is another one or it has none."""
+    """The commit that is checked out; "+" behind it where its dvc.lock is another one or it has
+    none.
+    """
     commit = git("rev-parse", "HEAD").strip()
     return commit + ("" if not commit or git("show", f"HEAD:{LOCK}") == text else "+")
 
 
 def _record(text: str, source: str, commit: str) -> Record:
     try:
-        stages: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]  # noqa: S506
-        read = {name: Stage(name, _files(s.get("deps")), _files(s.get("outs"))) for name, s in stages.items()}
+        stages: dict[str, Any] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))[  # noqa: S506
+            "stages"
+        ]
+        read = {
+            name: Stage(name, _files(s.get("deps")), _files(s.get("outs")))
+            for name, s in stages.items()
+        }
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())[:120]
         raise DenseclError(
@@ -133,7 +149,9 @@ class Workspace:
             return None
 
     def md5(self, path: str) -> str | None:
-        """As DVC computes it, with what it remembers of unchanged folders; None where nothing is there."""
+        """As DVC computes it, with what it remembers of unchanged folders; None where nothing is
+        there.
+        """
         if path not in self._known:
             self._known[path] = self._md5(path)
         return self._known[path]
@@ -150,7 +168,9 @@ class Workspace:
 
         whole = str(Path(path).absolute())
         ignore = self._repo.dvcignore
-        _, _, found = build(self._repo.cache.local, whole, LocalFileSystem(), "md5", dry_run=True, ignore=ignore)
+        _, _, found = build(
+            self._repo.cache.local, whole, LocalFileSystem(), "md5", dry_run=True, ignore=ignore
+        )
         return str(found.hash_info.value)
 
     def changed(self, file: File) -> str:
@@ -170,14 +190,23 @@ class Workspace:
         return None
 
     def inside(self, folder: File) -> dict[str, str]:
-        """md5 of each file of a recorded folder, by path below it; empty where DVC's cache no longer has the list."""
+        """md5 of each file of a recorded folder, by path below it; empty where DVC's cache no
+        longer has the list.
+        """
         place = self._cached(folder.md5) if folder.md5.endswith(".dir") else None
         if place is None or not place.is_file():
             return {}
-        return {entry["relpath"]: entry["md5"] for entry in json.loads(place.read_text(encoding="utf-8"))}
+        return {
+            entry["relpath"]: entry["md5"]
+            for entry in json.loads(place.read_text(encoding="utf-8"))
+        }
 
     def _cached(self, md5: str) -> Path | None:
-        return Path(self._repo.cache.local.oid_to_path(md5)) if self._repo is not None and md5 else None
+        return (
+            Path(self._repo.cache.local.oid_to_path(md5))
+            if self._repo is not None and md5
+            else None
+        )
 
 
 def plain_md5(path: Path) -> str:

@@ -19,19 +19,27 @@ if TYPE_CHECKING:
 
 
 def training_run(folder: Path) -> str | None:
-    """MLflow's id of the run that trained the model in `folder`; None where no store that answers knows it."""
+    """MLflow's id of the run that trained the model in `folder`; None where no store that answers
+    knows it.
+    """
     fingerprint = json.loads((folder / "config.json").read_text(encoding="utf-8"))["fingerprint"]
     try:
         client = connected().MlflowClient()
         found = client.get_experiment_by_name(EXPERIMENT)
-        runs = client.search_runs([found.experiment_id], f"tags.fingerprint = '{fingerprint}'") if found else []
+        runs = (
+            client.search_runs([found.experiment_id], f"tags.fingerprint = '{fingerprint}'")
+            if found
+            else []
+        )
     except Exception:  # a store that is down: the link is missing, the pipeline goes on
         return None
     return str(runs[0].info.run_id) if runs else None
 
 
 def reap() -> list[str]:
-    """Mark runs that a kill left unfinished as failed; their names. Only where the store is ours alone, and its lock is held."""
+    """Mark runs that a kill left unfinished as failed; their names. Only where the store is ours
+    alone, and its lock is held.
+    """
     client = zenml_env.client()
     from zenml.enums import ExecutionStatus, StoreType
     from zenml.models import PipelineRunUpdate, StepRunUpdate
@@ -39,20 +47,26 @@ def reap() -> list[str]:
     if client.zen_store.type != StoreType.SQL:
         return []
     ended = []
-    open_ = "oneof:" + json.dumps([status.value for status in ExecutionStatus if not status.is_finished])
+    open_ = "oneof:" + json.dumps(
+        [status.value for status in ExecutionStatus if not status.is_finished]
+    )
     for run in client.list_pipeline_runs(status=open_, size=100):
         for step in client.list_run_steps(pipeline_run_id=run.id, status=open_, size=100):
             client.zen_store.update_run_step(step.id, StepRunUpdate(status=ExecutionStatus.FAILED))
         why = "its process ended before it did"
-        client.zen_store.update_run(run.id, PipelineRunUpdate(status=ExecutionStatus.FAILED, status_reason=why))
+        client.zen_store.update_run(
+            run.id, PipelineRunUpdate(status=ExecutionStatus.FAILED, status_reason=why)
+        )
         ended.append(str(run.name))
     return ended
 
 
 def stale(run: PipelineRunResponse) -> list[str]:
-    """Stages of the run's finished steps that are no longer as these left them: skipped, they would be mixed with what is new.
+    """Stages of the run's finished steps that are no longer as these left them: skipped, they would
+    be mixed with what is new.
 
-    Images that came since do not count while the manifests are those of the run: it goes on with these.
+    Images that came since do not count while the manifests are those of the run: it goes on with
+    these.
     """
     graphs: dict[str, Graph] = {}
     found = []
@@ -64,12 +78,12 @@ def stale(run: PipelineRunResponse) -> list[str]:
             graphs[file] = Graph(Path(file))
         try:
             left = step.outputs["reference"][0].load()
-        except (
-            Exception
-        ) as error:  # of whatever store holds it: ZenML keeps absolute paths, and the project may have moved
+        # of whatever store holds it: ZenML keeps absolute paths, and the project may have moved
+        except Exception as error:
             raise DenseclError(
                 f"{run.name}: what its steps left cannot be read, as after the project was moved "
-                f"({' '.join(str(error).split())[:200]}); `python -m pipelines {pipeline_of(run)}` begins again, and does "
+                f"({' '.join(str(error).split())[:200]}); `python -m pipelines "
+                f"{pipeline_of(run)}` begins again, and does "
                 "only what is not done"
             ) from None
         if not graphs[file].still(left, deps=kind(left.stage) not in SCANNED):
@@ -85,7 +99,11 @@ def pipeline_of(run: PipelineRunResponse) -> str:
 def begun(run: str) -> datetime | None:
     """When the run of this id began; None where ZenML knows none."""
     try:
-        return zenml_env.client().get_pipeline_run(run, allow_name_prefix_match=False).created.replace(tzinfo=UTC)
+        return (
+            zenml_env.client()
+            .get_pipeline_run(run, allow_name_prefix_match=False)
+            .created.replace(tzinfo=UTC)
+        )
     except (KeyError, ValueError):
         return None
 

@@ -1,4 +1,6 @@
-"""ZenML steps over DVC stages: each brings one stage up to date and hands on where its files lie, never the files."""
+"""ZenML steps over DVC stages: each brings one stage up to date and hands on where its files lie,
+never the files.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,14 @@ from densecl.artifacts import NoEvaluation, read_cell
 from pipelines.schemas import Did, StageRef
 from pipelines.stages.dvc_graph import ROOT, Graph, kind
 
-# What ZenML would keep of its own accord is of the pointers, not of what they point to; each row of it costs a commit.
+# What ZenML would keep of its own accord is of the pointers, not of what they point to; each row of
+# it costs a commit.
 QUIET: dict[str, Any] = {
-    "enable_cache": False, "enable_artifact_metadata": False, "enable_artifact_visualization": False, "enable_step_logs": False,
-}  # fmt: skip
+    "enable_cache": False,
+    "enable_artifact_metadata": False,
+    "enable_artifact_visualization": False,
+    "enable_step_logs": False,
+}
 Reference = Annotated[StageRef, "reference"]
 SHOWN = ("top1", "top5", "macro_top1", "nll", "ece")  # of an evaluation, on ZenML's dashboard
 
@@ -42,8 +48,10 @@ def run_stage(name: str, file: str, upstream: list[StageRef]) -> Reference:  # n
 
 @step(**QUIET)
 def run_evaluation(
-    name: str, file: str, upstream: list[StageRef]  # noqa: ARG001
-) -> tuple[Reference, Annotated[dict[str, Any], "metrics"]]:  # fmt: skip
+    name: str,
+    file: str,
+    upstream: list[StageRef],  # noqa: ARG001
+) -> tuple[Reference, Annotated[dict[str, Any], "metrics"]]:
     reference = _bring(name, file)
     cell = read_cell(next(Path(p) for p in reference.outs if p.endswith(".json")))
     if isinstance(cell, NoEvaluation):
@@ -53,24 +61,34 @@ def run_evaluation(
 
 @step(**QUIET | {"enable_artifact_visualization": True})
 def run_report(
-    name: str, file: str, upstream: list[StageRef]  # noqa: ARG001
-) -> tuple[Reference, Annotated[pd.DataFrame, "comparison"], Annotated[HTMLString, "page"]]:  # fmt: skip
+    name: str,
+    file: str,
+    upstream: list[StageRef],  # noqa: ARG001
+) -> tuple[Reference, Annotated[pd.DataFrame, "comparison"], Annotated[HTMLString, "page"]]:
     reference = _bring(name, file)
-    return reference, pd.read_csv(paths.COMPARISON), HTMLString(paths.REPORT_PAGE.read_text(encoding="utf-8"))
+    return (
+        reference,
+        pd.read_csv(paths.COMPARISON),
+        HTMLString(paths.REPORT_PAGE.read_text(encoding="utf-8")),
+    )
 
 
 STEPS = {"evaluate": run_evaluation, "report": run_report}
 
 
-def add(names: Sequence[str], found: dict[str, Any], file: Path = ROOT, first: Sequence[Any] = ()) -> list[Any]:
-    """One step a stage, in order; `found` has the references of earlier stages by name, and gets these. Stages without
-    a stage before them follow `first`. Returns the new references.
+def add(
+    names: Sequence[str], found: dict[str, Any], file: Path = ROOT, first: Sequence[Any] = ()
+) -> list[Any]:
+    """One step a stage, in order; `found` has the references of earlier stages by name, and gets
+    these. Stages without a stage before them follow `first`. Returns the new references.
     """
     new = []
     for name in names:
         upstream = [found[u] for u in graph(file).upstream[name] if u in found] or list(first)
         # Parameters, not inputs: an input that is no reference becomes an artifact of its own.
-        one = STEPS.get(kind(name), run_stage).with_options(parameters={"name": name, "file": str(file)})
+        one = STEPS.get(kind(name), run_stage).with_options(
+            parameters={"name": name, "file": str(file)}
+        )
         made = one(upstream=upstream, id=identifier(name, file))
         found[name] = made[0] if isinstance(made, tuple) else made
         new.append(found[name])
@@ -94,7 +112,12 @@ def _bring(name: str, file: str) -> StageRef:
 
 
 def _metadata(did: Did, reference: StageRef, seconds: float) -> dict[str, Any]:
-    told: dict[str, Any] = {"did": did, "seconds": round(seconds, 2), "git": revision(), "md5": reference.outs}
+    told: dict[str, Any] = {
+        "did": did,
+        "seconds": round(seconds, 2),
+        "git": revision(),
+        "md5": reference.outs,
+    }
     if kind(reference.stage) == "train" and (run := _tracked(reference)):
         told["mlflow_run"] = run
     return told
@@ -102,10 +125,15 @@ def _metadata(did: Did, reference: StageRef, seconds: float) -> dict[str, Any]:
 
 @cache
 def revision() -> str:
-    """The commit that is checked out, "+" behind it where files that git tracks differ; "" outside git."""
+    """The commit that is checked out, "+" behind it where files that git tracks differ; "" outside
+    git.
+    """
     done = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"], capture_output=True, text=True, check=False
-    )  # fmt: skip
+        ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return done.stdout.strip()
 
 

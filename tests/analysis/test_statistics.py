@@ -39,7 +39,10 @@ def test_newcombe_reproduces_the_published_example() -> None:
         statistics.wilson(column(56, 70), 0.95), statistics.wilson(column(48, 80), 0.95)
     )
     assert found.value == pytest.approx(0.2)
-    assert (found.low, found.high) == (pytest.approx(0.0524, abs=5e-5), pytest.approx(0.3339, abs=5e-5))
+    assert (found.low, found.high) == (
+        pytest.approx(0.0524, abs=5e-5),
+        pytest.approx(0.3339, abs=5e-5),
+    )
 
 
 def test_bootstrap_equals_redrawing_rows_one_by_one() -> None:
@@ -54,10 +57,16 @@ def test_bootstrap_equals_redrawing_rows_one_by_one() -> None:
 
 def test_bootstrap_is_repeatable_and_weighs_its_parts() -> None:
     parts = [Part(0.5, np.ones((10, 1))), Part(-0.25, np.ones((7, 1)))]
-    assert statistics.image_bootstrap(parts, 0.95, 100, 0) == Estimate(0.25, 0.25, 0.25, pytest.approx(2 / 101))
+    assert statistics.image_bootstrap(parts, 0.95, 100, 0) == Estimate(
+        0.25, 0.25, 0.25, pytest.approx(2 / 101)
+    )
     noisy = [Part(1.0, np.random.default_rng(0).random((40, 1)))]
-    assert statistics.image_bootstrap(noisy, 0.9, 500, 3) == statistics.image_bootstrap(noisy, 0.9, 500, 3)
-    assert statistics.image_bootstrap(noisy, 0.9, 500, 3) != statistics.image_bootstrap(noisy, 0.9, 500, 4)
+    assert statistics.image_bootstrap(noisy, 0.9, 500, 3) == statistics.image_bootstrap(
+        noisy, 0.9, 500, 3
+    )
+    assert statistics.image_bootstrap(noisy, 0.9, 500, 3) != statistics.image_bootstrap(
+        noisy, 0.9, 500, 4
+    )
 
 
 def test_bootstrap_width_is_the_standard_error() -> None:
@@ -77,7 +86,8 @@ def test_mcnemar_is_the_binomial_tail() -> None:
 
 
 def test_holm_by_hand_and_in_order() -> None:
-    # Sorted 0.01 0.02 0.03 0.04: times 4 3 2 1 gives 0.04 0.06 0.06 0.04, made monotone 0.04 0.06 0.06 0.06.
+    # Sorted 0.01 0.02 0.03 0.04: times 4 3 2 1 gives 0.04 0.06 0.06 0.04, made monotone 0.04 0.06
+    # 0.06 0.06.
     assert statistics.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
     assert statistics.holm([]) == []
@@ -94,13 +104,17 @@ def test_two_models_alike_on_every_image_are_not_told_apart() -> None:
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])
 def test_no_difference_seen_is_not_no_doubt(seeds: int) -> None:
-    """Neither on the mean of several sets nor with several seeds, where redraws and t have no spread to go by."""
+    """Neither on the mean of several sets nor with several seeds, where redraws and t have no
+    spread to go by.
+    """
     gaps = [np.zeros((n, seeds)) for n in (400, 900)]
     found = statistics.mean_difference(gaps, 0.95, 1000, 1)
     bound = np.mean([1 - 0.025 ** (1 / n) for n in (400, 900)])
     assert (found.low, found.value, found.high, found.p) == pytest.approx((-bound, 0.0, bound, 1.0))
     assert statistics.detectable([Part(0.5, gap) for gap in gaps], 0.95) > bound
-    assert statistics.accuracy(np.ones((400, seeds)), 0.95, 1000, 1) == statistics.wilson(np.ones(400), 0.95)
+    assert statistics.accuracy(np.ones((400, seeds)), 0.95, 1000, 1) == statistics.wilson(
+        np.ones(400), 0.95
+    )
 
 
 def test_seeds_without_image_effect_give_students_t() -> None:
@@ -116,7 +130,9 @@ def test_seeds_without_image_effect_give_students_t() -> None:
 
 
 def test_seeds_alike_keep_the_images_share() -> None:
-    """Three copies of one seed: the error is that of the images, not zero and not divided by three."""
+    """Three copies of one seed: the error is that of the images, not zero and not divided by
+    three.
+    """
     values = np.tile(column(30, 90)[:, None], (1, 3))
     found = statistics.over_seeds([Part(1.0, values)], 0.95)
     error = math.sqrt(values[:, 0].var(ddof=1) / 90)
@@ -169,7 +185,10 @@ def test_wilson_covers_95_percent(n: int, rate: float) -> None:
 
     half = int(6 * math.sqrt(n * rate * (1 - rate)))
     counts = np.arange(int(n * rate) - half, int(n * rate) + half)
-    held = [(found := statistics.wilson(column(int(k), n), 0.95)).low <= rate <= found.high for k in counts]
+    held = [
+        (found := statistics.wilson(column(int(k), n), 0.95)).low <= rate <= found.high
+        for k in counts
+    ]
     assert 0.93 <= binom.pmf(counts, n, rate)[held].sum() <= 0.97
 
 
@@ -177,7 +196,9 @@ def test_wilson_covers_95_percent(n: int, rate: float) -> None:
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("difference", [0.0, 0.03])
 def test_the_paired_bootstrap_covers_95_percent(rate: float, difference: float) -> None:
-    """1,000 images of which one in eight tells the models apart; the truth is that of fresh images."""
+    """1,000 images of which one in eight tells the models apart; the truth is that of fresh
+    images.
+    """
     rng, times, held = np.random.default_rng(11), 1500, 0
     first, second = 0.0625 + difference / 2, 0.0625 - difference / 2
     both = rate - first  # the first model is right at `rate`
@@ -196,8 +217,13 @@ def test_the_paired_bootstrap_covers_95_percent(rate: float, difference: float) 
 def test_mcnemar_has_its_size_where_nothing_differs(discordant: float) -> None:
     """Exact, so at most 5 %, and not far below."""
     rng, times = np.random.default_rng(5), 3000
-    tables = rng.multinomial(2000, [0.5, discordant / 2, discordant / 2, 0.5 - discordant], size=times)
-    p = [statistics.mcnemar(one[:, 0], two[:, 0]) for one, two in (pair(*counts) for counts in tables)]
+    tables = rng.multinomial(
+        2000, [0.5, discordant / 2, discordant / 2, 0.5 - discordant], size=times
+    )
+    p = [
+        statistics.mcnemar(one[:, 0], two[:, 0])
+        for one, two in (pair(*counts) for counts in tables)
+    ]
     assert 0.03 <= np.mean(np.array(p) <= 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / times)
 
 
@@ -208,27 +234,37 @@ def seeds_of_a_mode(rng: np.random.Generator, ease: np.ndarray, seeds: int) -> n
 
 
 def centre(rate: float, spread: float) -> float:
-    """The mean logit at which images of that spread, with the seeds' noise, are right at `rate` (by quadrature)."""
+    """The mean logit at which images of that spread, with the seeds' noise, are right at `rate` (by
+    quadrature).
+    """
     from scipy.optimize import brentq
 
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
     wide = math.hypot(spread, 0.1)
-    return float(brentq(lambda m: weights @ (1 / (1 + np.exp(-m - wide * nodes))) / weights.sum() - rate, -40, 40))
+    return float(
+        brentq(
+            lambda m: weights @ (1 / (1 + np.exp(-m - wide * nodes))) / weights.sum() - rate,
+            -40,
+            40,
+        )
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 3.0])
 @pytest.mark.parametrize(("seeds", "rate"), [(3, 0.1), (3, 0.5), (5, 0.5)])
 def test_the_interval_over_seeds_covers_95_percent(seeds: int, rate: float, spread: float) -> None:
-    """Seed noise of 0.1 logit, 1,000 fresh images that are alike (spread 0) or from easy to hard; accuracy and difference, and
-    the test's size where nothing differs.
+    """Seed noise of 0.1 logit, 1,000 fresh images that are alike (spread 0) or from easy to hard;
+    accuracy and difference, and the test's size where nothing differs.
     """
     rng, times, middle = np.random.default_rng(13), 2500, centre(rate, spread)
     held, called = np.zeros(2), 0
     for _ in range(times):
         ease = middle + spread * rng.normal(size=1000)
         one, two = (seeds_of_a_mode(rng, ease, seeds) for _ in range(2))
-        accuracy, difference = (statistics.over_seeds([Part(1.0, v)], 0.95) for v in (one, one - two))
+        accuracy, difference = (
+            statistics.over_seeds([Part(1.0, v)], 0.95) for v in (one, one - two)
+        )
         held += [accuracy.low <= rate <= accuracy.high, difference.low <= 0 <= difference.high]
         called += difference.p is not None and difference.p <= 0.05
     assert 0.93 <= held.min() / times <= held.max() / times <= 0.97
@@ -239,18 +275,25 @@ def test_detectable_solves_connor_s_formula_and_falls_with_n() -> None:
     one, two = pair(500, 60, 40, 400)
     found = statistics.detectable([Part(1.0, one - two)], 0.95)
     u, v, share = 1.959963984540054, 0.8416212335729143, 0.1
-    assert (u * math.sqrt(share) + v * math.sqrt(share - found**2)) ** 2 / found**2 == pytest.approx(1000, rel=1e-9)
+    assert (
+        u * math.sqrt(share) + v * math.sqrt(share - found**2)
+    ) ** 2 / found**2 == pytest.approx(1000, rel=1e-9)
     more = [np.tile(values, (9, 1)) for values in (one, two)]
-    assert statistics.detectable([Part(1.0, more[0] - more[1])], 0.95) == pytest.approx(found / 3, rel=0.01)
+    assert statistics.detectable([Part(1.0, more[0] - more[1])], 0.95) == pytest.approx(
+        found / 3, rel=0.01
+    )
     assert statistics.detectable([Part(1.0, one - two)], 0.95, tests=6) > found
-    # Nothing differs on 1,000 images: a difference d needs at least d of them, d n = (u + v sqrt(1 - d))^2.
+    # Nothing differs on 1,000 images: a difference d needs at least d of them, d n = (u + v sqrt(1
+    # - d))^2.
     least = statistics.detectable([Part(1.0, one - one)], 0.95)
     assert least * 1000 == pytest.approx((u + v * math.sqrt(1 - least)) ** 2, rel=1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "discordant"), [(1000, 0.1), (304, 0.2), (5000, 0.02)])
-def test_the_test_finds_a_detectable_difference_four_times_in_five(n: int, discordant: float) -> None:
+def test_the_test_finds_a_detectable_difference_four_times_in_five(
+    n: int, discordant: float
+) -> None:
     half = int(n * discordant / 2)
     one, two = pair(n - 2 * half, half, half, 0)
     found = statistics.detectable([Part(1.0, one - two)], 0.95)

@@ -1,4 +1,6 @@
-"""`python -m steps compare` on folders, and on a small repository whose files lie in DVC's cache and remote."""
+"""`python -m steps compare` on folders, and on a small repository whose files lie in DVC's cache
+and remote.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,15 @@ from tests.report.factories import Planted
 ROOT = Path(__file__).parents[2]
 SMALL = {"images": 600, "sets": ("imagenet", "imagenet-r", "sketch"), "modes": ("none",)}
 ENVIRONMENT = os.environ | {
-    "DVC_NO_ANALYTICS": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull,
-    "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b.c", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b.c",
+    "DVC_NO_ANALYTICS": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@b.c",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@b.c",
     "PYTHONPATH": str(ROOT),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +61,11 @@ def test_status_is_1_where_asked_and_worse(there, capsys):
 @pytest.mark.parametrize(("a", "b"), [("a", "alike"), ("a", "a"), ("worse", "a")])
 def test_status_is_0_where_b_is_not_worse(there, a, b):
     assert main(["compare", a, b, "--fail-if-worse", "--output", "out"]) == 0
-    assert {path.name for path in Path("out").iterdir()} == {"compare.html", "compare.md", "compare.csv"}
+    assert {path.name for path in Path("out").iterdir()} == {
+        "compare.html",
+        "compare.md",
+        "compare.csv",
+    }
 
 
 def test_what_b_lacks_is_not_passed(there, tmp_path, capsys):
@@ -66,7 +77,9 @@ def test_what_b_lacks_is_not_passed(there, tmp_path, capsys):
     told = capsys.readouterr()
     assert "error: not judged: A has sketch, none, seed 0 and B has not (" in told.err
     assert str(tmp_path) not in (paths.COMPARE / "compare.md").read_text()
-    assert main(["compare", str(tmp_path / "torn"), "a", "--fail-if-worse"]) == 0  # more than before
+    assert (
+        main(["compare", str(tmp_path / "torn"), "a", "--fail-if-worse"]) == 0
+    )  # more than before
 
 
 def test_reports_alone_are_enough_under_any_name(there, capsys):
@@ -82,7 +95,11 @@ def test_reports_alone_are_enough_under_any_name(there, capsys):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("nowhere", "no such folder"), ("empty", "a folder without reports/evaluation"), ("", "no such folder")],
+    [
+        ("nowhere", "no such folder"),
+        ("empty", "a folder without reports/evaluation"),
+        ("", "no such folder"),
+    ],
 )
 def test_a_name_that_is_nothing_is_one_line(there, capsys, name, says):
     Path("empty").mkdir(exist_ok=True)
@@ -105,7 +122,9 @@ def test_folders_need_neither_torch_nor_the_orchestrators(there):
         "import sys; from steps.__main__ import main; s = main(['compare', 'a', 'worse']);"
         "print(s, {'torch', 'zenml', 'dvc', 'mlflow', 'matplotlib'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "0 set()"
 
 
@@ -115,9 +134,12 @@ def test_a_folder_from_elsewhere_runs_nothing(there, tmp_path, capsys):
     Path(tmp_path, "foreign", "params.yaml").write_text("{}\n")
     Path(tmp_path, "foreign", ".gitattributes").write_text("* filter=evil\n")
     for words in (
-        ("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "x"), ("config", "core.fsmonitor", f"touch {tmp_path}/ran #"),
+        ("init", "-q"),
+        ("add", "-A"),
+        ("commit", "-q", "-m", "x"),
+        ("config", "core.fsmonitor", f"touch {tmp_path}/ran #"),
         ("config", "filter.evil.clean", f"touch {tmp_path}/ran; cat"),
-    ):  # fmt: skip
+    ):
         subprocess.run(["git", "-C", tmp_path / "foreign", *words], env=ENVIRONMENT, check=True)
     Path(tmp_path, "foreign", "params.yaml").write_text("{ }\n")
     assert main(["compare", "a", str(tmp_path / "foreign")]) == 0
@@ -125,17 +147,23 @@ def test_a_folder_from_elsewhere_runs_nothing(there, tmp_path, capsys):
     assert "B: its folder is another repository's" in capsys.readouterr().out
 
 
-# Stages that copy what is committed below given/: quick, with the outs of the pipeline at the pipeline's places.
+# Stages that copy what is committed below given/: quick, with the outs of the pipeline at the
+# pipeline's places.
 STAGES = {
     "plan": [paths.PLAN],
     "prepare@sketch": [paths.manifest("sketch")],
     "train@none-0": [paths.model("none", 0), paths.training("none", 0)],
-    "evaluate@sketch-none-0": [paths.predictions("sketch", "none", 0), paths.evaluation("sketch", "none", 0)],
+    "evaluate@sketch-none-0": [
+        paths.predictions("sketch", "none", 0),
+        paths.evaluation("sketch", "none", 0),
+    ],
 }
 
 
 class Project:
-    """A git repository with a DVC cache and a local remote: tag `first`, then HEAD, which is worse."""
+    """A git repository with a DVC cache and a local remote: tag `first`, then HEAD, which is
+    worse.
+    """
 
     def __init__(self, place: Path) -> None:
         self.root, self.remote = place / "project", place / "remote"
@@ -145,16 +173,21 @@ class Project:
         (self.root / "densecl").mkdir()
         stages = {
             name.replace("@", "_"): {
-                "cmd": " && ".join(f"mkdir -p {out.parent} && cp -R given/{out} {out}" for out in outs),
-                "deps": ["densecl/code.py", *(f"given/{out}" for out in outs)], "outs": [str(out) for out in outs],
+                "cmd": " && ".join(
+                    f"mkdir -p {out.parent} && cp -R given/{out} {out}" for out in outs
+                ),
+                "deps": ["densecl/code.py", *(f"given/{out}" for out in outs)],
+                "outs": [str(out) for out in outs],
             }
             for name, outs in STAGES.items()
-        }  # fmt: skip
+        }
         (self.root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
         (self.root / "params.yaml").write_text("{}\n")
         self.commit("first", 0.0, "1")
         self.run("git", "tag", "first")
-        self.dvc("remote", "add", "-q", "-d", "local", str(self.remote))  # which the first commit does not know
+        self.dvc(
+            "remote", "add", "-q", "-d", "local", str(self.remote)
+        )  # which the first commit does not know
         self.dvc("push", "-q")
         self.commit("worse", -0.2, "2")
         self.dvc("push", "-q")
@@ -167,13 +200,21 @@ class Project:
     def give(self, gain: float, code: str) -> None:
         shutil.rmtree(self.root / "given", ignore_errors=True)
         of_luck = 1 if gain else 0
-        Planted(images=300, sets=("sketch",), modes=("none",), gains={("none", "sketch"): gain}, of_luck=of_luck,
-                params={"gain": gain}).write(self.root / "given")  # fmt: skip
+        Planted(
+            images=300,
+            sets=("sketch",),
+            modes=("none",),
+            gains={("none", "sketch"): gain},
+            of_luck=of_luck,
+            params={"gain": gain},
+        ).write(self.root / "given")
         (self.root / "densecl" / "code.py").write_text(f"# {code}\n")
         self.dvc("repro", "-q")
 
     def run(self, *words: str) -> str:
-        done = subprocess.run(words, cwd=self.root, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            words, cwd=self.root, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout
 
@@ -223,7 +264,10 @@ def test_two_revisions(inside, capsys):
 def test_numbers_of_a_revision_are_those_of_its_files(inside):
     main(["compare", "first", "HEAD"])
     row = pd.read_csv(paths.COMPARE / "compare.csv").query("metric == 'top1'").iloc[0]
-    ways = {"a": Planted(images=300), "b": Planted(images=300, gains={("none", "sketch"): -0.2}, of_luck=1)}
+    ways = {
+        "a": Planted(images=300),
+        "b": Planted(images=300, gains={("none", "sketch"): -0.2}, of_luck=1),
+    }
     for side, way in ways.items():
         assert row[side] == pytest.approx(way.rows("sketch", "none", 0)["correct"].mean())
 
@@ -261,8 +305,12 @@ def test_a_wiped_cache_is_filled_from_the_remote_and_an_absent_file_is_named(ins
 
 def test_bytes_that_are_not_those_of_the_lock_are_not_compared(inside, capsys):
     inside.wiped()
-    outs = yaml.safe_load(inside.run("git", "show", "first:dvc.lock"))["stages"]["evaluate_sketch-none-0"]["outs"]
-    md5 = next(out["md5"] for out in outs if out["path"] == str(paths.predictions("sketch", "none", 0)))
+    outs = yaml.safe_load(inside.run("git", "show", "first:dvc.lock"))["stages"][
+        "evaluate_sketch-none-0"
+    ]["outs"]
+    md5 = next(
+        out["md5"] for out in outs if out["path"] == str(paths.predictions("sketch", "none", 0))
+    )
     held = inside.remote / "files" / "md5" / md5[:2] / md5[2:]
     right = held.read_bytes()
     held.chmod(0o644)
@@ -271,7 +319,10 @@ def test_bytes_that_are_not_those_of_the_lock_are_not_compared(inside, capsys):
     told = capsys.readouterr().err
     held.write_bytes(right)
     assert told.count("\n") == 1
-    assert "first: reports/predictions/sketch/none-0.parquet: what DVC holds under its md5 in dvc.lock" in told
+    assert (
+        "first: reports/predictions/sketch/none-0.parquet: what DVC holds under its md5 in dvc.lock"
+        in told
+    )
 
 
 def test_what_is_not_needed_may_be_absent(inside, capsys):

@@ -1,4 +1,6 @@
-"""Two experiments with planted differences, compared and counted again from the prediction files."""
+"""Two experiments with planted differences, compared and counted again from the prediction
+files.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def pages(a: Path, b: Path, folder: Path) -> tuple[str, str, str]:
     """Terminal, HTML and Markdown."""
     found = compared(a, b)
     told = write_comparison(found, changes(found, (read_lock(a), read_lock(b))), folder)
-    return told, *((folder / f"compare.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    return told, *(
+        (folder / f"compare.{kind}").read_text(encoding="utf-8") for kind in ("html", "md")
+    )
 
 
 def line(found: Versus, dataset: str, mode: str) -> Line:
@@ -69,7 +73,10 @@ def mcnemar(one: np.ndarray, two: np.ndarray) -> float:
 
 def test_a_planted_difference_is_called_and_a_null_is_not(before, after):
     found = compared(before, after)
-    assert [(each.dataset, each.mode) for each in found.called("worse")] == [("sketch", "dense"), (MEAN, "dense")]
+    assert [(each.dataset, each.mode) for each in found.called("worse")] == [
+        ("sketch", "dense"),
+        (MEAN, "dense"),
+    ]
     assert not found.called("better")
     assert {each.call for each in found.lines if each.mode == "none"} == {"open"}
     said = verdict(found)
@@ -97,25 +104,37 @@ def test_numbers_are_those_of_the_prediction_files(before, after):
     for rank, dataset in enumerate(sorted(p, key=p.get)):  # Holm
         worst = max(worst, min(1.0, (3 - rank) * p[dataset]))
         assert line(found, dataset, "dense").p_holm == pytest.approx(worst)
-    shifted = [(correct(after, s, "dense") - correct(before, s, "dense")).mean() for s in ("imagenet-r", "sketch")]
+    shifted = [
+        (correct(after, s, "dense") - correct(before, s, "dense")).mean()
+        for s in ("imagenet-r", "sketch")
+    ]
     assert line(found, MEAN, "dense").difference.value == pytest.approx(np.mean(shifted))
 
 
 def test_false_calls_are_as_rare_as_the_level_says(tmp_path, before):
-    """40 nulls of two modes with three sets each: Holm allows 5 % a mode; 10 of 80 would come about once in 200 times."""
+    """40 nulls of two modes with three sets each: Holm allows 5 % a mode; 10 of 80 would come about
+    once in 200 times.
+    """
     called = 0
     for luck in range(2, 42):
         null = Planted(of_luck=luck, images=400, redrawn=0.3)
         a, b = Planted(images=400).write(tmp_path / f"a{luck}"), null.write(tmp_path / f"b{luck}")
-        called += len({each.mode for each in compared(a, b).called("better", "worse") if each.dataset != MEAN})
+        called += len(
+            {each.mode for each in compared(a, b).called("better", "worse") if each.dataset != MEAN}
+        )
     assert called < 10
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 2)])
 def test_a_and_b_exchanged_give_the_same_numbers_with_the_other_sign(tmp_path, seeds):
-    """Redraws must not decide: a close call would else depend on which of the two is named first."""
+    """Redraws must not decide: a close call would else depend on which of the two is named
+    first.
+    """
     way = {"seeds": seeds, "images": 400, "manifests": False}
-    a, b = Planted(**way).write(tmp_path / "a"), Planted(**way, of_luck=3, redrawn=0.3).write(tmp_path / "b")
+    a, b = (
+        Planted(**way).write(tmp_path / "a"),
+        Planted(**way, of_luck=3, redrawn=0.3).write(tmp_path / "b"),
+    )
     for one, two in zip(compared(a, b).lines, compared(b, a).lines, strict=True):
         e, other = one.difference, two.difference
         assert (e.value, e.low, e.high, e.p) == (-other.value, -other.high, -other.low, other.p)
@@ -124,7 +143,9 @@ def test_a_and_b_exchanged_give_the_same_numbers_with_the_other_sign(tmp_path, s
 
 
 def test_only_the_same_images_are_compared(tmp_path, before):
-    other = Planted(of_luck=3, drop={"sketch": range(100)}, redone={"sketch": range(90, 140)}, images=2100)
+    other = Planted(
+        of_luck=3, drop={"sketch": range(100)}, redone={"sketch": range(90, 140)}, images=2100
+    )
     b = other.write(tmp_path)
     found = compared(before, b)
     each = line(found, "sketch", "none")
@@ -158,17 +179,32 @@ def test_without_manifests_images_are_matched_by_name_and_that_is_said(tmp_path,
 
 
 def test_the_intersection_is_compared_and_the_rest_is_said(tmp_path, before):
-    other = Planted(of_luck=5, modes=("global", "none"), seeds=(0, 1), sets=("imagenet", "sketch", "imagenet-v2"))
+    other = Planted(
+        of_luck=5,
+        modes=("global", "none"),
+        seeds=(0, 1),
+        sets=("imagenet", "sketch", "imagenet-v2"),
+    )
     told, _, _ = pages(before, other.write(tmp_path), tmp_path / "out")
     found = compared(before, tmp_path)
-    assert {(each.dataset, each.mode) for each in found.lines} == {("imagenet", "none"), ("sketch", "none")}
+    assert {(each.dataset, each.mode) for each in found.lines} == {
+        ("imagenet", "none"),
+        ("sketch", "none"),
+    }
     assert {each.seeds for each in found.lines} == {(0,)}
-    assert "only A has mode dense; set imagenet-r. Only B has mode global; seed 1; set imagenet-v2" in told
+    assert (
+        "only A has mode dense; set imagenet-r. Only B has mode global; seed 1; set imagenet-v2"
+        in told
+    )
 
 
-@pytest.mark.parametrize("other", [Planted(modes=("global",)), Planted(seeds=(7,)), Planted(sets=("other",))])
+@pytest.mark.parametrize(
+    "other", [Planted(modes=("global",)), Planted(seeds=(7,)), Planted(sets=("other",))]
+)
 def test_nothing_in_common_is_an_error_that_says_what_each_has(tmp_path, before, other):
-    with pytest.raises(DenseclError, match=r"nothing to compare: before has sets imagenet.*after has .*in common"):
+    with pytest.raises(
+        DenseclError, match=r"nothing to compare: before has sets imagenet.*after has .*in common"
+    ):
         compared(before, other.write(tmp_path))
 
 
@@ -208,7 +244,9 @@ def test_three_common_seeds_speak_of_the_mode(tmp_path):
     assert each.seeds == seeds
     assert each.call == "better"
     assert [one.seed for one in each.alone] == [0, 1, 2]
-    assert each.difference.value == pytest.approx(np.mean([one.difference.value for one in each.alone]))
+    assert each.difference.value == pytest.approx(
+        np.mean([one.difference.value for one in each.alone])
+    )
     assert "From 3 common seeds of dense and none, so this speaks of the modes" in told
     assert "these models" not in told
     assert "Seeds separately" in page
@@ -222,11 +260,16 @@ def test_other_candidates_are_another_question(tmp_path, before):
     each = line(found, "sketch", "dense")
     assert "A chose among 10 classes and B among 8" in each.note
     assert each.left_out.relabelled > 0
-    assert "The models know different class lists: 10 in A, 8 in B, 8 in both" in pages(before, b, tmp_path / "out")[0]
+    assert (
+        "The models know different class lists: 10 in A, 8 in B, 8 in both"
+        in pages(before, b, tmp_path / "out")[0]
+    )
 
 
 def test_the_same_candidates_under_other_indices_are_the_same_question(tmp_path, before):
-    """B's models know two classes more, so every index differs; the set is scored over the ten that both know."""
+    """B's models know two classes more, so every index differs; the set is scored over the ten that
+    both know.
+    """
     b = Planted(of_luck=1).write(tmp_path)
     for path in (b / "reports").rglob("*.parquet"):
         rows = pd.read_parquet(path)
@@ -234,7 +277,9 @@ def test_the_same_candidates_under_other_indices_are_the_same_question(tmp_path,
     for dataset in Planted.sets:
         manifest = pd.read_parquet(b / paths.manifest(dataset))
         manifest.assign(label=manifest["label"] + 2).to_parquet(b / paths.manifest(dataset))
-    write(b / paths.model("dense", 0) / "config.json", {"classes": ["n00000001", "n00000002", *WNIDS]})
+    write(
+        b / paths.model("dense", 0) / "config.json", {"classes": ["n00000001", "n00000002", *WNIDS]}
+    )
     each = line(compared(before, b), "sketch", "dense")
     assert (each.call, each.images) == ("open", 2000)
     assert each.b == pytest.approx(correct(b, "sketch", "dense").mean())
@@ -242,9 +287,9 @@ def test_the_same_candidates_under_other_indices_are_the_same_question(tmp_path,
 
 
 def test_params_and_cost_that_differ_are_shown(tmp_path, before):
-    b = Planted(of_luck=1, params={"contrast": {"temperature": 0.1}, "new": {"key": None}}, device="another").write(
-        tmp_path
-    )
+    b = Planted(
+        of_luck=1, params={"contrast": {"temperature": 0.1}, "new": {"key": None}}, device="another"
+    ).write(tmp_path)
     told, page, text = pages(before, b, tmp_path / "out")
     for shown in (page, text):
         words = re.sub(r"<[^>]*>|[|\s]+", " ", shown)
@@ -260,9 +305,13 @@ def test_damaged_cells_are_missing_and_say_why(tmp_path, before):
     (b / paths.predictions("sketch", "dense", 0)).unlink()
     found = compared(before, b)
     assert line(found, "sketch", "none").call == "missing"
-    assert "no file reports/predictions/sketch/dense-0.parquet" in line(found, "sketch", "dense").note
+    assert (
+        "no file reports/predictions/sketch/dense-0.parquet" in line(found, "sketch", "dense").note
+    )
     assert "2 cells are not to be compared" in verdict(found)
-    assert re.search(r"missing +B: seed 0: no file reports/predictions", pages(before, b, tmp_path / "out")[0])
+    assert re.search(
+        r"missing +B: seed 0: no file reports/predictions", pages(before, b, tmp_path / "out")[0]
+    )
 
 
 def test_predictions_of_another_evaluation_are_not_believed(tmp_path, before):
@@ -278,13 +327,18 @@ def test_answers_that_their_labels_do_not_judge_are_not_believed(tmp_path, befor
     path, record = (b / of("sketch", "dense", 0) for of in (paths.predictions, paths.evaluation))
     pd.read_parquet(path).assign(correct=True).to_parquet(path)
     write(record, {**json.loads(record.read_text()), "top1": 1.0})
-    assert "`correct` is not what label and prediction say" in line(compared(before, b), "sketch", "dense").note
+    assert (
+        "`correct` is not what label and prediction say"
+        in line(compared(before, b), "sketch", "dense").note
+    )
 
 
 def test_the_same_answers_judged_otherwise_are_not_identical(tmp_path, before):
     b = Planted().write(tmp_path)
     manifest = b / paths.manifest("sketch")
-    pd.read_parquet(manifest).assign(brightness=0.4).to_parquet(manifest)  # so that its classes count, not the labels
+    pd.read_parquet(manifest).assign(brightness=0.4).to_parquet(
+        manifest
+    )  # so that its classes count, not the labels
     path, record = (b / of("sketch", "dense", 0) for of in (paths.predictions, paths.evaluation))
     rows = pd.read_parquet(path)
     rows.assign(label=rows["prediction"], correct=True).to_parquet(path)
@@ -313,7 +367,9 @@ def test_hostile_text_stays_text(tmp_path):
     name = "<img src=x onerror=alert(1)> @all"
     hostile = {"sets": ("imagenet", name), "params": {HOSTILE: HOSTILE}, "device": HOSTILE}
     a = Planted(**hostile).write(tmp_path / "a")
-    b = Planted(**{**hostile, "params": {HOSTILE: "b"}}, of_luck=1, gains={("dense", name): -0.2}).write(tmp_path / "b")
+    b = Planted(
+        **{**hostile, "params": {HOSTILE: "b"}}, of_luck=1, gains={("dense", name): -0.2}
+    ).write(tmp_path / "b")
     _, page, text = pages(a, b, tmp_path / "out")
     parsed = Parsed(page)
     assert not parsed.tags & {"script", "img", "a", "iframe"}
@@ -322,7 +378,11 @@ def test_hostile_text_stays_text(tmp_path):
     for bare in ("<script", "<img", "@all", "@everyone", "#1", "https://", "\n# "):
         assert bare not in text
     assert not re.search(r"(?<!\\)\]\(", text)
-    assert all(row.count("|") - row.count("\\|") in (4, 5, 8) for row in text.splitlines() if row.startswith("|"))
+    assert all(
+        row.count("|") - row.count("\\|") in (4, 5, 8)
+        for row in text.splitlines()
+        if row.startswith("|")
+    )
 
 
 def test_the_page_fetches_nothing(tmp_path, before, after):
@@ -333,15 +393,31 @@ def test_the_page_fetches_nothing(tmp_path, before, after):
 
 @pytest.mark.slow
 def test_nothing_is_wrong_with_the_page_in_a_browser(browser, tmp_path):
-    """All that a comparison can hold: several seeds, cells of every call, and a difference of each kind."""
-    way = {"seeds": (0, 1), "images": 400, "sets": ("imagenet", "imagenet-r", "sketch", "<b>" + "long" * 20)}
+    """All that a comparison can hold: several seeds, cells of every call, and a difference of each
+    kind.
+    """
+    way = {
+        "seeds": (0, 1),
+        "images": 400,
+        "sets": ("imagenet", "imagenet-r", "sketch", "<b>" + "long" * 20),
+    }
     a = Planted(**way).write(tmp_path / "a")
     gains = {("dense", "sketch"): -0.3, ("dense", "imagenet"): 0.3}
-    b = Planted(**way, gains=gains, of_luck=1, params={HOSTILE: "\x1b[2J" + "long" * 40}, device=HOSTILE, redone={"sketch": range(9)},
-                drop={"imagenet-r": range(9)}).write(tmp_path / "b")  # fmt: skip
+    b = Planted(
+        **way,
+        gains=gains,
+        of_luck=1,
+        params={HOSTILE: "\x1b[2J" + "long" * 40},
+        device=HOSTILE,
+        redone={"sketch": range(9)},
+        drop={"imagenet-r": range(9)},
+    ).write(tmp_path / "b")
     (b / paths.predictions("imagenet-r", "none", 0)).unlink()
     for root, md5 in ((a, "1"), (b, "2")):
-        stage = {"deps": [{"path": "densecl/vit.py", "md5": md5}], "outs": [{"path": "models/none/seed-0", "md5": md5}]}
+        stage = {
+            "deps": [{"path": "densecl/vit.py", "md5": md5}],
+            "outs": [{"path": "models/none/seed-0", "md5": md5}],
+        }
         (root / paths.LOCK).write_text(json.dumps({"stages": {"train@none-0": stage}}))
     pages(a, b, tmp_path)
     assert faults(browser, tmp_path / "compare.html") == []

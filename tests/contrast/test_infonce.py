@@ -20,7 +20,9 @@ def unit(rows: int, dim: int, generator: torch.Generator) -> torch.Tensor:
 def naive(q, k, memory, t, same):
     logits = torch.cat([(q * k).sum(1, keepdim=True), q @ memory.T], 1) / t
     own = torch.cat([torch.zeros(len(q), 1, dtype=torch.bool), same], 1)
-    return F.cross_entropy(logits.masked_fill(own, -torch.inf), torch.zeros(len(q), dtype=torch.long))
+    return F.cross_entropy(
+        logits.masked_fill(own, -torch.inf), torch.zeros(len(q), dtype=torch.long)
+    )
 
 
 @torch.no_grad()
@@ -30,8 +32,13 @@ def cancelling(q, k, t, memory, same) -> list[float]:
     own, others = (q * k).sum(1) / t, logits.logsumexp(1)
     weight = (others - own).sigmoid() / len(q)  # 0 without negatives
     spread = logits.softmax(1).nan_to_num()
-    dots = (q * k).abs().sum(1) / t, q.abs() @ memory.abs().T / t  # what the products themselves add up
-    margin = torch.where(others.isinf(), 0, others.abs()) + dots[0]  # an error in it is a relative one of the weight
+    dots = (
+        (q * k).abs().sum(1) / t,
+        q.abs() @ memory.abs().T / t,
+    )  # what the products themselves add up
+    margin = (
+        torch.where(others.isinf(), 0, others.abs()) + dots[0]
+    )  # an error in it is a relative one of the weight
     to_queries = (weight / t * ((spread @ memory).norm(dim=1) + 1)).norm()
     to_keys = (weight * margin / t).norm()
     to_temperature = (weight / t * (dots[0] + (spread * dots[1]).sum(1))).sum()
@@ -43,13 +50,17 @@ PATHS = ("tiles", "small tiles", "fused", "flex")
 
 @contextmanager
 def computed_by(path: str):
-    """The three ways of attending; flex runs uncompiled, since torch compiles its log-sum-exp for GPUs only."""
+    """The three ways of attending; flex runs uncompiled, since torch compiles its log-sum-exp for
+    GPUs only.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if path == "small tiles":
             patch.setattr(memory_softmax, "QUERY_TILE", 3)
             patch.setattr(memory_softmax, "MEMORY_TILE", 8)
         if path == "flex":
-            patch.setattr(memory_softmax, "fused", lambda *given: memory_softmax.flex(*given, flex_attention))
+            patch.setattr(
+                memory_softmax, "fused", lambda *given: memory_softmax.flex(*given, flex_attention)
+            )
         yield {"watch": "tiles" in path}
 
 
@@ -57,19 +68,34 @@ def computed_by(path: str):
 @pytest.mark.parametrize("path", PATHS)
 @settings(max_examples=50, deadline=None)
 @given(
-    rows=st.integers(1, 12), held=st.integers(0, 40), dim=st.integers(2, 24), temperature=st.sampled_from([0.07, 0.2, 1.0]),
-    images=st.integers(1, 6), masks=st.sampled_from([(), ("ids",), ("ids", "classes")]), seed=st.integers(0, 10**6),
-)  # fmt: skip
-def test_loss_and_gradients_equal_cross_entropy(path, rows, held, dim, temperature, images, masks, seed):
+    rows=st.integers(1, 12),
+    held=st.integers(0, 40),
+    dim=st.integers(2, 24),
+    temperature=st.sampled_from([0.07, 0.2, 1.0]),
+    images=st.integers(1, 6),
+    masks=st.sampled_from([(), ("ids",), ("ids", "classes")]),
+    seed=st.integers(0, 10**6),
+)
+def test_loss_and_gradients_equal_cross_entropy(
+    path, rows, held, dim, temperature, images, masks, seed
+):
     generator = torch.Generator().manual_seed(seed)
-    q, k, memory = unit(rows, dim, generator), unit(rows, dim, generator), unit(held, dim, generator)
+    q, k, memory = (
+        unit(rows, dim, generator),
+        unit(rows, dim, generator),
+        unit(held, dim, generator),
+    )
     ids, same = {}, torch.zeros(rows, held, dtype=torch.bool)
     for name in masks:
         of_queries = torch.randint(0, images, (rows,), generator=generator)
         of_memory = torch.randint(0, 2 * images, (held,), generator=generator)
         ids |= {f"query_{name}": of_queries, f"memory_{name}": of_memory}
         same |= of_queries[:, None] == of_memory[None]
-    ours = [q.clone().requires_grad_(), k.clone().requires_grad_(), torch.tensor(temperature, requires_grad=True)]
+    ours = [
+        q.clone().requires_grad_(),
+        k.clone().requires_grad_(),
+        torch.tensor(temperature, requires_grad=True),
+    ]
     exact = [
         q.double().requires_grad_(),
         k.double().requires_grad_(),
@@ -81,11 +107,18 @@ def test_loss_and_gradients_equal_cross_entropy(path, rows, held, dim, temperatu
     contrast.loss.backward()
     loss.backward()
     terms = cancelling(*exact, memory.double(), same)
-    pairs = zip([contrast.loss, *(x.grad for x in ours)], [loss, *(x.grad for x in exact)], terms, strict=True)
+    pairs = zip(
+        [contrast.loss, *(x.grad for x in ours)],
+        [loss, *(x.grad for x in exact)],
+        terms,
+        strict=True,
+    )
     for mine, reference, term in pairs:
         bound = 1e-6 * max(float(reference.detach().norm()), term)
         assert (mine.detach() - reference.detach()).norm() <= bound
-    assert float(contrast.positive_similarity) == pytest.approx(float((q * k).sum(1).mean()), abs=1e-6)
+    assert float(contrast.positive_similarity) == pytest.approx(
+        float((q * k).sum(1).mean()), abs=1e-6
+    )
     assert float(contrast.negatives) == pytest.approx(float((~same).sum(1).float().mean()))
     if not how["watch"] and held:
         assert contrast.negative_similarity.isnan()
@@ -93,17 +126,31 @@ def test_loss_and_gradients_equal_cross_entropy(path, rows, held, dim, temperatu
         return
     if (~same).any():
         cosine = q.double() @ memory.double().T
-        assert float(contrast.negative_similarity) == pytest.approx(float(cosine[~same].mean()), abs=1e-5)
-    best = (q @ memory.T).masked_fill(same, -torch.inf).amax(1) if held else torch.full((rows,), -torch.inf)
-    assert float(contrast.pretext_top1) == pytest.approx(float(((q * k).sum(1) > best).float().mean()), abs=1e-6)
+        assert float(contrast.negative_similarity) == pytest.approx(
+            float(cosine[~same].mean()), abs=1e-5
+        )
+    best = (
+        (q @ memory.T).masked_fill(same, -torch.inf).amax(1)
+        if held
+        else torch.full((rows,), -torch.inf)
+    )
+    assert float(contrast.pretext_top1) == pytest.approx(
+        float(((q * k).sum(1) > best).float().mean()), abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("watch", [True, False])
 def test_several_tiles_of_wide_features_with_masks(watch):
-    """Sizes around those of the real tiles, and under bf16 autocast, which must not lower a CPU's products."""
+    """Sizes around those of the real tiles, and under bf16 autocast, which must not lower a CPU's
+    products.
+    """
     generator = torch.Generator().manual_seed(0)
     rows, held = memory_softmax.QUERY_TILE + 52, 2 * memory_softmax.MEMORY_TILE + 7
-    q, k, memory = unit(rows, 256, generator), unit(rows, 256, generator), unit(held, 256, generator)
+    q, k, memory = (
+        unit(rows, 256, generator),
+        unit(rows, 256, generator),
+        unit(held, 256, generator),
+    )
     ids = {"query_ids": torch.arange(rows) % 700, "memory_ids": torch.arange(held) % 1400}
     same = ids["query_ids"][:, None] == ids["memory_ids"][None]
     ours, exact = q.clone().requires_grad_(), q.double().requires_grad_()
@@ -119,10 +166,19 @@ def test_several_tiles_of_wide_features_with_masks(watch):
 def test_chance_is_the_loss_of_guessing_and_nothing_is_said_of_no_negatives():
     one = F.normalize(torch.ones(3, 8), dim=1)
     guessed = info_nce(
-        one, one, one[:1].expand(5, 8), 0.2, query_ids=torch.tensor([0, 1, 2]), memory_ids=torch.tensor([0, 0, 0, 1, 9])
+        one,
+        one,
+        one[:1].expand(5, 8),
+        0.2,
+        query_ids=torch.tensor([0, 1, 2]),
+        memory_ids=torch.tensor([0, 0, 0, 1, 9]),
     )
-    assert float(guessed.loss) == pytest.approx(float(guessed.chance))  # all alike: nobody knows better
-    assert float(guessed.chance) == pytest.approx(float(torch.tensor([2.0, 4.0, 5.0]).log1p().mean()))
+    assert float(guessed.loss) == pytest.approx(
+        float(guessed.chance)
+    )  # all alike: nobody knows better
+    assert float(guessed.chance) == pytest.approx(
+        float(torch.tensor([2.0, 4.0, 5.0]).log1p().mean())
+    )
     none = info_nce(one, one, one, 0.2, query_ids=torch.zeros(3), memory_ids=torch.zeros(3))
     assert none.negative_similarity.isnan()
     assert float(none.loss) == float(none.chance) == 0
@@ -143,7 +199,9 @@ def test_the_private_operation_gives_output_and_log_sum_exp():
 def test_the_fused_path_is_taken_where_nothing_is_watched(monkeypatch):
     taken = []
     real = memory_softmax.fused
-    monkeypatch.setattr(memory_softmax, "fused", lambda *given: taken.append(len(given[0])) or real(*given))
+    monkeypatch.setattr(
+        memory_softmax, "fused", lambda *given: taken.append(len(given[0])) or real(*given)
+    )
     generator = torch.Generator().manual_seed(0)
     q, memory = unit(4, 8, generator), unit(9, 8, generator)
     info_nce(q, q, memory, 0.2)
@@ -154,7 +212,9 @@ def test_the_fused_path_is_taken_where_nothing_is_watched(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_under_bf16_autocast_errs_like_cross_entropy_under_it():
-    """Uncompiled flex rounds its scores and its output to bf16; the kernel for GPUs only the latter."""
+    """Uncompiled flex rounds its scores and its output to bf16; the kernel for GPUs only the
+    latter.
+    """
     generator = torch.Generator().manual_seed(0)
     q, k, memory = unit(64, 64, generator), unit(64, 64, generator), unit(1024, 64, generator)
     none, exact = torch.zeros(64, 1024, dtype=torch.bool), q.double().requires_grad_()
@@ -164,7 +224,9 @@ def test_flex_under_bf16_autocast_errs_like_cross_entropy_under_it():
         given = q.clone().requires_grad_()
         with computed_by(path) as how, torch.autocast("cpu", torch.bfloat16):
             loss = (
-                naive(given, k, memory, 0.2, none) if path == "naive" else info_nce(given, k, memory, 0.2, **how).loss
+                naive(given, k, memory, 0.2, none)
+                if path == "naive"
+                else info_nce(given, k, memory, 0.2, **how).loss
             )
         loss.backward()
         errors.append(float((given.grad - exact.grad).norm() / exact.grad.norm()))
@@ -173,13 +235,20 @@ def test_flex_under_bf16_autocast_errs_like_cross_entropy_under_it():
 
 
 @settings(max_examples=30, deadline=None)
-@given(rows=st.integers(1, 9), held=st.integers(0, 30), images=st.integers(1, 6), seed=st.integers(0, 10**6))
+@given(
+    rows=st.integers(1, 9),
+    held=st.integers(0, 30),
+    images=st.integers(1, 6),
+    seed=st.integers(0, 10**6),
+)
 def test_hardest_negative_is_the_largest_cosine_left(rows, held, images, seed):
     generator = torch.Generator().manual_seed(seed)
     q, memory = unit(rows, 8, generator), unit(held, 8, generator)
     ids = memory_softmax.Ids(torch.arange(rows) % images, torch.arange(held) % (images + 1))
     same = ids.query_ids[:, None] == ids.memory_ids[None]
-    cosines = torch.cat([(q @ memory.T).masked_fill(same, -torch.inf), torch.full((rows, 1), -torch.inf)], 1)
+    cosines = torch.cat(
+        [(q @ memory.T).masked_fill(same, -torch.inf), torch.full((rows, 1), -torch.inf)], 1
+    )
     with computed_by("small tiles"):
         assert torch.allclose(memory_softmax.hardest_negative(q, memory, ids), cosines.amax(1))
 
@@ -188,7 +257,14 @@ def test_a_row_without_negatives_has_no_loss_and_no_gradient():
     generator = torch.Generator().manual_seed(0)
     q = unit(2, 8, generator).requires_grad_()
     memory = unit(3, 8, generator)
-    contrast = info_nce(q, q.detach(), memory, 0.2, query_ids=torch.tensor([5, 6]), memory_ids=torch.tensor([5, 5, 5]))
+    contrast = info_nce(
+        q,
+        q.detach(),
+        memory,
+        0.2,
+        query_ids=torch.tensor([5, 6]),
+        memory_ids=torch.tensor([5, 5, 5]),
+    )
     contrast.loss.backward()
     assert torch.equal(q.grad[0], torch.zeros(8))
     assert q.grad[1].abs().sum() > 0
@@ -196,7 +272,11 @@ def test_a_row_without_negatives_has_no_loss_and_no_gradient():
 
 def test_keys_and_memory_get_no_gradient_unless_asked():
     generator = torch.Generator().manual_seed(0)
-    q, k, memory = unit(3, 8, generator).requires_grad_(), unit(3, 8, generator), unit(4, 8, generator).requires_grad_()
+    q, k, memory = (
+        unit(3, 8, generator).requires_grad_(),
+        unit(3, 8, generator),
+        unit(4, 8, generator).requires_grad_(),
+    )
     info_nce(q, k, memory, 0.2).loss.backward()
     assert q.grad is not None
     assert k.grad is None

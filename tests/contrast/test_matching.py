@@ -1,4 +1,6 @@
-"""Matches by position against pixels tracked through the real augmentations, and the filters against loops."""
+"""Matches by position against pixels tracked through the real augmentations, and the filters
+against loops.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,22 @@ import torch.nn.functional as F
 from PIL import Image
 
 from densecl.config.params import ColorJitter, Data, View
-from densecl.contrast.matching import match_patches, match_similarity, mutual, overlap, true_matches, true_positions
+from densecl.contrast.matching import (
+    match_patches,
+    match_similarity,
+    mutual,
+    overlap,
+    true_matches,
+    true_positions,
+)
 from densecl.datasets.views.two_views import augment, draw_crop, draw_crops
 from densecl.training.diagnostics.match_accuracy import match_quality, neighbours
 
-PLAIN = Data(color_jitter=ColorJitter(brightness=0, contrast=0, saturation=0, hue=0), view1=View(scale=(0.2, 1)), view2=View(scale=(0.2, 1)))  # fmt: skip
+PLAIN = Data(
+    color_jitter=ColorJitter(brightness=0, contrast=0, saturation=0, hue=0),
+    view1=View(scale=(0.2, 1)),
+    view2=View(scale=(0.2, 1)),
+)
 GRID, SIDE = (4, 4), 32
 
 
@@ -28,7 +41,9 @@ def test_true_positions_follow_the_pixels_through_crop_and_flip():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         crops = draw_crops(*image.size, PLAIN, rng)
-        views = [augment(np.array(image), PLAIN.view1, crop, PLAIN, (SIDE, SIDE), rng) for crop in crops]
+        views = [
+            augment(np.array(image), PLAIN.view1, crop, PLAIN, (SIDE, SIDE), rng) for crop in crops
+        ]
         (first, where1), (second, where2) = (
             (v.double().permute(1, 2, 0)[..., :2], torch.tensor([g])) for v, g in views
         )
@@ -36,15 +51,21 @@ def test_true_positions_follow_the_pixels_through_crop_and_flip():
         index, visible = (part[0] for part in true_matches(where1, where2, GRID))
         for n in range(16):
             row, column = (n // 4) * 8 + 4, (n % 4) * 8 + 4
-            colour = first[row - 1 : row + 1, column - 1 : column + 1].mean((0, 1))  # at the patch's centre
+            colour = first[row - 1 : row + 1, column - 1 : column + 1].mean(
+                (0, 1)
+            )  # at the patch's centre
             distance = (second - colour).norm(dim=-1)
             down, across = divmod(int(distance.argmin()), SIDE)
             if not visible[n]:
                 outside += 1
                 continue
             tracked = torch.tensor([down + 0.5, across + 0.5]) / 8
-            assert (place[n] - tracked).abs().max() < 0.2  # pixels of an eighth of a patch, and a level of rounding
-            if ((place[n] % 1 - 0.5).abs() < 0.35).all():  # away from patch borders the cell is certain
+            assert (
+                place[n] - tracked
+            ).abs().max() < 0.2  # pixels of an eighth of a patch, and a level of rounding
+            if (
+                (place[n] % 1 - 0.5).abs() < 0.35
+            ).all():  # away from patch borders the cell is certain
                 assert index[n] == int(tracked[0]) * 4 + int(tracked[1])
                 checked += 1
     assert checked > 150
@@ -59,7 +80,9 @@ def test_same_crop_flipped_mirrors_the_columns_and_apart_nothing_is_visible():
     left, right = torch.tensor([[0, 0, 1, 0.4, 0.0]]), torch.tensor([[0, 0.5, 1, 0.5, 0.0]])
     assert not true_matches(left, right, (2, 2))[1].any()
     assert overlap(left, right).item() == 0
-    assert overlap(torch.tensor([[0, 0, 1, 0.5, 0.0]]), whole).item() == pytest.approx(1)  # of the smaller
+    assert overlap(torch.tensor([[0, 0, 1, 0.5, 0.0]]), whole).item() == pytest.approx(
+        1
+    )  # of the smaller
 
 
 def test_a_crop_inside_the_other_overlaps_by_one():
@@ -73,7 +96,9 @@ def test_a_crop_inside_the_other_overlaps_by_one():
     figures = match_quality({}, *boxes, (4, 4))
     truth, visible = true_matches(*boxes, (4, 4))
     same = (neighbours((4, 4))[truth, torch.arange(16).expand_as(truth)])[visible].double().mean()
-    assert figures["match/identity/overlap-0.75"] == pytest.approx(float(same))  # no pair falls out of the bins
+    assert figures["match/identity/overlap-0.75"] == pytest.approx(
+        float(same)
+    )  # no pair falls out of the bins
 
 
 def test_mutual_and_similarity_are_their_definitions():
@@ -107,8 +132,17 @@ def test_quality_is_full_for_features_that_know_the_place_and_position_knows_not
     codes = F.one_hot(torch.arange(16), 16).float()
     knows = (codes[truth], codes.repeat(3, 1, 1))
     found = match_quality({"knows": knows, "position": (knows[1], knows[1])}, first, second, GRID)
-    assert found["match/knows/within0"] == found["match/knows/within1"] == found["match/knows/moved0"] == 1
-    assert found["match/visible"] == pytest.approx(float(visible.double().mean())) == pytest.approx((16 + 16 + 4) / 48)
+    assert (
+        found["match/knows/within0"]
+        == found["match/knows/within1"]
+        == found["match/knows/moved0"]
+        == 1
+    )
+    assert (
+        found["match/visible"]
+        == pytest.approx(float(visible.double().mean()))
+        == pytest.approx((16 + 16 + 4) / 48)
+    )
     assert found["match/position/within0"] == found["match/identity/within0"] < 0.6
     assert found["match/identity/moved0"] <= 1 / 20  # at most the last patch of the shifted pair
     assert found["match/chance/within0"] == 1 / 16

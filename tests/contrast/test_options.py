@@ -19,7 +19,9 @@ from tests.contrast.test_view_pairs import TINY, objective_of, rng, side, two_vi
 def filled(objective, rows: int = 40, seed: int = 5):
     """The objective with a memory of random entries of images 100, 101, ... and classes 0, 1, 2."""
     ids = torch.arange(rows)
-    features = F.normalize(torch.randn(rows, objective.settings.dense_dim, generator=rng(seed)), dim=1)
+    features = F.normalize(
+        torch.randn(rows, objective.settings.dense_dim, generator=rng(seed)), dim=1
+    )
     objective.memory.write(features, 100 + ids // 2, ids % 3, 0)
     return objective
 
@@ -30,9 +32,15 @@ def naive(query, key, memory, temperature: float) -> float:
 
 
 def test_densecl_as_published_is_a_combination_of_options():
-    """Wang et al. 2021: argmax on backbone features, one direction, every patch, one pooled entry an image."""
+    """Wang et al. 2021: argmax on backbone features, one direction, every patch, one pooled entry
+    an image.
+    """
     settings = DenseContrast(
-        correspondence_features="backbone", patches_per_image=999, memory_unit="image", dense_dim=6, temperature=0.2
+        correspondence_features="backbone",
+        patches_per_image=999,
+        memory_unit="image",
+        dense_dim=6,
+        temperature=0.2,
     )
     objective = filled(objective_of(settings))
     views = two_views()
@@ -43,18 +51,32 @@ def test_densecl_as_published_is_a_combination_of_options():
         r, t = objective.head(f1), objective.head(f2)
         for s in range(16):
             match = max(range(16), key=lambda m: float(F.cosine_similarity(f1[s], f2[m], dim=0)))
-            losses.append(naive(F.normalize(r[s], dim=0), F.normalize(t[match], dim=0), objective.memory.features, 0.2))
+            losses.append(
+                naive(
+                    F.normalize(r[s], dim=0),
+                    F.normalize(t[match], dim=0),
+                    objective.memory.features,
+                    0.2,
+                )
+            )
         assert torch.allclose(rows.features[b], F.normalize(t.mean(0), dim=0), atol=1e-6)
     assert float(contrast.loss.detach()) == pytest.approx(sum(losses) / 32, abs=1e-5)
     assert rows.image_ids.tolist() == [7, 9]
 
 
 def test_dense_loss_of_one_image_pair_by_hand():
-    """Two patches, features in the plane, a head that changes nothing, two negatives; worked out with a pocket calculator."""
+    """Two patches, features in the plane, a head that changes nothing, two negatives; worked out
+    with a pocket calculator.
+    """
     objective = objective_of(DenseContrast(patches_per_image=2, dense_dim=2, temperature=0.5))
     objective.head.layers = torch.nn.Identity()
-    objective.memory.write(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]), torch.tensor([3, 4]), torch.tensor([0, 0]), 0)
-    first, second = torch.tensor([[[2.0, 0.0], [0.6, 0.8]]]), torch.tensor([[[0.0, 3.0], [0.8, 0.6]]])
+    objective.memory.write(
+        torch.tensor([[0.0, 1.0], [-1.0, 0.0]]), torch.tensor([3, 4]), torch.tensor([0, 0]), 0
+    )
+    first, second = (
+        torch.tensor([[[2.0, 0.0], [0.6, 0.8]]]),
+        torch.tensor([[[0.0, 3.0], [0.8, 0.6]]]),
+    )
     one, other = (side(0, 1)._replace(tokens=Tokens(x[:, 0], x, x[:, 0])) for x in (first, second))
     contrast, rows = objective.score(Views(one, other, torch.tensor([7]), torch.tensor([0])))
     # (1, 0):     cosines 0 and 0.8, so the second patch: 0.8;  negatives 0 and -1
@@ -96,11 +118,17 @@ def test_filters_keep_only_patches_that_pass_and_sample_among_them(strategy):
         {"correspondence_filter": "mutual"},
         {"correspondence_filter": "threshold", "correspondence_threshold": 0.7},
     ):
-        settings = DenseContrast(patches_per_image=3, dense_dim=6, sampling_strategy=strategy, **changed)
+        settings = DenseContrast(
+            patches_per_image=3, dense_dim=6, sampling_strategy=strategy, **changed
+        )
         objective = filled(objective_of(settings))
         queries, keys = (F.normalize(objective.head(s.tokens.patches), dim=-1) for s in views[:2])
         cosines = queries @ keys.transpose(1, 2)
-        passing = mutual(queries, keys) if settings.correspondence_filter == "mutual" else cosines.amax(2) >= 0.7
+        passing = (
+            mutual(queries, keys)
+            if settings.correspondence_filter == "mutual"
+            else cosines.amax(2) >= 0.7
+        )
         pairs = objective.pairs(views)
         assert len(pairs.queries) == int(passing.sum(1).clamp_max(3).sum())
         for query, image in zip(pairs.queries, pairs.image_ids, strict=True):
@@ -109,14 +137,22 @@ def test_filters_keep_only_patches_that_pass_and_sample_among_them(strategy):
 
 
 def test_hardest_is_the_negative_closest_to_overtaking_the_positive():
-    objective = filled(objective_of(DenseContrast(patches_per_image=4, dense_dim=6, sampling_strategy="hardest")))
-    views = two_views(image_ids=(100, 9))  # entries of image 100 are no negatives of the first image
+    objective = filled(
+        objective_of(DenseContrast(patches_per_image=4, dense_dim=6, sampling_strategy="hardest"))
+    )
+    views = two_views(
+        image_ids=(100, 9)
+    )  # entries of image 100 are no negatives of the first image
     pairs = objective.pairs(views)
-    queries, keys = (F.normalize(objective.head(s.tokens.patches), dim=-1).detach() for s in views[:2])
+    queries, keys = (
+        F.normalize(objective.head(s.tokens.patches), dim=-1).detach() for s in views[:2]
+    )
     for b, image in enumerate((100, 9)):
         others = objective.memory.features[objective.memory.image_ids != image]
         lead = [float((others @ q).max() - (keys[b] @ q).max()) for q in queries[b]]
-        chosen = {int((queries[b] - q).abs().sum(1).argmin()) for q in pairs.queries[b * 4 : b * 4 + 4]}
+        chosen = {
+            int((queries[b] - q).abs().sum(1).argmin()) for q in pairs.queries[b * 4 : b * 4 + 4]
+        }
         assert chosen == set(sorted(range(16), key=lead.__getitem__)[-4:])
 
 
@@ -140,7 +176,9 @@ def test_memory_per_image_caps_what_an_image_adds():
 def test_symmetric_is_the_mean_of_both_directions_and_remembers_both():
     views = two_views()
     back = views._replace(first=views.second, second=views.first)
-    one, both = (filled(objective_of(GlobalContrast(dense_dim=6, symmetric=s))) for s in (False, True))
+    one, both = (
+        filled(objective_of(GlobalContrast(dense_dim=6, symmetric=s))) for s in (False, True)
+    )
     mean = (one.score(views)[0].loss + one.score(back)[0].loss).detach() / 2
     contrast, rows = both.score(views)
     assert float(contrast.loss.detach()) == pytest.approx(float(mean), abs=1e-6)
@@ -165,12 +203,20 @@ def test_momentum_keys_come_from_a_copy_that_follows_slower_and_slower():
     copy.follow(model, objective.head, 1.0)  # momentum 1: no longer moves
     assert torch.allclose(copy.model.head.weight - before, torch.full_like(before, 0.1), atol=1e-6)
     assert not any(p.requires_grad for p in copy.parameters())
-    assert any(name.startswith("key_encoder.model") for name in objective.state_dict())  # travels with checkpoints
+    assert any(
+        name.startswith("key_encoder.model") for name in objective.state_dict()
+    )  # travels with checkpoints
 
 
 def test_diversity_counts_the_memory():
     objective = filled(objective_of(GlobalContrast(dense_dim=6), 80), rows=30)
-    assert objective.state() == pytest.approx({
-        "queue_unique_images": 15, "queue_unique_classes": 3, "queue_same_class": 1 / 3, "queue_age": 0, "queue_filled": 30 / 80,
-        "temperature": 0.2,
-    })  # fmt: skip
+    assert objective.state() == pytest.approx(
+        {
+            "queue_unique_images": 15,
+            "queue_unique_classes": 3,
+            "queue_same_class": 1 / 3,
+            "queue_age": 0,
+            "queue_filled": 30 / 80,
+            "temperature": 0.2,
+        }
+    )

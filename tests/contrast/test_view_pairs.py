@@ -31,7 +31,9 @@ def test_match_is_its_indexing_equation_and_permutes_with_the_second_view():
     index = match_patches(first, second)
     for b in range(2):
         for n in range(5):
-            cosines = [float(F.cosine_similarity(first[b, n], second[b, m], dim=0)) for m in range(6)]
+            cosines = [
+                float(F.cosine_similarity(first[b, n], second[b, m], dim=0)) for m in range(6)
+            ]
             assert index[b, n] == max(range(6), key=cosines.__getitem__)
     order = torch.randperm(6, generator=rng(2))
     assert torch.equal(order[match_patches(first, second[:, order])], index)
@@ -39,15 +41,22 @@ def test_match_is_its_indexing_equation_and_permutes_with_the_second_view():
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samplers_pick_distinct_patches_of_each_image(name):
-    picks = SAMPLERS[name](torch.randn(3, 20, 8, generator=rng()), 7, rng(1), torch.randn(3, 20, generator=rng(2)))
+    picks = SAMPLERS[name](
+        torch.randn(3, 20, 8, generator=rng()), 7, rng(1), torch.randn(3, 20, generator=rng(2))
+    )
     assert picks.shape == (3, 7)
     assert all(len(set(row.tolist())) == 7 for row in picks)
 
 
 def test_diverse_reaches_every_direction_and_hardest_picks_the_planted():
     directions = torch.eye(4).repeat_interleave(25, 0)[None]  # 4 directions, 25 patches each
-    reached = {name: [len(set((SAMPLERS[name](directions, 4, rng(seed))[0] // 25).tolist())) for seed in range(20)]
-               for name in ("diverse", "random")}  # fmt: skip
+    reached = {
+        name: [
+            len(set((SAMPLERS[name](directions, 4, rng(seed))[0] // 25).tolist()))
+            for seed in range(20)
+        ]
+        for name in ("diverse", "random")
+    }
     assert reached["diverse"] == [4] * 20
     assert sum(reached["random"]) / 20 < 3.5  # 2.7 expected
     scores = torch.zeros(1, 100)
@@ -64,12 +73,18 @@ def test_samplers_take_what_is_allowed_first_and_no_more_than_there_is(name):
         assert picks.sort(1).values.tolist() == [[1, 4, 7]] * 50
         some = SAMPLERS[name](features, 5, rng(1), scores, allowed)
         assert all({1, 4, 7} < set(row) and len(set(row)) == 5 for row in some.tolist())
-        assert SAMPLERS[name](features, 99, rng(1), scores).sort(1).values.tolist() == [list(range(9))] * 50
+        assert (
+            SAMPLERS[name](features, 99, rng(1), scores).sort(1).values.tolist()
+            == [list(range(9))] * 50
+        )
 
 
 def test_equally_hard_patches_are_drawn_among_at_random():
     features, scores = torch.randn(400, 6, 4, generator=rng()), torch.zeros(400, 6)
-    shares = torch.bincount(SAMPLERS["hardest"](features, 2, rng(1), scores).flatten(), minlength=6) / 800
+    shares = (
+        torch.bincount(SAMPLERS["hardest"](features, 2, rng(1), scores).flatten(), minlength=6)
+        / 800
+    )
     assert (shares - 1 / 6).abs().max() < 0.06
 
 
@@ -102,7 +117,9 @@ def side(seed: int, images: int = 2, geometry: torch.Tensor = WHOLE) -> Side:
         torch.randn(images, 16, 8, generator=generator),
         torch.randn(images, 3, generator=generator),
     )
-    return Side(seen, torch.randn(images, 3, 32, 32, generator=generator), geometry.expand(images, 5))
+    return Side(
+        seen, torch.randn(images, 3, 32, 32, generator=generator), geometry.expand(images, 5)
+    )
 
 
 def two_views(first: int = 1, second: int = 2, image_ids: tuple[int, ...] = (7, 9)) -> Views:
@@ -115,7 +132,9 @@ def objective_of(settings_, size: int = 64):
 
 @pytest.mark.parametrize("features", ["dense", "backbone"])
 def test_dense_pairs_are_sampled_patches_with_their_matches(features):
-    objective = objective_of(DenseContrast(patches_per_image=4, dense_dim=5, correspondence_features=features))
+    objective = objective_of(
+        DenseContrast(patches_per_image=4, dense_dim=5, correspondence_features=features)
+    )
     views = two_views()
     pairs = objective.pairs(views)
     assert pairs.queries.shape == pairs.keys.shape == (8, 5)

@@ -1,4 +1,6 @@
-"""An archive, read in place, is the folder that it unpacks to; what could lead out of it is refused by name."""
+"""An archive, read in place, is the folder that it unpacks to; what could lead out of it is refused
+by name.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def packed(folder: Path, kind: str, top: str = "set") -> Path:
             for file in files:
                 bundle.write(file, f"{top}/{file.relative_to(folder)}")
     else:
-        form = {"pax.tar": tarfile.PAX_FORMAT, "ustar.tar": tarfile.USTAR_FORMAT}.get(kind, tarfile.GNU_FORMAT)
+        form = {"pax.tar": tarfile.PAX_FORMAT, "ustar.tar": tarfile.USTAR_FORMAT}.get(
+            kind, tarfile.GNU_FORMAT
+        )
         with tarfile.open(archive, "w:gz" if kind.endswith("gz") else "w", format=form) as bundle:
             for file in files:
                 bundle.add(file, f"{top}/{file.relative_to(folder)}", recursive=False)
@@ -62,8 +66,12 @@ def folder(tmp_path: Path) -> Path:
     (root / WNIDS[0] / "._image.JPEG").write_bytes(b"litter")
     odd = "0.01_fox squirrel _ do\u0308g \u72d7 \U0001f415 \u2019(1)\u00a0%20.JPEG"
     shutil.copy(root / WNIDS[1] / "image_0_0.JPEG", root / WNIDS[0] / odd)
-    shutil.copy(root / WNIDS[1] / "image_0_1.JPEG", root / WNIDS[0] / ("long" * 40 + ".jpg"))  # 100 is tar's own limit
-    (root / WNIDS[2] / "cut.JPEG").write_bytes((root / WNIDS[2] / "image_0_0.JPEG").read_bytes()[:300])
+    shutil.copy(
+        root / WNIDS[1] / "image_0_1.JPEG", root / WNIDS[0] / ("long" * 40 + ".jpg")
+    )  # 100 is tar's own limit
+    (root / WNIDS[2] / "cut.JPEG").write_bytes(
+        (root / WNIDS[2] / "image_0_0.JPEG").read_bytes()[:300]
+    )
     return root
 
 
@@ -96,7 +104,10 @@ def test_top_folders_are_found_and_may_be_named(folder: Path, top: str) -> None:
 def test_a_single_class_is_no_top_folder(tmp_path: Path) -> None:
     one = draw_set(tmp_path / "one", 2, folders=WNIDS[:1])
     archive = packed(one, "zip", "")
-    assert scan("s", archive, "wnid", WNIDS, 1)["path"].tolist() == scan("s", one, "wnid", WNIDS, 1)["path"].tolist()
+    assert (
+        scan("s", archive, "wnid", WNIDS, 1)["path"].tolist()
+        == scan("s", one, "wnid", WNIDS, 1)["path"].tolist()
+    )
 
 
 def test_a_tar_of_class_tars_is_the_train_set(tmp_path: Path) -> None:
@@ -110,15 +121,24 @@ def test_a_tar_of_class_tars_is_the_train_set(tmp_path: Path) -> None:
                     inner.add(file, file.name)
             outer.add(tmp_path / f"{wnid}.tar", f"{wnid}.tar")
     assert class_list(whole) == list(WNIDS)
-    pd.testing.assert_frame_equal(scan("t", whole, "wnid", WNIDS, 2), scan("t", train, "wnid", WNIDS, 1))
-    assert subprocess.run(["tar", "tf", whole], capture_output=True, check=True).stdout.count(b".tar") == 3
+    pd.testing.assert_frame_equal(
+        scan("t", whole, "wnid", WNIDS, 2), scan("t", train, "wnid", WNIDS, 1)
+    )
+    assert (
+        subprocess.run(["tar", "tf", whole], capture_output=True, check=True).stdout.count(b".tar")
+        == 3
+    )
 
 
 def test_integer_folders_in_a_tar_gz(tmp_path: Path) -> None:
     root = draw_set(tmp_path / "v2", 1, folders=("0", "2", "10"))
     classes = [f"n{number:08d}" for number in range(11)]
     frame = scan("v2", packed(root, "tar.gz"), "index", classes, 1)
-    assert dict(zip(frame["path"].str.partition("/")[0], frame["label"], strict=True)) == {"0": 0, "2": 2, "10": 10}
+    assert dict(zip(frame["path"].str.partition("/")[0], frame["label"], strict=True)) == {
+        "0": 0,
+        "2": 2,
+        "10": 10,
+    }
 
 
 def test_forked_workers_read_the_same_views_and_pixels(folder: Path) -> None:
@@ -132,11 +152,18 @@ def test_forked_workers_read_the_same_views_and_pixels(folder: Path) -> None:
     for a, b in zip(*loaders, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     values = Preprocessing(
-        rule="model", input_size=(3, 16, 16), mean=(0, 0, 0), std=(1, 1, 1), interpolation="bicubic", crop_pct=1.0,
+        rule="model",
+        input_size=(3, 16, 16),
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+        interpolation="bicubic",
+        crop_pct=1.0,
         crop_mode="center",
-    )  # fmt: skip
+    )
     pixels = [
-        torch.cat([batch for batch, _ in image_loader([root / p for p in frame["path"]], values, 4)])
+        torch.cat(
+            [batch for batch, _ in image_loader([root / p for p in frame["path"]], values, 4)]
+        )
         for root in (folder, archive)
     ]
     assert torch.equal(*pixels)
@@ -162,29 +189,54 @@ def refused(archive: Path) -> list[str]:
 
 
 def test_every_member_that_could_lead_out_is_named(tmp_path: Path) -> None:
-    lines = refused(tar_with(
-        tmp_path / "evil.tar", member("n1/good.jpg"), member("n1/../../evil.jpg"), member("/etc/evil.jpg"),
-        member("n1/soft.jpg", tarfile.SYMTYPE, "../../secret"), member("n1/hard.jpg", tarfile.LNKTYPE, "n1/good.jpg"),
-        member("n1/fifo.jpg", tarfile.FIFOTYPE), member("n1/null.jpg", tarfile.CHRTYPE), member("a\nb/../c.jpg"),
-    ))  # fmt: skip
+    lines = refused(
+        tar_with(
+            tmp_path / "evil.tar",
+            member("n1/good.jpg"),
+            member("n1/../../evil.jpg"),
+            member("/etc/evil.jpg"),
+            member("n1/soft.jpg", tarfile.SYMTYPE, "../../secret"),
+            member("n1/hard.jpg", tarfile.LNKTYPE, "n1/good.jpg"),
+            member("n1/fifo.jpg", tarfile.FIFOTYPE),
+            member("n1/null.jpg", tarfile.CHRTYPE),
+            member("a\nb/../c.jpg"),
+        )
+    )
     told = [
-        "n1/../../evil.jpg: a name that leaves the archive", "/etc/evil.jpg: an absolute name",
-        "n1/soft.jpg: a link to ../../secret", "n1/hard.jpg: a link to n1/good.jpg", "n1/fifo.jpg: a device or a pipe",
-        "n1/null.jpg: a device or a pipe", r"a\nb/../c.jpg: a name that leaves the archive",
-    ]  # fmt: skip
+        "n1/../../evil.jpg: a name that leaves the archive",
+        "/etc/evil.jpg: an absolute name",
+        "n1/soft.jpg: a link to ../../secret",
+        "n1/hard.jpg: a link to n1/good.jpg",
+        "n1/fifo.jpg: a device or a pipe",
+        "n1/null.jpg: a device or a pipe",
+        r"a\nb/../c.jpg: a name that leaves the archive",
+    ]
     assert len(lines) == len(told)
-    assert all(line.startswith(f"{tmp_path}/evil.tar: {each}") for line, each in zip(lines, told, strict=True))
+    assert all(
+        line.startswith(f"{tmp_path}/evil.tar: {each}")
+        for line, each in zip(lines, told, strict=True)
+    )
     assert not list(archives.ARCHIVES.iterdir())
     assert not list(tmp_path.rglob("evil.jpg"))
 
 
 def test_inner_tars_are_no_way_out(tmp_path: Path) -> None:
-    inner = tar_with(tmp_path / "n1.tar", member("../evil.jpg"), member("/evil.jpg"), member("a", tarfile.SYMTYPE, "/"))
+    inner = tar_with(
+        tmp_path / "n1.tar",
+        member("../evil.jpg"),
+        member("/evil.jpg"),
+        member("a", tarfile.SYMTYPE, "/"),
+    )
     with tarfile.open(tmp_path / "outer.tar", "w") as outer:
         outer.add(inner, "n1.tar")
-    assert [line.partition("outer.tar: ")[2].partition(";")[0] for line in refused(tmp_path / "outer.tar")] == [
-        "n1/../evil.jpg: a name that leaves the archive", "n1//evil.jpg: an absolute name", "n1/a: a link to /",
-    ]  # fmt: skip
+    assert [
+        line.partition("outer.tar: ")[2].partition(";")[0]
+        for line in refused(tmp_path / "outer.tar")
+    ] == [
+        "n1/../evil.jpg: a name that leaves the archive",
+        "n1//evil.jpg: an absolute name",
+        "n1/a: a link to /",
+    ]
 
 
 def test_links_encryption_and_unknown_compression_in_a_zip_are_named(tmp_path: Path) -> None:
@@ -200,9 +252,11 @@ def test_links_encryption_and_unknown_compression_in_a_zip_are_named(tmp_path: P
     content[content.rindex(b"PK\x01\x02") + 8] |= 1  # the last entry says that it is encrypted
     archive.write_bytes(content)
     assert [line.partition("evil.zip: ")[2].partition(";")[0] for line in refused(archive)] == [
-        "n1/link.jpg: a link", "../evil.jpg: a name that leaves the archive", "n1/packed.jpg: compressed by method 12",
+        "n1/link.jpg: a link",
+        "../evil.jpg: a name that leaves the archive",
+        "n1/packed.jpg: compressed by method 12",
         "n1/secret.jpg: encrypted",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
@@ -240,7 +294,11 @@ def test_damaged_content_of_a_zip_is_a_row_with_its_reason(folder: Path) -> None
     archive.write_bytes(content)
     frame = scan("s", archive, "wnid", WNIDS, 1).set_index("path")
     assert frame.loc[first, "problem"] == "cannot be opened: damaged inside its archive"
-    assert sorted(frame["problem"].unique()) == ["", "cannot be opened: damaged inside its archive", "truncated"]
+    assert sorted(frame["problem"].unique()) == [
+        "",
+        "cannot be opened: damaged inside its archive",
+        "truncated",
+    ]
 
 
 def test_a_tar_gz_is_decompressed_once_and_again_only_when_it_changed(
@@ -266,7 +324,9 @@ def test_a_tar_gz_is_decompressed_once_and_again_only_when_it_changed(
 
 
 def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"n1/\\udcff\.jpg: the name holds bytes that are not UTF-8"):
+    with pytest.raises(
+        DataError, match=r"n1/\\udcff\.jpg: the name holds bytes that are not UTF-8"
+    ):
         tree(tar_with(tmp_path / "latin.tar", member("n1/\udcff.jpg"))).images("n1")
 
 
@@ -282,5 +342,6 @@ def test_a_zip_of_images_is_readable_as_pillow_reads_it(folder: Path) -> None:
     archive = packed(folder, "zip")
     path = f"{WNIDS[0]}/image_0_0.JPEG"
     assert np.array_equal(
-        np.asarray(Image.open(io.BytesIO(read(archive / path)))), np.asarray(Image.open(folder / path))
+        np.asarray(Image.open(io.BytesIO(read(archive / path)))),
+        np.asarray(Image.open(folder / path)),
     )

@@ -1,4 +1,6 @@
-"""Decoding equals Pillow's, 16-bit apart; every kind of bad file gets its reason and none a traceback."""
+"""Decoding equals Pillow's, 16-bit apart; every kind of bad file gets its reason and none a
+traceback.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def test_jpeg_equals_pillow_to_the_bit(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.JPEG"
     Image.fromarray(noise()).convert(mode).save(path, "JPEG")
     assert np.array_equal(decode(path), pillow(path))
-    assert probe(path) == Probe(30, 20, "RGB" if mode == "YCbCr" else mode, images.CMYK if mode == "CMYK" else "")
+    assert probe(path) == Probe(
+        30, 20, "RGB" if mode == "YCbCr" else mode, images.CMYK if mode == "CMYK" else ""
+    )
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
@@ -143,10 +147,15 @@ def test_any_cut_or_flipped_byte_is_survived(tmp_path: Path) -> None:
             assert isinstance(probe(path), Probe)
 
 
-def test_bombs_are_refused_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bombs_are_refused_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(noise()).save(path)
-    for pixels in (500, 100):  # 600 in the image: Pillow warns, then from twice the limit on refuses
+    for pixels in (
+        500,
+        100,
+    ):  # 600 in the image: Pillow warns, then from twice the limit on refuses
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
         assert probe(path) == Probe(0, 0, "", images.BOMB)
 
@@ -155,7 +164,9 @@ def test_a_header_of_a_hundred_thousand_pixels_square_is_refused_unread(tmp_path
     side = 100_000
     chunk = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     png = encoded(Image.fromarray(noise()), "PNG")
-    (tmp_path / "a.png").write_bytes(png[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:])
+    (tmp_path / "a.png").write_bytes(
+        png[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
+    )
     jpeg = bytearray(encoded(Image.fromarray(noise()), "JPEG"))
     place = jpeg.index(b"\xff\xc0") + 5  # start of frame: marker, length, precision, height, width
     jpeg[place : place + 4] = struct.pack(">HH", 65535, 65535)  # a JPEG can say no more
@@ -168,7 +179,14 @@ def test_a_header_of_a_hundred_thousand_pixels_square_is_refused_unread(tmp_path
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     missing = measure(tmp_path / "none.jpg")
-    assert missing == (Probe(0, 0, "", "cannot be opened: no such file or directory"), 0, "", "", None, None)
+    assert missing == (
+        Probe(0, 0, "", "cannot be opened: no such file or directory"),
+        0,
+        "",
+        "",
+        None,
+        None,
+    )
     with pytest.raises(DataError, match=r"none\.jpg: cannot be opened"):
         decode(tmp_path / "none.jpg")
 

@@ -30,17 +30,23 @@ LABELS = [4, 0, 2, 2, 3, 1, 0, 4]  # of validation image 1, 2, ...
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """kit/ as the real one unpacks, val/ as the flat archive does, moved/ after the usual move into class folders."""
+    """kit/ as the real one unpacks, val/ as the flat archive does, moved/ after the usual move into
+    class folders.
+    """
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "kit/ILSVRC2012_devkit_t12/data"
     data.mkdir(parents=True)
     (data / devkit.TRUTH).write_text("".join(f"{IDS[WNIDS[label]]}\n" for label in LABELS))
-    rows = [(of, wnid, f"words of {wnid}", 0) for wnid, of in IDS.items()] + [(1001, "n00001740", "entity", 5)]
+    rows = [(of, wnid, f"words of {wnid}", 0) for wnid, of in IDS.items()] + [
+        (1001, "n00001740", "entity", 5)
+    ]
     kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
     savemat(data / devkit.META, {"synsets": np.array(rows, dtype=kinds)[:, None]})
     draw_set(tmp_path / "drawn", len(LABELS), folders=("any",))
     (tmp_path / "val").mkdir()
-    for number, (file, label) in enumerate(zip(sorted((tmp_path / "drawn/any").iterdir()), LABELS, strict=True), 1):
+    for number, (file, label) in enumerate(
+        zip(sorted((tmp_path / "drawn/any").iterdir()), LABELS, strict=True), 1
+    ):
         name = f"ILSVRC2012_val_{number:08d}.JPEG"
         shutil.copy(file, tmp_path / "val" / name)
         (tmp_path / "moved" / WNIDS[label]).mkdir(parents=True, exist_ok=True)
@@ -56,22 +62,32 @@ def packed(folder: Path, name: str, mode: str, top: str) -> Path:
 
 def test_labels_are_those_of_the_moved_folders(place: Path) -> None:
     moved = scan("imagenet", place / "moved", "wnid", WNIDS, 1)
-    expected = sorted(zip(moved["path"].str.rpartition("/")[2], moved["label"], moved["sha256"], strict=True))
+    expected = sorted(
+        zip(moved["path"].str.rpartition("/")[2], moved["label"], moved["sha256"], strict=True)
+    )
     roots = [
         place / "val",
         packed(place / "val", "flat.tar", "w", "."),
         packed(place / "val", "topped.tar", "w", "val"),
     ]
-    kits = [place / "kit", place / "kit/ILSVRC2012_devkit_t12", place / "kit/ILSVRC2012_devkit_t12/data",
-            packed(place / "kit/ILSVRC2012_devkit_t12", "kit.tar.gz", "w:gz", "ILSVRC2012_devkit_t12")]  # fmt: skip
+    kits = [
+        place / "kit",
+        place / "kit/ILSVRC2012_devkit_t12",
+        place / "kit/ILSVRC2012_devkit_t12/data",
+        packed(place / "kit/ILSVRC2012_devkit_t12", "kit.tar.gz", "w:gz", "ILSVRC2012_devkit_t12"),
+    ]
     for root in roots:
         for kit in kits:
             frame = scan("imagenet", root, "devkit", WNIDS, 1, devkit=str(kit))
-            found = zip(frame["path"].str.rpartition("/")[2], frame["label"], frame["sha256"], strict=True)
+            found = zip(
+                frame["path"].str.rpartition("/")[2], frame["label"], frame["sha256"], strict=True
+            )
             assert list(found) == expected
             assert list(frame["wnid"]) == [WNIDS[label] for label in frame["label"]]
     assert [row[1] for row in expected] == LABELS
-    assert [IDS[WNIDS[label]] - 1 for label in LABELS] != LABELS  # what a reader of ids as places would have said
+    assert [
+        IDS[WNIDS[label]] - 1 for label in LABELS
+    ] != LABELS  # what a reader of ids as places would have said
 
 
 def refused(place: Path, message: str, root: str = "val", kit: str | None = "kit") -> None:
@@ -85,7 +101,9 @@ def test_mistakes_are_told_in_one_line(place: Path) -> None:
     refused(place, "found no ILSVRC2012_validation_ground_truth.txt", kit="val")
     refused(place, "found no image files and 5 folders; .* set layout: wnid", root="moved")
     refused(place, r"val_00000001\.JPEG: its class n00000104 is none of the 4 classes")
-    shutil.copy(place / "val/ILSVRC2012_val_00000001.JPEG", place / "val/ILSVRC2012_val_00000009.JPEG")
+    shutil.copy(
+        place / "val/ILSVRC2012_val_00000001.JPEG", place / "val/ILSVRC2012_val_00000009.JPEG"
+    )
     (place / "val/ILSVRC2012_val_00000001.JPEG").unlink()
     (place / "val/ILSVRC2012_val_00000008.JPEG").unlink()
     refused(place, r"found image 9, expected 1 to 8")
@@ -103,7 +121,9 @@ def test_mistakes_are_told_in_one_line(place: Path) -> None:
 def test_layout_and_kit_need_each_other(tmp_path: Path) -> None:
     text = Path(__file__).parents[1].joinpath("small.yaml").read_text()
     for change in ("layout: devkit", "devkit: kit"):
-        (tmp_path / "params.yaml").write_text(text.replace("imagenet: {root: ", f"imagenet: {{{change}, root: ", 1))
+        (tmp_path / "params.yaml").write_text(
+            text.replace("imagenet: {root: ", f"imagenet: {{{change}, root: ", 1)
+        )
         with pytest.raises(ParamsError, match=r"datasets.imagenet: .*need each other"):
             load_params(tmp_path / "params.yaml")
     assert Dataset(root="a", tracked_by="a", layout="devkit", devkit="kit").devkit == "kit"
@@ -114,6 +134,10 @@ def test_real_meta_files_read_the_same(place: Path) -> None:
     path = place / "kit/ILSVRC2012_devkit_t12/data" / devkit.META
     rows = [(np.uint16(of), wnid) for wnid, of in IDS.items()] + [(np.uint16(1860), "n00001740")]
     buffer = io.BytesIO()
-    savemat(buffer, {"synsets": np.array(rows, [("ILSVRC2012_ID", "O"), ("WNID", "O")])[:, None]}, do_compression=True)
+    savemat(
+        buffer,
+        {"synsets": np.array(rows, [("ILSVRC2012_ID", "O"), ("WNID", "O")])[:, None]},
+        do_compression=True,
+    )
     path.write_bytes(buffer.getvalue())
     assert devkit.truth(place / "kit") == [WNIDS[label] for label in LABELS]

@@ -1,4 +1,6 @@
-"""Near-duplicates: found when re-encoded, resized or mirrored, not where images only resemble; by index as by hand."""
+"""Near-duplicates: found when re-encoded, resized or mirrored, not where images only resemble; by
+index as by hand.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,24 @@ from densecl.datasets.synthetic.styles import PHOTO, photograph
 
 
 def slow_hash(image: Image.Image) -> int:
-    """Bit by bit, in the order of the definition: word w holds columns w and w + 8, each from top to bottom."""
+    """Bit by bit, in the order of the definition: word w holds columns w and w + 8, each from top
+    to bottom.
+    """
     grey = image.convert("L").resize((17, 16), Image.Resampling.LANCZOS)
     bits = ""
     for word in range(8):
         for column in (word, word + 8):
             slack = 1.5 if column < 8 else -1.5
             for row in range(16):
-                bits += str(int(grey.getpixel((column + 1, row)) - grey.getpixel((column, row)) + slack > 0))
+                bits += str(
+                    int(grey.getpixel((column + 1, row)) - grey.getpixel((column, row)) + slack > 0)
+                )
     return int(bits, 2)
 
 
-def slow_nearest(queries: np.ndarray, keys: np.ndarray, most: int, earlier: bool) -> list[tuple[int, int, bool]]:
+def slow_nearest(
+    queries: np.ndarray, keys: np.ndarray, most: int, earlier: bool
+) -> list[tuple[int, int, bool]]:
     def number(row: np.ndarray) -> int:
         return int.from_bytes(row.tobytes(), "big")
 
@@ -34,9 +42,10 @@ def slow_nearest(queries: np.ndarray, keys: np.ndarray, most: int, earlier: bool
     for place, (query, turned) in enumerate(zip(queries, mirrored(queries), strict=True)):
         every = [
             ((number(asked) ^ number(key)).bit_count(), way, other)
-            for other, key in enumerate(keys) if not earlier or other < place
+            for other, key in enumerate(keys)
+            if not earlier or other < place
             for way, asked in ((False, query), (True, turned))
-        ]  # fmt: skip
+        ]
         bits, way, other = min(every, default=(999, False, -1))
         found.append((other, bits, way) if bits <= most else (-1, -1, False))
     return found
@@ -44,7 +53,9 @@ def slow_nearest(queries: np.ndarray, keys: np.ndarray, most: int, earlier: bool
 
 @pytest.fixture(scope="module")
 def photographs() -> list[Image.Image]:
-    return [photograph(number % 12, PHOTO, 96, np.random.default_rng(number))[0] for number in range(60)]
+    return [
+        photograph(number % 12, PHOTO, 96, np.random.default_rng(number))[0] for number in range(60)
+    ]
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", quality: int = 80) -> Image.Image:
@@ -56,7 +67,9 @@ def encoded(image: Image.Image, kind: str = "JPEG", quality: int = 80) -> Image.
 def test_hash_is_its_definition(photographs: list[Image.Image]) -> None:
     for image in photographs[:10]:
         assert int(dhash(image), 16) == slow_hash(image)
-        assert np.array_equal(mirrored(hashes([dhash(image)])), hashes([dhash(ImageOps.mirror(image))]))
+        assert np.array_equal(
+            mirrored(hashes([dhash(image)])), hashes([dhash(ImageOps.mirror(image))])
+        )
 
 
 def test_search_finds_what_comparing_all_pairs_finds() -> None:
@@ -74,7 +87,9 @@ def test_search_finds_what_comparing_all_pairs_finds() -> None:
         (Index(keys).nearest(queries), slow_nearest(queries, keys, BETWEEN, False)),
         (Index(own).repeats(), slow_nearest(own, own, WITHIN, True)),
     ]:
-        rows = list(zip(found.key.tolist(), found.bits.tolist(), found.mirrored.tolist(), strict=True))
+        rows = list(
+            zip(found.key.tolist(), found.bits.tolist(), found.mirrored.tolist(), strict=True)
+        )
         assert rows == slow
         assert 20 < sum(key >= 0 for key, *_ in rows) < len(rows) - 5
 
@@ -96,12 +111,14 @@ def test_nothing_is_near_nothing() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda image: encoded(image, "JPEG", 75), lambda image: encoded(image, "WEBP", 90),
-        lambda image: image.resize((61, 61), Image.Resampling.BICUBIC), lambda image: image.convert("L").convert("RGB"),
+        lambda image: encoded(image, "JPEG", 75),
+        lambda image: encoded(image, "WEBP", 90),
+        lambda image: image.resize((61, 61), Image.Resampling.BICUBIC),
+        lambda image: image.convert("L").convert("RGB"),
         lambda image: encoded(ImageOps.mirror(image), "JPEG", 90),
     ],
     ids=["jpeg", "webp", "smaller", "grey", "mirrored"],
-)  # fmt: skip
+)
 def test_changed_copies_are_near_and_others_are_not(photographs: list[Image.Image], change) -> None:
     index = Index(hashes([dhash(image) for image in photographs]))
     found = index.nearest(hashes([dhash(change(image)) for image in photographs]))
@@ -118,8 +135,14 @@ def test_no_false_alarm_on_the_suite_and_every_planted_copy(suite: Path) -> None
 
     train = Index(hashed("imagenet/train"))
     assert train.repeats().key.max() == -1
-    for folder in ("imagenet/val", "imagenet-a", "imagenet-r", "sketch", "stylized/val",
-                   "imagenetv2-matched-frequency-format-val"):  # fmt: skip
+    for folder in (
+        "imagenet/val",
+        "imagenet-a",
+        "imagenet-r",
+        "sketch",
+        "stylized/val",
+        "imagenetv2-matched-frequency-format-val",
+    ):
         found = hashed(folder)
         assert train.nearest(found).key.max() == -1
         assert Index(found).repeats().key.max() == -1

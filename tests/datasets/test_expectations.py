@@ -1,4 +1,6 @@
-"""The gate: what it stops, what it only names, and that one set's verdict does not hang on another's; and its page."""
+"""The gate: what it stops, what it only names, and that one set's verdict does not hang on
+another's; and its page.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,11 @@ def rows(dataset: str, count: int = 3, wnids: list[str] = WNIDS) -> pd.DataFrame
 
 @pytest.fixture
 def manifests() -> Manifests:
-    return {TRAIN_SET: rows(TRAIN_SET), "imagenet": rows("imagenet"), "imagenet-r": rows("imagenet-r", 2, WNIDS[3:9])}
+    return {
+        TRAIN_SET: rows(TRAIN_SET),
+        "imagenet": rows("imagenet"),
+        "imagenet-r": rows("imagenet-r", 2, WNIDS[3:9]),
+    }
 
 
 def only(verdicts: dict[str, Verdict], name: str) -> Verdict:
@@ -117,10 +123,18 @@ def test_bad_files_stop_or_are_excluded(manifests: Manifests) -> None:
         absent=(),
         excluded=("imagenet/n00000000/2.JPEG", "imagenet/n00000006/2.JPEG"),
         failures=(),
-        warnings=("n00000000/2.JPEG: truncated; excluded", "n00000006/2.JPEG: not an image; excluded"),
+        warnings=(
+            "n00000000/2.JPEG: truncated; excluded",
+            "n00000006/2.JPEG: not an image; excluded",
+        ),
         evidence=(
-            Evidence(text="n00000000/2.JPEG: truncated; excluded", images=("imagenet/n00000000/2.JPEG",)),
-            Evidence(text="n00000006/2.JPEG: not an image; excluded", images=("imagenet/n00000006/2.JPEG",)),
+            Evidence(
+                text="n00000000/2.JPEG: truncated; excluded", images=("imagenet/n00000000/2.JPEG",)
+            ),
+            Evidence(
+                text="n00000006/2.JPEG: not an image; excluded",
+                images=("imagenet/n00000006/2.JPEG",),
+            ),
         ),
     )
 
@@ -135,7 +149,9 @@ def test_long_lists_are_capped_in_words_and_complete_in_excluded(manifests: Mani
 
 def test_counts_are_of_usable_images(manifests: Manifests) -> None:
     manifests["imagenet-r"].loc[0, "problem"] = "truncated"
-    verdict = only(check(manifests, Validate(bad_images="exclude", minimum_per_class=2)), "imagenet-r")
+    verdict = only(
+        check(manifests, Validate(bad_images="exclude", minimum_per_class=2)), "imagenet-r"
+    )
     assert verdict.failures == (
         "class n00000003: found 1 usable images, expected 2 or more (validate.minimum_per_class)",
     )
@@ -149,7 +165,11 @@ def test_wrong_values_stop(manifests: Manifests) -> None:
         ("label", 12, "found label 12, expected 0 to 11"),
         ("label", 7, "found class n00000001 with label 7, of n00000007"),
         ("wnid", "n12345678", "found class n12345678, which the train set has not"),
-        ("image_id", "imagenet/n00000000/0.JPEG", "image_id imagenet/n00000000/0.JPEG stands more than once"),
+        (
+            "image_id",
+            "imagenet/n00000000/0.JPEG",
+            "image_id imagenet/n00000000/0.JPEG stands more than once",
+        ),
         ("width", 0, "found width 0, expected 1 or more"),
         ("height", -1, "found height -1, expected 1 or more"),
         ("bytes", 0, "found 0 bytes, expected 1 or more"),
@@ -159,8 +179,11 @@ def test_wrong_values_stop(manifests: Manifests) -> None:
     for row, (column, value, _) in enumerate(wrong, start=3):
         frame.loc[row, column] = value
     failures = only(check(manifests, Validate()), "imagenet").failures
-    assert {f"{frame.loc[row, 'path']}: {reason}" for row, (*_, reason) in enumerate(wrong, start=3)} < set(failures)
-    # Beside these: the first of the two equal ids, the second's own path, and a label and a wnid that no longer agree.
+    assert {
+        f"{frame.loc[row, 'path']}: {reason}" for row, (*_, reason) in enumerate(wrong, start=3)
+    } < set(failures)
+    # Beside these: the first of the two equal ids, the second's own path, and a label and a wnid
+    # that no longer agree.
     assert len(failures) == len(wrong) + 4
 
 
@@ -171,7 +194,9 @@ def test_wrong_columns_stop_before_anything_reads_them(manifests: Manifests) -> 
     assert "column label: found another type or no such column, expected int64" in failures
     manifests[TRAIN_SET] = manifests[TRAIN_SET].astype({"width": "str"})
     verdicts = check(manifests, Validate())
-    assert verdicts["imagenet-r"].failures == (f"not checked: the manifest of {TRAIN_SET} is not valid",)
+    assert verdicts["imagenet-r"].failures == (
+        f"not checked: the manifest of {TRAIN_SET} is not valid",
+    )
     with pytest.raises(DataError, match=f"expected {TRAIN_SET}"):
         check({"imagenet": manifests["imagenet"]}, Validate())
 
@@ -225,7 +250,9 @@ def test_hostile_names_are_text_on_the_page(manifests: Manifests, tmp_path: Path
     reader = Reader(page.read_text(encoding="utf-8"))
     assert not {"script", "img", "link", "iframe", "object"} & set(reader.tags)
     assert not {"src", "onerror", "onload"} & {name for name, _ in reader.attributes}
-    assert all(value.startswith("#") for name, value in reader.attributes if name == "href" and value)
+    assert all(
+        value.startswith("#") for name, value in reader.attributes if name == "href" and value
+    )
     assert "url(" not in page.read_text(encoding="utf-8")
     for path in (*hostile[:2], r"n00000000/new\nline\u202egpj.JPEG"):
         assert reader.text.count(path) == 2  # as a finding and in the table
@@ -236,12 +263,22 @@ def test_hostile_names_are_text_on_the_page(manifests: Manifests, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_nothing_is_wrong_with_the_page_in_a_browser(browser: Browser, manifests: Manifests, tmp_path: Path) -> None:
+def test_nothing_is_wrong_with_the_page_in_a_browser(
+    browser: Browser, manifests: Manifests, tmp_path: Path
+) -> None:
     place, wrong = f"{WNIDS[0]}/image_0_0.JPEG", "<b>" + 20 * "long" + "\x1b/1.JPEG"
     roots = dict.fromkeys((TRAIN_SET, "imagenet"), draw_set(tmp_path, 1, folders=(WNIDS[0],)))
     for name in roots:  # a leak that can be shown
-        manifests[name].loc[0, ["image_id", "path", "sha256"]] = [f"{name}/{place}", place, "a" * 64]
-    manifests["imagenet"].loc[1, ["image_id", "path", "problem"]] = [f"imagenet/{wrong}", wrong, "truncated"]
+        manifests[name].loc[0, ["image_id", "path", "sha256"]] = [
+            f"{name}/{place}",
+            place,
+            "a" * 64,
+        ]
+    manifests["imagenet"].loc[1, ["image_id", "path", "problem"]] = [
+        f"imagenet/{wrong}",
+        wrong,
+        "truncated",
+    ]
     page = tmp_path / "validation.html"
     render_validation(check(manifests, Validate(bad_images="exclude")), manifests, page, roots)
     assert page.read_text(encoding="utf-8").count("<img") == 2
@@ -272,26 +309,31 @@ def test_every_broken_file_of_the_suite_is_named(tmp_path: Path) -> None:
     classes = class_list(train)
     manifests = {}
     for name, folder in {TRAIN_SET: "train", "imagenet": "val"}.items():
-        write_manifest(scan(name, tmp_path / folder, "wnid", classes, 1), tmp_path / f"{name}.parquet")
+        write_manifest(
+            scan(name, tmp_path / folder, "wnid", classes, 1), tmp_path / f"{name}.parquet"
+        )
         manifests[name] = read_manifest(tmp_path / f"{name}.parquet")
     verdicts = check(manifests, Validate(bad_images="exclude"))
     assert verdicts[TRAIN_SET].passed
     said = [
-        line.removeprefix("n02121620/") for line in (*verdicts["imagenet"].failures, *verdicts["imagenet"].warnings)
+        line.removeprefix("n02121620/")
+        for line in (*verdicts["imagenet"].failures, *verdicts["imagenet"].warnings)
     ]
     odd = next(path.name for path in val.iterdir() if path.name.startswith("n02084071_d"))
     shared = "of the train set, which no evaluation image may share; remove one of them"
-    assert sorted(said) == sorted([
-        "all_black.JPEG: blank: every pixel is the same; excluded",
-        "cmyk.JPEG: CMYK: converted to RGB as Pillow does",
-        f"duplicate_of_train.JPEG: same content as n02121620/n02121620_3.JPEG {shared}",
-        f"{shown(odd)}: same content as n02084071/n02084071_5.JPEG (of another class) {shared}",
-        f"{shown(odd)}: found in class n02121620, but its file name says n02084071; mislabelled folder or file",
-        "png16.JPEG: 16-bit: scaled to 8 bits",
-        "text_file.JPEG: not an image; excluded",
-        "truncated.JPEG: truncated; excluded",
-        "zero_byte.JPEG: empty file; excluded",
-    ])  # fmt: skip
+    assert sorted(said) == sorted(
+        [
+            "all_black.JPEG: blank: every pixel is the same; excluded",
+            "cmyk.JPEG: CMYK: converted to RGB as Pillow does",
+            f"duplicate_of_train.JPEG: same content as n02121620/n02121620_3.JPEG {shared}",
+            f"{shown(odd)}: same content as n02084071/n02084071_5.JPEG (of another class) {shared}",
+            f"{shown(odd)}: found in class n02121620, but its file name says n02084071; mislabelled folder or file",
+            "png16.JPEG: 16-bit: scaled to 8 bits",
+            "text_file.JPEG: not an image; excluded",
+            "truncated.JPEG: truncated; excluded",
+            "zero_byte.JPEG: empty file; excluded",
+        ]
+    )
     assert f"imagenet/n02121620/{odd}" in set(manifests["imagenet"]["image_id"])
     assert len(verdicts["imagenet"].excluded) == 4
     render_validation(verdicts, manifests, tmp_path / "validation.html", {})

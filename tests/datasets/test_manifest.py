@@ -21,7 +21,9 @@ from densecl.datasets.storage.manifest import read_manifest, usable, write_manif
 from densecl.errors import DataError
 
 SUITE = os.environ.get("DENSECL_SUITE")
-WNIDS = [f"n{number:08d}" for number in range(100, 112)]  # 12 classes: string order and number order differ
+WNIDS = [
+    f"n{number:08d}" for number in range(100, 112)
+]  # 12 classes: string order and number order differ
 
 
 def draw(path: Path, seed: int) -> None:
@@ -62,10 +64,18 @@ def test_rows_are_re_derived(tmp_path: Path) -> None:
         with Image.open(root / row.path) as image:
             assert (row.width, row.height) == image.size
             luma = np.asarray(image.convert("L"), float) / 255
-            np.testing.assert_allclose((row.brightness, row.contrast), (luma.mean(), luma.std()), rtol=1e-6)
+            np.testing.assert_allclose(
+                (row.brightness, row.contrast), (luma.mean(), luma.std()), rtol=1e-6
+            )
         assert row.problem == ""
-    kinds = {"label": "int64", "width": "int32", "height": "int32", "bytes": "int64", "brightness": "float32",
-             "contrast": "float32"}  # fmt: skip
+    kinds = {
+        "label": "int64",
+        "width": "int32",
+        "height": "int32",
+        "bytes": "int64",
+        "brightness": "float32",
+        "contrast": "float32",
+    }
     assert {name: str(kind) for name, kind in frame.dtypes.items()} == dict.fromkeys(
         manifest.SCHEMA.names, "str"
     ) | kinds
@@ -75,11 +85,13 @@ def test_integer_folders_are_the_label_and_not_their_place(tmp_path: Path) -> No
     train = tree(tmp_path / "train", WNIDS, 1)
     root = tree(tmp_path / "v2", [str(label) for label in range(12)], 1)
     frame = scan("imagenet-v2", root, "index", class_list(train), 1)
-    assert {path.split("/")[0]: label for path, label in zip(frame["path"], frame["label"], strict=True)} == {
-        str(label): label for label in range(12)
-    }
+    assert {
+        path.split("/")[0]: label for path, label in zip(frame["path"], frame["label"], strict=True)
+    } == {str(label): label for label in range(12)}
     assert [WNIDS[label] for label in frame["label"]] == list(frame["wnid"])
-    by_order = {folder: place for place, folder in enumerate(sorted(str(label) for label in range(12)))}
+    by_order = {
+        folder: place for place, folder in enumerate(sorted(str(label) for label in range(12)))
+    }
     assert by_order["2"] != 2  # what a reader by order would have said
 
 
@@ -88,7 +100,9 @@ def test_a_subset_of_classes_keeps_the_train_labels(tmp_path: Path) -> None:
     assert set(scan("a", root, "wnid", WNIDS, 1)["label"]) == {3, 7}
 
 
-def test_folder_creation_order_and_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_creation_order_and_workers_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = tree(tmp_path / "1", WNIDS), tmp_path / "2"
     for folder in reversed(WNIDS):
         for file in sorted((first / folder).iterdir(), reverse=True):
@@ -98,7 +112,14 @@ def test_folder_creation_order_and_workers_change_nothing(tmp_path: Path, monkey
     monkeypatch.setattr(scanning, "CHUNK", 5)
     told: list[tuple[int, int]] = []
     one = scan("s", first, "wnid", class_list(first), 1)
-    two = scan("s", second, "wnid", class_list(second), 2, progress=lambda done, total: told.append((done, total)))
+    two = scan(
+        "s",
+        second,
+        "wnid",
+        class_list(second),
+        2,
+        progress=lambda done, total: told.append((done, total)),
+    )
     pd.testing.assert_frame_equal(one, two)
     assert told == [(5, 24), (10, 24), (15, 24), (20, 24), (24, 24)]
     write_manifest(one, tmp_path / "one.parquet")
@@ -107,7 +128,12 @@ def test_folder_creation_order_and_workers_change_nothing(tmp_path: Path, monkey
 
 
 def test_odd_names_survive_the_round_trip(tmp_path: Path) -> None:
-    names = ["do\u0308g \u72d7 \U0001f415 \u2019(1)\u00a0%20.JPEG", "d\u00f6g.PnG", "new\nline.jpg", "<b>&amp;'\".webp"]
+    names = [
+        "do\u0308g \u72d7 \U0001f415 \u2019(1)\u00a0%20.JPEG",
+        "d\u00f6g.PnG",
+        "new\nline.jpg",
+        "<b>&amp;'\".webp",
+    ]
     for seed, name in enumerate(names):
         draw(tmp_path / "set" / WNIDS[0] / name, seed)
     frame = scan("s", tmp_path / "set", "wnid", WNIDS, 1)
@@ -122,13 +148,17 @@ def test_bad_files_are_rows_and_not_usable(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", WNIDS[:2])
     (root / WNIDS[0] / "empty.jpg").touch()
     frame = scan("s", root, "wnid", WNIDS, 1)
-    assert frame["brightness"].isna().tolist() == frame["contrast"].isna().tolist() == (frame["problem"] != "").tolist()
+    assert (
+        frame["brightness"].isna().tolist()
+        == frame["contrast"].isna().tolist()
+        == (frame["problem"] != "").tolist()
+    )
     write_manifest(frame, tmp_path / "s.parquet")
     pd.testing.assert_frame_equal(read_manifest(tmp_path / "s.parquet"), frame)
     bad = frame[frame["problem"] != ""]
-    assert [tuple(row) for row in bad[["path", "width", "height", "problem"]].itertuples(index=False)] == [
-        (f"{WNIDS[0]}/empty.jpg", 0, 0, "empty file")
-    ]
+    assert [
+        tuple(row) for row in bad[["path", "width", "height", "problem"]].itertuples(index=False)
+    ] == [(f"{WNIDS[0]}/empty.jpg", 0, 0, "empty file")]
     assert len(usable(frame)) == 4
     left = usable(frame, [f"s/{WNIDS[1]}/0.png"])
     assert len(left) == 3
@@ -136,21 +166,37 @@ def test_bad_files_are_rows_and_not_usable(tmp_path: Path) -> None:
 
 
 def test_missing_flat_and_empty_folders_are_told(tmp_path: Path) -> None:
-    refused(r"gone: no such folder or archive; expected a folder", check_root, tmp_path / "gone", "wnid")
+    refused(
+        r"gone: no such folder or archive; expected a folder", check_root, tmp_path / "gone", "wnid"
+    )
     draw(tmp_path / "flat" / "0.png", 0)
-    refused(r"0\.png: found a file; expected a folder", check_root, tmp_path / "flat" / "0.png", "wnid")
-    refused(r"flat: found no class folders and 1 image files", check_root, tmp_path / "flat", "wnid")
+    refused(
+        r"0\.png: found a file; expected a folder", check_root, tmp_path / "flat" / "0.png", "wnid"
+    )
+    refused(
+        r"flat: found no class folders and 1 image files", check_root, tmp_path / "flat", "wnid"
+    )
     root = tree(tmp_path / "set", WNIDS[:2])
     draw(root / WNIDS[5] / "images" / "0.png", 0)
-    for call in (lambda: check_root(root, "wnid"), lambda: class_list(root), lambda: scan("s", root, "wnid", WNIDS, 1)):
-        refused(rf"{WNIDS[5]}: empty class folder: found no image file and 1 folders; expected \.jpeg", call)
+    for call in (
+        lambda: check_root(root, "wnid"),
+        lambda: class_list(root),
+        lambda: scan("s", root, "wnid", WNIDS, 1),
+    ):
+        refused(
+            rf"{WNIDS[5]}: empty class folder: found no image file and 1 folders; expected \.jpeg",
+            call,
+        )
     refused(rf"found folder '{WNIDS[0]}', expected an integer", check_root, root, "index")
 
 
 def test_folders_outside_the_class_list_are_told(tmp_path: Path) -> None:
     root = tree(tmp_path / "r", [WNIDS[0], "n99999999"])
     message = refused("n99999999", scan, "r", root, "wnid", WNIDS, 1)
-    assert f"expected one of the 12 classes of the train set ({WNIDS[0]}, {WNIDS[1]}, {WNIDS[2]}, ...)" in message
+    assert (
+        f"expected one of the 12 classes of the train set ({WNIDS[0]}, {WNIDS[1]}, {WNIDS[2]}, ...)"
+        in message
+    )
     integers = tree(tmp_path / "v2", ["0", "12"])
     refused("need layout: index", scan, "v2", integers, "wnid", WNIDS, 1)
     refused("found index 12, expected 0 to 11", scan, "v2", integers, "index", WNIDS, 1)
@@ -159,7 +205,9 @@ def test_folders_outside_the_class_list_are_told(tmp_path: Path) -> None:
 
 
 def test_integer_names_of_train_are_names(tmp_path: Path) -> None:
-    """Sorted as text, the third of twelve integer classes is "10": an index would be read as another class."""
+    """Sorted as text, the third of twelve integer classes is "10": an index would be read as
+    another class.
+    """
     root = tree(tmp_path / "set", [str(label) for label in range(12)], 1)
     classes = class_list(root)
     assert classes[2] == "10"
@@ -208,7 +256,9 @@ def test_wrong_manifests_are_told_by_column(tmp_path: Path) -> None:
     refused("no such file.*run the stage prepare", read_manifest, path)
     path.write_text("text")
     refused("not readable as Parquet", read_manifest, path)
-    table = pa.Table.from_pandas(scan("s", tree(tmp_path / "set", WNIDS[:1]), "wnid", WNIDS, 1), schema=manifest.SCHEMA)
+    table = pa.Table.from_pandas(
+        scan("s", tree(tmp_path / "set", WNIDS[:1]), "wnid", WNIDS, 1), schema=manifest.SCHEMA
+    )
     label = table.schema.get_field_index("label")
     pq.write_table(table.set_column(label, "label", table["label"].cast(pa.string())), path)
     refused("column label: found string, expected int64", read_manifest, path)
@@ -224,7 +274,9 @@ def test_suite_agrees_with_its_own_lists() -> None:
     classes = class_list(suite / "imagenet/train")
     listed = pd.read_csv(suite / "classes.csv")
     assert classes == list(listed["wnid"])
-    sums = dict(line.split("  ", 1)[::-1] for line in (suite / "SHA256SUMS").read_text().splitlines())
+    sums = dict(
+        line.split("  ", 1)[::-1] for line in (suite / "SHA256SUMS").read_text().splitlines()
+    )
     for folder, layout, images in [
         ("imagenetv2-matched-frequency-format-val", "index", 900),
         ("imagenet-a", "wnid", 304),
@@ -233,6 +285,9 @@ def test_suite_agrees_with_its_own_lists() -> None:
         frame = scan("s", suite / folder, layout, classes, 1)  # type: ignore[arg-type]
         assert len(frame) == images
         assert set(frame["problem"]) == {""}
-        assert all(sums[f"{folder}/{path}"] == sha for path, sha in zip(frame["path"], frame["sha256"], strict=True))
+        assert all(
+            sums[f"{folder}/{path}"] == sha
+            for path, sha in zip(frame["path"], frame["sha256"], strict=True)
+        )
         if layout == "index":
             assert [int(path.split("/")[0]) for path in frame["path"]] == list(frame["label"])

@@ -1,4 +1,6 @@
-"""Errors planted in real files are each found and named; changes that mean nothing change nothing."""
+"""Errors planted in real files are each found and named; changes that mean nothing change
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ from densecl.artifacts import Verdict
 from densecl.config.params import CONTROL_SET, TRAIN_SET, Dataset, Validate
 from densecl.datasets.imagenet import _file, published, words
 from densecl.datasets.manifests.scan import check_root, class_list, scan
-from densecl.datasets.storage.manifest import read_manifest, require_unchanged, usable, write_manifest
+from densecl.datasets.storage.manifest import (
+    read_manifest,
+    require_unchanged,
+    usable,
+    write_manifest,
+)
 from densecl.datasets.synthetic.styles import PHOTO, photograph
 from densecl.datasets.validation.expectations import check
 from densecl.datasets.validation.page import render_validation
@@ -34,13 +41,21 @@ def place(tmp_path: Path) -> Path:
         for label, wnid in enumerate(WNIDS):
             (tmp_path / folder / wnid).mkdir(parents=True)
             for number in range(images):
-                picture = photograph(label, PHOTO, 64, np.random.default_rng([seed, label, number]))[0]
-                name = f"{wnid}_{number}.JPEG" if folder == "train" else f"val_{3 * label + number:08d}.JPEG"
+                picture = photograph(
+                    label, PHOTO, 64, np.random.default_rng([seed, label, number])
+                )[0]
+                name = (
+                    f"{wnid}_{number}.JPEG"
+                    if folder == "train"
+                    else f"val_{3 * label + number:08d}.JPEG"
+                )
                 picture.save(tmp_path / folder / wnid / name, quality=92)
     return tmp_path
 
 
-def judged(place: Path, values: Validate = DEFAULT, declared: dict[str, Dataset] | None = None) -> dict[str, Verdict]:
+def judged(
+    place: Path, values: Validate = DEFAULT, declared: dict[str, Dataset] | None = None
+) -> dict[str, Verdict]:
     manifests = {}
     for name, folder in ((TRAIN_SET, "train"), (CONTROL_SET, "val")):
         manifests[name] = scan(name, place / folder, "wnid", class_list(place / "train"), 1)
@@ -52,7 +67,12 @@ def judged(place: Path, values: Validate = DEFAULT, declared: dict[str, Dataset]
 
 def test_nothing_is_found_where_nothing_is_planted(place: Path) -> None:
     for verdict in judged(place).values():
-        assert (verdict.passed, verdict.failures, verdict.warnings, verdict.absent) == (True, (), (), ())
+        assert (verdict.passed, verdict.failures, verdict.warnings, verdict.absent) == (
+            True,
+            (),
+            (),
+            (),
+        )
     assert "<img" not in (place / "validation.html").read_text()
 
 
@@ -61,7 +81,10 @@ def test_train_folders_that_are_swapped(place: Path) -> None:
         (place / "train" / one).rename(place / "train" / two)
     failures = judged(place)[TRAIN_SET].failures
     assert len(failures) == 10
-    assert f"{A}/{B}_0.JPEG: found in class {A}, but its file name says {B}; mislabelled folder or file" in failures
+    assert (
+        f"{A}/{B}_0.JPEG: found in class {A}, but its file name says {B}; mislabelled folder or file"
+        in failures
+    )
 
 
 def test_a_folder_filled_with_another_class(place: Path) -> None:
@@ -105,25 +128,35 @@ def test_a_truncated_file_and_black_images(place: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size * 6 // 10])
     Image.new("L", (64, 64)).save(place / "val" / B / "black.png")
     assert set(judged(place)[CONTROL_SET].failures) == {
-        f"{B}/val_00000004.JPEG: truncated", f"{B}/black.png: blank: every pixel is the same",
-    }  # fmt: skip
+        f"{B}/val_00000004.JPEG: truncated",
+        f"{B}/black.png: blank: every pixel is the same",
+    }
     verdict = judged(place, Validate(bad_images="exclude"))[CONTROL_SET]
     assert verdict.passed
-    assert set(verdict.excluded) == {f"{CONTROL_SET}/{B}/val_00000004.JPEG", f"{CONTROL_SET}/{B}/black.png"}
-    assert (place / "validation.html").read_text().count("<img") == 1  # the black one can be looked at
+    assert set(verdict.excluded) == {
+        f"{CONTROL_SET}/{B}/val_00000004.JPEG",
+        f"{CONTROL_SET}/{B}/black.png",
+    }
+    assert (place / "validation.html").read_text().count(
+        "<img"
+    ) == 1  # the black one can be looked at
 
 
 def test_missing_and_foreign_classes(place: Path) -> None:
     shutil.rmtree(place / "val" / B)
     verdict = judged(place)[CONTROL_SET]
-    assert verdict.failures == (f"class {B}: missing: found no image of it, expected every class of {TRAIN_SET}",)
+    assert verdict.failures == (
+        f"class {B}: missing: found no image of it, expected every class of {TRAIN_SET}",
+    )
     assert verdict.absent == (B,)
     root = Dataset(root="val", tracked_by="val", classes=2, images=7)
     assert judged(place, declared={CONTROL_SET: root})[CONTROL_SET].failures == (
         f"found 6 images, expected 7 as params say; complete the set, or say in datasets.{CONTROL_SET}.images how many it has",
     )
     shutil.rmtree(place / "train" / C)
-    with pytest.raises(DataError, match=f"{C}: found folder '{C}', expected one of the 2 classes of the train set"):
+    with pytest.raises(
+        DataError, match=f"{C}: found folder '{C}', expected one of the 2 classes of the train set"
+    ):
         judged(place)
 
 
@@ -137,13 +170,18 @@ def test_zero_classes_and_one(place: Path) -> None:
     assert all(verdict.passed and verdict.classes == 1 for verdict in judged(place).values())
 
 
-def test_a_file_that_changed_after_prepare_and_a_manifest_edited_by_hand(place: Path, tmp_path: Path) -> None:
+def test_a_file_that_changed_after_prepare_and_a_manifest_edited_by_hand(
+    place: Path, tmp_path: Path
+) -> None:
     frame = usable(scan(CONTROL_SET, place / "val", "wnid", WNIDS, 1))
     require_unchanged(frame, place / "val")
     file = place / "val" / frame["path"][4]
     content = file.read_bytes()
     file.write_bytes(content + b"\0")
-    with pytest.raises(DataError, match=rf"{file.name}: found {len(content) + 1} bytes, expected {len(content)} bytes"):
+    with pytest.raises(
+        DataError,
+        match=rf"{file.name}: found {len(content) + 1} bytes, expected {len(content)} bytes",
+    ):
         require_unchanged(frame, place / "val")
     file.unlink()
     with pytest.raises(DataError, match=rf"{file.name}: found no such file or directory, expected"):
@@ -151,18 +189,25 @@ def test_a_file_that_changed_after_prepare_and_a_manifest_edited_by_hand(place: 
     for path in ("../../secret.jpg", "/etc/passwd.jpg", f"{A}/../../x.jpg"):
         frame.loc[0, "path"] = path
         write_manifest(frame, tmp_path / "edited.parquet")
-        with pytest.raises(DataError, match=r"column path: found .*, expected a path below the set's root"):
+        with pytest.raises(
+            DataError, match=r"column path: found .*, expected a path below the set's root"
+        ):
             read_manifest(tmp_path / "edited.parquet")
     frame.loc[0, "path"] = f"{C}/val_00000000.JPEG"
     train = scan(TRAIN_SET, place / "train", "wnid", WNIDS, 1)
     failures = check({TRAIN_SET: train, CONTROL_SET: frame}, Validate())[CONTROL_SET].failures
-    assert any("expected imagenet/n10000003/val_00000000.JPEG; run the stage prepare" in line for line in failures)
+    assert any(
+        "expected imagenet/n10000003/val_00000000.JPEG; run the stage prepare" in line
+        for line in failures
+    )
 
 
 def frame_of(dataset: str, labels: list[int], classes: list[str], names: list[str]) -> pd.DataFrame:
     """A manifest as `scan` would give, of files that no one draws."""
     rng = np.random.default_rng(list(dataset.encode()))
-    frame = pd.DataFrame({"path": [f"{classes[label]}/{name}" for label, name in zip(labels, names, strict=True)]})
+    frame = pd.DataFrame(
+        {"path": [f"{classes[label]}/{name}" for label, name in zip(labels, names, strict=True)]}
+    )
     frame.insert(0, "image_id", f"{dataset}/" + frame["path"])
     frame["label"], frame["wnid"] = labels, [classes[label] for label in labels]
     frame[["width", "height"]] = np.full((len(frame), 2), 64, np.int32)
@@ -174,24 +219,46 @@ def frame_of(dataset: str, labels: list[int], classes: list[str], names: list[st
 
 def test_published_sets_are_held_to_their_counts_and_classes() -> None:
     classes = sorted(words("imagenet_synsets.txt"))
-    assert {name: (found[0], len(found[1])) for name in ("imagenet-train", "imagenet", "imagenet-a", "imagenet-r",
-            "imagenet-v2", "stylized", "sketch") if (found := published(name, classes))} == {
-        "imagenet-train": (1281167, 1000), "imagenet": (50000, 1000), "imagenet-a": (7500, 200), "imagenet-r": (30000, 200),
-        "imagenet-v2": (10000, 1000), "stylized": (50000, 1000), "sketch": (50889, 1000),
-    }  # fmt: skip
+    assert {
+        name: (found[0], len(found[1]))
+        for name in (
+            "imagenet-train",
+            "imagenet",
+            "imagenet-a",
+            "imagenet-r",
+            "imagenet-v2",
+            "stylized",
+            "sketch",
+        )
+        if (found := published(name, classes))
+    } == {
+        "imagenet-train": (1281167, 1000),
+        "imagenet": (50000, 1000),
+        "imagenet-a": (7500, 200),
+        "imagenet-r": (30000, 200),
+        "imagenet-v2": (10000, 1000),
+        "stylized": (50000, 1000),
+        "sketch": (50889, 1000),
+    }
     assert published("imagenet-a", classes[:-1]) is published("other", classes) is None
     train = frame_of(TRAIN_SET, list(range(1000)), classes, ["a.JPEG"] * 1000)
     adversarial = [classes.index(wnid) for wnid in sorted(words("imagenet_a_synsets.txt"))]
     foreign = next(label for label in range(1000) if label not in adversarial)
     labels = [foreign, *adversarial[1:]] * 37
-    found = frame_of("imagenet-a", labels, classes, [f"{number}.jpg" for number in range(len(labels))])
+    found = frame_of(
+        "imagenet-a", labels, classes, [f"{number}.jpg" for number in range(len(labels))]
+    )
     verdicts = check({TRAIN_SET: train, "imagenet-a": found}, Validate())
     assert set(verdicts["imagenet-a"].failures) == {
         f"class {classes[adversarial[0]]}: missing: found no image of it, expected every class of the published set",
         f"class {classes[foreign]}: found images of it, which the published set has not",
         "found 7400 images, expected 7500 as published; complete the set, or say in datasets.imagenet-a.images how many it has",
-    }  # fmt: skip
-    assert verdicts[TRAIN_SET].failures[0].startswith("found 1000 images, expected 1281167 as published")
+    }
+    assert (
+        verdicts[TRAIN_SET]
+        .failures[0]
+        .startswith("found 1000 images, expected 1281167 as published")
+    )
 
 
 def test_validation_folders_that_are_swapped_are_doubted_by_real() -> None:
@@ -201,15 +268,21 @@ def test_validation_folders_that_are_swapped_are_doubted_by_real() -> None:
     classes = sorted(words("imagenet_synsets.txt"))
     seen = json.loads(_file("imagenet_real_labels.json").read_text())
     rated = [(number, of[0]) for number, of in enumerate(seen, 1) if of][::4]
-    labels, names = [label for _, label in rated], [f"ILSVRC2012_val_{number:08d}.JPEG" for number, _ in rated]
+    labels, names = (
+        [label for _, label in rated],
+        [f"ILSVRC2012_val_{number:08d}.JPEG" for number, _ in rated],
+    )
     train = frame_of(TRAIN_SET, list(range(1000)), classes, ["a.JPEG"] * 1000)
     declared = {
-        name: Dataset(root=name, tracked_by=name, images=count) for name, count in ((TRAIN_SET, 1000), (CONTROL_SET, len(names)))
-    }  # fmt: skip
+        name: Dataset(root=name, tracked_by=name, images=count)
+        for name, count in ((TRAIN_SET, 1000), (CONTROL_SET, len(names)))
+    }
     assert 10_000 < len(names) < 12_500
     for swapped in (False, True):
         exchange = {207: 950, 950: 207} if swapped else {}  # golden retriever, orange
-        frame = frame_of(CONTROL_SET, [exchange.get(label, label) for label in labels], classes, names)
+        frame = frame_of(
+            CONTROL_SET, [exchange.get(label, label) for label in labels], classes, names
+        )
         verdict = check({TRAIN_SET: train, CONTROL_SET: frame}, Validate(), declared)[CONTROL_SET]
         assert verdict.passed
         assert [line.partition(":")[0] for line in verdict.warnings] == [
@@ -225,7 +298,14 @@ def rows_of(frame: pd.DataFrame, without: str = "") -> pd.DataFrame:
 def test_what_means_nothing_changes_no_row(tmp_path: Path) -> None:
     root = draw_set(tmp_path / "set", 3)
     before = scan("s", root, "wnid", WNIDS, 1)
-    for stray in ("README.txt", ".DS_Store", "notes.md", f"{A}/Thumbs.db", f"{B}/.hidden.jpg", f"{C}/list.txt"):
+    for stray in (
+        "README.txt",
+        ".DS_Store",
+        "notes.md",
+        f"{A}/Thumbs.db",
+        f"{B}/.hidden.jpg",
+        f"{C}/list.txt",
+    ):
         (root / stray).write_bytes(b"stray")
     (root / A / "below").mkdir()
     shutil.copy(next((root / B).glob("*.JPEG")), root / A / "below/image.jpg")
@@ -250,6 +330,9 @@ def test_zero_padding_changes_paths_only(tmp_path: Path) -> None:
     for folder in list(root.iterdir()):
         folder.rename(root / f"{int(folder.name):04d}")
     padded = scan("v2", root, "index", classes, 1)
-    by_content = [frame.set_index("sha256").sort_index()[["label", "wnid", "dhash"]] for frame in (plain, padded)]
+    by_content = [
+        frame.set_index("sha256").sort_index()[["label", "wnid", "dhash"]]
+        for frame in (plain, padded)
+    ]
     pd.testing.assert_frame_equal(*by_content)
     assert [int(path.partition("/")[0]) for path in padded["path"]] == padded["label"].tolist()

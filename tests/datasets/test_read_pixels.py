@@ -19,7 +19,9 @@ NOISE = rng.integers(0, 256, (37, 53, 3)).astype(np.uint8)
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpegs_are_pillows_to_the_bit(tmp_path, mode, subsampling, progressive):
     path = tmp_path / "image.JPEG"
-    Image.fromarray(NOISE).convert(mode).save(path, quality=80, subsampling=subsampling, progressive=progressive)
+    Image.fromarray(NOISE).convert(mode).save(
+        path, quality=80, subsampling=subsampling, progressive=progressive
+    )
     found = read_pixels(path)
     assert np.array_equal(found, np.asarray(decode(path)))
     assert found.flags.writeable
@@ -36,7 +38,8 @@ def test_orientation_is_passed_over_as_in_evaluation(tmp_path):
 def test_other_formats_are_pillows(tmp_path, extension):
     Image.fromarray(NOISE).save(tmp_path / f"image.{extension}")
     assert np.array_equal(
-        read_pixels(tmp_path / f"image.{extension}"), np.asarray(decode(tmp_path / f"image.{extension}"))
+        read_pixels(tmp_path / f"image.{extension}"),
+        np.asarray(decode(tmp_path / f"image.{extension}")),
     )
 
 

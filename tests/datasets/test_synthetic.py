@@ -1,4 +1,6 @@
-"""The built-in sets hold what they promise: re-derived from the files alone wherever that is possible."""
+"""The built-in sets hold what they promise: re-derived from the files alone wherever that is
+possible.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,12 @@ Rendered = dict[str, tuple[Path, Path]]
 
 def draw(folder: Path, style: str, per_class: int, **changed: int) -> tuple[Path, Path]:
     """Folders of the images and of the masks of one set."""
-    values = {"style": style, "folder": style, "images_per_class": per_class, "size": SIZE} | changed
+    values = {
+        "style": style,
+        "folder": style,
+        "images_per_class": per_class,
+        "size": SIZE,
+    } | changed
     images, masks = folder / "images", folder / "masks"
     total = render_set(RenderSet.model_validate(values), images, masks)
     assert total == len(files(images)) == len(files(masks))
@@ -35,7 +42,10 @@ def files(root: Path) -> list[Path]:
 
 
 def digests(root: Path) -> dict[str, str]:
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files(root)}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files(root)
+    }
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -53,11 +63,16 @@ def inside(masks: Path, images: Path, path: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
-    return {style: draw(tmp_path_factory.mktemp(style), style, 2 if style == "adversarial" else 12) for style in STYLES}
+    return {
+        style: draw(tmp_path_factory.mktemp(style), style, 2 if style == "adversarial" else 12)
+        for style in STYLES
+    }
 
 
 def test_classes_are_many_sorted_and_no_real_synsets() -> None:
-    assert len(CLASSES) >= 12  # with ten or fewer, string order and index order of the folders agree
+    assert (
+        len(CLASSES) >= 12
+    )  # with ten or fewer, string order and index order of the folders agree
     assert sorted(WNIDS) == WNIDS
     assert len(set(NAMES)) == len(set(WNIDS)) == len(CLASSES)
     assert all(re.fullmatch(r"n9\d{7}", wnid) for wnid in WNIDS)
@@ -79,10 +94,13 @@ def test_file_names_follow_the_archive(sets: Rendered, style: str) -> None:
     images, _ = sets[style]
     names = "|".join(NAMES)
     pattern = {
-        "photo": r"n9\d{7}_\d+\.JPEG", "recollected": r"[0-9a-f]+\.jpeg", "sketch": r"sketch_\d+\.JPEG",
-        "adversarial": rf"0\.\d+_({names}) _ ({names})_0\.\d+\.jpg", "rendition": rf"({'|'.join(RENDITIONS)})_\d+\.jpg",
+        "photo": r"n9\d{7}_\d+\.JPEG",
+        "recollected": r"[0-9a-f]+\.jpeg",
+        "sketch": r"sketch_\d+\.JPEG",
+        "adversarial": rf"0\.\d+_({names}) _ ({names})_0\.\d+\.jpg",
+        "rendition": rf"({'|'.join(RENDITIONS)})_\d+\.jpg",
         "cue-conflict": rf"({names})\d+-({names})\d+\.png",
-    }[style]  # fmt: skip
+    }[style]
     assert all(re.fullmatch(pattern, path.name) for path in files(images))
     assert (images / "README.txt").is_file() == (style in ("adversarial", "rendition"))
 
@@ -145,7 +163,9 @@ def _outlines(images: Path, masks: Path, folders: list[str]) -> list[tuple[np.nd
     for path in files(images):
         shape = inside(masks, images, path)
         rows, columns = np.flatnonzero(shape.any(1)), np.flatnonzero(shape.any(0))
-        cut = Image.fromarray(shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8) * 255)
+        cut = Image.fromarray(
+            shape[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8) * 255
+        )
         small = np.asarray(cut.resize((16, 16), Image.Resampling.BOX), dtype=float) / 255
         label = folders.index(path.parent.name)
         found += [(small, label), (small[:, ::-1], label)]
@@ -159,14 +179,20 @@ def _hue_matches(path: Path, shape: np.ndarray, label: int) -> bool:
     return min(distance, 1 - distance) < 1 / 15
 
 
-def test_colour_goes_with_the_class_four_times_in_five_and_with_nothing_in_stylized(sets: Rendered) -> None:
+def test_colour_goes_with_the_class_four_times_in_five_and_with_nothing_in_stylized(
+    sets: Rendered,
+) -> None:
     images, masks = sets["photo"]
-    own = [_hue_matches(path, inside(masks, images, path), WNIDS.index(path.parent.name)) for path in files(images)]
+    own = [
+        _hue_matches(path, inside(masks, images, path), WNIDS.index(path.parent.name))
+        for path in files(images)
+    ]
     assert 0.68 < np.mean(own) < 0.95  # 144 draws at 0.8; neighbours in hue count too
     images, masks = sets["cue-conflict"]
     cue = [_cue(path)[1] for path in files(images)]
     theirs = [
-        _hue_matches(p, inside(masks, images, p), NAMES.index(c)) for p, c in zip(files(images), cue, strict=True)
+        _hue_matches(p, inside(masks, images, p), NAMES.index(c))
+        for p, c in zip(files(images), cue, strict=True)
     ]
     assert np.mean(theirs) < 0.35
 
@@ -192,12 +218,17 @@ def test_sketches_are_dark_lines_on_white_along_the_outline(sets: Rendered) -> N
         assert np.ptp(drawn, axis=2).max() < 0.02  # grey
         shape = inside(masks, images, path)
         near = np.pad(shape, 2)
-        near = np.max([np.roll(near, (a, b), (0, 1)) for a in (-2, -1, 0, 1, 2) for b in (-2, -1, 0, 1, 2)], axis=0)
+        near = np.max(
+            [np.roll(near, (a, b), (0, 1)) for a in (-2, -1, 0, 1, 2) for b in (-2, -1, 0, 1, 2)],
+            axis=0,
+        )
         assert near[2:-2, 2:-2][drawn.mean(2) < 0.5].all()
         assert np.median(drawn[~near[2:-2, 2:-2]]) > 0.97
 
 
-def test_the_reference_is_wrong_on_every_adversarial_image_and_right_on_most_photographs(sets: Rendered) -> None:
+def test_the_reference_is_wrong_on_every_adversarial_image_and_right_on_most_photographs(
+    sets: Rendered,
+) -> None:
     reference = Reference.fitted(SIZE)
     images, _ = sets["adversarial"]
     for path in files(images):
@@ -210,5 +241,8 @@ def test_the_reference_is_wrong_on_every_adversarial_image_and_right_on_most_pho
     right = []
     for path in files(sets["photo"][0]):
         with Image.open(path) as image:
-            right.append(int(np.argmax(reference.probabilities(image.convert("RGB")))) == WNIDS.index(path.parent.name))
+            right.append(
+                int(np.argmax(reference.probabilities(image.convert("RGB"))))
+                == WNIDS.index(path.parent.name)
+            )
     assert np.mean(right) > 0.4  # chance is one in twelve

@@ -19,7 +19,9 @@ def pictures(size: int) -> list[np.ndarray]:
     """Drawn photographs, a grey ramp, and noise, in which every value occurs beside every other."""
     rng = np.random.default_rng(0)
     drawn = [np.array(photograph(kind, PHOTO, size, rng)[0]) for kind in range(4)]
-    ramp = np.repeat(np.linspace(0, 255, size).astype(np.uint8)[None, :, None], size, 0).repeat(3, 2)
+    ramp = np.repeat(np.linspace(0, 255, size).astype(np.uint8)[None, :, None], size, 0).repeat(
+        3, 2
+    )
     return [*drawn, ramp, rng.integers(0, 256, (size, size, 3), dtype=np.uint8)]
 
 
@@ -34,7 +36,9 @@ def planes(pixels: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
 def test_each_adjustment_is_torchvisions(name):
     ours, theirs = getattr(transforms, name), getattr(F, f"adjust_{name}")
-    for factor in (-0.5, -0.1, -0.03, 0.0, 0.07, 0.5) if name == "hue" else (0.0, 0.6, 0.93, 1.0, 1.4, 2.5):
+    for factor in (
+        (-0.5, -0.1, -0.03, 0.0, 0.07, 0.5) if name == "hue" else (0.0, 0.6, 0.93, 1.0, 1.4, 2.5)
+    ):
         for pixels in pictures(48):
             assert difference(ours(pixels, factor), theirs(planes(pixels), factor)) <= LEVEL, factor
 
@@ -48,8 +52,15 @@ def test_a_strength_of_zero_changes_nothing():
 def test_jitter_draws_all_four_within_their_ranges(monkeypatch):
     seen = []
     for name in ("brightness", "contrast", "saturation", "hue"):
-        monkeypatch.setattr(transforms, name, lambda pixels, factor, name=name: seen.append((name, factor)) or pixels)
-    pixels, jitter = pictures(32)[0], ColorJitter(brightness=0.4, contrast=0.3, saturation=1.2, hue=0.1)
+        monkeypatch.setattr(
+            transforms,
+            name,
+            lambda pixels, factor, name=name: seen.append((name, factor)) or pixels,
+        )
+    pixels, jitter = (
+        pictures(32)[0],
+        ColorJitter(brightness=0.4, contrast=0.3, saturation=1.2, hue=0.1),
+    )
     for seed in range(300):
         transforms.jittered(pixels, jitter, np.random.default_rng(seed))
     for name, low, high in [
@@ -69,7 +80,10 @@ def test_jitter_draws_all_four_within_their_ranges(monkeypatch):
 def test_blur_is_torchvisions(sigma):
     for pixels in pictures(64):
         assert (
-            difference(transforms.blurred(pixels, 23, sigma), F.gaussian_blur(planes(pixels), [23, 23], [sigma] * 2))
+            difference(
+                transforms.blurred(pixels, 23, sigma),
+                F.gaussian_blur(planes(pixels), [23, 23], [sigma] * 2),
+            )
             <= LEVEL
         )
 

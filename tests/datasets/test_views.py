@@ -20,7 +20,9 @@ PLAIN = ColorJitter(brightness=0, contrast=0, saturation=0, hue=0)
 
 def views(root: Path, data: Data, seed: int = 0) -> TwoViews:
     paths = [p.relative_to(root).as_posix() for p in sorted(root.glob("*/*"))]
-    frame = pd.DataFrame({"path": paths, "label": 0, "image_id": [f"imagenet-train/{p}" for p in paths]})
+    frame = pd.DataFrame(
+        {"path": paths, "label": 0, "image_id": [f"imagenet-train/{p}" for p in paths]}
+    )
     return TwoViews(frame, root, data, (16, 16), seed)
 
 
@@ -42,18 +44,25 @@ def test_a_cache_changes_no_view(tmp_path):
         path.unlink()
     with pytest.raises(DataError):
         plain[0, 0]
-    assert all(torch.equal(a, b) for row in range(4) for a, b in zip(expected[row], held[1, row], strict=True))
+    assert all(
+        torch.equal(a, b)
+        for row in range(4)
+        for a, b in zip(expected[row], held[1, row], strict=True)
+    )
 
 
 def test_the_order_is_a_new_permutation_each_epoch(tmp_path):
     dataset = views(draw_set(tmp_path / "set", 4), Data())
-    orders = [torch.cat([b.image_ids for b in epoch_loader(dataset, e, 4, 3, 0)]).tolist() for e in (0, 1)]
+    orders = [
+        torch.cat([b.image_ids for b in epoch_loader(dataset, e, 4, 3, 0)]).tolist() for e in (0, 1)
+    ]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(12))
     assert orders[0] != orders[1]
 
 
 @pytest.mark.parametrize(
-    ("scale", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.2, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.5), (1.0, 1.0))]
+    ("scale", "ratio"),
+    [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.2, 1.0), (3 / 4, 4 / 3)), ((0.5, 0.5), (1.0, 1.0))],
 )
 def test_crops_stay_within_the_image_and_the_ranges(scale, ratio):
     rng, shares = np.random.default_rng(0), []
@@ -74,20 +83,28 @@ def test_geometry_says_where_the_pixels_came_from():
     data = Data(color_jitter=PLAIN, view1=View(scale=(0.3, 0.6)))
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        view, where = augment(image, data.view1, draw_crop(64, 64, data.view1, rng), data, (32, 32), rng)
+        view, where = augment(
+            image, data.view1, draw_crop(64, 64, data.view1, rng), data, (32, 32), rng
+        )
         u = (np.arange(32) + 0.5) / 32
         x = where.left + where.width * (1 - u if where.flipped else u)
         y = where.top + where.height * u
-        assert np.abs(view[0, 16].numpy() - (x * 64 - 0.5) * 4)[2:-2].max() < 6  # a pixel is 4 levels
+        assert (
+            np.abs(view[0, 16].numpy() - (x * 64 - 0.5) * 4)[2:-2].max() < 6
+        )  # a pixel is 4 levels
         assert np.abs(view[1, :, 16].numpy() - (y * 64 - 0.5) * 4)[2:-2].max() < 6
 
 
 def test_flips_and_blurs_are_drawn_as_often_and_as_wide_as_stated(monkeypatch):
     sigmas: list[float] = []
-    monkeypatch.setattr(views_module, "blurred", lambda pixels, kernel, sigma: sigmas.append(sigma) or pixels)
+    monkeypatch.setattr(
+        views_module, "blurred", lambda pixels, kernel, sigma: sigmas.append(sigma) or pixels
+    )
     image, data, flips, draws = np.zeros((224, 224, 3), np.uint8), Data(color_jitter=PLAIN), 0, 1500
     for seed in range(draws):
-        flips += augment(image, data.view2, (0, 0, 224, 224), data, (224, 224), np.random.default_rng(seed))[1].flipped
+        flips += augment(
+            image, data.view2, (0, 0, 224, 224), data, (224, 224), np.random.default_rng(seed)
+        )[1].flipped
     assert abs(flips / draws - 0.5) < 0.05
     assert abs(len(sigmas) / draws - 0.2) < 0.04
     assert 0.1 <= min(sigmas) < 0.2
@@ -97,7 +114,12 @@ def test_flips_and_blurs_are_drawn_as_often_and_as_wide_as_stated(monkeypatch):
 def test_only_the_second_view_is_blurred():
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     whole = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0)}
-    data = Data(color_jitter=PLAIN, view1=View(**whole), view2=View(**whole, blur=1.0), blur_sigma=(2.0, 2.0))
+    data = Data(
+        color_jitter=PLAIN,
+        view1=View(**whole),
+        view2=View(**whole, blur=1.0),
+        blur_sigma=(2.0, 2.0),
+    )
     first, second = (
         augment(noise, v, (0, 0, 64, 64), data, (64, 64), np.random.default_rng(1))[0].float()
         for v in (data.view1, data.view2)

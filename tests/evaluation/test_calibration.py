@@ -14,7 +14,12 @@ from densecl.evaluation.calibration import (
     rms_calibration_error,
 )
 
-ALL = (expected_calibration_error, equal_mass_calibration_error, rms_calibration_error, response_rate_accuracy)
+ALL = (
+    expected_calibration_error,
+    equal_mass_calibration_error,
+    rms_calibration_error,
+    response_rate_accuracy,
+)
 
 
 @pytest.fixture
@@ -26,13 +31,17 @@ def answers() -> tuple[np.ndarray, np.ndarray]:
 
 def test_agrees_with_torchmetrics(answers):
     confidence, correct = answers
-    theirs = binary_calibration_error(torch.tensor(confidence), torch.tensor(correct).int(), n_bins=15)
+    theirs = binary_calibration_error(
+        torch.tensor(confidence), torch.tensor(correct).int(), n_bins=15
+    )
     assert expected_calibration_error(confidence, correct) == pytest.approx(float(theirs), abs=1e-9)
 
 
 def test_full_confidence_counts_in_the_last_bin_and_nothing_gives_nan():
     confidence, correct = np.array([1.0, 0.95]), np.array([True, False])
-    assert expected_calibration_error(confidence, correct, bins=10) == pytest.approx(abs(1 - 1.95) / 2)
+    assert expected_calibration_error(confidence, correct, bins=10) == pytest.approx(
+        abs(1 - 1.95) / 2
+    )
     assert all(np.isnan(figure(np.array([]), np.array([], dtype=bool))) for figure in ALL)
 
 
@@ -45,14 +54,18 @@ def test_equal_mass_by_a_slow_loop(answers):
 
 
 def test_rms_by_a_slow_loop_over_all_bins_and_without_the_last_it_is_the_authors(answers):
-    """41 bins: 40 of 100 images and one of 170, which the authors' loop leaves out though its images count in the weights."""
+    """41 bins: 40 of 100 images and one of 170, which the authors' loop leaves out though its
+    images count in the weights.
+    """
     confidence, correct = answers
     order, squares = np.argsort(confidence), []
     for start in range(0, 4100, 100):
         part = order[start:] if start == 4000 else order[start : start + 100]
         squares.append(len(part) / 4170 * (confidence[part].mean() - correct[part].mean()) ** 2)
     assert len(squares) == 41
-    assert rms_calibration_error(confidence, correct) == pytest.approx(sum(squares) ** 0.5, abs=1e-12)
+    assert rms_calibration_error(confidence, correct) == pytest.approx(
+        sum(squares) ** 0.5, abs=1e-12
+    )
     assert sum(squares) ** 0.5 > 1.02 * sum(squares[:-1]) ** 0.5
     few = rms_calibration_error(confidence[:50], correct[:50])
     assert few == pytest.approx(abs(confidence[:50].mean() - correct[:50].mean()))
@@ -60,9 +73,9 @@ def test_rms_by_a_slow_loop_over_all_bins_and_without_the_last_it_is_the_authors
 
 def test_aurra_by_hand_and_by_a_slow_loop(answers):
     # Most confident first: right, wrong, right -> accuracies 1, 1/2, 2/3.
-    assert response_rate_accuracy(np.array([0.2, 0.9, 0.5]), np.array([True, True, False])) == pytest.approx(
-        (1 + 1 / 2 + 2 / 3) / 3
-    )
+    assert response_rate_accuracy(
+        np.array([0.2, 0.9, 0.5]), np.array([True, True, False])
+    ) == pytest.approx((1 + 1 / 2 + 2 / 3) / 3)
     confidence, correct = answers
     ranked = correct[np.argsort(-confidence)]
     slow = [ranked[:k].mean() for k in range(1, len(ranked) + 1)]
@@ -73,7 +86,9 @@ def test_aurra_by_hand_and_by_a_slow_loop(answers):
 def test_the_order_of_images_changes_nothing_also_where_many_share_a_confidence(figure, answers):
     confidence, correct = np.round(answers[0], 1), answers[1]
     mixed = np.random.default_rng(1).permutation(len(correct))
-    assert figure(confidence, correct) == pytest.approx(figure(confidence[mixed], correct[mixed]), abs=1e-12)
+    assert figure(confidence, correct) == pytest.approx(
+        figure(confidence[mixed], correct[mixed]), abs=1e-12
+    )
 
 
 def test_shared_confidence_counts_as_an_average_over_orders():

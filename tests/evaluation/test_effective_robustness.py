@@ -15,13 +15,17 @@ def test_the_package_s_table_is_the_reference(suite):
     reference = suite.parent / "reference" / "effective_robustness.csv"
     if not reference.exists():
         pytest.skip("no reference/effective_robustness.csv beside the suite")
-    assert (files("densecl.evaluation") / "effective_robustness.csv").read_bytes() == reference.read_bytes()
+    assert (
+        files("densecl.evaluation") / "effective_robustness.csv"
+    ).read_bytes() == reference.read_bytes()
 
 
 def test_a_standard_model_lies_near_the_fit_and_the_formula_is_the_logit_s():
     # deit_small_patch16_224 of timm's results tables: clean 79.856 %, V2 68.53 %, Sketch 29.435 %.
     by_hand = 1 / (1 + math.exp(-(0.923 * math.log(0.79856 / 0.20144) - 0.498)))
-    assert effective_robustness.expected("imagenet-v2", 0.79856) == pytest.approx(by_hand, abs=1e-12)
+    assert effective_robustness.expected("imagenet-v2", 0.79856) == pytest.approx(
+        by_hand, abs=1e-12
+    )
     assert abs(0.6853 - by_hand) < 0.02
     assert abs(0.29435 - effective_robustness.expected("sketch", 0.79856)) < 0.05
 
@@ -32,15 +36,20 @@ def test_imagenet_a_has_two_pieces():
     assert low.high == high.low == 0.9186
     for clean, slope, intercept in ((0.9186, 0.689, -5.140), (0.9187, 2.956, -10.277)):
         by_hand = 1 / (1 + math.exp(-(slope * math.log(clean / (1 - clean)) + intercept)))
-        assert effective_robustness.expected("imagenet-a", clean) == pytest.approx(by_hand, abs=1e-12)
+        assert effective_robustness.expected("imagenet-a", clean) == pytest.approx(
+            by_hand, abs=1e-12
+        )
 
 
 @pytest.mark.parametrize("clean", [0.6, 0.75, 0.95])
-@pytest.mark.parametrize("protocol", ["imagenet-v2", "imagenet-r", "imagenet-a", "sketch", "stylized"])
+@pytest.mark.parametrize(
+    "protocol", ["imagenet-v2", "imagenet-r", "imagenet-a", "sketch", "stylized"]
+)
 def test_slope_is_the_derivative(protocol, clean):
     step = 1e-6
     slow = (
-        effective_robustness.expected(protocol, clean + step) - effective_robustness.expected(protocol, clean - step)
+        effective_robustness.expected(protocol, clean + step)
+        - effective_robustness.expected(protocol, clean - step)
     ) / (2 * step)
     assert effective_robustness.slope_at(protocol, clean) == pytest.approx(slow, rel=1e-5)
 
@@ -60,4 +69,8 @@ def test_outside_the_fit_there_is_a_reason(protocol, clean, said):
 
 def test_every_row_of_the_table_is_read():
     table = pd.read_csv(str(files("densecl.evaluation") / "effective_robustness.csv"))
-    assert sum(len(effective_robustness.pieces(name)) for name in table["dataset"].unique()) == len(table) == 6
+    assert (
+        sum(len(effective_robustness.pieces(name)) for name in table["dataset"].unique())
+        == len(table)
+        == 6
+    )

@@ -14,20 +14,27 @@ from densecl.artifacts import Control
 from densecl.evaluation.metrics import LeftOut, by_rendition, figures, shape_bias, special_figures
 from densecl.evaluation.predict import score
 
-IMAGENET = sorted((files("timm.data") / "_info" / "imagenet_synsets.txt").read_text(encoding="utf-8").split())
+IMAGENET = sorted(
+    (files("timm.data") / "_info" / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
+)
 CONTROL = Control(dataset="imagenet", images=10, top1=0.8, top5=0.9, predictions="x")
 
 
 def cues(*rows: tuple[str, int, int]) -> pd.DataFrame:
     """Predictions of (file name, label, prediction)."""
     names, labels, predictions = zip(*rows, strict=True)
-    table = pd.DataFrame({"image_id": [f"s/n/{name}" for name in names], "label": labels, "prediction": predictions})
+    table = pd.DataFrame(
+        {"image_id": [f"s/n/{name}" for name in names], "label": labels, "prediction": predictions}
+    )
     return table.assign(correct=table["label"] == table["prediction"], correct_unmasked=False)
 
 
 def test_figures_agree_with_torchmetrics_and_masking_never_hurts():
     generator = torch.Generator().manual_seed(0)
-    logits, labels = torch.randn(600, 16, generator=generator), torch.randint(0, 7, (600,), generator=generator)
+    logits, labels = (
+        torch.randn(600, 16, generator=generator),
+        torch.randint(0, 7, (600,), generator=generator),
+    )
     rows = score(logits, labels, list(range(7)))
     found = figures(rows)
     masked = logits[:, :7]
@@ -39,7 +46,9 @@ def test_figures_agree_with_torchmetrics_and_masking_never_hurts():
     assert found["macro_top1"] == pytest.approx(
         float(multiclass_accuracy(masked, labels, num_classes=7, average="macro")), abs=1e-7
     )
-    assert found["nll"] == pytest.approx(float(torch.nn.functional.cross_entropy(masked, labels)), abs=1e-6)
+    assert found["nll"] == pytest.approx(
+        float(torch.nn.functional.cross_entropy(masked, labels)), abs=1e-6
+    )
     assert (rows["correct"] >= rows["correct_unmasked"]).all()
     assert (rows["correct5"] >= rows["correct5_unmasked"]).all()
     everything = score(logits, labels, list(range(16)))
@@ -58,11 +67,19 @@ def test_shape_bias_by_hand():
         ("cat4-cat9.png", 3, 3),  # one class for both: left out
     )
     found = shape_bias(rows)
-    assert (found.value, found.shape, found.texture, found.images, found.left_out) == (2 / 3, 2, 1, 4, 2)
+    assert (found.value, found.shape, found.texture, found.images, found.left_out) == (
+        2 / 3,
+        2,
+        1,
+        4,
+        2,
+    )
 
 
 def test_names_that_tell_no_cue_leave_the_figure_out():
-    with pytest.raises(LeftOut, match="file names are not <shape><n>-<texture><m>: s/n/ILSVRC2012_val_00000001"):
+    with pytest.raises(
+        LeftOut, match="file names are not <shape><n>-<texture><m>: s/n/ILSVRC2012_val_00000001"
+    ):
         shape_bias(cues(("ILSVRC2012_val_00000001.png", 0, 0)))
     with pytest.raises(LeftOut, match="shape cat stands in two classes"):
         shape_bias(cues(("cat1-dog1.png", 0, 0), ("cat2-dog1.png", 1, 0)))
@@ -71,7 +88,9 @@ def test_names_that_tell_no_cue_leave_the_figure_out():
 
 
 def test_renditions_by_hand():
-    rows = cues(("art_0.jpg", 0, 0), ("art_1.jpg", 0, 1), ("toy_0.jpg", 1, 1), ("video_game_7.jpg", 1, 1))
+    rows = cues(
+        ("art_0.jpg", 0, 0), ("art_1.jpg", 0, 1), ("toy_0.jpg", 1, 1), ("video_game_7.jpg", 1, 1)
+    )
     assert {k: (g.images, g.top1) for k, g in by_rendition(rows).items()} == {
         "art": (2, 0.5),
         "toy": (1, 1.0),

@@ -13,8 +13,15 @@ from densecl.network.preprocessing import evaluation_pixels, evaluation_transfor
 
 @pytest.mark.parametrize(("rule", "size"), [("model", (91, 70)), ("as-is", (64, 64))])
 def test_pixels_normalised_in_a_batch_are_timm_s_transform_to_the_bit(rule, size):
-    values = Preprocessing(rule=rule, input_size=(3, 64, 64), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
-                           interpolation="bicubic", crop_pct=0.9, crop_mode="center")  # fmt: skip
+    values = Preprocessing(
+        rule=rule,
+        input_size=(3, 64, 64),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        interpolation="bicubic",
+        crop_pct=0.9,
+        crop_mode="center",
+    )
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for _ in range(3)]
     pixels = torch.stack([evaluation_pixels(values)(image) for image in images])

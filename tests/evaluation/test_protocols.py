@@ -8,7 +8,13 @@ import pandas as pd
 import pytest
 
 from densecl.errors import DataError
-from densecl.evaluation.protocols import PROTOCOLS, is_imagenet, preprocess_rule, scored_classes, shortfall
+from densecl.evaluation.protocols import (
+    PROTOCOLS,
+    is_imagenet,
+    preprocess_rule,
+    scored_classes,
+    shortfall,
+)
 
 
 def listed(name: str) -> list[str]:
@@ -24,15 +30,22 @@ def frame(labels: list[int], size: tuple[int, int] = (64, 64)) -> pd.DataFrame:
 
 def test_published_counts():
     """Images, and classes under ImageNet-1k, as the sets' papers and archives have them."""
-    published = {"imagenet": (50_000, 1000), "imagenet-a": (7_500, 200), "imagenet-r": (30_000, 200), "imagenet-v2": (10_000, 1000),
-                 "sketch": (50_889, 1000), "stylized": (50_000, 1000)}  # fmt: skip
+    published = {
+        "imagenet": (50_000, 1000),
+        "imagenet-a": (7_500, 200),
+        "imagenet-r": (30_000, 200),
+        "imagenet-v2": (10_000, 1000),
+        "sketch": (50_889, 1000),
+        "stylized": (50_000, 1000),
+    }
     for name, (images, classes) in published.items():
         assert PROTOCOLS[name].images == images
         assert len(scored_classes(name, frame([0]), IMAGENET)) == classes
 
 
 @pytest.mark.parametrize(
-    ("name", "subset"), [("imagenet-a", "imagenet_a_synsets.txt"), ("imagenet-r", "imagenet_r_synsets.txt")]
+    ("name", "subset"),
+    [("imagenet-a", "imagenet_a_synsets.txt"), ("imagenet-r", "imagenet_r_synsets.txt")],
 )
 def test_under_imagenet_the_mask_is_the_published_list_whatever_images_there_are(name, subset):
     expected = sorted(IMAGENET.index(wnid) for wnid in listed(subset))
@@ -45,7 +58,10 @@ def test_elsewhere_the_mask_is_the_classes_that_have_images_or_those_that_params
     for name in PROTOCOLS:
         assert scored_classes(name, frame([3, 1, 1]), classes) == [1, 3]
         assert scored_classes(name, frame([3, 1, 1]), classes, ("n4", "n1", "n2")) == [0, 1, 3]
-    with pytest.raises(DataError, match=r"evaluate.classes: found n9, expected one of the 4 classes of the train set"):
+    with pytest.raises(
+        DataError,
+        match=r"evaluate.classes: found n9, expected one of the 4 classes of the train set",
+    ):
         scored_classes("folder", frame([3]), classes, ("n9",))
 
 

@@ -1,6 +1,8 @@
-"""The stages on the real suite: an oracle, a constant model, timm's own way, and changes that must change nothing.
+"""The stages on the real suite: an oracle, a constant model, timm's own way, and changes that must
+change nothing.
 
-One project holds the suite's sets and copies of some with a harmless change; every number comes through the stages.
+One project holds the suite's sets and copies of some with a harmless change; every number comes
+through the stages.
 """
 
 from __future__ import annotations
@@ -32,12 +34,29 @@ pytestmark = pytest.mark.slow
 
 ARGS = {"img_size": 64, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3}
 FOLDERS = {
-    "imagenet-train": "imagenet/train", "imagenet": "imagenet/val", "imagenet-a": "imagenet-a", "imagenet-r": "imagenet-r",
-    "imagenet-v2": "imagenetv2-matched-frequency-format-val", "sketch": "sketch", "stylized": "stylized/val",
-}  # fmt: skip
-COUNTS = {"imagenet": 773, "imagenet-a": 304, "imagenet-r": 1400, "imagenet-v2": 900, "sketch": 1372, "stylized": 825}
+    "imagenet-train": "imagenet/train",
+    "imagenet": "imagenet/val",
+    "imagenet-a": "imagenet-a",
+    "imagenet-r": "imagenet-r",
+    "imagenet-v2": "imagenetv2-matched-frequency-format-val",
+    "sketch": "sketch",
+    "stylized": "stylized/val",
+}
+COUNTS = {
+    "imagenet": 773,
+    "imagenet-a": 304,
+    "imagenet-r": 1400,
+    "imagenet-v2": 900,
+    "sketch": 1372,
+    "stylized": 825,
+}
 DELETED = "n02374451"  # horse, of the copy of R
-COPIES = {"v2-padded": "imagenet-v2", "r-cut": "imagenet-r", "r-listed": "imagenet-r", "sketch-strewn": "sketch"}
+COPIES = {
+    "v2-padded": "imagenet-v2",
+    "r-cut": "imagenet-r",
+    "r-listed": "imagenet-r",
+    "sketch-strewn": "sketch",
+}
 
 
 def params(suite: Path, copies: Path, wnids: list[str]) -> dict:
@@ -48,13 +67,18 @@ def params(suite: Path, copies: Path, wnids: list[str]) -> dict:
     values["datasets"] = {name: {"root": root, "tracked_by": root} for name, root in roots.items()}
     values["network"]["model_args"] = ARGS
     values["evaluate"] = {
-        "datasets": [*COUNTS, *COPIES], "batch_size": 64, "protocol": COPIES, "classes": {"r-listed": wnids},
-    }  # fmt: skip
+        "datasets": [*COUNTS, *COPIES],
+        "batch_size": 64,
+        "protocol": COPIES,
+        "classes": {"r-listed": wnids},
+    }
     return values | {"render": {}, "modes": ["none"]}
 
 
 def copy_sets(suite: Path, place: Path) -> None:
-    """V2 zero-padded; R without a class and made in another order; Sketch with files that are no images of it."""
+    """V2 zero-padded; R without a class and made in another order; Sketch with files that are no
+    images of it.
+    """
     for folder in (suite / FOLDERS["imagenet-v2"]).iterdir():
         shutil.copytree(folder, place / "v2-padded" / f"{int(folder.name):04d}")
     for name in ("r-cut", "r-listed"):
@@ -74,7 +98,9 @@ def copy_sets(suite: Path, place: Path) -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Iterator[Path]:
-    """Working directory with manifests and verdicts of all sets and a small random model in the export's form."""
+    """Working directory with manifests and verdicts of all sets and a small random model in the
+    export's form.
+    """
     given = os.environ.get("DENSECL_SUITE")
     if not given:
         pytest.skip("DENSECL_SUITE is unset: it names the folder of the real image suite")
@@ -121,7 +147,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Tensor], Tensor]
 
 
 def true_labels(suite: Path) -> dict[bytes, int]:
-    """Preprocessed pixels -> class index, read from the suite's own folders by the rules of its README."""
+    """Preprocessed pixels -> class index, read from the suite's own folders by the rules of its
+    README.
+    """
     with (suite / "classes.csv").open(encoding="utf-8") as file:
         index = {row["wnid"]: int(row["index"]) for row in csv.DictReader(file)}
     values = load_exported(paths.model("none", 0))[0].pretrained_cfg
@@ -136,7 +164,9 @@ def true_labels(suite: Path) -> dict[bytes, int]:
         if name == "imagenet-train":
             continue
         # Stylized images have the input size already: normalised only.
-        transform = create_transform(**common, crop_pct=1.0 if name == "stylized" else values["crop_pct"])
+        transform = create_transform(
+            **common, crop_pct=1.0 if name == "stylized" else values["crop_pct"]
+        )
         for path in (suite / folder).glob("*/*"):
             label = int(path.parent.name) if name == "imagenet-v2" else index[path.parent.name]
             key = transform(Image.open(path).convert("RGB")).numpy().tobytes()
@@ -145,31 +175,44 @@ def true_labels(suite: Path) -> dict[bytes, int]:
     return found
 
 
-def test_an_oracle_is_right_on_every_set_and_layout_and_a_constant_model_on_its_class(project, monkeypatch):
+def test_an_oracle_is_right_on_every_set_and_layout_and_a_constant_model_on_its_class(
+    project, monkeypatch
+):
     labels = true_labels(project)
 
     def oracle(images: Tensor) -> Tensor:
-        return nn.functional.one_hot(torch.tensor([labels[i.numpy().tobytes()] for i in images]), 16) * 9.0
+        return (
+            nn.functional.one_hot(torch.tensor([labels[i.numpy().tobytes()] for i in images]), 16)
+            * 9.0
+        )
 
     stand_in(monkeypatch, oracle)
     for name in (*COUNTS, *COPIES):
         record, rows = evaluated(name)
-        assert record["top1"] == record["top1_unmasked"] == record["top5"] == record["macro_top1"] == 1.0, name
+        assert (
+            record["top1"]
+            == record["top1_unmasked"]
+            == record["top5"]
+            == record["macro_top1"]
+            == 1.0
+        ), name
         assert record["control"] is None or record["control"]["top1"] == 1.0
         assert len(rows) == record["images"] == COUNTS.get(name, len(rows))
         assert all(group["top1"] == 1.0 for group in record["per_class"].values())
 
     dog = 2
-    stand_in(monkeypatch, lambda images: nn.functional.one_hot(torch.full((len(images),), dog), 16) * 9.0)
+    stand_in(
+        monkeypatch, lambda images: nn.functional.one_hot(torch.full((len(images),), dog), 16) * 9.0
+    )
     for name in ("imagenet", "imagenet-r", "imagenet-v2", "stylized"):
         record, rows = evaluated(name)
         folders = [p.parent.name for p in (project / FOLDERS[name]).glob("*/*")]
         share = np.mean([folder in ("2", "n02084071") for folder in folders])
         assert record["top1"] == record["top1_unmasked"] == pytest.approx(share, abs=1e-12)
-        assert record["shape_bias"] is None or (record["shape_bias"]["images"], record["shape_bias"]["left_out"]) == (
-            550,
-            275,
-        )
+        assert record["shape_bias"] is None or (
+            record["shape_bias"]["images"],
+            record["shape_bias"]["left_out"],
+        ) == (550, 275)
 
 
 def test_harmless_changes_of_a_folder_change_no_answer(project):
@@ -179,11 +222,15 @@ def test_harmless_changes_of_a_folder_change_no_answer(project):
         (record, rows), (whole, all_rows) = seen[copy], seen[of]
         key = all_rows["image_id"].str.partition("/")[2]
         if of == "imagenet-v2":
-            key = key.map(lambda path: f"{int(path.partition('/')[0]):04d}/{path.partition('/')[2]}")
+            key = key.map(
+                lambda path: f"{int(path.partition('/')[0]):04d}/{path.partition('/')[2]}"
+            )
         kept = all_rows.assign(image_id=key).set_index("image_id")
         mine = rows.assign(image_id=rows["image_id"].str.partition("/")[2]).set_index("image_id")
         compared = list(kept.columns)
-        if copy == "r-cut":  # the mask is the classes that have images: answers over all classes stay
+        if (
+            copy == "r-cut"
+        ):  # the mask is the classes that have images: answers over all classes stay
             assert record["classes"] == whole["classes"] - 1
             compared = [name for name in compared if name.endswith("unmasked")]
         gone = set(kept.index) - set(mine.index)
@@ -207,21 +254,36 @@ def masked_is_never_below_unmasked(name: str, rows: pd.DataFrame) -> None:
     assert set(control["label"]) == (set() if whole else set(rows["label"]))
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # timm leaves its files to the collector
+@pytest.mark.filterwarnings(
+    "ignore:unclosed file:ResourceWarning"
+)  # timm leaves its files to the collector
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", list(COUNTS))
 def test_timm_s_loader_and_accuracy_give_the_same_counts(project, name):
     record, rows = evaluated(name)
     masked_is_never_below_unmasked(name, rows)
     model, config = load_exported(paths.model("none", 0))
-    dataset = create_dataset("", root=str(project / FOLDERS[name]))  # folders in timm's natural order
+    dataset = create_dataset(
+        "", root=str(project / FOLDERS[name])
+    )  # folders in timm's natural order
     order = sorted(dataset.reader.class_to_idx, key=dataset.reader.class_to_idx.get)
-    valid = [int(folder) if name == "imagenet-v2" else config["classes"].index(folder) for folder in order]
+    valid = [
+        int(folder) if name == "imagenet-v2" else config["classes"].index(folder)
+        for folder in order
+    ]
     cfg = model.pretrained_cfg
     loader = create_loader(
-        dataset, (3, 64, 64), 64, interpolation=cfg["interpolation"], mean=cfg["mean"], std=cfg["std"], num_workers=0,
-        crop_pct=1.0 if name == "stylized" else cfg["crop_pct"], use_prefetcher=False, persistent_workers=False,
-    )  # fmt: skip
+        dataset,
+        (3, 64, 64),
+        64,
+        interpolation=cfg["interpolation"],
+        mean=cfg["mean"],
+        std=cfg["std"],
+        num_workers=0,
+        crop_pct=1.0 if name == "stylized" else cfg["crop_pct"],
+        use_prefetcher=False,
+        persistent_workers=False,
+    )
     right, answers = np.zeros(2), []
     with torch.inference_mode():
         for images, targets in loader:

@@ -22,9 +22,13 @@ with warnings.catch_warnings():
 SMALL = Path(__file__).parents[1] / "small.yaml"
 MODEL_ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
 PRETRAINED = {
-    "input_size": [3, 32, 32], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
-    "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "center",
-}  # fmt: skip
+    "input_size": [3, 32, 32],
+    "mean": [0.5, 0.5, 0.5],
+    "std": [0.5, 0.5, 0.5],
+    "interpolation": "bicubic",
+    "crop_pct": 0.9,
+    "crop_mode": "center",
+}
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +76,12 @@ def trained(project: Path, written: Path) -> Callable[[str], Path]:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(written, folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        config |= {"mode": "dense", "seed": 0, "fingerprint": fingerprint, "pretrained_cfg": PRETRAINED}
+        config |= {
+            "mode": "dense",
+            "seed": 0,
+            "fingerprint": fingerprint,
+            "pretrained_cfg": PRETRAINED,
+        }
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         return folder
 
@@ -81,8 +90,17 @@ def trained(project: Path, written: Path) -> Callable[[str], Path]:
 
 def verdict(promoted: bool = True, champion: str | None = None) -> Verdict:
     held = Criterion(
-        name="val", dataset="imagenet", value=0.02, low=-0.005, high=0.045, bound=-0.01, images=400, passed=promoted,
+        name="val",
+        dataset="imagenet",
+        value=0.02,
+        low=-0.005,
+        high=0.045,
+        bound=-0.01,
+        images=400,
+        passed=promoted,
         said="val is +2.0 points (-0.5 to +4.5); above -1.0 was asked for",
-    )  # fmt: skip
+    )
     said = "promoted: val is no worse" if promoted else "kept: imagenet-a falls"
-    return Verdict(promoted=promoted, champion=champion, mode="dense", seed=0, criteria=(held,), said=said)
+    return Verdict(
+        promoted=promoted, champion=champion, mode="dense", seed=0, criteria=(held,), said=said
+    )

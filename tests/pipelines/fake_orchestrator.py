@@ -1,4 +1,6 @@
-"""An orchestrator that keeps schedules, as far as a client sees it: it writes down what it is handed."""
+"""An orchestrator that keeps schedules, as far as a client sees it: it writes down what it is
+handed.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,14 @@ class Orchestrator(BaseOrchestrator):
 
     def submit_dynamic_pipeline(self, snapshot, stack, environment, placeholder_run=None):
         HANDED.write_text(
-            json.dumps({"pipeline": snapshot.pipeline.name, "cron": snapshot.schedule.cron_expression,
-                        "run": placeholder_run and str(placeholder_run.id)})
-        )  # fmt: skip
+            json.dumps(
+                {
+                    "pipeline": snapshot.pipeline.name,
+                    "cron": snapshot.schedule.cron_expression,
+                    "run": placeholder_run and str(placeholder_run.id),
+                }
+            )
+        )
 
 
 class Flavor(BaseOrchestratorFlavor):

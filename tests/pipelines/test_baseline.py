@@ -1,4 +1,6 @@
-"""A kill at any moment between the verdict and the baseline leaves neither a champion that is judged anew nor one lost."""
+"""A kill at any moment between the verdict and the baseline leaves neither a champion that is
+judged anew nor one lost.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,14 @@ def seen(project) -> Changes:
     return found
 
 
-@pytest.mark.parametrize(("promoted", "moved", "counts"), [
-    (True, True, "new"),
-    (True, False, "before"),  # the candidate is judged again, and found as the same version
-    (False, False, "new"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("promoted", "moved", "counts"),
+    [
+        (True, True, "new"),
+        (True, False, "before"),  # the candidate is judged again, and found as the same version
+        (False, False, "new"),
+    ],
+)
 def test_the_baseline_follows_the_registry(trained, seen, promoted, moved, counts):
     made = registry.register(NAME, trained("a"), verdict(promoted), {})
     baseline.propose(small_params(), seen, made)

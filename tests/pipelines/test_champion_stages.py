@@ -1,4 +1,6 @@
-"""A champion may know other classes than there are now: its labels are found by wnid, never by index."""
+"""A champion may know other classes than there are now: its labels are found by wnid, never by
+index.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     for seed, (name, wnids) in enumerate(SETS.items(), 1):
         draw_set(Path(name), 5, seed=seed, folders=wnids)
     values = yaml.safe_load((Path(__file__).parent.parent / "small.yaml").read_text())
-    values["datasets"] = {name: {"root": name, "tracked_by": name} for name in ("imagenet-train", *SETS)}
+    values["datasets"] = {
+        name: {"root": name, "tracked_by": name} for name in ("imagenet-train", *SETS)
+    }
     values["network"]["model_args"] = ARGS
-    values |= {"render": {}, "modes": ["none"], "evaluate": {"datasets": list(SETS), "batch_size": 4}}
+    values |= {
+        "render": {},
+        "modes": ["none"],
+        "evaluate": {"datasets": list(SETS), "batch_size": 4},
+    }
     write_model(paths.model("none", 0), list(WNIDS), ARGS)
     prepared(values)
     return values
@@ -48,15 +56,22 @@ def prepared(values: dict) -> None:
 
 
 def champion_of(classes: list[str]) -> None:
-    """The model `none` as one of these classes, in this order: each row of its classifier moves with its class."""
+    """The model `none` as one of these classes, in this order: each row of its classifier moves
+    with its class.
+    """
     source, folder = paths.model("none", 0), paths.model(*CHAMPION)
     folder.mkdir(parents=True, exist_ok=True)
-    state, order = load_file(source / "model.safetensors"), [WNIDS.index(wnid) for wnid in classes if wnid in WNIDS]
+    state, order = (
+        load_file(source / "model.safetensors"),
+        [WNIDS.index(wnid) for wnid in classes if wnid in WNIDS],
+    )
     for name in ("head.weight", "head.bias"):
         state[name] = state[name][order].contiguous()
     save_file(state, folder / "model.safetensors")
     config = json.loads((source / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"classes": classes, "num_classes": len(classes)}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"classes": classes, "num_classes": len(classes)})
+    )
 
 
 def rows(name: str, mode: str, *, control: bool = False) -> pd.DataFrame:
@@ -66,7 +81,12 @@ def rows(name: str, mode: str, *, control: bool = False) -> pd.DataFrame:
 
 def named(frame: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     """The rows with wnids in place of indices."""
-    return frame.assign(**{c: [classes[i] for i in frame[c]] for c in ("label", "prediction", "prediction_unmasked")})
+    return frame.assign(
+        **{
+            c: [classes[i] for i in frame[c]]
+            for c in ("label", "prediction", "prediction_unmasked")
+        }
+    )
 
 
 def test_the_order_of_its_classes_changes_nothing(project):
@@ -76,10 +96,19 @@ def test_the_order_of_its_classes_changes_nothing(project):
         for mode in ("none", paths.CHAMPION):
             evaluate.main(name, mode, 0)
         for control in (False, True):
-            ours, theirs = rows(name, "none", control=control), rows(name, paths.CHAMPION, control=control)
-            pd.testing.assert_frame_equal(named(theirs, turned), named(ours, list(WNIDS)), rtol=1e-5)
-            assert len(theirs) == (0 if control and name == "imagenet" else 15 if name == "imagenet" else 10)
-        one, other = (read_cell(paths.evaluation(name, mode, 0)) for mode in ("none", paths.CHAMPION))
+            ours, theirs = (
+                rows(name, "none", control=control),
+                rows(name, paths.CHAMPION, control=control),
+            )
+            pd.testing.assert_frame_equal(
+                named(theirs, turned), named(ours, list(WNIDS)), rtol=1e-5
+            )
+            assert len(theirs) == (
+                0 if control and name == "imagenet" else 15 if name == "imagenet" else 10
+            )
+        one, other = (
+            read_cell(paths.evaluation(name, mode, 0)) for mode in ("none", paths.CHAMPION)
+        )
         assert isinstance(other, Evaluation)
         assert (other.mode, other.seed, other.outside) == (paths.CHAMPION, 0, 0)
         assert (other.top1, other.per_class) == (one.top1, one.per_class)
@@ -97,7 +126,9 @@ def test_images_of_classes_it_does_not_know_are_left_out_and_counted(project):
     assert (part.images, part.outside, part.classes, part.control.images) == (5, 5, 1, 5)
     assert set(whole.per_class) == set(known)
     found = rows("imagenet", paths.CHAMPION)
-    assert [known[label] for label in found["label"]] == [path.split("/")[1] for path in found.index]
+    assert [known[label] for label in found["label"]] == [
+        path.split("/")[1] for path in found.index
+    ]
     # Its answers, counted again by hand with timm.
     model = timm.create_model("vit_tiny_patch16_224", num_classes=2, **ARGS).eval()
     model.load_state_dict(load_file(paths.model(*CHAMPION) / "model.safetensors"))
@@ -106,7 +137,10 @@ def test_images_of_classes_it_does_not_know_are_left_out_and_counted(project):
     from PIL import Image
 
     with torch.inference_mode():
-        answers = [int(model(transform(Image.open(path).convert("RGB"))[None])[0].argmax()) for path in found.index]
+        answers = [
+            int(model(transform(Image.open(path).convert("RGB"))[None])[0].argmax())
+            for path in found.index
+        ]
     assert found["prediction_unmasked"].tolist() == answers
 
 

@@ -1,4 +1,6 @@
-"""What changed, from manifests with planted changes; PSI against a slow re-derivation and cases done by hand."""
+"""What changed, from manifests with planted changes; PSI against a slow re-derivation and cases
+done by hand.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,28 @@ from tests.pipelines.factories import CLASSES, small_params
 SETS = ("imagenet-train", "imagenet", "sketch")
 
 
-def manifest(dataset: str, wnids: tuple[str, ...] = CLASSES, per_class: int = 30, seed: int = 0) -> pd.DataFrame:
+def manifest(
+    dataset: str, wnids: tuple[str, ...] = CLASSES, per_class: int = 30, seed: int = 0
+) -> pd.DataFrame:
     rng = np.random.default_rng([seed, *dataset.encode()])
     files = [f"{wnid}/{number}.jpg" for wnid in wnids for number in range(per_class)]
     n = len(files)
-    return pd.DataFrame({
-        "image_id": [f"{dataset}/{path}" for path in files], "path": files,
-        "label": [wnids.index(path.split("/")[0]) for path in files], "wnid": [path.split("/")[0] for path in files],
-        "width": np.full(n, 64, np.int32), "height": rng.choice([64, 80, 96], n).astype(np.int32),
-        "bytes": rng.integers(1000, 9000, n), "sha256": [rng.bytes(32).hex() for _ in files], "problem": "", "dhash": "",
-        "brightness": rng.beta(4, 4, n).astype(np.float32), "contrast": rng.beta(2, 8, n).astype(np.float32),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "image_id": [f"{dataset}/{path}" for path in files],
+            "path": files,
+            "label": [wnids.index(path.split("/")[0]) for path in files],
+            "wnid": [path.split("/")[0] for path in files],
+            "width": np.full(n, 64, np.int32),
+            "height": rng.choice([64, 80, 96], n).astype(np.int32),
+            "bytes": rng.integers(1000, 9000, n),
+            "sha256": [rng.bytes(32).hex() for _ in files],
+            "problem": "",
+            "dhash": "",
+            "brightness": rng.beta(4, 4, n).astype(np.float32),
+            "contrast": rng.beta(2, 8, n).astype(np.float32),
+        }
+    )
 
 
 def params_of(**changed: object) -> Params:
@@ -67,14 +80,17 @@ def edit(root: Path, name: str, new: pd.DataFrame) -> SetChange:
 def test_nothing_changed(root):
     found = changes(params_of(), root)
     assert not found.any
-    assert [(s.dataset, s.images, s.before, s.new, s.removed, s.changed, s.evidence) for s in found.sets] == [
-        (name, 300, 300, 0, 0, 0, ()) for name in SETS
-    ]
+    assert [
+        (s.dataset, s.images, s.before, s.new, s.removed, s.changed, s.evidence) for s in found.sets
+    ] == [(name, 300, 300, 0, 0, 0, ()) for name in SETS]
     assert {value for each in found.sets for value in each.psi.values()} == {0.0}
     assert told(found).splitlines() == [
-        "imagenet-train: unchanged, 300 images", "imagenet: unchanged, 300 images", "sketch: unchanged, 300 images", "",
+        "imagenet-train: unchanged, 300 images",
+        "imagenet: unchanged, 300 images",
+        "sketch: unchanged, 300 images",
+        "",
         "Nothing changed since the last judged candidate: none is trained (--force trains one all the same).",
-    ]  # fmt: skip
+    ]
 
 
 def test_without_a_baseline_everything_is_new(root):
@@ -92,18 +108,32 @@ def test_new_removed_and_changed_images_are_told_apart(root):
     more = manifest("imagenet-train", ("n99999999",), 2)
     now = pd.concat([before.drop(index=[3, 4, 5]), more], ignore_index=True)
     now.loc[now["path"] == f"{CLASSES[1]}/0.jpg", "sha256"] = "0" * 64
-    now.loc[now["path"] == f"{CLASSES[1]}/1.jpg", "wnid"] = CLASSES[2]  # a ground truth that was corrected
+    now.loc[now["path"] == f"{CLASSES[1]}/1.jpg", "wnid"] = CLASSES[
+        2
+    ]  # a ground truth that was corrected
     found = edit(root, "imagenet-train", now)
-    assert (found.images, found.before, found.new, found.removed, found.changed) == (299, 300, 2, 3, 2)
+    assert (found.images, found.before, found.new, found.removed, found.changed) == (
+        299,
+        300,
+        2,
+        3,
+        2,
+    )
     assert (found.classes_new, found.classes_removed) == (("n99999999",), ())
     assert set(found.evidence) == {
-        "n99999999/0.jpg", "n99999999/1.jpg", *(f"{CLASSES[0]}/{i}.jpg" for i in (3, 4, 5)),
-        f"{CLASSES[1]}/0.jpg", f"{CLASSES[1]}/1.jpg",
-    }  # fmt: skip
+        "n99999999/0.jpg",
+        "n99999999/1.jpg",
+        *(f"{CLASSES[0]}/{i}.jpg" for i in (3, 4, 5)),
+        f"{CLASSES[1]}/0.jpg",
+        f"{CLASSES[1]}/1.jpg",
+    }
     assert (found.mix[0].wnid, found.mix[0].before, found.mix[0].now) == (CLASSES[0], 30, 27)
     assert {s.wnid: (s.before, s.now) for s in found.mix}["n99999999"] == (0, 2)
     text = told(changes(params_of(), root))
-    assert "imagenet-train: 299 images, 300 before: 2 new, 3 removed, 2 changed\n  classes new: n99999999\n" in text
+    assert (
+        "imagenet-train: 299 images, 300 before: 2 new, 3 removed, 2 changed\n  classes new: n99999999\n"
+        in text
+    )
     assert text.endswith("A new candidate is trained and judged.")
 
 
@@ -111,7 +141,8 @@ def test_new_removed_and_changed_images_are_told_apart(root):
 def test_a_damaged_plan_of_the_baseline_is_told(root, text):
     (root / paths.BASELINE_PLAN).write_text(text)
     with pytest.raises(
-        DataError, match=r"plan\.json: found no JSON object.*; remove data/baseline to count everything as new"
+        DataError,
+        match=r"plan\.json: found no JSON object.*; remove data/baseline to count everything as new",
     ):
         changes(params_of(), root)
 
@@ -128,7 +159,13 @@ def test_files_that_cannot_be_used_count_as_files_and_not_as_images(root):
 def test_a_set_that_is_gone_or_was_not_there(root):
     empty = manifest("sketch").iloc[:0]
     gone = edit(root, "sketch", empty)
-    assert (gone.images, gone.removed, gone.psi, gone.mix, len(gone.classes_removed)) == (0, 300, {}, (), 10)
+    assert (gone.images, gone.removed, gone.psi, gone.mix, len(gone.classes_removed)) == (
+        0,
+        300,
+        {},
+        (),
+        10,
+    )
     assert "  PSI: no images to compare" in told(changes(params_of(), root))
     remember(params_of(), changes(params_of(), root), root)
     assert edit(root, "sketch", manifest("sketch")).new == 300
@@ -151,18 +188,26 @@ def test_params_and_code_that_make_another_candidate_are_named(root, monkeypatch
     assert changes(params_of(), root).params == ()
     other = params_of(train__epochs=3, contrast__dense_dim=64, data__flip=0.25)
     assert changes(other, root).params == (
-        "contrast.dense_dim: 128 -> 64", "data.flip: 0.5 -> 0.25", "train.epochs: 2 -> 3"
-    )  # fmt: skip
+        "contrast.dense_dim: 128 -> 64",
+        "data.flip: 0.5 -> 0.25",
+        "train.epochs: 2 -> 3",
+    )
     moved = changes(params_of(retraining__mode="global"), root).params
     assert "the candidate.mode: dense -> global" in moved
     assert "contrast.patches_per_image: 50 -> nothing" in moved
-    monkeypatch.setattr(fingerprint, "code", lambda parts=fingerprint.CODE: "0" if parts is fingerprint.CODE else "1")
+    monkeypatch.setattr(
+        fingerprint,
+        "code",
+        lambda parts=fingerprint.CODE: "0" if parts is fingerprint.CODE else "1",
+    )
     found = changes(params_of(), root)
     assert found.params == ("evaluation code changed", "training code changed")
     assert found.any
 
 
-@pytest.mark.parametrize("key", ["evaluate__batch_size", "report__bootstrap_samples", "train__checkpoint_minutes"])
+@pytest.mark.parametrize(
+    "key", ["evaluate__batch_size", "report__bootstrap_samples", "train__checkpoint_minutes"]
+)
 def test_params_that_change_no_number_of_the_candidate_are_no_change(root, key):
     assert not changes(params_of(**{key: 128}), root).any
 
@@ -199,7 +244,9 @@ def test_a_baseline_that_was_left_half_written_is_a_change(root):
 
 def test_a_baseline_that_cannot_be_read_says_what_to_do(root):
     (root / paths.baseline("sketch")).write_bytes(b"damaged")
-    with pytest.raises(DataError, match=r"sketch\.parquet: .*; remove data/baseline to count everything as new"):
+    with pytest.raises(
+        DataError, match=r"sketch\.parquet: .*; remove data/baseline to count everything as new"
+    ):
         changes(params_of(), root)
     (root / paths.manifest("imagenet")).unlink()
     with pytest.raises(DataError, match="run the stage prepare"):
@@ -215,7 +262,12 @@ def test_names_are_printed_without_their_control_characters(root):
 
 def test_no_heavy_import():
     code = "import sys, pipelines.gate.drift; from steps.plan import resolve; print({'torch', 'zenml', 'dvc', 'mlflow'} & {*sys.modules})"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "set()\n"
+    )
 
 
 def slow_psi(before: list[float], now: list[float]) -> float:
@@ -229,7 +281,10 @@ def slow_psi(before: list[float], now: list[float]) -> float:
         bins = [(lambda v, a=a, b=b: a <= v < b) for a, b in pairwise(ends)]
     total = 0.0
     for inside in bins:
-        p, q = ((sum(map(inside, values)) + 0.5) / (len(values) + 0.5 * len(bins)) for values in (before, now))
+        p, q = (
+            (sum(map(inside, values)) + 0.5) / (len(values) + 0.5 * len(bins))
+            for values in (before, now)
+        )
         total += (q - p) * math.log(q / p)
     return total
 
@@ -269,10 +324,27 @@ def test_chance_is_what_two_samples_of_one_population_give():
         counts = binned(pd.Series(rng.normal(size=500)), pd.Series(rng.normal(size=300)))
         above += psi(counts) > chance(counts)
     assert 0.02 < above / 400 < 0.09
-    many = binned(pd.Series(rng.choice(list("abcdefghij"), 40)), pd.Series(rng.choice(list("abcdefghij"), 40)))
+    many = binned(
+        pd.Series(rng.choice(list("abcdefghij"), 40)), pd.Series(rng.choice(list("abcdefghij"), 40))
+    )
     assert chance(many) > 0.25
     assert chance(binned(pd.Series([1.0]), pd.Series([1.0]))) == 0.0
-    assert drift.size_of_shift(
-        SetChange(dataset="s", images=40, before=40, new=1, removed=1, changed=0, classes_new=(), classes_removed=(),
-                  psi={"class": 0.3}, chance={"class": chance(many)}, evidence=()), "class"
-    ) == ""  # fmt: skip
+    assert (
+        drift.size_of_shift(
+            SetChange(
+                dataset="s",
+                images=40,
+                before=40,
+                new=1,
+                removed=1,
+                changed=0,
+                classes_new=(),
+                classes_removed=(),
+                psi={"class": 0.3},
+                chance={"class": chance(many)},
+                evidence=(),
+            ),
+            "class",
+        )
+        == ""
+    )

@@ -11,12 +11,15 @@ from densecl.errors import DenseclError
 from pipelines.runtime import zenml_env
 
 
-@pytest.mark.parametrize(("url", "stays"), [
-    ("sqlite:////other/project/.zenml/local_stores/default_zen_store/zenml.db", False),
-    ("sqlite:///{here}/.zenml/local_stores/default_zen_store/zenml.db", True),
-    ("sqlite:////shared/by/choice.db", True),
-    ("https://zenml.example.org", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("url", "stays"),
+    [
+        ("sqlite:////other/project/.zenml/local_stores/default_zen_store/zenml.db", False),
+        ("sqlite:///{here}/.zenml/local_stores/default_zen_store/zenml.db", True),
+        ("sqlite:////shared/by/choice.db", True),
+        ("https://zenml.example.org", True),
+    ],
+)
 def test_the_store_is_the_one_in_the_project(tmp_path, monkeypatch, url, stays):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", {})

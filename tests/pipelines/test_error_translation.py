@@ -20,13 +20,36 @@ def wrapped(cause: Exception) -> Exception:
         return error
 
 
-@pytest.mark.parametrize(("error", "status", "said"), [
-    (wrapped(sqlite3.OperationalError("database or disk is full")), STOPPED, "disk is full; nothing is lost: make room"),
-    (wrapped(sqlite3.OperationalError("attempt to write a readonly database")), STOPPED, "readonly database; nothing is lost"),
-    (wrapped(sqlite3.OperationalError("database is locked")), STOPPED, "locked; .* when no other process holds it"),
-    (wrapped(sqlite3.DatabaseError("file is not a database")), MISTAKE, r"put \.zenml back from a backup, or remove it"),
-    (wrapped(OSError(errno.ENOSPC, "No space left on device", "x.db")), STOPPED, "^x.db: No space left on device; nothing"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (
+            wrapped(sqlite3.OperationalError("database or disk is full")),
+            STOPPED,
+            "disk is full; nothing is lost: make room",
+        ),
+        (
+            wrapped(sqlite3.OperationalError("attempt to write a readonly database")),
+            STOPPED,
+            "readonly database; nothing is lost",
+        ),
+        (
+            wrapped(sqlite3.OperationalError("database is locked")),
+            STOPPED,
+            "locked; .* when no other process holds it",
+        ),
+        (
+            wrapped(sqlite3.DatabaseError("file is not a database")),
+            MISTAKE,
+            r"put \.zenml back from a backup, or remove it",
+        ),
+        (
+            wrapped(OSError(errno.ENOSPC, "No space left on device", "x.db")),
+            STOPPED,
+            "^x.db: No space left on device; nothing",
+        ),
+    ],
+)
 def test_what_the_disk_or_the_store_does_is_one_line(error, status, said):
     with pytest.raises(DenseclError, match=said) as found, translated():
         raise error
@@ -35,8 +58,14 @@ def test_what_the_disk_or_the_store_does_is_one_line(error, status, said):
     assert "UPDATE" not in str(found.value)
 
 
-@pytest.mark.parametrize("error", [ValueError("a fault"), wrapped(sqlite3.OperationalError("no such table: step_run")),
-                                   OSError(errno.ENOENT, "No such file", "x")])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a fault"),
+        wrapped(sqlite3.OperationalError("no such table: step_run")),
+        OSError(errno.ENOENT, "No such file", "x"),
+    ],
+)
 def test_a_fault_of_the_program_stays_one(error):
     with pytest.raises(type(error)) as found, translated():
         raise error

@@ -1,4 +1,6 @@
-"""The gate on planted predictions: what must be refused is, by name, and what is as good is promoted."""
+"""The gate on planted predictions: what must be refused is, by name, and what is as good is
+promoted.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ CHAMPION = Champion(version="3", mode="dense", seed=0)
 NONE = Champion(version=None)
 
 
-def plant(root: Path, dataset: str, n: int, fall: float = 0.0, discordant: float = 0.1, seed: int = 0) -> None:
+def plant(
+    root: Path, dataset: str, n: int, fall: float = 0.0, discordant: float = 0.1, seed: int = 0
+) -> None:
     candidate, champion = outcomes(n, 0.7, fall, discordant, seed)
     write_side(root, dataset, "dense", candidate)
     write_side(root, dataset, paths.CHAMPION, champion)
@@ -35,9 +39,14 @@ def test_an_equal_candidate_is_promoted(tmp_path):
     assert verdict.promoted
     assert (verdict.champion, verdict.mode, verdict.seed) == ("3", "dense", 0)
     assert [(each.name, each.dataset, each.bound) for each in verdict.criteria] == [
-        ("val", "imagenet", -0.01), ("fall", "imagenet", -0.02), ("fall", "sketch", -0.02)
-    ]  # fmt: skip
-    rows = [pd.read_parquet(tmp_path / paths.predictions("imagenet", m, 0)) for m in ("dense", paths.CHAMPION)]
+        ("val", "imagenet", -0.01),
+        ("fall", "imagenet", -0.02),
+        ("fall", "sketch", -0.02),
+    ]
+    rows = [
+        pd.read_parquet(tmp_path / paths.predictions("imagenet", m, 0))
+        for m in ("dense", paths.CHAMPION)
+    ]
     val = verdict.criteria[0]
     assert val.value == pytest.approx(rows[0]["correct"].mean() - rows[1]["correct"].mean())
     # A normal approximation of the paired difference, re-derived.
@@ -55,8 +64,10 @@ def test_a_fall_refuses_and_every_set_that_fell_is_named_once(tmp_path):
     verdict = judge(small_params(("imagenet", "sketch", "imagenet-r")), CHAMPION, tmp_path)
     assert not verdict.promoted
     assert {key for key, each in by_name(verdict).items() if not each.passed} == {
-        ("val", "imagenet"), ("fall", "imagenet"), ("fall", "sketch")
-    }  # fmt: skip
+        ("val", "imagenet"),
+        ("fall", "imagenet"),
+        ("fall", "sketch"),
+    }
     fallen = by_name(verdict)["fall", "imagenet"]
     assert verdict.said.startswith(
         f"refused, version 3 stays: imagenet falls by {-100 * fallen.value:.1f} points "
@@ -133,7 +144,9 @@ def test_the_same_model_has_exact_zeros_and_passes_where_images_suffice(tmp_path
 
 
 def test_classes_are_matched_by_wnid_and_not_by_index(tmp_path):
-    """The champion's list is another order and lacks a class: its labels are other numbers, and its images fewer."""
+    """The champion's list is another order and lacks a class: its labels are other numbers, and its
+    images fewer.
+    """
     older = tuple(reversed(CLASSES[:-1]))
     wnids = [CLASSES[i % 10] for i in range(1000)]
     rng = np.random.default_rng(0)
@@ -141,8 +154,15 @@ def test_classes_are_matched_by_wnid_and_not_by_index(tmp_path):
     known = [i for i, wnid in enumerate(wnids) if wnid in older]
     for name in ("imagenet", "sketch"):
         write_side(tmp_path, name, "dense", right, wnids=wnids)
-        write_side(tmp_path, name, paths.CHAMPION, right[known], wnids=[wnids[i] for i in known], classes=older,
-                   ids=[f"{name}/{i:05d}.png" for i in known])  # fmt: skip
+        write_side(
+            tmp_path,
+            name,
+            paths.CHAMPION,
+            right[known],
+            wnids=[wnids[i] for i in known],
+            classes=older,
+            ids=[f"{name}/{i:05d}.png" for i in known],
+        )
     verdict = judge(small_params(), CHAMPION, tmp_path)
     assert verdict.promoted
     assert {(each.value, each.images) for each in verdict.criteria} == {(0.0, 900)}
@@ -158,8 +178,17 @@ def test_labels_that_disagree_are_no_comparison(tmp_path):
     write_side(tmp_path, "sketch", paths.CHAMPION, np.ones(1000, bool), wnids=wnids)
     found = by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"]
     assert (found.value, found.passed) == (None, False)
-    assert "1,000 images of another class, such as sketch/00000.png; evaluate both models again" in found.said
-    write_side(tmp_path, "sketch", paths.CHAMPION, np.ones(9, bool), ids=[f"sketch/new{i}.png" for i in range(9)])
+    assert (
+        "1,000 images of another class, such as sketch/00000.png; evaluate both models again"
+        in found.said
+    )
+    write_side(
+        tmp_path,
+        "sketch",
+        paths.CHAMPION,
+        np.ones(9, bool),
+        ids=[f"sketch/new{i}.png" for i in range(9)],
+    )
     found = by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"]
     assert "no image in common" in found.said
     assert not found.passed
@@ -167,9 +196,14 @@ def test_labels_that_disagree_are_no_comparison(tmp_path):
 
 MISSING = ("", "unscorable")
 LACKING = [  # the candidate's cell, the champion's, whether the set lets the candidate pass
-    ("whole", "unscorable", True), ("unscorable", "unscorable", True), ("unscorable", "whole", False),
-    ("", "whole", False), ("whole", "", False), ("", "", False), ("", "unscorable", False),
-]  # fmt: skip
+    ("whole", "unscorable", True),
+    ("unscorable", "unscorable", True),
+    ("unscorable", "whole", False),
+    ("", "whole", False),
+    ("whole", "", False),
+    ("", "", False),
+    ("", "unscorable", False),
+]
 
 
 @pytest.mark.parametrize(("ours", "theirs", "passed"), LACKING)
@@ -184,7 +218,11 @@ def test_a_missing_cell_is_a_criterion_without_a_value(tmp_path, ours, theirs, p
     found = by_name(verdict)["fall", "sketch"]
     assert (found.value, found.low, found.high, found.images) == (None, None, None, 0)
     assert found.passed == verdict.promoted == passed
-    assert ("no file reports" if "" in (ours, theirs) and ours != "unscorable" else "its folder is empty") in found.said
+    assert (
+        "no file reports"
+        if "" in (ours, theirs) and ours != "unscorable"
+        else "its folder is empty"
+    ) in found.said
     assert passed or "sketch" in verdict.said
 
 
@@ -208,7 +246,10 @@ def test_a_changed_prediction_file_or_class_list_is_noticed(tmp_path):
     path = tmp_path / paths.predictions("sketch", "dense", 0)
     rows = pd.read_parquet(path)
     rows.assign(correct=~rows["correct"]).to_parquet(path)
-    assert "evaluate the cell again" in by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"].said
+    assert (
+        "evaluate the cell again"
+        in by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"].said
+    )
     (tmp_path / paths.model("dense", 0) / "config.json").write_text('{"classes": ["n1"]}')
     assert "class list in models/dense" in judge(small_params(), CHAMPION, tmp_path).said
 
@@ -220,7 +261,11 @@ def test_the_first_champion_must_be_surely_above_chance(tmp_path, top1, promoted
     assert (verdict.promoted, verdict.champion) == (promoted, None)
     (found,) = verdict.criteria
     assert (found.name, found.bound, found.value) == ("chance", 0.1, pytest.approx(top1, abs=0.002))
-    assert verdict.said == (f"promoted as the first champion: imagenet {found.said}" if promoted else f"refused: imagenet {found.said}")  # fmt: skip
+    assert verdict.said == (
+        f"promoted as the first champion: imagenet {found.said}"
+        if promoted
+        else f"refused: imagenet {found.said}"
+    )
 
 
 def test_the_first_champion_is_held_to_minimums(tmp_path):
@@ -229,7 +274,9 @@ def test_the_first_champion_is_held_to_minimums(tmp_path):
     passing = small_params(gate={"minimum": {"sketch": 0.4, "imagenet": 0.7}})
     assert judge(passing, NONE, tmp_path).promoted
     verdict = judge(small_params(gate={"minimum": {"sketch": 0.41}}), NONE, tmp_path)
-    assert verdict.said == "refused: sketch top-1 40.0 % (30.9 to 49.8), below the minimum of 41.0 %"
+    assert (
+        verdict.said == "refused: sketch top-1 40.0 % (30.9 to 49.8), below the minimum of 41.0 %"
+    )
     write_nothing(tmp_path, "sketch", "dense", "gone")
     assert "no minimum can be shown: gone" in judge(passing, NONE, tmp_path).said
     assert not judge(passing, NONE, tmp_path).promoted

@@ -1,4 +1,6 @@
-"""A retraining in git: what is in its commit, what never is, and that the user's own work is not touched."""
+"""A retraining in git: what is in its commit, what never is, and that the user's own work is not
+touched.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,28 @@ from pipelines.schemas import Finished, Verdict
 from tests.training.training_project import ROOT
 
 FINISHED = Finished(
-    started="2026-01-05T03:00:00+01:00", seconds=9, outcome="kept", said="no", version="4", champion="3"
+    started="2026-01-05T03:00:00+01:00",
+    seconds=9,
+    outcome="kept",
+    said="no",
+    version="4",
+    champion="3",
 )
-VERDICT = Verdict(promoted=False, champion="3", mode="dense", seed=0, criteria=(), said="sketch fell by 4.1 points")
+VERDICT = Verdict(
+    promoted=False,
+    champion="3",
+    mode="dense",
+    seed=0,
+    criteria=(),
+    said="sketch fell by 4.1 points",
+)
 TAG = "retraining/20260105T020000Z-kept"
 
 
 def git(*words: str, at: Path | None = None) -> str:
-    return subprocess.run(["git", *words], cwd=at, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        ["git", *words], cwd=at, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def params(how: str) -> Params:
@@ -32,7 +48,9 @@ def params(how: str) -> Params:
 
 
 def later(minute: int, outcome: str = "promoted") -> Finished:
-    return FINISHED.model_copy(update={"started": f"2026-01-05T03:{minute:02}:00+01:00", "outcome": outcome})
+    return FINISHED.model_copy(
+        update={"started": f"2026-01-05T03:{minute:02}:00+01:00", "outcome": outcome}
+    )
 
 
 def write(path: str, text: str) -> None:
@@ -54,7 +72,11 @@ def _settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     )
     for name in [n for n in os.environ if n.startswith("GIT_")]:
         monkeypatch.delenv(name)
-    for name, value in {"HOME": str(home), "GIT_CONFIG_NOSYSTEM": "1", "XDG_CONFIG_HOME": str(home)}.items():
+    for name, value in {
+        "HOME": str(home),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "XDG_CONFIG_HOME": str(home),
+    }.items():
         monkeypatch.setenv(name, value)
 
 
@@ -72,7 +94,9 @@ NAMED = (
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with a commit, then a retraining's files, and changes of the user's that are not committed."""
+    """A project with a commit, then a retraining's files, and changes of the user's that are not
+    committed.
+    """
     root = tmp_path / "pro ject"
     root.mkdir()
     monkeypatch.chdir(root)
@@ -102,7 +126,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def theirs() -> tuple[str, ...]:
     """What must be as before: branch, HEAD, index to the byte, working tree."""
-    status = git("--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=all")
+    status = git(
+        "--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=all"
+    )
     return status, Path(".git/index").read_bytes().hex(), Path(".git/HEAD").read_text()
 
 
@@ -126,19 +152,34 @@ def test_a_fresh_clone_has_the_run_and_nothing_of_the_dirty_tree(project, tmp_pa
     assert (clone / "notes.txt").read_text() == "notes\n"
     assert (clone / "densecl/code.py").read_text() == "one = 1\n"
     assert files(TAG) == {
-        ".gitignore", "params.yaml", "dvc.lock", "models/card.md", "notes.txt", "densecl/code.py",
-        "reports/evaluation/sketch/dense-0.json", "reports/retraining.csv",
-    }  # fmt: skip
-    kept = csv_log.read(clone / "reports/retraining.csv", Finished)  # with this one, which the project's gets next
+        ".gitignore",
+        "params.yaml",
+        "dvc.lock",
+        "models/card.md",
+        "notes.txt",
+        "densecl/code.py",
+        "reports/evaluation/sketch/dense-0.json",
+        "reports/retraining.csv",
+    }
+    kept = csv_log.read(
+        clone / "reports/retraining.csv", Finished
+    )  # with this one, which the project's gets next
     assert kept == [earlier, FINISHED.model_copy(update={"git": TAG})]
     assert git("branch", "--contains", TAG) == ""
     message = git("log", "-1", "--format=%B", TAG)
-    assert message.startswith("Retraining of 2026-01-05T03:00:00+01:00: kept\n\nsketch fell by 4.1 points\n")
+    assert message.startswith(
+        "Retraining of 2026-01-05T03:00:00+01:00: kept\n\nsketch fell by 4.1 points\n"
+    )
     head = git("rev-parse", "HEAD")
-    assert f"The code of this retraining differed from {head[:12]} in: densecl/code.py, densecl/new.py" in message
+    assert (
+        f"The code of this retraining differed from {head[:12]} in: densecl/code.py, densecl/new.py"
+        in message
+    )
     assert "Left out, above 1048576 bytes: reports/comparison.csv" in message
     assert message.endswith("Mode: dense, seed 0\nVersion: 4\nChampion: 3")
-    assert git("log", "-1", "--format=%an <%ae>", TAG) == "densecl retraining <retraining@localhost>"
+    assert (
+        git("log", "-1", "--format=%an <%ae>", TAG) == "densecl retraining <retraining@localhost>"
+    )
 
 
 def test_a_branch_of_their_own_keeps_each_and_the_code_it_ran_with(project):
@@ -188,7 +229,9 @@ def test_detached_and_unborn(project, tmp_path, monkeypatch):
     assert keep(params("commit"), FINISHED, VERDICT) == TAG
     assert keep(params("commit"), later(1), VERDICT)
     assert files(TAG) == {"params.yaml", "reports/retraining.csv"}
-    assert "The code of this retraining is in no commit: steps/code.py" in git("log", "-1", "--format=%B", TAG)
+    assert "The code of this retraining is in no commit: steps/code.py" in git(
+        "log", "-1", "--format=%B", TAG
+    )
     assert git("rev-list", "--count", "retraining") == "2"
 
 
@@ -219,4 +262,7 @@ def test_off_no_repository_no_git_and_a_tag_that_is_taken(project, tmp_path, cap
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 3
     assert "not a git repository" in said[1]
-    assert all(line.startswith("warning: ") and line.endswith("; this retraining is not kept in git") for line in said)
+    assert all(
+        line.startswith("warning: ") and line.endswith("; this retraining is not kept in git")
+        for line in said
+    )

@@ -25,7 +25,8 @@ def fail():
 cli.leave(cli.status(fail))
 """
 FULL = FAILS.replace(
-    'DataError("imagenet-r: found no image\\nsketch: found no folder")', 'OSError(28, "No space left on device")'
+    'DataError("imagenet-r: found no image\\nsketch: found no folder")',
+    'OSError(28, "No space left on device")',
 )
 
 
@@ -34,7 +35,9 @@ def test_without_dvc_or_git_it_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(DenseclError, match=r"found no \.dvc folder, expected the project's root"):
         Graph()
     (tmp_path / ".dvc").mkdir()
-    with pytest.raises(DenseclError, match=r"is not a git repository, which DVC expects: .*core\.no_scm"):
+    with pytest.raises(
+        DenseclError, match=r"is not a git repository, which DVC expects: .*core\.no_scm"
+    ):
         Graph()
 
 
@@ -44,7 +47,9 @@ def test_a_generated_file_that_was_damaged_may_be_removed(tmp_path, monkeypatch)
         subprocess.run(command, check=True)
     FILE.parent.mkdir(parents=True)
     FILE.write_text("a: [")
-    with pytest.raises(DenseclError, match=r"DVC: .*reports/champion/dvc\.yaml.*; remove it: it is generated"):
+    with pytest.raises(
+        DenseclError, match=r"DVC: .*reports/champion/dvc\.yaml.*; remove it: it is generated"
+    ):
         Graph()
 
 
@@ -71,13 +76,18 @@ def test_a_stage_that_fails_is_named_with_its_own_words(tmp_path, monkeypatch):
         match=r"^told: its command failed with status 2: imagenet-r: found no image; sketch: found no folder$",
     ):
         graph.bring("told", lambda: None)
-    with pytest.raises(DenseclError, match=r"^untold: its command failed with status 3: its output stands above$"):
+    with pytest.raises(
+        DenseclError, match=r"^untold: its command failed with status 3: its output stands above$"
+    ):
         graph.bring("untold", lambda: None)
     with pytest.raises(
-        Stopped, match=r"^full: No space left on device; .*: `python -m pipelines replay` goes on from there$"
+        Stopped,
+        match=r"^full: No space left on device; .*: `python -m pipelines replay` goes on from there$",
     ):
         graph.bring("full", lambda: None)
-    with pytest.raises(DenseclError, match=r"^reads: found no images/r, which it reads; put it back, or change"):
+    with pytest.raises(
+        DenseclError, match=r"^reads: found no images/r, which it reads; put it back, or change"
+    ):
         graph.bring("reads", lambda: None)
     assert TOLD not in os.environ
 
@@ -86,5 +96,7 @@ def test_a_project_without_stages_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, check=True)
-    with pytest.raises(DenseclError, match=r"^dvc\.yaml: found no stages, expected those of the pipeline"):
+    with pytest.raises(
+        DenseclError, match=r"^dvc\.yaml: found no stages, expected those of the pipeline"
+    ):
         Graph()

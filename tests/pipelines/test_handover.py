@@ -39,14 +39,21 @@ def test_a_stack_that_schedules_is_handed_the_schedule(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+        [sys.executable, script],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     assert "local: True" in said
     assert "cluster: True" in said
     assert any("handed to the orchestrator of stack cluster" in line for line in said)
-    assert said[-1].startswith("twice: the stack cluster has the schedule densecl-retraining already (0 3 * * 1)")
+    assert said[-1].startswith(
+        "twice: the stack cluster has the schedule densecl-retraining already (0 3 * * 1)"
+    )
     handed = json.loads((tmp_path / "handed.json").read_text())
     assert handed == {"pipeline": "retraining", "cron": "0 3 * * 1", "run": None}
 

@@ -1,4 +1,6 @@
-"""What `schedule install` writes is what systemd, cron and GitHub read, whatever the project's path looks like."""
+"""What `schedule install` writes is what systemd, cron and GitHub read, whatever the project's path
+looks like.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def test_systemd_accepts_the_unit(project, tmp_path, monkeypatch, capsys):
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is not there to check the unit")
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    done = subprocess.run(["systemd-analyze", "verify", "--user", unit], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--user", unit], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -60,11 +64,20 @@ def test_the_crontab_line_runs_the_retraining_in_the_project(project, tmp_path):
     command = line.split(" ", 5)[5]
     assert not re.search(r"(?<!\\)%", command)  # cron would end the command there
     done = subprocess.run(
-        ["/bin/sh", "-c", command.replace("\\%", "%")], cwd="/", check=False, env={"PATH": "/usr/bin:/bin"}
+        ["/bin/sh", "-c", command.replace("\\%", "%")],
+        cwd="/",
+        check=False,
+        env={"PATH": "/usr/bin:/bin"},
     )
     assert done.returncode == 0
     python = str(project / ".venv/bin/python")
-    assert (project / "called").read_text().splitlines() == [str(project), "-m", "pipelines", "retraining", python]
+    assert (project / "called").read_text().splitlines() == [
+        str(project),
+        "-m",
+        "pipelines",
+        "retraining",
+        python,
+    ]
     assert (project / "cache/retraining.log").exists()
 
 
@@ -72,7 +85,9 @@ def test_the_workflow_is_a_pinned_and_unprivileged_one(project):
     install("github", "0 3 * * MON", "Europe/Paris", Path("elsewhere"))
     text = (project / "elsewhere/retraining.yml").read_text()
     flow = yaml.safe_load(text)
-    assert flow[True]["schedule"] == [{"cron": "0 3 * * MON", "timezone": "Europe/Paris"}]  # YAML 1.1 reads `on` so
+    assert flow[True]["schedule"] == [
+        {"cron": "0 3 * * MON", "timezone": "Europe/Paris"}
+    ]  # YAML 1.1 reads `on` so
     assert flow["permissions"] == {"contents": "read"}
     assert flow["concurrency"] == {"group": "retraining", "cancel-in-progress": False}
     job = flow["jobs"]["retraining"]

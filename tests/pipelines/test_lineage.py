@@ -32,7 +32,9 @@ def md5(path):
 def folder_md5(path):
     """As DVC writes it, with the list in DVC's cache, as `dvc repro` leaves it."""
     listed = [
-        {"md5": md5(f), "relpath": f.relative_to(path).as_posix()} for f in sorted(Path(path).rglob("*")) if f.is_file()
+        {"md5": md5(f), "relpath": f.relative_to(path).as_posix()}
+        for f in sorted(Path(path).rglob("*"))
+        if f.is_file()
     ]
     data = json.dumps(listed, sort_keys=True).encode()
     digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
@@ -43,7 +45,11 @@ def folder_md5(path):
 
 
 def entry(path):
-    return {"path": path, "hash": "md5", "md5": folder_md5(path) if Path(path).is_dir() else md5(path)}
+    return {
+        "path": path,
+        "hash": "md5",
+        "md5": folder_md5(path) if Path(path).is_dir() else md5(path),
+    }
 
 
 def write(path, words):
@@ -52,31 +58,57 @@ def write(path, words):
 
 
 def lock(reads_and_writes):
-    stages = {name: {"cmd": name, "deps": [entry(p) for p in reads], "outs": [entry(p) for p in writes]}
-              for name, (reads, writes) in reads_and_writes.items()}  # fmt: skip
-    Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}), encoding="utf-8")
-    return {name: {out["path"]: out["md5"] for out in stage["outs"]} for name, stage in stages.items()}
+    stages = {
+        name: {"cmd": name, "deps": [entry(p) for p in reads], "outs": [entry(p) for p in writes]}
+        for name, (reads, writes) in reads_and_writes.items()
+    }
+    Path("dvc.lock").write_text(
+        yaml.safe_dump({"schema": "2.0", "stages": stages}), encoding="utf-8"
+    )
+    return {
+        name: {out["path"]: out["md5"] for out in stage["outs"]} for name, stage in stages.items()
+    }
 
 
 STAGES = {
     "plan": (["params.yaml"], ["data/plan"]),
-    "prepare@imagenet-train": (["data/plan/imagenet-train.json", "photos/train"], ["data/manifests/imagenet-train.parquet"]),
-    "prepare@imagenet": (["data/plan/imagenet.json", "photos/train", "photos/val"], ["data/manifests/imagenet.parquet"]),
+    "prepare@imagenet-train": (
+        ["data/plan/imagenet-train.json", "photos/train"],
+        ["data/manifests/imagenet-train.parquet"],
+    ),
+    "prepare@imagenet": (
+        ["data/plan/imagenet.json", "photos/train", "photos/val"],
+        ["data/manifests/imagenet.parquet"],
+    ),
     "validate": (["data/manifests"], ["data/validation"]),
     "train@dense-0": (
-        ["data/plan/dense.json", "data/manifests/imagenet-train.parquet", "data/validation/imagenet-train.json", "densecl/vit.py"],
+        [
+            "data/plan/dense.json",
+            "data/manifests/imagenet-train.parquet",
+            "data/validation/imagenet-train.json",
+            "densecl/vit.py",
+        ],
         ["models/dense/seed-0"],
     ),
-    "train@none-0": (["data/plan/none.json", "data/manifests/imagenet-train.parquet"], ["models/none/seed-0"]),
+    "train@none-0": (
+        ["data/plan/none.json", "data/manifests/imagenet-train.parquet"],
+        ["models/none/seed-0"],
+    ),
     "evaluate@imagenet-dense-0": (
-        ["data/plan/evaluate.json", "data/manifests/imagenet.parquet", "data/validation/imagenet.json", "models/dense/seed-0"],
+        [
+            "data/plan/evaluate.json",
+            "data/manifests/imagenet.parquet",
+            "data/validation/imagenet.json",
+            "models/dense/seed-0",
+        ],
         ["reports/evaluation/imagenet/dense-0.json"],
     ),
     "evaluate@imagenet-none-0": (
-        ["data/manifests/imagenet.parquet", "models/none/seed-0"], ["reports/evaluation/imagenet/none-0.json"],
+        ["data/manifests/imagenet.parquet", "models/none/seed-0"],
+        ["reports/evaluation/imagenet/none-0.json"],
     ),
     "report": (["reports/evaluation"], ["reports/comparison.csv"]),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -87,12 +119,22 @@ def pipeline(project, trained, monkeypatch):
     Repo.init(".", no_scm=True).close()
     for unit in ("imagenet-train", "imagenet", "dense", "none", "evaluate"):
         write(
-            f"data/plan/{unit}.json", json.dumps({"name": unit, "train": {"epochs": 2}, "params": {"all": "of them"}})
+            f"data/plan/{unit}.json",
+            json.dumps({"name": unit, "train": {"epochs": 2}, "params": {"all": "of them"}}),
         )
-    for place in ("photos/train/n1/a.JPEG", "photos/val/n1/b.JPEG", "data/manifests/imagenet-train.parquet",
-                  "data/manifests/imagenet.parquet", "data/validation/imagenet-train.json", "data/validation/imagenet.json",
-                  "densecl/vit.py", "models/none/seed-0/config.json", "reports/evaluation/imagenet/dense-0.json",
-                  "reports/evaluation/imagenet/none-0.json", "reports/comparison.csv"):  # fmt: skip
+    for place in (
+        "photos/train/n1/a.JPEG",
+        "photos/val/n1/b.JPEG",
+        "data/manifests/imagenet-train.parquet",
+        "data/manifests/imagenet.parquet",
+        "data/validation/imagenet-train.json",
+        "data/validation/imagenet.json",
+        "densecl/vit.py",
+        "models/none/seed-0/config.json",
+        "reports/evaluation/imagenet/dense-0.json",
+        "reports/evaluation/imagenet/none-0.json",
+        "reports/comparison.csv",
+    ):
         write(place, json.dumps({"content of": place}))
     trained(FINGERPRINT)
     return lock(STAGES)
@@ -102,19 +144,35 @@ def pipeline(project, trained, monkeypatch):
 def version(pipeline, client):
     """The dense model as version 1, trained in an MLflow run; tags as the retraining gives them."""
     experiment = client.create_experiment(EXPERIMENT)
-    run = client.create_run(experiment, tags={"fingerprint": FINGERPRINT, "mlflow.source.git.commit": "c" * 40})
+    run = client.create_run(
+        experiment, tags={"fingerprint": FINGERPRINT, "mlflow.source.git.commit": "c" * 40}
+    )
     tags = {
-        "dvc_md5": pipeline["train@dense-0"]["models/dense/seed-0"], "git": "", "mlflow_run": run.info.run_id,
+        "dvc_md5": pipeline["train@dense-0"]["models/dense/seed-0"],
+        "git": "",
+        "mlflow_run": run.info.run_id,
         "zenml_run": "01234567-89ab-cdef-0123-456789abcdef",
-        "md5 data/manifests/imagenet-train.parquet": pipeline["prepare@imagenet-train"]["data/manifests/imagenet-train.parquet"],
-    }  # fmt: skip
+        "md5 data/manifests/imagenet-train.parquet": pipeline["prepare@imagenet-train"][
+            "data/manifests/imagenet-train.parquet"
+        ],
+    }
     registry.register(NAME, Path("models/dense/seed-0"), verdict(), tags)
     registry.promote(NAME, "1", "ann", "the gate")
     return tags
 
 
-CHAIN = ["data photos/train", "data photos/val", "prepare@imagenet-train", "prepare@imagenet", "validate", "train@dense-0",
-         "evaluate@imagenet-dense-0", "report", "gate of version 1", "version 1 of densecl-vit"]  # fmt: skip
+CHAIN = [
+    "data photos/train",
+    "data photos/val",
+    "prepare@imagenet-train",
+    "prepare@imagenet",
+    "validate",
+    "train@dense-0",
+    "evaluate@imagenet-dense-0",
+    "report",
+    "gate of version 1",
+    "version 1 of densecl-vit",
+]
 
 
 def names(chain):
@@ -130,17 +188,33 @@ def link(chain, name):
 
 
 def test_all_that_names_the_champion_gives_its_chain(version, pipeline):
-    for x in ("champion", "candidate", "1", "v1", "models/dense/seed-0", "models/dense/seed-0/model.safetensors",
-              str(Path("models/dense/seed-0").absolute()) + "/", version["dvc_md5"], version["dvc_md5"].removesuffix(".dir"),
-              md5("models/dense/seed-0/model.safetensors"), version["mlflow_run"], version["zenml_run"]):  # fmt: skip
+    for x in (
+        "champion",
+        "candidate",
+        "1",
+        "v1",
+        "models/dense/seed-0",
+        "models/dense/seed-0/model.safetensors",
+        str(Path("models/dense/seed-0").absolute()) + "/",
+        version["dvc_md5"],
+        version["dvc_md5"].removesuffix(".dir"),
+        md5("models/dense/seed-0/model.safetensors"),
+        version["mlflow_run"],
+        version["zenml_run"],
+    ):
         chain = lineage(x)
         assert sorted(names(chain)) == sorted(CHAIN), x
         assert notes(chain) == [], x
         assert chain.notes == (), x
-    assert {("data photos/train", "prepare@imagenet-train"), ("prepare@imagenet-train", "validate"),
-            ("validate", "train@dense-0"), ("train@dense-0", "evaluate@imagenet-dense-0"),
-            ("evaluate@imagenet-dense-0", "report"), ("evaluate@imagenet-dense-0", "gate of version 1"),
-            ("gate of version 1", "version 1 of densecl-vit")} <= set(chain.edges)  # fmt: skip
+    assert {
+        ("data photos/train", "prepare@imagenet-train"),
+        ("prepare@imagenet-train", "validate"),
+        ("validate", "train@dense-0"),
+        ("train@dense-0", "evaluate@imagenet-dense-0"),
+        ("evaluate@imagenet-dense-0", "report"),
+        ("evaluate@imagenet-dense-0", "gate of version 1"),
+        ("gate of version 1", "version 1 of densecl-vit"),
+    } <= set(chain.edges)
 
 
 def test_each_link_has_md5_params_and_runs(version, pipeline):
@@ -163,13 +237,19 @@ def test_each_link_has_md5_params_and_runs(version, pipeline):
     told = dict(link(chain, "version 1 of densecl-vit").facts)
     assert told["zenml_run"] == version["zenml_run"]
     assert "promoted by ann: the gate" in told["history"]
-    assert dict(link(chain, "gate of version 1").facts)["val imagenet"].startswith("val is +2.0 points")
+    assert dict(link(chain, "gate of version 1").facts)["val imagenet"].startswith(
+        "val is +2.0 points"
+    )
 
 
 def test_a_set_s_chain_reaches_every_model(pipeline):
     chain = lineage("photos/train")
     assert {"train@dense-0", "train@none-0", "report", "data photos/train"} <= set(names(chain))
-    assert set(names(lineage("reports/comparison.csv"))) >= {"train@dense-0", "train@none-0", "data photos/val"}
+    assert set(names(lineage("reports/comparison.csv"))) >= {
+        "train@dense-0",
+        "train@none-0",
+        "data photos/val",
+    }
     assert "evaluate@imagenet-dense-0" not in names(lineage("models/none/seed-0"))
     assert "train@none-0" not in names(lineage("data/plan/dense.json"))
     assert names(lineage("photos/train/n1/a.JPEG")) == names(chain)
@@ -185,14 +265,19 @@ def test_what_changed_since_is_told_where_it_changed(version, pipeline):
     assert link(chain, "data photos/train").notes == ()
     training = "\n".join(link(chain, "train@dense-0").notes)
     plan = dict(link(chain, "train@dense-0").facts)["params data/plan/dense.json"]
-    assert f"data/plan/dense.json: its content {plan} is in neither the workspace nor DVC's cache" in training
+    assert (
+        f"data/plan/dense.json: its content {plan} is in neither the workspace nor DVC's cache"
+        in training
+    )
     assert "code: 1 of 1 files have changed since: densecl/vit.py" in training
     assert link(chain, "prepare@imagenet-train").notes[0].endswith("no longer there")
 
 
 def test_a_stage_that_read_what_was_made_anew_since_says_so(pipeline):
     data = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
-    data["stages"]["evaluate@imagenet-dense-0"]["deps"][2]["md5"] = "e" * 32  # of data/validation/imagenet.json
+    data["stages"]["evaluate@imagenet-dense-0"]["deps"][2]["md5"] = (
+        "e" * 32
+    )  # of data/validation/imagenet.json
     data["stages"]["evaluate@imagenet-dense-0"]["deps"][3]["md5"] = "f" * 32 + ".dir"
     Path("dvc.lock").write_text(yaml.safe_dump(data), encoding="utf-8")
     found = "\n".join(link(lineage("models/dense/seed-0"), "evaluate@imagenet-dense-0").notes)
@@ -202,7 +287,11 @@ def test_a_stage_that_read_what_was_made_anew_since_says_so(pipeline):
 
 def test_an_older_version_is_found_in_git_and_without_git_in_its_tags(version, pipeline, trained):
     def git(*words):
-        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words],
+            check=True,
+            capture_output=True,
+        )
 
     trained("fedcba9876543210")
     before = Path("dvc.lock").read_text(encoding="utf-8")
@@ -220,10 +309,14 @@ def test_an_older_version_is_found_in_git_and_without_git_in_its_tags(version, p
     git("commit", "-qam", "second")
     found = lineage("v1")
     assert sorted(names(found)) == sorted(CHAIN)
-    commit = subprocess.run(["git", "rev-parse", "HEAD~1"], check=True, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD~1"], check=True, capture_output=True, text=True
+    ).stdout.strip()
     assert found.git == commit
     assert dict(link(found, "train@dense-0").facts)["git"] == commit
-    assert any("models/dense/seed-0: recorded" in note for note in link(found, "train@dense-0").notes)
+    assert any(
+        "models/dense/seed-0: recorded" in note for note in link(found, "train@dense-0").notes
+    )
     assert lineage("models/dense/seed-0").git.rstrip("+") != commit
 
 
@@ -231,11 +324,15 @@ def test_a_zenml_run_without_a_version_is_read_from_its_steps(pipeline, monkeypa
     recorded = next(records())
     asked = []
     monkeypatch.setattr(
-        "pipelines.lineage.resolve._of_zenml_run", lambda x: asked.append(x) or replace(recorded, source="the steps")
+        "pipelines.lineage.resolve._of_zenml_run",
+        lambda x: asked.append(x) or replace(recorded, source="the steps"),
     )
     chain = lineage("11111111-1111-1111-1111-111111111111")
     assert asked == ["11111111-1111-1111-1111-111111111111"]
-    assert (chain.found, chain.source) == ("ZenML run 11111111-1111-1111-1111-111111111111", "the steps")
+    assert (chain.found, chain.source) == (
+        "ZenML run 11111111-1111-1111-1111-111111111111",
+        "the steps",
+    )
     assert {"train@dense-0", "train@none-0", "data photos/val", "report"} <= set(names(chain))
 
 
@@ -258,13 +355,16 @@ def test_nothing_found_says_what_x_may_be(version):
         "../elsewhere",
     ):
         with pytest.raises(
-            DenseclError, match=r"expected a path .*, an md5 .*, an MLflow run id, a ZenML run id, or a version"
+            DenseclError,
+            match=r"expected a path .*, an md5 .*, an MLflow run id, a ZenML run id, or a version",
         ):
             lineage(x)
     with pytest.raises(DenseclError, match="found no version v7"):
         lineage("v7")
     Path("dvc.lock").write_text("stages: [", encoding="utf-8")
-    with pytest.raises(DenseclError, match=r"dvc\.lock of the workspace: found no stages as DVC writes them"):
+    with pytest.raises(
+        DenseclError, match=r"dvc\.lock of the workspace: found no stages as DVC writes them"
+    ):
         lineage("models/dense/seed-0")
 
 
@@ -296,5 +396,7 @@ def test_text_mermaid_and_page_hold_the_chain_and_names_are_harmless(version, pi
 @pytest.mark.slow
 def test_nothing_is_wrong_with_the_page_in_a_browser(browser, version):
     call_a_folder("photos/val<b>\x1b[2J" + 40 * "long")
-    Path("page.html").write_text(page(replace(lineage("champion"), notes=("a note of the whole",))), encoding="utf-8")
+    Path("page.html").write_text(
+        page(replace(lineage("champion"), notes=("a note of the whole",))), encoding="utf-8"
+    )
     assert faults(browser, Path("page.html")) == []

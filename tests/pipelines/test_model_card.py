@@ -41,21 +41,44 @@ def run(trained):
     paths.plan("dense").write_text(
         json.dumps({"contrast": {"lambda_weight": 0.31}, "train": {"epochs": 17}}), encoding="utf-8"
     )
-    write_json(paths.verdict("imagenet"), Verdict(
-        dataset="imagenet", passed=True, images=1403, classes=3, absent=(), excluded=("imagenet/a",), failures=(), warnings=(),
-    ))  # fmt: skip
+    write_json(
+        paths.verdict("imagenet"),
+        Verdict(
+            dataset="imagenet",
+            passed=True,
+            images=1403,
+            classes=3,
+            absent=(),
+            excluded=("imagenet/a",),
+            failures=(),
+            warnings=(),
+        ),
+    )
     paths.MANIFESTS.mkdir(parents=True)
     paths.manifest("imagenet").write_bytes(b"a manifest")
-    write_json(paths.training("dense", 0) / "cost.json", Cost(
-        wall_seconds=754, images_per_second=1234.5, peak_memory_bytes=3 << 30, device="a CPU", views=2, batch_size=32,
-        step_seconds=0.0502, none_step_seconds=0.0239, one_view_step_seconds=0.0129, queue_size_effective=3600,
-    ))  # fmt: skip
+    write_json(
+        paths.training("dense", 0) / "cost.json",
+        Cost(
+            wall_seconds=754,
+            images_per_second=1234.5,
+            peak_memory_bytes=3 << 30,
+            device="a CPU",
+            views=2,
+            batch_size=32,
+            step_seconds=0.0502,
+            none_step_seconds=0.0239,
+            one_view_step_seconds=0.0129,
+            queue_size_effective=3600,
+        ),
+    )
     return folder
 
 
 def made(folder, promoted=True):
     done = registry.register(NAME, folder, verdict(promoted), TAGS)
-    attach_card(load_params(paths.PARAMS), done, verdict(promoted), registry.tags(NAME, done.version))
+    attach_card(
+        load_params(paths.PARAMS), done, verdict(promoted), registry.tags(NAME, done.version)
+    )
     if promoted:
         registry.lay_out_card(NAME, done.version)
     return done.version
@@ -70,11 +93,16 @@ def test_the_card_s_numbers_are_those_of_the_files(run):
         "| sketch | 399 | – | 23.5 (19.0 to 28.0) | 0 | – | – | −2.1 (−4.1 to −0.1) |",
         f"| imagenet | 1,403 | 3 | 1 | {plain_md5(paths.manifest('imagenet'))} |",
         "| val | imagenet | 400 | 2.0 (−0.5 to 4.5) | −1.0 | held | val is +2.0 points (-0.5 to +4.5); above -1.0 was asked for |",
-        "- training: 12.6 min", "- peak memory: 3.00 GiB", "- step, two views, batch 32: 50.2 ms", "- device: a CPU",
-        "| contrast.lambda\\_weight | 0.31 |", "| train.epochs | 17 |",
-        f"| dvc\\_md5 | {TAGS['dvc_md5']} |", "| fingerprint | 0123456789abcdef |",
+        "- training: 12.6 min",
+        "- peak memory: 3.00 GiB",
+        "- step, two views, batch 32: 50.2 ms",
+        "- device: a CPU",
+        "| contrast.lambda\\_weight | 0.31 |",
+        "| train.epochs | 17 |",
+        f"| dvc\\_md5 | {TAGS['dvc_md5']} |",
+        "| fingerprint | 0123456789abcdef |",
         'model = mlflow.pyfunc.load_model("models:/densecl-vit/1")',
-    ):  # fmt: skip
+    ):
         assert line in text.splitlines(), line
     assert "99.9" not in text  # another mode's
     assert "One seed" in text
@@ -89,7 +117,9 @@ def test_names_cannot_become_markup(run):
     assert not re.search(r"(?<!\\)<(script|/td)|(?<!\\)\[x|(?<!\\)\*\*`", text)
     assert harmless("a|b\n# c") == r"a\|b \# c"
     widths = {
-        line.count("|") - line.count(r"\|") for line in text.splitlines() if line.startswith("| ") and "dvc" in line
+        line.count("|") - line.count(r"\|")
+        for line in text.splitlines()
+        if line.startswith("| ") and "dvc" in line
     }
     assert widths == {3}
 
@@ -99,7 +129,9 @@ def test_models_card_md_is_the_champion_s(run, client):
     registry.promote(NAME, "1", "ann", "the gate")
     first = paths.CARD.read_text(encoding="utf-8")
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    (run / "config.json").write_text(json.dumps(config | {"fingerprint": "fedcba9876543210"}), encoding="utf-8")
+    (run / "config.json").write_text(
+        json.dumps(config | {"fingerprint": "fedcba9876543210"}), encoding="utf-8"
+    )
     assert made(run, promoted=False) == "2"
     assert paths.CARD.read_text(encoding="utf-8") == first  # kept: the champion's card stays
     registry.main_promote("2", "better than it looked", "bob")

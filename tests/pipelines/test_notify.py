@@ -19,16 +19,45 @@ from pipelines.schemas import Criterion, Finished, Verdict
 
 SECRET = "T0/B0/s3cr3t"  # noqa: S105
 FINISHED = Finished(
-    started="2026-01-05T03:00:00+01:00", seconds=12.5, outcome="kept", said="sketch fell by 4.1 points", version="4",
-    champion="3", git="retraining/20260105T020012Z-kept",
-)  # fmt: skip
+    started="2026-01-05T03:00:00+01:00",
+    seconds=12.5,
+    outcome="kept",
+    said="sketch fell by 4.1 points",
+    version="4",
+    champion="3",
+    git="retraining/20260105T020012Z-kept",
+)
 VERDICT = Verdict(
-    promoted=False, champion="3", mode="dense", seed=0, said="sketch fell by 4.1 points",
+    promoted=False,
+    champion="3",
+    mode="dense",
+    seed=0,
+    said="sketch fell by 4.1 points",
     criteria=(
-        Criterion(name="val", dataset="imagenet", value=0.0, low=-0.005, high=0.01, bound=-0.01, images=400, passed=True, said="held"),
-        Criterion(name="fall", dataset="sketch", value=-0.041, low=-0.06, high=-0.02, bound=-0.02, images=400, passed=False, said="-4.1 & <!channel>"),
+        Criterion(
+            name="val",
+            dataset="imagenet",
+            value=0.0,
+            low=-0.005,
+            high=0.01,
+            bound=-0.01,
+            images=400,
+            passed=True,
+            said="held",
+        ),
+        Criterion(
+            name="fall",
+            dataset="sketch",
+            value=-0.041,
+            low=-0.06,
+            high=-0.02,
+            bound=-0.02,
+            images=400,
+            passed=False,
+            said="-4.1 & <!channel>",
+        ),
     ),
-)  # fmt: skip
+)
 
 
 class Server(ThreadingHTTPServer):
@@ -72,10 +101,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def test_the_webhook_gets_the_record_and_a_text_for_slack(server, capfd):
     notify(Notify(webhook=server.address), FINISHED, VERDICT)
-    assert server.bodies == [FINISHED.model_dump() | {"text": (
-        "Retraining: kept (candidate version 4, champion version 3)\nsketch fell by 4.1 points\n"
-        "• sketch, fall: -4.1 &amp; &lt;!channel&gt;\ngit: retraining/20260105T020012Z-kept"
-    )}]  # fmt: skip
+    assert server.bodies == [
+        FINISHED.model_dump()
+        | {
+            "text": (
+                "Retraining: kept (candidate version 4, champion version 3)\nsketch fell by 4.1 points\n"
+                "• sketch, fall: -4.1 &amp; &lt;!channel&gt;\ngit: retraining/20260105T020012Z-kept"
+            )
+        }
+    ]
     assert capfd.readouterr().err == ""
 
 
@@ -94,12 +128,16 @@ def test_the_address_may_stand_in_the_environment(server, monkeypatch):
         ([302], 1, "127.0.0.1 answered with status 302"),
     ],
 )
-def test_what_may_pass_is_tried_again_and_nothing_is_redirected(server, capfd, answers, calls, told):
+def test_what_may_pass_is_tried_again_and_nothing_is_redirected(
+    server, capfd, answers, calls, told
+):
     server.answers = list(answers)
     notify(Notify(webhook=server.address), FINISHED, None)
     assert len(server.bodies) == calls
     said = capfd.readouterr().err
-    assert said == (f"warning: retraining.notify.webhook: {told}; nobody was told there\n" if told else "")
+    assert said == (
+        f"warning: retraining.notify.webhook: {told}; nobody was told there\n" if told else ""
+    )
 
 
 def test_a_server_that_hangs_is_given_up(server, capfd, caplog):
@@ -109,7 +147,10 @@ def test_a_server_that_hangs_is_given_up(server, capfd, caplog):
     notify(Notify(webhook=server.address), FINISHED, None)
     assert time.monotonic() - begun < 2
     told = capfd.readouterr().err
-    assert told == "warning: retraining.notify.webhook: 127.0.0.1: ReadTimeout (3 tries); nobody was told there\n"
+    assert (
+        told
+        == "warning: retraining.notify.webhook: 127.0.0.1: ReadTimeout (3 tries); nobody was told there\n"
+    )
     assert SECRET not in caplog.text
 
 
@@ -124,11 +165,17 @@ def test_a_server_that_is_not_there_and_addresses_that_are_none(server, capfd, c
         (f"http://127.0.0.1:port/{SECRET}", "127.0.0.1: InvalidURL"),
         ("$NO_SUCH_HOOK", "the environment variable NO_SUCH_HOOK is not set"),
         ("$NOT_AN_ADDRESS", "the address is none: expected http:// or https:// and a host"),
-        (f"hooks.example.com/{SECRET}", "the address is none: expected http:// or https:// and a host"),
+        (
+            f"hooks.example.com/{SECRET}",
+            "the address is none: expected http:// or https:// and a host",
+        ),
         (f"http://[{SECRET}", "the address is none: expected http:// or https:// and a host"),
     ):
         notify(Notify(webhook=address), FINISHED, None)
-        assert capfd.readouterr().err == f"warning: retraining.notify.webhook: {told}; nobody was told there\n"
+        assert (
+            capfd.readouterr().err
+            == f"warning: retraining.notify.webhook: {told}; nobody was told there\n"
+        )
     assert SECRET not in caplog.text
 
 
@@ -136,7 +183,10 @@ def test_the_file_gets_a_line_a_retraining(tmp_path, capfd):
     path = tmp_path / "new" / "told.jsonl"
     notify(Notify(file=str(path)), FINISHED, VERDICT)
     notify(Notify(file=str(path)), FINISHED.model_copy(update={"outcome": "promoted"}), None)
-    assert [json.loads(line)["outcome"] for line in path.read_text().splitlines()] == ["kept", "promoted"]
+    assert [json.loads(line)["outcome"] for line in path.read_text().splitlines()] == [
+        "kept",
+        "promoted",
+    ]
     notify(Notify(file=str(tmp_path)), FINISHED, None)
     assert "Is a directory; nobody was told there" in capfd.readouterr().err
 

@@ -19,8 +19,15 @@ from tests.page_checks import faults
 from tests.pipelines.factories import small_params, write_nothing, write_side
 
 HOSTILE = "<script>alert('x')</script>\"><img src=//e.com/x onerror=alert(1)>"
-KEPT = Finished(started="2026-11-02T03:00:00+01:00", seconds=660, outcome="kept", said=f"refused: {HOSTILE}", version="3",
-                champion="2", zenml_run=HOSTILE)  # fmt: skip
+KEPT = Finished(
+    started="2026-11-02T03:00:00+01:00",
+    seconds=660,
+    outcome="kept",
+    said=f"refused: {HOSTILE}",
+    version="3",
+    champion="2",
+    zenml_run=HOSTILE,
+)
 
 
 class Seen(HTMLParser):
@@ -37,7 +44,11 @@ class Seen(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.loads += [v for k, v in attrs if v and k in ("src", "href", "xlink:href", "action", "srcset", "data")]
+        self.loads += [
+            v
+            for k, v in attrs
+            if v and k in ("src", "href", "xlink:href", "action", "srcset", "data")
+        ]
         self.handlers += [k for k, _ in attrs if k.startswith("on")]
 
     def handle_data(self, data: str) -> None:
@@ -47,15 +58,34 @@ class Seen(HTMLParser):
 
 def changes_of(**values: object) -> Changes:
     given = {
-        "dataset": "imagenet-train", "images": 120, "before": 100, "new": 22, "removed": 2, "changed": 1,
-        "classes_new": (HOSTILE,), "classes_removed": (), "psi": {"class": 0.4, "brightness": 0.02, "width": 0.12},
-        "chance": {"class": 0.1, "brightness": 0.1, "width": 0.2}, "mix": (Share(wnid=HOSTILE, before=0, now=30),),
+        "dataset": "imagenet-train",
+        "images": 120,
+        "before": 100,
+        "new": 22,
+        "removed": 2,
+        "changed": 1,
+        "classes_new": (HOSTILE,),
+        "classes_removed": (),
+        "psi": {"class": 0.4, "brightness": 0.02, "width": 0.12},
+        "chance": {"class": 0.1, "brightness": 0.1, "width": 0.2},
+        "mix": (Share(wnid=HOSTILE, before=0, now=30),),
         "evidence": (f"{WNIDS[0]}/image_0_0.JPEG", f"{HOSTILE}/1.jpg"),
-    }  # fmt: skip
-    same = SetChange(dataset="imagenet", images=50, before=50, new=0, removed=0, changed=0, classes_new=(), classes_removed=(),
-                     psi={"class": 0.0}, evidence=())  # fmt: skip
+    }
+    same = SetChange(
+        dataset="imagenet",
+        images=50,
+        before=50,
+        new=0,
+        removed=0,
+        changed=0,
+        classes_new=(),
+        classes_removed=(),
+        psi={"class": 0.0},
+        evidence=(),
+    )
     return Changes(
-        sets=(SetChange.model_validate(given | values), same), params=(f"network.model_name: a -> {HOSTILE}",)
+        sets=(SetChange.model_validate(given | values), same),
+        params=(f"network.model_name: a -> {HOSTILE}",),
     )
 
 
@@ -66,7 +96,9 @@ def place(tmp_path: Path) -> Path:
     right = np.arange(1000) % 3 > 0
     for name in ("imagenet", "sketch", "imagenet-r"):
         write_side(tmp_path, name, paths.CHAMPION, right)
-        write_side(tmp_path, name, "dense", right & (np.arange(1000) > (100 if name == "sketch" else 0)))
+        write_side(
+            tmp_path, name, "dense", right & (np.arange(1000) > (100 if name == "sketch" else 0))
+        )
     write_nothing(tmp_path, "imagenet-r", "dense", HOSTILE)
     return tmp_path
 
@@ -74,7 +106,12 @@ def place(tmp_path: Path) -> Path:
 def page(place: Path, *, version: str | None = "2", **more: object) -> tuple[str, Seen]:
     params = small_params(("imagenet", "sketch", "imagenet-r"))
     verdict = judge(params, Champion(version=version), place)
-    given = {"history": [KEPT], "roots": {"imagenet-train": place / "images"}, "version": "4", "root": place}
+    given = {
+        "history": [KEPT],
+        "roots": {"imagenet-train": place / "images"},
+        "version": "4",
+        "root": place,
+    }
     assert write_page(changes_of(), verdict, **(given | more)) == paths.RETRAINING_PAGE  # type: ignore[arg-type]
     text = (place / paths.RETRAINING_PAGE).read_text(encoding="utf-8")
     return text, Seen(text)
@@ -83,9 +120,16 @@ def page(place: Path, *, version: str | None = "2", **more: object) -> tuple[str
 def test_the_verdict_comes_first_and_every_criterion_is_shown(place):
     text, seen = page(place)
     assert (
-        re.search(r"<h1>([^<]*)</h1>", text)[1] == "Refused: dense, seed 0, is not promoted; version 2 stays champion."
+        re.search(r"<h1>([^<]*)</h1>", text)[1]
+        == "Refused: dense, seed 0, is not promoted; version 2 stays champion."
     )
-    order = ["Refused: dense", "sketch falls by", "What it was held to", "What changed", "Earlier retrainings"]
+    order = [
+        "Refused: dense",
+        "sketch falls by",
+        "What it was held to",
+        "What changed",
+        "Earlier retrainings",
+    ]
     assert sorted(order, key=seen.text.index) == order
     assert seen.text.count("refused") >= 3
     row = r"sketch fall: no sure fall below the bound refused −6\.\d −\d\.\d to −\d\.\d ≥ −2\.0 1,000 falls by 6\.\d points"
@@ -148,8 +192,12 @@ def test_a_first_champion_is_shown_in_percent(place):
 
 @pytest.mark.parametrize(
     ("outcome", "headline"),
-    [("unchanged", "Nothing changed, so nothing was trained."), ("failed", "The retraining failed."), ("skipped", "The retraining was skipped.")],
-)  # fmt: skip
+    [
+        ("unchanged", "Nothing changed, so nothing was trained."),
+        ("failed", "The retraining failed."),
+        ("skipped", "The retraining was skipped."),
+    ],
+)
 def test_without_a_verdict_the_page_says_what_happened(place, outcome, headline):
     unchanged = Changes(sets=changes_of().sets[1:], params=())
     finished = KEPT.model_copy(update={"outcome": outcome, "said": "because"})

@@ -15,7 +15,9 @@ from dvc.utils.serialize import dumps_yaml
 from pipelines.prune import main
 from tests.pipelines.project_factory import ENVIRONMENT, project as laid
 
-pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # pygtrie's, at DVC
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:_NoneStep.value:DeprecationWarning"
+)  # pygtrie's, at DVC
 HASH = "0123456789abcdef0123456789abcdef"
 ROOT_STAGES = {
     "prepare@imagenet": ["data/manifests/imagenet.parquet"],
@@ -31,23 +33,41 @@ CHAMPION_STAGES = {
     "sketch": ["reports/champion/evaluation/sketch/champion-0.json"],
 }
 STALE = {
-    "models/dense/seed-1", "models/global/seed-0", "reports/training/dense-1", "data/rendered/imagenet/old",
-    "data/manifests/sketch.parquet", "reports/evaluation/sketch/dense-1.json", "reports/predictions/sketch/dense-1.control.parquet",
+    "models/dense/seed-1",
+    "models/global/seed-0",
+    "reports/training/dense-1",
+    "data/rendered/imagenet/old",
+    "data/manifests/sketch.parquet",
+    "reports/evaluation/sketch/dense-1.json",
+    "reports/predictions/sketch/dense-1.control.parquet",
     "reports/champion/evaluation/sketch/champion-0.json",
-}  # fmt: skip
+}
 KEPT = {
-    "models/none/seed-0/model.safetensors", "models/champion/seed-0/config.json", "models/card.md", "models/mine/weights.bin",
-    "models/dense/notes.txt", "data/manifests/imagenet.parquet", "data/rendered/mine/image.png", "reports/training/none-0/history.csv",
-    "reports/evaluation/imagenet/none-0.json", "reports/champion/evaluation/imagenet/champion-0.json", "reports/evaluation/readme.txt",
-    "checkpoints/0123/step-1.pt", "data/mine/file", "reports/report.html",
-}  # fmt: skip
+    "models/none/seed-0/model.safetensors",
+    "models/champion/seed-0/config.json",
+    "models/card.md",
+    "models/mine/weights.bin",
+    "models/dense/notes.txt",
+    "data/manifests/imagenet.parquet",
+    "data/rendered/mine/image.png",
+    "reports/training/none-0/history.csv",
+    "reports/evaluation/imagenet/none-0.json",
+    "reports/champion/evaluation/imagenet/champion-0.json",
+    "reports/evaluation/readme.txt",
+    "checkpoints/0123/step-1.pt",
+    "data/mine/file",
+    "reports/report.html",
+}
 
 
 def lock(stages: dict[str, list[str]]) -> str:
     outs = {
-        name: {"cmd": f"python -m steps {name}", "outs": [{"path": p, "hash": "md5", "md5": HASH, "size": 1} for p in paths]}
+        name: {
+            "cmd": f"python -m steps {name}",
+            "outs": [{"path": p, "hash": "md5", "md5": HASH, "size": 1} for p in paths],
+        }
         for name, paths in stages.items()
-    }  # fmt: skip
+    }
     return dumps_yaml({"schema": "2.0", "stages": outs})
 
 
@@ -58,12 +78,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The project with leftovers of a mode, a seed and a set, beside files that are no leftovers."""
+    """The project with leftovers of a mode, a seed and a set, beside files that are no
+    leftovers.
+    """
     monkeypatch.chdir(made)
     subprocess.run(["git", "clean", "-fdxq", "--exclude=images", "--exclude=.dvc"], check=True)
     write(KEPT)
     write({path if "." in path else f"{path}/file" for path in STALE})
-    write({"data/rendered/imagenet/train/kept.png", "models/dense/.gitignore", "reports/evaluation/sketch/.gitignore"})
+    write(
+        {
+            "data/rendered/imagenet/train/kept.png",
+            "models/dense/.gitignore",
+            "reports/evaluation/sketch/.gitignore",
+        }
+    )
     write({"../outside/file"})
     Path("models/dense/seed-1/link").symlink_to(Path("images").absolute())
     Path("dvc.lock").write_text(lock(ROOT_STAGES))
@@ -102,7 +130,9 @@ def test_without_yes_it_only_lists(project, capsys):
     assert "reports/champion/dvc.lock: sketch" in said
     assert "train@none-0" not in said
     assert "checkpoints stays" in said
-    assert said.endswith("nothing is removed; `python -m pipelines prune --yes` removes what is listed\n")
+    assert said.endswith(
+        "nothing is removed; `python -m pipelines prune --yes` removes what is listed\n"
+    )
     assert everything() - {"cache"} == before - {"cache"}
 
 
@@ -115,9 +145,14 @@ def test_yes_removes_what_is_listed_and_nothing_else(project, capsys):
     assert not left & STALE
     assert Path("../outside/file").exists()
     assert not Path("reports/evaluation/sketch").exists()  # held no more than DVC's .gitignore
-    kept = {name: ROOT_STAGES[name] for name in ("prepare@imagenet", "train@none-0", "evaluate@imagenet-none-0")}
+    kept = {
+        name: ROOT_STAGES[name]
+        for name in ("prepare@imagenet", "train@none-0", "evaluate@imagenet-none-0")
+    }
     assert Path("dvc.lock").read_text() == lock(kept)
-    assert Path("reports/champion/dvc.lock").read_text() == lock({"imagenet": CHAMPION_STAGES["imagenet"]})
+    assert Path("reports/champion/dvc.lock").read_text() == lock(
+        {"imagenet": CHAMPION_STAGES["imagenet"]}
+    )
     main(yes=True)
     assert capsys.readouterr().out.startswith("nothing is left behind\n")
 
@@ -147,8 +182,11 @@ def test_at_a_terminal_it_asks(project, answer, stays):
         os.write(ours, answer)
         subprocess.run(
             [sys.executable, "-c", "from pipelines.prune import main; main(yes=False)"],
-            stdin=theirs, env=ENVIRONMENT, check=True, capture_output=True,
-        )  # fmt: skip
+            stdin=theirs,
+            env=ENVIRONMENT,
+            check=True,
+            capture_output=True,
+        )
     finally:
         os.close(ours)
         os.close(theirs)

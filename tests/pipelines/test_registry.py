@@ -38,7 +38,9 @@ def add(trained, fingerprint, promoted=True):
 
 
 def registered(version):
-    return json.loads(Path("models/champion/seed-0/config.json").read_text(encoding="utf-8"))["fingerprint"]
+    return json.loads(Path("models/champion/seed-0/config.json").read_text(encoding="utf-8"))[
+        "fingerprint"
+    ]
 
 
 def test_a_version_has_its_tags_and_both_aliases(trained, client):
@@ -52,8 +54,17 @@ def test_a_version_has_its_tags_and_both_aliases(trained, client):
     assert found == registry.tags(NAME, "candidate") == registry.tags(NAME, "v1")
     assert TAGS.items() <= found.items()
     assert found["sha256.config.json"] == mlflow_client.sha256(folder / "config.json")
-    assert (found["mode"], found["seed"], found["fingerprint"], found["verdict"]) == ("dense", "0", "first", "promoted")
-    assert (found["said"], found["promoted_by"], found["promoted_why"]) == (verdict().said, "ann", "the gate")
+    assert (found["mode"], found["seed"], found["fingerprint"], found["verdict"]) == (
+        "dense",
+        "0",
+        "first",
+        "promoted",
+    )
+    assert (found["said"], found["promoted_by"], found["promoted_why"]) == (
+        verdict().said,
+        "ann",
+        "the gate",
+    )
     assert found["history"].endswith("promoted by ann: the gate")
 
 
@@ -65,7 +76,10 @@ def test_a_candidate_takes_the_place_only_of_the_champion_that_it_was_judged_aga
     registry.promote_judged(made, judged)  # replayed after a kill: as it is
     assert registry.champion(NAME).version == "2"
     late = registry.register(NAME, trained("third"), judged, TAGS)
-    with pytest.raises(RegistryError, match=r"champion is version 2, but version 3 was judged against 1: `python -m"):
+    with pytest.raises(
+        RegistryError,
+        match=r"champion is version 2, but version 3 was judged against 1: `python -m",
+    ):
         registry.promote_judged(late, judged)
     assert registry.champion(NAME).version == "2"
 
@@ -76,7 +90,10 @@ def test_mlflow_loads_the_champion_and_answers_as_timm_does(trained):
     registry.promote(NAME, "1", "ann", "the gate")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = timm.create_model(
-        config["architecture"], num_classes=3, checkpoint_path=folder / "model.safetensors", **config["model_args"]
+        config["architecture"],
+        num_classes=3,
+        checkpoint_path=folder / "model.safetensors",
+        **config["model_args"],
     ).eval()
     transform = create_transform(**PRETRAINED, is_training=False)
     rng, encoded, expected = np.random.default_rng(0), [], []
@@ -93,7 +110,9 @@ def test_mlflow_loads_the_champion_and_answers_as_timm_does(trained):
         best = [int(e.argmax()) for e in expected[:size]]
         assert answer["index"].tolist() == best
         assert answer["wnid"].tolist() == [config["classes"][b] for b in best]
-        np.testing.assert_allclose(answer["probability"], [e.max() for e in expected[:size]], atol=1e-6)
+        np.testing.assert_allclose(
+            answer["probability"], [e.max() for e in expected[:size]], atol=1e-6
+        )
         assert [sorted(row) for row in answer["top5_wnid"]] == [sorted(config["classes"])] * size
     assert len({tuple(row) for row in answer["top5_wnid"]}) > 1
     with pytest.raises(ValueError, match=r"image 1: .*expected the bytes of an image file"):
@@ -115,7 +134,12 @@ def test_a_step_done_again_makes_no_second_version(trained):
 
 
 def test_every_rollback_goes_one_champion_further_back(trained, capsys):
-    for fingerprint, promoted in (("first", True), ("second", True), ("refused", False), ("third", True)):
+    for fingerprint, promoted in (
+        ("first", True),
+        ("second", True),
+        ("refused", False),
+        ("third", True),
+    ):
         add(trained, fingerprint, promoted)
     assert registry.rollback(NAME, "bob", "worse in use") == "2"
     found = registry.tags(NAME, "4")
@@ -124,7 +148,10 @@ def test_every_rollback_goes_one_champion_further_back(trained, capsys):
     assert len(registry.tags(NAME, "2")["history"].splitlines()) == 2
     registry.main_rollback("still worse", "bob")
     assert capsys.readouterr().out == "densecl-vit: version 1 is champion again; rolled back: 2\n"
-    with pytest.raises(RegistryError, match=r"nothing to roll back to: no champion before version 1.*promote VERSION"):
+    with pytest.raises(
+        RegistryError,
+        match=r"nothing to roll back to: no champion before version 1.*promote VERSION",
+    ):
         registry.rollback(NAME, "bob", "worse")
     registry.main_promote("3", "better than it looked", "bob")
     assert capsys.readouterr().out == "densecl-vit: version 3 is champion; before: 1\n"
@@ -142,7 +169,10 @@ def test_a_version_may_be_champion_twice(trained):
     for fingerprint in ("first", "second"):
         add(trained, fingerprint)
     registry.promote(NAME, "1", "bob", "by hand")
-    assert [registry.rollback(NAME, "bob", "no"), registry.rollback(NAME, "bob", "no")] == ["2", "1"]
+    assert [registry.rollback(NAME, "bob", "no"), registry.rollback(NAME, "bob", "no")] == [
+        "2",
+        "1",
+    ]
     with pytest.raises(RegistryError, match="nothing to roll back to"):
         registry.rollback(NAME, "bob", "no")
 
@@ -157,11 +187,18 @@ def test_a_rollback_passes_over_versions_of_the_same_files(trained):
     assert registry.rollback(NAME, "bob", "worse in use") == "1"
 
 
-@pytest.mark.parametrize(("alias", "stack", "expected"), [
-    ("2", "1 2 3", "1"),  # a promotion of 3 killed before its alias, or a rollback of 3 killed after
-    ("3", "1 2", "2"),  # the alias was moved by hand
-    ("1", "2 1", "2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("alias", "stack", "expected"),
+    [
+        (
+            "2",
+            "1 2 3",
+            "1",
+        ),  # a promotion of 3 killed before its alias, or a rollback of 3 killed after
+        ("3", "1 2", "2"),  # the alias was moved by hand
+        ("1", "2 1", "2"),
+    ],
+)
 def test_the_alias_counts_where_the_history_differs(trained, client, alias, stack, expected):
     for fingerprint in ("first", "second", "third"):
         registry.register(NAME, trained(fingerprint), verdict(), TAGS)
@@ -171,15 +208,24 @@ def test_the_alias_counts_where_the_history_differs(trained, client, alias, stac
 
 
 def test_what_is_not_there_is_told_in_one_line(trained, client):
-    with pytest.raises(RegistryError, match="nothing is registered yet: `python -m pipelines retraining`"):
+    with pytest.raises(
+        RegistryError, match="nothing is registered yet: `python -m pipelines retraining`"
+    ):
         registry.promote(NAME, "1", "bob", "no")
     assert registry.champion(NAME) == Champion(version=None)
     add(trained, "first", promoted=False)
-    for call in (lambda: registry.rollback(NAME, "bob", "no"), lambda: registry.lay_out(NAME, registry.champion(NAME))):
-        with pytest.raises(RegistryError, match="there is no champion yet; `python -m pipelines promote VERSION`"):
+    for call in (
+        lambda: registry.rollback(NAME, "bob", "no"),
+        lambda: registry.lay_out(NAME, registry.champion(NAME)),
+    ):
+        with pytest.raises(
+            RegistryError, match="there is no champion yet; `python -m pipelines promote VERSION`"
+        ):
             call()
     for asked in ("2", "v9", "champion", "first", "-1", ""):
-        with pytest.raises(RegistryError, match=f"found no version {asked}, expected a number, .*; there are 1$"):
+        with pytest.raises(
+            RegistryError, match=f"found no version {asked}, expected a number, .*; there are 1$"
+        ):
             registry.promote(NAME, asked, "bob", "no")
     client.create_model_version(NAME, "mlruns/somebody")
     with pytest.raises(RegistryError, match="version 2 has no tag identity"):
@@ -192,7 +238,10 @@ def test_damaged_files_are_no_champion(trained, client):
     file = Path(client.get_model_version_download_uri(NAME, "1")) / "artifacts/model.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(RegistryError, match=r"model.safetensors: found sha256 .*, expected .* of version 1 .* backup"):
+    with pytest.raises(
+        RegistryError,
+        match=r"model.safetensors: found sha256 .*, expected .* of version 1 .* backup",
+    ):
         registry.rollback(NAME, "bob", "no")
     assert registry.champion(NAME).version == "2"
     file.unlink()
@@ -204,7 +253,8 @@ def test_damaged_files_are_no_champion(trained, client):
 def test_a_store_that_does_not_answer_is_told_in_one_line(project, monkeypatch):
     Path("mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(
-        RegistryError, match=r"^MLflow at sqlite:///.*mlflow.db: .*; put it back from a backup, with mlruns/$"
+        RegistryError,
+        match=r"^MLflow at sqlite:///.*mlflow.db: .*; put it back from a backup, with mlruns/$",
     ):
         registry.champion(NAME)
 
@@ -213,7 +263,9 @@ def test_a_store_that_another_process_holds_is_no_mistake(trained):
     add(trained, "first")
     holder = sqlite3.connect("mlflow.db")
     holder.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(RegistryError, match="database is locked; nothing is lost: run the same command again") as found:
+    with pytest.raises(
+        RegistryError, match="database is locked; nothing is lost: run the same command again"
+    ) as found:
         registry.champion(NAME)
     assert isinstance(found.value, Stopped)
     assert found.value.status == STOPPED
@@ -221,7 +273,9 @@ def test_a_store_that_another_process_holds_is_no_mistake(trained):
 
 
 @pytest.mark.parametrize("bring", [Path.rename, shutil.copytree])
-def test_a_moved_or_copied_project_finds_its_files_and_registers_new_ones_inside(trained, project, monkeypatch, bring):
+def test_a_moved_or_copied_project_finds_its_files_and_registers_new_ones_inside(
+    trained, project, monkeypatch, bring
+):
     add(trained, "first")
     moved = project.with_name("moved")
     bring(project, moved)
@@ -231,7 +285,9 @@ def test_a_moved_or_copied_project_finds_its_files_and_registers_new_ones_inside
     registry.lay_out(NAME, registry.champion(NAME))
     assert registered("1") == "first"
     config = json.loads(Path("models/dense/seed-0/config.json").read_text(encoding="utf-8"))
-    Path("models/dense/seed-0/config.json").write_text(json.dumps(config | {"fingerprint": "second"}))
+    Path("models/dense/seed-0/config.json").write_text(
+        json.dumps(config | {"fingerprint": "second"})
+    )
     made = registry.register(NAME, Path("models/dense/seed-0"), verdict(), TAGS)
     registry.promote(NAME, made.version, "ann", "the gate")
     assert sorted(project.rglob("*")) == before
@@ -270,7 +326,9 @@ def test_a_rollback_outlives_dvc_gc(trained, project, monkeypatch):
     assert gone, "dvc gc removed nothing of the first model"
     registry.rollback(NAME, "bob", "worse in use")
     registry.lay_out(NAME, registry.champion(NAME))
-    assert {file: Path("models/champion/seed-0", file).read_bytes() for file in mlflow_client.FILES} == first
+    assert {
+        file: Path("models/champion/seed-0", file).read_bytes() for file in mlflow_client.FILES
+    } == first
 
 
 def test_what_is_laid_out_already_is_not_written_again(trained):

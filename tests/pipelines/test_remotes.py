@@ -1,4 +1,6 @@
-"""Everything can be pushed, lost and pulled again, and a fresh clone runs nothing: over S3 and over a local folder."""
+"""Everything can be pushed, lost and pulled again, and a fresh clone runs nothing: over S3 and over
+a local folder.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +19,30 @@ pytestmark = pytest.mark.slow
 SETS = {
     "imagenet-train": {"style": "photo", "folder": "train", "images_per_class": 4, "size": 32},
     "imagenet": {"style": "photo", "folder": "val", "images_per_class": 2, "size": 32, "seed": 1},
-}  # fmt: skip
+}
 SECTIONS = {
     "render": SETS,
-    "datasets": {n: dict.fromkeys(("root", "tracked_by"), f"data/rendered/{s['folder']}") for n, s in SETS.items()},
+    "datasets": {
+        n: dict.fromkeys(("root", "tracked_by"), f"data/rendered/{s['folder']}")
+        for n, s in SETS.items()
+    },
     "evaluate": {"datasets": ["imagenet"]},
     "train": {"batch_size": 24, "epochs": 1, "learning_rate": 0.003, "warmup_epochs": 0.5},
 }
 OUTS = ("data", "models", "reports")
 DVC = (sys.executable, "-m", "dvc")
-KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The real dvc.yaml run once, by params with a set to train on, a set to evaluate on and one epoch; all committed."""
+    """The real dvc.yaml run once, by params with a set to train on, a set to evaluate on and one
+    epoch; all committed.
+    """
     place = project(tmp_path_factory.mktemp("remotes") / "here" / "densecl", **SECTIONS)
     call(place, *DVC, "repro", "--quiet")
     commit(place)
@@ -57,7 +68,11 @@ def commit(place: Path) -> None:
 
 def contents(place: Path) -> dict[str, bytes]:
     """Of everything that DVC holds."""
-    told = [line for line in call(place, *DVC, "ls", ".", "--dvc-only", "--recursive").splitlines() if line]
+    told = [
+        line
+        for line in call(place, *DVC, "ls", ".", "--dvc-only", "--recursive").splitlines()
+        if line
+    ]
     return {name: (place / name).read_bytes() for name in told}
 
 
@@ -90,7 +105,11 @@ def test_s3(finished, s3, tmp_path, monkeypatch):
 
     for name, value in KEYS.items():
         monkeypatch.setitem(room.ENVIRONMENT, name, value)
-    keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "us-east-1"}
+    keys = {
+        "aws_access_key_id": "testing",
+        "aws_secret_access_key": "testing",
+        "region_name": "us-east-1",
+    }
     boto3.client("s3", endpoint_url=s3, **keys).create_bucket(Bucket="bucket")
     call(finished, *DVC, "remote", "add", "--default", "s3", "s3://bucket/densecl")
     call(finished, *DVC, "remote", "modify", "s3", "endpointurl", s3)

@@ -1,4 +1,6 @@
-"""The story of a project under retraining, from its first champion on; its tests follow each other in one folder."""
+"""The story of a project under retraining, from its first champion on; its tests follow each other
+in one folder.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ print("found:" + json.dumps([
 
 
 def test_zenml_has_pointers_metrics_table_and_page(place):
-    told, reference, metrics, rows, page = json.loads(call(place, sys.executable, "-c", TOLD).partition("found:")[2])
+    told, reference, metrics, rows, page = json.loads(
+        call(place, sys.executable, "-c", TOLD).partition("found:")[2]
+    )
     assert told["did"] == "ran"
     assert told["seconds"] > 0
     assert told["git"] == call(place, "git", "rev-parse", "HEAD").strip()
@@ -84,7 +88,10 @@ def test_zenml_has_pointers_metrics_table_and_page(place):
     assert len(told["mlflow_run"]) == 32
     lock = locked(place)["train@none-0"]
     assert {e["path"]: e["md5"] for e in lock["deps"]} == reference["deps"]
-    assert metrics["top1"] == json.loads((place / "reports/evaluation/imagenet/none-0.json").read_text())["top1"]
+    assert (
+        metrics["top1"]
+        == json.loads((place / "reports/evaluation/imagenet/none-0.json").read_text())["top1"]
+    )
     assert rows == len(pd.read_csv(place / "reports/comparison.csv"))
     assert page.lower() == "<!doctype html>"
 
@@ -99,7 +106,9 @@ main(["retraining"])
 
 
 def test_the_first_candidate_that_beats_chance_is_champion(place):
-    """Also after a kill between its version and its card: one version, and judged against nothing."""
+    """Also after a kill between its version and its card: one version, and judged against
+    nothing.
+    """
     call(place, sys.executable, "-c", KILLED, status=9)
     said = pipelines(place, "retraining")
     assert "marked as failed" in said
@@ -117,7 +126,12 @@ def test_a_record_that_a_kill_prevented_is_written_at_the_next_start(place):
     path.write_text("".join(line for line in text.splitlines(True) if ",promoted," not in line))
     assert "killed before this line was written" in pipelines(place, "retraining")
     late, last = ends(place).iloc[-2], ends(place).iloc[-1]
-    assert (late.outcome, late.version, late.champion, last.outcome) == ("promoted", "1", "1", "unchanged")
+    assert (late.outcome, late.version, late.champion, last.outcome) == (
+        "promoted",
+        "1",
+        "1",
+        "unchanged",
+    )
     assert pipelines(place, "retraining").count("killed before") == 0
     path.write_text(text)
 
@@ -125,7 +139,9 @@ def test_a_record_that_a_kill_prevented_is_written_at_the_next_start(place):
 def test_nothing_changed_is_recorded_and_trains_nothing(place):
     started = time.monotonic()
     said = pipelines(place, "retraining")
-    assert time.monotonic() - started < 120  # a hang, not a measurement: docs/retraining.md has the time
+    assert (
+        time.monotonic() - started < 120
+    )  # a hang, not a measurement: docs/retraining.md has the time
     assert "Nothing changed" in said
     assert "train@" not in said
     assert ends(place).iloc[-1].outcome == "unchanged"
@@ -139,7 +155,11 @@ def test_new_images_a_kill_in_the_midst_of_training_and_replay(place, tmp_path):
     change(place, epochs=30)  # long enough to be killed
     with (tmp_path / "said").open("w") as said:
         first = subprocess.Popen(
-            [sys.executable, "-m", "pipelines", "retraining"], cwd=place, env=ENVIRONMENT, stdout=said, stderr=said
+            [sys.executable, "-m", "pipelines", "retraining"],
+            cwd=place,
+            env=ENVIRONMENT,
+            stdout=said,
+            stderr=said,
         )
         until(lambda: list(place.glob("checkpoints/*/step-*.pt")) or first.poll() is not None)
         refused = pipelines(place, "retraining", status=75)
@@ -159,7 +179,9 @@ def test_new_images_a_kill_in_the_midst_of_training_and_replay(place, tmp_path):
     assert (last.outcome, last.version, last.champion) == ("promoted", "2", "2")
     ended = weights(place)
     undisturbed = tmp_path / "undisturbed"
-    shutil.copytree(place, undisturbed, symlinks=True, ignore=shutil.ignore_patterns("checkpoints", "models"))
+    shutil.copytree(
+        place, undisturbed, symlinks=True, ignore=shutil.ignore_patterns("checkpoints", "models")
+    )
     call(undisturbed, sys.executable, "-m", "steps", "train", "none", "0")
     assert weights(undisturbed) == ended
     assert "nothing to go on with" in pipelines(place, "replay", status=2)
@@ -172,7 +194,10 @@ def test_damaging_images_are_refused_with_the_sets_named(place):
     assert "refused, version 2 stays: imagenet falls by" in said
     verdict = json.loads((place / "reports/gate.json").read_text())
     assert not verdict["promoted"]
-    assert {c["dataset"] for c in verdict["criteria"] if not c["passed"]} == {"imagenet", "imagenet-r"}
+    assert {c["dataset"] for c in verdict["criteria"] if not c["passed"]} == {
+        "imagenet",
+        "imagenet-r",
+    }
     last = ends(place).iloc[-1]
     assert (last.outcome, last.version, last.champion) == ("kept", "3", "2")
 
@@ -182,13 +207,21 @@ def test_every_judged_candidate_can_be_checked_out(place, tmp_path):
     tag = ends(place).iloc[-1].git
     call(tmp_path, "git", "clone", "-q", "--branch", tag, str(place), "then")
     assert yaml.safe_load((tmp_path / "then/params.yaml").read_text())["train"]["epochs"] == 4
-    assert yaml.safe_load((tmp_path / "then/dvc.lock").read_text())["stages"].keys() == locked(place).keys()
+    assert (
+        yaml.safe_load((tmp_path / "then/dvc.lock").read_text())["stages"].keys()
+        == locked(place).keys()
+    )
     assert call(place, "git", "log", "--format=%s", "main").split() == ["start"]
 
 
 def test_lineage_leads_from_the_champion_to_the_folder_of_its_images(place):
     said = pipelines(place, "lineage", "champion")
-    links = ("images/train", "data/manifests/imagenet-train.parquet", "models/none/seed-0", "version 2")
+    links = (
+        "images/train",
+        "data/manifests/imagenet-train.parquet",
+        "models/none/seed-0",
+        "version 2",
+    )
     assert [link for link in links if link not in said] == []
 
 

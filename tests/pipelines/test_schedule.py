@@ -1,4 +1,6 @@
-"""The scheduler's ticks: what comes of them, what is caught up, what is skipped, and how it ends."""
+"""The scheduler's ticks: what comes of them, what is caught up, what is skipped, and how it
+ends.
+"""
 
 from __future__ import annotations
 
@@ -61,8 +63,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def scheduler(cron: str, retraining: str) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         [sys.executable, "-c", RUN, cron, retraining],
-        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    ) as process:  # fmt: skip
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
         try:
             yield process
         finally:
@@ -97,8 +102,10 @@ def test_three_ticks_of_a_fast_cron(project):
         until(lambda: len(ran()) >= 3)
         said = ended(process)
     assert [(t.outcome, t.detail) for t in ran()][:3] == [
-        ("promoted", "number 0"), ("kept", "number 1"), ("unchanged", "number 2"),
-    ]  # fmt: skip
+        ("promoted", "number 0"),
+        ("kept", "number 1"),
+        ("unchanged", "number 2"),
+    ]
     scheduled = [datetime.fromisoformat(t.scheduled) for t in ran()]
     assert all(time.second % 2 == 0 for time in scheduled)
     assert all(b > a for a, b in itertools.pairwise(scheduled))
@@ -140,9 +147,9 @@ def test_many_missed_ticks_are_caught_up_in_one(project):
         time.sleep(0.5)
         assert " late" in ended(process)
     assert len(ticks()) == 2
-    assert datetime.fromisoformat(ticks()[-1].scheduled) == datetime.fromisoformat(ticks()[-1].started).replace(
-        minute=0, second=0
-    )
+    assert datetime.fromisoformat(ticks()[-1].scheduled) == datetime.fromisoformat(
+        ticks()[-1].started
+    ).replace(minute=0, second=0)
 
 
 def test_killed_at_once_the_tick_counts_as_missed(project):
@@ -150,7 +157,9 @@ def test_killed_at_once_the_tick_counts_as_missed(project):
         until(Path("begun").exists)
         process.kill()
         process.wait()
-    os.kill(int(Path("begun").read_text()), signal.SIGTERM)  # it goes on by itself, and records itself
+    os.kill(
+        int(Path("begun").read_text()), signal.SIGTERM
+    )  # it goes on by itself, and records itself
     until(paths.RETRAININGS.exists)
     assert all(t.outcome == "skipped" for t in ticks())
 
@@ -158,7 +167,8 @@ def test_killed_at_once_the_tick_counts_as_missed(project):
 def record(scheduled: datetime, outcome: str, status: int | None) -> None:
     text = scheduled.isoformat(timespec="seconds")
     csv_log.append(
-        paths.TICKS, Tick(scheduled=text, started=text, seconds=1, outcome=outcome, status=status, detail="")
+        paths.TICKS,
+        Tick(scheduled=text, started=text, seconds=1, outcome=outcome, status=status, detail=""),
     )
 
 
@@ -170,7 +180,9 @@ def test_what_a_start_begins_with(project):
     record(monday - timedelta(days=14), "kept", 0)
     assert made.first(tuesday) == monday - timedelta(days=7)  # the scheduler was down
     record(monday, "failed", 2)
-    assert made.first(tuesday) == monday + timedelta(days=7)  # a mistake is not tried again before its time
+    assert made.first(tuesday) == monday + timedelta(
+        days=7
+    )  # a mistake is not tried again before its time
     record(monday, "failed", 75)
     record(monday, "skipped", None)
     assert made.first(tuesday) == monday
@@ -188,9 +200,16 @@ def test_what_a_start_begins_with(project):
         (-9, "", False, ("failed", -9, "it ended by SIGKILL and recorded nothing")),
     ],
 )
-def test_a_retraining_without_a_record_is_told_by_its_status(project, status, said, stopped, expected):
+def test_a_retraining_without_a_record_is_told_by_its_status(
+    project, status, said, stopped, expected
+):
     now = datetime.now(UTC)
-    before = Finished(started=(now - timedelta(minutes=1)).isoformat(), seconds=1, outcome="promoted", said="another")
+    before = Finished(
+        started=(now - timedelta(minutes=1)).isoformat(),
+        seconds=1,
+        outcome="promoted",
+        said="another",
+    )
     csv_log.append(paths.RETRAININGS, before)
     assert outcome(status, now, said, stopped) == expected
 
@@ -202,7 +221,14 @@ def test_a_command_that_is_not_there_fails_the_tick(project):
 
 def test_a_half_line_is_stepped_over(tmp_path):
     path = tmp_path / "schedule.csv"
-    one = Tick(scheduled="a", started="b", seconds=1, outcome="kept", status=None, detail='two\nlines, "quoted"')
+    one = Tick(
+        scheduled="a",
+        started="b",
+        seconds=1,
+        outcome="kept",
+        status=None,
+        detail='two\nlines, "quoted"',
+    )
     csv_log.append(path, one)
     with path.open("a") as file:
         file.write("2026-01-05T03:00:00+01:00,2026")  # the disk was full
@@ -225,20 +251,31 @@ def fires(expression: str, count: int, start: datetime) -> list[str]:
         ("0 3 * * 1", ["Mon 05 03:00:00", "Mon 12 03:00:00"]),  # APScheduler by itself: Tuesday
         ("0 3 * * 0", ["Sun 04 03:00:00", "Sun 11 03:00:00"]),
         ("0 3 * * 7", ["Sun 04 03:00:00", "Sun 11 03:00:00"]),
-        ("0 3 * * 5-7", ["Fri 02 03:00:00", "Sat 03 03:00:00", "Sun 04 03:00:00", "Fri 09 03:00:00"]),
-        ("0 3 * * sat-mon", ["Sat 03 03:00:00", "Sun 04 03:00:00", "Mon 05 03:00:00", "Sat 10 03:00:00"]),
-        ("0 0 13 * 5", ["Fri 02 00:00:00", "Fri 09 00:00:00", "Tue 13 00:00:00"]),  # either, as cron has it
+        (
+            "0 3 * * 5-7",
+            ["Fri 02 03:00:00", "Sat 03 03:00:00", "Sun 04 03:00:00", "Fri 09 03:00:00"],
+        ),
+        (
+            "0 3 * * sat-mon",
+            ["Sat 03 03:00:00", "Sun 04 03:00:00", "Mon 05 03:00:00", "Sat 10 03:00:00"],
+        ),
+        (
+            "0 0 13 * 5",
+            ["Fri 02 00:00:00", "Fri 09 00:00:00", "Tue 13 00:00:00"],
+        ),  # either, as cron has it
         ("*/20 * * * * *", ["Thu 01 00:00:20", "Thu 01 00:00:40", "Thu 01 00:01:00"]),
     ],
-)  # fmt: skip
+)
 def test_cron_lines_mean_what_they_mean_to_cron(expression, expected):
     assert fires(expression, len(expected), datetime(2026, 1, 1, tzinfo=PARIS)) == expected
 
 
 def test_the_zone_keeps_the_hour_when_clocks_change():
     assert fires("0 3 * * *", 3, datetime(2026, 3, 27, 12, tzinfo=PARIS)) == [
-        "Sat 28 03:00:00", "Sun 29 03:00:00", "Mon 30 03:00:00",
-    ]  # fmt: skip
+        "Sat 28 03:00:00",
+        "Sun 29 03:00:00",
+        "Mon 30 03:00:00",
+    ]
 
 
 @pytest.mark.parametrize(

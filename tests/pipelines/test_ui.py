@@ -38,8 +38,12 @@ def test_a_signal_ends_both(tmp_path, number):
             pass  # taken indeed
         process = subprocess.Popen(
             [sys.executable, "-c", STAND_IN.format(second=SERVES)],
-            cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         with process:
             said = [process.stdout.readline() for _ in range(3)]
             process.send_signal(number)
@@ -57,8 +61,13 @@ def test_a_signal_ends_both(tmp_path, number):
 def test_a_server_that_fails_ends_the_other_and_is_named(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", STAND_IN.format(second=FAILS)],
-        cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: ZenML: ")
     assert "cache/ui/zenml.log has what it said" in done.stderr

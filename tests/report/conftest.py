@@ -13,7 +13,9 @@ from tests.report.report_factory import make, plant_classes, plant_images
 
 @pytest.fixture(scope="session")
 def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """One seed; the cell (stylized, global) is missing; sketch has images in a folder, imagenet-a in a .zip, others none."""
+    """One seed; the cell (stylized, global) is missing; sketch has images in a folder, imagenet-a
+    in a .zip, others none.
+    """
     root = tmp_path_factory.mktemp("single")
     plan = make(root)
     (root / paths.evaluation("stylized", "global", 0)).unlink()

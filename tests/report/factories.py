@@ -21,7 +21,9 @@ PROTOCOLS = ("imagenet", "imagenet-a", "imagenet-r", "imagenet-v2", "sketch")
 
 @dataclass
 class Planted:
-    """`gains` are in top-1, by (mode, set); `redrawn` is the share of images on which chance differs from `of_luck` 0."""
+    """`gains` are in top-1, by (mode, set); `redrawn` is the share of images on which chance
+    differs from `of_luck` 0.
+    """
 
     gains: Mapping[tuple[str, str], float] = field(default_factory=dict)
     of_luck: int = 0
@@ -31,8 +33,12 @@ class Planted:
     images: int = 2000
     redrawn: float = 0.1
     classes: int = 10
-    drop: Mapping[str, Iterable[int]] = field(default_factory=dict)  # set -> numbers of images that are not there
-    redone: Mapping[str, Iterable[int]] = field(default_factory=dict)  # set -> images with another content
+    drop: Mapping[str, Iterable[int]] = field(
+        default_factory=dict
+    )  # set -> numbers of images that are not there
+    redone: Mapping[str, Iterable[int]] = field(
+        default_factory=dict
+    )  # set -> images with another content
     params: Mapping[str, Any] = field(default_factory=lambda: {"contrast": {"temperature": 0.2}})
     manifests: bool = True
     device: str = "a card"
@@ -44,10 +50,15 @@ class Planted:
         fresh = (own.random(n) < self.redrawn) & (self.of_luck > 0)
         correct = np.where(fresh, own.random(n), ease) < 0.5 + self.gains.get((mode, dataset), 0.0)
         confidence = (0.5 + 0.5 * np.where(fresh, own.random(n), ease)).astype("float32")
-        frame = pd.DataFrame({
-            "image_id": [f"{dataset}/{i:05d}.png" for i in range(n)], "label": label,
-            "prediction": np.where(correct, label, (label + 1) % self.classes), "confidence": confidence, "correct": correct,
-        })  # fmt: skip
+        frame = pd.DataFrame(
+            {
+                "image_id": [f"{dataset}/{i:05d}.png" for i in range(n)],
+                "label": label,
+                "prediction": np.where(correct, label, (label + 1) % self.classes),
+                "confidence": confidence,
+                "correct": correct,
+            }
+        )
         return frame.drop(index=list(self.drop.get(dataset, ())))
 
     def write(self, root: Path) -> Path:
@@ -60,8 +71,13 @@ class Planted:
         for mode in self.modes:
             for seed in self.seeds:
                 self._write_training(root, mode, seed)
-        plan = {"modes": self.modes, "seeds": self.seeds, "datasets": self.sets, "params": self.params,
-                "values": {"confidence": 0.95, "bootstrap_samples": 1000}}  # fmt: skip
+        plan = {
+            "modes": self.modes,
+            "seeds": self.seeds,
+            "datasets": self.sets,
+            "params": self.params,
+            "values": {"confidence": 0.95, "bootstrap_samples": 1000},
+        }
         write(root / paths.plan("report"), plan)
         return root
 
@@ -70,26 +86,48 @@ class Planted:
         path = root / paths.predictions(dataset, mode, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         rows.to_parquet(path, index=False)
-        write(root / paths.evaluation(dataset, mode, seed), {
-            "protocol": dataset if dataset in PROTOCOLS else "folder", "classes": self.classes,
-            "top1": float(rows["correct"].mean()), "per_class": dict.fromkeys(WNIDS[: self.classes]),
-        })  # fmt: skip
+        write(
+            root / paths.evaluation(dataset, mode, seed),
+            {
+                "protocol": dataset if dataset in PROTOCOLS else "folder",
+                "classes": self.classes,
+                "top1": float(rows["correct"].mean()),
+                "per_class": dict.fromkeys(WNIDS[: self.classes]),
+            },
+        )
 
     def _manifest(self, dataset: str) -> pd.DataFrame:
         kept = [i for i in range(self.images) if i not in set(self.drop.get(dataset, ()))]
         redone = set(self.redone.get(dataset, ()))
-        return pd.DataFrame({
-            "image_id": [f"{dataset}/{i:05d}.png" for i in kept], "path": [f"{i:05d}.png" for i in kept],
-            "label": [i % self.classes for i in kept], "wnid": [WNIDS[i % self.classes] for i in kept],
-            "width": 64, "height": 64, "bytes": 1000, "problem": "", "dhash": "", "brightness": 0.5, "contrast": 0.2,
-            "sha256": [f"{i}{' again' * (i in redone)}" for i in kept],
-        })  # fmt: skip
+        return pd.DataFrame(
+            {
+                "image_id": [f"{dataset}/{i:05d}.png" for i in kept],
+                "path": [f"{i:05d}.png" for i in kept],
+                "label": [i % self.classes for i in kept],
+                "wnid": [WNIDS[i % self.classes] for i in kept],
+                "width": 64,
+                "height": 64,
+                "bytes": 1000,
+                "problem": "",
+                "dhash": "",
+                "brightness": 0.5,
+                "contrast": 0.2,
+                "sha256": [f"{i}{' again' * (i in redone)}" for i in kept],
+            }
+        )
 
     def _write_training(self, root: Path, mode: str, seed: int) -> None:
-        write(root / paths.training(mode, seed) / "cost.json", {
-            "wall_seconds": 60.0, "images_per_second": 100.0, "peak_memory_bytes": 2**30, "device": self.device,
-            "step_seconds": 0.2 if mode == "dense" else 0.1, "none_step_seconds": 0.1,
-        })  # fmt: skip
+        write(
+            root / paths.training(mode, seed) / "cost.json",
+            {
+                "wall_seconds": 60.0,
+                "images_per_second": 100.0,
+                "peak_memory_bytes": 2**30,
+                "device": self.device,
+                "step_seconds": 0.2 if mode == "dense" else 0.1,
+                "none_step_seconds": 0.1,
+            },
+        )
         write(root / paths.model(mode, seed) / "config.json", {"classes": WNIDS[: self.classes]})
 
 

@@ -1,4 +1,6 @@
-"""Evaluations and trainings with planted differences, and what a page and a table made from them hold."""
+"""Evaluations and trainings with planted differences, and what a page and a table made from them
+hold.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +24,55 @@ from densecl.seeding import derive
 HOSTILE = "<script>\x1balert('x')</script>|[a](b)"
 FILE = "<img src=x onerror=alert(1)>\"'\n`|[a](b)"  # in the names of sketch's files
 CLASS = 'n3"><img src=y onerror=alert(2)>\n|`[a](b)'  # the folder of class 3
-SETS = {"imagenet": 12, "imagenet-a": 6, "imagenet-r": 6, "imagenet-v2": 12, "sketch": 5, "stylized": 9}
-IMAGES = {"imagenet": 960, "imagenet-a": 400, "imagenet-r": 1500, "imagenet-v2": 900, "sketch": 1500, "stylized": 700}
-BASE = {"imagenet": 0.72, "imagenet-a": 0.3, "imagenet-r": 0.45, "imagenet-v2": 0.64, "sketch": 0.4, "stylized": 0.33}
+SETS = {
+    "imagenet": 12,
+    "imagenet-a": 6,
+    "imagenet-r": 6,
+    "imagenet-v2": 12,
+    "sketch": 5,
+    "stylized": 9,
+}
+IMAGES = {
+    "imagenet": 960,
+    "imagenet-a": 400,
+    "imagenet-r": 1500,
+    "imagenet-v2": 900,
+    "sketch": 1500,
+    "stylized": 700,
+}
+BASE = {
+    "imagenet": 0.72,
+    "imagenet-a": 0.3,
+    "imagenet-r": 0.45,
+    "imagenet-v2": 0.64,
+    "sketch": 0.4,
+    "stylized": 0.33,
+}
 PLANTED = {("dense", "imagenet-r"): 0.05, ("dense", "sketch"): 0.06, ("dense", "stylized"): 0.07}
 # Files as such sets name them; a texture class 9 is none of the set's.
-NAMES = {"": lambda i, c: f"{i:05d}.png", "rendition": lambda i, c: f"{('art', 'toy')[i % 2]}_{i}.jpg",
-         "sketch": lambda i, c: f"{i:05d}{FILE}.png",
-         "cue-conflict": lambda i, c: f"thing{'abcdefghij'[c]}{i}-thing{'abcdefghij'[(c + 1 + i % 3) % 10]}1.png"}  # fmt: skip
-PREPROCESSING = Preprocessing(rule="model", input_size=(3, 64, 64), mean=(0.5,) * 3, std=(0.5,) * 3,
-                              interpolation="bicubic", crop_pct=1.0, crop_mode="center")  # fmt: skip
+NAMES = {
+    "": lambda i, c: f"{i:05d}.png",
+    "rendition": lambda i, c: f"{('art', 'toy')[i % 2]}_{i}.jpg",
+    "sketch": lambda i, c: f"{i:05d}{FILE}.png",
+    "cue-conflict": lambda i, c: (
+        f"thing{'abcdefghij'[c]}{i}-thing{'abcdefghij'[(c + 1 + i % 3) % 10]}1.png"
+    ),
+}
+PREPROCESSING = Preprocessing(
+    rule="model",
+    input_size=(3, 64, 64),
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
+    interpolation="bicubic",
+    crop_pct=1.0,
+    crop_mode="center",
+)
 
 
 def predictions(dataset: str, mode: str, seed: int, classes: int) -> pd.DataFrame:
-    """Outcomes that share most of their luck between modes and seeds, as models trained alike do."""
+    """Outcomes that share most of their luck between modes and seeds, as models trained alike
+    do.
+    """
     n, shared = IMAGES[dataset], np.random.default_rng(derive(0, dataset))
     label, ease = shared.integers(0, classes, n), shared.random(n)
     rng = np.random.default_rng(derive(seed, dataset, mode))
@@ -46,12 +83,21 @@ def predictions(dataset: str, mode: str, seed: int, classes: int) -> pd.DataFram
     unmasked = correct & (rng.random(n) < 0.9)
     confidence = rng.uniform(0.3, 1, n).astype("float32")
     name = NAMES.get(dataset) or NAMES[PROTOCOLS[dataset].names]
-    return pd.DataFrame({
-        "image_id": [f"{dataset}/{name(i, c)}" for i, c in enumerate(label)], "label": label, "prediction": prediction,
-        "prediction_unmasked": prediction, "confidence": confidence, "confidence_unmasked": confidence,
-        "p_true": confidence, "correct": correct, "correct5": correct | (luck < 0.85), "correct_unmasked": unmasked,
-        "correct5_unmasked": unmasked | (luck < 0.8),
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "image_id": [f"{dataset}/{name(i, c)}" for i, c in enumerate(label)],
+            "label": label,
+            "prediction": prediction,
+            "prediction_unmasked": prediction,
+            "confidence": confidence,
+            "confidence_unmasked": confidence,
+            "p_true": confidence,
+            "correct": correct,
+            "correct5": correct | (luck < 0.85),
+            "correct_unmasked": unmasked,
+            "correct5_unmasked": unmasked | (luck < 0.8),
+        }
+    )
 
 
 def write_cell(root: Path, dataset: str, mode: str, seed: int) -> None:
@@ -66,24 +112,53 @@ def write_cell(root: Path, dataset: str, mode: str, seed: int) -> None:
             clean = clean[clean["label"] < SETS[dataset]]
             file = paths.control_predictions(dataset, mode, seed)
             clean.to_parquet(root / file)
-        control = Control(dataset="imagenet", images=len(clean), top1=clean["correct"].mean(),
-                          top5=clean["correct5"].mean(), predictions=str(file))  # fmt: skip
+        control = Control(
+            dataset="imagenet",
+            images=len(clean),
+            top1=clean["correct"].mean(),
+            top5=clean["correct5"].mean(),
+            predictions=str(file),
+        )
     classes = [f"n{i:08d}" for i in range(12)]
-    write_json(root / paths.evaluation(dataset, mode, seed), Evaluation(
-        dataset=dataset, protocol=dataset, mode=mode, seed=seed, images=len(rows), excluded=0, outside=0, shortfall="",
-        classes=SETS[dataset], control=control, preprocessing=PREPROCESSING, **figures(rows),
-        **special_figures(rows, dataset, classes, control),
-    ))  # fmt: skip
+    write_json(
+        root / paths.evaluation(dataset, mode, seed),
+        Evaluation(
+            dataset=dataset,
+            protocol=dataset,
+            mode=mode,
+            seed=seed,
+            images=len(rows),
+            excluded=0,
+            outside=0,
+            shortfall="",
+            classes=SETS[dataset],
+            control=control,
+            preprocessing=PREPROCESSING,
+            **figures(rows),
+            **special_figures(rows, dataset, classes, control),
+        ),
+    )
 
 
 def write_training(root: Path, mode: str, seed: int) -> None:
     epochs, rng = np.arange(1, 21), np.random.default_rng(derive(seed, mode))
     learnt, size = 1 - np.exp(-epochs / 7), {"dense": 65536, "global": 8192, "none": 0}[mode]
-    history = pd.DataFrame({"epoch": epochs, "classification_loss": 2.5 - 1.8 * learnt + rng.normal(0, 0.03, 20),
-                            "train_top1": 0.1 + 0.6 * learnt})  # fmt: skip
-    contrast = {"contrastive_loss": 9 - 5 * learnt, "contrastive_chance": np.log(1 + size), "pretext_top1": learnt,
-                "positive_similarity": 0.5 + 0.4 * learnt, "negative_similarity": 0.3 - 0.2 * learnt,
-                "queue_unique_images": np.minimum(epochs * 800, 1311), "queue_filled": np.minimum(epochs * 9000, size)}  # fmt: skip
+    history = pd.DataFrame(
+        {
+            "epoch": epochs,
+            "classification_loss": 2.5 - 1.8 * learnt + rng.normal(0, 0.03, 20),
+            "train_top1": 0.1 + 0.6 * learnt,
+        }
+    )
+    contrast = {
+        "contrastive_loss": 9 - 5 * learnt,
+        "contrastive_chance": np.log(1 + size),
+        "pretext_top1": learnt,
+        "positive_similarity": 0.5 + 0.4 * learnt,
+        "negative_similarity": 0.3 - 0.2 * learnt,
+        "queue_unique_images": np.minimum(epochs * 800, 1311),
+        "queue_filled": np.minimum(epochs * 9000, size),
+    }
     for name, values in contrast.items():
         history[name] = values if mode != "none" else np.nan
     history["effective_rank"] = 8 + 40 * learnt
@@ -93,10 +168,21 @@ def write_training(root: Path, mode: str, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     history.to_csv(folder / "history.csv", index=False)
     step = {"dense": 0.31, "global": 0.24, "none": 0.2}[mode]
-    write_json(folder / "cost.json", Cost(
-        wall_seconds=180 * step / 0.2, images_per_second=64 / step, peak_memory_bytes=int(step * 5e9), device="cpu, 2 threads",
-        views=2, batch_size=64, step_seconds=step, none_step_seconds=0.2, one_view_step_seconds=0.11, queue_size_effective=size,
-    ))  # fmt: skip
+    write_json(
+        folder / "cost.json",
+        Cost(
+            wall_seconds=180 * step / 0.2,
+            images_per_second=64 / step,
+            peak_memory_bytes=int(step * 5e9),
+            device="cpu, 2 threads",
+            views=2,
+            batch_size=64,
+            step_seconds=step,
+            none_step_seconds=0.2,
+            one_view_step_seconds=0.11,
+            queue_size_effective=size,
+        ),
+    )
 
 
 def make(
@@ -108,12 +194,21 @@ def make(
             for dataset in SETS:
                 write_cell(root, dataset, mode, seed)
     roots = {s: {"root": f"data/rendered/{s}", "tracked_by": f"data/rendered/{s}"} for s in SETS}
-    return ReportPlan(modes=modes, seeds=seeds, datasets=tuple(SETS), protocols={s: s for s in SETS}, rendered=tuple(SETS), values=Report(),
-                      params={"modes": list(modes), "datasets": roots, "network": {"model_name": HOSTILE}})  # fmt: skip
+    return ReportPlan(
+        modes=modes,
+        seeds=seeds,
+        datasets=tuple(SETS),
+        protocols={s: s for s in SETS},
+        rendered=tuple(SETS),
+        values=Report(),
+        params={"modes": list(modes), "datasets": roots, "network": {"model_name": HOSTILE}},
+    )
 
 
 def plant_images(root: Path, dataset: str, packed: bool = False) -> None:
-    """A manifest of the set and its files, all the same picture: a folder, or a .zip in its place."""
+    """A manifest of the set and its files, all the same picture: a folder, or a .zip in its
+    place.
+    """
     rows = predictions(dataset, "none", 0, SETS[dataset])
     files = rows["image_id"].str.removeprefix(f"{dataset}/")
     content = io.BytesIO()
@@ -133,21 +228,37 @@ def plant_images(root: Path, dataset: str, packed: bool = False) -> None:
 
 def plant_classes(root: Path) -> None:
     """The training manifest, of which the page reads the names of classes only."""
-    labels = pd.DataFrame({"image_id": [f"imagenet-train/{c}.png" for c in range(12)], "label": range(12)})
+    labels = pd.DataFrame(
+        {"image_id": [f"imagenet-train/{c}.png" for c in range(12)], "label": range(12)}
+    )
     write_manifest(_listed(labels, labels["image_id"]), root / paths.manifest("imagenet-train"))
 
 
 def _listed(rows: pd.DataFrame, files: pd.Series) -> pd.DataFrame:
     wnids = rows["label"].map({c: CLASS if c == 3 else f"n9000{c:04d}" for c in range(12)})
-    return pd.DataFrame({
-        "image_id": rows["image_id"], "path": files, "label": rows["label"], "wnid": wnids, "width": 200, "height": 120,
-        "bytes": 1, "sha256": "", "problem": "", "dhash": "", "brightness": 0.5, "contrast": 0.1,
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "image_id": rows["image_id"],
+            "path": files,
+            "label": rows["label"],
+            "wnid": wnids,
+            "width": 200,
+            "height": 120,
+            "bytes": 1,
+            "sha256": "",
+            "problem": "",
+            "dhash": "",
+            "brightness": 0.5,
+            "contrast": 0.1,
+        }
+    )
 
 
 def read(root: Path) -> pd.DataFrame:
     gaps = {c: [""] for c in ("value", "low", "high", "images")}
-    return pd.read_csv(root / paths.COMPARISON, keep_default_na=False, na_values=gaps, dtype={"seeds": str})
+    return pd.read_csv(
+        root / paths.COMPARISON, keep_default_na=False, na_values=gaps, dtype={"seeds": str}
+    )
 
 
 def value(rows: pd.DataFrame, dataset: str, mode: str, metric: str) -> pd.Series:
@@ -171,7 +282,11 @@ class Page(HTMLParser):
         self.tags.append(tag)
         given = dict(attrs)
         self.loads += [
-            v for k, v in attrs if v and k in ("src", "href", "xlink:href", "action", "poster", "srcset", "data")
+            v
+            for k, v in attrs
+            if v and k in ("src", "href", "xlink:href", "action", "poster", "srcset", "data")
         ]
         self.ids += [v for k, v in attrs if k == "id" and v]
-        self.unlabelled += (tag == "svg" and not given.get("aria-label")) or (tag == "img" and not given.get("alt"))
+        self.unlabelled += (tag == "svg" and not given.get("aria-label")) or (
+            tag == "img" and not given.get("alt")
+        )

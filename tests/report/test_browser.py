@@ -38,10 +38,18 @@ def test_each_fault_is_told(browser, tmp_path):
         <script>console.log("talks"); throw Error("thrown")</script></b></main></html>""")
     found = "\n".join(faults(browser, tmp_path / "page.html"))
     for told in (
-        "line 5: unexpected-end-tag", "1280 px, light: as wide as 2", "390 px, dark: past the edge <p id", "text on text two: one / two",
-        "id given twice a", "no picture nothing", "dark: not the scheme's paper rgb(119, 119, 119)", "said or asked for talks",
-        "said or asked for thrown", "said or asked for http://127.0.0.1:9/far.png", "axe, serious, color-contrast: ['p",
-    ):  # fmt: skip
+        "line 5: unexpected-end-tag",
+        "1280 px, light: as wide as 2",
+        "390 px, dark: past the edge <p id",
+        "text on text two: one / two",
+        "id given twice a",
+        "no picture nothing",
+        "dark: not the scheme's paper rgb(119, 119, 119)",
+        "said or asked for talks",
+        "said or asked for thrown",
+        "said or asked for http://127.0.0.1:9/far.png",
+        "axe, serious, color-contrast: ['p",
+    ):
         assert told in found
 
 
@@ -58,7 +66,9 @@ def click(page: Page, at: int) -> str | None:
 
 
 def test_tables_sort_down_up_and_back(page):
-    assert page.evaluate("[...document.querySelectorAll('table')].every(t => t.querySelector('thead button'))")
+    assert page.evaluate(
+        "[...document.querySelectorAll('table')].every(t => t.querySelector('thead button'))"
+    )
     names, values = column(page, 0), [float(v) for v in column(page, 1)]
     assert names[-1] == "mean of shifted sets"
     assert click(page, 1) == "descending"
@@ -70,7 +80,9 @@ def test_tables_sort_down_up_and_back(page):
     assert column(page, 0) == names
     assert click(page, 0) == "ascending"
     assert column(page, 0)[:-1] == sorted(names[:-1])
-    assert click(page, 5) == "descending"  # global − none: negative numbers, and a cell without a value
+    assert (
+        click(page, 5) == "descending"
+    )  # global − none: negative numbers, and a cell without a value
     shown = column(page, 5)
     assert shown[-2] == "missing"
     numbers = [float(v.replace("−", "-")) for v in shown[:-2]]
@@ -90,6 +102,8 @@ def test_without_scripts_the_page_says_the_same(browser, report, page):
 
 def test_on_paper_every_set_is_open(page):
     page.emulate_media(media="print")
-    heights = page.evaluate("[...document.querySelectorAll('details.set')].map(d => d.getBoundingClientRect().height)")
+    heights = page.evaluate(
+        "[...document.querySelectorAll('details.set')].map(d => d.getBoundingClientRect().height)"
+    )
     assert len(heights) == 6
     assert min(heights) > 400

@@ -1,4 +1,6 @@
-"""Training curves: everything a training writes is drawn, a line a (mode, seed), and what is absent is left out."""
+"""Training curves: everything a training writes is drawn, a line a (mode, seed), and what is absent
+is left out.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +21,47 @@ from densecl.training.epoch_metrics import means
 from densecl.training.step import Outcome
 
 # In history.csv and on no curve: the axis itself, and what follows from the rest.
-UNDRAWN = {"epoch", "loss", "seconds", "match/visible", "match/chance/within0", "match/chance/within1"}
-OF_THE_TRAINER = ("learning_rate", "images_per_second", "seconds", "peak_memory_bytes", "temperature", "lambda_weight",
-                  "rank_cls", "similarity_cls", "rank_patches_within", "rank_patches_across")  # fmt: skip
+UNDRAWN = {
+    "epoch",
+    "loss",
+    "seconds",
+    "match/visible",
+    "match/chance/within0",
+    "match/chance/within1",
+}
+OF_THE_TRAINER = (
+    "learning_rate",
+    "images_per_second",
+    "seconds",
+    "peak_memory_bytes",
+    "temperature",
+    "lambda_weight",
+    "rank_cls",
+    "similarity_cls",
+    "rank_patches_within",
+    "rank_patches_across",
+)
 
 
 def written() -> list[str]:
     """Columns of a dense training, from the code that names them."""
     zero = torch.zeros(())
     outcome = Outcome(
-        zero, zero, zero, zero, Contrast(*[zero] * len(Contrast._fields)), Conflict(zero, zero, zero), zero
+        zero,
+        zero,
+        zero,
+        zero,
+        Contrast(*[zero] * len(Contrast._fields)),
+        Conflict(zero, zero, zero),
+        zero,
     )
     patches = torch.rand(2, 4, 3)
     crops = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]] * 2)
     features = dict.fromkeys(("dense", "last", "before_last"), (patches, patches))
     found = (
-        means([outcome], contrastive=True) | match_quality(features, crops, crops, (2, 2)) | Memory(4, 3).diversity()
+        means([outcome], contrastive=True)
+        | match_quality(features, crops, crops, (2, 2))
+        | Memory(4, 3).diversity()
     )
     return ["epoch", *found, *OF_THE_TRAINER, "top1/imagenet"]
 
@@ -50,7 +77,9 @@ def drawn(histories: dict[str, list[pd.DataFrame]]) -> dict[str, str]:
 
 def lines(svg: str, mode: str) -> list[str]:
     """Stroked paths in the mode's colour that go somewhere; markers are filled."""
-    paths = re.findall(r'<path d="([^"]+)"[^>]*style="fill: none;[^"]*stroke: var\(--' + mode + r"\)", svg)
+    paths = re.findall(
+        r'<path d="([^"]+)"[^>]*style="fill: none;[^"]*stroke: var\(--' + mode + r"\)", svg
+    )
     return [path for path in paths if "L" in path]
 
 
@@ -63,7 +92,9 @@ def test_every_column_that_a_training_writes_is_on_a_curve():
                 shown |= {*panel.lines, *panel.beside}
             elif isinstance(panel, Profile):
                 shown |= {
-                    c for c in columns if c.startswith((f"match/{panel.features}/overlap", "match/identity/overlap"))
+                    c
+                    for c in columns
+                    if c.startswith((f"match/{panel.features}/overlap", "match/identity/overlap"))
                 }
     assert set(columns) - shown - UNDRAWN == set()
     assert shown - set(columns) == set()
@@ -77,7 +108,8 @@ def test_titles_and_texts_are_there_and_differ():
 
 def test_a_line_a_mode_and_seed_in_the_mode_s_colour():
     frames = {
-        mode: [history(written(), seed=s) for s in seeds] for mode, seeds in (("dense", (0, 1)), ("none", (2, 3, 4)))
+        mode: [history(written(), seed=s) for s in seeds]
+        for mode, seeds in (("dense", (0, 1)), ("none", (2, 3, 4)))
     }
     svg = drawn(frames)["Classification loss"]
     assert [len(lines(svg, mode)) for mode in ("dense", "global", "none")] == [2, 0, 3]
@@ -86,16 +118,22 @@ def test_a_line_a_mode_and_seed_in_the_mode_s_colour():
 
 
 def test_a_line_goes_through_its_values():
-    frame = history(["epoch", "classification_loss"], epochs=4).assign(classification_loss=[4.0, 2.0, np.nan, 1.0])
+    frame = history(["epoch", "classification_loss"], epochs=4).assign(
+        classification_loss=[4.0, 2.0, np.nan, 1.0]
+    )
     (path,) = lines(drawn({"none": [frame]})["Classification loss"], "none")
     points = [tuple(map(float, p)) for p in re.findall(r"[ML] (\S+) (\S+)", path)]
     assert len(points) == 3  # the gap is one
     (_, top), (_, middle), (_, low) = points
-    assert (middle - top) / (low - middle) == pytest.approx(2, abs=1e-4)  # y grows downwards: 4 -> 2 is twice 2 -> 1
+    assert (middle - top) / (low - middle) == pytest.approx(
+        2, abs=1e-4
+    )  # y grows downwards: 4 -> 2 is twice 2 -> 1
 
 
 def test_absent_and_empty_columns_are_left_out():
-    plain = history(["epoch", "classification_loss", "contrastive_loss"]).assign(contrastive_loss=np.nan)
+    plain = history(["epoch", "classification_loss", "contrastive_loss"]).assign(
+        contrastive_loss=np.nan
+    )
     found = training({"none": [plain], "dense": []})
     assert [g.question for g in found] == ["Is it learning?"]
     assert [c.title for c in found[0].charts] == ["Classification loss"]
@@ -107,7 +145,11 @@ def test_one_epoch_or_an_unknown_first_one_is_drawn():
     late = history(columns)
     late.loc[0, [c for c in columns if c != "epoch"]] = np.nan
     late["gradient_cosine"] *= -1
-    charts = {c.title: c for g in training({"dense": [late], "global": [history(columns, epochs=1)]}) for c in g.charts}
+    charts = {
+        c.title: c
+        for g in training({"dense": [late], "global": [history(columns, epochs=1)]})
+        for c in g.charts
+    }
     assert "nan" not in "".join(c.alt for c in charts.values())
     assert "first" not in charts["Head: by overlap"].alt.split("same index")[0].split("global")[-1]
 
@@ -131,6 +173,9 @@ def test_modes_that_coincide_each_show_their_mark():
 
 
 def test_the_alternative_text_tells_where_lines_begin_and_end():
-    one, two = (history(["epoch", "train_top1"], 3).assign(train_top1=v) for v in ([0.1, 0.5, 0.4], [0.3, 0.5, 0.6]))
+    one, two = (
+        history(["epoch", "train_top1"], 3).assign(train_top1=v)
+        for v in ([0.1, 0.5, 0.4], [0.3, 0.5, 0.6])
+    )
     (group,) = training({"global": [one, two]})
     assert group.charts[0].alt == "Training accuracy, %, by epoch: global top-1 from 20 to 50"

@@ -28,8 +28,12 @@ def test_metrics_are_the_table_s_and_missing_cells_are_left_out(single):
         sets = [s for s in SETS if (s, mode) != ("stylized", "global")]
         assert set(found) == {*sets, "shifted mean", "step time"}
         for dataset in sets:
-            assert found[dataset] == pytest.approx(value(rows, dataset, mode, "top1")["value"], abs=1e-6)
-        assert found["shifted mean"] == pytest.approx(value(rows, MEAN, mode, "top1")["value"], abs=1e-6)
+            assert found[dataset] == pytest.approx(
+                value(rows, dataset, mode, "top1")["value"], abs=1e-6
+            )
+        assert found["shifted mean"] == pytest.approx(
+            value(rows, MEAN, mode, "top1")["value"], abs=1e-6
+        )
     assert found["step time"] == 1.0
 
 
@@ -54,7 +58,10 @@ def test_dvc_yaml_names_files_that_are_written(several):
         assert files
         for file in files:
             columns = set(pd.read_csv(file).columns)
-            assert {how["x"], *([how["y"]] if how["y"] != "${modes}" else ("dense", "global", "none"))} <= columns
+            assert {
+                how["x"],
+                *([how["y"]] if how["y"] != "${modes}" else ("dense", "global", "none")),
+            } <= columns
 
 
 def test_a_store_that_fails_is_told_of_and_costs_no_report(tmp_path, monkeypatch, capsys):
@@ -64,7 +71,10 @@ def test_a_store_that_fails_is_told_of_and_costs_no_report(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "mlflow", None)  # quick: not even the import succeeds
     report.main()
     assert paths.REPORT_PAGE.is_file()
-    assert "warning: the report is written, but not in MLflow: ModuleNotFoundError" in capsys.readouterr().err
+    assert (
+        "warning: the report is written, but not in MLflow: ModuleNotFoundError"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow

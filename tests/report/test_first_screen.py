@@ -1,7 +1,8 @@
-"""Every number of the page's first screen, counted again from the Parquet files by other code than the report's.
+"""Every number of the page's first screen, counted again from the Parquet files by other code than
+the report's.
 
-Nothing here imports densecl.analysis: shares, Wilson's interval, Newcombe's, the bootstrap, McNemar and Holm are
-written out.
+Nothing here imports densecl.analysis: shares, Wilson's interval, Newcombe's, the bootstrap, McNemar
+and Holm are written out.
 """
 
 from __future__ import annotations
@@ -58,9 +59,13 @@ class FirstScreen(HTMLParser):
 
 
 def screen(root: Path) -> tuple[str, dict[str, list[list[str]]]]:
-    """The heading, and by set the entries of its row: top-1 and drop of each mode around the differences."""
+    """The heading, and by set the entries of its row: top-1 and drop of each mode around the
+    differences.
+    """
     found = FirstScreen((root / "reports/report.html").read_text(encoding="utf-8"))
-    rows = {row[0][0]: [[text for text in entry if text] for entry in row[1:]] for row in found.rows[2:]}
+    rows = {
+        row[0][0]: [[text for text in entry if text] for entry in row[1:]] for row in found.rows[2:]
+    }
     return found.heading, rows
 
 
@@ -75,7 +80,9 @@ def ends(text: str) -> tuple[float, float]:
 
 def read(root: Path, dataset: str, mode: str, control: bool = False) -> np.ndarray:
     """Whether the model is right on each image, in the order of image_id."""
-    rows = pd.read_parquet(root / f"reports/predictions/{dataset}/{mode}-0{'.control' if control else ''}.parquet")
+    rows = pd.read_parquet(
+        root / f"reports/predictions/{dataset}/{mode}-0{'.control' if control else ''}.parquet"
+    )
     rows = rows.sort_values("image_id")
     return (rows["label"] == rows["prediction"]).to_numpy(float)
 
@@ -89,7 +96,9 @@ def wilson(right: np.ndarray) -> tuple[float, float]:
 def bootstrap(gaps: list[np.ndarray]) -> tuple[float, float, float]:
     """The mean of the sets' mean gaps: its interval and p, from images drawn again."""
     rng = np.random.default_rng(1)
-    draws = np.mean([[g[rng.integers(0, len(g), len(g))].mean() for _ in range(4000)] for g in gaps], axis=0)
+    draws = np.mean(
+        [[g[rng.integers(0, len(g), len(g))].mean() for _ in range(4000)] for g in gaps], axis=0
+    )
     low, high = np.quantile(draws, [0.025, 0.975])
     return low, high, min(1.0, 2 * min((draws <= 0).mean(), (draws >= 0).mean()) + 2 / 4001)
 
@@ -129,21 +138,31 @@ def test_accuracies_and_their_intervals(page) -> None:
         for mode, entry in zip(MODES, rows[dataset][:3], strict=True):
             right = read(root, dataset, mode)
             assert number(entry[0]) == pytest.approx(100 * right.mean(), abs=0.051)
-            assert ends(entry[1]) == pytest.approx([100 * limit for limit in wilson(right)], abs=0.051)
+            assert ends(entry[1]) == pytest.approx(
+                [100 * limit for limit in wilson(right)], abs=0.051
+            )
     assert rows["stylized"][1][0] == "missing"
 
 
 def test_differences_their_intervals_p_and_stars(page) -> None:
     root, _, rows = page
     for at, (first, second) in enumerate(PAIRS, start=3):
-        sets = [s for s in ("imagenet", *SHIFTED, "stylized") if not (s == "stylized" and "global" in (first, second))]
+        sets = [
+            s
+            for s in ("imagenet", *SHIFTED, "stylized")
+            if not (s == "stylized" and "global" in (first, second))
+        ]
         gaps = {s: read(root, s, first) - read(root, s, second) for s in sets}
         adjusted = holm({s: mcnemar(gap) for s, gap in gaps.items()})
         for s, gap in gaps.items():
             entry = rows[s][at]
             low, high, _ = bootstrap([gap])
             assert number(entry[0]) == pytest.approx(100 * gap.mean(), abs=0.051)
-            assert ends(entry[-2]) == pytest.approx((100 * low, 100 * high), abs=0.35), (s, first, second)
+            assert ends(entry[-2]) == pytest.approx((100 * low, 100 * high), abs=0.35), (
+                s,
+                first,
+                second,
+            )
             assert shown_p_is(entry, adjusted[s]), (s, entry, adjusted[s])
             sure = adjusted[s] <= 0.05 and not low <= 0 <= high
             assert ("★" in entry) == sure
@@ -156,7 +175,9 @@ def test_the_mean_of_the_shifted_sets(page) -> None:
     for at, (first, second) in enumerate(PAIRS, start=3):
         gaps = [read(root, s, first) - read(root, s, second) for s in SHIFTED]
         low, high, raw[first, second] = bootstrap(gaps)
-        assert number(mean[at][0]) == pytest.approx(100 * np.mean([g.mean() for g in gaps]), abs=0.051)
+        assert number(mean[at][0]) == pytest.approx(
+            100 * np.mean([g.mean() for g in gaps]), abs=0.051
+        )
         assert ends(mean[at][-2]) == pytest.approx((100 * low, 100 * high), abs=0.35)
     for at, pair in enumerate(PAIRS, start=3):
         assert shown_p_is(mean[at], holm(raw)[pair], tolerance=0.03)
@@ -172,7 +193,11 @@ def test_drops_and_their_intervals(page) -> None:
         record = json.loads((root / f"reports/evaluation/{dataset}/none-0.json").read_text())
         own_file = record["control"]["predictions"].endswith(".control.parquet")
         for mode, entry in zip(MODES, rows[dataset][6:], strict=True):
-            clean = read(root, dataset, mode, control=True) if own_file else read(root, "imagenet", mode)
+            clean = (
+                read(root, dataset, mode, control=True)
+                if own_file
+                else read(root, "imagenet", mode)
+            )
             right = read(root, dataset, mode)
             (a, b), (c, d) = wilson(clean), wilson(right)
             drop = clean.mean() - right.mean()
@@ -183,15 +208,23 @@ def test_drops_and_their_intervals(page) -> None:
 
 
 def test_the_heading_says_what_the_table_says_and_no_more(page) -> None:
-    """Every named difference is a starred entry with the same numbers, and no starred entry is left out."""
+    """Every named difference is a starred entry with the same numbers, and no starred entry is left
+    out.
+    """
     root, heading, rows = page
-    sentences = dict(zip(("dense", "global"), re.split(r"(?<=\.) (?=The global)", heading), strict=True))
+    sentences = dict(
+        zip(("dense", "global"), re.split(r"(?<=\.) (?=The global)", heading), strict=True)
+    )
     for at, mode in ((3, "dense"), (4, "global")):
         named = {}
         for value, low, high, place in re.findall(
             r"by ([\d.]+) points \[([−\d.]+), ([−\d.]+)\] on (average|[\w-]+)", sentences[mode]
         ):
-            named["mean of shifted sets" if place == "average" else place] = (number(value), number(low), number(high))
+            named["mean of shifted sets" if place == "average" else place] = (
+                number(value),
+                number(low),
+                number(high),
+            )
         starred = {s for s, entries in rows.items() if "★" in entries[at]}
         assert set(named) == starred
         for s, (value, low, high) in named.items():

@@ -1,4 +1,6 @@
-"""The panels of the sets and the origin of the page: pictures, classes, mistakes, hashes; hostile names stay text."""
+"""The panels of the sets and the origin of the page: pictures, classes, mistakes, hashes; hostile
+names stay text.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ from tests.report.report_factory import CLASS, FILE, SETS, make, plant_classes, 
 
 
 class Strict(HTMLParser):
-    """Elements must close in order, names of attributes must not repeat, and text is kept by element."""
+    """Elements must close in order, names of attributes must not repeat, and text is kept by
+    element.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -62,8 +66,15 @@ def plan_of(root: Path):
     from densecl.config.params import Report
 
     roots = {s: {"root": f"data/rendered/{s}"} for s in SETS}
-    return ReportPlan(modes=("dense", "global", "none"), seeds=(0,), datasets=tuple(SETS), protocols={s: s for s in SETS},
-                      rendered=(), values=Report(), params={"datasets": roots})  # fmt: skip
+    return ReportPlan(
+        modes=("dense", "global", "none"),
+        seeds=(0,),
+        datasets=tuple(SETS),
+        protocols={s: s for s in SETS},
+        rendered=(),
+        values=Report(),
+        params={"datasets": roots},
+    )
 
 
 def test_the_page_is_well_formed_and_hostile_names_are_text(single):
@@ -75,7 +86,9 @@ def test_the_page_is_well_formed_and_hostile_names_are_text(single):
     assert all(source.startswith("data:image/webp;base64,") for source in sources)
     shown = FILE.replace("\n", "\\n")
     titles = [given["title"] for tag, given in page.found if tag == "img"]
-    assert sum(shown in title for title in titles) > 10  # unescaped by the parser: the name as it is, on one line
+    assert (
+        sum(shown in title for title in titles) > 10
+    )  # unescaped by the parser: the name as it is, on one line
     alts = [given["alt"] for tag, given in page.found if tag == "img"]
     assert any(CLASS.replace("\n", "\\n") in alt for alt in alts)
 
@@ -122,7 +135,9 @@ def test_images_come_from_folders_and_archives_and_a_missing_one_says_why(compar
             examples(found, dataset, names, Images(found, root, dataset)),
             *changed(found, dataset, names, Images(found, root, dataset)),
         ):
-            assert all(p.source.startswith("data:image/webp") and not p.why for p in gallery.pictures)
+            assert all(
+                p.source.startswith("data:image/webp") and not p.why for p in gallery.pictures
+            )
     gallery = examples(found, "imagenet-r", names, Images(found, root, "imagenet-r"))
     assert {p.why for p in gallery.pictures} == {"no file data/manifests/imagenet-r.parquet"}
 
@@ -133,7 +148,9 @@ def test_a_root_that_is_gone_fails_no_report_and_learned_position_is_on_the_firs
     plant_images(tmp_path, "sketch")
     shutil.rmtree(tmp_path / "data/rendered/sketch")
     path = tmp_path / paths.training("dense", 0) / "history.csv"
-    pd.read_csv(path).assign(**{"match/dense/moved0": 0.01, "match/identity/moved0": 0.02}).to_csv(path, index=False)
+    pd.read_csv(path).assign(**{"match/dense/moved0": 0.01, "match/identity/moved0": 0.02}).to_csv(
+        path, index=False
+    )
     write_report(plan, tmp_path)
     text = (tmp_path / paths.REPORT_PAGE).read_text(encoding="utf-8")
     assert "no picture: cannot be opened: no such file or directory" in text
@@ -143,10 +160,13 @@ def test_a_root_that_is_gone_fails_no_report_and_learned_position_is_on_the_firs
 def test_most_changed_images_are_right_under_one_and_wrong_under_the_other(compared):
     found, root = compared
     rows = {
-        m: pd.read_parquet(root / paths.predictions("sketch", m, 0)).set_index("image_id") for m in ("dense", "none")
+        m: pd.read_parquet(root / paths.predictions("sketch", m, 0)).set_index("image_id")
+        for m in ("dense", "none")
     }
     for (ahead, behind), gallery in zip(
-        (("dense", "none"), ("none", "dense")), changed(found, "sketch", {}, Images(found, root, "sketch")), strict=True
+        (("dense", "none"), ("none", "dense")),
+        changed(found, "sketch", {}, Images(found, root, "sketch")),
+        strict=True,
     ):
         apart = rows[ahead]["correct"] & ~rows[behind]["correct"]
         assert f"{ahead} is right on {apart.sum():,} of {len(apart):,} images" in gallery.caption
@@ -157,13 +177,18 @@ def test_most_changed_images_are_right_under_one_and_wrong_under_the_other(compa
             said = dict(picture.lines)
             assert said[""] == f"class {row[ahead]['label']}"
             for mode in rows:
-                assert said[mode] == f"class {row[mode]['prediction']} {100 * row[mode]['confidence']:.0f} %"
+                assert (
+                    said[mode]
+                    == f"class {row[mode]['prediction']} {100 * row[mode]['confidence']:.0f} %"
+                )
 
 
 def test_classes_and_mistakes_are_counted_again(compared):
     found, root = compared
     table, note = by_class(found, "imagenet-r", {})
-    rows = {m: pd.read_parquet(root / paths.predictions("imagenet-r", m, 0)) for m in ("dense", "none")}
+    rows = {
+        m: pd.read_parquet(root / paths.predictions("imagenet-r", m, 0)) for m in ("dense", "none")
+    }
     assert "No class is tested" in note
     for label, _, (images, dense, _, none, gap, _) in table.rows:
         own = {m: frame[frame["label"] == int(label.split()[1])] for m, frame in rows.items()}
@@ -178,7 +203,9 @@ def test_classes_and_mistakes_are_counted_again(compared):
     for label, _, (share, *_) in seen.mistakes.rows:
         true, answered = (int(part.split()[1]) for part in label.split(" → "))
         of_class = rows["dense"][rows["dense"]["label"] == true]
-        assert float(share.main) == pytest.approx(100 * (of_class["prediction"] == answered).mean(), abs=0.51)
+        assert float(share.main) == pytest.approx(
+            100 * (of_class["prediction"] == answered).mean(), abs=0.51
+        )
 
 
 def test_of_many_classes_those_that_change_most_are_shown(tmp_path):
@@ -202,11 +229,23 @@ def test_a_bar_points_to_the_mode_that_is_ahead():
 
 def test_facts_come_from_manifest_and_verdict(compared):
     found, root = compared
-    write_json(root / paths.verdict("sketch"), Verdict(
-        dataset="sketch", passed=True, images=1499, classes=5, absent=("n1",), excluded=("sketch/a",), failures=(),
-        warnings=tuple(f"odd {i}\n<b>" for i in range(7)),
-    ))  # fmt: skip
-    said = [(label, entries[0].main, entries[0].source) for label, _, entries in facts(found, root, "sketch").rows]
+    write_json(
+        root / paths.verdict("sketch"),
+        Verdict(
+            dataset="sketch",
+            passed=True,
+            images=1499,
+            classes=5,
+            absent=("n1",),
+            excluded=("sketch/a",),
+            failures=(),
+            warnings=tuple(f"odd {i}\n<b>" for i in range(7)),
+        ),
+    )
+    said = [
+        (label, entries[0].main, entries[0].source)
+        for label, _, entries in facts(found, root, "sketch").rows
+    ]
     text = {label: shown for label, shown, _ in said if label != "Warning"}
     assert text["Files"].startswith("1,500 in 5 classes, ")
     assert text["Excluded"] == "1 images"
@@ -233,7 +272,9 @@ def test_hashes_are_those_of_dvc_lock(tmp_path):
     assert artifacts(plan, tmp_path)[1] == "No file dvc.lock: the stages did not run under DVC."
     out = {"path": str(paths.manifest(TRAIN_SET)), "md5": "0123abcd"}
     (tmp_path / paths.LOCK).write_text(
-        yaml.safe_dump({"schema": "2.0", "stages": {"prepare@imagenet-train": {"cmd": "x", "outs": [out]}}})
+        yaml.safe_dump(
+            {"schema": "2.0", "stages": {"prepare@imagenet-train": {"cmd": "x", "outs": [out]}}}
+        )
     )
     table, why = artifacts(plan, tmp_path)
     assert why == ""

@@ -1,4 +1,6 @@
-"""The report of synthetic evaluations with planted differences, counted again from the prediction files."""
+"""The report of synthetic evaluations with planted differences, counted again from the prediction
+files.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,29 @@ def test_numbers_are_those_counted_from_predictions(single: tuple[Path, str]) ->
     for dataset in SETS:
         for mode in ("dense", "none"):
             seen = pd.read_parquet(root / paths.predictions(dataset, mode, 0))
-            for metric, name in (("top1", "correct"), ("top5", "correct5"), ("top1_unmasked", "correct_unmasked")):
-                assert value(rows, dataset, mode, metric)["value"] == pytest.approx(seen[name].mean(), abs=1e-9)
-        dense, none = (pd.read_parquet(root / paths.predictions(dataset, m, 0)) for m in ("dense", "none"))
+            for metric, name in (
+                ("top1", "correct"),
+                ("top5", "correct5"),
+                ("top1_unmasked", "correct_unmasked"),
+            ):
+                assert value(rows, dataset, mode, metric)["value"] == pytest.approx(
+                    seen[name].mean(), abs=1e-9
+                )
+        dense, none = (
+            pd.read_parquet(root / paths.predictions(dataset, m, 0)) for m in ("dense", "none")
+        )
         both = dense.merge(none, on="image_id")
         gap = both["correct_x"].astype(float) - both["correct_y"].astype(float)
-        assert value(rows, dataset, "dense", "difference_to_none")["value"] == pytest.approx(gap.mean(), abs=1e-9)
+        assert value(rows, dataset, "dense", "difference_to_none")["value"] == pytest.approx(
+            gap.mean(), abs=1e-9
+        )
         if dataset != "imagenet":
             clean = predictions("imagenet", "dense", 0, 12)
             clean = clean[clean["label"] < SETS[dataset]]
             expected = clean["correct"].mean() - dense["correct"].mean()
-            assert value(rows, dataset, "dense", "drop")["value"] == pytest.approx(expected, abs=1e-9)
+            assert value(rows, dataset, "dense", "drop")["value"] == pytest.approx(
+                expected, abs=1e-9
+            )
     assert set(rows["control"]) <= {"", "imagenet"}
 
 
@@ -50,27 +64,33 @@ def counted(rows: pd.DataFrame) -> dict[str, float]:
     cuts = [*range(0, len(p) // 100 * 100, 100)]
     hundreds = [rank[a:b] for a, b in zip(cuts, [*cuts[1:], len(p)], strict=True)]
     return {
-        "top1": right.mean(), "top5": rows["correct5"].mean(), "top1_unmasked": rows["correct_unmasked"].mean(),
-        "top5_unmasked": rows["correct5_unmasked"].mean(), "mean_confidence": p.mean(),
+        "top1": right.mean(),
+        "top5": rows["correct5"].mean(),
+        "top1_unmasked": rows["correct_unmasked"].mean(),
+        "top5_unmasked": rows["correct5_unmasked"].mean(),
+        "mean_confidence": p.mean(),
         "macro_top1": np.mean([g["correct"].mean() for _, g in rows.groupby("label")]),
         "nll": -np.log(rows["p_true"].astype(float)).mean(),
         "ece": sum(abs(gap[width == b].sum()) for b in range(15)) / len(p),
         "ece_equal_mass": sum(abs(gap[part].sum()) for part in mass) / len(p),
-        "rms_calibration_error": np.sqrt(sum(len(h) / len(p) * gap[h].mean() ** 2 for h in hundreds)),
+        "rms_calibration_error": np.sqrt(
+            sum(len(h) / len(p) * gap[h].mean() ** 2 for h in hundreds)
+        ),
         "aurra": np.mean(np.cumsum(right[rank[::-1]]) / np.arange(1, len(p) + 1)),
-    }  # fmt: skip
+    }
 
 
-def test_every_figure_of_the_table_is_counted_again_from_predictions(single: tuple[Path, str]) -> None:
+def test_every_figure_of_the_table_is_counted_again_from_predictions(
+    single: tuple[Path, str],
+) -> None:
     root, _ = single
     table = read(root)
     for dataset in SETS:
         rows = pd.read_parquet(root / paths.predictions(dataset, "dense", 0))
         for metric, expected in counted(rows).items():
-            assert value(table, dataset, "dense", metric)["value"] == pytest.approx(expected, abs=2e-6), (
-                dataset,
-                metric,
-            )
+            assert value(table, dataset, "dense", metric)["value"] == pytest.approx(
+                expected, abs=2e-6
+            ), (dataset, metric)
         if dataset != "imagenet":
             clean = predictions("imagenet", "dense", 0, 12)
             share = rows["correct"].mean() / clean[clean["label"] < SETS[dataset]]["correct"].mean()
@@ -83,15 +103,22 @@ def test_every_figure_of_the_table_is_counted_again_from_predictions(single: tup
     art = pd.read_parquet(root / paths.predictions("imagenet-r", "dense", 0))
     art = art[art["image_id"].str.startswith("imagenet-r/art_")]
     row = value(table, "imagenet-r", "dense", "top1/art")
-    assert (row["value"], row["images"]) == (pytest.approx(art["correct"].mean(), abs=1e-9), len(art))
+    assert (row["value"], row["images"]) == (
+        pytest.approx(art["correct"].mean(), abs=1e-9),
+        len(art),
+    )
 
 
-def test_shape_bias_is_counted_again_image_by_image(single: tuple[Path, str], several: tuple[Path, str]) -> None:
+def test_shape_bias_is_counted_again_image_by_image(
+    single: tuple[Path, str], several: tuple[Path, str]
+) -> None:
     for (root, _), seeds in ((single, (0,)), (several, (0, 1, 2))):
         shares, decisions = [], []
         for seed in seeds:
             shape = texture = 0
-            for row in pd.read_parquet(root / paths.predictions("stylized", "dense", seed)).itertuples():
+            for row in pd.read_parquet(
+                root / paths.predictions("stylized", "dense", seed)
+            ).itertuples():
                 name = re.match(r"stylized/thing(.)\d+-thing(.)1", row.image_id)
                 other = "abcdefghij".index(name[2])
                 if other < 9 and other != row.label:
@@ -111,9 +138,13 @@ def test_what_a_test_would_have_missed_is_said(single: tuple[Path, str]) -> None
     assert row["note"] == "80 % power at level 0.01"  # five sets: stylized has no cell of global
     assert 0.01 < row["value"] < 0.1
     largest = max(
-        value(read(root), MEAN, a, f"difference_to_{b}_detectable")["value"] for a, b in (("global", "none"),)
+        value(read(root), MEAN, a, f"difference_to_{b}_detectable")["value"]
+        for a, b in (("global", "none"),)
     )
-    assert f"a true difference of {100 * largest:.1f} points would have been told there in 80 % of such runs" in text
+    assert (
+        f"a true difference of {100 * largest:.1f} points would have been told there in 80 % of such runs"
+        in text
+    )
 
 
 def test_an_incomplete_set_says_so_beside_every_number(tmp_path: Path) -> None:
@@ -125,7 +156,9 @@ def test_an_incomplete_set_says_so_beside_every_number(tmp_path: Path) -> None:
     note = "incomplete: 1,500 of 50,889 images; 3 images of classes outside its list left out"
     for metric in ("top1", "ece", "drop"):
         assert value(read(tmp_path), "sketch", "dense", metric)["note"] == note
-    assert "incomplete: 1,500 of 50,889 images" in (tmp_path / paths.REPORT_PAGE).read_text(encoding="utf-8")
+    assert "incomplete: 1,500 of 50,889 images" in (tmp_path / paths.REPORT_PAGE).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_a_set_that_was_left_out_gives_its_reason(tmp_path: Path) -> None:
@@ -170,8 +203,13 @@ def test_planted_differences_are_called_and_nulls_are_not(single: tuple[Path, st
         shown = [f"{100 * row[name]:.1f}" for name in ("value", "low", "high")]
         assert f"by {shown[0]} points [{shown[1]}, {shown[2]}] on {dataset}" in dense
     assert " on imagenet-v2" not in dense
-    assert "no other difference between the two can be told from chance; it cost 55 % more time." in dense
-    assert global_.startswith("The global model and the none model cannot be told apart on any of 5 sets")
+    assert (
+        "no other difference between the two can be told from chance; it cost 55 % more time."
+        in dense
+    )
+    assert global_.startswith(
+        "The global model and the none model cannot be told apart on any of 5 sets"
+    )
     assert "these models, not of the modes" in text
     assert "0.1 to 0.5 points" in text
 
@@ -190,7 +228,11 @@ def test_a_missing_cell_is_shown_with_its_reason(single: tuple[Path, str]) -> No
     # The mean compares modes on the same sets: the incomplete one is out for all, and said to be.
     mean = value(read(root), MEAN, "dense", "top1")
     assert mean["note"].endswith("not complete: stylized")
-    tops = [value(read(root), s, "dense", "top1")["value"] for s in SETS if s not in ("imagenet", "stylized")]
+    tops = [
+        value(read(root), s, "dense", "top1")["value"]
+        for s in SETS
+        if s not in ("imagenet", "stylized")
+    ]
     assert mean["value"] == pytest.approx(np.mean(tops), abs=1e-9)
 
 
@@ -200,7 +242,10 @@ def test_the_page_is_one_harmless_file(single: tuple[Path, str]) -> None:
     script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
     assert page.tags.count("script") == 1
     assert re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL) == [script]
-    assert f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in text
+    assert (
+        f"script-src 'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+        in text
+    )
     assert "&lt;script&gt;" in text
     assert all(load.startswith(("#", "data:")) for load in page.loads), page.loads
     assert not re.search(r"(url\(|@import)\s*['\"]?(https?:|//)", text)
@@ -254,7 +299,10 @@ def test_without_the_baseline_differences_are_left_out_with_the_reason(tmp_path:
     page = (tmp_path / paths.REPORT_PAGE).read_text(encoding="utf-8")
     assert text.splitlines()[-1].startswith("There is only the mode dense")
     assert "not among the modes" in page
-    assert value(read(tmp_path), "sketch", "dense", "difference_to_none")["note"] == "mode none is not in modes"
+    assert (
+        value(read(tmp_path), "sketch", "dense", "difference_to_none")["note"]
+        == "mode none is not in modes"
+    )
 
 
 def test_predictions_that_do_not_give_the_recorded_top1_are_refused(tmp_path: Path) -> None:

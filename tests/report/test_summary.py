@@ -1,4 +1,6 @@
-"""The headline says no more than the interval and the corrected p allow, in the words that the number of seeds allows."""
+"""The headline says no more than the interval and the corrected p allow, in the words that the
+number of seeds allows.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,15 @@ def compared(
     rows: dict[str, tuple[float, float, float, float]], seeds: str = "0", modes=("dense", "none")
 ) -> Comparison:
     """Differences dense - none by set: value, low, high, corrected p."""
-    plan = ReportPlan(modes=modes, seeds=tuple(map(int, seeds.split())), datasets=SETS, protocols={s: s for s in SETS},
-                      rendered=(), values=Report(), params={})  # fmt: skip
+    plan = ReportPlan(
+        modes=modes,
+        seeds=tuple(map(int, seeds.split())),
+        datasets=SETS,
+        protocols={s: s for s in SETS},
+        rendered=(),
+        values=Report(),
+        params={},
+    )
     found = Comparison(plan, {(s, m): _Whole() for s in SETS for m in modes})
     for dataset, (value, low, high, p) in rows.items():
         found.add(Row(dataset, "", "dense", "difference_to_none", value, low, high, 100, seeds))
@@ -31,8 +40,18 @@ class _Whole:
 
 
 def cost(ratio: float) -> Cost:
-    return Cost(wall_seconds=1, images_per_second=1, peak_memory_bytes=1, device="", views=2, batch_size=1,
-                step_seconds=ratio, none_step_seconds=1, one_view_step_seconds=0.5, queue_size_effective=0)  # fmt: skip
+    return Cost(
+        wall_seconds=1,
+        images_per_second=1,
+        peak_memory_bytes=1,
+        device="",
+        views=2,
+        batch_size=1,
+        step_seconds=ratio,
+        none_step_seconds=1,
+        one_view_step_seconds=0.5,
+        queue_size_effective=0,
+    )
 
 
 UP, DOWN, OPEN = (0.021, 0.008, 0.034, 0.01), (-0.05, -0.08, -0.02, 0.001), (0.01, -0.01, 0.03, 0.6)
@@ -40,8 +59,15 @@ UP, DOWN, OPEN = (0.021, 0.008, 0.034, 0.01), (-0.05, -0.08, -0.02, 0.001), (0.0
 
 @pytest.mark.parametrize(
     ("row", "expected"),
-    [(UP, 1), (DOWN, -1), (OPEN, 0), ((0.03, 0.005, 0.05, 0.2), 0), ((0.03, -0.001, 0.05, 0.04), 0), ((0.03, 0.0, 0.05, 0.04), 0)],
-)  # fmt: skip
+    [
+        (UP, 1),
+        (DOWN, -1),
+        (OPEN, 0),
+        ((0.03, 0.005, 0.05, 0.2), 0),
+        ((0.03, -0.001, 0.05, 0.04), 0),
+        ((0.03, 0.0, 0.05, 0.04), 0),
+    ],
+)
 def test_both_the_interval_and_the_corrected_p_must_say_so(row, expected):
     found = compared({"sketch": row})
     assert called(found, "sketch", "dense", "none") == expected
@@ -64,10 +90,12 @@ def test_the_form_of_the_headline():
 
 @pytest.mark.parametrize(
     ("seeds", "said"),
-    [("0", "The dense model falls behind the none model by 5.0 points [2.0, 8.0] on sketch."),
-     ("0 1", "The dense models fall behind the none models by 5.0 points [2.0, 8.0] on sketch."),
-     ("0 1 2", "Dense falls behind none by 5.0 points [2.0, 8.0] on sketch.")],
-)  # fmt: skip
+    [
+        ("0", "The dense model falls behind the none model by 5.0 points [2.0, 8.0] on sketch."),
+        ("0 1", "The dense models fall behind the none models by 5.0 points [2.0, 8.0] on sketch."),
+        ("0 1 2", "Dense falls behind none by 5.0 points [2.0, 8.0] on sketch."),
+    ],
+)
 def test_below_three_seeds_it_speaks_of_these_models(seeds, said):
     found = compared({"sketch": DOWN}, seeds)
     assert headline(found, {})[0] == said
@@ -89,13 +117,17 @@ def test_both_directions_and_the_largest_are_named():
     )
 
 
-@pytest.mark.parametrize(("ratio", "said"), [(1.01, "Dense cost no more time."), (0.9, "Dense cost 10 % less time.")])
+@pytest.mark.parametrize(
+    ("ratio", "said"), [(1.01, "Dense cost no more time."), (0.9, "Dense cost 10 % less time.")]
+)
 def test_the_clock_s_noise_is_no_cost(ratio, said):
     assert headline(compared({"sketch": UP}), {"dense": [cost(ratio)]})[1] == said
 
 
 def test_without_none_the_cost_says_beside_what():
-    """Step times are taken beside classification alone: "it cost 55 % more" would be read as more than global."""
+    """Step times are taken beside classification alone: "it cost 55 % more" would be read as more
+    than global.
+    """
     found = compared({}, modes=("dense", "global"))
     found.add(Row("sketch", "", "dense", "difference_to_global", *UP[:3], 100, "0"))
     found.add(Row("sketch", "", "dense", "difference_to_global_p_holm", UP[3]))
@@ -110,7 +142,10 @@ def test_where_none_was_not_evaluated_the_others_are_the_headline():
     found.add(Row("sketch", "", "dense", "difference_to_global", *DOWN[:3], 100, "0"))
     found.add(Row("sketch", "", "dense", "difference_to_global_p_holm", DOWN[3]))
     said = headline(found, {})
-    assert said[0] == "The dense model falls behind the global model by 5.0 points [2.0, 8.0] on sketch."
+    assert (
+        said[0]
+        == "The dense model falls behind the global model by 5.0 points [2.0, 8.0] on sketch."
+    )
     assert not any("global" in text for text in details(found))
 
 

@@ -12,7 +12,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
-# Rooms that shape no artifact: reading params (the plan files hold what they say), the process, progress and tracking.
+# Rooms that shape no artifact: reading params (the plan files hold what they say), the process,
+# progress and tracking.
 PASSIVE = ("config", "runtime", "monitoring", "artifacts.py", "errors.py", "paths.py")
 # Logged while training; a new metric or evaluation set retrains nothing.
 LOGGED = {"train": ("evaluation", "datasets/imagenet.py")}
@@ -43,7 +44,9 @@ def test_a_stage_depends_on_the_code_it_runs(stage):
     free = [ROOT / "densecl" / room for room in (*PASSIVE, *LOGGED.get(stage, ()))]
     covered = [*code_of(stage), *free]
     used = imported(ROOT / "steps" / f"{stage}.py", set())
-    assert [path for path in sorted(used) if not any(path.is_relative_to(dep) for dep in covered)] == []
+    assert [
+        path for path in sorted(used) if not any(path.is_relative_to(dep) for dep in covered)
+    ] == []
 
 
 def test_no_stage_depends_on_a_room_that_shapes_no_artifact_and_all_code_exists():
@@ -51,11 +54,16 @@ def test_no_stage_depends_on_a_room_that_shapes_no_artifact_and_all_code_exists(
         for dep in code_of(stage):
             assert dep.exists()
             if stage != "plan":
-                assert not any(dep.is_relative_to(ROOT / "densecl" / room) for room in PASSIVE), (stage, dep)
+                assert not any(dep.is_relative_to(ROOT / "densecl" / room) for room in PASSIVE), (
+                    stage,
+                    dep,
+                )
 
 
 def test_the_report_s_code_retrains_nothing():
-    readers = {stage for stage in STAGES if any("densecl/report" in str(dep) for dep in code_of(stage))}
+    readers = {
+        stage for stage in STAGES if any("densecl/report" in str(dep) for dep in code_of(stage))
+    }
     assert readers == {"report"}
 
 

@@ -1,4 +1,6 @@
-"""The pipeline as `dvc repro` runs it, on built-in images, and what `dvc status` says after a change."""
+"""The pipeline as `dvc repro` runs it, on built-in images, and what `dvc status` says after a
+change.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,18 @@ from timm.data import create_transform
 ROOT = Path(__file__).parent.parent.parent
 MODES, SHIFTED = ("dense", "global", "none"), ("imagenet-r", "imagenet-v2")
 ENVIRONMENT = os.environ | {
-    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1", "MLFLOW_DISABLE_TELEMETRY": "true",
-}  # fmt: skip
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 
 pytestmark = pytest.mark.slow
 
 
 def call(place: Path, *command: str, ok: bool = True) -> str:
-    done = subprocess.run(command, cwd=place, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=place, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
     assert not ok or done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -46,13 +52,18 @@ def finished(tmp_path_factory) -> Path:
     for part in ("densecl", "steps", ".dvc", "dvc.yaml", ".dvcignore", "train.py"):
         source = ROOT / part
         if source.is_dir():
-            shutil.copytree(source, place / part, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
+            shutil.copytree(
+                source, place / part, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp")
+            )
         else:
             shutil.copy(source, place / part)
     call(place, "git", "init", "-q")
     shutil.copy(ROOT / "tests" / "small.yaml", place / "params.yaml")
     edit(place, lambda v: v["evaluate"].update(datasets=["imagenet", *SHIFTED]))
-    edit(place, lambda v: [v[s].pop(n) for s in ("render", "datasets") for n in ("imagenet-a", "stylized")])
+    edit(
+        place,
+        lambda v: [v[s].pop(n) for s in ("render", "datasets") for n in ("imagenet-a", "stylized")],
+    )
     call(place, "dvc", "repro")
     return place
 
@@ -85,9 +96,15 @@ def test_every_contracted_file_is_there_and_a_second_run_does_nothing(finished):
             "matches.safetensors",
         }
         for name in ("imagenet", *SHIFTED):
-            record = json.loads((finished / "reports/evaluation" / name / f"{mode}-0.json").read_text())
+            record = json.loads(
+                (finished / "reports/evaluation" / name / f"{mode}-0.json").read_text()
+            )
             rows = pd.read_parquet(finished / "reports/predictions" / name / f"{mode}-0.parquet")
-            assert record["top1"] == rows["correct"].mean() == (rows["prediction"] == rows["label"]).mean()
+            assert (
+                record["top1"]
+                == rows["correct"].mean()
+                == (rows["prediction"] == rows["label"]).mean()
+            )
             assert (record["control"] is None) == (name == "imagenet")
     for name in ("comparison.csv", "report.html", "report.md", "validation.html"):
         assert (finished / "reports" / name).stat().st_size > 500
@@ -110,9 +127,11 @@ def test_the_control_is_validation_under_the_same_mask(finished):
 def test_timm_alone_reproduces_every_prediction(finished, name):
     config = json.loads((finished / "models/none/seed-0/config.json").read_text())
     model = timm.create_model(
-        config["architecture"], num_classes=config["num_classes"],
-        checkpoint_path=str(finished / "models/none/seed-0/model.safetensors"), **config["model_args"],
-    ).eval()  # fmt: skip
+        config["architecture"],
+        num_classes=config["num_classes"],
+        checkpoint_path=str(finished / "models/none/seed-0/model.safetensors"),
+        **config["model_args"],
+    ).eval()
     transform = create_transform(**config["pretrained_cfg"])
     root = {
         "imagenet": "imagenet/val",
@@ -121,11 +140,16 @@ def test_timm_alone_reproduces_every_prediction(finished, name):
     }[name]
     right, total = 0, 0
     folders = [p for p in (finished / "data/rendered" / root).iterdir() if p.is_dir()]
-    labels = {f: int(f.name) if name == "imagenet-v2" else config["classes"].index(f.name) for f in folders}
+    labels = {
+        f: int(f.name) if name == "imagenet-v2" else config["classes"].index(f.name)
+        for f in folders
+    }
     scored = sorted(labels.values())
     with torch.no_grad():
         for folder, label in labels.items():
-            batch = torch.stack([transform(Image.open(p).convert("RGB")) for p in sorted(folder.iterdir())])
+            batch = torch.stack(
+                [transform(Image.open(p).convert("RGB")) for p in sorted(folder.iterdir())]
+            )
             right += int((model(batch)[:, scored].argmax(1) == scored.index(label)).sum())
             total += len(batch)
     record = json.loads((finished / "reports/evaluation" / name / "none-0.json").read_text())
@@ -143,8 +167,14 @@ def test_one_mode_s_parameter_touches_that_mode_only(workplace):
 
 def test_a_new_evaluation_set_is_evaluated_and_nothing_else(workplace):
     def add(values):
-        values["render"]["sketch2"] = {**values["render"]["sketch"], "folder": "sketch2", "seed": 77}
-        values["datasets"]["sketch2"] = dict.fromkeys(("root", "tracked_by"), "data/rendered/sketch2")
+        values["render"]["sketch2"] = {
+            **values["render"]["sketch"],
+            "folder": "sketch2",
+            "seed": 77,
+        }
+        values["datasets"]["sketch2"] = dict.fromkeys(
+            ("root", "tracked_by"), "data/rendered/sketch2"
+        )
         values["evaluate"]["datasets"].append("sketch2")
 
     edit(workplace, add)
@@ -167,7 +197,9 @@ def test_a_set_that_is_not_there_stops_nothing_where_params_say_so_and_trains_no
     assert "python -m steps train" not in said
     record = json.loads((workplace / "reports/evaluation/sketch/none-0.json").read_text())
     assert record["reason"].startswith("elsewhere/sketch: found no class folders")
-    shutil.copytree(workplace / "data/rendered/imagenet/val", workplace / "elsewhere/sketch", dirs_exist_ok=True)
+    shutil.copytree(
+        workplace / "data/rendered/imagenet/val", workplace / "elsewhere/sketch", dirs_exist_ok=True
+    )
     assert "prepare@sketch" in changed(workplace)
 
 
@@ -201,21 +233,52 @@ def test_how_trainings_are_carried_out_reruns_nothing(workplace):
     [
         (lambda v: v["contrast"].update(lambda_weight=1.5), "contrast.lambda_weight: found 1.5"),
         (lambda v: v["contrast"].update(lambda_wieght=0.5), "did you mean lambda_weight?"),
-        (lambda v: v.update(modes=["dens"]), "modes.0: found 'dens'; input should be 'dense', 'global' or 'none'"),
-        (lambda v: v["network"].update(model_name="vit_tinny"), "network.model_name: found 'vit_tinny', which timm"),
-        (lambda v: v["network"].update(model_name="resnet18", model_args={}), "is a ResNet; expected a timm VisionTransformer or Eva"),
-        (lambda v: v["network"].update(model_name="eva02_tiny_patch14_224", model_args={}), "global_pool 'avg'; expected one classifier on the CLS token"),
-        (lambda v: v["network"].update(model_name="deit_tiny_distilled_patch16_224", model_args={}), "a second, distilled classifier"),
-        (lambda v: v["network"]["model_args"].update(patch_drop_rate=0.5), "network.model_args: found patch_drop_rate 0.5"),
-        (lambda v: v["network"]["model_args"].update(patch_size=7), "network.model_args: patches of 7 x 7 px do not fill 64 x 64 px"),
-        (lambda v: v["render"].pop("sketch") and v["datasets"]["sketch"].update(root="no/such"), "datasets.sketch.root: no/such"),
-        (lambda v: v["render"].pop("sketch") and v["datasets"]["sketch"].update(root="hollow"), "hollow/n90000001"),
+        (
+            lambda v: v.update(modes=["dens"]),
+            "modes.0: found 'dens'; input should be 'dense', 'global' or 'none'",
+        ),
+        (
+            lambda v: v["network"].update(model_name="vit_tinny"),
+            "network.model_name: found 'vit_tinny', which timm",
+        ),
+        (
+            lambda v: v["network"].update(model_name="resnet18", model_args={}),
+            "is a ResNet; expected a timm VisionTransformer or Eva",
+        ),
+        (
+            lambda v: v["network"].update(model_name="eva02_tiny_patch14_224", model_args={}),
+            "global_pool 'avg'; expected one classifier on the CLS token",
+        ),
+        (
+            lambda v: v["network"].update(
+                model_name="deit_tiny_distilled_patch16_224", model_args={}
+            ),
+            "a second, distilled classifier",
+        ),
+        (
+            lambda v: v["network"]["model_args"].update(patch_drop_rate=0.5),
+            "network.model_args: found patch_drop_rate 0.5",
+        ),
+        (
+            lambda v: v["network"]["model_args"].update(patch_size=7),
+            "network.model_args: patches of 7 x 7 px do not fill 64 x 64 px",
+        ),
+        (
+            lambda v: v["render"].pop("sketch") and v["datasets"]["sketch"].update(root="no/such"),
+            "datasets.sketch.root: no/such",
+        ),
+        (
+            lambda v: v["render"].pop("sketch") and v["datasets"]["sketch"].update(root="hollow"),
+            "hollow/n90000001",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_told_in_one_line_and_nothing_is_lost(workplace, change, said):
     (workplace / "hollow" / "n90000000").mkdir(parents=True, exist_ok=True)
     (workplace / "hollow" / "n90000001").mkdir(exist_ok=True)
-    shutil.copy(next((workplace / "data/rendered/sketch").glob("*/*.JPEG")), workplace / "hollow/n90000000")
+    shutil.copy(
+        next((workplace / "data/rendered/sketch").glob("*/*.JPEG")), workplace / "hollow/n90000000"
+    )
     files = {
         p: p.read_bytes()
         for folder in ("data/plan", "models", "reports")
@@ -234,7 +297,11 @@ def test_a_mistake_is_told_in_one_line_and_nothing_is_lost(workplace, change, sa
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert said in done.stderr
-    told = [line for line in call(workplace, "dvc", "repro", ok=False).splitlines() if line.lower().startswith("error")]
+    told = [
+        line
+        for line in call(workplace, "dvc", "repro", ok=False).splitlines()
+        if line.lower().startswith("error")
+    ]
     assert said in told[0]
     assert all(path.read_bytes() == content for path, content in files.items())
 
@@ -244,8 +311,11 @@ def test_export_writes_a_program_that_gives_the_model_s_logits_for_any_batch(fin
     place = finished / "exports/dense-0"
     config = json.loads((place / "config.json").read_text())
     model = timm.create_model(
-        config["architecture"], num_classes=config["num_classes"], checkpoint_path=str(place / "model.safetensors"), **config["model_args"]
-    ).eval()  # fmt: skip
+        config["architecture"],
+        num_classes=config["num_classes"],
+        checkpoint_path=str(place / "model.safetensors"),
+        **config["model_args"],
+    ).eval()
     program = torch.export.load(place / "classifier.pt2").module()
     for batch in (1, 3):
         images = torch.randn(batch, 3, 64, 64)
@@ -269,7 +339,14 @@ def test_export_writes_a_program_that_gives_the_model_s_logits_for_any_batch(fin
             "other_class",
         ),
         ("--cl-mode", "none"),
-        ("--correspondence-features", "geometric", "--sampling-strategy", "diverse", "--memory-unit", "image"),
+        (
+            "--correspondence-features",
+            "geometric",
+            "--sampling-strategy",
+            "diverse",
+            "--memory-unit",
+            "image",
+        ),
         (
             "--correspondence-filter",
             "mutual",
@@ -283,23 +360,61 @@ def test_export_writes_a_program_that_gives_the_model_s_logits_for_any_batch(fin
     ],
 )
 def test_every_option_trains_once(finished, flags):
-    args = json.dumps({"img_size": 64, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2})
+    args = json.dumps(
+        {"img_size": 64, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    )
     call(
-        finished, sys.executable, "train.py", "--model-args", args, "--batch-size", "16", "--epochs", "1", "--warmup-epochs", "0",
-        "--steps-per-epoch", "3", "--experiment-name", "option", *flags,
-    )  # fmt: skip
+        finished,
+        sys.executable,
+        "train.py",
+        "--model-args",
+        args,
+        "--batch-size",
+        "16",
+        "--epochs",
+        "1",
+        "--warmup-epochs",
+        "0",
+        "--steps-per-epoch",
+        "3",
+        "--experiment-name",
+        "option",
+        *flags,
+    )
     history = pd.read_csv(finished / "runs/option/training/history.csv")
     assert history["loss"].notna().all()
     assert 0 <= history["match/last/within0"].item() <= history["match/last/within1"].item() <= 1
 
 
 def test_train_py_trains_outside_the_pipeline(finished):
-    args = json.dumps({"img_size": 64, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2})
+    args = json.dumps(
+        {"img_size": 64, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    )
     call(
-        finished, sys.executable, "train.py", "--cl-mode", "dense", "--model-args", args, "--batch-size", "16", "--epochs", "2",
-        "--warmup-epochs", "1", "--steps-per-epoch", "2", "--sampling-strategy", "hardest", "--learnable-temp",
-        "--contrastive-weight-adaptive", "--correspondence-features", "backbone", "--experiment-name", "tried",
-    )  # fmt: skip
+        finished,
+        sys.executable,
+        "train.py",
+        "--cl-mode",
+        "dense",
+        "--model-args",
+        args,
+        "--batch-size",
+        "16",
+        "--epochs",
+        "2",
+        "--warmup-epochs",
+        "1",
+        "--steps-per-epoch",
+        "2",
+        "--sampling-strategy",
+        "hardest",
+        "--learnable-temp",
+        "--contrastive-weight-adaptive",
+        "--correspondence-features",
+        "backbone",
+        "--experiment-name",
+        "tried",
+    )
     history = pd.read_csv(finished / "runs/tried/training/history.csv")
     assert len(history) == 2
     assert history["top1/imagenet"].notna().all()

@@ -1,4 +1,6 @@
-"""The stage prepare: a bar on a terminal and only there, and an archive where a folder may stand."""
+"""The stage prepare: a bar on a terminal and only there, and an archive where a folder may
+stand.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,16 @@ class Screen(io.StringIO):
 
 def listed(root: str) -> pd.DataFrame:
     dataset = Dataset(root=root, tracked_by=root)
-    plan = SetPlan(name="imagenet-train", dataset=dataset, train_root=root, render=None, preprocess=None,
-                   protocol="folder", classes=(), optional=False)  # fmt: skip
+    plan = SetPlan(
+        name="imagenet-train",
+        dataset=dataset,
+        train_root=root,
+        render=None,
+        preprocess=None,
+        protocol="folder",
+        classes=(),
+        optional=False,
+    )
     write_json(paths.plan("imagenet-train"), plan)
     prepare.main("imagenet-train")
     return pd.read_parquet(paths.manifest("imagenet-train"))

@@ -1,4 +1,6 @@
-"""Sets that are missing, damaged or fail: under `require: all` they stop the run, under `present` they leave a reason in every table."""
+"""Sets that are missing, damaged or fail: under `require: all` they stop the run, under `present`
+they leave a reason in every table.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ REASONS = {
 
 @pytest.fixture
 def values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
-    """Params of a project with one good set and four bad ones: not there, an empty class, another size, a training image."""
+    """Params of a project with one good set and four bad ones: not there, an empty class, another
+    size, a training image.
+    """
     monkeypatch.chdir(tmp_path)
     draw_set(Path("imagenet-train"), 6)
     draw_set(Path("imagenet"), 4, seed=1)
@@ -55,7 +59,9 @@ def values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
 
 
 def write(values: dict, **evaluate_values: object) -> None:
-    Path("params.yaml").write_text(yaml.safe_dump(values | {"evaluate": values["evaluate"] | evaluate_values}))
+    Path("params.yaml").write_text(
+        yaml.safe_dump(values | {"evaluate": values["evaluate"] | evaluate_values})
+    )
 
 
 def test_present_goes_on_and_every_table_says_why(values, capsys):
@@ -70,7 +76,10 @@ def test_present_goes_on_and_every_table_says_why(values, capsys):
         evaluate.main(name, "none", 0)
     report.main()
     table = pd.read_csv(paths.COMPARISON).set_index(["dataset", "metric"])
-    texts = [place.read_text(encoding="utf-8") for place in (paths.REPORT_PAGE, paths.REPORT_TEXT, paths.REPORT_TABLE)]
+    texts = [
+        place.read_text(encoding="utf-8")
+        for place in (paths.REPORT_PAGE, paths.REPORT_TEXT, paths.REPORT_TABLE)
+    ]
     for name, why in REASONS.items():
         record = json.loads(paths.evaluation(name, "none", 0).read_text())
         assert record.keys() == {"dataset", "mode", "seed", "reason"}
@@ -107,7 +116,9 @@ def test_a_control_that_is_missing_leaves_the_set_its_own_figures(values):
 
 def test_all_stops_at_the_first_stage_that_sees_it(values):
     write(values, require="all")
-    with pytest.raises(DenseclError, match=r"datasets.imagenet-r.root: no/such/place: no such folder"):
+    with pytest.raises(
+        DenseclError, match=r"datasets.imagenet-r.root: no/such/place: no such folder"
+    ):
         plan.main()
     assert not Path("no").exists()
     values["datasets"]["imagenet-r"] = {"root": "imagenet", "tracked_by": "imagenet"}
@@ -138,7 +149,8 @@ def test_a_place_that_cannot_be_made_is_told(values):
     values["datasets"]["imagenet-r"]["tracked_by"] = "params.yaml/inside"
     write(values)
     with pytest.raises(
-        DenseclError, match=r"datasets.imagenet-r.tracked_by: params.yaml/inside is not there and cannot be made"
+        DenseclError,
+        match=r"datasets.imagenet-r.tracked_by: params.yaml/inside is not there and cannot be made",
     ):
         plan.main()
 
@@ -146,6 +158,7 @@ def test_a_place_that_cannot_be_made_is_told(values):
 def test_an_unknown_protocol_is_told(values):
     write(values, protocol={"sketch": "skech"})
     with pytest.raises(
-        DenseclError, match=r"evaluate.protocol.sketch: found 'skech', expected one of imagenet, imagenet-a"
+        DenseclError,
+        match=r"evaluate.protocol.sketch: found 'skech', expected one of imagenet, imagenet-a",
     ):
         plan.main()

@@ -1,4 +1,6 @@
-"""Twenty steps of each case, by one process or by one of several; `python -m tests.training.distributed_worker OUT` writes OUT-<rank>.pt."""
+"""Twenty steps of each case, by one process or by one of several; `python -m
+tests.training.distributed_worker OUT` writes OUT-<rank>.pt.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +26,41 @@ SMALL = {"queue_size": 70, "dense_dim": 8}
 CASES = {  # settings, precision, parts of a batch
     "dense": (DenseContrast(patches_per_image=6, **SMALL), torch.float64, 1),
     "filtered": (  # the processes have unequal numbers of queries
-        DenseContrast(patches_per_image=6, correspondence_filter="mutual", symmetric=True, key_encoder="momentum",
-                      memory_per_image=3, sampling_strategy="diverse", **SMALL), torch.float64, 2,
+        DenseContrast(
+            patches_per_image=6,
+            correspondence_filter="mutual",
+            symmetric=True,
+            key_encoder="momentum",
+            memory_per_image=3,
+            sampling_strategy="diverse",
+            **SMALL,
+        ),
+        torch.float64,
+        2,
     ),
     "hardest": (
-        DenseContrast(patches_per_image=4, sampling_strategy="hardest", negatives="other_class", **SMALL),
-        torch.float64, 1,
+        DenseContrast(
+            patches_per_image=4, sampling_strategy="hardest", negatives="other_class", **SMALL
+        ),
+        torch.float64,
+        1,
     ),
     "global": (GlobalContrast(learnable_temp=True, symmetric=True, **SMALL), torch.float64, 1),
     "none": (None, torch.float64, 1),
     "global fp32": (GlobalContrast(**SMALL), torch.float32, 1),
-}  # fmt: skip
+}
 
 
 def batches() -> list[ViewBatch]:
-    """The whole batches, the same in every process; crops that differ, so that geometry is no constant."""
+    """The whole batches, the same in every process; crops that differ, so that geometry is no
+    constant.
+    """
     generator = torch.Generator().manual_seed(0)
     found = []
     for step in range(STEPS):
-        pixels = torch.randint(0, 256, (2, BATCH, 3, 16, 16), generator=generator, dtype=torch.uint8)
+        pixels = torch.randint(
+            0, 256, (2, BATCH, 3, 16, 16), generator=generator, dtype=torch.uint8
+        )
         ids = (torch.arange(BATCH) + step * BATCH) % 40
         whole = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]]).expand(BATCH, 5)
         found.append(ViewBatch(pixels[0], pixels[1], ids % CLASSES, ids, whole, whole))
@@ -55,8 +73,12 @@ def outcomes(name: str) -> dict[str, torch.Tensor]:
     torch.set_default_dtype(precision)
     train = Train(learning_rate=1e-3, batch_size=BATCH, grad_accumulation=parts)
     model = build(NETWORK, CLASSES, 0)
-    objective = build_objective(settings, model, SMALL["queue_size"], 0, torch.Generator().manual_seed(0))
-    stepper = Stepper(model, objective, build_optimizer(model, objective, train), preprocessing(model), train)
+    objective = build_objective(
+        settings, model, SMALL["queue_size"], 0, torch.Generator().manual_seed(0)
+    )
+    stepper = Stepper(
+        model, objective, build_optimizer(model, objective, train), preprocessing(model), train
+    )
     seen = []
     for step, batch in enumerate(batches()):
         mine = distributed.share(range(BATCH), BATCH, parts)
@@ -73,7 +95,11 @@ def outcomes(name: str) -> dict[str, torch.Tensor]:
     }
     if settings:
         memory = objective.memory
-        found |= {"memory": memory.ring, "images": memory.ring_image_ids, "written": torch.tensor(memory.written)}
+        found |= {
+            "memory": memory.ring,
+            "images": memory.ring_image_ids,
+            "written": torch.tensor(memory.written),
+        }
     return found
 
 

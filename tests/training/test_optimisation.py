@@ -24,20 +24,29 @@ def stepper(contrast, **settings) -> Stepper:
     train = Train(**({"learning_rate": 1e-3, "batch_size": 8} | settings))
     model = build(NETWORK, 3, 0)
     objective = build_objective(contrast, model, 64, 0, torch.Generator().manual_seed(0))
-    return Stepper(model, objective, build_optimizer(model, objective, train), preprocessing(model), train)
+    return Stepper(
+        model, objective, build_optimizer(model, objective, train), preprocessing(model), train
+    )
 
 
 @pytest.mark.parametrize("mode", ["dense", "global", "none"])
 def test_thirty_two_images_can_be_learned_by_heart(mode):
     batch = batch_of(32)
-    contrast = {"dense": DenseContrast(queue_size=512, patches_per_image=8, dense_dim=16),
-                "global": GlobalContrast(queue_size=128, dense_dim=16), "none": None}[mode]  # fmt: skip
+    contrast = {
+        "dense": DenseContrast(queue_size=512, patches_per_image=8, dense_dim=16),
+        "global": GlobalContrast(queue_size=128, dense_dim=16),
+        "none": None,
+    }[mode]
     learner = stepper(contrast, batch_size=32, learning_rate=2e-3)
-    outcomes = [learner.take(batch, 0.2 if contrast else 0.0, step, step / 120) for step in range(120)]
+    outcomes = [
+        learner.take(batch, 0.2 if contrast else 0.0, step, step / 120) for step in range(120)
+    ]
     assert float(outcomes[-1].top1) == 1
     assert float(outcomes[-1].classification_loss) < 0.2 * float(outcomes[0].classification_loss)
     if contrast:
-        assert float(outcomes[-1].contrast.positive_similarity) > float(outcomes[0].contrast.positive_similarity)
+        assert float(outcomes[-1].contrast.positive_similarity) > float(
+            outcomes[0].contrast.positive_similarity
+        )
     learner.model.eval()
     cls = learner.views(batch).first.tokens.cls.detach()
     assert float(effective_rank(cls)) > LEAST_RANK
@@ -47,13 +56,20 @@ def test_thirty_two_images_can_be_learned_by_heart(mode):
 @pytest.mark.parametrize("mode", ["dense", "global", "none"])
 def test_parts_of_any_size_give_the_gradient_of_the_batch(mode, images, parts):
     """A set smaller than train.batch_size makes a batch that its parts may not divide."""
-    contrast = {"dense": DenseContrast(queue_size=64, patches_per_image=16, dense_dim=16)}.get(mode, CONTRASTS[mode])
+    contrast = {"dense": DenseContrast(queue_size=64, patches_per_image=16, dense_dim=16)}.get(
+        mode, CONTRASTS[mode]
+    )
     found = []
     for settings in ({}, {"grad_accumulation": parts, "batch_size": 8 * parts}):
         learner = stepper(contrast, grad_clip=None, **settings)
         if contrast:
-            noise = F.normalize(torch.randn(64, contrast.dense_dim, generator=torch.Generator().manual_seed(3)), dim=1)
-            learner.objective.memory.write(noise, torch.arange(64) + 100, torch.zeros(64, dtype=torch.long), 0)
+            noise = F.normalize(
+                torch.randn(64, contrast.dense_dim, generator=torch.Generator().manual_seed(3)),
+                dim=1,
+            )
+            learner.objective.memory.write(
+                noise, torch.arange(64) + 100, torch.zeros(64, dtype=torch.long), 0
+            )
         outcome = learner.take(batch_of(images), 0.5, 0)
         grads = torch.cat([p.grad.flatten() for p in learner.model.parameters()])
         found.append((float(outcome.loss), float(outcome.top1), grads))
@@ -69,14 +85,18 @@ def test_an_accumulated_batch_is_the_batch(mode):
         seen = [s.take(batch_of(8), 0.5, step) for s in (whole, parts)]
         assert float(seen[0].loss) == pytest.approx(float(seen[1].loss), abs=1e-5)
     if mode == "global":
-        assert torch.allclose(whole.objective.memory.features, parts.objective.memory.features, atol=1e-4)
+        assert torch.allclose(
+            whole.objective.memory.features, parts.objective.memory.features, atol=1e-4
+        )
         assert torch.equal(whole.objective.memory.image_ids, parts.objective.memory.image_ids)
     for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
         assert torch.allclose(one, other, atol=2e-4)
 
 
 def test_rate_is_absolute_or_scaled_and_falls_with_depth():
-    assert Train(batch_size=128, learning_rate=1e-3, learning_rate_batch=512).rate == pytest.approx(2.5e-4)
+    assert Train(batch_size=128, learning_rate=1e-3, learning_rate_batch=512).rate == pytest.approx(
+        2.5e-4
+    )
     assert Train(batch_size=128, learning_rate=1e-3).rate == 1e-3
     settings = Train(learning_rate=1e-3, layer_decay=0.5, epochs=4, warmup_epochs=0.0)
     model = build(NETWORK, 3, 0)
@@ -84,8 +104,14 @@ def test_rate_is_absolute_or_scaled_and_falls_with_depth():
     build_schedule(optimizer, settings, 5).step_update(0)
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     top, block1, block0, patches = (
-        rate[id(p)] for p in (model.head.weight, model.blocks[1].mlp.fc1.weight, model.blocks[0].mlp.fc1.weight, model.patch_embed.proj.weight)
-    )  # fmt: skip
+        rate[id(p)]
+        for p in (
+            model.head.weight,
+            model.blocks[1].mlp.fc1.weight,
+            model.blocks[0].mlp.fc1.weight,
+            model.patch_embed.proj.weight,
+        )
+    )
     assert top == pytest.approx(1e-3)
     assert block0 == pytest.approx(block1 / 2)
     assert patches == pytest.approx(block0 / 2)
@@ -101,7 +127,11 @@ def test_averaged_weights_follow_and_bf16_stays_near_fp32():
     fine, coarse = stepper(CONTRASTS["dense"]), stepper(CONTRASTS["dense"], precision="bf16")
     first, second = (s.take(batch_of(8), 0.5, 0) for s in (fine, coarse))
     assert float(first.loss) == pytest.approx(float(second.loss), rel=0.02)
-    assert fine.objective.memory.features.dtype == coarse.objective.memory.features.dtype == torch.float32
+    assert (
+        fine.objective.memory.features.dtype
+        == coarse.objective.memory.features.dtype
+        == torch.float32
+    )
 
 
 def test_gradient_conflict_is_that_of_the_two_losses():
@@ -119,11 +149,18 @@ def test_gradient_conflict_is_that_of_the_two_losses():
         pulls.append(torch.cat([p.grad.flatten() for p in shared]))
     assert float(outcome.conflict.classification) == pytest.approx(float(pulls[0].norm()), rel=1e-3)
     assert float(outcome.conflict.contrast) == pytest.approx(float(pulls[1].norm()), rel=1e-3)
-    assert float(outcome.conflict.cosine) == pytest.approx(float(F.cosine_similarity(*pulls, dim=0)), abs=1e-4)
+    assert float(outcome.conflict.cosine) == pytest.approx(
+        float(F.cosine_similarity(*pulls, dim=0)), abs=1e-4
+    )
 
 
 def test_alarms_are_for_collapse_and_for_a_loss_at_chance():
-    fine = {"rank_cls": 9.0, "similarity_cls": 0.4, "contrastive_loss": 3.0, "contrastive_chance": 4.0}
+    fine = {
+        "rank_cls": 9.0,
+        "similarity_cls": 0.4,
+        "contrastive_loss": 3.0,
+        "contrastive_chance": 4.0,
+    }
     assert alarms(fine) == []
     assert "collapsed" in alarms(fine | {"rank_cls": 1.2})[0]
     assert "nothing was learned" in alarms(fine | {"contrastive_loss": 3.99})[0]
@@ -133,7 +170,10 @@ def test_alarms_are_for_collapse_and_for_a_loss_at_chance():
 def test_features_that_differ_only_by_rounding_are_called_collapsed():
     noise = torch.randn(128, 48, generator=torch.Generator().manual_seed(0))
     nearly_one = torch.ones(48) + 1e-6 * noise
-    row = {"rank_cls": float(effective_rank(nearly_one)), "similarity_cls": float(mean_cosine(nearly_one))}
+    row = {
+        "rank_cls": float(effective_rank(nearly_one)),
+        "similarity_cls": float(mean_cosine(nearly_one)),
+    }
     assert row["rank_cls"] > LEAST_RANK  # which is why it is not asked alone
     assert "collapsed" in alarms(row)[0]
     assert abs(float(mean_cosine(noise))) < 0.05
@@ -162,7 +202,9 @@ def test_probe_separates_what_a_line_separates_and_takes_features_as_they_are():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own workings
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler (g++) on a CPU")
+@pytest.mark.skipif(
+    not shutil.which("g++"), reason="torch.compile needs a C++ compiler (g++) on a CPU"
+)
 def test_compiled_steps_are_the_eager_ones():
     contrast = CONTRASTS["dense"].model_copy(update={"key_encoder": "momentum"})
     plain, compiled = stepper(contrast), stepper(contrast, compile=True)

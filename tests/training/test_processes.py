@@ -1,4 +1,6 @@
-"""Two processes against one: the same losses, the same memory, the same accuracy; and what a killed one does."""
+"""Two processes against one: the same losses, the same memory, the same accuracy; and what a killed
+one does.
+"""
 
 from __future__ import annotations
 
@@ -52,19 +54,26 @@ def test_two_processes_take_the_steps_of_one(two, name):
     finally:
         torch.set_default_dtype(before)
     first, second = (of[name] for of in two)
-    assert all(torch.equal(first[key].nan_to_num(), second[key].nan_to_num()) for key in one)  # to the bit
+    assert all(
+        torch.equal(first[key].nan_to_num(), second[key].nan_to_num()) for key in one
+    )  # to the bit
     close = {"rtol": 0, "atol": 1e-4 if name.endswith("fp32") else 1e-9}
     for key in set(one) - {"images", "written", "conflict", "contrast"}:
-        torch.testing.assert_close(first[key], one[key], **close, msg=lambda told, key=key: f"{key}: {told}")
+        torch.testing.assert_close(
+            first[key], one[key], **close, msg=lambda told, key=key: f"{key}: {told}"
+        )
     for key in ("conflict", "contrast"):  # watched in fp32
-        torch.testing.assert_close(first[key].double(), one[key].double(), rtol=1e-4, atol=1e-5, equal_nan=True)
+        torch.testing.assert_close(
+            first[key].double(), one[key].double(), rtol=1e-4, atol=1e-5, equal_nan=True
+        )
     assert all(torch.equal(first[key], one[key]) for key in {"images", "written"} & set(one))
 
 
 def test_the_filtered_case_has_unequal_numbers_of_queries(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "densecl.contrast.objective.share_of_mean", lambda contrast, queries: seen.append(queries) or contrast
+        "densecl.contrast.objective.share_of_mean",
+        lambda contrast, queries: seen.append(queries) or contrast,
     )
     before = torch.get_default_dtype()
     try:
@@ -131,7 +140,9 @@ def test_validation_counts_every_image_once_and_one_process_goes_on_from_two(sta
     until(lambda: kept(staged))
     both.send_signal(signal.SIGTERM)
     both.wait()
-    prepare(staged, checkpoint_minutes=1e-9, drop_path=0.1)  # processes: 1, and neither plan nor fingerprint another
+    prepare(
+        staged, checkpoint_minutes=1e-9, drop_path=0.1
+    )  # processes: 1, and neither plan nor fingerprint another
     alone = started(staged, *STEPS, "train", "none", "0")
     assert alone.wait() == 0, alone.said()
     assert "goes on after step" in alone.said()

@@ -1,4 +1,6 @@
-"""Whatever ends a training, the same command ends in the same bits; and what is kept is whole or not taken."""
+"""Whatever ends a training, the same command ends in the same bits; and what is kept is whole or
+not taken.
+"""
 
 from __future__ import annotations
 
@@ -33,17 +35,37 @@ from tests.training.test_trainer import DATA, NETWORK, images, plan, run, valida
 from tests.training.training_project import ENVIRONMENT, STEPS, prepare
 
 VARIES = ["seconds", "images_per_second", "peak_memory_bytes"]  # of history.csv, from run to run
-needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc to see which processes are at work")
+needs_proc = pytest.mark.skipif(
+    sys.platform != "linux", reason="needs /proc to see which processes are at work"
+)
 EVERYTHING = DenseContrast(
-    queue_size=50, patches_per_image=6, dense_dim=16, key_encoder="momentum", learnable_temp=True, symmetric=True,
-    contrastive_weight_adaptive=True, ramp_epochs=2.0, sampling_strategy="diverse", correspondence_filter="mutual",
-)  # fmt: skip
+    queue_size=50,
+    patches_per_image=6,
+    dense_dim=16,
+    key_encoder="momentum",
+    learnable_temp=True,
+    symmetric=True,
+    contrastive_weight_adaptive=True,
+    ramp_epochs=2.0,
+    sampling_strategy="diverse",
+    correspondence_filter="mutual",
+)
 
 
 def everything(**changed: object) -> TrainPlan:
-    settings = {"batch_size": 8, "epochs": 2, "learning_rate": 3e-3, "warmup_epochs": 1.0, "drop_path": 0.2,
-                "ema_decay": 0.9, "grad_accumulation": 2, "checkpoint_minutes": 1e-9} | changed  # fmt: skip
-    return TrainPlan(mode="dense", network=NETWORK, data=DATA, train=Train(**settings), contrast=EVERYTHING)
+    settings = {
+        "batch_size": 8,
+        "epochs": 2,
+        "learning_rate": 3e-3,
+        "warmup_epochs": 1.0,
+        "drop_path": 0.2,
+        "ema_decay": 0.9,
+        "grad_accumulation": 2,
+        "checkpoint_minutes": 1e-9,
+    } | changed
+    return TrainPlan(
+        mode="dense", network=NETWORK, data=DATA, train=Train(**settings), contrast=EVERYTHING
+    )
 
 
 class Killed(BaseException):
@@ -52,14 +74,17 @@ class Killed(BaseException):
 
 def outcome(folder: Path) -> tuple[bytes, bytes, str]:
     history = pd.read_csv(folder / "training/history.csv").drop(columns=VARIES)
-    weights = [(folder / "model" / name).read_bytes() for name in ("model.safetensors", "heads.safetensors")]
+    weights = [
+        (folder / "model" / name).read_bytes()
+        for name in ("model.safetensors", "heads.safetensors")
+    ]
     return (*weights, history.to_csv())
 
 
 @pytest.mark.parametrize(
     "of", [everything(), plan("global", epochs=2, checkpoint_minutes=1e-9)], ids=["dense", "global"]
 )
-def test_killed_after_every_step_it_ends_in_the_same_bits(workplace, monkeypatch, of):  # noqa: F811
+def test_killed_after_every_step_it_ends_in_the_same_bits(workplace, monkeypatch, of):
     run(workplace, "whole", of)
     after_step, left = Fit._after_step, []
 
@@ -82,12 +107,16 @@ def test_killed_after_every_step_it_ends_in_the_same_bits(workplace, monkeypatch
 
 def test_steps_survive_packing():
     values = [torch.tensor(float(number)) for number in range(14)]
-    seen = Outcome(*values[:4], Contrast(*values[4:10]), Conflict(*values[10:13]), gradient_norm=values[13])
+    seen = Outcome(
+        *values[:4], Contrast(*values[4:10]), Conflict(*values[10:13]), gradient_norm=values[13]
+    )
     assert unpack(pack([seen, seen])) == [seen, seen]
     assert unpack(pack([])) == []
 
 
-def stopped_at(place: Path, monkeypatch, step: int, of: TrainPlan, name: str = "again") -> list[Path]:
+def stopped_at(
+    place: Path, monkeypatch, step: int, of: TrainPlan, name: str = "again"
+) -> list[Path]:
     """A training that is killed after `step`; its checkpoints, oldest first."""
     after_step = Fit._after_step
 
@@ -121,10 +150,16 @@ def flipped(data: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda d: d[: len(d) // 2], lambda d: b"", flipped, lambda d: bomb(), lambda d: pickle.dumps(Bomb())],
+    [
+        lambda d: d[: len(d) // 2],
+        lambda d: b"",
+        flipped,
+        lambda d: bomb(),
+        lambda d: pickle.dumps(Bomb()),
+    ],
     ids=["truncated", "empty", "one bit", "pickle in a zip", "pickle"],
 )
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(workplace, monkeypatch, capfd, damage):  # noqa: F811
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(workplace, monkeypatch, capfd, damage):
     of = plan("none", epochs=2, checkpoint_minutes=1e-9)
     run(workplace, "whole", of)
     before, last = stopped_at(workplace, monkeypatch, 4, of)
@@ -139,7 +174,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(workplace, monkeypatch
     assert outcome(workplace / "again") == outcome(workplace / "whole")
 
 
-def test_another_training_s_checkpoints_are_left_alone(workplace, monkeypatch):  # noqa: F811
+def test_another_training_s_checkpoints_are_left_alone(workplace, monkeypatch):
     of = plan("none", epochs=2, checkpoint_minutes=1e-9)
     kept = stopped_at(workplace, monkeypatch, 2, of)
     run(workplace, "other", plan("none", epochs=1, warmup_epochs=0.0))
@@ -154,7 +189,9 @@ def test_how_a_training_is_carried_out_does_not_change_its_fingerprint():
 
 
 @pytest.mark.filterwarnings("ignore:contrast.queue_size")
-def test_resume_takes_a_copied_checkpoint_and_refuses_what_does_not_fit(workplace, monkeypatch, tmp_path):  # noqa: F811
+def test_resume_takes_a_copied_checkpoint_and_refuses_what_does_not_fit(
+    workplace, monkeypatch, tmp_path
+):
     of = plan("none", epochs=2, checkpoint_minutes=1e-9)
     run(workplace, "whole", of)
     copied = tmp_path / "copied.pt"
@@ -213,7 +250,11 @@ def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
     with checkpoint.held(tmp_path / "f") as kept:
         code = f"from pathlib import Path\nfrom densecl.training import checkpoint\nwith checkpoint.held(Path({str(kept.folder)!r}), 0.3): pass"
         done = subprocess.run(
-            [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False
+            [sys.executable, "-c", code],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert f"InUse: {kept.folder}: in use by process {os.getpid()} on " in done.stderr
         assert " since 2" in done.stderr
@@ -222,7 +263,7 @@ def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
         assert kept.newest(print) == (None, "")
 
 
-def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypatch):  # noqa: F811
+def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypatch):
     of = plan("none", epochs=2)
     run(workplace, "whole", of)
     take = trainer.Trainer._step
@@ -236,14 +277,15 @@ def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypa
         patch.setattr(trainer.Trainer, "_step", signalled)
         patch.setattr(STOP, "signal", 0)
         with pytest.raises(
-            Interrupted, match=r"SIGTERM: stopped after step 2 of 6; the last good checkpoint is .*step-000000002.pt"
+            Interrupted,
+            match=r"SIGTERM: stopped after step 2 of 6; the last good checkpoint is .*step-000000002.pt",
         ):
             run(workplace, "again", of)
     run(workplace, "again", of)
     assert outcome(workplace / "again") == outcome(workplace / "whole")
 
 
-def test_a_loss_that_is_not_finite_names_step_checkpoint_and_knobs(workplace, monkeypatch):  # noqa: F811
+def test_a_loss_that_is_not_finite_names_step_checkpoint_and_knobs(workplace, monkeypatch):
     take = trainer.Trainer._step
 
     def diverges(self, step, batch, look):
@@ -251,14 +293,12 @@ def test_a_loss_that_is_not_finite_names_step_checkpoint_and_knobs(workplace, mo
         return seen._replace(loss=seen.loss * torch.inf) if step >= 4 else seen
 
     monkeypatch.setattr(trainer.Trainer, "_step", diverges)
-    said = (
-        r"loss is inf .* at epoch 1, step 1; the last good checkpoint is .*step-000000003.pt; lower train.learning_rate"
-    )
+    said = r"loss is inf .* at epoch 1, step 1; the last good checkpoint is .*step-000000003.pt; lower train.learning_rate"
     with pytest.raises(trainer.TrainingError, match=said):
         run(workplace, "bad", plan("none", checkpoint_minutes=30.0))
 
 
-def test_out_of_memory_says_what_fits(workplace, monkeypatch):  # noqa: F811
+def test_out_of_memory_says_what_fits(workplace, monkeypatch):
     score = Stepper.score
 
     def cramped(self, batch, weight, look):
@@ -282,11 +322,17 @@ def staged(tmp_path, monkeypatch) -> Path:
 
 
 def started(place: Path, *command: str) -> subprocess.Popen[bytes]:
-    """A command at work in a folder, in a session of its own; `said` is what it writes to stderr."""
+    """A command at work in a folder, in a session of its own; `said` is what it writes to
+    stderr.
+    """
     said = place / f"said-{len(list(place.glob('said-*')))}"
     with said.open("wb") as file:
         process = subprocess.Popen(
-            command, cwd=place, env=ENVIRONMENT | {"DENSECL_WORKERS": "1"}, stderr=file, start_new_session=True
+            command,
+            cwd=place,
+            env=ENVIRONMENT | {"DENSECL_WORKERS": "1"},
+            stderr=file,
+            start_new_session=True,
         )
     process.said = said.read_text
     return process
@@ -308,7 +354,9 @@ def alive(place: Path) -> dict[int, str]:
     found = {}
     for each in Path("/proc").glob("[0-9]*"):
         try:
-            if each.joinpath("cwd").resolve() == place and (line := each.joinpath("cmdline").read_bytes()):
+            if each.joinpath("cwd").resolve() == place and (
+                line := each.joinpath("cmdline").read_bytes()
+            ):
                 found[int(each.name)] = line.replace(b"\0", b" ").decode()
         except OSError:
             continue
@@ -345,7 +393,11 @@ def test_the_stage_survives_kill_9_and_sigterm(staged):
         assert done.wait() == 0
         assert "goes on after step" in done.said()
     assert {p.name: p.read_bytes() for p in (staged / "models/dense/seed-0").iterdir()} == reference
-    assert pd.read_csv(staged / "reports/training/dense-0/history.csv").drop(columns=VARIES).equals(history)
+    assert (
+        pd.read_csv(staged / "reports/training/dense-0/history.csv")
+        .drop(columns=VARIES)
+        .equals(history)
+    )
     assert not any((staged / "checkpoints").iterdir())
 
 
@@ -354,7 +406,11 @@ def test_the_stage_survives_kill_9_and_sigterm(staged):
 @pytest.mark.parametrize("shell", [False, True], ids=["child", "behind a shell"])
 def test_a_stage_ends_with_the_process_that_started_it(staged, shell):
     inner = " ".join([*STEPS, "train", "none", "0"])
-    call = f"subprocess.run(['sh', '-c', {inner + '; true'!r}])" if shell else f"subprocess.run({inner.split()!r})"
+    call = (
+        f"subprocess.run(['sh', '-c', {inner + '; true'!r}])"
+        if shell
+        else f"subprocess.run({inner.split()!r})"
+    )
     parent = started(staged, sys.executable, "-c", f"import subprocess; {call}")
     until(lambda: kept(staged))
     parent.kill()

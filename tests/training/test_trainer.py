@@ -45,12 +45,17 @@ CONTRASTS = {
 
 def plan(mode: str, **changed: object) -> TrainPlan:
     settings = {"batch_size": 8, "epochs": 6, "learning_rate": 3e-3, "warmup_epochs": 1.0} | changed
-    return TrainPlan(mode=mode, network=NETWORK, data=DATA, train=Train(**settings), contrast=CONTRASTS[mode])
+    return TrainPlan(
+        mode=mode, network=NETWORK, data=DATA, train=Train(**settings), contrast=CONTRASTS[mode]
+    )
 
 
 def images(root: Path) -> ImageSet:
     files = sorted(p.relative_to(root).as_posix() for p in root.glob("*/*"))
-    rows = [{"image_id": p, "path": p, "label": WNIDS.index(p.split("/")[0]), "sha256": ""} for p in files]
+    rows = [
+        {"image_id": p, "path": p, "label": WNIDS.index(p.split("/")[0]), "sha256": ""}
+        for p in files
+    ]
     return ImageSet(pd.DataFrame(rows), root)
 
 
@@ -95,12 +100,16 @@ def test_each_mode_learns_and_its_export_is_a_timm_model(workplace, mode):
     config = json.loads((workplace / mode / "model" / "config.json").read_text())
     assert config["classes"] == list(WNIDS)
     model = timm.create_model(
-        config["architecture"], num_classes=config["num_classes"],
-        checkpoint_path=str(workplace / mode / "model" / "model.safetensors"), **config["model_args"],
-    ).eval()  # fmt: skip
+        config["architecture"],
+        num_classes=config["num_classes"],
+        checkpoint_path=str(workplace / mode / "model" / "model.safetensors"),
+        **config["model_args"],
+    ).eval()
     transform = evaluation_transform(Preprocessing(rule="model", **config["pretrained_cfg"]))
     val = images(workplace / "val")
-    batch = torch.stack([transform(Image.open(val.root / p).convert("RGB")) for p in val.frame["path"]])
+    batch = torch.stack(
+        [transform(Image.open(val.root / p).convert("RGB")) for p in val.frame["path"]]
+    )
     with torch.no_grad():
         predicted = model(batch).argmax(1)
     rows = predict(model, val.frame, val.root, preprocessing(model), [0, 1, 2], 12)
@@ -111,14 +120,21 @@ def test_each_mode_learns_and_its_export_is_a_timm_model(workplace, mode):
 def test_the_modes_share_start_order_and_views():
     starts = [build(NETWORK, 3, 0).state_dict() for _ in range(2)]
     assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
-    assert not torch.equal(build(NETWORK, 3, 1).state_dict()["head.weight"], starts[0]["head.weight"])
+    assert not torch.equal(
+        build(NETWORK, 3, 1).state_dict()["head.weight"], starts[0]["head.weight"]
+    )
 
 
 def batch_of(count: int) -> ViewBatch:
     rng = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (2, count, 3, 32, 32), generator=rng, dtype=torch.uint8)
     return ViewBatch(
-        pixels[0], pixels[1], torch.arange(count) % 3, torch.arange(count), torch.zeros(count, 5), torch.zeros(count, 5)
+        pixels[0],
+        pixels[1],
+        torch.arange(count) % 3,
+        torch.arange(count),
+        torch.zeros(count, 5),
+        torch.zeros(count, 5),
     )
 
 
@@ -155,10 +171,19 @@ def test_schedule_warms_up_and_ends_near_zero():
 def test_memory_larger_than_half_an_epoch_is_cut_and_recorded(workplace):
     with pytest.warns(UserWarning, match=r"queue_size: 65536 .* cut to 96"):
         train(
-            plan("dense", epochs=1, warmup_epochs=0.0).model_copy(update={"contrast": DenseContrast(patches_per_image=8, dense_dim=16)}),
-            0, images(workplace / "train"), list(WNIDS), lambda _: {}, workplace / "m", workplace / "t",
-        )  # fmt: skip
-    assert json.loads((workplace / "t" / "cost.json").read_text())["queue_size_effective"] == 96  # 24 images x 8 / 2
+            plan("dense", epochs=1, warmup_epochs=0.0).model_copy(
+                update={"contrast": DenseContrast(patches_per_image=8, dense_dim=16)}
+            ),
+            0,
+            images(workplace / "train"),
+            list(WNIDS),
+            lambda _: {},
+            workplace / "m",
+            workplace / "t",
+        )
+    assert (
+        json.loads((workplace / "t" / "cost.json").read_text())["queue_size_effective"] == 96
+    )  # 24 images x 8 / 2
 
 
 def test_a_loss_that_is_not_finite_stops_with_what_to_try(workplace):
@@ -171,7 +196,10 @@ def broken_start(place: Path) -> Network:
 
     state = build(NETWORK, 3, 0).state_dict()
     save_file(
-        {n: torch.full_like(v, np.nan) if n == "cls_token" else v.contiguous() for n, v in state.items()},
+        {
+            n: torch.full_like(v, np.nan) if n == "cls_token" else v.contiguous()
+            for n, v in state.items()
+        },
         place / "nan.safetensors",
     )
     return NETWORK.model_copy(update={"checkpoint": str(place / "nan.safetensors")})
@@ -192,13 +220,20 @@ def test_correct_within_counts_labels_among_the_largest():
 
 def test_lambda_one_exports_a_linear_probe_on_frozen_features(workplace):
     alone = GlobalContrast(queue_size=64, lambda_weight=1.0)
-    history = run(workplace, "alone", plan("global", epochs=2).model_copy(update={"contrast": alone}))
+    history = run(
+        workplace, "alone", plan("global", epochs=2).model_copy(update={"contrast": alone})
+    )
     assert "top1/imagenet" not in history  # there is no classifier to validate on the way
     config = json.loads((workplace / "alone/model/config.json").read_text())
     assert config["classifier"] == "linear probe"
     model = timm.create_model(
-        config["architecture"], num_classes=3, checkpoint_path=str(workplace / "alone/model/model.safetensors"),
+        config["architecture"],
+        num_classes=3,
+        checkpoint_path=str(workplace / "alone/model/model.safetensors"),
         **config["model_args"],
-    )  # fmt: skip
+    )
     val = images(workplace / "val")
-    assert predict(model, val.frame, val.root, preprocessing(model), [0, 1, 2], 12)["correct"].mean() > 0.6
+    assert (
+        predict(model, val.frame, val.root, preprocessing(model), [0, 1, 2], 12)["correct"].mean()
+        > 0.6
+    )

@@ -1,7 +1,8 @@
 """Near-duplicates by difference hash: the same photograph re-encoded, resized or mirrored.
 
-A hash is 256 bits, one a neighbouring pair of a 17 x 16 px grey thumbnail: 1 where it grows brighter to the right.
-Letters: Q queries, K keys, W = 8 words of 32 bits; word w holds the columns w and w + 8 of the thumbnail's pairs.
+A hash is 256 bits, one a neighbouring pair of a 17 x 16 px grey thumbnail: 1 where it grows
+brighter to the right. Letters: Q queries, K keys, W = 8 words of 32 bits; word w holds the columns
+w and w + 8 of the thumbnail's pairs.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 SIDE, WORDS = 16, 8
-# Levels by which flat areas count as brighter on the left and darker on the right: noise of re-encoding turns few bits,
+# Levels by which flat areas count as brighter on the left and darker on the right: noise of
+# re-encoding turns few bits,
 # and the hash of the mirrored image follows from the hash.
 SLACK = 1.5 * np.where(np.arange(SIDE) < SIDE // 2, 1, -1)
-# Differing bits. Of two hashes at most 15 apart one word differs in at most one bit; at most 7 apart, in none.
+# Differing bits. Of two hashes at most 15 apart one word differs in at most one bit; at most 7
+# apart, in none.
 BETWEEN, WITHIN = 15, 7
 CROWD = 500  # keys that share a word and are looked at: more share only what flat areas look like
 PAIRS = 2**22  # compared at a time
@@ -60,7 +63,9 @@ class Index:
         self.sorted = [keys[order, word] for word, order in enumerate(self.order)]
 
     def nearest(self, queries: Hashes, most: int = BETWEEN) -> Nearest:
-        """The key with the fewest differing bits, at most `most`, as it is or mirrored; the first of equals."""
+        """The key with the fewest differing bits, at most `most`, as it is or mirrored; the first
+        of equals.
+        """
         return self._best(queries, most, earlier=False)
 
     def repeats(self, most: int = WITHIN) -> Nearest:
@@ -77,10 +82,16 @@ class Index:
                 np.minimum.at(best, query[near], ((bits * 2 + turned) * len(self.keys) + key)[near])
         found = best < nothing
         rest, key = np.divmod(np.where(found, best, -1), max(1, len(self.keys)))
-        return Nearest(np.where(found, key, -1), np.where(found, rest // 2, -1), found & (rest % 2 == 1))
+        return Nearest(
+            np.where(found, key, -1), np.where(found, rest // 2, -1), found & (rest % 2 == 1)
+        )
 
-    def _candidates(self, asked: Hashes, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Pairs of a query and a key with a word that is equal, or (`most` > 7) that differs in one bit."""
+    def _candidates(
+        self, asked: Hashes, most: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Pairs of a query and a key with a word that is equal, or (`most` > 7) that differs in one
+        bit.
+        """
         turns = [0, *(1 << bit for bit in range(32))] if most > WITHIN else [0]
         for word in range(WORDS):
             values, order = self.sorted[word], self.order[word]
@@ -88,7 +99,11 @@ class Index:
             for turn in turns:
                 wanted = asked[queries, word] ^ np.uint32(turn)
                 low = np.searchsorted(values, wanted)
-                hit = np.flatnonzero(values[np.minimum(low, len(values) - 1)] == wanted) if len(values) else low[:0]
+                hit = (
+                    np.flatnonzero(values[np.minimum(low, len(values) - 1)] == wanted)
+                    if len(values)
+                    else low[:0]
+                )
                 low = low[hit]
                 shared = np.minimum(np.searchsorted(values, wanted[hit], "right") - low, CROWD)
                 for part in _parts(shared):
@@ -99,6 +114,8 @@ class Index:
 
 def _parts(counts: NDArray[np.int64]) -> Iterator[slice]:
     """Runs of about PAIRS in all."""
-    ends = np.searchsorted(np.cumsum(counts), np.arange(PAIRS, counts.sum() + PAIRS, PAIRS), "right").tolist()
+    ends = np.searchsorted(
+        np.cumsum(counts), np.arange(PAIRS, counts.sum() + PAIRS, PAIRS), "right"
+    ).tolist()
     for start, end in zip([0, *ends], [*ends, len(counts)], strict=True):
         yield slice(start, end)

@@ -1,4 +1,6 @@
-"""What a manifest says of one image file: size, content hash, difference hash, brightness, and what is wrong with it."""
+"""What a manifest says of one image file: size, content hash, difference hash, brightness, and what
+is wrong with it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from densecl.datasets.storage.image_root import read
 
 
 class Probe(NamedTuple):
-    """Size in pixels and Pillow's mode as stored (0, 0, "" if unreadable); `problem` is "" or a stable reason."""
+    """Size in pixels and Pillow's mode as stored (0, 0, "" if unreadable); `problem` is "" or a
+    stable reason.
+    """
 
     width: int
     height: int
@@ -26,10 +30,12 @@ class Probe(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """A probe with the file's size in bytes, the SHA-256 of its content and its difference hash, both hex.
+    """A probe with the file's size in bytes, the SHA-256 of its content and its difference hash,
+    both hex.
 
-    sha256 is "" if it cannot be opened, dhash if it cannot be decoded or is blank. Brightness and contrast are the mean
-    and the standard deviation of its luma in [0, 1], whole and undistorted; None if it cannot be decoded.
+    sha256 is "" if it cannot be opened, dhash if it cannot be decoded or is blank. Brightness and
+    contrast are the mean and the standard deviation of its luma in [0, 1], whole and undistorted;
+    None if it cannot be decoded.
     """
 
     probe: Probe
@@ -66,7 +72,8 @@ def measure(path: Path) -> Measured:
 
 def _examine(content: bytes) -> Look:
     with warnings.catch_warnings():
-        # Readers warn of odd metadata, which changes no pixel; of too many pixels they warn before they refuse.
+        # Readers warn of odd metadata, which changes no pixel; of too many pixels they warn before
+        # they refuse.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
@@ -84,7 +91,9 @@ def _examine(content: bytes) -> Look:
 
 
 def _light(grey: Image.Image) -> tuple[float, float]:
-    """Mean and standard deviation of luma in [0, 1]; summed in integers, so the same on every machine."""
+    """Mean and standard deviation of luma in [0, 1]; summed in integers, so the same on every
+    machine.
+    """
     counts = grey.histogram()
     n = sum(counts)
     first = sum(level * count for level, count in enumerate(counts))

@@ -1,4 +1,6 @@
-"""What a .tar or .zip holds and where, told from its headers; a member that could lead out of it is refused by name."""
+"""What a .tar or .zip holds and where, told from its headers; a member that could lead out of it is
+refused by name.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Member(NamedTuple):
 
 
 def tar_members(path: Path, file: BinaryIO) -> Iterator[Member]:
-    """Every member, those of inner tars under their tar's name; DataError at the end if any had to be refused."""
+    """Every member, those of inner tars under their tar's name; DataError at the end if any had to
+    be refused.
+    """
     end, refused = file.seek(0, os.SEEK_END), []
     for name, member in _headers(file, 0, end):
         folder, inner = "", [(name, member)]
@@ -48,7 +52,8 @@ def tar_members(path: Path, file: BinaryIO) -> Iterator[Member]:
 
 
 def _headers(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """Every header between two offsets; ReadError where the listing stops at anything but the end marker.
+    """Every header between two offsets; ReadError where the listing stops at anything but the end
+    marker.
 
     tarfile itself takes a damaged header, or the end of a cut file, for the end of the archive.
     """
@@ -86,12 +91,16 @@ def zip_members(path: Path, file: BinaryIO) -> Iterator[Member]:
                 file.seek(info.header_offset + 26)
                 offset = info.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
                 deflated = info.compress_type == zipfile.ZIP_DEFLATED
-                yield Member(_cleaned(name), offset, info.compress_size, info.file_size, info.CRC, deflated)
+                yield Member(
+                    _cleaned(name), offset, info.compress_size, info.file_size, info.CRC, deflated
+                )
     _refuse(path, refused)
 
 
 def _no_plain_entry(info: zipfile.ZipInfo) -> str:
-    kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0  # 3: written on Unix
+    kind = (
+        stat.S_IFMT(info.external_attr >> 16) if info.create_system == 3 else 0
+    )  # 3: written on Unix
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "a link" if kind == stat.S_IFLNK else "a device or a pipe"
     if info.flag_bits & 1:
@@ -114,5 +123,8 @@ def _refuse(path: Path, refused: list[tuple[str, str]]) -> None:
     told = [f"{shown(path)}: {shown(name)}: {reason}" for name, reason in refused[:LISTED]]
     if refused:
         more = f" and {len(refused) - LISTED} more" if len(refused) > LISTED else ""
-        told[-1] += f"{more}; expected plain files and folders only: do not use this archive, or pack it anew"
+        told[-1] += (
+            f"{more}; expected plain files and folders only: do not use this archive, or pack it "
+            f"anew"
+        )
         raise DataError("\n".join(told))

@@ -1,8 +1,10 @@
-"""An archive as downloaded, read in place: name -> where its bytes lie. Nothing is ever written under a member's name.
+"""An archive as downloaded, read in place: name -> where its bytes lie. Nothing is ever written
+under a member's name.
 
-.tar (also a tar of one tar a class, as ILSVRC2012_img_train.tar) and .zip are read by offset. gzip cannot be sought: a
-.tar.gz is decompressed once, whole, to a plain tar in the cache that is named by the SHA-256 of the .tar.gz. Indices lie
-there too, since listing 1.3 million members means reading as many headers.
+.tar (also a tar of one tar a class, as ILSVRC2012_img_train.tar) and .zip are read by offset. gzip
+cannot be sought: a .tar.gz is decompressed once, whole, to a plain tar in the cache that is named
+by the SHA-256 of the .tar.gz. Indices lie there too, since listing 1.3 million members means
+reading as many headers.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ GROWTH, ALLOWANCE = 20, 2**30  # times, bytes
 
 
 class Archive:
-    """Members by name. Reads are `pread`s, so forked loader processes share the descriptor without harm."""
+    """Members by name. Reads are `pread`s, so forked loader processes share the descriptor without
+    harm.
+    """
 
     def __init__(self, path: Path) -> None:
         index = ARCHIVES / f"{_stamp(path)}.npz"
@@ -53,7 +57,9 @@ class Archive:
         return [name.decode("utf-8", "surrogateescape") for name in self.names.tolist()]
 
     def row(self, name: str) -> int:
-        """Where `name` stands, from the archive's root or from below its top folders; FileNotFoundError."""
+        """Where `name` stands, from the archive's root or from below its top folders;
+        FileNotFoundError.
+        """
         for tried in (name, self.top + name):
             key = np.bytes_(tried.encode("utf-8", "surrogateescape"))
             place = int(np.searchsorted(self.names, key))
@@ -68,7 +74,9 @@ class Archive:
         """The member's bytes; OSError where the archive is cut, changed or damaged there."""
         offset, stored, size, crc, deflated = self.where[self.row(name)].tolist()
         content = os.pread(self.file, stored, offset)
-        while 0 < len(content) < stored and (more := os.pread(self.file, stored - len(content), offset + len(content))):
+        while 0 < len(content) < stored and (
+            more := os.pread(self.file, stored - len(content), offset + len(content))
+        ):
             content += more
         if deflated:
             try:
@@ -86,7 +94,9 @@ def is_archive(path: Path) -> bool:
 
 
 def opened(path: Path) -> Archive:
-    """The archive with its index, built on first use; DataError names what is wrong with it, a line a member."""
+    """The archive with its index, built on first use; DataError names what is wrong with it, a line
+    a member.
+    """
     at = path.stat()
     return _opened(path, at.st_size, at.st_mtime_ns)
 
@@ -134,22 +144,40 @@ def _write_index(path: Path, index: Path) -> None:
             _decompress(path, plain)
         with plain.open("rb") as file:
             members = list((zip_members if kind == "zip" else tar_members)(path, file))
-    except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error) as error:
+    except (
+        OSError,
+        EOFError,
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+    ) as error:
         reason = " ".join(str(error).split())
-        raise DataError(f"{shown(path)}: damaged or cut archive ({reason}); download it again") from None
-    latest = {member.name.encode("utf-8", "surrogateescape"): member for member in members}  # as unpacking would
+        raise DataError(
+            f"{shown(path)}: damaged or cut archive ({reason}); download it again"
+        ) from None
+    latest = {
+        member.name.encode("utf-8", "surrogateescape"): member for member in members
+    }  # as unpacking would
     order = sorted(latest)
     partial = index.with_name(f"{index.name}.{os.getpid()}.partial")
     with partial.open("wb") as out:
-        np.savez(out, names=np.array(order, "S"), digest=np.array(digest),
-                 where=np.array([latest[name][1:] for name in order], np.int64).reshape(-1, 5))  # fmt: skip
+        np.savez(
+            out,
+            names=np.array(order, "S"),
+            digest=np.array(digest),
+            where=np.array([latest[name][1:] for name in order], np.int64).reshape(-1, 5),
+        )
     partial.replace(index)
 
 
 def _decompress(path: Path, tar: Path) -> None:
     if tar.exists():
         return
-    partial, limit = tar.with_name(f"{tar.name}.{os.getpid()}.partial"), GROWTH * path.stat().st_size + ALLOWANCE
+    partial, limit = (
+        tar.with_name(f"{tar.name}.{os.getpid()}.partial"),
+        GROWTH * path.stat().st_size + ALLOWANCE,
+    )
     try:
         with gzip.open(path) as packed, partial.open("wb") as out:
             while chunk := packed.read(2**20):
@@ -166,6 +194,8 @@ def _top(names: Iterable[str]) -> str:
     split = (name.split("/") for name in names if is_image(name.rpartition("/")[2]))
     images = [parts for parts in split if not any(part.startswith(".") for part in parts)]
     depth = 0
-    while images and all(len(parts) > depth + 2 and parts[depth] == images[0][depth] for parts in images):
+    while images and all(
+        len(parts) > depth + 2 and parts[depth] == images[0][depth] for parts in images
+    ):
         depth += 1
     return "".join(part + "/" for part in images[0][:depth]) if depth else ""

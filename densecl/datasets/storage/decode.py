@@ -15,7 +15,8 @@ from densecl.datasets.storage.filenames import shown
 from densecl.datasets.storage.image_root import read
 from densecl.errors import DataError
 
-# Files of one type often carry the extension of another (ImageNet has a PNG named .JPEG). Pillow's other readers
+# Files of one type often carry the extension of another (ImageNet has a PNG named .JPEG). Pillow's
+# other readers
 # stay shut: some start programs (EPS), and none belongs in a folder of photographs.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
@@ -33,8 +34,20 @@ UNOPENED = "cannot be opened"
 HARMLESS = ("", SIXTEEN, CMYK)
 
 # What Pillow's readers raise on damaged files, beside their own OSError.
-FAULTS = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-           MemoryError, RuntimeError, Image.DecompressionBombError, Image.DecompressionBombWarning)  # fmt: skip
+FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 
 
 def decode(path: Path) -> Image.Image:
@@ -50,7 +63,8 @@ def decode(path: Path) -> Image.Image:
             return to_rgb(image)
     except FAULTS as error:
         raise DataError(
-            f"{shown(path)}: {reason_of(error, content)}; validate the set again, or remove the file"
+            f"{shown(path)}: {reason_of(error, content)}; validate the set again, or remove the "
+            f"file"
         ) from None
 
 

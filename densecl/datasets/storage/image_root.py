@@ -1,7 +1,7 @@
 """Where the bytes of a set's images are: a folder, or an archive that is read as if it were one.
 
-A path may run through an archive (`imagenet-a.tar/n01498041/x.jpg`), so whoever holds `root / path` needs to know
-nothing of archives. Top folders inside one (`imagenet-a/`) may be left out.
+A path may run through an archive (`imagenet-a.tar/n01498041/x.jpg`), so whoever holds `root / path`
+needs to know nothing of archives. Top folders inside one (`imagenet-a/`) may be left out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from densecl.errors import DataError
 
 
 class Tree(Protocol):
-    """Names directly inside a folder of the set ("" is its root), sorted; those that start with a dot are left out."""
+    """Names directly inside a folder of the set ("" is its root), sorted; those that start with a
+    dot are left out.
+    """
 
     def folders(self, folder: str = "") -> list[str]: ...
 
@@ -34,7 +36,8 @@ def tree(root: Path) -> Tree:
     if place is None:
         found = "found a file" if root.exists() else "no such folder or archive"
         raise DataError(
-            f"{shown(root)}: {found}; expected a folder, or a .tar, .tar.gz or .zip; put the set there or correct its root"
+            f"{shown(root)}: {found}; expected a folder, or a .tar, .tar.gz or .zip; put the set "
+            f"there or correct its root"
         )
     return Packed(root, *place)
 
@@ -72,7 +75,11 @@ class Folder:
 
     def folders(self, folder: str = "") -> list[str]:
         # A link that loops is no folder: it must not be passed over.
-        found = [self._contained(entry) for entry in self._entries(folder) if entry.is_symlink() or entry.is_dir()]
+        found = [
+            self._contained(entry)
+            for entry in self._entries(folder)
+            if entry.is_symlink() or entry.is_dir()
+        ]
         return sorted(entry.name for entry in found if entry.is_dir())
 
     def images(self, folder: str = "") -> list[str]:
@@ -80,7 +87,10 @@ class Folder:
         for entry in self._entries(folder):
             if is_image(entry.name):
                 if not self._contained(entry).is_file():
-                    raise DataError(f"{shown(entry.path)}: found a folder or a device, expected an image; remove it")
+                    raise DataError(
+                        f"{shown(entry.path)}: found a folder or a device, expected an image; "
+                        f"remove it"
+                    )
                 names.append(entry.name)
         require_text(self.root / folder, names)
         return sorted(names)
@@ -97,11 +107,14 @@ class Folder:
             try:
                 target = Path(entry.path).resolve(strict=True)
             except (OSError, RuntimeError):
-                raise DataError(f"{shown(entry.path)}: link to nothing or to itself; remove it or repair it") from None
+                raise DataError(
+                    f"{shown(entry.path)}: link to nothing or to itself; remove it or repair it"
+                ) from None
             inside = target.is_relative_to(self.root.resolve())
             if not inside or Path(entry.path).parent.resolve().is_relative_to(target):
                 raise DataError(
-                    f"{shown(entry.path)}: link that {'loops' if inside else 'leaves the set'}, to {shown(target)}; "
+                    f"{shown(entry.path)}: link that {'loops' if inside else 'leaves the set'}, "
+                    f"to {shown(target)}; "
                     "expected the file or folder itself; put it there"
                 )
         return entry
@@ -113,7 +126,9 @@ class Packed:
     def __init__(self, root: Path, archive: Archive, inside: str) -> None:
         self.root = root
         start = inside + "/" if inside else archive.top
-        self.content: dict[str, tuple[list[str], list[str]]] = {"": ([], [])}  # folder -> its folders, its images
+        self.content: dict[str, tuple[list[str], list[str]]] = {
+            "": ([], [])
+        }  # folder -> its folders, its images
         for name in archive.listing():
             if name.startswith(start) and not any(part.startswith(".") for part in name.split("/")):
                 self._add(name[len(start) :])

@@ -14,11 +14,22 @@ from densecl.datasets.storage.filenames import shown
 from densecl.datasets.storage.image_root import size
 from densecl.errors import DataError
 
-SCHEMA = pa.schema([
-    ("image_id", pa.string()), ("path", pa.string()), ("label", pa.int64()), ("wnid", pa.string()),
-    ("width", pa.int32()), ("height", pa.int32()), ("bytes", pa.int64()), ("sha256", pa.string()),
-    ("problem", pa.string()), ("dhash", pa.string()), ("brightness", pa.float32()), ("contrast", pa.float32()),
-])  # fmt: skip
+SCHEMA = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("path", pa.string()),
+        ("label", pa.int64()),
+        ("wnid", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("problem", pa.string()),
+        ("dhash", pa.string()),
+        ("brightness", pa.float32()),
+        ("contrast", pa.float32()),
+    ]
+)
 OUTSIDE = r"^/|(?:^|/)\.\.(?:/|$)"
 
 
@@ -33,39 +44,59 @@ def write_manifest(frame: pd.DataFrame, path: Path) -> None:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Manifest of a Parquet file; DataError that names the first column that is missing, unknown or of another type."""
+    """Manifest of a Parquet file; DataError that names the first column that is missing, unknown or
+    of another type.
+    """
     try:
         table = pq.read_table(path)
         frame = table.to_pandas()  # reads the text of the columns too
-    except Exception as error:  # found by fuzzing: NotImplemented, UnicodeDecodeError and others of damaged bytes
+    except (
+        Exception
+    ) as error:  # found by fuzzing: NotImplemented, UnicodeDecodeError and others of damaged bytes
         found = (
-            "no such file" if not path.exists() else f"not readable as Parquet ({' '.join(str(error).split())[:120]})"
+            "no such file"
+            if not path.exists()
+            else f"not readable as Parquet ({' '.join(str(error).split())[:120]})"
         )
-        raise DataError(f"{path}: {found}; expected a manifest; run the stage prepare of this set") from None
+        raise DataError(
+            f"{path}: {found}; expected a manifest; run the stage prepare of this set"
+        ) from None
     again = "run the stage prepare of this set again"
     for field in SCHEMA:
-        found = str(table.schema.field(field.name).type) if field.name in table.schema.names else "no such column"
+        found = (
+            str(table.schema.field(field.name).type)
+            if field.name in table.schema.names
+            else "no such column"
+        )
         if found != str(field.type):
-            raise DataError(f"{path}: column {field.name}: found {found}, expected {field.type}; {again}")
+            raise DataError(
+                f"{path}: column {field.name}: found {found}, expected {field.type}; {again}"
+            )
     if table.schema.names != SCHEMA.names:
-        raise DataError(f"{path}: found columns {table.schema.names}, expected {SCHEMA.names}; {again}")
+        raise DataError(
+            f"{path}: found columns {table.schema.names}, expected {SCHEMA.names}; {again}"
+        )
     # Edited by hand: no stage may be led out of the set's folder.
     outside = frame["path"][frame["path"].str.contains(OUTSIDE, na=True)]
     if len(outside):
         raise DataError(
-            f"{path}: column path: found {shown(outside.iloc[0])}, expected a path below the set's root; {again}"
+            f"{path}: column path: found {shown(outside.iloc[0])}, expected a path below the "
+            f"set's root; {again}"
         )
     return frame
 
 
 def usable(frame: pd.DataFrame, excluded: Iterable[str] = ()) -> pd.DataFrame:
-    """The rows that can be trained on and scored: no fatal problem, and image_id not in `excluded`."""
+    """The rows that can be trained on and scored: no fatal problem, and image_id not in
+    `excluded`.
+    """
     keep = ~frame["problem"].map(fatal).astype(bool) & ~frame["image_id"].isin(list(excluded))
     return frame[keep].reset_index(drop=True)
 
 
 def require_unchanged(frame: pd.DataFrame, root: Path) -> None:
-    """DataError that names the first file whose size is no longer the manifest's: it changed after the stage prepare.
+    """DataError that names the first file whose size is no longer the manifest's: it changed after
+    the stage prepare.
 
     A change that keeps the size is what DVC finds, by the content hash of `tracked_by`.
     """
@@ -76,6 +107,7 @@ def require_unchanged(frame: pd.DataFrame, root: Path) -> None:
             found = (error.strerror or "unreadable").lower()
         if found != f"{expected} bytes":
             raise DataError(
-                f"{shown(root / path)}: found {found}, expected {expected} bytes: it changed after its manifest was "
+                f"{shown(root / path)}: found {found}, expected {expected} bytes: it changed "
+                f"after its manifest was "
                 "written; run the stage prepare of this set again (dvc repro)"
             )

@@ -26,12 +26,20 @@ class ImageSet:
 
 
 def usable_images(name: str) -> ImageSet:
-    """Rows of the manifest less what validation excluded; DataError where validation refused the set or a file changed since."""
+    """Rows of the manifest less what validation excluded; DataError where validation refused the
+    set or a file changed since.
+    """
     plan = read_json(SetPlan, paths.plan(name))
     verdict = read_json(Verdict, paths.verdict(name))
     if not verdict.passed:
         more = len(verdict.failures) - 1
-        raise DataError(verdict.failures[0] + (f"; and {more} more, see {paths.VALIDATION_PAGE}" if more else ""))
-    frame, root = usable(read_manifest(paths.manifest(name)), verdict.excluded), Path(plan.dataset.root)
+        raise DataError(
+            verdict.failures[0]
+            + (f"; and {more} more, see {paths.VALIDATION_PAGE}" if more else "")
+        )
+    frame, root = (
+        usable(read_manifest(paths.manifest(name)), verdict.excluded),
+        Path(plan.dataset.root),
+    )
     require_unchanged(frame, root)
     return ImageSet(frame, root, plan.preprocess, plan.protocol, plan.classes)

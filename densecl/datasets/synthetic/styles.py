@@ -1,8 +1,8 @@
 """The built-in image sets: drawn by code, laid out like the unpacked archives they stand for.
 
-An object's shape always decides its class; its texture and colour go with the class four times in five; pose, size,
-light and background are free. That makes a small ViT learn in minutes, makes it rely on texture and colour, and makes
-each shifted set a real shift.
+An object's shape always decides its class; its texture and colour go with the class four times in
+five; pose, size, light and background are free. That makes a small ViT learn in minutes, makes it
+rely on texture and colour, and makes each shifted set a real shift.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ QUALITY = 92  # of JPEG
 
 
 class Class(NamedTuple):
-    """A kind of object; its wnid is no real synset, so that no figure is mistaken for ImageNet's."""
+    """A kind of object; its wnid is no real synset, so that no figure is mistaken for
+    ImageNet's.
+    """
 
     wnid: str
     name: str
@@ -39,11 +41,22 @@ class Class(NamedTuple):
 
 
 _LOOKS = {
-    "butterfly": ("wedges", 0.08), "crescent": ("rings", 0.15), "fish": ("scales", 0.55), "heart": ("dots", 0.97),
-    "house": ("bricks", 0.03), "key": ("brushed", 0.12), "mug": ("bands", 0.62), "mushroom": ("speckles", 0.0),
-    "plane": ("stripes", 0.5), "star": ("checks", 0.78), "tree": ("zigzag", 0.33), "umbrella": ("clouds", 0.87),
-}  # fmt: skip
-CLASSES = tuple(Class(f"n9{number:07d}", name, *look) for number, (name, look) in enumerate(_LOOKS.items()))
+    "butterfly": ("wedges", 0.08),
+    "crescent": ("rings", 0.15),
+    "fish": ("scales", 0.55),
+    "heart": ("dots", 0.97),
+    "house": ("bricks", 0.03),
+    "key": ("brushed", 0.12),
+    "mug": ("bands", 0.62),
+    "mushroom": ("speckles", 0.0),
+    "plane": ("stripes", 0.5),
+    "star": ("checks", 0.78),
+    "tree": ("zigzag", 0.33),
+    "umbrella": ("clouds", 0.87),
+}
+CLASSES = tuple(
+    Class(f"n9{number:07d}", name, *look) for number, (name, look) in enumerate(_LOOKS.items())
+)
 SUBSETS = {  # class indices of the sets that, like the real ones, hold a part of the classes
     "adversarial": (0, 2, 3, 5, 6, 9, 10),
     "rendition": (1, 2, 4, 6, 8, 9, 11),
@@ -66,7 +79,9 @@ class Look:
 
 PHOTO = Look()
 DRAWN = Look(size=(0.32, 0.45), turn=12, shift=0.05)  # artists centre what they draw
-RECOLLECTED = Look(agreement=0.6, size=(0.2, 0.4), turn=45, shift=0.14, light=(0.55, 1.2), grain=0.04)
+RECOLLECTED = Look(
+    agreement=0.6, size=(0.2, 0.4), turn=45, shift=0.14, light=(0.55, 1.2), grain=0.04
+)
 
 
 class Drawing(NamedTuple):
@@ -76,10 +91,17 @@ class Drawing(NamedTuple):
 
 
 def render_set(settings: RenderSet, images: Path, masks: Path) -> int:
-    """Write the set and its object masks (same paths, .png); the number of images. Same settings, same bytes."""
+    """Write the set and its object masks (same paths, .png); the number of images. Same settings,
+    same bytes.
+    """
     labels = SUBSETS.get(settings.style, tuple(range(len(CLASSES))))
-    with ProcessPoolExecutor(max(1, workers()), get_context("spawn"), initializer=end_worker_with_parent) as pool:
-        counts = pool.map(_render_class, *zip(*((settings, label, images, masks) for label in labels), strict=True))
+    with ProcessPoolExecutor(
+        max(1, workers()), get_context("spawn"), initializer=end_worker_with_parent
+    ) as pool:
+        counts = pool.map(
+            _render_class,
+            *zip(*((settings, label, images, masks) for label in labels), strict=True),
+        )
         total = sum(counts)
     if settings.style in ("adversarial", "rendition"):
         (images / "README.txt").write_text(
@@ -92,7 +114,10 @@ def _render_class(settings: RenderSet, label: int, images: Path, masks: Path) ->
     folder = str(label) if settings.style == "recollected" else CLASSES[label].wnid
     drawings = list(STYLES[settings.style](settings, label))
     for drawing in drawings:
-        place, mask = images / folder / drawing.path, (masks / folder / drawing.path).with_suffix(".png")
+        place, mask = (
+            images / folder / drawing.path,
+            (masks / folder / drawing.path).with_suffix(".png"),
+        )
         for path in (place, mask):
             path.parent.mkdir(parents=True, exist_ok=True)
         drawing.image.save(place, quality=QUALITY)  # PNG passes it over
@@ -107,17 +132,27 @@ def _rng(settings: RenderSet, *words: str | int) -> np.random.Generator:
 
 
 def photograph(
-    label: int, look: Look, size: int, rng: np.random.Generator, surface_of: tuple[int, int] | None = None
+    label: int,
+    look: Look,
+    size: int,
+    rng: np.random.Generator,
+    surface_of: tuple[int, int] | None = None,
 ) -> tuple[Image.Image, Image.Image]:
-    """An object on a background, and its mask; `surface_of` gives the classes of its texture and its colour."""
+    """An object on a background, and its mask; `surface_of` gives the classes of its texture and
+    its colour.
+    """
     pose, mask, canvas = _object(label, look, size, rng)
     drawn = _own_or_any(label, look, rng), _own_or_any(label, look, rng)
     texture, colour = (CLASSES[index] for index in surface_of or drawn)
     grid = pose.grid(canvas)
-    shade = 1 - 0.3 * np.clip(0.7 * grid[0] + 0.7 * grid[1], -0.6, 1)[..., None]  # light from the upper left
+    shade = (
+        1 - 0.3 * np.clip(0.7 * grid[0] + 0.7 * grid[1], -0.6, 1)[..., None]
+    )  # light from the upper left
     coloured = surface(texture.texture, colour.hue, grid, rng) * shade
     behind = background(canvas, rng)
-    cast = ImageChops.offset(mask.filter(ImageFilter.GaussianBlur(canvas * 0.025)), canvas // 40, canvas // 28)
+    cast = ImageChops.offset(
+        mask.filter(ImageFilter.GaussianBlur(canvas * 0.025)), canvas // 40, canvas // 28
+    )
     behind = behind * (1 - 0.45 * _unit(cast))
     rim = _unit(mask.filter(ImageFilter.GaussianBlur(canvas * 0.012)))
     inside = _unit(mask)
@@ -130,11 +165,20 @@ def _own_or_any(label: int, look: Look, rng: np.random.Generator) -> int:
     return label if rng.random() < look.agreement else int(rng.integers(len(CLASSES)))
 
 
-def _object(label: int, look: Look, size: int, rng: np.random.Generator) -> tuple[Pose, Image.Image, int]:
+def _object(
+    label: int, look: Look, size: int, rng: np.random.Generator
+) -> tuple[Pose, Image.Image, int]:
     half = rng.uniform(*look.size)
     centre = 0.5 + rng.uniform(-look.shift, look.shift, 2)
     turn = np.radians(rng.uniform(-look.turn, look.turn))
-    pose = Pose(float(centre[0]), float(centre[1]), half, turn, rng.uniform(-0.15, 0.15), bool(rng.random() < 0.5))
+    pose = Pose(
+        float(centre[0]),
+        float(centre[1]),
+        half,
+        turn,
+        rng.uniform(-0.15, 0.15),
+        bool(rng.random() < 0.5),
+    )
     canvas = 2 * size
     return pose, mask_of(SHAPES[CLASSES[label].name](), pose, canvas), canvas
 
@@ -151,7 +195,9 @@ def _picture(pixels: np.ndarray, size: int) -> Image.Image:
 def _photos(settings: RenderSet, label: int, look: Look, suffix: str) -> Iterator[Drawing]:
     for number in range(settings.images_per_class):
         rng = _rng(settings, label, number)
-        yield Drawing(*photograph(label, look, settings.size, rng), f"{CLASSES[label].wnid}_{number}{suffix}")
+        yield Drawing(
+            *photograph(label, look, settings.size, rng), f"{CLASSES[label].wnid}_{number}{suffix}"
+        )
 
 
 def _photo(settings: RenderSet, label: int) -> Iterator[Drawing]:
@@ -186,12 +232,17 @@ def _rendition(settings: RenderSet, label: int) -> Iterator[Drawing]:
         yield Drawing(*rendition(label, style, settings.size, rng), f"{style}_{number}.jpg")
 
 
-def rendition(label: int, style: str, size: int, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+def rendition(
+    label: int, style: str, size: int, rng: np.random.Generator
+) -> tuple[Image.Image, Image.Image]:
     """The object without its texture, in one of RENDITIONS; colour still mostly its own."""
     pose, mask, canvas = _object(label, DRAWN, size, rng)
     hue = CLASSES[label].hue if rng.random() < PHOTO.agreement else rng.random()
     inside, edge = _unit(mask), _unit(_edge(mask, 5))
-    body, paper = rgb(hue, 0.7, rng.uniform(0.7, 0.95)), rgb(rng.random(), rng.uniform(0.08, 0.35), 0.97)
+    body, paper = (
+        rgb(hue, 0.7, rng.uniform(0.7, 0.95)),
+        rgb(rng.random(), rng.uniform(0.08, 0.35), 0.97),
+    )
     ink = rgb(rng.random(), 0.5, 0.15)
     if style == "cartoon":
         pixels = paper + (body - paper) * inside
@@ -199,7 +250,11 @@ def rendition(label: int, style: str, size: int, rng: np.random.Generator) -> tu
     elif style == "painting":
         strokes = (noise(canvas, 22, rng) - 0.5)[..., None] * 0.5
         ground = background(canvas, rng)
-        pixels = ground + (body * (1 + 0.3 * pose.grid(canvas)[1][..., None]) - ground) * inside + strokes
+        pixels = (
+            ground
+            + (body * (1 + 0.3 * pose.grid(canvas)[1][..., None]) - ground) * inside
+            + strokes
+        )
         flat = _picture(pixels, canvas).filter(ImageFilter.ModeFilter(9))
         pixels = np.asarray(flat, dtype=np.float32) / 255
     elif style == "outline":
@@ -209,8 +264,13 @@ def rendition(label: int, style: str, size: int, rng: np.random.Generator) -> tu
     elif style == "mosaic":
         tiles = canvas // 8
         ground = rgb(rng.random(), 0.3, 0.5)
-        mixed = _picture(ground + (body - ground) * inside + rng.normal(0, 0.06, (canvas, canvas, 1)), tiles)
-        pixels = np.asarray(mixed.resize((canvas, canvas), Image.Resampling.NEAREST), dtype=np.float32) / 255
+        mixed = _picture(
+            ground + (body - ground) * inside + rng.normal(0, 0.06, (canvas, canvas, 1)), tiles
+        )
+        pixels = (
+            np.asarray(mixed.resize((canvas, canvas), Image.Resampling.NEAREST), dtype=np.float32)
+            / 255
+        )
         pixels = pixels * (1 - 0.35 * ((np.indices((canvas, canvas)) % 8 == 0).any(0)[..., None]))
     else:
         glow = _unit(_edge(mask, 5).filter(ImageFilter.GaussianBlur(canvas * 0.03))) * 1.6
@@ -219,7 +279,9 @@ def rendition(label: int, style: str, size: int, rng: np.random.Generator) -> tu
 
 
 def _edge(mask: Image.Image, width: int) -> Image.Image:
-    return ImageChops.subtract(mask.filter(ImageFilter.MaxFilter(width)), mask.filter(ImageFilter.MinFilter(3)))
+    return ImageChops.subtract(
+        mask.filter(ImageFilter.MaxFilter(width)), mask.filter(ImageFilter.MinFilter(3))
+    )
 
 
 def _sketch(settings: RenderSet, label: int) -> Iterator[Drawing]:
@@ -228,9 +290,13 @@ def _sketch(settings: RenderSet, label: int) -> Iterator[Drawing]:
         pose, mask, canvas = _object(label, DRAWN, settings.size, rng)
         grid = pose.grid(canvas)
         # What is dark on the surface is hatched.
-        marks = np.clip(2 - 4 * TEXTURES[CLASSES[_own_or_any(label, PHOTO, rng)].texture](grid), 0, 1)
+        marks = np.clip(
+            2 - 4 * TEXTURES[CLASSES[_own_or_any(label, PHOTO, rng)].texture](grid), 0, 1
+        )
         marks = marks * np.clip(0.75 + 0.6 * np.sin(34 * grid.sum(0)), 0, 1)
-        line = np.maximum(_unit(_edge(mask, int(rng.choice((3, 3, 5))))), marks[..., None] * _unit(mask))
+        line = np.maximum(
+            _unit(_edge(mask, int(rng.choice((3, 3, 5))))), marks[..., None] * _unit(mask)
+        )
         pressure = 0.75 + 0.25 * noise(canvas, 10, rng)[..., None]
         pixels = 1 - np.repeat(line * pressure, 3, axis=2)
         yield Drawing(_picture(pixels, settings.size), mask.reduce(2), f"sketch_{number}.JPEG")
@@ -249,13 +315,19 @@ def _cue_conflict(settings: RenderSet, label: int) -> Iterator[Drawing]:
 
 
 STYLES = {
-    "photo": _photo, "recollected": _recollected, "adversarial": _adversarial, "rendition": _rendition,
-    "cue-conflict": _cue_conflict, "sketch": _sketch,
-}  # fmt: skip
+    "photo": _photo,
+    "recollected": _recollected,
+    "adversarial": _adversarial,
+    "rendition": _rendition,
+    "cue-conflict": _cue_conflict,
+    "sketch": _sketch,
+}
 
 
 class Reference(NamedTuple):
-    """Ridge regression on small pixels and gradients: knows nothing of the models it selects images against."""
+    """Ridge regression on small pixels and gradients: knows nothing of the models it selects images
+    against.
+    """
 
     weights: np.ndarray  # [F + 1, C]
 
@@ -263,23 +335,37 @@ class Reference(NamedTuple):
     @cache
     def fitted(size: int, per_class: int = 40, penalty: float = 30.0) -> Reference:
         """In closed form, on photographs of its own."""
-        settings = RenderSet(style="photo", folder="reference", images_per_class=per_class, size=size, seed=0)
+        settings = RenderSet(
+            style="photo", folder="reference", images_per_class=per_class, size=size, seed=0
+        )
         rows, targets = [], []
         for label in range(len(CLASSES)):
             for number in range(per_class):
-                image, _ = photograph(label, PHOTO, size, _rng(settings, "reference", label, number))
+                image, _ = photograph(
+                    label, PHOTO, size, _rng(settings, "reference", label, number)
+                )
                 rows.append(Reference.features(image))
                 targets.append(np.eye(len(CLASSES))[label])
         x = np.array(rows)
-        return Reference(np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ np.array(targets)))
+        return Reference(
+            np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ np.array(targets))
+        )
 
     @staticmethod
     def features(image: Image.Image) -> np.ndarray:
         """[F + 1] colours of a 8 x 8 grid, local gradient strengths, and a constant."""
-        colours = np.asarray(image.resize((8, 8), Image.Resampling.BOX), dtype=float).ravel() / 255 - 0.5
-        grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=float) / 255
+        colours = (
+            np.asarray(image.resize((8, 8), Image.Resampling.BOX), dtype=float).ravel() / 255 - 0.5
+        )
+        grey = (
+            np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=float) / 255
+        )
         slopes = [
-            np.abs(np.diff(grey, axis=a))[:31, :31][:28, :28].reshape(7, 4, 7, 4).mean((1, 3)).ravel() * 4
+            np.abs(np.diff(grey, axis=a))[:31, :31][:28, :28]
+            .reshape(7, 4, 7, 4)
+            .mean((1, 3))
+            .ravel()
+            * 4
             for a in (0, 1)
         ]
         return np.concatenate([colours, *slopes, [1.0]])

@@ -49,7 +49,8 @@ TEXTURES: dict[str, Texture] = {
     "brushed": lambda g: _wave(9 * g[1] + 2 * np.sin(3 * g[0])) * 0.6 + 0.4 * _wave(0.7 * g[1]),
     "bands": lambda g: _crisp(_wave(2.4 * g[1])),
     "speckles": lambda g: _crisp(
-        0.4 + np.sin(6.1 * g[0] + 2 * np.sin(4.7 * g[1])) * np.sin(7.3 * g[1] + 2 * np.sin(5.3 * g[0]))
+        0.4
+        + np.sin(6.1 * g[0] + 2 * np.sin(4.7 * g[1])) * np.sin(7.3 * g[1] + 2 * np.sin(5.3 * g[0]))
     ),
     "checks": lambda g: _crisp(0.5 + 0.9 * np.sin(8.5 * g[0]) * np.sin(8.5 * g[1])),
     "zigzag": lambda g: _crisp(_wave(2.4 * g[1] + 0.6 * np.abs((g[0] * 2.4) % 1 - 0.5))),
@@ -75,7 +76,9 @@ def surface(texture: str, hue: float, grid: np.ndarray, rng: np.random.Generator
 
 
 def background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """[S, S, 3]: two soft colours meeting along a hazy line, and blurred clutter, or a plain wall; free of the class."""
+    """[S, S, 3]: two soft colours meeting along a hazy line, and blurred clutter, or a plain wall;
+    free of the class.
+    """
     if rng.random() < 0.15:
         wall = rgb(rng.random(), rng.uniform(0, 0.4), rng.uniform(0.5, 1.0))
         return wall * (0.95 + 0.1 * noise(size, 3, rng)[..., None])
@@ -85,11 +88,20 @@ def background(size: int, rng: np.random.Generator) -> np.ndarray:
         rgb(hue + rng.uniform(0.1, 0.6), rng.uniform(0.15, 0.5), rng.uniform(0.35, 0.85)),
     )
     down, across = np.mgrid[0:size, 0:size] / size
-    line = rng.uniform(0.3, 0.9) + rng.normal(0, 0.15) * (across - 0.5) + 0.1 * (noise(size, 3, rng) - 0.5)
+    line = (
+        rng.uniform(0.3, 0.9)
+        + rng.normal(0, 0.15) * (across - 0.5)
+        + 0.1 * (noise(size, 3, rng) - 0.5)
+    )
     blend = np.clip((down - line) / rng.uniform(0.04, 0.4) + 0.5, 0, 1)[..., None]
     field = far + (near - far) * blend
     for _ in range(rng.integers(1, 5)):
-        radius = np.hypot(across - rng.random(), (down - rng.random()) * rng.uniform(0.6, 1.6)) / rng.uniform(0.08, 0.3)
+        radius = np.hypot(
+            across - rng.random(), (down - rng.random()) * rng.uniform(0.6, 1.6)
+        ) / rng.uniform(0.08, 0.3)
         spot = np.clip(1.5 - radius, 0, 1)[..., None] * rng.uniform(0.25, 0.7)
-        field = field + (rgb(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.95)) - field) * spot
+        field = (
+            field
+            + (rgb(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.95)) - field) * spot
+        )
     return field * (0.92 + 0.16 * noise(size, 9, rng)[..., None])

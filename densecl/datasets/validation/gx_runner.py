@@ -32,9 +32,12 @@ def rule(expectation: str, reason: str, severity: str = CRITICAL, **arguments: o
 
 
 def runner() -> Run:
-    """A function that runs a suite over a table; holds an ephemeral context: no files, bars or telemetry."""
+    """A function that runs a suite over a table; holds an ephemeral context: no files, bars or
+    telemetry.
+    """
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    # Hundreds of lines at import where the root logger is at INFO; one module sets a level of its own.
+    # Hundreds of lines at import where the root logger is at INFO; one module sets a level of its
+    # own.
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its imports use modules that Python has deprecated
@@ -51,11 +54,16 @@ def runner() -> Run:
         for place, each in enumerate(rules):
             each.meta["place"] = place
         outcome = whole.get_batch({"dataframe": frame}).validate(
-            gx.ExpectationSuite("manifest", expectations=rules), result_format={"result_format": "COMPLETE"}
+            gx.ExpectationSuite("manifest", expectations=rules),
+            result_format={"result_format": "COMPLETE"},
         )
         # GX answers in an order of its own.
-        results: list[Any] = sorted(outcome.results, key=lambda result: _config(result).meta["place"])
-        return [finding for result in results if not result.success for finding in _told(result, frame)]
+        results: list[Any] = sorted(
+            outcome.results, key=lambda result: _config(result).meta["place"]
+        )
+        return [
+            finding for result in results if not result.success for finding in _told(result, frame)
+        ]
 
     return run
 
@@ -69,21 +77,34 @@ def _told(result: Any, frame: pd.DataFrame) -> list[Finding]:
     critical = config.severity == CRITICAL
     rows = sorted(result.result.get("unexpected_index_list") or ())
     if not rows and "{" in config.meta["reason"]:
-        raise RuntimeError(f"Great Expectations could not evaluate {config.type}: {result.exception_info}")
+        raise RuntimeError(
+            f"Great Expectations could not evaluate {config.type}: {result.exception_info}"
+        )
     if not rows:
         return [Finding(critical, config.meta["reason"])]
     told = [
-        Finding(critical, _line(frame.loc[row], config.meta["reason"]), _images(frame.loc[row], config.kwargs))
+        Finding(
+            critical,
+            _line(frame.loc[row], config.meta["reason"]),
+            _images(frame.loc[row], config.kwargs),
+        )
         for row in rows[:LISTED]
     ]
     if len(rows) > LISTED:
         more = frame.loc[rows[LISTED:], "subject"]
-        told.append(Finding(critical, f"and {len(more)} more like the {LISTED} above, up to {shown(more.iloc[-1])}"))
+        told.append(
+            Finding(
+                critical,
+                f"and {len(more)} more like the {LISTED} above, up to {shown(more.iloc[-1])}",
+            )
+        )
     return told
 
 
 def _images(row: pd.Series, given: dict[str, Any]) -> tuple[str, ...]:
-    """image_id of a row about an image, and that of the image which the rule's column says it repeats."""
+    """image_id of a row about an image, and that of the image which the rule's column says it
+    repeats.
+    """
     named = (row.get("image_id"), row.get(f"{given.get('column')}_id"))
     return tuple(str(name) for name in named if isinstance(name, str))
 

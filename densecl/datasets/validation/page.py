@@ -1,4 +1,6 @@
-"""Verdicts and manifests -> one page that opens offline: no script, no request, every name shown as text."""
+"""Verdicts and manifests -> one page that opens offline: no script, no request, every name shown as
+text.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ DRAWN = 50  # classes up to which each gets its own bar
 
 
 def render_validation(
-    verdicts: dict[str, Verdict], manifests: dict[str, pd.DataFrame], path: Path, roots: Mapping[str, Path]
+    verdicts: dict[str, Verdict],
+    manifests: dict[str, pd.DataFrame],
+    path: Path,
+    roots: Mapping[str, Path],
 ) -> None:
     """Write the page, a card a set in the order of `verdicts`; the same bytes for the same input.
 
@@ -41,9 +46,12 @@ def render_validation(
     )
     environment.filters |= {"shown": shown, "count": _grouped, "size": _readable}
     cards = [
-        _card(verdict, manifests[name]) | {"pictured": _pictured(verdict, roots)} for name, verdict in verdicts.items()
+        _card(verdict, manifests[name]) | {"pictured": _pictured(verdict, roots)}
+        for name, verdict in verdicts.items()
     ]
-    write_text(path, environment.get_template("validation.html").render(cards=cards, **_totals(verdicts)))
+    write_text(
+        path, environment.get_template("validation.html").render(cards=cards, **_totals(verdicts))
+    )
 
 
 def _totals(verdicts: dict[str, Verdict]) -> dict[str, Any]:
@@ -75,7 +83,12 @@ def _card(verdict: Verdict, frame: pd.DataFrame) -> dict[str, Any]:
 def _problem(row: dict[Any, Any], verdict: Verdict) -> dict[str, Any]:
     unused = "excluded" if row["image_id"] in verdict.excluded else "stops here"
     outcome = unused if fatal(row["problem"]) else "used"
-    return {"path": row["path"], "bytes": row["bytes"], "reason": row["problem"], "outcome": outcome}
+    return {
+        "path": row["path"],
+        "bytes": row["bytes"],
+        "reason": row["problem"],
+        "outcome": outcome,
+    }
 
 
 def _pictured(verdict: Verdict, roots: Mapping[str, Path]) -> list[dict[str, Any]]:
@@ -89,7 +102,9 @@ def _pictured(verdict: Verdict, roots: Mapping[str, Path]) -> list[dict[str, Any
 
 
 def thumbnail(image_id: str, roots: Mapping[str, Path]) -> dict[str, str] | None:
-    """`name` and `data`, a JPEG in a data URI, of an image_id; None where the file cannot be decoded."""
+    """`name` and `data`, a JPEG in a data URI, of an image_id; None where the file cannot be
+    decoded.
+    """
     dataset, _, path = image_id.partition("/")
     try:
         image = decode(roots[dataset] / path)
@@ -98,7 +113,10 @@ def thumbnail(image_id: str, roots: Mapping[str, Path]) -> dict[str, str] | None
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
-    return {"name": image_id, "data": "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")}
+    return {
+        "name": image_id,
+        "data": "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"),
+    }
 
 
 def _sizes(images: pd.DataFrame) -> str:
@@ -114,13 +132,18 @@ def _spread(counts: pd.Series) -> str:
         return "none"
     low, high = int(counts.min()), int(counts.max())
     return (
-        _grouped(low) if low == high else f"{_grouped(low)}–{_grouped(high)}, median {_grouped(round(counts.median()))}"
+        _grouped(low)
+        if low == high
+        else f"{_grouped(low)}–{_grouped(high)}, median {_grouped(round(counts.median()))}"
     )
 
 
 def _bars(counts: pd.Series) -> list[dict[str, Any]]:
     most = max(1, int(counts.max()))
-    return [{"wnid": wnid, "images": int(n), "percent": round(100 * n / most, 1)} for wnid, n in counts.items()]
+    return [
+        {"wnid": wnid, "images": int(n), "percent": round(100 * n / most, 1)}
+        for wnid, n in counts.items()
+    ]
 
 
 def _grouped(number: int) -> str:

@@ -1,4 +1,6 @@
-"""What a step is given: two views of each image of a batch, and where they were cut. Letters: B images, H and W pixels."""
+"""What a step is given: two views of each image of a batch, and where they were cut. Letters: B
+images, H and W pixels.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Pixels of an image file, for training: Pillow's to the bit, from OpenCV's quicker build of the same JPEG library."""
+"""Pixels of an image file, for training: Pillow's to the bit, from OpenCV's quicker build of the
+same JPEG library.
+"""
 
 from __future__ import annotations
 

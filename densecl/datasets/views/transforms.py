@@ -1,7 +1,9 @@
-"""Crop, colour jitter and blur of uint8 pixels [H, W, 3], as torchvision defines them and several times as fast.
+"""Crop, colour jitter and blur of uint8 pixels [H, W, 3], as torchvision defines them and several
+times as fast.
 
-torchvision's own operations on a 224 px view take longer than decoding the photograph it is cut from. Factors mean what
-they mean in `torchvision.transforms.v2.functional`; a test holds the mean difference to its results under one level of 255.
+torchvision's own operations on a 224 px view take longer than decoding the photograph it is cut
+from. Factors mean what they mean in `torchvision.transforms.v2.functional`; a test holds the mean
+difference to its results under one level of 255.
 """
 
 from __future__ import annotations
@@ -15,17 +17,25 @@ import torch
 from densecl.config.params import ColorJitter
 from densecl.datasets.views.read_pixels import Pixels
 
-cv2.setNumThreads(1)  # loader processes are the parallelism; OpenCV's own threads do not survive a fork
+cv2.setNumThreads(
+    1
+)  # loader processes are the parallelism; OpenCV's own threads do not survive a fork
 
 LEVELS = np.arange(256, dtype=np.float32)
-GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow and torchvision weigh the channels
+GREY = np.array(
+    [0.299, 0.587, 0.114], np.float32
+)  # ITU-R 601, as Pillow and torchvision weigh the channels
 REACH = 4  # standard deviations: beyond them a Gaussian adds less than a hundredth of a level
 
 
 def resized(pixels: Pixels, where: tuple[int, int, int, int], size: tuple[int, int]) -> Pixels:
-    """[*size, 3]: the crop (top, left, height, width in px) resized bilinearly with antialias, as Pillow does."""
+    """[*size, 3]: the crop (top, left, height, width in px) resized bilinearly with antialias, as
+    Pillow does.
+    """
     top, left, height, width = where
-    part: Any = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)[None]
+    part: Any = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)[
+        None
+    ]
     part = torch.nn.functional.interpolate(part, size=size, mode="bilinear", antialias=True)
     return np.ascontiguousarray(part[0].permute(1, 2, 0).numpy())
 
@@ -60,9 +70,17 @@ def hue(pixels: Pixels, factor: float) -> Pixels:
 
 
 def jittered(pixels: Pixels, jitter: ColorJitter, rng: np.random.Generator) -> Pixels:
-    """The four adjustments in random order, each by a factor drawn uniformly (torchvision's ColorJitter); of strength 0, none."""
-    around_one = {brightness: jitter.brightness, contrast: jitter.contrast, saturation: jitter.saturation}
-    steps = [(adjust, rng.uniform(max(0.0, 1 - by), 1 + by)) for adjust, by in around_one.items() if by]
+    """The four adjustments in random order, each by a factor drawn uniformly (torchvision's
+    ColorJitter); of strength 0, none.
+    """
+    around_one = {
+        brightness: jitter.brightness,
+        contrast: jitter.contrast,
+        saturation: jitter.saturation,
+    }
+    steps = [
+        (adjust, rng.uniform(max(0.0, 1 - by), 1 + by)) for adjust, by in around_one.items() if by
+    ]
     if jitter.hue:
         steps.append((hue, rng.uniform(-jitter.hue, jitter.hue)))
     for place in rng.permutation(len(steps)):
@@ -78,5 +96,7 @@ def blurred(pixels: Pixels, kernel: int, sigma: float) -> Pixels:
 
 
 def _levels(pixels: Pixels, factor: float, middle: float) -> Pixels:
-    table = np.clip(factor * LEVELS + (1 - factor) * middle, 0, 255).astype(np.uint8)  # rounded down, as there
+    table = np.clip(factor * LEVELS + (1 - factor) * middle, 0, 255).astype(
+        np.uint8
+    )  # rounded down, as there
     return np.asarray(cv2.LUT(pixels, table), np.uint8)

@@ -1,4 +1,5 @@
-"""Two augmented views of every image, drawn from (seed, epoch, image) whatever the number of workers.
+"""Two augmented views of every image, drawn from (seed, epoch, image) whatever the number of
+workers.
 
 Letters: B images, H and W pixels of a view.
 """
@@ -33,7 +34,9 @@ Crop = tuple[int, int, int, int]  # top, left, height, width in px
 class TwoViews(Dataset[ViewBatch]):
     """Items are asked for as (epoch, row); each is a ViewBatch without its B."""
 
-    def __init__(self, frame: pd.DataFrame, root: Path, data: Data, size: tuple[int, int], seed: int) -> None:
+    def __init__(
+        self, frame: pd.DataFrame, root: Path, data: Data, size: tuple[int, int], seed: int
+    ) -> None:
         self.paths, self.labels = frame["path"].tolist(), frame["label"].tolist()
         self.names, self.rows = frame["image_id"].tolist(), frame.index.tolist()
         self.root, self.data, self.size, self.seed = root, data, size, seed
@@ -53,7 +56,9 @@ class TwoViews(Dataset[ViewBatch]):
         (first, where1), (second, where2) = (
             augment(pixels, view, crop, self.data, self.size, rng)
             for view, crop in zip(
-                (self.data.view1, self.data.view2), draw_crops(across, down, self.data, rng), strict=True
+                (self.data.view1, self.data.view2),
+                draw_crops(across, down, self.data, rng),
+                strict=True,
             )
         )
         return ViewBatch(
@@ -74,7 +79,9 @@ class EpochOrder(Sampler[tuple[int, int]]):
 
     def __init__(self, length: int, epoch: int, seed: int, limit: int, start: int = 0) -> None:
         generator = torch.Generator().manual_seed(derive(seed, "order", epoch))
-        self.items = [(epoch, int(row)) for row in torch.randperm(length, generator=generator)[start:limit]]
+        self.items = [
+            (epoch, int(row)) for row in torch.randperm(length, generator=generator)[start:limit]
+        ]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -84,24 +91,44 @@ class EpochOrder(Sampler[tuple[int, int]]):
 
 
 def epoch_loader(
-    views: TwoViews, epoch: int, batch_size: int, steps: int, workers: int, start: int = 0, parts: int = 1
+    views: TwoViews,
+    epoch: int,
+    batch_size: int,
+    steps: int,
+    workers: int,
+    start: int = 0,
+    parts: int = 1,
 ) -> DataLoader[ViewBatch]:
-    """`steps` full batches of one epoch from batch `start` on; the tail that fills no batch has its turn in another
-    epoch's order. Of several processes each loads its share of the `parts` of every batch.
+    """`steps` full batches of one epoch from batch `start` on; the tail that fills no batch has its
+    turn in another epoch's order. Of several processes each loads its share of the `parts` of every
+    batch.
     """
     order = EpochOrder(len(views), epoch, views.seed, steps * batch_size, start * batch_size)
     order.items = distributed.share(order.items, batch_size, parts)
     return DataLoader(
-        views, batch_size=batch_size // distributed.size(), sampler=order,
-        num_workers=workers, drop_last=True, pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(0),  # workers draw nothing; without it the global generator would move
-    )  # fmt: skip
+        views,
+        batch_size=batch_size // distributed.size(),
+        sampler=order,
+        num_workers=workers,
+        drop_last=True,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(
+            0
+        ),  # workers draw nothing; without it the global generator would move
+    )
 
 
 def augment(
-    pixels: Pixels, view: View, where: Crop, data: Data, size: tuple[int, int], rng: np.random.Generator
+    pixels: Pixels,
+    view: View,
+    where: Crop,
+    data: Data,
+    size: tuple[int, int],
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Geometry]:
-    """One view of uint8 [H, W, 3] as uint8 [3, *size] with its geometry: the crop, then flip, colour jitter, blur."""
+    """One view of uint8 [H, W, 3] as uint8 [3, *size] with its geometry: the crop, then flip,
+    colour jitter, blur.
+    """
     down, across = pixels.shape[:2]
     flipped = bool(rng.random() < data.flip)
     seen = resized(pixels, where, size)
@@ -114,17 +141,25 @@ def augment(
         seen = blurred(seen, kernel, float(rng.uniform(*data.blur_sigma)) * scale)
     top, left, height, width = where
     geometry = Geometry(top / down, left / across, height / down, width / across, flipped)
-    return torch.from_numpy(seen).permute(2, 0, 1), geometry  # channels last in memory: nothing is moved
+    return torch.from_numpy(seen).permute(
+        2, 0, 1
+    ), geometry  # channels last in memory: nothing is moved
 
 
 def draw_crops(width: int, height: int, data: Data, rng: np.random.Generator) -> tuple[Crop, Crop]:
-    """Crops of both views; view 2's is drawn anew until `min_overlap` holds, and else is the best of the tries."""
+    """Crops of both views; view 2's is drawn anew until `min_overlap` holds, and else is the best
+    of the tries.
+    """
     first = draw_crop(width, height, data.view1, rng)
     second = draw_crop(width, height, data.view2, rng)
     for _ in range(TRIES):
         if _overlap(first, second) >= data.min_overlap:
             break
-        second = max(second, draw_crop(width, height, data.view2, rng), key=lambda crop: _overlap(first, crop))
+        second = max(
+            second,
+            draw_crop(width, height, data.view2, rng),
+            key=lambda crop: _overlap(first, crop),
+        )
     return first, second
 
 
@@ -138,7 +173,9 @@ def _overlap(first: Crop, second: Crop) -> float:
 
 
 def draw_crop(width: int, height: int, view: View, rng: np.random.Generator) -> Crop:
-    """(top, left, height, width) in px: area share and log-uniform ratio within the view's ranges (Szegedy et al. 2015)."""
+    """(top, left, height, width) in px: area share and log-uniform ratio within the view's ranges
+    (Szegedy et al. 2015).
+    """
     for _ in range(TRIES):
         area = width * height * rng.uniform(*view.scale)
         ratio = math.exp(rng.uniform(*np.log(view.ratio)))

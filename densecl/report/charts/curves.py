@@ -42,30 +42,49 @@ class Line(NamedTuple):
 
 def training(histories: Histories) -> list[Curves]:
     """Every question of which some mode has a column; panels without any are left out."""
-    columns = dict.fromkeys(c for frames in histories.values() for frame in frames for c in frame.columns)
+    columns = dict.fromkeys(
+        c for frames in histories.values() for frame in frames for c in frame.columns
+    )
     drawn = [Curves(g.question, g.about, tuple(_charts(g, histories))) for g in groups(columns)]
     return [each for each in drawn if each.charts]
 
 
 def _charts(group: Group, histories: Histories) -> Iterator[Chart]:
-    lines = [list(_profile(p, histories) if isinstance(p, Profile) else _over_epochs(p, histories))
-             for p in group.panels]  # fmt: skip
+    lines = [
+        list(_profile(p, histories) if isinstance(p, Profile) else _over_epochs(p, histories))
+        for p in group.panels
+    ]
     thick = 1.9 if all(len(frames) <= 1 for frames in histories.values()) else 1.1
     for panel, own in zip(group.panels, lines, strict=True):
         if any(line.mode for line in own):
-            mates = [each for p, several in zip(group.panels, lines, strict=True) if panel.row and p.row == panel.row
-                     for each in several]  # fmt: skip
+            mates = [
+                each
+                for p, several in zip(group.panels, lines, strict=True)
+                if panel.row and p.row == panel.row
+                for each in several
+            ]
             yield _chart(panel, own, _limits(mates or own), thick)
 
 
 def _over_epochs(panel: Panel, histories: Histories) -> Iterator[Line]:
     """The modes' lines, then what they stand beside: the mean over all trainings."""
     factor = FACTORS.get(panel.unit, 1.0)
-    frames = [(mode, frame) for mode, several in histories.items() for frame in several if "epoch" in frame]
+    frames = [
+        (mode, frame)
+        for mode, several in histories.items()
+        for frame in several
+        if "epoch" in frame
+    ]
     for style, (column, name) in enumerate(panel.lines.items()):
         for mode, frame in frames:
             if column in frame and np.isfinite(frame[column]).any():
-                yield Line(mode, name, style, 1 + frame["epoch"].to_numpy(), factor * frame[column].to_numpy())
+                yield Line(
+                    mode,
+                    name,
+                    style,
+                    1 + frame["epoch"].to_numpy(),
+                    factor * frame[column].to_numpy(),
+                )
     for style, (column, name) in enumerate(panel.beside.items(), 1):
         having = [frame.set_index("epoch")[column] for _, frame in frames if column in frame]
         if having:
@@ -78,8 +97,12 @@ def _profile(panel: Profile, histories: Histories) -> Iterator[Line]:
     factor = FACTORS.get(panel.unit, 1.0)
     middles = 100 * (np.array([float(low) for low in BINS]) + 0.125)
     own, same = ([f"match/{f}/overlap-{low}" for low in BINS] for f in (panel.features, "identity"))
-    having = [(mode, frame) for mode, frames in histories.items() for frame in frames
-              if {*own, *same} <= set(frame.columns) and frame[own].notna().any(axis=None)]  # fmt: skip
+    having = [
+        (mode, frame)
+        for mode, frames in histories.items()
+        for frame in frames
+        if {*own, *same} <= set(frame.columns) and frame[own].notna().any(axis=None)
+    ]
     for mode, frame in having:
         yield Line(mode, "last epoch", 0, middles, factor * frame[own].iloc[-1].to_numpy())
         if len(frame) > 1:
@@ -97,7 +120,9 @@ def _limits(lines: Sequence[Line]) -> tuple[float, float]:
     return low - room if low < 0 else 0.0, high + room
 
 
-def _chart(panel: Panel | Profile, lines: Sequence[Line], limits: tuple[float, float], thick: float) -> Chart:
+def _chart(
+    panel: Panel | Profile, lines: Sequence[Line], limits: tuple[float, float], thick: float
+) -> Chart:
     across = "epoch" if isinstance(panel, Panel) else "overlap of the crops, %"
 
     def draw(axes: Axes) -> None:
@@ -126,12 +151,19 @@ def _chart(panel: Panel | Profile, lines: Sequence[Line], limits: tuple[float, f
 def _draw(axes: Axes, line: Line, thick: float) -> None:
     width, colour = (thick, COLOURS[line.mode]) if line.mode else (1.0, INK)
     axes.plot(
-        line.x, line.y, linestyle=STYLES[line.style], color=colour, linewidth=width, zorder=2 if line.mode else 1.5
+        line.x,
+        line.y,
+        linestyle=STYLES[line.style],
+        color=colour,
+        linewidth=width,
+        zorder=2 if line.mode else 1.5,
     )
 
 
 def _mark(axes: Axes, lines: Sequence[Line], size: float, near: float) -> None:
-    """Each mode's marker where its line ends, so that it is known without colour; earlier where another one lies there."""
+    """Each mode's marker where its line ends, so that it is known without colour; earlier where
+    another one lies there.
+    """
     ends: list[tuple[str, float]] = []
     for line in lines:
         seen = np.flatnonzero(np.isfinite(line.y))
@@ -139,7 +171,14 @@ def _mark(axes: Axes, lines: Sequence[Line], size: float, near: float) -> None:
             value = float(line.y[seen[-1]])
             hidden = {mode for mode, end in ends if mode != line.mode and abs(end - value) < near}
             at = seen[max(0, len(seen) - 1 - len(hidden))]
-            axes.plot(line.x[at], line.y[at], MARKERS[line.mode], color=COLOURS[line.mode], markersize=size, zorder=3)
+            axes.plot(
+                line.x[at],
+                line.y[at],
+                MARKERS[line.mode],
+                color=COLOURS[line.mode],
+                markersize=size,
+                zorder=3,
+            )
             ends.append((line.mode, value))
 
 
@@ -153,13 +192,31 @@ def _legend(axes: Axes, lines: Sequence[Line]) -> None:
     """What the styles mean, above the axes, where no line runs."""
     from matplotlib.lines import Line2D
 
-    names = {line.name: Line2D([], [], color=INK, linestyle=STYLES[line.style], linewidth=1.0 if not line.mode else 1.9)
-             for line in lines}  # fmt: skip
+    names = {
+        line.name: Line2D(
+            [], [], color=INK, linestyle=STYLES[line.style], linewidth=1.0 if not line.mode else 1.9
+        )
+        for line in lines
+    }
     if len(names) == 1:  # the title says it
         return
-    room: dict[str, Any] = {"handlelength": 1.7, "columnspacing": 1.0, "borderpad": 0.1, "handletextpad": 0.5}
-    axes.legend(list(names.values()), list(names), loc="lower left", bbox_to_anchor=(-0.12, 1.0), ncols=len(names),
-                frameon=False, fontsize=9, labelcolor=INK, **room)  # fmt: skip
+    room: dict[str, Any] = {
+        "handlelength": 1.7,
+        "columnspacing": 1.0,
+        "borderpad": 0.1,
+        "handletextpad": 0.5,
+    }
+    axes.legend(
+        list(names.values()),
+        list(names),
+        loc="lower left",
+        bbox_to_anchor=(-0.12, 1.0),
+        ncols=len(names),
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+        **room,
+    )
 
 
 def _spoken(lines: Sequence[Line]) -> str:
@@ -170,5 +227,7 @@ def _spoken(lines: Sequence[Line]) -> str:
         if len(seen):
             kinds.setdefault((line.mode, line.name), []).append(seen[[0, -1]])
     ends = {kind: np.mean(several, axis=0) for kind, several in kinds.items()}
-    return "; ".join(f"{f'{mode} {name}'.strip()} from {first:.3g} to {last:.3g}"
-                     for (mode, name), (first, last) in ends.items())  # fmt: skip
+    return "; ".join(
+        f"{f'{mode} {name}'.strip()} from {first:.3g} to {last:.3g}"
+        for (mode, name), (first, last) in ends.items()
+    )

@@ -47,7 +47,9 @@ class Picture:
 
 
 def picture(mode: str, path: Path) -> Picture:
-    """Matches of one training as its `matches.safetensors` holds them; right: within one patch of the true place."""
+    """Matches of one training as its `matches.safetensors` holds them; right: within one patch of
+    the true place.
+    """
     from safetensors.numpy import load_file
 
     drawn = load_file(path)
@@ -61,8 +63,10 @@ def picture(mode: str, path: Path) -> Picture:
         f"{100 * share:.0f} % of the visible patches are matched within one patch."
     )
     caption = (
-        f"{mode}: solid green lines end within one patch of the true place, dashed purple ones do not. "
-        f"{sum(len(p.lines) for p in pairs)} of the patches that both views show are drawn. Look for lines that keep to the object "
+        f"{mode}: solid green lines end within one patch of the true place, dashed purple ones do "
+        f"not. "
+        f"{sum(len(p.lines) for p in pairs)} of the patches that both views show are drawn. Look "
+        f"for lines that keep to the object "
         "though it moved; lines that all run level match position."
     )
     columns = min(COLUMNS, count)
@@ -74,15 +78,21 @@ def _pair(drawn: dict[str, np.ndarray], right: np.ndarray, n: int, side: int) ->
     row, column = divmod(n, COLUMNS)
     patch = SIDE / side
     seen = np.flatnonzero(drawn["visible"][n])
-    lines = tuple(_lines(seen[:: max(1, -(-len(seen) // LINES))], drawn["match"][n], right[n], side, patch))
+    lines = tuple(
+        _lines(seen[:: max(1, -(-len(seen) // LINES))], drawn["match"][n], right[n], side, patch)
+    )
     views = [_webp(drawn[view][n]) for view in ("first", "second")]
     return Pair(column * (2 * SIDE + 2 * GAP), row * (SIDE + GAP), views[0], views[1], lines)
 
 
-def _lines(patches: np.ndarray, match: np.ndarray, right: np.ndarray, side: int, patch: float) -> Iterator[Line]:
+def _lines(
+    patches: np.ndarray, match: np.ndarray, right: np.ndarray, side: int, patch: float
+) -> Iterator[Line]:
     for n in patches:
         (x1, y1), (x2, y2) = (_centre(int(p), side, patch) for p in (n, match[n]))
-        yield Line(round(x1, 1), round(y1, 1), round(x2 + SIDE + GAP / 2, 1), round(y2, 1), bool(right[n]))
+        yield Line(
+            round(x1, 1), round(y1, 1), round(x2 + SIDE + GAP / 2, 1), round(y2, 1), bool(right[n])
+        )
 
 
 def _webp(view: np.ndarray) -> str:
@@ -98,7 +108,9 @@ def _webp(view: np.ndarray) -> str:
 
 def _near(match: np.ndarray, truth: np.ndarray, side: int) -> np.ndarray:
     """[P, N] bool: same patch or a neighbour."""
-    return np.maximum(np.abs(match // side - truth // side), np.abs(match % side - truth % side)) <= 1
+    return (
+        np.maximum(np.abs(match // side - truth // side), np.abs(match % side - truth % side)) <= 1
+    )
 
 
 def _centre(patch: int, side: int, pixels: float) -> tuple[float, float]:

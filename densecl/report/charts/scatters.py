@@ -31,7 +31,12 @@ def against_control(found: Comparison) -> list[Chart]:
 
 def fitted(found: Comparison, *sets: str) -> bool:
     """Does the published line hold for any of the sets (all shifted ones where none is named)?"""
-    records = (r for s in sets or found.shifted for m in modes_of(found) for r in found.cells[s, m].records.values())
+    records = (
+        r
+        for s in sets or found.shifted
+        for m in modes_of(found)
+        for r in found.cells[s, m].records.values()
+    )
     return any(record.effective_robustness is not None for record in records)
 
 
@@ -40,7 +45,11 @@ def _of_set(found: Comparison, dataset: str) -> Chart | None:
     if not points:
         return None
     across, up = _spans([x for _, x, _ in points], [y for _, _, y in points])
-    line = list(_published(found.plan.protocols[dataset], np.linspace(*across, 80))) if fitted(found, dataset) else []
+    line = (
+        list(_published(found.plan.protocols[dataset], np.linspace(*across, 80)))
+        if fitted(found, dataset)
+        else []
+    )
     reference = BASELINE if any(mode == BASELINE for mode, _, _ in points) else points[0][0]
     drop = float(np.mean([x - y for mode, x, y in points if mode == reference]))
 
@@ -51,18 +60,30 @@ def _of_set(found: Comparison, dataset: str) -> Chart | None:
             axes.plot(*100 * np.array(line).T, color=INK, linewidth=1.2)
         for mode, x, y in sorted(points, key=lambda point: -SIZES[point[0]]):
             axes.plot(
-                100 * x, 100 * y, MARKERS[mode], color=COLOURS[mode], markersize=SIZES[mode], markeredgecolor=PAPER
+                100 * x,
+                100 * y,
+                MARKERS[mode],
+                color=COLOURS[mode],
+                markersize=SIZES[mode],
+                markeredgecolor=PAPER,
             )
         axes.set_xlim(100 * across[0], 100 * across[1])
         axes.set_ylim(100 * up[0], 100 * up[1])
         axes.set_xlabel("top-1 on the control, %")
         axes.set_ylabel("top-1 on the set, %")
 
-    said = "; ".join(f"{mode} {percent(x)} on the control and {percent(y)} on the set" for mode, x, y in points)
+    said = "; ".join(
+        f"{mode} {percent(x)} on the control and {percent(y)} on the set" for mode, x, y in points
+    )
     missing = [m for m in modes_of(found) if not found.cells[dataset, m].records]
     look = f"Dotted: the same drop as {reference}." + _of_line(line, up)
     look += f" Not here: {', '.join(missing)}." if missing else ""
-    return Chart(dataset, svg(f"control {dataset}", SIZE, f"{dataset}: {said}", draw), f"{dataset}: {said}", look)
+    return Chart(
+        dataset,
+        svg(f"control {dataset}", SIZE, f"{dataset}: {said}", draw),
+        f"{dataset}: {said}",
+        look,
+    )
 
 
 def _of_line(line: Sequence[tuple[float, float]], up: tuple[float, float]) -> str:
@@ -70,7 +91,10 @@ def _of_line(line: Sequence[tuple[float, float]], up: tuple[float, float]) -> st
         return ""
     if any(up[0] <= y <= up[1] for _, y in line):
         return " Solid: standard models, as published."
-    return f" Standard models, as published, lie {'below' if line[0][1] < up[0] else 'above'} the picture."
+    return (
+        f" Standard models, as published, lie "
+        f"{'below' if line[0][1] < up[0] else 'above'} the picture."
+    )
 
 
 def _points(found: Comparison, dataset: str) -> Iterator[Point]:
@@ -80,9 +104,16 @@ def _points(found: Comparison, dataset: str) -> Iterator[Point]:
                 yield mode, record.control.top1, record.top1
 
 
-def _spans(across: Sequence[float], up: Sequence[float]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Both axes equally long, with room around the points, so that an equal drop is a line at 45 degrees."""
-    half = min(1.0, max(LEAST_SPAN, *(1.4 * (max(values) - min(values)) for values in (across, up)))) / 2
+def _spans(
+    across: Sequence[float], up: Sequence[float]
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Both axes equally long, with room around the points, so that an equal drop is a line at 45
+    degrees.
+    """
+    half = (
+        min(1.0, max(LEAST_SPAN, *(1.4 * (max(values) - min(values)) for values in (across, up))))
+        / 2
+    )
     x, y = (min(max((max(values) + min(values)) / 2, half), 1 - half) for values in (across, up))
     return (x - half, x + half), (y - half, y + half)
 
@@ -105,15 +136,24 @@ def reliability(found: Comparison, dataset: str) -> Chart | None:
         axes.plot([0, 100], [0, 100], color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         for mode, line in lines.items():
             if len(line):
-                axes.plot(*100 * line.T, marker=MARKERS[mode], color=COLOURS[mode], markersize=5, linewidth=1.6)
+                axes.plot(
+                    *100 * line.T,
+                    marker=MARKERS[mode],
+                    color=COLOURS[mode],
+                    markersize=5,
+                    linewidth=1.6,
+                )
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 100)
         axes.set_xlabel("confidence, %")
         axes.set_ylabel("right, %")
 
-    errors = ", ".join(f"{m} {percent(row.value)}" for m in lines if (row := found.get(dataset, m, "ece")))
+    errors = ", ".join(
+        f"{m} {percent(row.value)}" for m in lines if (row := found.get(dataset, m, "ece"))
+    )
     look = (
-        f"On the dotted line confidence is right; below it the model is too sure. Calibration error in points: {errors}. "
+        f"On the dotted line confidence is right; below it the model is too sure. Calibration "
+        f"error in points: {errors}. "
         f"Bins of fewer than {LEAST} images are left out."
     )
     ends = "; ".join(
@@ -130,7 +170,8 @@ def _bins(found: Comparison, dataset: str, mode: str) -> np.ndarray:
     frames = found.cells[dataset, mode].rows
     seeds = sorted(frames)
     p, right = (
-        np.concatenate([frames[s][column].to_numpy(float) for s in seeds]) for column in ("confidence", "correct")
+        np.concatenate([frames[s][column].to_numpy(float) for s in seeds])
+        for column in ("confidence", "correct")
     )
     which = np.minimum((p * BINS).astype(int), BINS - 1)
     kept = [which == b for b in range(BINS) if (which == b).sum() >= LEAST]

@@ -1,4 +1,6 @@
-"""Figures as inline SVG: no ids that repeat on the page, no dates, colours from the page's own variables."""
+"""Figures as inline SVG: no ids that repeat on the page, no dates, colours from the page's own
+variables.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's blue and vermilion with a neutral grey: any colour vision tells them apart; so do the markers.
+# Okabe and Ito's blue and vermilion with a neutral grey: any colour vision tells them apart; so do
+# the markers.
 COLOURS = {"dense": "#0072b2", "global": "#d55e00", "none": "#7a7a7a"}
 MARKERS = {"dense": "o", "global": "s", "none": "^"}
 INK, RULE, PAPER = "#101010", "#d0d0d0", "#fefefe"
-VARIABLES = {**{colour: f"var(--{mode})" for mode, colour in COLOURS.items()},
-             INK: "var(--ink)", RULE: "var(--rule)", PAPER: "var(--paper)"}  # fmt: skip
+VARIABLES = {
+    **{colour: f"var(--{mode})" for mode, colour in COLOURS.items()},
+    INK: "var(--ink)",
+    RULE: "var(--rule)",
+    PAPER: "var(--paper)",
+}
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,27 @@ class Chart:
 def _style(salt: str) -> Iterator[None]:
     from matplotlib import rc_context
 
-    with rc_context({
-        "svg.hashsalt": salt, "svg.fonttype": "none", "font.size": 10, "font.family": "DejaVu Sans",
-        "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": RULE,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": RULE,
-        "grid.linewidth": 0.5, "xtick.major.size": 0, "ytick.major.size": 0, "axes.axisbelow": True,
-    }):  # fmt: skip
+    with rc_context(
+        {
+            "svg.hashsalt": salt,
+            "svg.fonttype": "none",
+            "font.size": 10,
+            "font.family": "DejaVu Sans",
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "axes.edgecolor": RULE,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": RULE,
+            "grid.linewidth": 0.5,
+            "xtick.major.size": 0,
+            "ytick.major.size": 0,
+            "axes.axisbelow": True,
+        }
+    ):
         yield
 
 
@@ -53,12 +75,16 @@ def svg(salt: str, size: tuple[float, float], alt: str, draw: Callable[[Axes], N
         draw(figure.add_subplot())
         figure.tight_layout(pad=0.4)  # once: a layout engine would draw every chart twice
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            text, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
     return _inline(text.getvalue(), salt, alt)
 
 
 def _inline(text: str, salt: str, alt: str) -> str:
-    """The bare <svg>: only ids that are referred to, made unique by `salt`; named colours become page variables."""
+    """The bare <svg>: only ids that are referred to, made unique by `salt`; named colours become
+    page variables.
+    """
     from markupsafe import escape
 
     text = text[text.index("<svg") :]
@@ -66,8 +92,14 @@ def _inline(text: str, salt: str, alt: str) -> str:
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     used = set(re.findall(r"#([\w-]+)[\")]", text))
     prefix = re.sub(r"\W", "-", salt)
-    text = re.sub(r' id="([\w.:-]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", text)
-    text = re.sub(r'(xlink:href="#|url\(#)([\w-]+)', lambda m: f"{m[1].replace('xlink:', '')}{prefix}-{m[2]}", text)
+    text = re.sub(
+        r' id="([\w.:-]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", text
+    )
+    text = re.sub(
+        r'(xlink:href="#|url\(#)([\w-]+)',
+        lambda m: f"{m[1].replace('xlink:', '')}{prefix}-{m[2]}",
+        text,
+    )
     for colour, variable in VARIABLES.items():
         text = re.sub(rf"((?:fill|stroke): ){colour}", rf"\1{variable}", text, flags=re.IGNORECASE)
     box = re.search(r'viewBox="[^"]+"', text)
@@ -76,7 +108,9 @@ def _inline(text: str, salt: str, alt: str) -> str:
 
 
 def forest(found: Comparison, baseline: str) -> Chart | None:
-    """Differences to `baseline` with intervals, a row a set and the mean below; None where there is nothing to draw."""
+    """Differences to `baseline` with intervals, a row a set and the mean below; None where there is
+    nothing to draw.
+    """
     modes = [m for m in COLOURS if m in found.plan.modes and m != baseline]
     sets = [*found.plan.datasets, MEAN]
     rows = {(s, m): found.get(s, m, f"difference_to_{baseline}") for s in sets for m in modes}
@@ -87,14 +121,23 @@ def forest(found: Comparison, baseline: str) -> Chart | None:
         for (dataset, mode), row in rows.items():
             y = sets.index(dataset) + 0.26 * (modes.index(mode) - (len(modes) - 1) / 2)
             if row is None or row.value is None or row.low is None or row.high is None:
-                axes.annotate(f" {mode}: no value", (0, y), color=INK, fontsize=8, ha="left", va="center")
+                axes.annotate(
+                    f" {mode}: no value", (0, y), color=INK, fontsize=8, ha="left", va="center"
+                )
                 continue
             low, middle, high = 100 * row.low, 100 * row.value, 100 * row.high
             sure = bool(called(found, dataset, mode, baseline))
             colour = COLOURS[mode]
             axes.plot([low, high], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
-            axes.plot(middle, y, MARKERS[mode], markersize=8, color=colour, markeredgewidth=1.8,
-                      markerfacecolor=colour if sure else PAPER)  # fmt: skip
+            axes.plot(
+                middle,
+                y,
+                MARKERS[mode],
+                markersize=8,
+                color=colour,
+                markeredgewidth=1.8,
+                markerfacecolor=colour if sure else PAPER,
+            )
         axes.axvline(0, color=INK, linewidth=1)
         axes.axhline(len(sets) - 1.5, color=RULE, linewidth=1)
         axes.set_yticks(range(len(sets)), [_short(s) for s in sets[:-1]] + ["mean of shifted"])
@@ -112,7 +155,8 @@ def _forest_caption(found: Comparison, modes: Sequence[str], baseline: str) -> s
     keys = ", ".join(f"{shapes[MARKERS[m]]}: {m}" for m in modes)
     level = round(100 * found.plan.values.confidence)
     return (
-        f"{keys[0].upper()}{keys[1:]}. Right of the line: better than {baseline}. Bars are {level} % intervals. "
+        f"{keys[0].upper()}{keys[1:]}. Right of the line: better than {baseline}. Bars are "
+        f"{level} % intervals. "
         "Filled: told apart after Holm's correction; hollow: not told apart."
     )
 

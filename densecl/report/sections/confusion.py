@@ -17,7 +17,9 @@ CELL, LABEL = 16, 86  # px of a matrix
 
 @dataclass(frozen=True)
 class Matrix:
-    """Shares of the images of a class (row) that are given each class (column), as an SVG in the mode's colour."""
+    """Shares of the images of a class (row) that are given each class (column), as an SVG in the
+    mode's colour.
+    """
 
     mode: str
     size: tuple[int, int]
@@ -40,7 +42,9 @@ def confusion(found: Comparison, dataset: str, names: Names) -> Confusion | None
     if not modes:
         return None
     counted = {m: _counts(found, dataset, m) for m in modes}
-    labels = sorted({int(label) for counts in counted.values() for pair in counts.index for label in pair})
+    labels = sorted(
+        {int(label) for counts in counted.values() for pair in counts.index for label in pair}
+    )
     small = len(labels) <= WHOLE
     matrices = tuple(_matrix(m, counted[m], labels, names) for m in modes) if small else ()
     return Confusion(matrices, _mistakes(found, dataset, counted, names))
@@ -59,20 +63,31 @@ def _matrix(mode: str, counts: pd.Series, labels: list[int], names: Names) -> Ma
     pairs = counts.index.to_frame(index=False)
     table[pairs["label"].map(at), pairs["prediction"].map(at)] = counts.to_numpy()
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-    cells = tuple((int(x), int(y), round(float(share[y, x]), 2)) for y, x in np.argwhere(share >= 0.005))
+    cells = tuple(
+        (int(x), int(y), round(float(share[y, x]), 2)) for y, x in np.argwhere(share >= 0.005)
+    )
     wrong = table.copy()
     np.fill_diagonal(wrong, 0)
     y, x = np.unravel_index(wrong.argmax(), wrong.shape)
     worst = (
-        f"; most often wrong: {wrong[y, x]:.0f} of {table[y].sum():.0f} {name_of(names, labels[y]).word} are taken for "
+        f"; most often wrong: {wrong[y, x]:.0f} of {table[y].sum():.0f} "
+        f"{name_of(names, labels[y]).word} are taken for "
     )
     alt = f"{mode}: {100 * np.trace(table) / table.sum():.0f} % of the images lie on the diagonal"
     alt += f"{worst}{name_of(names, labels[x]).word}" if wrong.any() else ""
     side = LABEL + CELL * len(labels)
-    return Matrix(mode, (side, side), cells, tuple(_short(name_of(names, label).word) for label in labels), alt)
+    return Matrix(
+        mode,
+        (side, side),
+        cells,
+        tuple(_short(name_of(names, label).word) for label in labels),
+        alt,
+    )
 
 
-def _mistakes(found: Comparison, dataset: str, counted: dict[str, pd.Series], names: Names) -> Table:
+def _mistakes(
+    found: Comparison, dataset: str, counted: dict[str, pd.Series], names: Names
+) -> Table:
     frame = pd.DataFrame(counted).fillna(0).reset_index()
     of_class = frame.groupby("label")[list(counted)].sum()
     wrong = frame[frame["label"] != frame["prediction"]]
@@ -83,10 +98,18 @@ def _mistakes(found: Comparison, dataset: str, counted: dict[str, pd.Series], na
     for row in order.head(LISTED).to_dict("records"):
         label = row["label"]
         entries = tuple(
-            Number(f"{100 * row[m] / of_class.loc[label, m]:.0f}", "", files_of_cell(found, dataset, m))
+            Number(
+                f"{100 * row[m] / of_class.loc[label, m]:.0f}", "", files_of_cell(found, dataset, m)
+            )
             for m in counted
         )
-        rows.append((f"{name_of(names, label).word} → {name_of(names, row['prediction']).word}", "", entries))
+        rows.append(
+            (
+                f"{name_of(names, label).word} → {name_of(names, row['prediction']).word}",
+                "",
+                entries,
+            )
+        )
     return Table((("Share of the class, %", tuple(counted)),), tuple(rows))
 
 

@@ -11,8 +11,13 @@ from densecl.artifacts import Cost, ReportPlan
 from densecl.report.charts import svg
 from densecl.report.formatting import Number, Table
 
-# What the method's description expects against classification-only training on one view: time, memory.
-EXPECTED = {"dense": ("1.4 to 1.6 ×", "2 to 3 ×"), "global": ("1.2 to 1.3 ×", "1.5 ×"), "none": ("", "")}
+# What the method's description expects against classification-only training on one view: time,
+# memory.
+EXPECTED = {
+    "dense": ("1.4 to 1.6 ×", "2 to 3 ×"),
+    "global": ("1.2 to 1.3 ×", "1.5 ×"),
+    "none": ("", ""),
+}
 
 
 def _milliseconds(seconds: float) -> str:
@@ -25,7 +30,10 @@ def _ratio(costs: Sequence[Cost], against: str) -> str:
 
 def cost_table(plan: ReportPlan, costs: Mapping[str, list[Cost]]) -> Table:
     groups = (
-        ("Step time", ("ms", "against none, equal views", "against one view", "expected, one view")),
+        (
+            "Step time",
+            ("ms", "against none, equal views", "against one view", "expected, one view"),
+        ),
         ("Peak memory", ("GiB", "against none, equal views", "expected, one view")),
         ("Training", ("images/s", "minutes", "memory entries", "device")),
     )
@@ -33,9 +41,13 @@ def cost_table(plan: ReportPlan, costs: Mapping[str, list[Cost]]) -> Table:
     for mode in sorted(plan.modes, key=list(svg.COLOURS).index):
         several = costs[mode]
         files = ", ".join(str(paths.training(mode, s) / "cost.json") for s in plan.seeds)
-        found = _cost_entries(mode, several, costs.get(BASELINE, [])) if several else ["missing"] * 11
+        found = (
+            _cost_entries(mode, several, costs.get(BASELINE, [])) if several else ["missing"] * 11
+        )
         about = "" if several else f"no file {files}"
-        rows.append((mode, about, tuple(Number(t, "", files, missing=t == "missing") for t in found)))
+        rows.append(
+            (mode, about, tuple(Number(t, "", files, missing=t == "missing") for t in found))
+        )
     return Table(groups, tuple(rows))
 
 
@@ -46,10 +58,15 @@ def _cost_entries(mode: str, costs: Sequence[Cost], none: Sequence[Cost]) -> lis
     memory = f"{mean('peak_memory_bytes') / mean('peak_memory_bytes', none):.2f} ×" if none else "–"
     time, space = EXPECTED[mode]
     return [
-        _milliseconds(mean("step_seconds")), _ratio(costs, "none_step_seconds"), _ratio(costs, "one_view_step_seconds"),
+        _milliseconds(mean("step_seconds")),
+        _ratio(costs, "none_step_seconds"),
+        _ratio(costs, "one_view_step_seconds"),
         time or "–",
-        f"{mean('peak_memory_bytes') / 2**30:.2f}", memory, space or "–",
-        f"{mean('images_per_second'):,.0f}", f"{mean('wall_seconds') / 60:.1f}",
+        f"{mean('peak_memory_bytes') / 2**30:.2f}",
+        memory,
+        space or "–",
+        f"{mean('images_per_second'):,.0f}",
+        f"{mean('wall_seconds') / 60:.1f}",
         f"{mean('queue_size_effective'):,.0f}",
         ", ".join(dict.fromkeys(c.device for c in costs)),
-    ]  # fmt: skip
+    ]

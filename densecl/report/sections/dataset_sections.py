@@ -1,4 +1,6 @@
-"""One panel a set: what it looks like, what differs, what is confused, how sure the models are, and what was counted."""
+"""One panel a set: what it looks like, what differs, what is confused, how sure the models are, and
+what was counted.
+"""
 
 from __future__ import annotations
 
@@ -46,19 +48,36 @@ def panels(found: Comparison, root: Path) -> list[SetPanel]:
 def _panel(found: Comparison, root: Path, dataset: str, names: Names) -> SetPanel:
     images = Images(found, root, dataset)
     table, caption = by_class(found, dataset, names) or (None, "")
-    reasons = [f"{m}: {found.cells[dataset, m].note}" for m in found.plan.modes if found.cells[dataset, m].missing]
+    reasons = [
+        f"{m}: {found.cells[dataset, m].note}"
+        for m in found.plan.modes
+        if found.cells[dataset, m].missing
+    ]
     return SetPanel(
-        dataset, about(found, dataset), tuple(reasons), examples(found, dataset, names, images),
-        tuple(changed(found, dataset, names, images)), table, caption, confusion(found, dataset, names),
-        reliability(found, dataset), facts(found, root, dataset),
-    )  # fmt: skip
+        dataset,
+        about(found, dataset),
+        tuple(reasons),
+        examples(found, dataset, names, images),
+        tuple(changed(found, dataset, names, images)),
+        table,
+        caption,
+        confusion(found, dataset, names),
+        reliability(found, dataset),
+        facts(found, root, dataset),
+    )
 
 
 def facts(found: Comparison, root: Path, dataset: str) -> Table:
-    """Counts, what was found wrong, and how the set was scored; each line with the file that says so."""
+    """Counts, what was found wrong, and how the set was scored; each line with the file that says
+    so.
+    """
     given = found.plan.params.get("datasets", {}).get(dataset, {})
     folder = str(given.get("root", "")) if isinstance(given, dict) else ""
-    kind = "drawn by code, no photographs" if dataset in found.plan.rendered else "images from a folder or archive"
+    kind = (
+        "drawn by code, no photographs"
+        if dataset in found.plan.rendered
+        else "images from a folder or archive"
+    )
     lines = [("Images", f"{kind}: {folder}" if folder else kind, paths.plan("report"))]
     lines += _validated(root, dataset) + _scored(found, dataset)
     rows = [(label, "", (Number(shown(text), "", str(file)),)) for label, text, file in lines]
@@ -71,7 +90,13 @@ def _validated(root: Path, dataset: str) -> list[tuple[str, str, Path]]:
     try:
         rows = pd.read_parquet(root / manifest, columns=["wnid", "problem"])
         problems = rows["problem"][rows["problem"] != ""].value_counts()
-        lines.append(("Files", f"{len(rows):,} in {rows['wnid'].nunique():,} classes{_spread(rows['wnid'])}", manifest))
+        lines.append(
+            (
+                "Files",
+                f"{len(rows):,} in {rows['wnid'].nunique():,} classes{_spread(rows['wnid'])}",
+                manifest,
+            )
+        )
         found = "; ".join(f"{problem}: {count:,}" for problem, count in problems.items())
         lines.append(("Problems of files", found or "none", manifest))
     except FileNotFoundError:
@@ -81,14 +106,25 @@ def _validated(root: Path, dataset: str) -> list[tuple[str, str, Path]]:
     if not (root / file).is_file():
         return [*lines, ("Validation", f"not known: no file {file}", file)]
     verdict = read_json(Verdict, root / file)
-    absent = f"; {len(verdict.absent)} classes of the training set have no image here" if verdict.absent else ""
+    absent = (
+        f"; {len(verdict.absent)} classes of the training set have no image here"
+        if verdict.absent
+        else ""
+    )
     state = "passed" if verdict.passed else "did not pass"
     lines.append(
-        ("Validation", f"{state}: {verdict.images:,} usable images of {verdict.classes:,} classes{absent}", file)
+        (
+            "Validation",
+            f"{state}: {verdict.images:,} usable images of {verdict.classes:,} classes{absent}",
+            file,
+        )
     )
     lines.append(("Excluded", f"{len(verdict.excluded):,} images", file))
-    return lines + [(kind, text, file) for kind, texts in (("Failure", verdict.failures), ("Warning", verdict.warnings))
-                    for text in _some(texts)]  # fmt: skip
+    return lines + [
+        (kind, text, file)
+        for kind, texts in (("Failure", verdict.failures), ("Warning", verdict.warnings))
+        for text in _some(texts)
+    ]
 
 
 def _spread(classes: pd.Series) -> str:
@@ -96,7 +132,11 @@ def _spread(classes: pd.Series) -> str:
     if counts.empty:
         return ""
     low, high = int(counts.min()), int(counts.max())
-    return f", {low:,} each" if low == high else f", {low:,} to {high:,} each, median {counts.median():,.0f}"
+    return (
+        f", {low:,} each"
+        if low == high
+        else f", {low:,} to {high:,} each, median {counts.median():,.0f}"
+    )
 
 
 def _some(texts: Sequence[str]) -> list[str]:
@@ -110,17 +150,32 @@ def _scored(found: Comparison, dataset: str) -> list[tuple[str, str, Path]]:
         for seed, record in sorted(found.cells[dataset, mode].records.items()):
             file, how = paths.evaluation(dataset, mode, seed), record.preprocessing
             rule = "the model's own" if how.rule == "model" else "only normalised"
-            scored = f"{record.images:,} images over {record.classes:,} classes, protocol {record.protocol}"
-            scored += f"; {record.outside:,} images of other classes left out" if record.outside else ""
-            lines = [("Scored", scored + (f"; incomplete: {record.shortfall}" if record.shortfall else ""), file)]
+            scored = (
+                f"{record.images:,} images over {record.classes:,} "
+                f"classes, protocol {record.protocol}"
+            )
+            scored += (
+                f"; {record.outside:,} images of other classes left out" if record.outside else ""
+            )
+            lines = [
+                (
+                    "Scored",
+                    scored + (f"; incomplete: {record.shortfall}" if record.shortfall else ""),
+                    file,
+                )
+            ]
             if record.control:
                 lines.append(
                     (
                         "Control",
-                        f"{record.control.images:,} images of {record.control.dataset}, same classes and mask",
+                        f"{record.control.images:,} images of {record.control.dataset}, same "
+                        f"classes and mask",
                         file,
                     )
                 )
-            size = f"{how.input_size[-1]} px, {how.interpolation}, crop {how.crop_pct:g} {how.crop_mode}"
+            size = (
+                f"{how.input_size[-1]} px, {how.interpolation}, "
+                f"crop {how.crop_pct:g} {how.crop_mode}"
+            )
             return [*lines, ("Preprocessing", f"{rule}: {size}", file)]
     return [("Scored", "by no model", paths.EVALUATION / dataset)]

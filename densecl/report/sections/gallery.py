@@ -44,11 +44,15 @@ class Gallery:
 
 
 class Images:
-    """Where the images of a set lie: image_id -> thumbnail, through its manifest and the root that params give it."""
+    """Where the images of a set lie: image_id -> thumbnail, through its manifest and the root that
+    params give it.
+    """
 
     def __init__(self, found: Comparison, root: Path, dataset: str) -> None:
         given = found.plan.params.get("datasets", {}).get(dataset, {})
-        self.root = root / str(given["root"]) if isinstance(given, dict) and given.get("root") else None
+        self.root = (
+            root / str(given["root"]) if isinstance(given, dict) and given.get("root") else None
+        )
         self.paths: dict[str, str] = {}
         self.why = "" if self.root else f"params name no root of {dataset}"
         if self.root:
@@ -82,7 +86,9 @@ class Images:
         try:
             image = decode(self.root / self.paths[image_id])
         except (DataError, OSError) as error:
-            return "", str(error).split("; ")[0].removeprefix(f"{shown(self.root / self.paths[image_id])}: ")
+            return "", str(error).split("; ")[0].removeprefix(
+                f"{shown(self.root / self.paths[image_id])}: "
+            )
         image.thumbnail((SIDE, SIDE))
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=QUALITY, method=4)
@@ -98,9 +104,15 @@ def examples(found: Comparison, dataset: str, names: Names, images: Images) -> G
     rng = np.random.default_rng(seed_of(dataset, "examples"))
     order = rng.permutation(labels.size)
     firsts = labels.iloc[order].drop_duplicates().head(EXAMPLES).sort_values(kind="stable")
-    pictures = [images.thumbnail(str(i), f"{dataset}: {name_of(names, c).word}", (("", name_of(names, c).word),))
-                for i, c in firsts.items()]  # fmt: skip
-    return Gallery("What it looks like", "One image each of some classes, drawn at random.", tuple(pictures))
+    pictures = [
+        images.thumbnail(
+            str(i), f"{dataset}: {name_of(names, c).word}", (("", name_of(names, c).word),)
+        )
+        for i, c in firsts.items()
+    ]
+    return Gallery(
+        "What it looks like", "One image each of some classes, drawn at random.", tuple(pictures)
+    )
 
 
 def changed(found: Comparison, dataset: str, names: Names, images: Images) -> Iterator[Gallery]:
@@ -117,29 +129,40 @@ def changed(found: Comparison, dataset: str, names: Names, images: Images) -> It
     for ahead, behind, this, other in ((first, second, "_a", "_b"), (second, first, "_b", "_a")):
         gap, p = (both[f"{of}{this}"] - both[f"{of}{other}"] for of in ("correct", "p_true"))
         apart = both.assign(gap=gap, p=p)[gap > 0].reset_index()
-        top = apart.sort_values(["gap", "p", "image_id"], ascending=[False, False, True]).head(CHANGED)
-        pictures = [_pictured(row, names, images, ((first, "_a"), (second, "_b"))) for row in top.to_dict("records")]
+        top = apart.sort_values(["gap", "p", "image_id"], ascending=[False, False, True]).head(
+            CHANGED
+        )
+        pictures = [
+            _pictured(row, names, images, ((first, "_a"), (second, "_b")))
+            for row in top.to_dict("records")
+        ]
         share = f"{len(apart):,} of {len(both):,} images ({percent(len(apart) / len(both))} %)"
         often = "" if len(seeds) == 1 else " more often"
         caption = (
-            f"{ahead} is right{often} on {share} where {behind} is wrong; shown are those whose probability of the true "
+            f"{ahead} is right{often} on {share} where {behind} is wrong; shown are those whose "
+            f"probability of the true "
             "class differs most. Look for what they have in common."
         )
         yield Gallery(f"Right under {ahead}, wrong under {behind}", caption, tuple(pictures))
 
 
 def _over_seeds(frames: dict[int, pd.DataFrame], seeds: list[int]) -> pd.DataFrame:
-    """By image: share of the seeds that are right, mean p of the true class, the first seed's answer and confidence."""
+    """By image: share of the seeds that are right, mean p of the true class, the first seed's
+    answer and confidence.
+    """
     first = frames[seeds[0]]
     columns = ["correct", "p_true"]
     means = pd.concat([frames[s][columns].astype(float) for s in seeds]).groupby(level=0).mean()
     return means.join(first[["label", "prediction", "confidence"]])
 
 
-def _pictured(row: dict[Any, Any], names: Names, images: Images, modes: tuple[tuple[str, str], ...]) -> Thumbnail:
+def _pictured(
+    row: dict[Any, Any], names: Names, images: Images, modes: tuple[tuple[str, str], ...]
+) -> Thumbnail:
     truth = name_of(names, row["label_a"]).word
     said = tuple(
-        (mode, f"{name_of(names, row[f'prediction{s}']).word} {100 * row[f'confidence{s}']:.0f} %") for mode, s in modes
+        (mode, f"{name_of(names, row[f'prediction{s}']).word} {100 * row[f'confidence{s}']:.0f} %")
+        for mode, s in modes
     )
     alt = f"{truth}; " + ", ".join(f"{mode} says {text}" for mode, text in said)
     return images.thumbnail(str(row["image_id"]), alt, (("", truth), *said))

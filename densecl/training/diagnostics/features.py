@@ -1,4 +1,6 @@
-"""What is looked at after each epoch, on the same views of the same training images for every mode."""
+"""What is looked at after each epoch, on the same views of the same training images for every
+mode.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +34,15 @@ class Watch:
     def __init__(self, views: TwoViews, seed: int, where: torch.device) -> None:
         rng = np.random.default_rng(derive(seed, "watch"))
         rows = rng.permutation(len(views))[:IMAGES]
-        self.batch = ViewBatch(*(torch.stack(c) for c in zip(*(views[EPOCH, int(r)] for r in rows), strict=True)))
+        self.batch = ViewBatch(
+            *(torch.stack(c) for c in zip(*(views[EPOCH, int(r)] for r in rows), strict=True))
+        )
         self.where = where
 
     @torch.no_grad()
-    def look(self, model: Backbone, objective: Objective, values: Preprocessing, batch_size: int) -> dict[str, float]:
+    def look(
+        self, model: Backbone, objective: Objective, values: Preprocessing, batch_size: int
+    ) -> dict[str, float]:
         """Effective ranks and match quality, by the names of history.csv."""
         cls, features = self._features(self.batch, model, objective, values, batch_size)
         first = features["last"][0]
@@ -44,25 +50,46 @@ class Watch:
         figures = {
             "rank_cls": float(effective_rank(cls)),
             "similarity_cls": float(mean_cosine(cls)),
-            "rank_patches_within": float(np.mean([float(effective_rank(patches)) for patches in first])),
-            "rank_patches_across": float(effective_rank(first[np.arange(len(first)), middle])),  # one patch an image
+            "rank_patches_within": float(
+                np.mean([float(effective_rank(patches)) for patches in first])
+            ),
+            "rank_patches_across": float(
+                effective_rank(first[np.arange(len(first)), middle])
+            ),  # one patch an image
         }
-        return figures | match_quality(features, self.batch.first_geometry, self.batch.second_geometry, grid(model))
+        return figures | match_quality(
+            features, self.batch.first_geometry, self.batch.second_geometry, grid(model)
+        )
 
     @torch.no_grad()
-    def picture(self, model: Backbone, objective: Objective, values: Preprocessing, path: Path) -> None:
-        """Write what a drawing of matches needs: views uint8 [P, 3, H, W], match, truth and visible [P, N]."""
+    def picture(
+        self, model: Backbone, objective: Objective, values: Preprocessing, path: Path
+    ) -> None:
+        """Write what a drawing of matches needs: views uint8 [P, 3, H, W], match, truth and visible
+        [P, N].
+        """
         part = ViewBatch(*(column[:DRAWN] for column in self.batch))
         _, features = self._features(part, model, objective, values, DRAWN)
         truth, visible = true_matches(part.first_geometry, part.second_geometry, grid(model))
         index = match_patches(*features["dense" if "dense" in features else "last"])
-        drawn = {"first": part.first.contiguous(), "second": part.second.contiguous(), "match": index}
+        drawn = {
+            "first": part.first.contiguous(),
+            "second": part.second.contiguous(),
+            "match": index,
+        }
         save_file(drawn | {"truth": truth, "visible": visible.to(torch.uint8)}, path)
 
     def _features(
-        self, batch: ViewBatch, model: Backbone, objective: Objective, values: Preprocessing, batch_size: int
+        self,
+        batch: ViewBatch,
+        model: Backbone,
+        objective: Objective,
+        values: Preprocessing,
+        batch_size: int,
     ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        """CLS [B, E] of view 1, and named patch features [B, N, .] of both views: two blocks, and the head's if there is one."""
+        """CLS [B, E] of view 1, and named patch features [B, N, .] of both views: two blocks, and
+        the head's if there is one.
+        """
         was, sides = model.training, []
         model.eval()
         for images in (batch.first, batch.second):

@@ -12,7 +12,9 @@ from densecl.network.vit import Backbone
 
 
 class Conflict(NamedTuple):
-    """Gradients of the two losses, each unweighted, at the last block's weights; NaN where not looked at."""
+    """Gradients of the two losses, each unweighted, at the last block's weights; NaN where not
+    looked at.
+    """
 
     classification: Tensor  # norm
     contrast: Tensor  # norm
@@ -28,7 +30,11 @@ def conflict(model: Backbone, classification: Tensor, contrast: Tensor) -> Confl
     """Costs one more backward pass through the heads and the last block only; the graph stays."""
     shared = list(model.blocks[-1].parameters())
     pulls = [
-        distributed.mean(torch.cat([g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)]).float())
+        distributed.mean(
+            torch.cat(
+                [g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)]
+            ).float()
+        )
         for loss in (classification, contrast)
     ]
     one, other = (pull.norm() for pull in pulls)

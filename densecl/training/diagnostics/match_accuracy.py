@@ -1,8 +1,10 @@
-"""How well patches are matched, judged by where the crops lie. Letters: B images, N patches, E embedding.
+"""How well patches are matched, judged by where the crops lie. Letters: B images, N patches, E
+embedding.
 
-A match counts within 0 patches if it is the patch that holds the true position, within 1 if it is that one or a
-neighbour. Only patches whose centre view 2 shows are counted. Beside it stand what guessing gives (chance) and what
-the same index in view 2 gives (identity): features that have learned position instead of content score like the latter.
+A match counts within 0 patches if it is the patch that holds the true position, within 1 if it is
+that one or a neighbour. Only patches whose centre view 2 shows are counted. Beside it stand what
+guessing gives (chance) and what the same index in view 2 gives (identity): features that have
+learned position instead of content score like the latter.
 """
 
 from __future__ import annotations
@@ -21,14 +23,18 @@ MOVED = 1.0  # patches: a mean displacement above it makes a pair shifted
 def match_quality(
     features: dict[str, tuple[Tensor, Tensor]], first: Tensor, second: Tensor, grid: tuple[int, int]
 ) -> dict[str, float]:
-    """Shares by the names of history.csv, for named features [B, N, E] of both views; geometry [B, 5].
+    """Shares by the names of history.csv, for named features [B, N, E] of both views; geometry [B,
+    5].
 
-    `match/<name>/within0` and `within1` over all pairs; `moved0` over pairs flipped differently or shifted by more
-    than a patch; `overlap-<low>` within 1 by bins of overlap. NaN where nothing can be counted.
+    `match/<name>/within0` and `within1` over all pairs; `moved0` over pairs flipped differently or
+    shifted by more than a patch; `overlap-<low>` within 1 by bins of overlap. NaN where nothing can
+    be counted.
     """
     truth, visible = true_matches(first, second, grid)
     identity = torch.arange(truth.shape[1], device=truth.device).expand_as(truth)
-    offset = (true_positions(first, second, grid) - true_positions(first, first, grid)).norm(dim=-1)  # [B, N]
+    offset = (true_positions(first, second, grid) - true_positions(first, first, grid)).norm(
+        dim=-1
+    )  # [B, N]
     moved = (first[:, 4] != second[:, 4]) | (offset.mean(1) > MOVED)
     shared = overlap(first, second)
     near = neighbours(grid).to(truth.device)
@@ -52,7 +58,9 @@ def match_quality(
 def neighbours(grid: tuple[int, int]) -> Tensor:
     """[N, N] bool: are two patches the same or neighbours, corners included?"""
     rows, columns = grid
-    place = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), -1).view(-1, 2)
+    place = torch.stack(
+        torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), -1
+    ).view(-1, 2)
     return (place[:, None] - place[None]).abs().amax(-1) <= 1
 
 
