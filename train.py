@@ -20,7 +20,7 @@ from densecl.artifacts import TrainPlan
 from densecl.config.params import (
     MODES,
     TRAIN_SET,
-    GlobalContrast,
+    GlobalContrastParams,
     Params,
     load_params,
     parse_params,
@@ -56,12 +56,12 @@ CONTRAST_FLAGS = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     """The method's command line, flag for flag."""
-    flags = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = flags.add_argument
+    add = parser.add_argument
     add("--cl-mode", default="dense", choices=MODES, help="training mode (default: dense)")
     add(
         "--model-name",
@@ -165,143 +165,156 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         help="cut epochs short, to try things (default: whole epochs)",
     )
-    return flags
+    return parser
 
 
-def params_of(given: dict[str, Any]) -> Params:
+def build_params(args: dict[str, Any]) -> Params:
     """The params file's data sets; every other value from the flags or, like the views, the
     method's default.
     """
-    base = load_params(given["params"]).model_dump(mode="json", by_alias=True, exclude_unset=True)
-    network = {key: given[key] for key in ("model_name", "model_args", "pretrained", "checkpoint")}
+    base = load_params(args["params"]).model_dump(mode="json", by_alias=True, exclude_unset=True)
+    network = {key: args[key] for key in ("model_name", "model_args", "pretrained", "checkpoint")}
     values = base | {
-        "modes": [given["cl_mode"]],
-        "seeds": [given["seed"]],
+        "modes": [args["cl_mode"]],
+        "seeds": [args["seed"]],
         "network": network,
         "data": {},
         # The ramp has no flag: it is the default, or the whole of a shorter training.
-        "contrast": {key: given[key] for key in CONTRAST_FLAGS}
-        | {"ramp_epochs": min(GlobalContrast().ramp_epochs, max(1, given["epochs"]))},
-        "train": {key: given[key] for key in TRAIN_FLAGS},
+        "contrast": {key: args[key] for key in CONTRAST_FLAGS}
+        | {"ramp_epochs": min(GlobalContrastParams().ramp_epochs, max(1, args["epochs"]))},
+        "train": {key: args[key] for key in TRAIN_FLAGS},
     }
     return parse_params(values, "train.py")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 trained, 2 a mistake, 75 stopped and to be gone on with (docs/failures.md)."""
-    given = vars(parser().parse_args(arguments))
-    return cli.status(lambda: run(given))
+    args = vars(build_parser().parse_args(arguments))
+    return cli.run_command(lambda: run_training(args))
 
 
-def run(given: dict[str, Any]) -> None:
+def run_training(args: dict[str, Any]) -> None:
     """Check everything, list the images, train."""
-    name = given["experiment_name"] or f"{given['cl_mode']}_{given['model_name']}"
+    name = args["experiment_name"] or f"{args['cl_mode']}_{args['model_name']}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise DenseclError(
             f"--experiment-name: found {name!r}, expected letters, digits, '.', '_' and '-'"
         )
-    params = params_of(given)
+    params = build_params(args)
     mode = params.modes[0]
-    watched = (
+    validation_names = (
         params.evaluate.datasets if params.train.validate_on is None else params.train.validate_on
     )
-    watched = check(params, (TRAIN_SET, *watched))[1:]
+    validation_names = check_datasets(params, (TRAIN_SET, *validation_names))[1:]
 
     from densecl import distributed
-    from densecl.datasets.manifests.scan import class_list
+    from densecl.datasets.manifests.scan import list_classes
     from densecl.evaluation.validator import build_validator
     from densecl.training.train import train
 
-    distributed.start()
-    sets = {each: images(params, each) for each in (TRAIN_SET, *watched)}
+    distributed.init_process_group()
+    image_sets = {
+        dataset: load_image_set(params, dataset) for dataset in (TRAIN_SET, *validation_names)
+    }
     plan = TrainPlan(
         mode=mode,
         network=params.network,
         data=params.data,
         train=params.train,
-        contrast=params.contrast.of(mode),
+        contrast=params.contrast.resolve_mode(mode),
     )
-    folder, classes = paths.RUNS / name, class_list(sets[TRAIN_SET].root)
+    folder, classes = paths.RUNS / name, list_classes(image_sets[TRAIN_SET].root)
     train(
         plan,
-        given["seed"],
-        sets[TRAIN_SET],
+        args["seed"],
+        image_sets[TRAIN_SET],
         classes,
-        build_validator({each: sets[each] for each in watched}, classes, plan.train.batch_size),
+        build_validator(
+            {dataset: image_sets[dataset] for dataset in validation_names},
+            classes,
+            plan.train.batch_size,
+        ),
         folder / "model",
         folder / "training",
-        given["resume"],
+        args["resume"],
     )
     print(folder)
 
 
-def check(params: Params, names: tuple[str, ...]) -> tuple[str, ...]:
+def check_datasets(params: Params, names: tuple[str, ...]) -> tuple[str, ...]:
     """The sets that are there; raises where one that must be, or the model, cannot be used, before
     anything heavy starts.
     """
     from densecl.datasets.manifests.scan import check_root
-    from densecl.evaluation.protocols import with_layout
+    from densecl.evaluation.protocols import resolve_layout
 
-    there = []
-    for each in names:
-        dataset = params.datasets[each]
+    available = []
+    for name in names:
+        dataset = params.datasets[name]
         try:
-            check_root(Path(dataset.root), with_layout(params, each).layout, dataset.devkit)
+            check_root(Path(dataset.root), resolve_layout(params, name).layout, dataset.devkit)
         except DenseclError as error:
-            if each in params.optional:
-                print(f"warning: {each}: left out: {error}", file=sys.stderr)
+            if name in params.optional_datasets:
+                print(f"warning: {name}: left out: {error}", file=sys.stderr)
                 continue
-            drawn = f"; `dvc repro render@{each}` draws it" if each in params.render else ""
-            raise DenseclError(f"datasets.{each}.root: {error}{drawn}") from None
-        there.append(each)
+            hint = f"; `dvc repro render@{name}` draws it" if name in params.render else ""
+            raise DenseclError(f"datasets.{name}.root: {error}{hint}") from None
+        available.append(name)
 
-    from densecl.network.vit import check
+    from densecl.network.vit import check_model
 
-    check(params.network)
-    return tuple(there)
+    check_model(params.network)
+    return tuple(available)
 
 
-def images(params: Params, name: str) -> Any:
+def load_image_set(params: Params, name: str) -> Any:
     """Usable images of a set: the pipeline's manifest where there is one, else listed now under
     runs/.
     """
     from densecl import distributed
-    from densecl.datasets.manifests.scan import class_list, scan
+    from densecl.datasets.manifests.scan import list_classes, scan_dataset
     from densecl.datasets.storage.manifest import (
+        check_unchanged,
         read_manifest,
-        require_unchanged,
-        usable,
+        select_usable,
         write_manifest,
     )
     from densecl.datasets.storage.usable_images import ImageSet
-    from densecl.evaluation.protocols import protocol_of, with_layout
-    from densecl.runtime.hardware import workers
+    from densecl.evaluation.protocols import resolve_layout, resolve_protocol
+    from densecl.runtime.hardware import count_workers
 
     dataset = params.datasets[name]
-    path = paths.manifest(name)
+    path = paths.manifest_file(name)
     if not path.exists():
         path = paths.RUNS / "manifests" / f"{name}.parquet"
-        if distributed.first():
-            classes, of = (
-                class_list(Path(params.datasets[TRAIN_SET].root)),
-                with_layout(params, name),
+        if distributed.is_main_process():
+            classes, source = (
+                list_classes(Path(params.datasets[TRAIN_SET].root)),
+                resolve_layout(params, name),
             )
             write_manifest(
-                scan(name, Path(of.root), of.layout, classes, max(1, workers()), devkit=of.devkit),
+                scan_dataset(
+                    name,
+                    Path(source.root),
+                    source.layout,
+                    classes,
+                    max(1, count_workers()),
+                    devkit=source.devkit,
+                ),
                 path,
             )
-        distributed.anywhere(False)  # the others wait until it is written
-    frame, root, evaluate = usable(read_manifest(path)), Path(dataset.root), params.evaluate
-    require_unchanged(frame, root)
+        distributed.any_rank(False)  # the others wait until it is written
+    frame, root, evaluate = select_usable(read_manifest(path)), Path(dataset.root), params.evaluate
+    check_unchanged(frame, root)
     return ImageSet(
         frame,
         root,
         evaluate.preprocess.get(name),
-        protocol_of(params, name),
+        resolve_protocol(params, name),
         evaluate.classes.get(name, ()),
     )
 
 
 if __name__ == "__main__":
-    cli.begin(stage="WORLD_SIZE" in os.environ)  # else a shell started it, and may close
-    cli.leave(main())
+    cli.setup_process(stage="WORLD_SIZE" in os.environ)  # else a shell started it, and may close
+    cli.exit_immediately(main())

@@ -28,12 +28,12 @@ from benchmarks import (
     steps,
     tracking,
 )
-from benchmarks.measure import Row
-from densecl.runtime.hardware import device, device_name
+from benchmarks.measure import BenchmarkRow
+from densecl.runtime.hardware import get_device, get_device_name
 
 PAGE = Path("docs/performance.md")
 MARK = "<!-- below: written by `make bench` -->\n"
-HEAD = """
+PAGE_HEADER = """
 {machine}
 
 | id | measure | ours | peer | ratio | target |
@@ -49,33 +49,34 @@ def main() -> None:
         "Pillow": PIL,
         "OpenCV": cv2,
     }
-    names = ", ".join(f"{name} {module.__version__}" for name, module in versions.items())
+    version_list = ", ".join(f"{name} {module.__version__}" for name, module in versions.items())
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     machine = (
-        f"Machine: {device_name(device())} (OMP_NUM_THREADS "
-        f"{threads}); Python {platform.python_version()}, {names}."
+        f"Machine: {get_device_name(get_device())} (OMP_NUM_THREADS "
+        f"{threads}); Python {platform.python_version()}, {version_list}."
     )
     lines = []
-    with tempfile.TemporaryDirectory() as place:
-        parts: dict[str, Callable[[], list[Row]]] = {
-            "infonce": infonce.rows,
-            "lightly": lightly_loss.rows,
-            "steps": steps.rows,
-            "tracking": tracking.rows,
-            "processes": processes.rows,
-            "loader": lambda: loader.rows(Path(place)),
-            "evaluation": lambda: evaluation.rows(Path(place)),
-            "scan": lambda: scan.rows(Path(place)),
-            "pipeline": lambda: pipeline.rows(Path(place)),
+    with tempfile.TemporaryDirectory() as folder:
+        sections: dict[str, Callable[[], list[BenchmarkRow]]] = {
+            "infonce": infonce.measure_rows,
+            "lightly": lightly_loss.measure_rows,
+            "steps": steps.measure_rows,
+            "tracking": tracking.measure_rows,
+            "processes": processes.measure_rows,
+            "loader": lambda: loader.measure_rows(Path(folder)),
+            "evaluation": lambda: evaluation.measure_rows(Path(folder)),
+            "scan": lambda: scan.measure_rows(Path(folder)),
+            "pipeline": lambda: pipeline.measure_rows(Path(folder)),
         }
-        for name in sys.argv[1:] or parts:
-            for row in parts[name]():
+        for name in sys.argv[1:] or sections:
+            for row in sections[name]():
                 lines.append("| " + " | ".join(row) + " |")
                 print(lines[-1], flush=True)
     if not sys.argv[1:]:  # a part alone is shown, not kept
-        kept = PAGE.read_text(encoding="utf-8").split(MARK)[0]
+        introduction = PAGE.read_text(encoding="utf-8").split(MARK)[0]
         PAGE.write_text(
-            kept + MARK + HEAD.format(machine=machine) + "\n".join(lines) + "\n", encoding="utf-8"
+            introduction + MARK + PAGE_HEADER.format(machine=machine) + "\n".join(lines) + "\n",
+            encoding="utf-8",
         )
 
 

@@ -20,13 +20,13 @@ import pandas as pd
 
 from densecl.artifacts import TrainPlan
 from densecl.config.params import TRAIN_SET, load_params
-from densecl.datasets.manifests.scan import class_list, scan
-from densecl.datasets.storage.manifest import read_manifest, usable, write_manifest
+from densecl.datasets.manifests.scan import list_classes, scan_dataset
+from densecl.datasets.storage.manifest import read_manifest, select_usable, write_manifest
 from densecl.datasets.storage.usable_images import ImageSet
-from densecl.runtime.hardware import workers
+from densecl.runtime.hardware import count_workers
 from densecl.training.train import train
 
-PLAIN = {
+BASE_OPTIONS = {
     "correspondence_filter": "none",
     "correspondence_features": "dense",
 }  # what a variant does not change
@@ -44,40 +44,43 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    flags.add_argument("folder", type=Path)
-    flags.add_argument("--epochs", type=int, default=8)
-    flags.add_argument("--params", type=Path, default=Path("params.yaml"))
-    flags.add_argument(
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument(
         "--scale",
         type=float,
         nargs=2,
         help="least area of the crops of view 1 and view 2 (default: the params')",
     )
-    flags.add_argument("--only", nargs="*", default=list(VARIANTS), help="names of variants")
-    given = flags.parse_args()
-    params, folder = load_params(given.params), given.folder.resolve()
-    settings = params.train.model_copy(update={"epochs": given.epochs})
+    parser.add_argument("--only", nargs="*", default=list(VARIANTS), help="names of variants")
+    args = parser.parse_args()
+    params, folder = load_params(args.params), args.folder.resolve()
+    settings = params.train.model_copy(update={"epochs": args.epochs})
     data = params.data
-    if given.scale:
+    if args.scale:
         views = {
             f"view{n}": getattr(data, f"view{n}").model_copy(update={"scale": (low, 1.0)})
-            for n, low in enumerate(given.scale, 1)
+            for n, low in enumerate(args.scale, 1)
         }
         data = data.model_copy(update=views)
     print("variant                     dense   identity  moved   identity  rank  top-1", flush=True)
-    with tempfile.TemporaryDirectory() as place:
-        os.chdir(place)
+    with tempfile.TemporaryDirectory() as workplace:
+        os.chdir(workplace)
         os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///runs.db"
-        classes = class_list(folder)
+        classes = list_classes(folder)
         write_manifest(
-            scan(TRAIN_SET, folder, "wnid", classes, max(1, workers())), Path("manifest.parquet")
+            scan_dataset(TRAIN_SET, folder, "wnid", classes, max(1, count_workers())),
+            Path("manifest.parquet"),
         )
-        images = ImageSet(usable(read_manifest(Path("manifest.parquet"))), folder)
-        for name in given.only:
+        images = ImageSet(select_usable(read_manifest(Path("manifest.parquet"))), folder)
+        for name in args.only:
             change, mode = VARIANTS[name], "dense" if VARIANTS[name] else "none"
             contrast = (
-                params.contrast.model_copy(update=PLAIN | change).of(mode) if change else None
+                params.contrast.model_copy(update=BASE_OPTIONS | change).resolve_mode(mode)
+                if change
+                else None
             )
             plan = TrainPlan(
                 mode=mode, network=params.network, data=data, train=settings, contrast=contrast
@@ -86,13 +89,13 @@ def main() -> None:
                 plan, 0, images, classes, lambda _: {}, Path(name, "model"), Path(name, "training")
             )
             row = pd.read_csv(Path(name, "training", "history.csv")).iloc[-1]
-            found = "dense" if change else "last"
-            figures = [
-                row[f"match/{which}/{how}"]
-                for how in ("within0", "moved0")
-                for which in (found, "identity")
+            features = "dense" if change else "last"
+            accuracies = [
+                row[f"match/{which}/{criterion}"]
+                for criterion in ("within0", "moved0")
+                for which in (features, "identity")
             ]
-            cells = "   ".join(f"{figure:.3f}" for figure in figures)
+            cells = "   ".join(f"{accuracy:.3f}" for accuracy in accuracies)
             print(
                 f"{name:26}  {cells}   {row['rank_patches_within']:5.1f}  {row['train_top1']:.3f}",
                 flush=True,

@@ -14,75 +14,85 @@ import torch
 from timm.data import create_dataset, create_loader
 from timm.utils import AverageMeter, accuracy
 
-from benchmarks.loader import photographs
-from benchmarks.measure import Row, alternate, ratio
-from densecl.config.params import Network
-from densecl.evaluation.predict import predict
-from densecl.network.preprocessing import preprocessing
-from densecl.network.vit import Backbone, build
-from densecl.runtime.hardware import device, workers
+from benchmarks.loader import list_photographs
+from benchmarks.measure import BenchmarkRow, format_ratio, measure_alternating
+from densecl.config.params import NetworkParams
+from densecl.evaluation.predict import predict_images
+from densecl.network.preprocessing import resolve_preprocessing
+from densecl.network.vit import Backbone, build_model
+from densecl.runtime.hardware import count_workers, get_device
 
 MODEL, BATCH, IMAGES = "vit_tiny_patch16_224", 64, 256
 
 
-def folder(place: Path) -> Path:
+def build_image_folder(root: Path) -> Path:
     """A class folder of IMAGES links to the photographs, repeated."""
-    inside = place / "set" / "n00000000"
-    inside.mkdir(parents=True)
-    paths = photographs(place)
+    class_folder = root / "set" / "n00000000"
+    class_folder.mkdir(parents=True)
+    paths = list_photographs(root)
     for number in range(IMAGES):
-        (inside / f"{number}.JPEG").symlink_to(paths[number % len(paths)].resolve())
-    return place / "set"
+        (class_folder / f"{number}.JPEG").symlink_to(paths[number % len(paths)].resolve())
+    return root / "set"
 
 
-def ours(model: Backbone, root: Path, frame: pd.DataFrame) -> float:
-    rows = predict(model, frame, root, preprocessing(model), list(range(model.num_classes)), BATCH)
+def evaluate_ours(model: Backbone, root: Path, frame: pd.DataFrame) -> float:
+    rows = predict_images(
+        model, frame, root, resolve_preprocessing(model), list(range(model.num_classes)), BATCH
+    )
     return float(rows["correct"].mean())
 
 
-def theirs(model: Backbone, root: Path) -> float:
+def evaluate_timm(model: Backbone, root: Path) -> float:
     """As timm's validate.py does."""
-    values, where = preprocessing(model), device()
+    data_config, model_device = resolve_preprocessing(model), get_device()
     loader = create_loader(
         create_dataset("", root=str(root)),
-        values.input_size,
+        data_config.input_size,
         BATCH,
-        interpolation=values.interpolation,
-        mean=values.mean,
-        std=values.std,
-        num_workers=workers(),
-        crop_pct=values.crop_pct,
-        crop_mode=values.crop_mode,
-        device=where,
-        use_prefetcher=where.type == "cuda",
-        pin_memory=where.type == "cuda",
+        interpolation=data_config.interpolation,
+        mean=data_config.mean,
+        std=data_config.std,
+        num_workers=count_workers(),
+        crop_pct=data_config.crop_pct,
+        crop_mode=data_config.crop_mode,
+        device=model_device,
+        use_prefetcher=model_device.type == "cuda",
+        pin_memory=model_device.type == "cuda",
     )
-    model, meter = model.to(where).eval(), AverageMeter()
+    model, meter = model.to(model_device).eval(), AverageMeter()
     with torch.inference_mode():
         for images, targets in loader:
-            (right,) = accuracy(model(images.to(where)), targets.to(where))
-            meter.update(right.item() / 100, len(images))
+            (top1,) = accuracy(model(images.to(model_device)), targets.to(model_device))
+            meter.update(top1.item() / 100, len(images))
     return float(meter.avg)
 
 
-def rows(place: Path) -> list[Row]:
+def measure_rows(folder: Path) -> list[BenchmarkRow]:
     torch.set_num_threads(os.cpu_count() or 1)
-    model, root = build(Network(model_name=MODEL), 1000, 0), folder(place)
+    model, root = build_model(NetworkParams(model_name=MODEL), 1000, 0), build_image_folder(folder)
     names = [f"n00000000/{path.name}" for path in sorted(root.glob("*/*"))]
     frame = pd.DataFrame(
         {"image_id": names, "path": names, "label": np.zeros(len(names), dtype=np.int64)}
     )
-    kinds = {"ours": lambda: ours(model, root, frame), "timm": lambda: theirs(model, root)}
-    assert kinds["ours"]() == kinds["timm"]()
-    times = alternate(kinds, 5)
-    rate = {name: f"{IMAGES / median(seen):.0f} images/s" for name, seen in times.items()}
+    calls = {
+        "ours": lambda: evaluate_ours(model, root, frame),
+        "timm": lambda: evaluate_timm(model, root),
+    }
+    assert calls["ours"]() == calls["timm"]()
+    times = measure_alternating(calls, 5)
+    rate = {name: f"{IMAGES / median(seconds):.0f} images/s" for name, seconds in times.items()}
     drawn = "" if "DENSECL_SUITE" in os.environ else "drawn "
     measure = (
         f"evaluation of {IMAGES} {drawn}photographs, {MODEL}, "
-        f"{workers()} workers / timm's loader and loop"
+        f"{count_workers()} workers / timm's loader and loop"
     )
     return [
-        Row(
-            "P11", measure, rate["ours"], rate["timm"], ratio(times["timm"], times["ours"]), "≥ 1.0"
+        BenchmarkRow(
+            "P11",
+            measure,
+            rate["ours"],
+            rate["timm"],
+            format_ratio(times["timm"], times["ours"]),
+            "≥ 1.0",
         )
     ]

@@ -6,16 +6,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from densecl.analysis.paired import difference
-from densecl.config.params import Gate, Report
-from pipelines.gate.gate import Pair, fall, val
+from densecl.analysis.paired import estimate_difference
+from densecl.config.params import GateParams, ReportParams
+from pipelines.gate.gate import PairedResult, check_regression, check_validation
 
-VALUES, REPORT = Gate(), Report(bootstrap_samples=1000)
-FALLS = (0.0, VALUES.margin, VALUES.max_drop, 0.05)
+GATE, REPORT = GateParams(), ReportParams(bootstrap_samples=1000)
+TRUE_DROPS = (0.0, GATE.margin, GATE.max_drop, 0.05)
 DISCORDANT = (0.06, 0.2)  # share of images on which the two models differ
 
 
-def rates(n: int, truth: float, discordant: float, trials: int) -> tuple[float, float]:
+def simulate_error_rates(
+    n: int, truth: float, discordant: float, trials: int
+) -> tuple[float, float]:
     """Share of candidates, truly worse by `truth`, that `val` lets pass, and that `fall` refuses,
     on n images.
     """
@@ -24,20 +26,20 @@ def rates(n: int, truth: float, discordant: float, trials: int) -> tuple[float, 
     for trial, (gained, lost, _) in enumerate(rng.multinomial(n, shares, trials)):
         first, second = np.zeros((n, 1)), np.zeros((n, 1))
         first[:gained], second[gained : gained + lost] = 1, 1
-        pair = Pair(difference(first, second, REPORT, trial), n, "")
-        passed += val(VALUES, pair).passed
-        refused += not fall(VALUES, "imagenet", pair).passed
+        pair = PairedResult(estimate_difference(first, second, REPORT, trial), n, "")
+        passed += check_validation(GATE, pair).passed
+        refused += not check_regression(GATE, "imagenet", pair).passed
     return passed / trials, refused / trials
 
 
 def main() -> None:
-    truths = ["as good", *(f"worse by {100 * truth:g}" for truth in FALLS[1:])]
+    truths = ["as good", *(f"worse by {100 * truth:g}" for truth in TRUE_DROPS[1:])]
     print(
         "| images | differ on | " + " | ".join(truths) + " |\n" + "|---" * (2 + len(truths)) + "|"
     )
     for n, trials in ((100, 2000), (500, 2000), (5000, 1000), (50_000, 300)):
         for discordant in DISCORDANT:
-            cells = [rates(n, truth, discordant, trials) for truth in FALLS]
+            cells = [simulate_error_rates(n, truth, discordant, trials) for truth in TRUE_DROPS]
             print(
                 f"| {n:,} | {100 * discordant:g} % | "
                 + " | ".join(f"{100 * p:.1f} / {100 * r:.1f}" for p, r in cells)

@@ -17,27 +17,27 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import infonce, steps
-from benchmarks.measure import Row, alternate, shown
-from benchmarks.steps import Setup
-from densecl.config.params import Train
-from densecl.network.vit import build, tokens
-from densecl.runtime.hardware import device, device_name
+from benchmarks.measure import BenchmarkRow, format_seconds, measure_alternating
+from benchmarks.steps import StepSetup
+from densecl.config.params import TrainParams
+from densecl.network.vit import build_model, forward_tokens
+from densecl.runtime.hardware import get_device, get_device_name
 
-BF16 = Train(batch_size=256, precision="bf16")
+BF16 = TrainParams(batch_size=256, precision="bf16")
 SETUPS = [
-    Setup(
+    StepSetup(
         "vit_tiny_patch16_224",
         batch=256,
         train=BF16,
         targets=("≤ 1.15", "≤ 1.10", "≤ 1.02", "≤ 1.02"),
     ),
-    Setup(
+    StepSetup(
         "vit_small_patch16_224",
         batch=256,
         train=BF16,
         targets=("≤ 1.08", "≤ 1.07", "≤ 1.02", "≤ 1.02"),
     ),
-    Setup(
+    StepSetup(
         "vit_base_patch16_224",
         batch=128,
         train=BF16,
@@ -45,41 +45,46 @@ SETUPS = [
     ),
 ]
 SMALL = [
-    Setup(
+    StepSetup(
         "vit_tiny_patch16_224",
         {"img_size": 32, "embed_dim": 48, "depth": 2},
         4,
         256,
-        Train(batch_size=4),
+        TrainParams(batch_size=4),
         rounds=1,
     )
 ]
-SIDE = {"cuda": 8192, "cpu": 512}  # of the square matrices whose product gives the device's rate
+MATRIX_SIZE = {
+    "cuda": 8192,
+    "cpu": 512,
+}  # of the square matrices whose product gives the device's rate
 
 
-def matrix_rate(rounds: int) -> float:
+def measure_matrix_rate(rounds: int) -> float:
     """Flop a second of a large matrix product: in bf16 on a GPU, in fp32 on the CPU."""
-    where, side = device(), SIDE[device().type]
-    kind = torch.bfloat16 if where.type == "cuda" else torch.float32
-    left, right = (torch.randn(side, side, device=where, dtype=kind) for _ in range(2))
+    target, size = get_device(), MATRIX_SIZE[get_device().type]
+    dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
+    left, right = (torch.randn(size, size, device=target, dtype=dtype) for _ in range(2))
     return (
         2
-        * side**3
-        / median(alternate({"product": partial(torch.matmul, left, right)}, rounds)["product"])
+        * size**3
+        / median(
+            measure_alternating({"product": partial(torch.matmul, left, right)}, rounds)["product"]
+        )
     )
 
 
-def utilisation(setup: Setup, rate: float) -> Row:
+def measure_utilisation(setup: StepSetup, rate: float) -> BenchmarkRow:
     """Model flop of a `none` step (3 times a forward pass of both views) a second, as a share of
     the device's rate.
     """
-    model, seconds = build(setup.network, steps.CLASSES, 0).to(device()), []
+    model, seconds = build_model(setup.network, steps.CLASSES, 0).to(get_device()), []
     size = (setup.batch * 2, 3, *model.patch_embed.img_size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        tokens(model, torch.zeros(size, device=device()))
-    seconds = alternate({"none": steps.step(setup, "none")}, setup.rounds)["none"]
+        forward_tokens(model, torch.zeros(size, device=get_device()))
+    seconds = measure_alternating({"none": steps.build_step(setup, "none")}, setup.rounds)["none"]
     reached = 3 * counter.get_total_flops() / median(seconds)
-    return Row(
+    return BenchmarkRow(
         "MFU",
         f"model-flop utilisation of none, {setup.model}, batch {setup.batch}",
         f"{reached / 1e12:.2f} Tflop/s",
@@ -89,53 +94,54 @@ def utilisation(setup: Setup, rate: float) -> Row:
     )
 
 
-def waits(setup: Setup) -> Row:
+def measure_device_waits(setup: StepSetup) -> BenchmarkRow:
     """A dense step with every wait for the device made an error."""
-    take = steps.step(setup, "dense")
-    take()
+    run_step = steps.build_step(setup, "dense")
+    run_step()
     torch.cuda.set_sync_debug_mode("error")
-    begun = time.perf_counter()
+    start = time.perf_counter()
     try:
-        take()
-        found = "0"
+        run_step()
+        outcome = "0"
     except RuntimeError as error:
-        found = str(error).splitlines()[0]
+        outcome = str(error).splitlines()[0]
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return Row(
+    return BenchmarkRow(
         "P4",
         "waits for the device in a dense step",
-        found,
+        outcome,
         "-",
-        shown([time.perf_counter() - begun]),
+        format_seconds([time.perf_counter() - start]),
         "0",
     )
 
 
-def rows(small: bool) -> list[Row]:
+def measure_rows(small: bool) -> list[BenchmarkRow]:
     setups, rounds = (SMALL, 1) if small else (SETUPS, 9)
-    found = infonce.rows((16, 32), 256, 1) if small else infonce.rows(rounds=rounds)
-    rate = matrix_rate(rounds)
+    rows = infonce.measure_rows((16, 32), 256, 1) if small else infonce.measure_rows(rounds=rounds)
+    rate = measure_matrix_rate(rounds)
     for setup in setups:
-        found += [*steps.rows(setup), utilisation(setup, rate)]
+        rows += [*steps.measure_rows(setup), measure_utilisation(setup, rate)]
         if torch.cuda.is_available():
-            found.append(waits(setup))
-    return found
+            rows.append(measure_device_waits(setup))
+    return rows
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    flags.add_argument(
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
         "--small", action="store_true", help="tiny sizes, to try the script without a GPU"
     )
-    small = flags.parse_args().small
+    small = parser.parse_args().small
     if not small and not torch.cuda.is_available():
         raise SystemExit("no GPU found; expected one (--small tries the script on the CPU)")
     print(
-        f"{device_name(device())}; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{get_device_name(get_device())}; Python {platform.python_version()}, torch "
+        f"{torch.__version__}, "
         f"timm {timm.__version__}"
     )
-    print("\n".join("| " + " | ".join(row) + " |" for row in rows(small)))
+    print("\n".join("| " + " | ".join(row) + " |" for row in measure_rows(small)))
 
 
 if __name__ == "__main__":

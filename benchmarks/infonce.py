@@ -11,9 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measure import Row, alternate, peak, ratio, shown
+from benchmarks.measure import (
+    BenchmarkRow,
+    format_ratio,
+    format_seconds,
+    measure_alternating,
+    measure_peak_memory,
+)
 from densecl.contrast import info_nce
-from densecl.runtime.hardware import device
+from densecl.runtime.hardware import get_device
 
 K, D, TEMPERATURE = 65536, 128, 0.2
 SIZES = (3200, 12800)  # queries of 64 and 256 images
@@ -21,12 +27,12 @@ TARGETS = {
     "cpu": ("≤ 0.20", "≤ 0.12", "≤ 0.03"),
     "cuda": ("≤ 0.15", "≤ 0.15 and ≤ 1.5 ms", "≤ 0.02"),
 }
-EXACT = 800  # queries compared with float64
+FLOAT64_QUERIES = 800  # queries compared with float64
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def naive(queries: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
+def compute_naive_loss(queries: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
     """What InfoNCE is defined as: the matrix of logits [Q, 1 + K], then cross-entropy."""
     logits = torch.cat([(queries * keys).sum(1, keepdim=True), queries @ memory.T], 1) / TEMPERATURE
     return F.cross_entropy(
@@ -34,126 +40,142 @@ def naive(queries: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
     )
 
 
-def ours(queries: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
+def compute_our_loss(queries: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
     """As nine steps in ten call it."""
-    return info_nce(queries, keys, memory, TEMPERATURE, watch=False).loss
+    return info_nce(queries, keys, memory, TEMPERATURE, diagnostics=False).loss
 
 
-def watched(queries: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
+def compute_loss_with_diagnostics(queries: Tensor, keys: Tensor, memory: Tensor) -> Tensor:
     """With the cosines of the negatives too, as every tenth step does."""
     return info_nce(queries, keys, memory, TEMPERATURE).loss
 
 
-def inputs(rows: int, held: int = K) -> tuple[Tensor, Tensor, Tensor]:
+def make_inputs(rows: int, memory_size: int = K) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     queries, keys, memory = (
-        F.normalize(torch.randn(n, D, generator=generator), dim=1) for n in (rows, rows, held)
+        F.normalize(torch.randn(n, D, generator=generator), dim=1)
+        for n in (rows, rows, memory_size)
     )
-    return queries.to(device()).requires_grad_(), keys.to(device()), memory.to(device())
+    return queries.to(get_device()).requires_grad_(), keys.to(get_device()), memory.to(get_device())
 
 
-def step(loss: Loss, rows: int, held: int = K) -> Callable[[], object]:
+def build_step(loss: Loss, rows: int, memory_size: int = K) -> Callable[[], object]:
     """Forward and backward of one loss, ready to be called; on a GPU under bf16 autocast, as
     trainings there run.
     """
-    given = inputs(rows, held)
+    inputs = make_inputs(rows, memory_size)
 
-    def take() -> None:
-        with torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda"):
-            value = loss(*given)
+    def run_step() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=get_device().type == "cuda"):
+            value = loss(*inputs)
         value.backward()
 
-    return take
+    return run_step
 
 
-def products(rows: int, held: int = K) -> Callable[[], object]:
+def build_products(rows: int, memory_size: int = K) -> Callable[[], object]:
     """The two matrix products alone, tile by tile: the floor of any exact method."""
-    queries, _, memory = (x.detach() for x in inputs(rows, held))
-    mean = torch.zeros(2048, D, device=device())
+    queries, _, memory = (x.detach() for x in make_inputs(rows, memory_size))
+    mean = torch.zeros(2048, D, device=get_device())
 
-    def multiply() -> None:
-        with torch.autocast("cuda", torch.bfloat16, enabled=device().type == "cuda"):
+    def run_products() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=get_device().type == "cuda"):
             for q in queries.split(2048):
                 for m in memory.split(2048):
                     mean[: len(q)] += (q @ m.T) @ m
 
-    return multiply
+    return run_products
 
 
-def error(loss: Loss, rows: int, held: int, lower: bool) -> float:
-    """Of the gradient to the queries against float64, relative; with `lower` under bf16
+def measure_gradient_error(loss: Loss, rows: int, memory_size: int, use_bf16: bool) -> float:
+    """Of the gradient to the queries against float64, relative; with `use_bf16` under bf16
     autocast.
     """
-    queries, keys, memory = inputs(rows, held)
-    with torch.autocast(device().type, torch.bfloat16, enabled=lower):
+    queries, keys, memory = make_inputs(rows, memory_size)
+    with torch.autocast(get_device().type, torch.bfloat16, enabled=use_bf16):
         value = loss(queries, keys, memory)
     value.backward()
     exact = queries.detach().double().requires_grad_()
-    naive(exact, keys.double(), memory.double()).backward()
+    compute_naive_loss(exact, keys.double(), memory.double()).backward()
     assert queries.grad is not None
     assert exact.grad is not None
     return float((queries.grad - exact.grad).norm() / exact.grad.norm())
 
 
-def rows(sizes: tuple[int, ...] = SIZES, held: int = K, rounds: int = 5) -> list[Row]:
-    found, targets = [], TARGETS[device().type]
+def measure_rows(
+    sizes: tuple[int, ...] = SIZES, memory_size: int = K, rounds: int = 5
+) -> list[BenchmarkRow]:
+    rows, targets = [], TARGETS[get_device().type]
     for count, target in zip(sizes, targets, strict=False):
         name = (
             f"info_nce / naive cross-entropy, forward and "
-            f"backward, Q = {count:,}, K = {held:,}, D = {D}"
+            f"backward, Q = {count:,}, K = {memory_size:,}, D = {D}"
         )
-        losses = {"ours": ours, "watched": watched, "naive": naive}
-        kinds = {name: step(loss, count, held) for name, loss in losses.items()} | {
-            "floor": products(count, held)
+        losses = {
+            "ours": compute_our_loss,
+            "watched": compute_loss_with_diagnostics,
+            "naive": compute_naive_loss,
         }
-        times = alternate(kinds, rounds if count < 10000 else 3)  # the peer takes 20 s there
-        seen = {kind: shown(seconds) for kind, seconds in times.items()}
-        also = f"; its two matrix products alone {seen['floor']}"
-        found.append(
-            Row(
+        calls = {name: build_step(loss, count, memory_size) for name, loss in losses.items()} | {
+            "floor": build_products(count, memory_size)
+        }
+        times = measure_alternating(
+            calls, rounds if count < 10000 else 3
+        )  # the peer takes 20 s there
+        formatted = {kind: format_seconds(seconds) for kind, seconds in times.items()}
+        floor_note = f"; its two matrix products alone {formatted['floor']}"
+        rows.append(
+            BenchmarkRow(
                 "P1",
                 name,
-                seen["ours"] + also,
-                seen["naive"],
-                ratio(times["ours"], times["naive"]),
+                formatted["ours"] + floor_note,
+                formatted["naive"],
+                format_ratio(times["ours"], times["naive"]),
                 target,
             )
         )
-        found.append(
-            Row(
+        rows.append(
+            BenchmarkRow(
                 "P1",
                 f"the same with the negatives watched, Q = {count:,}",
-                seen["watched"],
-                seen["naive"],
-                ratio(times["watched"], times["naive"]),
+                formatted["watched"],
+                formatted["naive"],
+                format_ratio(times["watched"], times["naive"]),
                 target,
             )
         )
-        grown = {name: peak(partial(step, loss, count, held)) for name, loss in losses.items()}
-        found.append(
-            Row(
+        peak_memory = {
+            name: measure_peak_memory(partial(build_step, loss, count, memory_size))
+            for name, loss in losses.items()
+        }
+        rows.append(
+            BenchmarkRow(
                 "P2",
                 f"added peak memory, Q = {count:,}",
-                f"{grown['ours']:.0f} MiB; watched {grown['watched']:.0f} MiB",
-                f"{grown['naive']:.0f} MiB",
-                f"{grown['ours'] / grown['naive']:.3f}",
+                f"{peak_memory['ours']:.0f} MiB; watched {peak_memory['watched']:.0f} MiB",
+                f"{peak_memory['naive']:.0f} MiB",
+                f"{peak_memory['ours'] / peak_memory['naive']:.3f}",
                 targets[2],
             )
         )
     precisions = {"fp32": "≤ 1e-6"} | (
-        {"bf16": "≤ naive under autocast"} if device().type == "cuda" else {}
+        {"bf16": "≤ naive under autocast"} if get_device().type == "cuda" else {}
     )
     for precision, target in precisions.items():
-        wrong = [error(loss, EXACT, held, precision == "bf16") for loss in (ours, naive)]
-        found.append(
-            Row(
+        errors = [
+            measure_gradient_error(loss, FLOAT64_QUERIES, memory_size, precision == "bf16")
+            for loss in (compute_our_loss, compute_naive_loss)
+        ]
+        rows.append(
+            BenchmarkRow(
                 "P3",
-                f"relative error of the gradient against float64, {precision}, Q = {EXACT}, K = "
-                f"{held:,}",
-                f"{wrong[0]:.1e}",
-                f"{wrong[1]:.1e}",
-                f"{wrong[0] / wrong[1]:.2f}",
+                f"relative error of the gradient against float64, {precision}, Q = "
+                f"{FLOAT64_QUERIES}, K = "
+                f"{memory_size:,}",
+                f"{errors[0]:.1e}",
+                f"{errors[1]:.1e}",
+                f"{errors[0] / errors[1]:.2f}",
                 target,
             )
         )
-    return found
+    return rows

@@ -13,78 +13,79 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.measure import Row, alternate, ratio, shown
+from benchmarks.measure import BenchmarkRow, format_ratio, format_seconds, measure_alternating
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("plan", "render", "prepare", "validate", "train", "evaluate", "report")
 
 
-def run(place: Path, *command: str) -> None:
-    done = subprocess.run(
-        command, cwd=place, capture_output=True, text=True, env=_environment(), check=False
+def run_command(folder: Path, *command: str) -> None:
+    result = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=_build_environment(), check=False
     )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed in {place}:\n{done.stdout}{done.stderr}")
+    if result.returncode:
+        raise SystemExit(f"{' '.join(command)} failed in {folder}:\n{result.stdout}{result.stderr}")
 
 
-def finished(place: Path) -> Path:
+def build_finished_project(folder: Path) -> Path:
     """A clone in which the whole pipeline of the tests' small params has run."""
-    run(place, "git", "clone", "--quiet", str(ROOT), "done")
-    done = place / "done"
-    shutil.copy(ROOT / "tests" / "small.yaml", done / "params.yaml")
-    run(done, "dvc", "repro", "--quiet")
-    return done
+    run_command(folder, "git", "clone", "--quiet", str(ROOT), "done")
+    project = folder / "done"
+    shutil.copy(ROOT / "tests" / "small.yaml", project / "params.yaml")
+    run_command(project, "dvc", "repro", "--quiet")
+    return project
 
 
-def of_true(done: Path) -> Path:
+def copy_with_true_stages(project: Path) -> Path:
     """The same folder with `true` for every command; what the stages made is there already."""
-    copy = done.with_name("true")
-    shutil.copytree(done, copy, symlinks=True)
+    copy = project.with_name("true")
+    shutil.copytree(project, copy, symlinks=True)
     graph = yaml.safe_load((copy / "dvc.yaml").read_text(encoding="utf-8"))
     for stage in graph["stages"].values():
         stage.get("do", stage)["cmd"] = "true"
     (copy / "dvc.yaml").write_text(yaml.safe_dump(graph, sort_keys=False), encoding="utf-8")
-    run(copy, "dvc", "commit", "--force", "--quiet")
+    run_command(copy, "dvc", "commit", "--force", "--quiet")
     return copy
 
 
-def rows(place: Path, rounds: int = 5) -> list[Row]:
-    done = finished(place)
-    kinds = {
-        "ours": partial(run, done, "dvc", "repro", "--quiet"),
-        "true": partial(run, of_true(done), "dvc", "repro", "--quiet"),
+def measure_rows(folder: Path, rounds: int = 5) -> list[BenchmarkRow]:
+    project = build_finished_project(folder)
+    calls = {
+        "ours": partial(run_command, project, "dvc", "repro", "--quiet"),
+        "true": partial(run_command, copy_with_true_stages(project), "dvc", "repro", "--quiet"),
     }
-    times = alternate(kinds, rounds)
-    answer = partial(run, ROOT, sys.executable, "-m", "steps", "--help")
+    times = measure_alternating(calls, rounds)
+    show_help = partial(run_command, ROOT, sys.executable, "-m", "steps", "--help")
     starts = {
-        name: partial(run, ROOT, sys.executable, "-c", f"import steps.{name}") for name in STAGES
+        name: partial(run_command, ROOT, sys.executable, "-c", f"import steps.{name}")
+        for name in STAGES
     }
-    nothing = {"python": partial(run, ROOT, sys.executable, "-c", "")}
-    began = alternate({"--help": answer} | nothing | starts, rounds)
+    bare_python = {"python": partial(run_command, ROOT, sys.executable, "-c", "")}
+    start_times = measure_alternating({"--help": show_help} | bare_python | starts, rounds)
     return [
-        Row(
+        BenchmarkRow(
             "P12",
             "dvc repro with nothing to do / the same graph of `true`",
-            shown(times["ours"]),
-            shown(times["true"]),
-            ratio(times["ours"], times["true"]),
+            format_seconds(times["ours"]),
+            format_seconds(times["true"]),
+            format_ratio(times["ours"], times["true"]),
             "≤ 1.3 and ≤ 3 s",
         ),
-        Row(
+        BenchmarkRow(
             "start",
             "python -m steps --help / python alone",
-            shown(began["--help"]),
-            shown(began["python"]),
-            ratio(began["--help"], began["python"]),
+            format_seconds(start_times["--help"]),
+            format_seconds(start_times["python"]),
+            format_ratio(start_times["--help"], start_times["python"]),
             "≤ 0.5 s",
         ),
         *(
-            Row(
+            BenchmarkRow(
                 "start",
                 f"importing the stage {name} / python alone",
-                shown(began[name]),
-                shown(began["python"]),
-                ratio(began[name], began["python"]),
+                format_seconds(start_times[name]),
+                format_seconds(start_times["python"]),
+                format_ratio(start_times[name], start_times["python"]),
                 "-",
             )
             for name in STAGES
@@ -92,7 +93,9 @@ def rows(place: Path, rounds: int = 5) -> list[Row]:
     ]
 
 
-def _environment() -> dict[str, str]:
+def _build_environment() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return kept | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+    }
+    return environment | {"PATH": path, "DVC_NO_ANALYTICS": "1"}

@@ -16,36 +16,44 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from densecl.config.params import Network
+from densecl.config.params import NetworkParams
 from densecl.contrast import SAMPLERS, info_nce, match_patches
 from densecl.contrast.memory_softmax import hardest_negative
-from densecl.datasets.synthetic.styles import CLASSES, PHOTO, photograph
+from densecl.datasets.synthetic.styles import PHOTO, SYNTHETIC_CLASSES, render_photograph
 from densecl.network.heads import ProjectionHead
-from densecl.network.vit import build, tokens
-from densecl.training.diagnostics.match_accuracy import neighbours
+from densecl.network.vit import build_model, forward_tokens
+from densecl.training.diagnostics.match_accuracy import build_neighbour_mask
 
 IMAGES, SAMPLED, ENTRIES, DRAWS = 24, 50, 4096, 7
 
 
-def features() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def make_features() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Dense features [B, N, D] of two draws of IMAGES objects, and a memory [K, D] of other images'
     patches.
     """
-    model = build(Network(model_name="vit_tiny_patch16_224"), len(CLASSES), 0).eval()
+    model = build_model(
+        NetworkParams(model_name="vit_tiny_patch16_224"), len(SYNTHETIC_CLASSES), 0
+    ).eval()
     head, rng = ProjectionHead(model.embed_dim, 128, 0), np.random.default_rng(0)
     count = 2 * IMAGES + ENTRIES // 196 + 1
-    drawn = [np.asarray(photograph(i % len(CLASSES), PHOTO, 224, rng)[0]) for i in range(count)]
-    pixels = torch.tensor(np.stack(drawn)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    images = [
+        np.asarray(render_photograph(i % len(SYNTHETIC_CLASSES), PHOTO, 224, rng)[0])
+        for i in range(count)
+    ]
+    pixels = torch.tensor(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     with torch.no_grad():
         dense = torch.cat(
-            [F.normalize(head(tokens(model, part).patches), dim=-1) for part in pixels.split(8)]
+            [
+                F.normalize(head(forward_tokens(model, part).patches), dim=-1)
+                for part in pixels.split(8)
+            ]
         )
     return dense[:IMAGES], dense[IMAGES : 2 * IMAGES], dense[2 * IMAGES :].flatten(0, 1)[:ENTRIES]
 
 
 def main() -> None:
-    first, second, memory = features()
-    near = neighbours((14, 14))
+    first, second, memory = make_features()
+    near = build_neighbour_mask((14, 14))
     matched = torch.take_along_dim(second, match_patches(first, second)[..., None], dim=1)
     times: dict[str, list[float]] = {name: [] for name in SAMPLERS}
     losses: dict[str, list[float]] = {name: [] for name in SAMPLERS}
@@ -53,19 +61,19 @@ def main() -> None:
     reach: dict[str, list[float]] = {name: [] for name in SAMPLERS}
     for draw in range(DRAWS + 1):
         for name, sampler in SAMPLERS.items():
-            begun = time.perf_counter()
+            start = time.perf_counter()
             scores = None
             if name == "hardest":  # what it must know first is part of its price
                 scores = hardest_negative(first.flatten(0, 1), memory).view(first.shape[:2]) - (
                     first * matched
                 ).sum(-1)
             picks = sampler(first, SAMPLED, torch.Generator().manual_seed(draw), scores)
-            spent = time.perf_counter() - begun
+            seconds = time.perf_counter() - start
             queries, keys = (
                 torch.take_along_dim(x, picks[..., None], dim=1) for x in (first, matched)
             )
             if draw:  # the first round warms up
-                times[name].append(1000 * spent)
+                times[name].append(1000 * seconds)
                 losses[name].append(
                     float(info_nce(queries.flatten(0, 1), keys.flatten(0, 1), memory, 0.2).loss)
                 )

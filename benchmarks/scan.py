@@ -11,8 +11,8 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.measure import Row, alternate, ratio
-from densecl.datasets.manifests.scan import digest, in_parallel, listing
+from benchmarks.measure import BenchmarkRow, format_ratio, measure_alternating
+from densecl.datasets.manifests.scan import hash_file, list_labelled_files, run_in_parallel
 
 WORKERS = 2
 LISTED = (100, 1000)  # classes, empty files a class: only their names are read
@@ -23,7 +23,7 @@ HASHED = (
 )  # classes, files a class, bytes: the mean size of an ImageNet photograph
 
 
-def tree(root: Path, classes: int, files: int, size: int) -> list[str]:
+def write_tree(root: Path, classes: int, files: int, size: int) -> list[str]:
     """Class names; each class a folder of files of random bytes."""
     rng = np.random.default_rng(0)
     names = [f"n{number:08d}" for number in range(classes)]
@@ -34,7 +34,7 @@ def tree(root: Path, classes: int, files: int, size: int) -> list[str]:
     return names
 
 
-def found(root: Path) -> None:
+def run_find(root: Path) -> None:
     """What `find` takes to print the same paths, sorted."""
     subprocess.run(
         ["sh", "-c", 'find "$1" -name "*.JPEG" | sort', "find", root],
@@ -43,23 +43,25 @@ def found(root: Path) -> None:
     )
 
 
-def summed(root: Path) -> None:
+def run_sha256sum(root: Path) -> None:
     """sha256sum of every file in two processes."""
     command = f'find "$1" -name "*.JPEG" -print0 | xargs -0 -n 64 -P {WORKERS} sha256sum'
     subprocess.run(["sh", "-c", command, "sha256sum", root], check=True, stdout=subprocess.DEVNULL)
 
 
-def rows(place: Path) -> list[Row]:
-    named, filled = place / "names", place / "bytes"
-    classes, other = tree(named, *LISTED, 0), tree(filled, *HASHED)
-    paths = [filled / path for path, _ in listing(filled, "wnid", other)]
-    kinds = {
-        "listing": lambda: listing(named, "wnid", classes),
-        "find": lambda: found(named),
-        "hashing": lambda: list(in_parallel(digest, paths, WORKERS)),
-        "sha256sum": lambda: summed(filled),
+def measure_rows(root: Path) -> list[BenchmarkRow]:
+    listed_root, hashed_root = root / "names", root / "bytes"
+    classes, hashed_classes = write_tree(listed_root, *LISTED, 0), write_tree(hashed_root, *HASHED)
+    paths = [
+        hashed_root / path for path, _ in list_labelled_files(hashed_root, "wnid", hashed_classes)
+    ]
+    calls = {
+        "listing": lambda: list_labelled_files(listed_root, "wnid", classes),
+        "find": lambda: run_find(listed_root),
+        "hashing": lambda: list(run_in_parallel(hash_file, paths, WORKERS)),
+        "sha256sum": lambda: run_sha256sum(hashed_root),
     }
-    times = alternate(kinds, 5)
+    times = measure_alternating(calls, 5)
     files, megabytes = LISTED[0] * LISTED[1], len(paths) * HASHED[2] / 1e6
     rate = {name: f"{files / median(times[name]):,.0f} files/s" for name in ("listing", "find")}
     rate |= {
@@ -67,21 +69,21 @@ def rows(place: Path) -> list[Row]:
     }
     slowest = files / max(times["listing"])
     return [
-        Row(
+        BenchmarkRow(
             "S2",
             f"listing {files:,} files of {LISTED[0]} classes with their labels / `find` and `sort`",
             rate["listing"],
             rate["find"],
-            ratio(times["find"], times["listing"]),
+            format_ratio(times["find"], times["listing"]),
             f"≥ 20,000 files/s (slowest {slowest:,.0f})",
         ),
-        Row(
+        BenchmarkRow(
             "S3",
             f"hashing {len(paths):,} files of 110 kB in {WORKERS} processes / `xargs -P{WORKERS} "
             f"sha256sum`",
             rate["hashing"],
             rate["sha256sum"],
-            ratio(times["sha256sum"], times["hashing"]),
+            format_ratio(times["sha256sum"], times["hashing"]),
             "≥ 1.0",
         ),
     ]
@@ -89,4 +91,4 @@ def rows(place: Path) -> list[Row]:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        print("\n".join(" | ".join(row) for row in rows(Path(folder))))
+        print("\n".join(" | ".join(row) for row in measure_rows(Path(folder))))

@@ -12,28 +12,39 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measure import Row, alternate, peak, ratio, shown
-from densecl.config.params import DenseContrast, GlobalContrast, Network, Train
+from benchmarks.measure import (
+    BenchmarkRow,
+    format_ratio,
+    format_seconds,
+    measure_alternating,
+    measure_peak_memory,
+)
+from densecl.config.params import (
+    DenseContrastParams,
+    GlobalContrastParams,
+    NetworkParams,
+    TrainParams,
+)
 from densecl.contrast.dense import build_objective
-from densecl.contrast.objective import Contrastive
+from densecl.contrast.objective import ContrastiveObjective
 from densecl.datasets.views.batch import ViewBatch
-from densecl.network.preprocessing import normalise, preprocessing
-from densecl.network.vit import build
-from densecl.runtime.hardware import device
+from densecl.network.preprocessing import normalise_images, resolve_preprocessing
+from densecl.network.vit import build_model
+from densecl.runtime.hardware import get_device
 from densecl.training.optim import build_optimizer
-from densecl.training.step import Stepper
-from densecl.training.step_cost import one_view
+from densecl.training.step import TrainStep
+from densecl.training.step_cost import step_one_view
 
 CLASSES = 1000
 MODES = {
-    "dense": DenseContrast(),
-    "global": GlobalContrast(),
+    "dense": DenseContrastParams(),
+    "global": GlobalContrastParams(),
     "none": None,
 }  # the method's own values
 
 
 @dataclass(frozen=True)
-class Setup:
+class StepSetup:
     """What is timed, and what is aimed at: dense / none in time and memory, global / none, none /
     bare.
     """
@@ -42,136 +53,163 @@ class Setup:
     model_args: dict[str, int] = field(default_factory=dict)
     batch: int = 16
     queue: int = 65536
-    train: Train = field(default_factory=Train)
+    train: TrainParams = field(default_factory=TrainParams)
     rounds: int = 9
     targets: tuple[str, str, str, str] = ("≤ 1.20", "≤ 1.15", "≤ 1.03", "≤ 1.05")
 
     @property
-    def network(self) -> Network:
-        return Network(model_name=self.model, model_args=self.model_args)
+    def network(self) -> NetworkParams:
+        return NetworkParams(model_name=self.model, model_args=self.model_args)
 
 
-def batch(setup: Setup) -> ViewBatch:
-    generator, side = torch.Generator().manual_seed(0), setup.model_args.get("img_size", 224)
+def build_batch(setup: StepSetup) -> ViewBatch:
+    generator, size = torch.Generator().manual_seed(0), setup.model_args.get("img_size", 224)
     views = torch.randint(
-        0, 256, (2, setup.batch, 3, side, side), dtype=torch.uint8, generator=generator
+        0, 256, (2, setup.batch, 3, size, size), dtype=torch.uint8, generator=generator
     )
-    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]]).expand(setup.batch, 5)
-    made = ViewBatch(
-        views[0], views[1], torch.arange(setup.batch), torch.arange(setup.batch), whole, whole
+    full_crop = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]]).expand(setup.batch, 5)
+    cpu_batch = ViewBatch(
+        views[0],
+        views[1],
+        torch.arange(setup.batch),
+        torch.arange(setup.batch),
+        full_crop,
+        full_crop,
     )
-    return ViewBatch(*(part.to(device()) for part in made))
+    return ViewBatch(*(part.to(get_device()) for part in cpu_batch))
 
 
-def stepper(setup: Setup, mode: str) -> Stepper:
+def build_train_step(setup: StepSetup, mode: str) -> TrainStep:
     """A mode with a full memory of other images' features."""
-    model = build(setup.network, CLASSES, 0).to(device())
+    model = build_model(setup.network, CLASSES, 0).to(get_device())
     objective = build_objective(
         MODES[mode], model, setup.queue, 0, torch.Generator().manual_seed(0)
-    ).to(device())
-    if isinstance(objective, Contrastive):
-        noise = F.normalize(torch.randn(setup.queue, 128, device=device()), dim=1)
-        ids = torch.arange(setup.queue, device=device())
+    ).to(get_device())
+    if isinstance(objective, ContrastiveObjective):
+        noise = F.normalize(torch.randn(setup.queue, 128, device=get_device()), dim=1)
+        ids = torch.arange(setup.queue, device=get_device())
         objective.memory.write(noise, ids + setup.batch, torch.zeros_like(ids), 0)
     optimizer = build_optimizer(model, objective, setup.train)
-    return Stepper(model.train(), objective, optimizer, preprocessing(model), setup.train)
+    return TrainStep(model.train(), objective, optimizer, resolve_preprocessing(model), setup.train)
 
 
-def step(setup: Setup, mode: str) -> Callable[[], object]:
-    return partial(stepper(setup, mode).take, batch(setup), 0.5 if MODES[mode] else 0.0, 0)
+def build_step(setup: StepSetup, mode: str) -> Callable[[], object]:
+    return partial(
+        build_train_step(setup, mode).step, build_batch(setup), 0.5 if MODES[mode] else 0.0, 0
+    )
 
 
-def looking(setup: Setup) -> Callable[[], object]:
+def build_diagnostic_step(setup: StepSetup) -> Callable[[], object]:
     """A dense step that also watches the negatives and compares the losses' gradients: every tenth
     one does.
     """
-    return partial(stepper(setup, "dense").take, batch(setup), 0.5, 0, look=True)
+    return partial(
+        build_train_step(setup, "dense").step, build_batch(setup), 0.5, 0, log_diagnostics=True
+    )
 
 
-def three(prepare: Callable[..., Callable[[], object]], *given: object) -> Callable[[], object]:
+def build_triple_step(
+    prepare: Callable[..., Callable[[], object]], *args: object
+) -> Callable[[], object]:
     """Three steps, after which the optimiser's state is there and memory no longer grows."""
-    one = prepare(*given)
-    return lambda: [one() for _ in range(3)]
+    run_step = prepare(*args)
+    return lambda: [run_step() for _ in range(3)]
 
 
-def single(setup: Setup) -> Callable[[], object]:
+def build_one_view_step(setup: StepSetup) -> Callable[[], object]:
     """Plain classification on one view."""
-    return partial(one_view, stepper(setup, "none"), batch(setup))
+    return partial(step_one_view, build_train_step(setup, "none"), build_batch(setup))
 
 
-def bare(setup: Setup) -> Callable[[], object]:
+def build_bare_step(setup: StepSetup) -> Callable[[], object]:
     """The same two views in a loop of ten lines on timm and torch."""
     model = (
-        timm.create_model(setup.model, num_classes=CLASSES, **setup.model_args).train().to(device())
+        timm.create_model(setup.model, num_classes=CLASSES, **setup.model_args)
+        .train()
+        .to(get_device())
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05, fused=True)
-    seen, values = batch(setup), preprocessing(build(setup.network, CLASSES, 0))
-    lower = setup.train.precision == "bf16"
+    view_batch, data_config = (
+        build_batch(setup),
+        resolve_preprocessing(build_model(setup.network, CLASSES, 0)),
+    )
+    use_bf16 = setup.train.precision == "bf16"
 
-    def take() -> None:
+    def run_step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device().type, torch.bfloat16, enabled=lower):
-            logits = model(normalise(torch.cat([seen.first, seen.second]), values))
-        F.cross_entropy(logits.float(), seen.labels.repeat(2)).backward()
+        with torch.autocast(get_device().type, torch.bfloat16, enabled=use_bf16):
+            logits = model(
+                normalise_images(torch.cat([view_batch.view1, view_batch.view2]), data_config)
+            )
+        F.cross_entropy(logits.float(), view_batch.labels.repeat(2)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
 
-    return take
+    return run_step
 
 
-def rows(setup: Setup | None = None) -> list[Row]:
-    setup = setup or Setup()
-    kinds = {mode: step(setup, mode) for mode in MODES}
-    kinds |= {"one view": single(setup), "bare": bare(setup), "looking": looking(setup)}
-    times = alternate(kinds, setup.rounds)
-    what = f"{setup.model}, batch {setup.batch}"
+def measure_rows(setup: StepSetup | None = None) -> list[BenchmarkRow]:
+    setup = setup or StepSetup()
+    calls = {mode: build_step(setup, mode) for mode in MODES}
+    calls |= {
+        "one view": build_one_view_step(setup),
+        "bare": build_bare_step(setup),
+        "looking": build_diagnostic_step(setup),
+    }
+    times = measure_alternating(calls, setup.rounds)
+    setting = f"{setup.model}, batch {setup.batch}"
 
-    def timed(name: str, measure: str, ours: str, peer: str, target: str) -> Row:
-        return Row(
+    def format_time_row(name: str, measure: str, ours: str, peer: str, target: str) -> BenchmarkRow:
+        return BenchmarkRow(
             name,
-            f"{measure}, {what}",
-            shown(times[ours]),
-            shown(times[peer]),
-            ratio(times[ours], times[peer]),
+            f"{measure}, {setting}",
+            format_seconds(times[ours]),
+            format_seconds(times[peer]),
+            format_ratio(times[ours], times[peer]),
             target,
         )
 
-    dense, dense_memory, other, plain = setup.targets
-    found = [
-        timed("P4", "dense / none at equal views", "dense", "none", dense),
-        timed(
+    dense_target, dense_memory_target, global_target, none_target = setup.targets
+    time_rows = [
+        format_time_row("P4", "dense / none at equal views", "dense", "none", dense_target),
+        format_time_row(
             "P4", "dense / a one-view step", "dense", "one view", "the method expects 1.4 to 1.6"
         ),
-        timed(
+        format_time_row(
             "P4",
             "dense, a step that looks / one that does not",
             "looking",
             "dense",
             "every 10th looks",
         ),
-        timed("P6", "global / none at equal views", "global", "none", other),
-        timed(
+        format_time_row("P6", "global / none at equal views", "global", "none", global_target),
+        format_time_row(
             "P6", "global / a one-view step", "global", "one view", "the method expects 1.2 to 1.3"
         ),
-        timed("P7", "none / a bare timm loop on two views", "none", "bare", plain),
+        format_time_row("P7", "none / a bare timm loop on two views", "none", "bare", none_target),
     ]
-    grown = {mode: peak(partial(three, step, setup, mode)) for mode in MODES}
-    grown["one view"] = peak(partial(three, single, setup))
+    peak_memory = {
+        mode: measure_peak_memory(partial(build_triple_step, build_step, setup, mode))
+        for mode in MODES
+    }
+    peak_memory["one view"] = measure_peak_memory(
+        partial(build_triple_step, build_one_view_step, setup)
+    )
 
-    def held(name: str, mode: str, peer: str, target: str) -> Row:
-        return Row(
+    def format_memory_row(name: str, mode: str, peer: str, target: str) -> BenchmarkRow:
+        return BenchmarkRow(
             name,
-            f"{mode} / {peer}, memory added by three steps, {what}",
-            f"{grown[mode]:.0f} MiB",
-            f"{grown[peer]:.0f} MiB",
-            f"{grown[mode] / grown[peer]:.3f}",
+            f"{mode} / {peer}, memory added by three steps, {setting}",
+            f"{peak_memory[mode]:.0f} MiB",
+            f"{peak_memory[peer]:.0f} MiB",
+            f"{peak_memory[mode] / peak_memory[peer]:.3f}",
             target,
         )
 
     return [
-        *found,
-        held("P5", "dense", "none", dense_memory),
-        held("P5", "dense", "one view", "the method expects 2 to 3"),
-        held("P6", "global", "none", other),
-        held("P6", "global", "one view", "the method expects 1.5"),
+        *time_rows,
+        format_memory_row("P5", "dense", "none", dense_memory_target),
+        format_memory_row("P5", "dense", "one view", "the method expects 2 to 3"),
+        format_memory_row("P6", "global", "none", global_target),
+        format_memory_row("P6", "global", "one view", "the method expects 1.5"),
     ]

@@ -11,68 +11,75 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import steps
-from benchmarks.measure import Row, alternate
-from benchmarks.steps import Setup
+from benchmarks.measure import BenchmarkRow, measure_alternating
+from benchmarks.steps import StepSetup
 from densecl.artifacts import TrainPlan
-from densecl.config.params import Data
+from densecl.config.params import DataParams
 from densecl.monitoring.monitor import Monitor
-from densecl.training.epoch_metrics import means
-from densecl.training.trainer import LOOK_EVERY
+from densecl.training.epoch_metrics import compute_epoch_means
+from densecl.training.trainer import LOG_EVERY
 
-EPOCH = 100  # steps; ImageNet's has 5,004 of 256 images
+EPOCH_STEPS = 100  # steps; ImageNet's has 5,004 of 256 images
 
 
-def rows(rounds: int = 9) -> list[Row]:
-    setup, before = Setup(), Path.cwd()
-    stepper, batch = steps.stepper(setup, "dense"), steps.batch(setup)
-    outcome = stepper.take(batch, 0.5, 0, look=True)
+def measure_rows(rounds: int = 9) -> list[BenchmarkRow]:
+    setup, previous_folder = StepSetup(), Path.cwd()
+    train_step, batch = steps.build_train_step(setup, "dense"), steps.build_batch(setup)
+    metrics = train_step.step(batch, 0.5, 0, log_diagnostics=True)
     plan = TrainPlan(
         mode="dense",
         network=setup.network,
-        data=Data(),
+        data=DataParams(),
         train=setup.train,
         contrast=steps.MODES["dense"],
     )
     row = (
-        means([outcome], True) | stepper.objective.state() | {"epoch": 0, "images_per_second": 1.0}
+        compute_epoch_means([metrics], True)
+        | train_step.objective.collect_metrics()
+        | {"epoch": 0, "images_per_second": 1.0}
     )
     row |= {
         f"match/{number}": 0.5 for number in range(40)
     }  # about as many figures as a real row has
-    with tempfile.TemporaryDirectory() as place:
-        os.chdir(place)
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{place}/runs.db"
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/runs.db"
         try:
-            with Monitor(plan, 0, EPOCH, "dense-0", "benchmark") as monitor:
-                kinds = {
-                    "step": partial(stepper.take, batch, 0.5, 0),
-                    "logged": lambda: monitor.step(0, 1, 1.0, outcome),
-                    "epoch": lambda: monitor.epoch(row),
+            with Monitor(plan, 0, EPOCH_STEPS, "dense-0", "benchmark") as monitor:
+                calls = {
+                    "step": partial(train_step.step, batch, 0.5, 0),
+                    "logged": lambda: monitor.update_progress(0, 1, 1.0, metrics),
+                    "epoch": lambda: monitor.log_epoch(row),
                 }
-                times = {name: median(seen) for name, seen in alternate(kinds, rounds).items()}
-                assert monitor.tracked, "MLflow stopped: its cost was not measured"
+                times = {
+                    name: median(seconds)
+                    for name, seconds in measure_alternating(calls, rounds).items()
+                }
+                assert monitor.mlflow_enabled, "MLflow stopped: its cost was not measured"
         finally:
-            os.chdir(before)
+            os.chdir(previous_folder)
             del os.environ["MLFLOW_TRACKING_URI"]
-    what = f"dense step, {setup.model}, batch {setup.batch}"
+    setting = f"dense step, {setup.model}, batch {setup.batch}"
 
-    def cost(name: str, kind: str, of: int, target: str) -> Row:
-        share = times[kind] / (of * times["step"])
-        return Row(
+    def format_cost_row(name: str, call: str, step_count: int, target: str) -> BenchmarkRow:
+        share = times[call] / (step_count * times["step"])
+        return BenchmarkRow(
             "P13",
             name,
-            f"{1000 * times[kind]:.2f} ms",
-            f"{of} x {times['step']:.3f} s, {what}",
+            f"{1000 * times[call]:.2f} ms",
+            f"{step_count} x {times['step']:.3f} s, {setting}",
             f"{share:.5f}",
             target,
         )
 
     return [
-        cost(
-            f"progress of a logged step / the {LOOK_EVERY} steps it stands for",
+        format_cost_row(
+            f"progress of a logged step / the {LOG_EVERY} steps it stands for",
             "logged",
-            LOOK_EVERY,
+            LOG_EVERY,
             "≤ 0.01",
         ),
-        cost(f"MLflow and the line of an epoch / {EPOCH} steps", "epoch", EPOCH, "≤ 0.01"),
+        format_cost_row(
+            f"MLflow and the line of an epoch / {EPOCH_STEPS} steps", "epoch", EPOCH_STEPS, "≤ 0.01"
+        ),
     ]

@@ -17,72 +17,76 @@ from pydantic import (
 )
 
 from densecl.config.params import (
-    Data,
-    Dataset,
-    DenseContrast,
-    GlobalContrast,
+    DataParams,
+    DatasetParams,
+    DenseContrastParams,
+    GlobalContrastParams,
     Mode,
-    Network,
-    RenderSet,
-    Report,
-    Train,
-    Validate,
+    NetworkParams,
+    RenderParams,
+    ReportParams,
+    TrainParams,
+    ValidateParams,
 )
 from densecl.errors import DataError
 
 T = TypeVar("T", bound=BaseModel)
 
 
-class Record(BaseModel):
+class Artifact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SetPlan(Record):
+class DatasetPlan(Artifact):
     """What render, prepare and evaluate read of one set."""
 
     name: str
-    dataset: Dataset
+    dataset: DatasetParams
     train_root: str  # its folders are the class list
-    render: RenderSet | None
+    render: RenderParams | None
     preprocess: Literal["model", "as-is"] | None  # None: as the protocol says
     protocol: str  # row of densecl/evaluation/protocols.py
     classes: tuple[str, ...]  # wnids it is scored over; empty: as the protocol says
     optional: bool  # missing or failed, it leaves a reason and stops nothing
 
 
-class ValidatePlan(Record):
-    datasets: dict[str, Dataset]
+class ValidatePlan(Artifact):
+    datasets: dict[str, DatasetParams]
     optional: tuple[str, ...]  # whose failure stops nothing
-    values: Validate
+    values: ValidateParams
 
 
-class TrainPlan(Record):
+class TrainPlan(Artifact):
     mode: Mode
-    network: Network
-    data: Data
-    train: Train
-    contrast: SerializeAsAny[GlobalContrast] | None
+    network: NetworkParams
+    data: DataParams
+    train: TrainParams
+    contrast: SerializeAsAny[GlobalContrastParams] | None
 
     @field_validator("contrast", mode="before")
     @classmethod
-    def _of_mode(cls, value: Any, info: ValidationInfo) -> Any:
+    def _parse_contrast(cls, value: Any, info: ValidationInfo) -> Any:
         """A mapping read from JSON becomes the settings of its mode."""
-        kinds = {"dense": DenseContrast, "global": GlobalContrast}
-        return kinds[info.data["mode"]].model_validate(value) if isinstance(value, dict) else value
+        contrast_types = {"dense": DenseContrastParams, "global": GlobalContrastParams}
+        return (
+            contrast_types[info.data["mode"]].model_validate(value)
+            if isinstance(value, dict)
+            else value
+        )
 
 
-class Execution(Record):
+class ExecutionPlan(Artifact):
     """How trainings are carried out; no stage depends on it."""
 
     checkpoint_minutes: float
     processes: int
 
 
-class EvaluatePlan(Record):
+class EvaluatePlan(Artifact):
     batch_size: int
 
 
-class ReportPlan(Record):
+class ReportPlan(Artifact):
     """Every cell the tables must have, whether its file exists or not."""
 
     modes: tuple[Mode, ...]
@@ -90,18 +94,18 @@ class ReportPlan(Record):
     datasets: tuple[str, ...]
     protocols: dict[str, str]  # set -> row of densecl/evaluation/protocols.py
     rendered: tuple[str, ...]
-    values: Report
+    values: ReportParams
     params: dict[str, Any]
 
 
-class Evidence(Record):
+class Evidence(Artifact):
     """A finding about images that can be looked at."""
 
     text: str
     images: tuple[str, ...]  # image_ids: the one at fault, then the one that it repeats
 
 
-class Verdict(Record):
+class ValidationResult(Artifact):
     """Outcome of validation for one set."""
 
     dataset: str
@@ -115,7 +119,7 @@ class Verdict(Record):
     evidence: tuple[Evidence, ...] = ()
 
 
-class Cost(Record):
+class TrainingCost(Artifact):
     """What a training cost; step times are medians of one alternating measurement in the same
     process, batch in memory.
     """
@@ -132,7 +136,7 @@ class Cost(Record):
     queue_size_effective: int
 
 
-class Preprocessing(Record):
+class Preprocessing(Artifact):
     rule: Literal["model", "as-is"]
     input_size: tuple[int, int, int]
     mean: tuple[float, float, float]
@@ -142,7 +146,7 @@ class Preprocessing(Record):
     crop_mode: str
 
 
-class Control(Record):
+class MatchedControl(Artifact):
     """The matched control: validation images of the same classes under the same mask."""
 
     dataset: str
@@ -152,7 +156,7 @@ class Control(Record):
     predictions: str  # the Parquet file whose rows these are
 
 
-class Group(Record):
+class SubsetAccuracy(Artifact):
     """Some images of a set: those of a class or of a rendition."""
 
     images: int
@@ -160,7 +164,7 @@ class Group(Record):
     top1_unmasked: float
 
 
-class ShapeBias(Record):
+class ShapeBias(Artifact):
     """Of the decisions for an image's shape or texture class, the share for shape (Geirhos et al.
     2019).
     """
@@ -172,7 +176,7 @@ class ShapeBias(Record):
     left_out: int  # images whose texture is no class of the set, or is the shape's own
 
 
-class NoEvaluation(Record):
+class MissingEvaluation(Artifact):
     """In a cell's place where its set is missing or cannot be used."""
 
     dataset: str
@@ -181,7 +185,7 @@ class NoEvaluation(Record):
     reason: str
 
 
-class Evaluation(Record):
+class Evaluation(Artifact):
     """One cell: one set, one mode, one seed. What a set does not have is None or empty, and
     `left_out` says why.
     """
@@ -206,20 +210,23 @@ class Evaluation(Record):
     rms_calibration_error: float
     aurra: float
     mean_confidence: float
-    per_class: dict[str, Group]  # by wnid
-    renditions: dict[str, Group]
+    per_class: dict[str, SubsetAccuracy]  # by wnid
+    renditions: dict[str, SubsetAccuracy]
     shape_bias: ShapeBias | None
-    control: Control | None
+    control: MatchedControl | None
     relative_accuracy: float | None
     effective_robustness: float | None
     left_out: dict[str, str]  # figure -> why it is not there
     preprocessing: Preprocessing
 
 
-def write_json(path: Path, record: BaseModel) -> None:
+def write_json(path: Path, artifact: BaseModel) -> None:
     """The record as byte-stable JSON; appears whole or not at all."""
     text = json.dumps(
-        record.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True, ensure_ascii=False
+        artifact.model_dump(mode="json", by_alias=True),
+        indent=1,
+        sort_keys=True,
+        ensure_ascii=False,
     )
     write_text(path, text + "\n")
 
@@ -232,22 +239,22 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def read_cell(path: Path) -> Evaluation | NoEvaluation:
+def read_evaluation(path: Path) -> Evaluation | MissingEvaluation:
     """What an evaluation left: its figures, or why there are none."""
-    return TypeAdapter[Evaluation | NoEvaluation](Evaluation | NoEvaluation).validate_json(
-        path.read_text(encoding="utf-8")
-    )
+    return TypeAdapter[Evaluation | MissingEvaluation](
+        Evaluation | MissingEvaluation
+    ).validate_json(path.read_text(encoding="utf-8"))
 
 
-def read_json(kind: type[T], path: Path) -> T:
+def read_json(artifact_type: type[T], path: Path) -> T:
     """DataError where the file holds something else."""
     try:
-        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+        return artifact_type.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-        where = ".".join(map(str, found["loc"]))
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(map(str, problem["loc"]))
         raise DataError(
-            f"{path}: {f'{where}: ' if where else ''}{found['msg'].lower()}; expected a "
-            f"{kind.__name__} as its stage writes it; "
+            f"{path}: {f'{field}: ' if field else ''}{problem['msg'].lower()}; expected a "
+            f"{artifact_type.__name__} as its stage writes it; "
             "remove the file and run the stage again (dvc repro)"
         ) from None

@@ -4,7 +4,7 @@ docs/failures.md.
 
 # 75 is EX_TEMPFAIL of sysexits.h; 1 with a traceback is what nobody foresaw, and with one line a
 # comparison lost.
-DONE, WORSE, MISTAKE, STOPPED = 0, 1, 2, 75
+EXIT_OK, EXIT_REGRESSION, EXIT_USER_ERROR, EXIT_RETRY = 0, 1, 2, 75
 
 
 class DenseclError(Exception):
@@ -12,7 +12,7 @@ class DenseclError(Exception):
     what to do.
     """
 
-    status = MISTAKE
+    status = EXIT_USER_ERROR
 
 
 class DataError(DenseclError):
@@ -21,12 +21,12 @@ class DataError(DenseclError):
     """
 
 
-class Stopped(DenseclError):
+class RetryLater(DenseclError):
     """An end before its time that is nobody's mistake: the same command goes on from what is
     kept.
     """
 
-    status = STOPPED
+    status = EXIT_RETRY
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,9 +35,9 @@ class Interrupted(KeyboardInterrupt):
     """
 
 
-class Worse(DenseclError):
+class RegressionFound(DenseclError):
     """What `compare --fail-if-worse` ends with where B is worse than A; the message is the
     verdict.
     """
 
-    status = WORSE
+    status = EXIT_REGRESSION

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
-LOCK = Path("dvc.lock")
-CODE = ("densecl", "steps")  # folders whose files the stages of dvc.yaml depend on
+DVC_LOCK = Path("dvc.lock")
+CODE_FOLDERS = ("densecl", "steps")  # folders whose files the stages of dvc.yaml depend on
 PARAMS_PAGE = Path("docs/params.md")
-PLAN = Path("data/plan")
+PLANS = Path("data/plan")
 RENDERED = Path("data/rendered")
 MANIFESTS = Path("data/manifests")
 VALIDATION = Path("data/validation")
@@ -29,19 +29,19 @@ REPORT_TABLE = Path("reports/table.txt")
 METRICS = Path("reports/metrics")  # what `dvc metrics show` reads
 PLOTS = Path("reports/plots")  # and `dvc plots show`
 REPORTS = Path("reports")
-COMPARE = Path(
+COMPARE_FOLDER = Path(
     "reports/compare"
 )  # what `python -m steps compare` writes; no artifact of the pipeline
 
 # Retraining.
 CHAMPION = "champion"  # stands where a mode stands: the champion is one more model to evaluate
 CHAMPION_REPORTS = Path("reports/champion")  # its cells, and the dvc.yaml of its evaluation
-CARD = Path("models/card.md")
+MODEL_CARD = Path("models/card.md")
 CHANGES = Path("reports/changes.json")
 GATE = Path("reports/gate.json")
 RETRAINING_PAGE = Path("reports/retraining.html")
-RETRAININGS = Path("reports/retraining.csv")  # a line a retraining
-TICKS = Path("reports/schedule.csv")  # a line a tick of the scheduler
+RETRAINING_LOG = Path("reports/retraining.csv")  # a line a retraining
+SCHEDULE_LOG = Path("reports/schedule.csv")  # a line a tick of the scheduler
 BASELINE = Path(
     "data/baseline"
 )  # manifests that the last judged candidate was trained and evaluated on
@@ -50,78 +50,78 @@ BASELINE_NEXT = Path(
 )  # becomes the baseline once the registry has what was judged
 BASELINE_PLAN = Path("data/baseline/plan.json")  # the params and code that made it
 RETRAINING_LOCK = Path("cache/retraining.lock")
-ZENML = Path(".zenml")  # ZenML's store
+ZENML_STORE = Path(".zenml")  # ZenML's store
 UI_LOGS = Path("cache/ui")
-DEPLOY = Path("deploy")  # what `schedule install` writes
+DEPLOY_FOLDER = Path("deploy")  # what `schedule install` writes
 
 
-def exported(mode: str, seed: int) -> Path:
+def export_folder(mode: str, seed: int) -> Path:
     """What `python -m steps export` writes; no artifact of the pipeline."""
     return Path("exports") / f"{mode}-{seed}"
 
 
-def plan(unit: str) -> Path:
+def plan_file(unit: str) -> Path:
     """Resolved values of a unit: a set, a mode, validate, evaluate or report."""
-    return PLAN / f"{unit}.json"
+    return PLANS / f"{unit}.json"
 
 
-def rendered(folder: str) -> Path:
+def rendered_folder(folder: str) -> Path:
     return RENDERED / folder
 
 
-def masks(folder: str) -> Path:
+def masks_folder(folder: str) -> Path:
     """Exact object masks of a built-in set: same names as the images, .png."""
     return RENDERED / "masks" / folder
 
 
-def manifest(dataset: str) -> Path:
+def manifest_file(dataset: str) -> Path:
     return MANIFESTS / f"{dataset}.parquet"
 
 
-def verdict(dataset: str) -> Path:
+def validation_file(dataset: str) -> Path:
     return VALIDATION / f"{dataset}.json"
 
 
-def model(mode: str, seed: int) -> Path:
+def model_folder(mode: str, seed: int) -> Path:
     return MODELS / mode / f"seed-{seed}"
 
 
-def training(mode: str, seed: int) -> Path:
+def training_folder(mode: str, seed: int) -> Path:
     return TRAINING / f"{mode}-{seed}"
 
 
-def baseline(dataset: str) -> Path:
+def baseline_file(dataset: str) -> Path:
     return BASELINE / f"{dataset}.parquet"
 
 
-def evaluation(dataset: str, mode: str, seed: int) -> Path:
-    return _cells(EVALUATION, mode) / dataset / f"{mode}-{seed}.json"
+def evaluation_file(dataset: str, mode: str, seed: int) -> Path:
+    return _resolve_folder(EVALUATION, mode) / dataset / f"{mode}-{seed}.json"
 
 
-def predictions(dataset: str, mode: str, seed: int) -> Path:
-    return _cells(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.parquet"
+def predictions_file(dataset: str, mode: str, seed: int) -> Path:
+    return _resolve_folder(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.parquet"
 
 
-def control_predictions(dataset: str, mode: str, seed: int) -> Path:
+def control_predictions_file(dataset: str, mode: str, seed: int) -> Path:
     """Rows of the matched control: validation images of the set's classes under its mask; empty for
     validation itself.
     """
-    return _cells(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.control.parquet"
+    return _resolve_folder(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.control.parquet"
 
 
-def metrics(mode: str) -> Path:
+def metrics_file(mode: str) -> Path:
     return METRICS / f"{mode}.json"
 
 
-def plot(name: str) -> Path:
+def plot_file(name: str) -> Path:
     return PLOTS / f"{name}.csv"
 
 
-def curve(column: str) -> Path:
+def curve_file(column: str) -> Path:
     """Of a column of history.csv; `top1/imagenet` becomes top1-imagenet.csv."""
     return PLOTS / "curves" / f"{column.replace('/', '-')}.csv"
 
 
-def _cells(folder: Path, mode: str) -> Path:
+def _resolve_folder(folder: Path, mode: str) -> Path:
     """The champion's cells lie apart: the report depends on the folders of the modes as a whole."""
     return CHAMPION_REPORTS / folder.name if mode == CHAMPION else folder

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 
-def derive(seed: int, *words: str | int) -> int:
-    """A 63-bit seed for the stream that `words` name, e.g. `derive(0, "views", epoch,
+def derive_seed(seed: int, *words: str | int) -> int:
+    """A 63-bit seed for the stream that `words` name, e.g. `derive_seed(0, "views", epoch,
     image_id)`.
     """
     text = "\0".join(map(str, (seed, *words)))

@@ -14,11 +14,11 @@ from densecl import paths
 from densecl.runtime import cli
 
 Options = Mapping[str, Mapping[str, Any]]
-WHY: Options = {
+REASON_OPTIONS: Options = {
     "--why": {"required": True, "help": "written on the version"},
     "--who": {"help": "your login by default"},
 }
-WHEN: Options = {
+SCHEDULE_OPTIONS: Options = {
     "--cron": {
         "required": True,
         "help": "five fields, such as '0 3 * * 1'; six with seconds first",
@@ -29,12 +29,12 @@ WHEN: Options = {
 COMMANDS: dict[str, tuple[str, str, Options]] = {
     "comparison": (
         "the whole comparison, as `dvc repro`, a tracked step a stage",
-        "runner.compare",
+        "runner.run_comparison",
         {},
     ),
     "retraining": (
         "train a candidate on what changed, and promote it if it beats the champion",
-        "runner.retrain",
+        "runner.run_retraining",
         {
             "--dry-run": {"action": "store_true", "help": "print what changed, and stop"},
             "--force": {
@@ -43,30 +43,34 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
             },
         },
     ),
-    "replay": ("continue the newest run where it stopped", "runner.replay", {}),
+    "replay": ("continue the newest run where it stopped", "runner.resume_run", {}),
     "schedule run": (
         "retrain at the times of a cron line, until stopped",
-        "schedule.scheduler.run",
-        WHEN,
+        "schedule.scheduler.run_schedule",
+        SCHEDULE_OPTIONS,
     ),
     "schedule install": (
         "write a systemd unit, crontab line or workflow that does",
         "install.install",
         {
             "--as": {"required": True, "choices": ("systemd", "cron", "github"), "dest": "kind"},
-            **WHEN,
-            "--output": {"type": Path, "default": paths.DEPLOY, "help": "folder for the files"},
+            **SCHEDULE_OPTIONS,
+            "--output": {
+                "type": Path,
+                "default": paths.DEPLOY_FOLDER,
+                "help": "folder for the files",
+            },
         },
     ),
     "promote": (
         "make a version the champion",
         "registry.registry.main_promote",
-        {"version": {}, **WHY},
+        {"version": {}, **REASON_OPTIONS},
     ),
     "rollback": (
         "make the champion before the current one the champion again",
         "registry.registry.main_rollback",
-        WHY,
+        REASON_OPTIONS,
     ),
     "lineage": (
         "print the chain from images to report that something belongs to",
@@ -93,29 +97,29 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 2 a mistake, 75 stopped and to be gone on with (docs/failures.md)."""
-    given = vars(_parser().parse_args(arguments))
-    module, _, function = given.pop("does").rpartition(".")
-    return cli.status(
-        lambda: getattr(importlib.import_module(f"pipelines.{module}"), function)(**given)
+    arguments = vars(_build_parser().parse_args(argv))
+    module, _, function = arguments.pop("target").rpartition(".")
+    return cli.run_command(
+        lambda: getattr(importlib.import_module(f"pipelines.{module}"), function)(**arguments)
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     groups = {"": parser.add_subparsers(required=True, metavar="COMMAND")}
-    for name, (purpose, does, options) in COMMANDS.items():
-        group, _, word = name.rpartition(" ")
+    for name, (purpose, target, options) in COMMANDS.items():
+        group, _, command = name.rpartition(" ")
         if group not in groups:
             outer = groups[""].add_parser(group, help=f"{group} run, {group} install")
             groups[group] = outer.add_subparsers(required=True, metavar="COMMAND")
-        each = groups[group].add_parser(word, help=purpose, description=purpose)
-        each.set_defaults(does=does)
-        for option, how in options.items():
-            each.add_argument(option, **how)
+        subparser = groups[group].add_parser(command, help=purpose, description=purpose)
+        subparser.set_defaults(target=target)
+        for flag, settings in options.items():
+            subparser.add_argument(flag, **settings)
     return parser
 
 
 if __name__ == "__main__":
-    cli.leave(main())
+    cli.exit_immediately(main())

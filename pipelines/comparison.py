@@ -6,10 +6,10 @@ from typing import Any
 
 from zenml import pipeline
 
-from pipelines.stages.zenml_steps import add, graph
+from pipelines.stages.zenml_steps import add_stages, get_graph
 
 
 @pipeline(enable_cache=False, dynamic=True)
 def comparison() -> None:
-    found: dict[str, Any] = {}
-    add(list(graph().stages), found)
+    references: dict[str, Any] = {}
+    add_stages(list(get_graph().stages), references)

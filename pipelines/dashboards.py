@@ -16,7 +16,7 @@ from typing import Any
 from densecl import paths
 from densecl.errors import DenseclError, Interrupted
 from densecl.monitoring.mlflow_store import TRACKING_URI
-from densecl.runtime.signals import SIGNALS
+from densecl.runtime.signals import STOP_SIGNALS
 from pipelines.runtime import zenml_env
 
 HOST = "127.0.0.1"
@@ -26,7 +26,7 @@ PAGES = {
 }
 MLFLOW_PORT, ZENML_PORT = 5000, 8237  # their own defaults; others where these are taken
 # Of zenml[server].
-NEEDED = (
+DASHBOARD_MODULES = (
     "fastapi",
     "uvicorn",
     "multipart",
@@ -37,81 +37,82 @@ NEEDED = (
     "itsdangerous",
     "cachetools",
 )
-QUIETER = {
+SERVER_ENV = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"
 }  # of MLflow's judges of language models: three processes
-PATIENCE = 90.0  # s that a server may take to answer
-QUIET = 10.0  # s that a server may take to end
+START_TIMEOUT = 90.0  # s that a server may take to answer
+STOP_TIMEOUT = 10.0  # s that a server may take to end
 
 
 def main() -> None:
     """Start both, print their addresses once they answer, and end both at a signal or when one of
     them ends.
     """
-    zenml_env.prepare()
-    for each in SIGNALS:
-        signal.signal(each, _interrupt)
+    zenml_env.configure_environment()
+    for signal_number in STOP_SIGNALS:
+        signal.signal(signal_number, _raise_interrupted)
     servers: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        wanted = _wanted()
-        for name, _, command in wanted:
-            servers[name] = _start(name, command)
-        for name, port, _ in wanted:
-            _await(name, servers[name], port)
+        commands = _list_servers()
+        for name, _, command in commands:
+            servers[name] = _start_server(name, command)
+        for name, port, _ in commands:
+            _wait_for_server(name, servers[name], port)
             if name == "ZenML":
-                _spare_the_survey(port)
+                _decline_survey(port)
             print(f"{name}: http://{HOST}:{port}{PAGES[name]}", flush=True)
         print("Ctrl-C ends it", flush=True)
         while all(server.poll() is None for server in servers.values()):
             time.sleep(0.5)
-        gone = next(name for name, server in servers.items() if server.poll() is not None)
+        ended_name = next(name for name, server in servers.items() if server.poll() is not None)
         raise DenseclError(
-            f"{gone}: ended by itself with status {servers[gone].returncode}; {_log(gone)} has "
+            f"{ended_name}: ended by itself with status {servers[ended_name].returncode}; "
+            f"{_get_log_path(ended_name)} has "
             f"what it said"
         )
     except Interrupted:
         print("ended", flush=True)
     finally:
-        _end(list(servers.values()))
+        _stop_servers(list(servers.values()))
 
 
-def _start(name: str, command: list[str]) -> subprocess.Popen[bytes]:
+def _start_server(name: str, command: list[str]) -> subprocess.Popen[bytes]:
     paths.UI_LOGS.mkdir(parents=True, exist_ok=True)
-    with _log(name).open("wb") as log:
+    with _get_log_path(name).open("wb") as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=os.environ | QUIETER,
+            env=os.environ | SERVER_ENV,
             process_group=0,
         )
 
 
-def _log(name: str) -> Path:
+def _get_log_path(name: str) -> Path:
     return paths.UI_LOGS / f"{name.lower()}.log"
 
 
-def _wanted() -> list[tuple[str, int, list[str]]]:
-    found = (
-        [("MLflow", *_mlflow())]
+def _list_servers() -> list[tuple[str, int, list[str]]]:
+    commands = (
+        [("MLflow", *_build_mlflow_command())]
         if os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI).startswith("sqlite:")
         else []
     )
-    if not found:
+    if not commands:
         print(f"MLflow: {os.environ['MLFLOW_TRACKING_URI']}", flush=True)
-    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in DASHBOARD_MODULES if importlib.util.find_spec(name) is None]:
         print(
             f"ZenML's dashboard needs `pip install 'zenml[server]'`: {', '.join(missing)} not "
             f"found",
             flush=True,
         )
-        return found
-    port = _free(ZENML_PORT)
+        return commands
+    port = _find_free_port(ZENML_PORT)
     tool = str(Path(sys.executable).with_name("zenml"))
     # Blocking: the project's own store stays what pipelines write to; no server is left behind.
     return [
-        *found,
+        *commands,
         (
             "ZenML",
             port,
@@ -120,9 +121,9 @@ def _wanted() -> list[tuple[str, int, list[str]]]:
     ]
 
 
-def _mlflow() -> tuple[int, list[str]]:
-    port = _free(MLFLOW_PORT)
-    store = os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI)
+def _build_mlflow_command() -> tuple[int, list[str]]:
+    port = _find_free_port(MLFLOW_PORT)
+    store_uri = os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI)
     return port, [
         sys.executable,
         "-m",
@@ -133,60 +134,61 @@ def _mlflow() -> tuple[int, list[str]]:
         "--port",
         str(port),
         "--backend-store-uri",
-        store,
+        store_uri,
         "--workers",
         "1",
     ]
 
 
-def _free(port: int) -> int:
+def _find_free_port(port: int) -> int:
     """`port`, or another one where it is taken."""
-    with socket.socket() as tried:
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            tried.bind((HOST, port))
+            sock.bind((HOST, port))
         except OSError:
-            tried.bind((HOST, 0))
-        return int(tried.getsockname()[1])
+            sock.bind((HOST, 0))
+        return int(sock.getsockname()[1])
 
 
-def _await(name: str, server: subprocess.Popen[bytes], port: int) -> None:
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until and server.poll() is None:
+def _wait_for_server(name: str, server: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and server.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
             return
         time.sleep(0.2)
     raise DenseclError(
-        f"{name}: no answer on port {port} within {PATIENCE:g} s; {_log(name)} has what it said"
+        f"{name}: no answer on port {port} within {START_TIMEOUT:g} s; {_get_log_path(name)} has "
+        f"what it said"
     )
 
 
-def _spare_the_survey(port: int) -> None:
+def _decline_survey(port: int) -> None:
     """ZenML's dashboard first asks for a name, an address and leave to send news: here the answer
     is no.
     """
     import requests
 
-    user = f"http://{HOST}:{port}/api/v1/current-user"
+    url = f"http://{HOST}:{port}/api/v1/current-user"
     with contextlib.suppress(requests.RequestException, KeyError, ValueError):
-        if requests.get(user, timeout=10).json()["body"]["email_opted_in"] is None:
+        if requests.get(url, timeout=10).json()["body"]["email_opted_in"] is None:
             answers: Any = {
                 "email_opted_in": False,
                 "user_metadata": {"finished_onboarding_survey": True},
             }
-            requests.put(user, json=answers, timeout=10)
+            requests.put(url, json=answers, timeout=10)
 
 
-def _end(servers: list[subprocess.Popen[bytes]]) -> None:
+def _stop_servers(servers: list[subprocess.Popen[bytes]]) -> None:
     """With all that they started."""
-    for how, patience in ((signal.SIGTERM, QUIET), (signal.SIGKILL, QUIET)):
+    for signal_number, timeout in ((signal.SIGTERM, STOP_TIMEOUT), (signal.SIGKILL, STOP_TIMEOUT)):
         for server in servers:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(server.pid, how)
+                os.killpg(server.pid, signal_number)
         for server in servers:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(patience)
+                server.wait(timeout)
 
 
-def _interrupt(number: int, _: object) -> None:
-    raise Interrupted(signal.Signals(number).name)
+def _raise_interrupted(signal_number: int, _: object) -> None:
+    raise Interrupted(signal.Signals(signal_number).name)

@@ -10,10 +10,10 @@ import sys
 from datetime import tzinfo
 from pathlib import Path
 
-from densecl.errors import STOPPED, DenseclError, Stopped
+from densecl.errors import EXIT_RETRY, DenseclError, RetryLater
 from densecl.runtime import cli
 from pipelines.runtime import zenml_env
-from pipelines.runtime.error_translation import translated
+from pipelines.runtime.error_translation import translate_errors
 
 NAME = "densecl-retraining"
 YES, NO = 10, 11  # exit statuses of `python -m pipelines.handover`, which no crash has
@@ -23,7 +23,7 @@ def wanted() -> bool:
     """Does the active stack's orchestrator keep schedules? The local one, without ZenML being asked
     where nobody set up another.
     """
-    zenml_env.prepare()
+    zenml_env.configure_environment()
     elsewhere = {"ZENML_STORE_URL", "ZENML_ACTIVE_STACK_ID"} & set(os.environ)
     if not elsewhere and not Path(os.environ["ZENML_CONFIG_PATH"], "config.yaml").exists():
         return False
@@ -32,7 +32,7 @@ def wanted() -> bool:
         [sys.executable, "-m", "pipelines.handover"], check=False, stdout=subprocess.DEVNULL
     )
     if asked.returncode not in {YES, NO}:
-        kind = Stopped if asked.returncode == STOPPED else DenseclError
+        kind = RetryLater if asked.returncode == EXIT_RETRY else DenseclError
         raise kind(
             "ZenML could not say what its active stack is (see above); `zenml stack describe` "
             "asks the same"
@@ -47,7 +47,7 @@ def hand_over(cron: str, where: tzinfo) -> None:
             f"--cron: found {cron!r}; the orchestrator of the active ZenML stack knows five "
             f"fields, no seconds"
         )
-    client = zenml_env.client()
+    client = zenml_env.get_client()
     from zenml.config.schedule import Schedule
 
     from pipelines.retraining import retraining
@@ -69,10 +69,14 @@ def hand_over(cron: str, where: tzinfo) -> None:
 def answer() -> int:
     """YES or NO, from ZenML itself; another status, and a line, where it cannot say."""
     try:
-        with translated():
-            return YES if zenml_env.client().active_stack.orchestrator.config.is_schedulable else NO
+        with translate_errors():
+            return (
+                YES
+                if zenml_env.get_client().active_stack.orchestrator.config.is_schedulable
+                else NO
+            )
     except DenseclError as error:
-        cli.tell(str(error))
+        cli.print_error(str(error))
         return error.status
 
 

@@ -18,7 +18,7 @@ from typing import Literal
 from densecl import paths
 from densecl.artifacts import write_text
 from densecl.errors import DenseclError
-from pipelines.schedule.cron import trigger, zone
+from pipelines.schedule.cron import build_trigger, parse_timezone
 
 Kind = Literal["systemd", "cron", "github"]
 
@@ -94,10 +94,12 @@ jobs:
 """
 
 
-def install(kind: Kind, cron: str, timezone: str | None, output: Path = paths.DEPLOY) -> None:
+def install(
+    kind: Kind, cron: str, timezone: str | None, output: Path = paths.DEPLOY_FOLDER
+) -> None:
     """Write the file of that kind into `output` and print what to do next."""
-    where = zone(timezone)
-    trigger(cron, where)
+    where = parse_timezone(timezone)
+    build_trigger(cron, where)
     if kind != "systemd" and len(cron.split()) != 5:
         raise DenseclError(f"--cron: found {cron!r}, expected five fields: {kind} knows no seconds")
     root, python = Path.cwd(), Path(sys.executable)
@@ -146,7 +148,7 @@ def _service(root: Path, python: Path, cron: str, where: tzinfo) -> tuple[str, s
             "systemctl --user daemon-reload",
             f"systemctl --user enable --now {unit}",
             "loginctl enable-linger    # it then runs also while you are logged out",
-            f"journalctl --user -u {unit} -f    # what it says; its ticks: {paths.TICKS}",
+            f"journalctl --user -u {unit} -f    # what it says; its ticks: {paths.SCHEDULE_LOG}",
         ],
     )
 
@@ -160,14 +162,17 @@ def _crontab(root: Path, python: Path, cron: str, where: tzinfo) -> tuple[str, s
     ).replace("%", r"\%")  # a bare % ends the command for cron
     named = _named(where)
     text = CRONTAB.format(
-        local=zone(None), zone=f"CRON_TZ={named[1]}\n" if named else "", cron=cron, command=command
+        local=parse_timezone(None),
+        zone=f"CRON_TZ={named[1]}\n" if named else "",
+        cron=cron,
+        command=command,
     )
     return (
         "retraining.crontab",
         text,
         [
             "(crontab -l; cat {path}) | crontab -    # appends it",
-            f"tail -f {log}    # what it says; how each ended: {paths.RETRAININGS}",
+            f"tail -f {log}    # what it says; how each ended: {paths.RETRAINING_LOG}",
         ],
     )
 

@@ -18,7 +18,7 @@ from densecl.config.params import MODES, Params, load_params
 from pipelines.stages import champion_stages
 
 if TYPE_CHECKING:
-    from pipelines.stages.dvc_graph import Graph
+    from pipelines.stages.dvc_graph import StageGraph
 
 FOLDERS = (
     paths.RENDERED,
@@ -59,12 +59,12 @@ class Leftovers:
 
 def main(yes: bool) -> None:
     """List what is left behind; remove it with `yes`, or where someone at a terminal says so."""
-    from pipelines.runtime.project_lock import alone
-    from pipelines.stages.dvc_graph import Graph
+    from pipelines.runtime.project_lock import lock_project
+    from pipelines.stages.dvc_graph import StageGraph
 
     params = load_params(paths.PARAMS)
-    with alone():
-        graph = Graph()
+    with lock_project():
+        graph = StageGraph()
         found = leftovers(graph, params)
         _show(found)
         if not found:
@@ -81,9 +81,12 @@ def main(yes: bool) -> None:
         )
 
 
-def leftovers(graph: Graph, params: Params) -> Leftovers:
+def leftovers(graph: StageGraph, params: Params) -> Leftovers:
     """What is in our folders and no stage writes, and entries of the lock files without a stage."""
-    stages = {graph.file: set(graph.stages), champion_stages.FILE: set(params.evaluate.datasets)}
+    stages = {
+        graph.file: set(graph.stages),
+        champion_stages.STAGES_FILE: set(params.evaluate.datasets),
+    }
     entries, told = {}, set()
     for file, names in stages.items():
         held = _entries(file.with_suffix(".lock"))
@@ -102,7 +105,7 @@ def _entries(lock: Path) -> dict[str, Any]:
     return (load_yaml(str(lock)).get("stages") or {}) if lock.exists() else {}
 
 
-def _kept(graph: Graph, params: Params) -> set[Path]:
+def _kept(graph: StageGraph, params: Params) -> set[Path]:
     """Outs of all stages; the champion's as the params have them, since its dvc.yaml follows only
     at the next retraining.
     """
@@ -111,10 +114,10 @@ def _kept(graph: Graph, params: Params) -> set[Path]:
         Path(out.fs_path)
         for stage in graph.repo.index.stages
         for out in stage.outs
-        if str(stage.path_in_repo) != champion_stages.FILE.as_posix()
+        if str(stage.path_in_repo) != champion_stages.STAGES_FILE.as_posix()
     }
     inside = {path.relative_to(root) for path in outs if path.is_relative_to(root)}
-    cells = (paths.evaluation, paths.predictions, paths.control_predictions)
+    cells = (paths.evaluation_file, paths.predictions_file, paths.control_predictions_file)
     return inside | {
         place(name, paths.CHAMPION, champion_stages.SEED)
         for place in cells
@@ -172,8 +175,8 @@ def remove(found: Leftovers, params: Params) -> None:
     for lock, names in found.entries.items():
         if names:
             _forget(lock, names)
-    if champion_stages.FILE.exists():
-        champion_stages.define(params)
+    if champion_stages.STAGES_FILE.exists():
+        champion_stages.write_champion_stages(params)
     for path in found.paths:
         if path.is_symlink() or not path.is_dir():
             path.unlink()

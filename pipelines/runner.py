@@ -18,93 +18,94 @@ from densecl.config.params import Params, load_params
 from densecl.errors import DenseclError
 from pipelines.outcome import csv_log
 from pipelines.runtime import error_translation, zenml_env
-from pipelines.runtime.project_lock import alone
-from pipelines.runtime.signals import STOPPING
-from pipelines.schemas import Finished, Outcome, Registered, Verdict
+from pipelines.runtime.project_lock import lock_project
+from pipelines.runtime.signals import SIGNAL_FORWARDER
+from pipelines.schemas import GateVerdict, Outcome, RegisteredVersion, RetrainingRecord
 
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
 
 
-def compare() -> None:
+def run_comparison() -> None:
     """The whole comparison, tracked."""
-    with _begun():
+    with _prepare_run():
         from pipelines.comparison import comparison
 
         comparison()
     print(paths.REPORT_TABLE.read_text(encoding="utf-8"))
 
 
-def retrain(dry_run: bool, force: bool) -> None:
+def run_retraining(dry_run: bool, force: bool) -> None:
     """Judge a candidate on what changed; `dry_run` prints what changed, and stops."""
-    with _begun(tracked=not dry_run):
+    with _prepare_run(tracked=not dry_run):
         if dry_run:
             _print_changes()
             return
-        from pipelines.outcome.recovery import overdue
+        from pipelines.outcome.recovery import find_unrecorded_run
         from pipelines.retraining import retraining
 
-        if (late := overdue(load_params(paths.PARAMS))) is not None:
-            print(f"{late.said}; version {late.version}", flush=True)
-            csv_log.append(paths.RETRAININGS, late)
-            _tell(load_params(paths.PARAMS), late, None)
-        _recorded(lambda: retraining(force=force))
+        if (unrecorded := find_unrecorded_run(load_params(paths.PARAMS))) is not None:
+            print(f"{unrecorded.said}; version {unrecorded.version}", flush=True)
+            csv_log.append_record(paths.RETRAINING_LOG, unrecorded)
+            _report_outcome(load_params(paths.PARAMS), unrecorded, None)
+        _record_run(lambda: retraining(force=force))
 
 
-def replay() -> None:
+def resume_run() -> None:
     """Continue the newest run where it stopped; DenseclError where it did not stop."""
-    with _begun():
+    with _prepare_run():
         from zenml.enums import ExecutionStatus
 
-        from pipelines.stages.runs import last, pipeline_of, stale
+        from pipelines.stages.runs import get_latest_run, get_pipeline_name, list_changed_stages
 
-        run = last()
+        run = get_latest_run()
         if run is None or run.status == ExecutionStatus.COMPLETED:
-            ended = f"the newest, {run.name}, is complete" if run else "there is no run"
+            reason = f"the newest, {run.name}, is complete" if run else "there is no run"
             raise DenseclError(
-                f"nothing to go on with: {ended}; `python -m pipelines retraining` starts one"
+                f"nothing to go on with: {reason}; `python -m pipelines retraining` starts one"
             )
-        if changed := stale(run):
+        if changed := list_changed_stages(run):
             raise DenseclError(
                 f"{run.name}: {', '.join(changed)} changed since, in params, code or files; "
                 f"replay would mix old with new: "
-                f"`python -m pipelines {pipeline_of(run)}` begins again, and does only what changed"
+                f"`python -m pipelines {get_pipeline_name(run)}` begins again, and does only what "
+                f"changed"
             )
         print(f"going on with {run.name}", flush=True)
-        if pipeline_of(run) == "comparison":
+        if get_pipeline_name(run) == "comparison":
             from pipelines.comparison import comparison
 
             comparison.replay(pipeline_run=run.id, skip_successful_steps=True)
         else:
             from pipelines.retraining import retraining
 
-            asked = dict(
+            overrides = dict(
                 run.config.parameters or {}
             )  # ZenML itself would take the defaults of what has one
-            _recorded(
+            _record_run(
                 lambda: retraining.replay(
-                    pipeline_run=run.id, skip_successful_steps=True, input_overrides=asked
+                    pipeline_run=run.id, skip_successful_steps=True, input_overrides=overrides
                 )
             )
 
 
 @contextmanager
-def _begun(tracked: bool = True) -> Iterator[None]:
+def _prepare_run(tracked: bool = True) -> Iterator[None]:
     """Alone in the project, signals passed on to the stage at work; params checked first, since
     ZenML takes seconds to import.
     """
     load_params(paths.PARAMS)
-    with error_translation.translated(), alone():
-        zenml_env.prepare()
-        STOPPING.listen()
+    with error_translation.translate_errors(), lock_project():
+        zenml_env.configure_environment()
+        SIGNAL_FORWARDER.install_handlers()
         if paths.BASELINE_NEXT.exists():
             from pipelines.registry import baseline
 
-            baseline.settle()
+            baseline.resolve_next_baseline()
         if tracked:
-            from pipelines.stages.runs import reap
+            from pipelines.stages.runs import reap_dead_runs
 
-            for name in reap():
+            for name in reap_dead_runs():
                 print(
                     f"{name}: was left running by a process that is gone; marked as failed",
                     flush=True,
@@ -113,103 +114,103 @@ def _begun(tracked: bool = True) -> Iterator[None]:
 
 
 def _print_changes() -> None:
-    from pipelines.gate.drift import changes, told
-    from pipelines.stages.dvc_graph import Graph
+    from pipelines.gate.drift import compute_changes, format_changes
+    from pipelines.stages.dvc_graph import StageGraph
 
-    graph = Graph()
-    for name in graph.until("prepare"):
-        graph.bring(name, partial(print, f"{name} ...", flush=True))
-    print(told(changes(load_params(paths.PARAMS))))
+    graph = StageGraph()
+    for name in graph.select_with_upstream("prepare"):
+        graph.update_stage(name, partial(print, f"{name} ...", flush=True))
+    print(format_changes(compute_changes(load_params(paths.PARAMS))))
 
 
-def _recorded(start: Callable[[], PipelineRunResponse]) -> None:
+def _record_run(run_pipeline: Callable[[], PipelineRunResponse]) -> None:
     """Run it, then write how it ended to reports/retraining.csv and tell it: also where it failed,
     which is raised again.
     """
-    began, clock = datetime.now().astimezone(), time.monotonic()
+    started_at, start_clock = datetime.now().astimezone(), time.monotonic()
     params, run, failure = load_params(paths.PARAMS), None, None
     try:
-        run = start()
-        outcome, said, made, verdict = _ended(run)
+        run = run_pipeline()
+        outcome, summary, registered, verdict = _read_outcome(run)
     except Exception as error:
-        failure, made, verdict = error_translation.told(error) or error, None, None
-        outcome, said = "failed", " ".join(str(failure).split()) or type(failure).__name__
-    champion, unread = _champion(params)
-    if outcome == "unchanged" and unread:
-        said += f"; the champion is not known: {unread}"
+        failure, registered, verdict = error_translation.translate_error(error) or error, None, None
+        outcome, summary = "failed", " ".join(str(failure).split()) or type(failure).__name__
+    champion, read_error = _read_champion(params)
+    if outcome == "unchanged" and read_error:
+        summary += f"; the champion is not known: {read_error}"
     elif (
         outcome == "unchanged" and champion is None
     ):  # refused so far, or the registry is another one than it was
-        said += (
+        summary += (
             f"; no champion is found in {params.retraining.registry}: "
             f"`retraining --force` judges a candidate all the same"
         )
-    finished = Finished(
-        started=began.isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - clock, 1),
+    record = RetrainingRecord(
+        started=started_at.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - start_clock, 1),
         outcome=outcome,
-        said=said,
-        version=made.version if made else None,
+        said=summary,
+        version=registered.version if registered else None,
         champion=champion,
-        zenml_run=str(run.id) if run else _newest(),
+        zenml_run=str(run.id) if run else _get_latest_run_id(),
     )
     if verdict is not None:
-        from pipelines.outcome.git_snapshot import keep
+        from pipelines.outcome.git_snapshot import save_snapshot
 
-        finished = finished.model_copy(update={"git": keep(params, finished, verdict)})
-    csv_log.append(paths.RETRAININGS, finished)
-    _tell(params, finished, verdict)
+        record = record.model_copy(update={"git": save_snapshot(params, record, verdict)})
+    csv_log.append_record(paths.RETRAINING_LOG, record)
+    _report_outcome(params, record, verdict)
     if failure is not None:
         raise failure
-    version = (
-        f" Version {finished.version}, champion {finished.champion}." if finished.version else ""
-    )
-    print(f"{finished.said}.{version}", flush=True)
+    version = f" Version {record.version}, champion {record.champion}." if record.version else ""
+    print(f"{record.said}.{version}", flush=True)
 
 
-def _ended(run: PipelineRunResponse) -> tuple[Outcome, str, Registered | None, Verdict | None]:
+def _read_outcome(
+    run: PipelineRunResponse,
+) -> tuple[Outcome, str, RegisteredVersion | None, GateVerdict | None]:
     steps = run.steps
     if "register" not in steps:
         return "unchanged", "nothing changed since the last judged candidate", None, None
-    made, verdict = (
+    registered, verdict = (
         steps[name].outputs[output][0].load()
         for name, output in (("register", "registered"), ("judge", "verdict"))
     )
-    return "promoted" if made.promoted else "kept", verdict.said, made, verdict
+    return "promoted" if registered.promoted else "rejected", verdict.said, registered, verdict
 
 
-def _champion(params: Params) -> tuple[str | None, str]:
+def _read_champion(params: Params) -> tuple[str | None, str]:
     """Its version, and what kept it from being read."""
     from pipelines.registry import registry
 
     try:
-        return registry.champion(params.retraining.registry).version, ""
+        return registry.get_champion(params.retraining.registry).version, ""
     except (
         Exception
     ) as error:  # a registry that is down is one more reason to write down how the run ended
         return None, " ".join(str(error).split())
 
 
-def _newest() -> str | None:
-    from pipelines.stages.runs import last
+def _get_latest_run_id() -> str | None:
+    from pipelines.stages.runs import get_latest_run
 
-    run = last()
+    run = get_latest_run()
     return str(run.id) if run else None
 
 
-def _tell(params: Params, finished: Finished, verdict: Verdict | None) -> None:
-    from pipelines.outcome.notify import notify
+def _report_outcome(params: Params, record: RetrainingRecord, verdict: GateVerdict | None) -> None:
+    from pipelines.outcome.notify import notify_outcome
 
     if verdict is not None:
         from pipelines.outcome.page import write_page
-        from pipelines.schemas import Changes
+        from pipelines.schemas import SourceChanges
 
         write_page(
-            read_json(Changes, paths.CHANGES),
+            read_json(SourceChanges, paths.CHANGES),
             verdict,
-            finished,
-            version=finished.version,
-            history=csv_log.read(paths.RETRAININGS, Finished)[:-1],
+            record,
+            version=record.version,
+            history=csv_log.read_records(paths.RETRAINING_LOG, RetrainingRecord)[:-1],
             roots={name: Path(dataset.root) for name, dataset in params.datasets.items()},
         )
-    notify(params.retraining.notify, finished, verdict)
+    notify_outcome(params.retraining.notify, record, verdict)

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from densecl.artifacts import Record
+from densecl.artifacts import Artifact
 
-Did = Literal["ran", "restored", "unchanged"]
-Outcome = Literal["promoted", "kept", "unchanged", "failed", "skipped"]
+StageResult = Literal["ran", "restored", "unchanged"]
+Outcome = Literal["promoted", "rejected", "unchanged", "failed", "skipped"]
 
 
-class StageRef(Record):
+class StageRef(Artifact):
     """One DVC stage after its step: what it read and what it left, as path -> md5 (a folder's ends
     in .dir).
     """
@@ -24,7 +24,7 @@ class StageRef(Record):
     outs: dict[str, str]
 
 
-class Share(Record):
+class ClassShare(Artifact):
     """Usable images of one class, then and now."""
 
     wnid: str
@@ -32,7 +32,7 @@ class Share(Record):
     now: int
 
 
-class SetChange(Record):
+class DatasetDrift(Artifact):
     """What changed in one set since the last judged candidate."""
 
     dataset: str
@@ -47,14 +47,14 @@ class SetChange(Record):
     chance: dict[str, float] = Field(
         default_factory=dict
     )  # feature -> what the index of two draws from one population exceeds once in twenty
-    mix: tuple[Share, ...] = ()  # the classes whose share moved most, largest first
+    mix: tuple[ClassShare, ...] = ()  # the classes whose share moved most, largest first
     evidence: tuple[str, ...]  # some paths of new, removed and changed images
 
 
-class Changes(Record):
+class SourceChanges(Artifact):
     """What changed in the sources; `reports/changes.json`."""
 
-    sets: tuple[SetChange, ...]
+    sets: tuple[DatasetDrift, ...]
     params: tuple[
         str, ...
     ]  # what else makes a new candidate: params or code that changed, in words
@@ -63,13 +63,13 @@ class Changes(Record):
     )  # those params, and digests of that code, as they are now
 
     @property
-    def any(self) -> bool:
+    def has_changes(self) -> bool:
         return bool(self.params) or any(
             s.new or s.removed or s.changed or s.before is None for s in self.sets
         )
 
 
-class Champion(Record):
+class Champion(Artifact):
     """The registry version that a candidate must beat, laid out in models/champion/seed-0; version
     None: there is none.
     """
@@ -79,7 +79,7 @@ class Champion(Record):
     seed: int | None = None
 
 
-class Criterion(Record):
+class Criterion(Artifact):
     """One line of the gate: a value, its interval, the bound it was held to and whether it held."""
 
     name: Literal["val", "fall", "minimum", "chance"]
@@ -93,7 +93,7 @@ class Criterion(Record):
     said: str  # in words
 
 
-class Verdict(Record):
+class GateVerdict(Artifact):
     """The gate's decision; `reports/gate.json`."""
 
     promoted: bool
@@ -104,7 +104,7 @@ class Verdict(Record):
     said: str  # in one sentence, with the sets that refused it
 
 
-class Registered(Record):
+class RegisteredVersion(Artifact):
     """A version in the registry."""
 
     name: str
@@ -112,7 +112,7 @@ class Registered(Record):
     promoted: bool
 
 
-class Finished(Record):
+class RetrainingRecord(Artifact):
     """How a retraining ended: a line of reports/retraining.csv and what is notified."""
 
     started: str  # ISO 8601 with time zone
@@ -125,7 +125,7 @@ class Finished(Record):
     git: str | None = None  # commit or tag that holds its params, dvc.lock and small reports
 
 
-class Tick(Record):
+class Tick(Artifact):
     """What came of one tick of the scheduler: a line of reports/schedule.csv; times are ISO 8601
     with time zone.
     """

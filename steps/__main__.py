@@ -11,11 +11,11 @@ from densecl.runtime import cli
 
 STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "plan": ("check params.yaml and write what each unit reads", ()),
-    "render": ("draw a built-in set", ("set",)),
-    "prepare": ("write the manifest of a set", ("set",)),
+    "render": ("draw a built-in set", ("dataset",)),
+    "prepare": ("write the manifest of a set", ("dataset",)),
     "validate": ("check all manifests; stop on critical failures", ()),
     "train": ("train one model", ("mode", "seed")),
-    "evaluate": ("evaluate one model on one set", ("set", "mode", "seed")),
+    "evaluate": ("evaluate one model on one set", ("dataset", "mode", "seed")),
     "report": ("compare the modes", ()),
     "compare": (
         "compare two experiments: git revisions, DVC experiments, workspace or report folders",
@@ -37,16 +37,18 @@ def main(arguments: list[str] | None = None) -> int:
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, (purpose, names) in STAGES.items():
         stage = stages.add_parser(name, help=purpose, description=purpose)
-        for each in names:
-            flag, _, value = each.partition(" ")
+        for argument in names:
+            flag, _, value = argument.partition(" ")
             if value or not flag.startswith("--"):
                 stage.add_argument(flag, type=int if flag == "seed" else str, metavar=value or None)
             else:
                 stage.add_argument(flag, action="store_true")
-    given = vars(parser.parse_args(arguments))
-    return cli.status(lambda: importlib.import_module(f"steps.{given.pop('stage')}").main(**given))
+    args = vars(parser.parse_args(arguments))
+    return cli.run_command(
+        lambda: importlib.import_module(f"steps.{args.pop('stage')}").main(**args)
+    )
 
 
 if __name__ == "__main__":
-    cli.begin(stage=True)
-    cli.leave(main())
+    cli.setup_process(stage=True)
+    cli.exit_immediately(main())

@@ -10,26 +10,26 @@ from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config import reference
 from densecl.config.params import Params
-from train import parser
+from train import build_parser
 
-ELSEWHERE = {"cl_mode": "modes", "seed": "seeds"}
+KEYS_OF_FLAGS = {"cl_mode": "modes", "seed": "seeds"}
 SECTIONS = ("network", "contrast", "train")  # whose keys the flags are named after
 
 
 def main() -> None:
-    write_text(paths.PARAMS_PAGE, reference.page(flags()))
+    write_text(paths.PARAMS_PAGE, reference.render_params_page(list_flags()))
     sys.stdout.write(f"{paths.PARAMS_PAGE}\n")
 
 
-def flags() -> dict[str, str]:
+def list_flags() -> dict[str, str]:
     """Flags of train.py by the key that they set."""
-    found = {}
-    for action in parser()._actions:
+    flags = {}
+    for action in build_parser()._actions:
         owners = [name for name in SECTIONS if action.dest in _section(name).model_fields]
-        key = ELSEWHERE.get(action.dest) or (f"{owners[0]}.{action.dest}" if owners else "")
+        key = KEYS_OF_FLAGS.get(action.dest) or (f"{owners[0]}.{action.dest}" if owners else "")
         if key:
-            found[key] = action.option_strings[-1]
-    return found
+            flags[key] = action.option_strings[-1]
+    return flags
 
 
 def _section(name: str) -> type[BaseModel]:

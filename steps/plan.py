@@ -9,18 +9,18 @@ from pathlib import Path
 
 from densecl import paths
 from densecl.artifacts import (
+    Artifact,
+    DatasetPlan,
     EvaluatePlan,
-    Execution,
-    Record,
+    ExecutionPlan,
     ReportPlan,
-    SetPlan,
     TrainPlan,
     ValidatePlan,
     write_json,
 )
-from densecl.config.params import TRAIN_SET, DenseContrast, Params, load_params
+from densecl.config.params import TRAIN_SET, DenseContrastParams, Params, load_params
 from densecl.errors import DenseclError
-from densecl.evaluation.protocols import PROTOCOLS, protocol_of, with_layout
+from densecl.evaluation.protocols import PROTOCOLS, resolve_layout, resolve_protocol
 
 
 def main() -> None:
@@ -30,11 +30,11 @@ def main() -> None:
     params = load_params(paths.PARAMS)
     check_protocols(params)
     check_roots(params)
-    check_model(params)
-    units = resolve(params)
+    check_network(params)
+    units = resolve_plans(params)
     for unit, record in units.items():
-        write_json(paths.plan(unit), record)
-    prune(params, set(units))
+        write_json(paths.plan_file(unit), record)
+    prune_artifacts(params, set(units))
 
 
 def check_protocols(params: Params) -> None:
@@ -55,23 +55,23 @@ def check_roots(params: Params) -> None:
 
     for name, dataset in params.datasets.items():
         if name in params.render:
-            drawn = paths.rendered(params.render[name].folder)
-            if Path(dataset.root) != drawn:
+            rendered_root = paths.rendered_folder(params.render[name].folder)
+            if Path(dataset.root) != rendered_root:
                 raise DenseclError(
                     f"{paths.PARAMS}: datasets.{name}.root: found {dataset.root}, expected "
-                    f"{drawn}, where render.{name} draws"
+                    f"{rendered_root}, where render.{name} draws"
                 )
             continue
         try:
-            check_root(Path(dataset.root), with_layout(params, name).layout, dataset.devkit)
+            check_root(Path(dataset.root), resolve_layout(params, name).layout, dataset.devkit)
         except DenseclError as error:
-            if name not in params.optional:
+            if name not in params.optional_datasets:
                 raise DenseclError(f"{paths.PARAMS}: datasets.{name}.root: {error}") from None
             print(f"warning: {name}: left out: {error}")
-            hold_place(name, Path(dataset.tracked_by))
+            create_placeholder(name, Path(dataset.tracked_by))
 
 
-def hold_place(name: str, tracked_by: Path) -> None:
+def create_placeholder(name: str, tracked_by: Path) -> None:
     """Make the path that DVC watches, where there is none: DVC fails on a dependency that is not
     there, and notices a set that comes to lie where nothing was.
     """
@@ -92,9 +92,9 @@ def hold_place(name: str, tracked_by: Path) -> None:
     print(f"warning: {name}: made an empty {tracked_by} for DVC to watch")
 
 
-def check_model(params: Params) -> None:
+def check_network(params: Params) -> None:
     """Raise where timm cannot build the model; asked last, since timm takes seconds to import."""
-    from densecl.network.vit import check
+    from densecl.network.vit import check_model
 
     if params.network.checkpoint and not Path(params.network.checkpoint).is_file():
         raise DenseclError(
@@ -102,11 +102,11 @@ def check_model(params: Params) -> None:
             f"expected local safetensors weights"
         )
     try:
-        rows, columns = check(params.network)
+        rows, columns = check_model(params.network)
     except DenseclError as error:
         raise DenseclError(f"{paths.PARAMS}: {error}") from None
-    dense = params.contrast.of("dense") if "dense" in params.modes else None
-    if isinstance(dense, DenseContrast) and dense.patches_per_image > rows * columns:
+    dense = params.contrast.resolve_mode("dense") if "dense" in params.modes else None
+    if isinstance(dense, DenseContrastParams) and dense.patches_per_image > rows * columns:
         print(
             f"warning: {paths.PARAMS}: contrast.patches_per_image: found "
             f"{dense.patches_per_image}, but "
@@ -115,18 +115,18 @@ def check_model(params: Params) -> None:
         )
 
 
-def resolve(params: Params) -> dict[str, Record]:
+def resolve_plans(params: Params) -> dict[str, Artifact]:
     """The plan of every unit, with just the keys it reads."""
-    units: dict[str, Record] = {
-        name: SetPlan(
+    units: dict[str, Artifact] = {
+        name: DatasetPlan(
             name=name,
-            dataset=with_layout(params, name),
+            dataset=resolve_layout(params, name),
             train_root=params.datasets[TRAIN_SET].root,
             render=params.render.get(name),
             preprocess=params.evaluate.preprocess.get(name),
-            protocol=protocol_of(params, name),
+            protocol=resolve_protocol(params, name),
             classes=params.evaluate.classes.get(name, ()),
-            optional=name in params.optional,
+            optional=name in params.optional_datasets,
         )
         for name in params.datasets
     }
@@ -136,12 +136,12 @@ def resolve(params: Params) -> dict[str, Record]:
             network=params.network,
             data=params.data,
             train=params.train,
-            contrast=params.contrast.of(mode),
+            contrast=params.contrast.resolve_mode(mode),
         )
     units["validate"] = ValidatePlan(
-        datasets=params.datasets, optional=params.optional, values=params.validate_
+        datasets=params.datasets, optional=params.optional_datasets, values=params.validate_
     )
-    units["execution"] = Execution(
+    units["execution"] = ExecutionPlan(
         checkpoint_minutes=params.train.checkpoint_minutes, processes=params.train.processes
     )
     units["evaluate"] = EvaluatePlan(batch_size=params.evaluate.batch_size)
@@ -150,32 +150,38 @@ def resolve(params: Params) -> dict[str, Record]:
         seeds=params.seeds,
         datasets=params.evaluate.datasets,
         rendered=tuple(params.render),
-        protocols={name: protocol_of(params, name) for name in params.evaluate.datasets},
+        protocols={name: resolve_protocol(params, name) for name in params.evaluate.datasets},
         values=params.report,
         params=params.model_dump(mode="json", by_alias=True, exclude={"retraining"}),
     )
     return units
 
 
-def prune(params: Params, units: set[str]) -> None:
+def prune_artifacts(params: Params, units: set[str]) -> None:
     """Remove from folders that a stage depends on as a whole what is in no plan; DVC's cache still
     holds it.
     """
     runs = [(mode, seed) for mode in params.modes for seed in params.seeds]
     cells = [(name, mode, seed) for name in params.evaluate.datasets for mode, seed in runs]
-    kept = {paths.plan(unit) for unit in units} | {paths.manifest(name) for name in params.datasets}
-    kept |= {
-        place(*cell)
-        for cell in cells
-        for place in (paths.evaluation, paths.predictions, paths.control_predictions)
+    expected = {paths.plan_file(unit) for unit in units} | {
+        paths.manifest_file(name) for name in params.datasets
     }
-    kept |= {
-        paths.training(*run) / name
-        for run in runs
+    expected |= {
+        build_path(*cell)
+        for cell in cells
+        for build_path in (
+            paths.evaluation_file,
+            paths.predictions_file,
+            paths.control_predictions_file,
+        )
+    }
+    expected |= {
+        paths.training_folder(*score_dataset) / name
+        for score_dataset in runs
         for name in ("history.csv", "cost.json", "matches.safetensors")
     }
     for folder in (
-        paths.PLAN,
+        paths.PLANS,
         paths.MANIFESTS,
         paths.EVALUATION,
         paths.PREDICTIONS,
@@ -185,5 +191,5 @@ def prune(params: Params, units: set[str]) -> None:
             if path.is_dir():
                 if not any(path.iterdir()):
                     path.rmdir()
-            elif path not in kept and path.name != ".gitignore":
+            elif path not in expected and path.name != ".gitignore":
                 path.unlink()

@@ -8,43 +8,43 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from densecl import paths
-from densecl.artifacts import SetPlan, read_json
-from densecl.datasets.manifests.missing_manifest import write_absent
-from densecl.datasets.manifests.scan import Progress, class_list, scan
+from densecl.artifacts import DatasetPlan, read_json
+from densecl.datasets.manifests.missing_manifest import write_missing_manifest
+from densecl.datasets.manifests.scan import Progress, list_classes, scan_dataset
 from densecl.datasets.storage.manifest import write_manifest
 from densecl.errors import DataError
-from densecl.runtime.hardware import workers
+from densecl.runtime.hardware import count_workers
 
 
-def main(set: str) -> None:
+def main(dataset: str) -> None:
     """Write data/manifests/<set>.parquet; of a set that may be missing and is, without rows and
     with the reason.
     """
-    plan = read_json(SetPlan, paths.plan(set))
-    of, classes = plan.dataset, class_list(Path(plan.train_root))
+    plan = read_json(DatasetPlan, paths.plan_file(dataset))
+    source, classes = plan.dataset, list_classes(Path(plan.train_root))
     try:
-        with _bar(set) as progress:
-            frame = scan(
-                set,
-                Path(of.root),
-                of.layout,
+        with _open_progress_bar(dataset) as progress:
+            frame = scan_dataset(
+                dataset,
+                Path(source.root),
+                source.layout,
                 classes,
-                max(1, workers()),
-                devkit=of.devkit,
+                max(1, count_workers()),
+                devkit=source.devkit,
                 progress=progress,
             )
     except DataError as error:
         if not plan.optional:
             raise
-        write_absent(paths.manifest(set), str(error))
-        print(f"{set}: left out: {error}")
+        write_missing_manifest(paths.manifest_file(dataset), str(error))
+        print(f"{dataset}: left out: {error}")
         return
-    write_manifest(frame, paths.manifest(set))
-    print(f"{len(frame)} files of {frame['label'].nunique()} classes in {of.root}")
+    write_manifest(frame, paths.manifest_file(dataset))
+    print(f"{len(frame)} files of {frame['label'].nunique()} classes in {source.root}")
 
 
 @contextmanager
-def _bar(set: str) -> Iterator[Progress | None]:
+def _open_progress_bar(dataset: str) -> Iterator[Progress | None]:
     """What to call with (done, total): a bar on a terminal, else nothing."""
     if not sys.stderr.isatty():
         yield None
@@ -53,11 +53,11 @@ def _bar(set: str) -> Iterator[Progress | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bars, TimeRemainingColumn
 
     with Bars(
-        f"{set}: ",
+        f"{dataset}: ",
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     ) as bars:
-        task = bars.add_task(set, total=None)
+        task = bars.add_task(dataset, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from densecl import paths
-from densecl.artifacts import Execution, ReportPlan, TrainPlan, Verdict, read_json
+from densecl.artifacts import ExecutionPlan, ReportPlan, TrainPlan, ValidationResult, read_json
 from densecl.config.params import TRAIN_SET
-from densecl.runtime.launch import launch, launched
+from densecl.runtime.launch import is_launched, launch_processes
 
 
 def main(mode: str, seed: int) -> None:
@@ -15,35 +15,37 @@ def main(mode: str, seed: int) -> None:
     The evaluation sets that are validated on every epoch are watched only: nothing of them reaches
     the model, so they are no dependency and a new one retrains nothing.
     """
-    execution = read_json(Execution, paths.plan("execution"))
-    if execution.processes > 1 and not launched():
-        launch(execution.processes, ["-m", "steps", "train", mode, str(seed)])
+    execution = read_json(ExecutionPlan, paths.plan_file("execution"))
+    if execution.processes > 1 and not is_launched():
+        launch_processes(execution.processes, ["-m", "steps", "train", mode, str(seed)])
         return
-    from densecl.datasets.storage.image_root import list_classes
-    from densecl.datasets.storage.usable_images import usable_images
+    from densecl.datasets.storage.image_root import list_class_folders
+    from densecl.datasets.storage.usable_images import load_usable_images
     from densecl.evaluation.validator import build_validator
     from densecl.training.train import train
 
-    plan = read_json(TrainPlan, paths.plan(mode))
-    how = plan.train.model_copy(update={"checkpoint_minutes": execution.checkpoint_minutes})
-    watched = (
+    plan = read_json(TrainPlan, paths.plan_file(mode))
+    train_params = plan.train.model_copy(
+        update={"checkpoint_minutes": execution.checkpoint_minutes}
+    )
+    validation_names = (
         plan.train.validate_on
         if plan.train.validate_on is not None
-        else read_json(ReportPlan, paths.plan("report")).datasets
+        else read_json(ReportPlan, paths.plan_file("report")).datasets
     )
     validation = {
-        name: usable_images(name)
-        for name in watched
-        if read_json(Verdict, paths.verdict(name)).passed
+        name: load_usable_images(name)
+        for name in validation_names
+        if read_json(ValidationResult, paths.validation_file(name)).passed
     }
-    images = usable_images(TRAIN_SET)
-    classes = list_classes(images.root)
+    images = load_usable_images(TRAIN_SET)
+    classes = list_class_folders(images.root)
     train(
-        plan.model_copy(update={"train": how}),
+        plan.model_copy(update={"train": train_params}),
         seed,
         images,
         classes,
         build_validator(validation, classes, plan.train.batch_size),
-        paths.model(mode, seed),
-        paths.training(mode, seed),
+        paths.model_folder(mode, seed),
+        paths.training_folder(mode, seed),
     )

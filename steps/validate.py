@@ -7,11 +7,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from densecl import paths
-from densecl.artifacts import ValidatePlan, Verdict, read_json, write_json
-from densecl.datasets.manifests.missing_manifest import absence
+from densecl.artifacts import ValidatePlan, ValidationResult, read_json, write_json
+from densecl.datasets.manifests.missing_manifest import read_missing_reason
 from densecl.datasets.storage.manifest import read_manifest
-from densecl.datasets.validation.expectations import check
-from densecl.datasets.validation.page import render_validation
+from densecl.datasets.validation.expectations import check_manifests
+from densecl.datasets.validation.page import write_validation_page
 from densecl.errors import DataError
 
 
@@ -22,20 +22,26 @@ def main() -> None:
     Of a set that params let fail, the failure stays in its verdict, and evaluation leaves the
     reason in its cells.
     """
-    plan = read_json(ValidatePlan, paths.plan("validate"))
-    manifests = {name: read_manifest(paths.manifest(name)) for name in plan.datasets}
-    absent = {name: why for name in plan.datasets if (why := absence(paths.manifest(name)))}
-    there = {name: frame for name, frame in manifests.items() if name not in absent}
-    checked = check(there, plan.values, plan.datasets)
+    plan = read_json(ValidatePlan, paths.plan_file("validate"))
+    manifests = {name: read_manifest(paths.manifest_file(name)) for name in plan.datasets}
+    missing_reasons = {
+        name: reason
+        for name in plan.datasets
+        if (reason := read_missing_reason(paths.manifest_file(name)))
+    }
+    present = {name: frame for name, frame in manifests.items() if name not in missing_reasons}
+    results = check_manifests(present, plan.values, plan.datasets)
     verdicts = {
-        name: _absent(name, absent[name]) if name in absent else checked[name]
+        name: _build_missing_result(name, missing_reasons[name])
+        if name in missing_reasons
+        else results[name]
         for name in plan.datasets
     }
     roots = {name: Path(dataset.root) for name, dataset in plan.datasets.items()}
-    render_validation(verdicts, manifests, paths.VALIDATION_PAGE, roots)
-    stopping = {name: verdict for name, verdict in verdicts.items() if name not in plan.optional}
+    write_validation_page(verdicts, manifests, paths.VALIDATION_PAGE, roots)
+    required = {name: verdict for name, verdict in verdicts.items() if name not in plan.optional}
     failures = [
-        f"{name}: {failure}" for name, verdict in stopping.items() for failure in verdict.failures
+        f"{name}: {failure}" for name, verdict in required.items() for failure in verdict.failures
     ]
     if failures:
         raise DataError(
@@ -44,7 +50,7 @@ def main() -> None:
             )
         )
     for name, verdict in verdicts.items():
-        write_json(paths.verdict(name), verdict)
+        write_json(paths.validation_file(name), verdict)
         for warning in (
             *(f"left out: {failure}" for failure in verdict.failures),
             *verdict.warnings,
@@ -52,8 +58,8 @@ def main() -> None:
             print(f"warning: {name}: {warning}")
 
 
-def _absent(name: str, reason: str) -> Verdict:
-    return Verdict(
+def _build_missing_result(name: str, reason: str) -> ValidationResult:
+    return ValidationResult(
         dataset=name,
         passed=False,
         images=0,

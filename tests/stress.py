@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from densecl.runtime.signals import STOP
+from densecl.runtime.signals import SIGNAL_HANDLER
 from tests.training.training_project import ENVIRONMENT, STEPS, prepare
 
 MODES = ("dense", "global", "none")
@@ -150,7 +150,7 @@ def main() -> None:
             )
             assert not list(Path().rglob("*.partial")), "a half-written file is left"
             assert not any(Path("checkpoints").iterdir()), "a checkpoint is left"
-            with STOP.held():
+            with SIGNAL_HANDLER.defer_signals():
                 seen.append(in_this_process(mode))
             print(
                 f"{trainings} trainings, {kills} kills, {seen[-1][0] / 2**20:.0f} MiB, {seen[-1][1]} files open",

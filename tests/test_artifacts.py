@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from densecl.artifacts import Cost, TrainPlan, read_json, write_json
+from densecl.artifacts import TrainingCost, TrainPlan, read_json, write_json
 from densecl.config.params import MODES, load_params
 from densecl.errors import DataError
-from steps.plan import resolve
+from steps.plan import resolve_plans
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,11 +17,11 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize("mode", MODES)
 def test_a_train_plan_comes_back_as_it_was(tmp_path, mode):
     params = load_params(ROOT / "params.yaml")
-    plan = resolve(params)[mode]
+    plan = resolve_plans(params)[mode]
     write_json(tmp_path / "plan.json", plan)
     again = read_json(TrainPlan, tmp_path / "plan.json")
     assert again == plan
-    assert type(again.contrast) is type(params.contrast.of(mode))
+    assert type(again.contrast) is type(params.contrast.resolve_mode(mode))
     assert ("patches_per_image" in (tmp_path / "plan.json").read_text()) == (mode == "dense")
 
 
@@ -30,7 +30,7 @@ def test_a_torn_file_is_one_line_that_names_it(tmp_path):
     for text, said in (("", "eof"), ("{", "eof"), ('{"views": 2}', "wall_seconds: field required")):
         path.write_text(text)
         with pytest.raises(DataError) as error:
-            read_json(Cost, path)
+            read_json(TrainingCost, path)
         assert str(path) in str(error.value)
         assert said in str(error.value)
         assert "\n" not in str(error.value)

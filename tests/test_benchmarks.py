@@ -28,8 +28,10 @@ HEAVY = (
 @pytest.mark.slow
 def test_gpu_rows_of_small_sizes(monkeypatch):
     for module in (infonce, steps):  # no process of its own, and so no figure of memory
-        monkeypatch.setattr(module, "peak", lambda prepare, *given: (prepare(*given)(), 1.0)[1])
-    rows = gpu.rows(small=True)
+        monkeypatch.setattr(
+            module, "measure_peak_memory", lambda prepare, *given: (prepare(*given)(), 1.0)[1]
+        )
+    rows = gpu.measure_rows(small=True)
     assert {row.id for row in rows} == {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "MFU"}
     exact = next(row for row in rows if row.id == "P3")
     assert float(exact.ours) <= 1e-6
@@ -43,15 +45,17 @@ def test_imports_need_no_more_than_a_gpu_box_has(module):
 
 
 def test_ratio_is_of_each_round_and_the_first_round_is_left_out():
-    assert measure.ratio([1.0, 2.0, 9.0], [2.0, 2.0, 3.0]) == "1.000 (0.500 to 3.000)"
+    assert measure.format_ratio([1.0, 2.0, 9.0], [2.0, 2.0, 3.0]) == "1.000 (0.500 to 3.000)"
     calls = []
-    times = measure.alternate({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2)
+    times = measure.measure_alternating(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2
+    )
     assert calls == ["a", "b"] * 3
     assert [len(seen) for seen in times.values()] == [2, 2]
 
 
 def test_added_memory_is_what_a_call_touches():
-    grown = measure.peak(_thirty_two_mebibytes)
+    grown = measure.measure_peak_memory(_thirty_two_mebibytes)
     assert 31 <= grown < 48
 
 

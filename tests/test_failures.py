@@ -19,9 +19,9 @@ from densecl.config.params import Params, ParamsError, load_params, parse_params
 from densecl.datasets.storage.manifest import SCHEMA, read_manifest, write_manifest
 from densecl.errors import DataError
 from densecl.runtime import cli
-from densecl.training.export import export
+from densecl.training.export import export_model
 from densecl.training.fit import Fit
-from steps.plan import check_model
+from steps.plan import check_network
 from tests.test_params import changed, default
 from tests.training.test_resume import outcome
 from tests.training.test_trainer import plan, run, workplace  # noqa: F401 - a fixture
@@ -215,12 +215,12 @@ def test_any_damage_of_a_manifest_gives_its_columns_or_one_line(tmp_path, edits,
 
 def test_more_patches_than_there_are_is_a_warning_and_all_are_taken(capsys):
     values = changed("contrast.patches_per_image", 300)
-    check_model(parse_params(values, "params.yaml"))
+    check_network(parse_params(values, "params.yaml"))
     said = capsys.readouterr().err
     assert said == (
         "warning: params.yaml: contrast.patches_per_image: found 300, but vit_tiny_patch16_224 has 64 patches: all of them are taken\n"
     )
-    check_model(parse_params(default(), "params.yaml"))
+    check_network(parse_params(default(), "params.yaml"))
     assert capsys.readouterr().err == ""
 
 
@@ -269,7 +269,9 @@ def test_a_full_disk_stops_no_training_and_no_half_checkpoint_is_taken(
     save, room = Fit.save, []
 
     def filled(self):
-        if self.trainer.done == 3 and not room:  # after two checkpoints somebody fills the disk
+        if (
+            self.trainer.steps_done == 3 and not room
+        ):  # after two checkpoints somebody fills the disk
             room.extend(path.stat().st_size for path in small_disk.glob("*/step-*.pt"))
             (small_disk / "filler").write_bytes(b"0" * (DISK - sum(room) - min(room) // 2))
         save(self)
@@ -294,13 +296,13 @@ def test_a_disk_full_at_the_export_stops_with_one_line_and_the_same_command_ends
     run(workplace, "whole", of)
 
     def refused(*given):
-        export(*given)
+        export_model(*given)
         raise OSError(28, "No space left on device", "model.safetensors")
 
     with monkeypatch.context() as patch:
-        patch.setattr("densecl.training.train.export", refused)
+        patch.setattr("densecl.training.train.export_model", refused)
         capfd.readouterr()
-        assert cli.status(lambda: run(workplace, "again", of)) == 75
+        assert cli.run_command(lambda: run(workplace, "again", of)) == 75
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith(
         "error: model.safetensors: No space left on device; nothing half-written is kept; make room"
@@ -319,7 +321,7 @@ def test_a_read_only_folder_stops_before_training_with_one_line(
     try:
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         monkeypatch.setattr(paths, "CHECKPOINTS", place)
-        assert cli.status(lambda: run(workplace, "again", plan("none"))) == 75
+        assert cli.run_command(lambda: run(workplace, "again", plan("none"))) == 75
     finally:
         subprocess.run(["umount", str(place)], check=True)
     said = capfd.readouterr().err.splitlines()

@@ -135,10 +135,10 @@ def test_exponents_are_numbers(tmp_path):
 
 def test_a_mode_reads_its_own_values_only():
     params = parse_params(changed("contrast.dense", {"lambda_weight": 0.25}), "params.yaml")
-    assert params.contrast.of("dense").lambda_weight == 0.25
-    assert params.contrast.of("global").lambda_weight == 0.2
-    assert "patches_per_image" not in type(params.contrast.of("global")).model_fields
-    assert params.contrast.of("none") is None
+    assert params.contrast.resolve_mode("dense").lambda_weight == 0.25
+    assert params.contrast.resolve_mode("global").lambda_weight == 0.2
+    assert "patches_per_image" not in type(params.contrast.resolve_mode("global")).model_fields
+    assert params.contrast.resolve_mode("none") is None
 
 
 values = st.recursive(

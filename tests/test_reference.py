@@ -12,9 +12,9 @@ import yaml
 from densecl.config import params, reference
 from densecl.config.meanings import MEANINGS
 from densecl.config.params import Params, ParamsError, parse_params
-from densecl.config.yaml_loader import Loader
-from steps.params import flags
-from train import params_of, parser
+from densecl.config.yaml_loader import Yaml12Loader
+from steps.params import list_flags
+from train import build_params, build_parser
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "params.md").read_text(encoding="utf-8")
@@ -27,7 +27,9 @@ def at(values: dict, path: str) -> object:
 
 
 def test_the_page_is_up_to_date():
-    assert reference.page(flags()) == PAGE, "docs/params.md is stale: python -m steps params"
+    assert reference.render_params_page(list_flags()) == PAGE, (
+        "docs/params.md is stale: python -m steps params"
+    )
 
 
 def test_every_key_of_the_shipped_file_stands_on_the_page():
@@ -57,7 +59,7 @@ def test_every_key_of_the_shipped_file_stands_on_the_page():
 
 
 def test_every_key_has_a_meaning_and_every_meaning_a_key():
-    assert [key.name for key in reference.entries() if not key.meaning] == []
+    assert [key.name for key in reference.iter_entries() if not key.meaning] == []
     owners = {name.split(".")[0]: getattr(params, name.split(".")[0]) for name in MEANINGS}
     assert [
         name
@@ -67,9 +69,9 @@ def test_every_key_has_a_meaning_and_every_meaning_a_key():
 
 
 def test_comments_are_read_from_the_schema_s_source():
-    said = reference.comments()
-    assert said["View.ratio"] == "width / height"
-    assert "GlobalContrast.ramp_epochs" not in said
+    said = reference.read_field_comments()
+    assert said["ViewParams.ratio"] == "width / height"
+    assert "GlobalContrastParams.ramp_epochs" not in said
     assert not [text for text in said.values() if text.startswith(("#", "fmt"))]
 
 
@@ -84,10 +86,10 @@ def test_defaults_on_the_page_are_those_a_file_gets():
         for name in ("processes", "checkpoint_minutes")
     }
     checked = 0
-    for key in reference.entries():
+    for key in reference.iter_entries():
         if "<set>" in key.name or key.default == "**required**":
             continue
-        shown = yaml.load(key.default.split("`")[1], Loader)  # noqa: S506 - derives from SafeLoader
+        shown = yaml.load(key.default.split("`")[1], Yaml12Loader)  # noqa: S506
         wanted = at(got, key.name)
         assert shown == (
             pytest.approx(wanted, rel=1e-3) if isinstance(wanted, list | float) else wanted
@@ -107,7 +109,7 @@ def test_defaults_on_the_page_are_those_a_file_gets():
     ],
 )
 def test_bounds_on_the_page_hold(key: str, allowed: str, refused: object):
-    assert next(k for k in reference.entries() if k.name == key).allowed == allowed
+    assert next(k for k in reference.iter_entries() if k.name == key).allowed == allowed
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     section, name = key.split(".")
     values[section][name] = refused
@@ -133,16 +135,16 @@ def test_each_flag_sets_the_key_it_stands_beside():
         "negatives": "other_class",
         "key_encoder": "momentum",
     }
-    base = parser().parse_args(["--params", str(ROOT / "params.yaml")])
-    plain = params_of(vars(base))
-    for key, flag in flags().items():
+    base = build_parser().parse_args(["--params", str(ROOT / "params.yaml")])
+    plain = build_params(vars(base))
+    for key, flag in list_flags().items():
         dest = flag.lstrip("-").replace("-", "_")
         before = getattr(base, dest)
         words = (
             [flag] if before is False else [flag, other[dest] if dest in other else larger(before)]
         )
-        changed = params_of(
-            vars(parser().parse_args(["--params", str(ROOT / "params.yaml"), *words]))
+        changed = build_params(
+            vars(build_parser().parse_args(["--params", str(ROOT / "params.yaml"), *words]))
         )
         section, _, name = key.rpartition(".")
         places = [(getattr(p, section) if section else p) for p in (plain, changed)]

@@ -14,14 +14,14 @@ from tests.training.training_project import ENVIRONMENT
 BLOCKED = """
 import sys, time
 from densecl.runtime import cli, signals
-signals.LONGEST = 1.0
-cli.begin(stage=False)
+signals.STOP_TIMEOUT = 1.0
+cli.setup_process(stage=False)
 def wait():
-    with signals.STOP.held():
+    with signals.SIGNAL_HANDLER.defer_signals():
         print("ready", flush=True)
         {work}
-    signals.STOP.check()
-sys.exit(cli.status(wait))
+    signals.SIGNAL_HANDLER.raise_if_signalled()
+sys.exit(cli.run_command(wait))
 """
 
 
@@ -89,7 +89,7 @@ def test_a_forked_child_leaves_the_group_and_takes_no_signal_for_its_parent():
 
 
 def test_nohup_outlives_its_parent():
-    code = "from densecl.runtime import cli, signals; cli.begin(stage=True); import threading; print(threading.active_count())"
+    code = "from densecl.runtime import cli, signals; cli.setup_process(stage=True); import threading; print(threading.active_count())"
     counts = [
         int(
             subprocess.run(

@@ -8,12 +8,21 @@ from pathlib import Path
 
 import pandas as pd
 
-from densecl.analysis.cell_metrics import add_cell
-from densecl.analysis.differences import MEAN, add_differences, add_mean
-from densecl.analysis.results import BASELINE, Cell, Comparison, Row, read_seeds
+from densecl.analysis.cell_metrics import add_cell_metrics
+from densecl.analysis.differences import SHIFTED_MEAN, add_differences, add_shifted_mean
+from densecl.analysis.results import BASELINE, Comparison, MetricRow, SeedResults, read_seed_results
 from densecl.artifacts import ReportPlan
 
-__all__ = ["BASELINE", "COLUMNS", "MEAN", "Comparison", "Row", "called", "compare", "table"]
+__all__ = [
+    "BASELINE",
+    "COLUMNS",
+    "SHIFTED_MEAN",
+    "Comparison",
+    "MetricRow",
+    "build_comparison_table",
+    "compare_modes",
+    "get_significance",
+]
 COLUMNS = (
     "dataset",
     "control",
@@ -28,22 +37,22 @@ COLUMNS = (
 )
 
 
-def compare(plan: ReportPlan, root: Path) -> Comparison:
+def compare_modes(plan: ReportPlan, root: Path) -> Comparison:
     """Every planned cell, present or not, with its intervals, differences and tests."""
-    cells: dict[tuple[str, str], Cell] = {
-        (s, m): read_seeds(root, s, m, plan.seeds) for s in plan.datasets for m in plan.modes
+    cells: dict[tuple[str, str], SeedResults] = {
+        (s, m): read_seed_results(root, s, m, plan.seeds) for s in plan.datasets for m in plan.modes
     }
-    found = Comparison(plan, cells)
+    comparison = Comparison(plan, cells)
     for dataset, mode in cells:
-        add_cell(found, dataset, mode)
+        add_cell_metrics(comparison, dataset, mode)
     for mode in plan.modes:
-        add_mean(found, mode)
-    for first, second in found.pairs:
-        add_differences(found, first, second)
+        add_shifted_mean(comparison, mode)
+    for first, second in comparison.pairs:
+        add_differences(comparison, first, second)
     if BASELINE not in plan.modes:
         for dataset, mode in cells:
-            found.add(
-                Row(
+            comparison.add_row(
+                MetricRow(
                     dataset,
                     "",
                     mode,
@@ -52,21 +61,21 @@ def compare(plan: ReportPlan, root: Path) -> Comparison:
                     note=f"mode {BASELINE} is not in modes",
                 )
             )
-    return found
+    return comparison
 
 
-def table(found: Comparison) -> pd.DataFrame:
+def build_comparison_table(comparison: Comparison) -> pd.DataFrame:
     """The long table of `reports/comparison.csv`."""
-    rows = [[getattr(row, name) for name in COLUMNS] for row in found.rows.values()]
+    rows = [[getattr(row, name) for name in COLUMNS] for row in comparison.rows.values()]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"images": "Int64"})
 
 
-def called(found: Comparison, dataset: str, first: str, second: str) -> int:
+def get_significance(comparison: Comparison, dataset: str, mode: str, baseline: str) -> int:
     """+1 above, -1 below, 0 not told apart: the interval leaves 0 out and the corrected p is below
     the level.
     """
-    row = found.get(dataset, first, f"difference_to_{second}")
-    p = found.get(dataset, first, f"difference_to_{second}_p_holm")
+    row = comparison.get_row(dataset, mode, f"difference_to_{baseline}")
+    p = comparison.get_row(dataset, mode, f"difference_to_{baseline}_p_holm")
     if (
         row is None
         or p is None
@@ -76,6 +85,6 @@ def called(found: Comparison, dataset: str, first: str, second: str) -> int:
         or p.value is None
     ):
         return 0
-    if p.value > 1 - found.plan.values.confidence or row.low <= 0 <= row.high:
+    if p.value > 1 - comparison.plan.values.confidence or row.low <= 0 <= row.high:
         return 0
     return 1 if row.value > 0 else -1

@@ -7,104 +7,151 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from densecl.analysis import statistics
-from densecl.analysis.results import Comparison, Row, Unpaired, outcomes, seed_of
-from densecl.analysis.statistics import Outcomes, Part
+from densecl.analysis.results import (
+    Comparison,
+    MetricRow,
+    UnpairedImagesError,
+    build_outcome_matrix,
+    compute_report_seed,
+)
+from densecl.analysis.statistics import Outcomes, WeightedOutcomes
 from densecl.config.params import Mode
 
-MEAN = "(shifted mean)"  # brackets cannot occur in the name of a set
+SHIFTED_MEAN = "(shifted mean)"  # brackets cannot occur in the name of a set
 
 
-def _mean_note(found: Comparison) -> str:
-    absent = [s for s in found.shifted if s not in found.whole]
-    over = (
-        f"mean over {', '.join(found.whole)}"
-        if found.whole
+def _describe_mean(comparison: Comparison) -> str:
+    incomplete = [s for s in comparison.shifted_sets if s not in comparison.complete_sets]
+    note = (
+        f"mean over {', '.join(comparison.complete_sets)}"
+        if comparison.complete_sets
         else "no shifted set has every mode and seed"
     )
-    return over + (f"; left out, not complete: {', '.join(absent)}" if absent else "")
+    return note + (f"; left out, not complete: {', '.join(incomplete)}" if incomplete else "")
 
 
-def add_mean(found: Comparison, mode: str) -> None:
-    note, values, sets = _mean_note(found), found.plan.values, found.whole
-    if not sets:
-        found.add(Row(MEAN, "", mode, "top1", None, note=note))
+def add_shifted_mean(comparison: Comparison, mode: str) -> None:
+    note, report_params, datasets = (
+        _describe_mean(comparison),
+        comparison.plan.values,
+        comparison.complete_sets,
+    )
+    if not datasets:
+        comparison.add_row(MetricRow(SHIFTED_MEAN, "", mode, "top1", None, note=note))
         return
     try:
-        cells = [outcomes(found.cells[s, mode].rows, "correct", found.plan.seeds) for s in sets]
-    except Unpaired as error:
-        found.add(Row(MEAN, "", mode, "top1", None, note=str(error)))
+        correct_by_set = [
+            build_outcome_matrix(comparison.cells[s, mode].rows, "correct", comparison.plan.seeds)
+            for s in datasets
+        ]
+    except UnpairedImagesError as error:
+        comparison.add_row(MetricRow(SHIFTED_MEAN, "", mode, "top1", None, note=str(error)))
         return
-    parts = [Part(1 / len(sets), right) for right in cells]
-    e = statistics.combined(
-        parts, values.confidence, values.bootstrap_samples, seed_of(MEAN, mode, "top1")
+    terms = [WeightedOutcomes(1 / len(datasets), right) for right in correct_by_set]
+    estimate = statistics.estimate_weighted_sum(
+        terms,
+        report_params.confidence,
+        report_params.bootstrap_samples,
+        compute_report_seed(SHIFTED_MEAN, mode, "top1"),
     )
-    images = sum(right.shape[0] for right in cells)
-    found.add(
-        Row(
-            MEAN,
+    images = sum(right.shape[0] for right in correct_by_set)
+    comparison.add_row(
+        MetricRow(
+            SHIFTED_MEAN,
             "",
             mode,
             "top1",
-            e.value,
-            e.low,
-            e.high,
+            estimate.value,
+            estimate.low,
+            estimate.high,
             images,
-            " ".join(map(str, found.plan.seeds)),
+            " ".join(map(str, comparison.plan.seeds)),
             note,
         )
     )
 
 
-def add_differences(found: Comparison, first: Mode, second: Mode) -> None:
+def add_differences(comparison: Comparison, mode: Mode, baseline: Mode) -> None:
     """Differences on each set and on the mean of the shifted sets; p-values corrected over the
     sets.
     """
-    metric, tested = f"difference_to_{second}", []
-    for dataset in found.plan.datasets:
-        row, p = _difference(found, dataset, first, second, metric)
-        found.add(row)
+    metric, tested = f"difference_to_{baseline}", []
+    for dataset in comparison.plan.datasets:
+        row, p = _compute_difference(comparison, dataset, mode, baseline, metric)
+        comparison.add_row(row)
         if p is not None:
             tested.append((row, p))
-    for (row, p), holm in zip(tested, statistics.holm([p for _, p in tested]), strict=True):
-        _add_p(found, row, p, holm)
-        one, two, _ = _paired(found, row.dataset, first, second)
-        _add_detectable(found, row, [Part(1.0, one - two)], len(tested))
-    _add_mean_difference(found, first, second, metric)
-    if (first, second) == found.pairs[-1]:
-        _correct_means(found)
+    for (row, p), adjusted_p in zip(
+        tested, statistics.apply_holm_correction([p for _, p in tested]), strict=True
+    ):
+        _add_p_values(comparison, row, p, adjusted_p)
+        mode_outcomes, baseline_outcomes, _ = _collect_pair(comparison, row.dataset, mode, baseline)
+        _add_detectable_difference(
+            comparison, row, [WeightedOutcomes(1.0, mode_outcomes - baseline_outcomes)], len(tested)
+        )
+    _add_mean_difference(comparison, mode, baseline, metric)
+    if (mode, baseline) == comparison.pairs[-1]:
+        _apply_holm_to_means(comparison)
 
 
-def _paired(
-    found: Comparison, dataset: str, first: str, second: str
+def _collect_pair(
+    comparison: Comparison, dataset: str, mode: str, baseline: str
 ) -> tuple[Outcomes, Outcomes, list[int]]:
-    one, two = found.cells[dataset, first], found.cells[dataset, second]
-    seeds = sorted(one.rows.keys() & two.rows.keys())
+    mode_cell, baseline_cell = comparison.cells[dataset, mode], comparison.cells[dataset, baseline]
+    seeds = sorted(mode_cell.rows.keys() & baseline_cell.rows.keys())
     if not seeds:
-        raise Unpaired("; ".join(n for n in (one.note, two.note) if n) or "no seed in common")
-    if not one.rows[seeds[0]].index.equals(two.rows[seeds[0]].index):
-        raise Unpaired(f"{first} and {second} were evaluated on different images")
-    return outcomes(one.rows, "correct", seeds), outcomes(two.rows, "correct", seeds), seeds
+        raise UnpairedImagesError(
+            "; ".join(n for n in (mode_cell.note, baseline_cell.note) if n) or "no seed in common"
+        )
+    if not mode_cell.rows[seeds[0]].index.equals(baseline_cell.rows[seeds[0]].index):
+        raise UnpairedImagesError(f"{mode} and {baseline} were evaluated on different images")
+    return (
+        build_outcome_matrix(mode_cell.rows, "correct", seeds),
+        build_outcome_matrix(baseline_cell.rows, "correct", seeds),
+        seeds,
+    )
 
 
-def _difference(
-    found: Comparison, dataset: str, first: str, second: str, metric: str
-) -> tuple[Row, float | None]:
-    values = found.plan.values
+def _compute_difference(
+    comparison: Comparison, dataset: str, mode: str, baseline: str, metric: str
+) -> tuple[MetricRow, float | None]:
+    report_params = comparison.plan.values
     try:
-        one, two, seeds = _paired(found, dataset, first, second)
-    except Unpaired as error:
-        return Row(dataset, "", first, metric, None, note=str(error)), None
-    words = seed_of(dataset, first, metric)
-    e = statistics.paired_difference(one, two, values.confidence, values.bootstrap_samples, words)
-    note = "; ".join(n for n in (found.cells[dataset, m].note for m in (first, second)) if n)
-    named = " ".join(map(str, seeds))
-    return Row(dataset, "", first, metric, e.value, e.low, e.high, one.shape[0], named, note), e.p
+        mode_outcomes, baseline_outcomes, seeds = _collect_pair(comparison, dataset, mode, baseline)
+    except UnpairedImagesError as error:
+        return MetricRow(dataset, "", mode, metric, None, note=str(error)), None
+    random_seed = compute_report_seed(dataset, mode, metric)
+    estimate = statistics.estimate_paired_difference(
+        mode_outcomes,
+        baseline_outcomes,
+        report_params.confidence,
+        report_params.bootstrap_samples,
+        random_seed,
+    )
+    note = "; ".join(
+        n for n in (comparison.cells[dataset, name].note for name in (mode, baseline)) if n
+    )
+    seed_text = " ".join(map(str, seeds))
+    return MetricRow(
+        dataset,
+        "",
+        mode,
+        metric,
+        estimate.value,
+        estimate.low,
+        estimate.high,
+        mode_outcomes.shape[0],
+        seed_text,
+        note,
+    ), estimate.p
 
 
-def _add_p(found: Comparison, row: Row, p: float, holm: float) -> None:
-    for suffix, value in (("p", p), ("p_holm", holm)):
-        found.add(
-            Row(
+def _add_p_values(
+    comparison: Comparison, row: MetricRow, p_value: float, adjusted_p: float
+) -> None:
+    for suffix, value in (("p", p_value), ("p_holm", adjusted_p)):
+        comparison.add_row(
+            MetricRow(
                 row.dataset,
                 "",
                 row.mode,
@@ -116,13 +163,15 @@ def _add_p(found: Comparison, row: Row, p: float, holm: float) -> None:
         )
 
 
-def _add_detectable(found: Comparison, row: Row, parts: Sequence[Part], tests: int) -> None:
+def _add_detectable_difference(
+    comparison: Comparison, row: MetricRow, terms: Sequence[WeightedOutcomes], tests: int
+) -> None:
     """The smallest true difference that would be called with 80 % power."""
-    confidence = found.plan.values.confidence
-    value = statistics.detectable(parts, confidence, tests)
+    confidence = comparison.plan.values.confidence
+    value = statistics.compute_detectable_difference(terms, confidence, tests)
     note = f"80 % power at level {(1 - confidence) / tests:.4g}"
-    found.add(
-        Row(
+    comparison.add_row(
+        MetricRow(
             row.dataset,
             "",
             row.mode,
@@ -135,36 +184,77 @@ def _add_detectable(found: Comparison, row: Row, parts: Sequence[Part], tests: i
     )
 
 
-def _add_mean_difference(found: Comparison, first: str, second: str, metric: str) -> None:
-    note, values, sets = _mean_note(found), found.plan.values, found.whole
+def _add_mean_difference(comparison: Comparison, mode: str, baseline: str, metric: str) -> None:
+    note, report_params, datasets = (
+        _describe_mean(comparison),
+        comparison.plan.values,
+        comparison.complete_sets,
+    )
     try:
-        if not sets:
-            raise Unpaired(note)
-        pairs = [_paired(found, s, first, second) for s in sets]
-    except Unpaired as error:
-        found.add(Row(MEAN, "", first, metric, None, note=str(error)))
+        if not datasets:
+            raise UnpairedImagesError(note)
+        pairs = [_collect_pair(comparison, s, mode, baseline) for s in datasets]
+    except UnpairedImagesError as error:
+        comparison.add_row(MetricRow(SHIFTED_MEAN, "", mode, metric, None, note=str(error)))
         return
-    gaps, words = [one - two for one, two, _ in pairs], seed_of(MEAN, first, metric)
-    e = statistics.mean_difference(gaps, values.confidence, values.bootstrap_samples, words)
-    images, named = sum(one.shape[0] for one, _, _ in pairs), " ".join(map(str, found.plan.seeds))
-    found.add(Row(MEAN, "", first, metric, e.value, e.low, e.high, images, named, note))
-    found.add(Row(MEAN, "", first, f"{metric}_p", e.p, images=images, seeds=named))
+    gaps, random_seed = (
+        [mode_outcomes - baseline_outcomes for mode_outcomes, baseline_outcomes, _ in pairs],
+        compute_report_seed(SHIFTED_MEAN, mode, metric),
+    )
+    estimate = statistics.estimate_mean_difference(
+        gaps, report_params.confidence, report_params.bootstrap_samples, random_seed
+    )
+    images, seed_text = (
+        sum(mode_outcomes.shape[0] for mode_outcomes, _, _ in pairs),
+        " ".join(map(str, comparison.plan.seeds)),
+    )
+    comparison.add_row(
+        MetricRow(
+            SHIFTED_MEAN,
+            "",
+            mode,
+            metric,
+            estimate.value,
+            estimate.low,
+            estimate.high,
+            images,
+            seed_text,
+            note,
+        )
+    )
+    comparison.add_row(
+        MetricRow(SHIFTED_MEAN, "", mode, f"{metric}_p", estimate.p, images=images, seeds=seed_text)
+    )
 
 
-def _correct_means(found: Comparison) -> None:
+def _apply_holm_to_means(comparison: Comparison) -> None:
     """The pairs of modes are one family: the answer calls any of them."""
-    for a, b in found.pairs:
-        row = found.get(MEAN, a, f"difference_to_{b}")
+    for a, b in comparison.pairs:
+        row = comparison.get_row(SHIFTED_MEAN, a, f"difference_to_{b}")
         if row and row.value is not None:
-            pairs = [_paired(found, s, a, b) for s in found.whole]
-            parts = [Part(1 / len(pairs), one - two) for one, two, _ in pairs]
-            _add_detectable(found, row, parts, len(found.pairs))
+            pairs = [_collect_pair(comparison, s, a, b) for s in comparison.complete_sets]
+            terms = [
+                WeightedOutcomes(1 / len(pairs), mode_outcomes - baseline_outcomes)
+                for mode_outcomes, baseline_outcomes, _ in pairs
+            ]
+            _add_detectable_difference(comparison, row, terms, len(comparison.pairs))
     rows = [
         r
-        for a, b in found.pairs
-        if (r := found.get(MEAN, a, f"difference_to_{b}_p")) and r.value is not None
+        for a, b in comparison.pairs
+        if (r := comparison.get_row(SHIFTED_MEAN, a, f"difference_to_{b}_p"))
+        and r.value is not None
     ]
-    for row, holm in zip(rows, statistics.holm([float(r.value or 0) for r in rows]), strict=True):
-        found.add(
-            Row(MEAN, "", row.mode, f"{row.metric}_holm", holm, images=row.images, seeds=row.seeds)
+    for row, adjusted_p in zip(
+        rows, statistics.apply_holm_correction([float(r.value or 0) for r in rows]), strict=True
+    ):
+        comparison.add_row(
+            MetricRow(
+                SHIFTED_MEAN,
+                "",
+                row.mode,
+                f"{row.metric}_holm",
+                adjusted_p,
+                images=row.images,
+                seeds=row.seeds,
+            )
         )

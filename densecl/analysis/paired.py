@@ -10,14 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from densecl import paths
-from densecl.analysis.results import read_seeds
-from densecl.analysis.statistics import Estimate, Outcomes, paired_difference
-from densecl.artifacts import Evaluation, NoEvaluation, read_cell
-from densecl.config.params import Report
+from densecl.analysis.results import read_seed_results
+from densecl.analysis.statistics import Estimate, Outcomes, estimate_paired_difference
+from densecl.artifacts import Evaluation, MissingEvaluation, read_evaluation
+from densecl.config.params import ReportParams
 
 
 @dataclass(frozen=True)
-class Side:
+class ModelPredictions:
     """Rows by image_id, with the `wnid` of each label: the label is an index into the model's own
     class list.
     """
@@ -30,44 +30,50 @@ class Side:
         """[images, 1] 1 where right, 0 where wrong."""
         return self.rows[["correct"]].to_numpy(float)
 
-    def on(self, images: pd.Index) -> Side:
+    def select_images(self, images: pd.Index) -> ModelPredictions:
         """The same on some images, in their order."""
         return replace(self, rows=self.rows.loc[images])
 
 
 @dataclass(frozen=True)
-class Nothing:
+class MissingPredictions:
     """Why there are no rows."""
 
     reason: str
-    unscorable: (
+    is_unscorable: (
         bool  # the evaluation itself says that the set cannot be scored: no failure of the run
     )
 
 
-def read_side(root: Path, dataset: str, mode: str, seed: int) -> Side | Nothing:
+def read_model_predictions(
+    root: Path, dataset: str, mode: str, seed: int
+) -> ModelPredictions | MissingPredictions:
     """What the evaluation of a model on a set left under `root`."""
-    cell = read_seeds(root, dataset, mode, [seed])
-    if cell.missing:
-        reason = cell.missing[0].removeprefix(f"seed {seed}: ")
-        return Nothing(reason, _unscorable(root / paths.evaluation(dataset, mode, seed)))
-    config = paths.model(mode, seed) / "config.json"
+    results = read_seed_results(root, dataset, mode, [seed])
+    if results.missing:
+        reason = results.missing[0].removeprefix(f"seed {seed}: ")
+        return MissingPredictions(
+            reason, _is_unscorable(root / paths.evaluation_file(dataset, mode, seed))
+        )
+    config = paths.model_folder(mode, seed) / "config.json"
     try:
         classes = json.loads((root / config).read_text(encoding="utf-8"))["classes"]
-        wnids = [classes[label] for label in cell.rows[seed]["label"]]
+        wnids = [classes[label] for label in results.rows[seed]["label"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        return Nothing(f"the class list in {config} cannot be used ({error})", False)
-    return Side(cell.rows[seed].assign(wnid=wnids), cell.records[seed])
+        return MissingPredictions(f"the class list in {config} cannot be used ({error})", False)
+    return ModelPredictions(results.rows[seed].assign(wnid=wnids), results.records[seed])
 
 
-def _unscorable(record: Path) -> bool:
+def _is_unscorable(path: Path) -> bool:
     try:
-        return isinstance(read_cell(record), NoEvaluation)
+        return isinstance(read_evaluation(path), MissingEvaluation)
     except (OSError, ValueError):
         return False
 
 
-def difference(first: Outcomes, second: Outcomes, values: Report, seed: int) -> Estimate:
+def estimate_difference(
+    first: Outcomes, second: Outcomes, report_params: ReportParams, seed: int
+) -> Estimate:
     """Difference first - second [images, 1] with the paired bootstrap's interval, widened to Bonett
     & Price's (2012).
 
@@ -77,13 +83,18 @@ def difference(first: Outcomes, second: Outcomes, values: Report, seed: int) -> 
     """
     from scipy.stats import norm
 
-    found = paired_difference(first, second, values.confidence, values.bootstrap_samples, seed)
+    estimate = estimate_paired_difference(
+        first, second, report_params.confidence, report_params.bootstrap_samples, seed
+    )
     n = len(first) + 2
     gained, lost = (
         float((one > other).sum() + 1) / n for one, other in ((first, second), (second, first))
     )
-    half = float(norm.ppf((1 + values.confidence) / 2)) * math.sqrt(
+    half_width = float(norm.ppf((1 + report_params.confidence) / 2)) * math.sqrt(
         (gained + lost - (gained - lost) ** 2) / n
     )
-    low, high = min(found.low, gained - lost - half), max(found.high, gained - lost + half)
-    return replace(found, low=max(low, -1.0), high=min(high, 1.0))
+    low, high = (
+        min(estimate.low, gained - lost - half_width),
+        max(estimate.high, gained - lost + half_width),
+    )
+    return replace(estimate, low=max(low, -1.0), high=min(high, 1.0))

@@ -12,24 +12,24 @@ import pandas as pd
 
 from densecl import paths
 from densecl.analysis.statistics import Outcomes
-from densecl.artifacts import Evaluation, NoEvaluation, ReportPlan, read_cell
+from densecl.artifacts import Evaluation, MissingEvaluation, ReportPlan, read_evaluation
 from densecl.config.params import Mode
-from densecl.evaluation.protocols import PROTOCOLS, Protocol
-from densecl.seeding import derive
+from densecl.evaluation.protocols import PROTOCOLS, EvaluationProtocol
+from densecl.seeding import derive_seed
 
 BASELINE: Mode = "none"
-UNUSABLE = (
+READ_ERRORS = (
     ValueError,
     KeyError,
     OSError,
     TypeError,
     NotImplementedError,
 )  # what reading damaged files raises
-OUTCOMES = {"top1": "correct", "top5": "correct5", "top1_unmasked": "correct_unmasked"}
+OUTCOME_COLUMNS = {"top1": "correct", "top5": "correct5", "top1_unmasked": "correct_unmasked"}
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """One number of the report; `value` None where there is none, and then `note` says why."""
 
     dataset: str
@@ -45,7 +45,7 @@ class Row:
 
 
 @dataclass
-class Cell:
+class SeedResults:
     """What was found of one set and mode, by seed; frames are indexed by image_id."""
 
     records: dict[int, Evaluation] = field(default_factory=dict)
@@ -56,43 +56,45 @@ class Cell:
     @property
     def note(self) -> str:
         """What to know beside every number: seeds that are missing, and what of the set is."""
-        said = dict.fromkeys(
-            text for record in self.records.values() for text in incompleteness(record)
+        notes = dict.fromkeys(
+            text for record in self.records.values() for text in describe_incompleteness(record)
         )
-        return "; ".join([*self.missing, *said])
+        return "; ".join([*self.missing, *notes])
 
 
-def incompleteness(record: Evaluation) -> list[str]:
+def describe_incompleteness(record: Evaluation) -> list[str]:
     """What of the set was not scored, in words."""
-    said = [f"incomplete: {record.shortfall}"] if record.shortfall else []
-    return said + (
+    notes = [f"incomplete: {record.shortfall}"] if record.shortfall else []
+    return notes + (
         [f"{record.outside} images of classes outside its list left out"] if record.outside else []
     )
 
 
-class Missing(ValueError):
+class MissingCellError(ValueError):
     """A cell that the pipeline left out; the message says why."""
 
 
-class Unpaired(ValueError):
+class UnpairedImagesError(ValueError):
     """Two tables that do not hold the same images cannot be compared image by image."""
 
 
 @dataclass
 class Comparison:
     plan: ReportPlan
-    cells: dict[tuple[str, str], Cell]
-    rows: dict[tuple[str, str, str], Row] = field(default_factory=dict)
+    cells: dict[tuple[str, str], SeedResults]
+    rows: dict[tuple[str, str, str], MetricRow] = field(default_factory=dict)
 
     @property
-    def shifted(self) -> tuple[str, ...]:
-        return tuple(name for name in self.plan.datasets if self.protocol(name).control)
+    def shifted_sets(self) -> tuple[str, ...]:
+        return tuple(name for name in self.plan.datasets if self.get_protocol(name).control)
 
     @property
-    def whole(self) -> tuple[str, ...]:
+    def complete_sets(self) -> tuple[str, ...]:
         """Shifted sets of which every mode has every seed: the mean is over these."""
         return tuple(
-            s for s in self.shifted if not any(self.cells[s, m].missing for m in self.plan.modes)
+            s
+            for s in self.shifted_sets
+            if not any(self.cells[s, m].missing for m in self.plan.modes)
         )
 
     @property
@@ -103,31 +105,32 @@ class Comparison:
         order: list[Mode] = [m for m in ("dense", "global", "none") if m in self.plan.modes]
         return sorted(itertools.combinations(order, 2), key=lambda pair: pair[1] != BASELINE)
 
-    def protocol(self, dataset: str) -> Protocol:
+    def get_protocol(self, dataset: str) -> EvaluationProtocol:
         return PROTOCOLS[self.plan.protocols[dataset]]
 
-    def get(self, dataset: str, mode: str, metric: str) -> Row | None:
+    def get_row(self, dataset: str, mode: str, metric: str) -> MetricRow | None:
         return self.rows.get((dataset, mode, metric))
 
-    def add(self, row: Row) -> None:
+    def add_row(self, row: MetricRow) -> None:
         self.rows[row.dataset, row.mode, row.metric] = row
 
 
-def read_seeds(root: Path, dataset: str, mode: str, seeds: Sequence[int]) -> Cell:
-    cell = Cell()
+def read_seed_results(root: Path, dataset: str, mode: str, seeds: Sequence[int]) -> SeedResults:
+    cell = SeedResults()
     for seed in seeds:
         try:
             record, rows, control = _read_seed(root, dataset, mode, seed)
         except FileNotFoundError as error:
-            cell.missing.append(f"seed {seed}: no file {_relative(error.filename, root)}")
+            cell.missing.append(f"seed {seed}: no file {_make_relative(error.filename, root)}")
             continue
-        except Missing as error:
+        except MissingCellError as error:
             cell.missing.append(f"seed {seed}: {error}")
             continue
-        except UNUSABLE as error:
-            text = " ".join(str(error).split())[:200]
+        except READ_ERRORS as error:
+            message = " ".join(str(error).split())[:200]
             cell.missing.append(
-                f"seed {seed}: {paths.evaluation(dataset, mode, seed)} cannot be used: {text}"
+                f"seed {seed}: {paths.evaluation_file(dataset, mode, seed)} cannot be used: "
+                f"{message}"
             )
             continue
         cell.records[seed], cell.rows[seed] = record, rows
@@ -136,7 +139,7 @@ def read_seeds(root: Path, dataset: str, mode: str, seeds: Sequence[int]) -> Cel
     return cell
 
 
-def _relative(name: object, root: Path) -> Path:
+def _make_relative(name: object, root: Path) -> Path:
     path = Path(str(name))
     return path.relative_to(root) if path.is_relative_to(root) else path
 
@@ -144,56 +147,59 @@ def _relative(name: object, root: Path) -> Path:
 def _read_seed(
     root: Path, dataset: str, mode: str, seed: int
 ) -> tuple[Evaluation, pd.DataFrame, pd.DataFrame | None]:
-    record = read_cell(root / paths.evaluation(dataset, mode, seed))
-    if isinstance(record, NoEvaluation):
-        raise Missing(record.reason)
-    rows = _read_rows(root / paths.predictions(dataset, mode, seed))
-    control = _read_rows(root / record.control.predictions) if record.control else None
-    _same(record.top1, rows, "its own")
+    record = read_evaluation(root / paths.evaluation_file(dataset, mode, seed))
+    if isinstance(record, MissingEvaluation):
+        raise MissingCellError(record.reason)
+    rows = _read_predictions(root / paths.predictions_file(dataset, mode, seed))
+    control = _read_predictions(root / record.control.predictions) if record.control else None
+    _check_top1(record.top1, rows, "its own")
     if record.control and control is not None:
-        _same(record.control.top1, control, "its control's")
+        _check_top1(record.control.top1, control, "its control's")
     return record, rows, control
 
 
-def _read_rows(path: Path) -> pd.DataFrame:
-    columns = ["image_id", "label", "prediction", "confidence", "p_true", *OUTCOMES.values()]
-    return checked(pd.read_parquet(path, columns=columns), path.name)
+def _read_predictions(path: Path) -> pd.DataFrame:
+    columns = ["image_id", "label", "prediction", "confidence", "p_true", *OUTCOME_COLUMNS.values()]
+    return validate_predictions(pd.read_parquet(path, columns=columns), path.name)
 
 
-def checked(rows: pd.DataFrame, name: str) -> pd.DataFrame:
+def validate_predictions(rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """Indexed and sorted by image_id; ValueError where an image is there twice or an answer is not
     judged by its label.
     """
     rows = rows.set_index("image_id").sort_index()
     if rows.empty or rows.index.has_duplicates:
         raise ValueError(f"{name} holds {'no rows' if rows.empty else 'an image twice'}")
-    right = (rows["prediction"] == rows["label"]).to_numpy(float)
-    if odd := int((rows["correct"].to_numpy(float) != right).sum()):
+    expected = (rows["prediction"] == rows["label"]).to_numpy(float)
+    if mismatches := int((rows["correct"].to_numpy(float) != expected).sum()):
         raise ValueError(
-            f"{name}: of {odd} images `correct` is not what label and prediction say; evaluate "
+            f"{name}: of {mismatches} images `correct` is not what label and prediction say; "
+            f"evaluate "
             f"the cell again"
         )
     return rows
 
 
-def _same(top1: float, rows: pd.DataFrame, whose: str) -> None:
-    counted = float(rows["correct"].mean())
-    if not abs(counted - top1) <= 1e-6:  # nor NaN
+def _check_top1(top1: float, rows: pd.DataFrame, source: str) -> None:
+    recomputed = float(rows["correct"].mean())
+    if not abs(recomputed - top1) <= 1e-6:  # nor NaN
         raise ValueError(
-            f"it says top1 {top1:.6f} but {whose} predictions give {counted:.6f}; evaluate the "
+            f"it says top1 {top1:.6f} but {source} predictions give {recomputed:.6f}; evaluate the "
             f"cell again"
         )
 
 
-def outcomes(frames: dict[int, pd.DataFrame], column: str, seeds: Sequence[int]) -> Outcomes:
+def build_outcome_matrix(
+    frames: dict[int, pd.DataFrame], column: str, seeds: Sequence[int]
+) -> Outcomes:
     """[images, seeds] in the order of image_id; raises Unpaired unless all seeds hold the same
     images.
     """
     index = frames[seeds[0]].index
     if not all(frames[seed].index.equals(index) for seed in seeds):
-        raise Unpaired("the seeds were evaluated on different images")
+        raise UnpairedImagesError("the seeds were evaluated on different images")
     return np.column_stack([frames[seed][column].to_numpy(float) for seed in seeds])
 
 
-def seed_of(*words: str) -> int:
-    return derive(0, "report", *words)
+def compute_report_seed(*words: str) -> int:
+    return derive_seed(0, "report", *words)

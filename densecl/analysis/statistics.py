@@ -28,27 +28,27 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Part:
-    """`weight` times the mean of `values` [n, S]; the images of different parts are independent
+class WeightedOutcomes:
+    """`weight` times the mean of `outcomes` [n, S]; the images of different terms are independent
     draws.
     """
 
     weight: float
-    values: Outcomes
+    outcomes: Outcomes
 
 
-def wilson(outcomes: Outcomes, confidence: float) -> Estimate:
+def compute_wilson_interval(outcomes: Outcomes, confidence: float) -> Estimate:
     """Share of right answers of one model [n] with Wilson's score interval (Wilson 1927;
     statsmodels).
     """
     from statsmodels.stats.proportion import proportion_confint
 
-    right, n = int(outcomes.sum()), outcomes.size
-    low, high = proportion_confint(right, n, alpha=1 - confidence, method="wilson")
-    return Estimate(right / n, max(0.0, float(low)), min(1.0, float(high)))
+    correct, n = int(outcomes.sum()), outcomes.size
+    low, high = proportion_confint(correct, n, alpha=1 - confidence, method="wilson")
+    return Estimate(correct / n, max(0.0, float(low)), min(1.0, float(high)))
 
 
-def independent_difference(first: Estimate, second: Estimate) -> Estimate:
+def estimate_independent_difference(first: Estimate, second: Estimate) -> Estimate:
     """Difference first - second of two disjoint samples, from their intervals (Newcombe 1998,
     method 10: square and add).
     """
@@ -60,37 +60,46 @@ def independent_difference(first: Estimate, second: Estimate) -> Estimate:
     )
 
 
-def image_bootstrap(parts: Sequence[Part], confidence: float, samples: int, seed: int) -> Estimate:
-    """Weighted sum of the parts' means with a percentile interval over redrawn images (Efron &
+def estimate_by_bootstrap(
+    terms: Sequence[WeightedOutcomes], confidence: float, resamples: int, seed: int
+) -> Estimate:
+    """Weighted sum of the terms' means with a percentile interval over redrawn images (Efron &
     Tibshirani 1993).
 
     Outcomes are averaged over the seeds first, so this speaks of the models at hand, not of the
-    mode. The least p is 2 / (samples + 1).
+    mode. The least p is 2 / (resamples + 1).
     """
     rng = np.random.default_rng(seed)
-    draws = np.zeros(samples)
-    for part in parts:
-        draws += part.weight * _redrawn_means(part.values.mean(axis=1), samples, rng)
+    draws = np.zeros(resamples)
+    for term in terms:
+        draws += term.weight * _draw_bootstrap_means(term.outcomes.mean(axis=1), resamples, rng)
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     # Sums of equal terms may miss 0 by a rounding error.
     tail = min(int((draws <= 1e-12).sum()), int((draws >= -1e-12).sum()))
     return Estimate(
-        _value(parts), float(low), float(high), min(1.0, 2 * (tail + 1) / (samples + 1))
+        _sum_weighted_means(terms),
+        float(low),
+        float(high),
+        min(1.0, 2 * (tail + 1) / (resamples + 1)),
     )
 
 
-def _redrawn_means(values: Outcomes, samples: int, rng: np.random.Generator) -> Outcomes:
+def _draw_bootstrap_means(
+    image_means: Outcomes, resamples: int, rng: np.random.Generator
+) -> Outcomes:
     """[samples] means of n images drawn with replacement; a draw is a multinomial over the few
     levels there are.
     """
-    levels, counts = np.unique(values, return_counts=True)
+    levels, counts = np.unique(image_means, return_counts=True)
     return np.asarray(
-        rng.multinomial(values.size, counts / values.size, size=samples) @ levels / values.size
+        rng.multinomial(image_means.size, counts / image_means.size, size=resamples)
+        @ levels
+        / image_means.size
     )
 
 
-def over_seeds(parts: Sequence[Part], confidence: float) -> Estimate:
-    """Weighted sum of the parts' means with an interval for the mode: new seeds and new images.
+def estimate_over_seeds(terms: Sequence[WeightedOutcomes], confidence: float) -> Estimate:
+    """Weighted sum of the terms' means with an interval for the mode: new seeds and new images.
 
     The variance is a + b: a that of the mean of S seed values, b what the choice of images adds to
     all seeds alike (crossed random effects: Cornfield & Tukey 1956). Student's t has (S - 1)(a + b)
@@ -100,61 +109,68 @@ def over_seeds(parts: Sequence[Part], confidence: float) -> Estimate:
     """
     from scipy import stats
 
-    value, error, freedom = _value(parts), *_seed_error(parts)
+    value, error, freedom = _sum_weighted_means(terms), *_compute_seed_error(terms)
     if error == 0:
         return Estimate(value, value, value, float(value == 0))
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    half_width = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
     return Estimate(
-        value, value - half, value + half, float(2 * stats.t.sf(abs(value) / error, freedom))
+        value,
+        value - half_width,
+        value + half_width,
+        float(2 * stats.t.sf(abs(value) / error, freedom)),
     )
 
 
-def _seed_error(parts: Sequence[Part]) -> tuple[float, float]:
+def _compute_seed_error(terms: Sequence[WeightedOutcomes]) -> tuple[float, float]:
     """Standard error of the weighted sum over new seeds and images, and its degrees of freedom."""
-    each = np.sum([part.weight * part.values.mean(axis=0) for part in parts], axis=0)  # [S]
-    of_seeds = float(each.var(ddof=1)) / each.size
-    variance = of_seeds + sum(part.weight**2 * _shared_variance(part.values) for part in parts)
-    return float(np.sqrt(variance)), (each.size - 1) * variance / of_seeds if of_seeds else float(
-        "inf"
+    seed_sums = np.sum([term.weight * term.outcomes.mean(axis=0) for term in terms], axis=0)  # [S]
+    seed_variance = float(seed_sums.var(ddof=1)) / seed_sums.size
+    variance = seed_variance + sum(
+        term.weight**2 * _estimate_image_variance(term.outcomes) for term in terms
     )
+    return float(np.sqrt(variance)), (
+        seed_sums.size - 1
+    ) * variance / seed_variance if seed_variance else float("inf")
 
 
-def _shared_variance(values: Outcomes) -> float:
+def _estimate_image_variance(outcomes: Outcomes) -> float:
     """Variance of the mean of [n, S] from which images were drawn, the same for every seed; luck on
     single answers is not in it.
     """
-    n, seeds = values.shape
+    n, seeds = outcomes.shape
     if n == 1:
         return 0.0
-    by_image = values.mean(axis=1)
-    rest = values - by_image[:, None] - values.mean(axis=0) + values.mean()
-    luck = (rest**2).sum() / ((n - 1) * (seeds - 1)) / (n * seeds)
-    return max(0.0, float(by_image.var(ddof=1) / n - luck))
+    image_means = outcomes.mean(axis=1)
+    residuals = outcomes - image_means[:, None] - outcomes.mean(axis=0) + outcomes.mean()
+    noise_variance = (residuals**2).sum() / ((n - 1) * (seeds - 1)) / (n * seeds)
+    return max(0.0, float(image_means.var(ddof=1) / n - noise_variance))
 
 
-def accuracy(outcomes: Outcomes, confidence: float, samples: int, seed: int) -> Estimate:
+def estimate_accuracy(outcomes: Outcomes, confidence: float, resamples: int, seed: int) -> Estimate:
     """Mean of [n, S] in [0, 1]: Wilson for one seed, images redrawn for two, t over seeds from
     three on.
     """
     if (
         outcomes.shape[1] == 1 or outcomes.all() or not outcomes.any()
     ):  # without spread, redraws and t would know no doubt
-        return wilson(outcomes[:, 0], confidence)
-    found = combined([Part(1.0, outcomes)], confidence, samples, seed)
-    return Estimate(found.value, max(0.0, found.low), min(1.0, found.high))
+        return compute_wilson_interval(outcomes[:, 0], confidence)
+    estimate = estimate_weighted_sum([WeightedOutcomes(1.0, outcomes)], confidence, resamples, seed)
+    return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))
 
 
-def combined(parts: Sequence[Part], confidence: float, samples: int, seed: int) -> Estimate:
-    """Weighted sum of the parts' means: images redrawn below three seeds, t over seeds from three
+def estimate_weighted_sum(
+    terms: Sequence[WeightedOutcomes], confidence: float, resamples: int, seed: int
+) -> Estimate:
+    """Weighted sum of the terms' means: images redrawn below three seeds, t over seeds from three
     on.
     """
-    if parts[0].values.shape[1] >= SEEDS_FOR_MODE:
-        return over_seeds(parts, confidence)
-    return image_bootstrap(parts, confidence, samples, seed)
+    if terms[0].outcomes.shape[1] >= SEEDS_FOR_MODE:
+        return estimate_over_seeds(terms, confidence)
+    return estimate_by_bootstrap(terms, confidence, resamples, seed)
 
 
-def paired_difference(
-    first: Outcomes, second: Outcomes, confidence: float, samples: int, seed: int
+def estimate_paired_difference(
+    first: Outcomes, second: Outcomes, confidence: float, resamples: int, seed: int
 ) -> Estimate:
     """Difference first - second of two modes on the same images [n, S]: a row is an image, a column
     a seed.
@@ -162,14 +178,16 @@ def paired_difference(
     p: exact McNemar for one seed, from redrawn images for two, t over paired seed differences from
     three on.
     """
-    found = mean_difference([first - second], confidence, samples, seed)
+    estimate = estimate_mean_difference([first - second], confidence, resamples, seed)
     if first.shape[1] > 1:
-        return found
-    return Estimate(found.value, found.low, found.high, mcnemar(first[:, 0], second[:, 0]))
+        return estimate
+    return Estimate(
+        estimate.value, estimate.low, estimate.high, compute_mcnemar_p(first[:, 0], second[:, 0])
+    )
 
 
-def mean_difference(
-    gaps: Sequence[Outcomes], confidence: float, samples: int, seed: int
+def estimate_mean_difference(
+    gaps: Sequence[Outcomes], confidence: float, resamples: int, seed: int
 ) -> Estimate:
     """Mean over sets of the paired differences `gaps`, [n, S] each."""
     if not any(gap.any() for gap in gaps):
@@ -177,10 +195,12 @@ def mean_difference(
         # exact bound for 0 of n).
         bound = float(np.mean([1 - ((1 - confidence) / 2) ** (1 / gap.shape[0]) for gap in gaps]))
         return Estimate(0.0, -bound, bound, 1.0)
-    return combined([Part(1 / len(gaps), gap) for gap in gaps], confidence, samples, seed)
+    return estimate_weighted_sum(
+        [WeightedOutcomes(1 / len(gaps), gap) for gap in gaps], confidence, resamples, seed
+    )
 
 
-def mcnemar(first: Outcomes, second: Outcomes) -> float:
+def compute_mcnemar_p(first: Outcomes, second: Outcomes) -> float:
     """Exact two-sided p of equal top-1 of two models on the same images [n] (McNemar 1947, binomial
     form).
     """
@@ -191,7 +211,7 @@ def mcnemar(first: Outcomes, second: Outcomes) -> float:
     return float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def apply_holm_correction(p_values: Sequence[float]) -> list[float]:
     """Adjusted p-values, same order: any false call among them stays below the level (Holm
     1979).
     """
@@ -202,48 +222,53 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable(parts: Sequence[Part], confidence: float, tests: int = 1) -> float:
+def compute_detectable_difference(
+    terms: Sequence[WeightedOutcomes], confidence: float, tests: int = 1
+) -> float:
     """Smallest true difference that the test would call with 80 % power, `tests` being Holm's
     family.
 
     The level is (1 - confidence) / tests, that of Holm's first step. One model a mode on one set:
     Connor's (1987) normal approximation for McNemar's test, d = (u sqrt(p) + v sqrt(p - d^2)) /
     sqrt(n) with n images of which a share p tells the models apart (at least d; else at least one
-    image), u and v the quantiles of level and power; where no image of any part does, the parts'
+    image), u and v the quantiles of level and power; where no image of any term does, the parts'
     mean of it. Elsewhere (u + v) times the standard error, with Student's t from three seeds on.
     """
     from scipy import stats
 
-    level, seeds = 1 - (1 - confidence) / tests / 2, parts[0].values.shape[1]
-    if (seeds == 1 and len(parts) == 1) or not any(part.values.any() for part in parts):
+    level, seeds = 1 - (1 - confidence) / tests / 2, terms[0].outcomes.shape[1]
+    if (seeds == 1 and len(terms) == 1) or not any(term.outcomes.any() for term in terms):
         u, v = float(stats.norm.ppf(level)), float(stats.norm.ppf(POWER))
-        each = [
-            _connor(part.values.shape[0], float((part.values != 0).mean()), u, v) for part in parts
+        differences = [
+            _compute_connor_difference(
+                term.outcomes.shape[0], float((term.outcomes != 0).mean()), u, v
+            )
+            for term in terms
         ]
-        return float(np.dot([abs(part.weight) for part in parts], each))
+        return float(np.dot([abs(term.weight) for term in terms], differences))
     if seeds < SEEDS_FOR_MODE:
-        means = [(part.weight, part.values.mean(axis=1)) for part in parts]
+        means = [(term.weight, term.outcomes.mean(axis=1)) for term in terms]
         error, freedom = (
             float(np.sqrt(sum(w**2 * m.var(ddof=1) / m.size for w, m in means))),
             float("inf"),
         )
     else:
-        error, freedom = _seed_error(parts)
+        error, freedom = _compute_seed_error(terms)
     return error * float(stats.t.ppf(level, freedom) + stats.t.ppf(POWER, freedom))
 
 
-def _connor(n: int, discordant: float, u: float, v: float) -> float:
+def _compute_connor_difference(n: int, discordant: float, u: float, v: float) -> float:
     """The root of Connor's formula; a share below the difference itself is raised to it."""
     share = max(discordant, 1 / n)
-    found = (
+    difference = (
         np.sqrt(share) * (u * np.sqrt(n) + v * np.sqrt(max(0.0, n - u * u + v * v))) / (n + v * v)
     )
-    if found > share:  # p = d: d n = (u + v sqrt(1 - d))^2, solved by steps that contract
-        found = 1.0
+    if difference > share:  # p = d: d n = (u + v sqrt(1 - d))^2, solved by steps that contract
+        difference = 1.0
         for _ in range(100):
-            found = min(1.0, (u + v * np.sqrt(1 - found)) ** 2 / n)
-    return float(found)
+            difference = min(1.0, (u + v * np.sqrt(1 - difference)) ** 2 / n)
+    return float(difference)
 
 
-def _value(parts: Sequence[Part]) -> float:
-    return float(sum(part.weight * part.values.mean() for part in parts))
+def _sum_weighted_means(terms: Sequence[WeightedOutcomes]) -> float:
+    return float(sum(term.weight * term.outcomes.mean() for term in terms))

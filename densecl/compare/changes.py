@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from densecl import paths
-from densecl.analysis.dvc_lock import Lock
-from densecl.compare.differences import Versus
-from densecl.compare.image_contents import SetChange, set_change
-from densecl.compare.schemas import Cost
+from densecl.analysis.dvc_lock import DvcLock
+from densecl.compare.differences import ExperimentComparison
+from densecl.compare.image_contents import ImageDiff, compare_image_contents
+from densecl.compare.schemas import CostRecord
 
 ABSENT = "not there"
 
 
 @dataclass(frozen=True)
-class Costs:
+class CostChange:
     """Means over the seeds whose trainings both have."""
 
     mode: str
@@ -24,42 +24,48 @@ class Costs:
     a: dict[str, float]
     b: dict[str, float]
     devices: tuple[str, str]
-    same: bool  # the same trainings: nothing was trained again
+    is_same_run: bool  # the same trainings: nothing was trained again
 
 
 @dataclass(frozen=True)
-class Changes:
+class ExperimentChanges:
     params: tuple[tuple[str, str, str], ...] | None  # key, A, B; None: not known
-    data: tuple[SetChange, ...]
+    data: tuple[ImageDiff, ...]
     sources: dict[str, bool]  # set -> its folder or archive is the same, where both locks tell
     code: dict[str, tuple[str, ...]] | None  # stage -> files that differ; None: not known
     models: dict[str, bool]  # <mode>-<seed> -> the same bytes, where both locks tell
     classes: (
         tuple[int, int, int] | None
     )  # that A knows, B knows, both know; None: the same lists, or not known
-    costs: tuple[Costs, ...]
+    costs: tuple[CostChange, ...]
 
 
-def changes(found: Versus, locks: tuple[Lock, Lock]) -> Changes:
-    a, b = found.a, found.b
-    sets = list(dict.fromkeys([*a.contents.sets(), *b.contents.sets()]))
-    mine, theirs = locks
-    return Changes(
-        params=None if a.params is None or b.params is None else tuple(_keys(a.params, b.params)),
-        data=tuple(set_change(a.contents, b.contents, name) for name in sets),
+def find_changes(
+    comparison: ExperimentComparison, locks: tuple[DvcLock, DvcLock]
+) -> ExperimentChanges:
+    a, b = comparison.a, comparison.b
+    datasets = list(dict.fromkeys([*a.contents.list_datasets(), *b.contents.list_datasets()]))
+    lock_a, lock_b = locks
+    return ExperimentChanges(
+        params=None
+        if a.params is None or b.params is None
+        else tuple(_compare_params(a.params, b.params)),
+        data=tuple(compare_image_contents(a.contents, b.contents, name) for name in datasets),
         sources={
-            s: mine.sources[s] == theirs.sources[s]
-            for s in sets
-            if s in mine.sources and s in theirs.sources
+            s: lock_a.sources[s] == lock_b.sources[s]
+            for s in datasets
+            if s in lock_a.sources and s in lock_b.sources
         },
-        code=_code(mine, theirs) if mine.code and theirs.code else None,
-        models=_models(found, mine, theirs),
-        classes=_classes(a.classes, b.classes),
-        costs=tuple(cost for mode in found.modes if (cost := _costs(found, mode))),
+        code=_compare_code(lock_a, lock_b) if lock_a.code and lock_b.code else None,
+        models=_compare_models(comparison, lock_a, lock_b),
+        classes=_compare_classes(a.classes, b.classes),
+        costs=tuple(
+            cost for mode in comparison.modes if (cost := _compare_costs(comparison, mode))
+        ),
     )
 
 
-def _keys(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:
+def _compare_params(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:
     return [
         (key, a.get(key, ABSENT), b.get(key, ABSENT))
         for key in dict.fromkeys([*a, *b])
@@ -67,49 +73,59 @@ def _keys(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _code(a: Lock, b: Lock) -> dict[str, tuple[str, ...]]:
+def _compare_code(a: DvcLock, b: DvcLock) -> dict[str, tuple[str, ...]]:
     """By stage, where both have the stage."""
-    found = {}
+    changed_files = {}
     for stage in a.code.keys() & b.code.keys():
-        mine, theirs = a.code[stage], b.code[stage]
-        files = [path for path in sorted({*mine, *theirs}) if mine.get(path) != theirs.get(path)]
+        files_a, files_b = a.code[stage], b.code[stage]
+        files = [
+            path for path in sorted({*files_a, *files_b}) if files_a.get(path) != files_b.get(path)
+        ]
         if files:
-            found[stage] = tuple(files)
-    return dict(sorted(found.items()))
+            changed_files[stage] = tuple(files)
+    return dict(sorted(changed_files.items()))
 
 
-def _models(found: Versus, a: Lock, b: Lock) -> dict[str, bool]:
-    same = {}
-    for mode, seeds in found.seeds.items():
+def _compare_models(comparison: ExperimentComparison, a: DvcLock, b: DvcLock) -> dict[str, bool]:
+    is_same = {}
+    for mode, seeds in comparison.seeds.items():
         for seed in seeds:
-            path = paths.model(mode, seed).as_posix()
+            path = paths.model_folder(mode, seed).as_posix()
             if path in a.outs and path in b.outs:
-                same[f"{mode}-{seed}"] = a.outs[path] == b.outs[path]
-    return same
+                is_same[f"{mode}-{seed}"] = a.outs[path] == b.outs[path]
+    return is_same
 
 
-def _classes(a: Sequence[str], b: Sequence[str]) -> tuple[int, int, int] | None:
+def _compare_classes(a: Sequence[str], b: Sequence[str]) -> tuple[int, int, int] | None:
     return (len(a), len(b), len({*a} & {*b})) if a and b and tuple(a) != tuple(b) else None
 
 
-def _costs(found: Versus, mode: str) -> Costs | None:
-    both = {
-        seed: (one, two)
-        for seed in found.seeds.get(mode, ())
-        if (one := found.a.costs.get((mode, seed))) and (two := found.b.costs.get((mode, seed)))
+def _compare_costs(comparison: ExperimentComparison, mode: str) -> CostChange | None:
+    cost_pairs = {
+        seed: (cost_a, cost_b)
+        for seed in comparison.seeds.get(mode, ())
+        if (cost_a := comparison.a.costs.get((mode, seed)))
+        and (cost_b := comparison.b.costs.get((mode, seed)))
     }
-    if not both:
+    if not cost_pairs:
         return None
-    mine, theirs = ([pair[side] for pair in both.values()] for side in (0, 1))
-    devices = tuple(", ".join(dict.fromkeys(c.device for c in side)) for side in (mine, theirs))
-    return Costs(
-        mode, tuple(both), _means(mine), _means(theirs), (devices[0], devices[1]), mine == theirs
+    costs_a, costs_b = ([pair[side] for pair in cost_pairs.values()] for side in (0, 1))
+    devices = tuple(", ".join(dict.fromkeys(c.device for c in side)) for side in (costs_a, costs_b))
+    return CostChange(
+        mode,
+        tuple(cost_pairs),
+        _compute_means(costs_a),
+        _compute_means(costs_b),
+        (devices[0], devices[1]),
+        costs_a == costs_b,
     )
 
 
-def _means(costs: Sequence[Cost]) -> dict[str, float]:
+def _compute_means(costs: Sequence[CostRecord]) -> dict[str, float]:
     """By field, and `against_none`: the step's time divided by that of classification only,
     measured in the same process.
     """
-    means = {f: fmean(getattr(c, f) for c in costs) for f in Cost.model_fields if f != "device"}
+    means = {
+        f: fmean(getattr(c, f) for c in costs) for f in CostRecord.model_fields if f != "device"
+    }
     return {**means, "against_none": fmean(c.step_seconds / c.none_step_seconds for c in costs)}

@@ -12,43 +12,43 @@ from pathlib import Path
 import pandas as pd
 
 from densecl import paths
-from densecl.analysis.results import UNUSABLE
+from densecl.analysis.results import READ_ERRORS
 
 
-class Contents:
+class ImageContents:
     """The manifests below a root; each is read once, and only where it is asked for."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.digest = cache(self._digest)
-        self.manifest = cache(self._manifest)
+        self.get_digest = cache(self._compute_digest)
+        self.get_manifest = cache(self._read_manifest)
 
-    def sets(self) -> list[str]:
+    def list_datasets(self) -> list[str]:
         return sorted(path.stem for path in (self.root / paths.MANIFESTS).glob("*.parquet"))
 
-    def _digest(self, dataset: str) -> str:
+    def _compute_digest(self, dataset: str) -> str:
         """Of the manifest's bytes; "" where there is none."""
-        path = self.root / paths.manifest(dataset)
+        path = self.root / paths.manifest_file(dataset)
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
-    def _manifest(self, dataset: str) -> pd.DataFrame | None:
+    def _read_manifest(self, dataset: str) -> pd.DataFrame | None:
         """sha256 and wnid by image_id; None where there is no manifest that can be read."""
         try:
             rows = pd.read_parquet(
-                self.root / paths.manifest(dataset), columns=["image_id", "sha256", "wnid"]
+                self.root / paths.manifest_file(dataset), columns=["image_id", "sha256", "wnid"]
             )
-        except UNUSABLE:
+        except READ_ERRORS:
             return None
         return rows.drop_duplicates("image_id").set_index("image_id")
 
 
 @dataclass(frozen=True)
-class SetChange:
+class ImageDiff:
     """The images of one set in A and in B."""
 
     dataset: str
     images: tuple[int | None, int | None]  # None: no manifest
-    same: bool = False  # the manifests are the same bytes
+    is_identical: bool = False  # the manifests are the same bytes
     added: int = 0
     removed: int = 0
     changed: int = 0  # another content under the same name
@@ -56,25 +56,29 @@ class SetChange:
     moved: int = 0  # of those added: the content of one that was removed
 
 
-def set_change(a: Contents, b: Contents, dataset: str) -> SetChange:
-    first, second = a.manifest(dataset), b.manifest(dataset)
+def compare_image_contents(a: ImageContents, b: ImageContents, dataset: str) -> ImageDiff:
+    first, second = a.get_manifest(dataset), b.get_manifest(dataset)
     counts = (None if first is None else len(first), None if second is None else len(second))
     if first is None or second is None:
-        return SetChange(dataset, counts)
-    if a.digest(dataset) == b.digest(dataset):
-        return SetChange(dataset, counts, same=True)
-    both = first.index.intersection(second.index)
-    added, removed = second.drop(both), first.drop(both)
-    return SetChange(
+        return ImageDiff(dataset, counts)
+    if a.get_digest(dataset) == b.get_digest(dataset):
+        return ImageDiff(dataset, counts, is_identical=True)
+    common = first.index.intersection(second.index)
+    added, removed = second.drop(common), first.drop(common)
+    return ImageDiff(
         dataset,
         counts,
         added=len(added),
         removed=len(removed),
-        changed=_differ(first, second, both, "sha256"),
-        relabelled=_differ(first, second, both, "wnid"),
+        changed=_count_differing(first, second, common, "sha256"),
+        relabelled=_count_differing(first, second, common, "wnid"),
         moved=int(added["sha256"].isin(removed["sha256"]).sum()),
     )
 
 
-def _differ(first: pd.DataFrame, second: pd.DataFrame, both: pd.Index, column: str) -> int:
-    return int((first.loc[both, column].to_numpy() != second.loc[both, column].to_numpy()).sum())
+def _count_differing(
+    first: pd.DataFrame, second: pd.DataFrame, common: pd.Index, column: str
+) -> int:
+    return int(
+        (first.loc[common, column].to_numpy() != second.loc[common, column].to_numpy()).sum()
+    )

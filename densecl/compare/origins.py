@@ -8,44 +8,44 @@ import subprocess
 from pathlib import Path
 
 from densecl import paths
-from densecl.analysis.dvc_lock import changed_outs, read_lock
-from densecl.compare.revisions import NoRevisionError, fetch
+from densecl.analysis.dvc_lock import find_changed_outs, read_lock
+from densecl.compare.revisions import RevisionNotFoundError, fetch_revision
 from densecl.compare.schemas import Origin
 from densecl.errors import DenseclError
 
 WORKSPACE = "workspace"
 
 
-def origin(name: str, scratch: Path) -> Origin:
+def resolve_origin(name: str, scratch: Path) -> Origin:
     """The experiment's folder, laid out as a project; what is fetched for it is written to
     `scratch`.
     """
     if name == WORKSPACE:
-        return _lying(name, Path())
+        return _read_folder_origin(name, Path())
     folder = Path(name)
     if not name.strip():  # Path("") is the workspace: an unset variable would compare it unasked
-        raise DenseclError(_unknown("''"))
+        raise DenseclError(_describe_unknown("''"))
     if (folder / paths.EVALUATION).is_dir():
-        return _lying(name, folder)
+        return _read_folder_origin(name, folder)
     if (folder / paths.EVALUATION.name).is_dir():
-        return _lying(name, _parent(folder, scratch))
-    if not _git(Path(), "rev-parse", "--git-dir"):
-        raise DenseclError(_unknown(name) + "; here is no git repository")
+        return _read_folder_origin(name, _resolve_project(folder, scratch))
+    if not _run_git(Path(), "rev-parse", "--git-dir"):
+        raise DenseclError(_describe_unknown(name) + "; here is no git repository")
     try:
-        commit, notes = fetch(name, scratch)
-    except NoRevisionError as error:
-        raise DenseclError(f"{_unknown(name)} ({error})") from None
+        commit, notes = fetch_revision(name, scratch)
+    except RevisionNotFoundError as error:
+        raise DenseclError(f"{_describe_unknown(name)} ({error})") from None
     return Origin(name, scratch, commit, notes=tuple(notes))
 
 
-def _unknown(name: str) -> str:
+def _describe_unknown(name: str) -> str:
     folder = Path(name)
-    found = f"a folder without {paths.EVALUATION}" if folder.is_dir() else "no such folder"
+    description = f"a folder without {paths.EVALUATION}" if folder.is_dir() else "no such folder"
     expected = f"{WORKSPACE}, a folder of reports, a git revision or a DVC experiment"
-    return f"{name}: found {found} and no such revision; expected {expected}"
+    return f"{name}: found {description} and no such revision; expected {expected}"
 
 
-def _parent(folder: Path, scratch: Path) -> Path:
+def _resolve_project(folder: Path, scratch: Path) -> Path:
     """The project whose reports the folder is; one of another name, as an artifact of CI may have,
     is given that name.
     """
@@ -56,48 +56,48 @@ def _parent(folder: Path, scratch: Path) -> Path:
     return scratch
 
 
-def _lying(name: str, root: Path) -> Origin:
+def _read_folder_origin(name: str, root: Path) -> Origin:
     """Files as they lie; the commit, where git tracks the folder as a project and not as a download
     below another one.
     """
-    stale = changed_outs(read_lock(root), root)
+    stale = find_changed_outs(read_lock(root), root)
     notes = []
     if stale:
-        which = (
+        files_text = (
             f"{stale[0]} and {len(stale) - 1} more differ"
             if len(stale) > 1
             else f"{stale[0]} differs"
         )
         notes.append(
-            f"{which} from dvc.lock, so the code, data and models named below may not be what "
+            f"{files_text} from dvc.lock, so the code, data and models named below may not be what "
             f"made them"
         )
-    if not _git(root, "ls-files", str(paths.PARAMS), str(paths.LOCK.with_suffix(".yaml"))):
+    if not _run_git(root, "ls-files", str(paths.PARAMS), str(paths.DVC_LOCK.with_suffix(".yaml"))):
         return Origin(name, root, notes=tuple(notes))
-    commit = (_git(root, "rev-parse", "HEAD") or "").strip()
+    commit = (_run_git(root, "rev-parse", "HEAD") or "").strip()
     # `git status` runs filters and hooks that a repository's own configuration names: never those
     # of a folder from elsewhere.
-    if _repository(root) != _repository(Path()):
+    if _find_repository(root) != _find_repository(Path()):
         notes.append(
             "its folder is another repository's, so changes that are in no commit were not looked "
             "for"
         )
         return Origin(name, root, commit, notes=tuple(notes))
-    status = _git(root, "status", "--porcelain", "--untracked-files=no", ".") or ""
+    status = _run_git(root, "status", "--porcelain", "--untracked-files=no", ".") or ""
     dirty = tuple(line[3:] for line in status.splitlines())
     return Origin(name, root, commit, dirty, tuple(notes))
 
 
-def _repository(root: Path) -> Path:
+def _find_repository(root: Path) -> Path:
     """The folder of the repository's objects, the same for all of its work trees."""
-    return (root / (_git(root, "rev-parse", "--git-common-dir") or "").strip()).resolve()
+    return (root / (_run_git(root, "rev-parse", "--git-common-dir") or "").strip()).resolve()
 
 
-def _git(root: Path, *words: str) -> str | None:
+def _run_git(root: Path, *args: str) -> str | None:
     """What git answers; None where it is not there or refuses."""
     try:
-        done = subprocess.run(
-            ["git", "-c", "core.fsmonitor=false", "-C", str(root), *words],
+        result = subprocess.run(
+            ["git", "-c", "core.fsmonitor=false", "-C", str(root), *args],
             capture_output=True,
             text=True,
             errors="replace",
@@ -105,4 +105,4 @@ def _git(root: Path, *words: str) -> str | None:
         )
     except OSError:
         return None
-    return done.stdout if done.returncode == 0 else None
+    return result.stdout if result.returncode == 0 else None

@@ -7,89 +7,108 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from densecl.analysis.differences import MEAN
+from densecl.analysis.differences import SHIFTED_MEAN
 from densecl.artifacts import write_text
 from densecl.compare import formatting
-from densecl.compare.changes import Changes
-from densecl.compare.differences import Versus
-from densecl.compare.summary import cautions, interval, percent, points, sentences, verdict
-from densecl.compare.table import table
-from densecl.report.templating import environment
+from densecl.compare.changes import ExperimentChanges
+from densecl.compare.differences import ExperimentComparison
+from densecl.compare.summary import (
+    build_sentences,
+    format_interval,
+    format_percent,
+    format_points,
+    format_verdict,
+    list_caveats,
+)
+from densecl.compare.table import build_table
+from densecl.report.templating import create_environment
 
-LONGEST = 40  # rows of a list in a pull request: a comment may hold 65,536 characters
-VALUE = 300  # characters of a value there
+MAX_LIST_ROWS = 40  # rows of a list in a pull request: a comment may hold 65,536 characters
+MAX_VALUE_CHARS = 300  # characters of a value there
 
 
-def write_comparison(found: Versus, changed: Changes, folder: Path) -> str:
+def write_comparison(
+    comparison: ExperimentComparison, changes: ExperimentChanges, folder: Path
+) -> str:
     """Writes compare.html, compare.md and compare.csv to `folder`; the verdict and a plain table as
     text.
     """
-    page = _page(found, changed)
+    context = _build_context(comparison, changes)
     for name in ("compare.html", "compare.md"):
-        whole = environment(name).get_template(name).render(page)
-        write_text(folder / name, re.sub(r"\n{3,}", "\n\n", whole))
-    text = table(found, changed).to_csv(index=False, float_format="%.10g", lineterminator="\n")
+        rendered = create_environment(name).get_template(name).render(context)
+        write_text(folder / name, re.sub(r"\n{3,}", "\n\n", rendered))
+    text = build_table(comparison, changes).to_csv(
+        index=False, float_format="%.10g", lineterminator="\n"
+    )
     write_text(folder / "compare.csv", text)
-    return _plain(page)
+    return _format_plain_text(context)
 
 
-def _page(found: Versus, changed: Changes) -> dict[str, Any]:
-    far = formatting.far(found)
+def _build_context(comparison: ExperimentComparison, changes: ExperimentChanges) -> dict[str, Any]:
+    scale_limit = formatting.compute_scale_limit(comparison)
     groups = [
         (
             mode,
             [
-                formatting.entry(line, far, found.seeds.get(mode, ()))
-                for line in found.lines
-                if line.mode == mode
+                formatting.format_delta(delta, scale_limit, comparison.seeds.get(mode, ()))
+                for delta in comparison.deltas
+                if delta.mode == mode
             ],
         )
-        for mode in formatting.modes(found)
+        for mode in formatting.list_modes(comparison)
     ]
     return {
-        "verdict": verdict(found),
-        "sentences": sentences(found, changed),
-        "cautions": cautions(found, changed),
-        "sides": [formatting.side(found, letter) for letter in "AB"],
+        "verdict": format_verdict(comparison),
+        "sentences": build_sentences(comparison, changes),
+        "cautions": list_caveats(comparison, changes),
+        "sides": [formatting.format_side(comparison, letter) for letter in "AB"],
         "groups": groups,
-        "far": percent(far),
-        "level": f"{100 * found.values.confidence:g}",
-        "samples": found.values.bootstrap_samples,
-        "alpha": f"{1 - found.values.confidence:.3g}",
-        "alone": [line for line in found.lines if len(line.alone) > 1],
-        "costs": [formatting.cost(c) for c in changed.costs],
-        "changed": changed,
-        "alike": formatting.alike(changed),
-        "data": [row for d in changed.data if (row := formatting.data(d, changed))],
-        "models": formatting.models(changed),
-        "width": formatting.WIDTH,
-        "longest": LONGEST,
-        "value": VALUE,
-        "mean": MEAN,
-        "point": points,
-        "percent": percent,
-        "interval": interval,
+        "far": format_percent(scale_limit),
+        "level": f"{100 * comparison.report_params.confidence:g}",
+        "samples": comparison.report_params.bootstrap_samples,
+        "alpha": f"{1 - comparison.report_params.confidence:.3g}",
+        "alone": [delta for delta in comparison.deltas if len(delta.per_seed) > 1],
+        "costs": [formatting.format_cost(c) for c in changes.costs],
+        "changed": changes,
+        "alike": formatting.describe_unchanged_sets(changes),
+        "data": [row for d in changes.data if (row := formatting.format_data_change(d, changes))],
+        "models": formatting.describe_model_changes(changes),
+        "width": formatting.BAR_WIDTH,
+        "longest": MAX_LIST_ROWS,
+        "value": MAX_VALUE_CHARS,
+        "mean": SHIFTED_MEAN,
+        "point": format_points,
+        "percent": format_percent,
+        "interval": format_interval,
     }
 
 
-def _plain(page: dict[str, Any]) -> str:
+def _format_plain_text(context: dict[str, Any]) -> str:
     rows = [("mode", "set", "A", "B", "B − A", "")]
-    for mode, entries in page["groups"]:
+    for mode, entries in context["groups"]:
         rows += [
-            (mode, e.label, e.a, e.b, f"{e.change} {e.between}".strip(), _beside(e))
+            (mode, e.label, e.a, e.b, f"{e.difference} {e.interval}".strip(), _describe_delta(e))
             for e in entries
         ]
-    return "\n".join([*_aligned(rows), "", page["verdict"], *page["sentences"], *page["cautions"]])
+    return "\n".join(
+        [
+            *_format_columns(rows),
+            "",
+            context["verdict"],
+            *context["sentences"],
+            *context["cautions"],
+        ]
+    )
 
 
-def _beside(e: formatting.Entry) -> str:
+def _describe_delta(e: formatting.DeltaRow) -> str:
     """The call, why a cell is missing and what of it is left out."""
-    call, left = e.call if e.change != e.call else "", str(e.line.left_out)
-    why = e.line.note if e.line.call == "missing" else ""
-    return "; ".join(t for t in (call, why, f"left out: {left}" if left else "") if t)
+    call, unmatched = e.call if e.difference != e.call else "", str(e.delta.unmatched)
+    reason = e.delta.note if e.delta.call == "missing" else ""
+    return "; ".join(t for t in (call, reason, f"left out: {unmatched}" if unmatched else "") if t)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def _format_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip()

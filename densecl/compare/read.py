@@ -14,27 +14,36 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from densecl import paths
-from densecl.analysis.results import UNUSABLE, checked
-from densecl.compare.image_contents import Contents
-from densecl.compare.schemas import Cell, Config, Cost, Lenient, NotScored, Origin, Plan, Scored
-from densecl.config.params import Report, load_params
+from densecl.analysis.results import READ_ERRORS, validate_predictions
+from densecl.compare.image_contents import ImageContents
+from densecl.compare.schemas import (
+    CellPredictions,
+    CostRecord,
+    EvaluationRecord,
+    ExperimentPlan,
+    LenientModel,
+    ModelConfig,
+    Origin,
+    UnscoredRecord,
+)
+from densecl.config.params import ReportParams, load_params
 from densecl.errors import DenseclError
 
 COLUMNS = ["image_id", "label", "prediction", "correct", "confidence"]
-CELL = re.compile(r"([a-z]+)-(\d+)\.json")
-PLAIN = re.compile(r"(?!\.)[^/\\\0]+")  # a name that stays in its folder
+CELL_FILE = re.compile(r"([a-z]+)-(\d+)\.json")
+SAFE_NAME = re.compile(r"(?!\.)[^/\\\0]+")  # a name that stays in its folder
 
 
-T = TypeVar("T", bound=Lenient)
+T = TypeVar("T", bound=LenientModel)
 
 
 @dataclass(frozen=True)
 class Experiment:
     origin: Origin
-    plan: Plan
-    cells: dict[tuple[str, str, int], Cell]
+    plan: ExperimentPlan
+    cells: dict[tuple[str, str, int], CellPredictions]
     missing: dict[tuple[str, str, int], str]  # planned cells that cannot be used, and why
-    costs: dict[tuple[str, int], Cost]
+    costs: dict[tuple[str, int], CostRecord]
     classes: tuple[
         str, ...
     ]  # wnids that the models know, in index order; () where no model's config is there
@@ -45,52 +54,54 @@ class Experiment:
         return self.origin.root
 
     @cached_property
-    def contents(self) -> Contents:
-        return Contents(self.root)
+    def contents(self) -> ImageContents:
+        return ImageContents(self.root)
 
     @cached_property
-    def report(self) -> Report:
+    def report_params(self) -> ReportParams:
         known = {
-            key: value for key, value in self.plan.values.items() if key in Report.model_fields
+            key: value
+            for key, value in self.plan.values.items()
+            if key in ReportParams.model_fields
         }
-        return Report.model_validate_json(TypeAdapter(dict[str, Any]).dump_json(known))
+        return ReportParams.model_validate_json(TypeAdapter(dict[str, Any]).dump_json(known))
 
     @cached_property
     def params(self) -> dict[str, str] | None:
         """Every key that the experiment read, defaults filled in; None where no file tells."""
-        return dict(flat(self.plan.params)) or None
+        return dict(flatten_params(self.plan.params)) or None
 
-    def seeds(self, dataset: str, mode: str) -> list[int]:
+    def list_seeds(self, dataset: str, mode: str) -> list[int]:
         return sorted(s for d, m, s in self.cells if (d, m) == (dataset, mode))
 
-    def why(self, dataset: str, mode: str) -> str:
-        said = [
+    def describe_missing(self, dataset: str, mode: str) -> str:
+        reasons = [
             f"seed {s}: {text}"
             for (d, m, s), text in self.missing.items()
             if (d, m) == (dataset, mode)
         ]
-        return "; ".join(said)
+        return "; ".join(reasons)
 
 
 def read_experiment(origin: Origin) -> Experiment:
     """Every planned cell of the folder; DenseclError where it holds no evaluation at all."""
     notes = list(origin.notes)
-    plan = _plan(origin, notes)
-    cells: dict[tuple[str, str, int], Cell] = {}
+    plan = _read_plan(origin, notes)
+    cells: dict[tuple[str, str, int], CellPredictions] = {}
     missing: dict[tuple[str, str, int], str] = {}
-    for place in itertools.product(plan.datasets, plan.modes, plan.seeds):
+    for cell_key in itertools.product(plan.datasets, plan.modes, plan.seeds):
         try:
-            cells[place] = _cell(origin.root, *place)
+            cells[cell_key] = _read_cell(origin.root, *cell_key)
         except FileNotFoundError as error:
-            lost = Path(str(error.filename))
-            inside = lost.is_relative_to(origin.root)
-            missing[place] = f"no file {lost.relative_to(origin.root) if inside else lost.name}"
-        except UNUSABLE as error:
-            missing[place] = " ".join(_from_root(str(error), origin.root).split())[:200]
+            path = Path(str(error.filename))
+            inside = path.is_relative_to(origin.root)
+            missing[cell_key] = f"no file {path.relative_to(origin.root) if inside else path.name}"
+        except READ_ERRORS as error:
+            missing[cell_key] = " ".join(_remove_root(str(error), origin.root).split())[:200]
     if not cells:
-        found = next(iter(missing.values()), "no cell is planned")
+        reason = next(iter(missing.values()), "no cell is planned")
         raise DenseclError(
-            f"{origin.name}: no evaluation that can be used ({found}); run `dvc repro` there, or "
+            f"{origin.name}: no evaluation that can be used ({reason}); run `dvc repro` there, or "
             f"name a revision, "
             "an experiment or a folder that holds reports/evaluation and reports/predictions"
         )
@@ -98,39 +109,44 @@ def read_experiment(origin: Origin) -> Experiment:
     costs = {
         run: cost
         for run in runs
-        if (cost := _beside(Cost, origin.root / paths.training(*run) / "cost.json", notes))
+        if (
+            cost := _read_optional(
+                CostRecord, origin.root / paths.training_folder(*run) / "cost.json", notes
+            )
+        )
     }
     configs = (
-        _beside(Config, origin.root / paths.model(*run) / "config.json", notes) for run in runs
+        _read_optional(ModelConfig, origin.root / paths.model_folder(*run) / "config.json", notes)
+        for run in runs
     )
     classes = next((config.classes for config in configs if config), ())
     return Experiment(origin, plan, cells, missing, costs, classes, tuple(notes))
 
 
-def _from_root(text: str, root: Path) -> str:
+def _remove_root(text: str, root: Path) -> str:
     """Without the folder, which is a place of this machine and often a temporary one."""
     for folder in {root.absolute().as_posix(), root.as_posix()} - {"."}:
         text = text.replace(f"{folder}/", "")
     return text
 
 
-def _plan(origin: Origin, notes: list[str]) -> Plan:
+def _read_plan(origin: Origin, notes: list[str]) -> ExperimentPlan:
     """The report's plan file, else what the evaluations and params.yaml tell."""
-    path = origin.root / paths.plan("report")
-    found = _read(Plan, path) if path.is_file() else _guessed(origin.root, notes)
-    for name in (*found.modes, *found.datasets):
-        if not PLAIN.fullmatch(name):
+    path = origin.root / paths.plan_file("report")
+    plan = _read_json(ExperimentPlan, path) if path.is_file() else _infer_plan(origin.root, notes)
+    for name in (*plan.modes, *plan.datasets):
+        if not SAFE_NAME.fullmatch(name):
             raise DenseclError(
                 f"{origin.name}: found {name!r} as the name of a set or mode; expected no path"
             )
-    return found
+    return plan
 
 
-def _guessed(root: Path, notes: list[str]) -> Plan:
+def _infer_plan(root: Path, notes: list[str]) -> ExperimentPlan:
     names = [
         (p.parent.name, m)
         for p in sorted((root / paths.EVALUATION).glob("*/*.json"))
-        if (m := CELL.fullmatch(p.name))
+        if (m := CELL_FILE.fullmatch(p.name))
     ]
     params: dict[str, Any] = {}
     if (root / paths.PARAMS).is_file():
@@ -141,7 +157,7 @@ def _guessed(root: Path, notes: list[str]) -> Plan:
                 f"its params.yaml cannot be read by this version: "
                 f"{str(error).splitlines()[0].split(': ', 1)[-1]}"
             )
-    return Plan(
+    return ExperimentPlan(
         modes=tuple(dict.fromkeys(m[1] for _, m in names)),
         seeds=tuple(sorted({int(m[2]) for _, m in names})),
         datasets=tuple(dict.fromkeys(s for s, _ in names)),
@@ -150,51 +166,57 @@ def _guessed(root: Path, notes: list[str]) -> Plan:
     )
 
 
-def _cell(root: Path, dataset: str, mode: str, seed: int) -> Cell:
-    for file in (paths.evaluation(dataset, mode, seed), paths.predictions(dataset, mode, seed)):
+def _read_cell(root: Path, dataset: str, mode: str, seed: int) -> CellPredictions:
+    for file in (
+        paths.evaluation_file(dataset, mode, seed),
+        paths.predictions_file(dataset, mode, seed),
+    ):
         if not (root / file).is_file():
             raise ValueError(f"no file {file}")
-    path = root / paths.evaluation(dataset, mode, seed)
-    found: Scored | NotScored = TypeAdapter[Scored | NotScored](Scored | NotScored).validate_json(
-        path.read_text(encoding="utf-8")
-    )
-    if isinstance(found, NotScored):
-        raise ValueError(found.reason)
-    rows = pd.read_parquet(root / paths.predictions(dataset, mode, seed), columns=COLUMNS)
-    rows = checked(rows, f"{path.stem}.parquet")
-    counted = float(rows["correct"].mean())
-    if not abs(counted - found.top1) <= 1e-6:  # nor NaN
+    path = root / paths.evaluation_file(dataset, mode, seed)
+    record: EvaluationRecord | UnscoredRecord = TypeAdapter[EvaluationRecord | UnscoredRecord](
+        EvaluationRecord | UnscoredRecord
+    ).validate_json(path.read_text(encoding="utf-8"))
+    if isinstance(record, UnscoredRecord):
+        raise ValueError(record.reason)
+    rows = pd.read_parquet(root / paths.predictions_file(dataset, mode, seed), columns=COLUMNS)
+    rows = validate_predictions(rows, f"{path.stem}.parquet")
+    recomputed = float(rows["correct"].mean())
+    if not abs(recomputed - record.top1) <= 1e-6:  # nor NaN
         raise ValueError(
-            f"{path.name} says top1 {found.top1:.6f} but its predictions give {counted:.6f}; "
+            f"{path.name} says top1 {record.top1:.6f} but its predictions give {recomputed:.6f}; "
             f"evaluate the cell again"
         )
-    return Cell(found, rows)
+    return CellPredictions(record, rows)
 
 
-def _beside(kind: type[T], path: Path, notes: list[str]) -> T | None:
+def _read_optional(model: type[T], path: Path, notes: list[str]) -> T | None:
     """What is of use and not needed: None where it is not there or cannot be read."""
     try:
-        return _read(kind, path) if path.is_file() else None
+        return _read_json(model, path) if path.is_file() else None
     except DenseclError as error:
         notes.append(str(error))
         return None
 
 
-def _read(kind: type[T], path: Path) -> T:
+def _read_json(model: type[T], path: Path) -> T:
     try:
-        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        first_error = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first_error["loc"]))
         raise DenseclError(
-            f"{path.name}: {where}: {first['msg']}; written by a version too far from this one?"
+            f"{path.name}: {field}: {first_error['msg']}; written by a version too far from this "
+            f"one?"
         ) from None
 
 
-def flat(values: Mapping[str, Any] | Sequence[Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flatten_params(
+    params: Mapping[str, Any] | Sequence[Any], prefix: str = ""
+) -> Iterator[tuple[str, str]]:
     """Dotted keys with their values as text."""
-    for key, value in dict(values).items():
+    for key, value in dict(params).items():
         if isinstance(value, dict) and value:
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flatten_params(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", "–" if value is None else str(value)

@@ -12,62 +12,70 @@ from pathlib import Path
 from typing import Any
 
 from densecl import paths
-from densecl.analysis.dvc_lock import changed_outs, read_lock
+from densecl.analysis.dvc_lock import find_changed_outs, read_lock
 from densecl.errors import DenseclError
 
-NEEDED = (paths.EVALUATION, paths.PREDICTIONS)
+REQUIRED_FOLDERS = (paths.EVALUATION, paths.PREDICTIONS)
 THREADS = 8  # a remote answers slowly, and at once
 
 
-class NoRevisionError(DenseclError):
+class RevisionNotFoundError(DenseclError):
     """A name that git does not know; the message is git's."""
 
 
-def fetch(name: str, place: Path) -> tuple[str, list[str]]:
+def fetch_revision(name: str, root: Path) -> tuple[str, list[str]]:
     """The revision's commit; its evaluations, predictions, manifests, costs, plan and model config
     lie below `place`.
 
     NoRevisionError where git knows none of that name. What is in dvc.lock but neither in the cache
     nor in the remote is an error where the comparison needs it, else a note.
     """
-    with _revision(name) as (commit, fs):
-        if not fs.exists(str(paths.LOCK)):
+    with _open_revision(name) as (commit, fs):
+        if not fs.exists(str(paths.DVC_LOCK)):
             raise DenseclError(
-                f"{name}: no {paths.LOCK} in commit {commit[:12]}, and only it tells what was "
+                f"{name}: no {paths.DVC_LOCK} in commit {commit[:12]}, and only it tells what was "
                 f"made there; "
-                f"commit it after `dvc repro` (git add {paths.LOCK})"
+                f"commit it after `dvc repro` (git add {paths.DVC_LOCK})"
             )
-        for path in (paths.LOCK, paths.PARAMS):
+        for path in (paths.DVC_LOCK, paths.PARAMS):
             if fs.exists(str(path)):
-                _get(fs, str(path), place)
-        known = {"/".join(out.index_key[1]) for out in fs.repo.index.outs}
+                _fetch_file(fs, str(path), root)
+        current_outs = {"/".join(out.index_key[1]) for out in fs.repo.index.outs}
         outs = [
-            path for path in read_lock(place).outs if path in known
+            path for path in read_lock(root).outs if path in current_outs
         ]  # no leftovers of stages that are no more
-        lost = _get_all(fs, list(_wanted(outs)), place)
-    needed = [path for path in lost if any(Path(path).is_relative_to(folder) for folder in NEEDED)]
+        unavailable = _fetch_files(fs, list(_list_needed(outs)), root)
+    needed = [
+        path
+        for path in unavailable
+        if any(Path(path).is_relative_to(folder) for folder in REQUIRED_FOLDERS)
+    ]
     if needed:
         raise DenseclError(
-            f"{name}: {_first(needed)}: in {paths.LOCK} of commit {commit[:12]}, but neither in "
+            f"{name}: {_format_files(needed)}: in {paths.DVC_LOCK} of commit {commit[:12]}, but "
+            f"neither in "
             f"DVC's cache nor in its remote; "
             "`dvc push` where it was made (`dvc exp push` for an experiment), or `dvc fetch` with "
             "that remote"
         )
-    if damaged := changed_outs(read_lock(place), place):
+    if damaged := find_changed_outs(read_lock(root), root):
         raise DenseclError(
-            f"{name}: {_first(damaged)}: what DVC holds under its md5 in {paths.LOCK} of commit "
+            f"{name}: {_format_files(damaged)}: what DVC holds under its md5 in {paths.DVC_LOCK} "
+            f"of commit "
             f"{commit[:12]} "
             "has another; delete it in the cache or the remote, and fetch or push it again"
         )
-    return commit, [f"{_first(lost)}: neither in DVC's cache nor in its remote"] if lost else []
+    return commit, [
+        f"{_format_files(unavailable)}: neither in DVC's cache nor in its remote"
+    ] if unavailable else []
 
 
-def _first(files: Sequence[str]) -> str:
+def _format_files(files: Sequence[str]) -> str:
     return f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else files[0]
 
 
 @contextmanager
-def _revision(name: str) -> Iterator[tuple[str, Any]]:
+def _open_revision(name: str) -> Iterator[tuple[str, Any]]:
     """The commit and a file system of what git and DVC hold of it. Neither the workspace nor its
     lock is touched.
     """
@@ -82,26 +90,26 @@ def _revision(name: str) -> Iterator[tuple[str, Any]]:
             try:
                 commit = resolve_rev(repo.scm, name)
             except RevError as error:
-                raise NoRevisionError(" ".join(str(error).split())) from None
-            here = repo.config
+                raise RevisionNotFoundError(" ".join(str(error).split())) from None
+            config = repo.config
             with switch(repo, commit):
                 repo.__dict__["config"] = (
-                    here  # the remotes of today: the commit may know none, or one that moved
+                    config  # the remotes of today: the commit may know none, or one that moved
                 )
                 yield commit, DVCFileSystem(repo=repo)
     except DvcException as error:
         raise DenseclError(f"{name}: DVC: {' '.join(str(error).split())}") from None
 
 
-def _wanted(outs: Iterable[str]) -> Iterator[str]:
+def _list_needed(outs: Iterable[str]) -> Iterator[str]:
     """Files to fetch; the controls of predictions are not compared."""
-    whole = (paths.MANIFESTS, paths.EVALUATION, paths.PREDICTIONS)
+    folders = (paths.MANIFESTS, paths.EVALUATION, paths.PREDICTIONS)
     for path in map(Path, outs):
-        if path == paths.PLAN:
-            yield str(paths.plan("report"))
+        if path == paths.PLANS:
+            yield str(paths.plan_file("report"))
         elif path.is_relative_to(paths.TRAINING):
             yield str(path / "cost.json")
-        elif any(path.is_relative_to(folder) for folder in whole) and not path.name.endswith(
+        elif any(path.is_relative_to(folder) for folder in folders) and not path.name.endswith(
             ".control.parquet"
         ):
             yield str(path)
@@ -111,25 +119,25 @@ def _wanted(outs: Iterable[str]) -> Iterator[str]:
     )  # one class list is that of all
 
 
-def _get_all(fs: Any, files: list[str], place: Path) -> list[str]:
+def _fetch_files(fs: Any, files: list[str], root: Path) -> list[str]:
     """Those that could not be had."""
     with ThreadPoolExecutor(THREADS) as pool:
         return [
             path
-            for path, found in zip(
-                files, pool.map(lambda p: _get(fs, p, place), files), strict=True
+            for path, fetched in zip(
+                files, pool.map(lambda p: _fetch_file(fs, p, root), files), strict=True
             )
-            if not found
+            if not fetched
         ]
 
 
-def _get(fs: Any, path: str, place: Path) -> bool:
+def _fetch_file(fs: Any, path: str, root: Path) -> bool:
     """False where no storage holds it; what comes over the net stays in the cache, as after `dvc
     fetch`.
     """
     from dvc_data.index import DataIndexDirError
 
-    target = place / path
+    target = root / path
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         fs.fs.get_file(path, str(target), cache=True)
@@ -138,8 +146,8 @@ def _get(fs: Any, path: str, place: Path) -> bool:
     except (
         Exception
     ) as error:  # of a remote: no credentials, no connection; every kind of remote has its own
-        text = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         raise DenseclError(
-            f"{path}: DVC's remote failed ({type(error).__name__}: {text}); try `dvc fetch`"
+            f"{path}: DVC's remote failed ({type(error).__name__}: {message}); try `dvc fetch`"
         ) from error
     return True

@@ -12,11 +12,11 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Lenient(BaseModel):
+class LenientModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Plan(Lenient):
+class ExperimentPlan(LenientModel):
     """What of a ReportPlan is read."""
 
     modes: tuple[str, ...]
@@ -26,7 +26,7 @@ class Plan(Lenient):
     params: dict[str, Any] = {}
 
 
-class Scored(Lenient):
+class EvaluationRecord(LenientModel):
     """What of an Evaluation is read."""
 
     protocol: str
@@ -36,11 +36,11 @@ class Scored(Lenient):
     preprocessing: dict[str, Any] = {}
 
 
-class NotScored(Lenient):
+class UnscoredRecord(LenientModel):
     reason: str
 
 
-class Cost(Lenient):
+class CostRecord(LenientModel):
     """What of a training's cost.json is read; step times are medians of one measurement in the
     training's process.
     """
@@ -54,10 +54,10 @@ class Cost(Lenient):
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellPredictions:
     """One set, mode and seed: `rows` are indexed by image_id."""
 
-    record: Scored
+    record: EvaluationRecord
     rows: pd.DataFrame
 
 
@@ -72,7 +72,7 @@ class Origin:
     notes: tuple[str, ...] = ()
 
 
-class Config(Lenient):
+class ModelConfig(LenientModel):
     """What of a model's config.json is read."""
 
     classes: tuple[str, ...]

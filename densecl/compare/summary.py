@@ -7,40 +7,40 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from densecl.analysis.differences import MEAN
+from densecl.analysis.differences import SHIFTED_MEAN
 from densecl.analysis.results import BASELINE
 from densecl.analysis.statistics import SEEDS_FOR_MODE, Estimate
-from densecl.compare.changes import Changes, Costs
-from densecl.compare.deltas import Call, Line
-from densecl.compare.differences import Versus
+from densecl.compare.changes import CostChange, ExperimentChanges
+from densecl.compare.deltas import Call, Delta
+from densecl.compare.differences import ExperimentComparison
 from densecl.report.summary import SEED_NOISE
 
-MENTIONED = 3  # cells that the verdict names for each direction
+MAX_NAMED_CELLS = 3  # cells that the verdict names for each direction
 
 
-def percent(value: float) -> str:
+def format_percent(value: float) -> str:
     return f"{100 * value:.1f}".replace("-", "−")
 
 
-def points(value: float) -> str:
+def format_points(value: float) -> str:
     """Signed; what rounds to nothing has no sign."""
     text = f"{100 * value:+.1f}"
     return "0.0" if text in {"+0.0", "-0.0"} else text.replace("-", "−")
 
 
-def interval(e: Estimate) -> str:
-    return f"[{points(e.low)}, {points(e.high)}]"
+def format_interval(estimate: Estimate) -> str:
+    return f"[{format_points(estimate.low)}, {format_points(estimate.high)}]"
 
 
-def place(line: Line) -> str:
-    return "the mean of the shifted sets" if line.dataset == MEAN else line.dataset
+def format_dataset(delta: Delta) -> str:
+    return "the mean of the shifted sets" if delta.dataset == SHIFTED_MEAN else delta.dataset
 
 
-def verdict(found: Versus) -> str:
+def format_verdict(comparison: ExperimentComparison) -> str:
     """One line: what is worse, what is better, and how many cells (a set in a mode) say nothing."""
-    worse, better = found.called("worse"), found.called("better")
-    counts = Counter(line.call for line in found.lines if line.dataset != MEAN)
-    ways: dict[Call, str] = {
+    worse, better = comparison.select_by_call("worse"), comparison.select_by_call("better")
+    counts = Counter(delta.call for delta in comparison.deltas if delta.dataset != SHIFTED_MEAN)
+    labels: dict[Call, str] = {
         "open": "cannot be told apart",
         "identical": "identical",
         "unlike": "not judged, asked among different classes",
@@ -52,114 +52,140 @@ def verdict(found: Versus) -> str:
             if worse
             else (("better", better), ("worse", worse))
         )
-        other = f"{second[0]} on {_named(second[1])}" if second[1] else f"{second[0]} nowhere"
-        said = [f"B is {first[0]} than A on {_named(first[1])}", other]
+        second_clause = (
+            f"{second[0]} on {_format_largest(second[1])}" if second[1] else f"{second[0]} nowhere"
+        )
+        clauses = [f"B is {first[0]} than A on {_format_largest(first[1])}", second_clause]
     elif counts["open"]:
-        said = [
-            f"No difference between A and B can be told from chance in {_cells(counts['open'])}"
+        clauses = [
+            f"No difference between A and B can be told from chance in "
+            f"{_format_cell_count(counts['open'])}"
         ]
-        del ways["open"]
+        del labels["open"]
     elif counts["identical"]:
-        said = [
-            f"No difference: A and B answered every image alike in {_cells(counts['identical'])}"
+        clauses = [
+            f"No difference: A and B answered every image alike in "
+            f"{_format_cell_count(counts['identical'])}"
         ]
-        del ways["identical"]
+        del labels["identical"]
     else:
-        said = ["Nothing could be judged"]
-    said += [_count(counts[call], text) for call, text in ways.items() if counts[call]]
-    partial = sum(str(line.left_out) != "" for line in found.lines)
+        clauses = ["Nothing could be judged"]
+    clauses += [_format_count(counts[call], text) for call, text in labels.items() if counts[call]]
+    partial = sum(str(delta.unmatched) != "" for delta in comparison.deltas)
     return (
-        "; ".join([*said, *([f"images are left out of {_cells(partial)}"] if partial else [])])
+        "; ".join(
+            [
+                *clauses,
+                *([f"images are left out of {_format_cell_count(partial)}"] if partial else []),
+            ]
+        )
         + "."
     )
 
 
-def _cells(count: int) -> str:
+def _format_cell_count(count: int) -> str:
     return f"{count} cell{'s'[: count > 1]}"
 
 
-def _count(count: int, text: str) -> str:
+def _format_count(count: int, text: str) -> str:
     if text.startswith("cannot"):
-        return f"{_cells(count)} {text}"
-    return f"{_cells(count)} {'is' if count == 1 else 'are'} {text}"
+        return f"{_format_cell_count(count)} {text}"
+    return f"{_format_cell_count(count)} {'is' if count == 1 else 'are'} {text}"
 
 
-def _named(lines: Sequence[Line]) -> str:
+def _format_largest(deltas: Sequence[Delta]) -> str:
     """The largest differences first; the mean, which speaks of several sets, before all."""
     order = sorted(
-        lines,
+        deltas,
         key=lambda line: (
-            line.dataset != MEAN,
+            line.dataset != SHIFTED_MEAN,
             -abs(line.difference.value if line.difference else 0),
         ),
     )
-    said = [
-        f"{place(line)} ({line.mode}: {points(line.difference.value)} {interval(line.difference)})"
-        for line in order[:MENTIONED]
-        if line.difference
+    texts = [
+        f"{format_dataset(delta)} ({delta.mode}: {format_points(delta.difference.value)} "
+        f"{format_interval(delta.difference)})"
+        for delta in order[:MAX_NAMED_CELLS]
+        if delta.difference
     ]
-    more = [f"{len(order) - MENTIONED} more"] if len(order) > MENTIONED else []
-    return " and ".join(t for t in (", ".join([*said, *more][:-1]), [*said, *more][-1]) if t)
+    rest = [f"{len(order) - MAX_NAMED_CELLS} more"] if len(order) > MAX_NAMED_CELLS else []
+    return " and ".join(t for t in (", ".join([*texts, *rest][:-1]), [*texts, *rest][-1]) if t)
 
 
-def sentences(found: Versus, changed: Changes) -> list[str]:
+def build_sentences(comparison: ExperimentComparison, changes: ExperimentChanges) -> list[str]:
     """Below the verdict: what it rules out, what it speaks of, what it cost."""
-    return [*_power(found), *_scope(found), *_cost(changed.costs)]
+    return [
+        *_describe_power(comparison),
+        *_describe_scope(comparison),
+        *_describe_costs(changes.costs),
+    ]
 
 
-def _power(found: Versus) -> list[str]:
-    values = [line.detectable for line in found.called("open") if line.detectable is not None]
+def _describe_power(comparison: ExperimentComparison) -> list[str]:
+    values = [
+        delta.detectable
+        for delta in comparison.select_by_call("open")
+        if delta.detectable is not None
+    ]
     if not values:
         return []
-    least, most = percent(min(values)), percent(max(values))
-    between = least if least == most else f"{least} to {most}"
+    least, most = format_percent(min(values)), format_percent(max(values))
+    span = least if least == most else f"{least} to {most}"
     return [
-        f"Where two cannot be told apart, a true difference below {between} points (by cell, at "
+        f"Where two cannot be told apart, a true difference below {span} points (by cell, at "
         f"80 % power) may have been missed."
     ]
 
 
-def _scope(found: Versus) -> list[str]:
+def _describe_scope(comparison: ExperimentComparison) -> list[str]:
     """What is told apart or not is the models, or the modes where every cell has seeds enough."""
-    told = [line for line in found.lines if line.call in ("better", "worse", "open")]
-    few = {line.mode for line in told if len(line.seeds) < SEEDS_FOR_MODE}
-    many, rest = ([line for line in told if (line.mode in few) == want] for want in (False, True))
-    said = []
-    if many:
-        said.append(
-            f"{_from(many)}, so this speaks of the modes, trained as A and as B; the intervals "
+    judged = [delta for delta in comparison.deltas if delta.call in ("better", "worse", "open")]
+    short_modes = {delta.mode for delta in judged if len(delta.seeds) < SEEDS_FOR_MODE}
+    enough_seeds, few_seeds = (
+        [delta for delta in judged if (delta.mode in short_modes) == is_short]
+        for is_short in (False, True)
+    )
+    sentences = []
+    if enough_seeds:
+        sentences.append(
+            f"{_format_seeds(enough_seeds)}, so this speaks of the modes, trained as A and as B; "
+            f"the intervals "
             f"cover new seeds."
         )
-    if rest:
-        said.append(
-            f"{_from(rest)}, so this speaks of these models, not of what was changed: another "
+    if few_seeds:
+        sentences.append(
+            f"{_format_seeds(few_seeds)}, so this speaks of these models, not of what was "
+            f"changed: another "
             f"seed moves top-1 too "
             f"({SEED_NOISE}), and the intervals do not cover that."
         )
-    return said
+    return sentences
 
 
-def _from(lines: Sequence[Line]) -> str:
+def _format_seeds(deltas: Sequence[Delta]) -> str:
     """Whose seeds, and how many."""
-    seeds, modes = {line.seeds for line in lines}, list(dict.fromkeys(line.mode for line in lines))
-    counts = sorted({len(each) for each in seeds})
-    many = " to ".join(dict.fromkeys(map(str, (counts[0], counts[-1]))))
-    shown = (
+    seeds, modes = (
+        {delta.seeds for delta in deltas},
+        list(dict.fromkeys(delta.mode for delta in deltas)),
+    )
+    counts = sorted({len(seed_set) for seed_set in seeds})
+    count_text = " to ".join(dict.fromkeys(map(str, (counts[0], counts[-1]))))
+    seed_text = (
         f"one seed ({next(iter(seeds))[0]})"
         if counts == [1] and len(seeds) == 1
-        else f"{many} common seeds"
+        else f"{count_text} common seeds"
     )
-    return f"From {shown} of {_joined(modes)}"
+    return f"From {seed_text} of {_join_names(modes)}"
 
 
-def _cost(costs: Sequence[Costs]) -> list[str]:
+def _describe_costs(costs: Sequence[CostChange]) -> list[str]:
     """Beside classification only in the same process: two runs at two times may have had a machine
     more or less busy.
     """
     clauses = [
         f"{c.mode} {c.a['against_none']:.2f} × in A and {c.b['against_none']:.2f} × in B"
         for c in costs
-        if not c.same and c.mode != BASELINE
+        if not c.is_same_run and c.mode != BASELINE
     ]
     return (
         [
@@ -171,57 +197,59 @@ def _cost(costs: Sequence[Costs]) -> list[str]:
     )
 
 
-def _joined(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def cautions(found: Versus, changed: Changes) -> list[str]:
+def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -> list[str]:
     """What a reader must know before believing the table."""
-    said = [*_apart(found)]
-    for letter, x in (("A", found.a), ("B", found.b)):
-        if x.origin.dirty:
-            shown = ", ".join(x.origin.dirty[:3]) + (
-                f" and {len(x.origin.dirty) - 3} more" if len(x.origin.dirty) > 3 else ""
+    caveats = [*_describe_unshared(comparison)]
+    for letter, experiment in (("A", comparison.a), ("B", comparison.b)):
+        if experiment.origin.dirty:
+            text = ", ".join(experiment.origin.dirty[:3]) + (
+                f" and {len(experiment.origin.dirty) - 3} more"
+                if len(experiment.origin.dirty) > 3
+                else ""
             )
-            said.append(f"{letter} has changes that are in no commit: {shown}.")
-        said += [f"{letter}: {note}." for note in x.notes]
-    if any("no manifest" in line.note for line in found.lines):
-        said.append(
+            caveats.append(f"{letter} has changes that are in no commit: {text}.")
+        caveats += [f"{letter}: {note}." for note in experiment.notes]
+    if any("no manifest" in delta.note for delta in comparison.deltas):
+        caveats.append(
             "Of some sets a manifest is missing in A or B: their images are matched by name and "
             "label, their contents unchecked."
         )
-    if changed.classes:
-        a, b, both = changed.classes
+    if changes.classes:
+        a, b, both = changes.classes
         order = "; the order differs" if a == b == both else ""
-        said.append(
+        caveats.append(
             f"The models know different class lists: {a:,} in A, {b:,} in B, {both:,} in "
             f"both{order}. "
             "Only cells in which both chose among the same classes are judged."
         )
-    devices = dict.fromkeys(c.devices for c in changed.costs if c.devices[0] != c.devices[1])
+    devices = dict.fromkeys(c.devices for c in changes.costs if c.devices[0] != c.devices[1])
     if devices:
-        shown = "; ".join(f"{a} and {b}" for a, b in devices)
-        said.append(
-            f"A and B were trained on different devices ({shown}): times and memory do not compare."
+        text = "; ".join(f"{a} and {b}" for a, b in devices)
+        caveats.append(
+            f"A and B were trained on different devices ({text}): times and memory do not compare."
         )
-    return said
+    return caveats
 
 
-def _apart(found: Versus) -> list[str]:
+def _describe_unshared(comparison: ExperimentComparison) -> list[str]:
     """What only one of the two has."""
-    a, b = found.a.plan, found.b.plan
-    parts: list[str] = []
-    for letter, own, other in (("A", a, b), ("B", b, a)):
+    a, b = comparison.a.plan, comparison.b.plan
+    clauses: list[str] = []
+    for letter, plan, other_plan in (("A", a, b), ("B", b, a)):
         kinds = (
-            ("mode", own.modes, other.modes),
-            ("seed", own.seeds, other.seeds),
-            ("set", own.datasets, other.datasets),
+            ("mode", plan.modes, other_plan.modes),
+            ("seed", plan.seeds, other_plan.seeds),
+            ("set", plan.datasets, other_plan.datasets),
         )
-        alone = [
+        unshared = [
             f"{kind}{'s'[: len(names) > 1]} {', '.join(names)}"
-            for kind, mine, theirs in kinds
-            if (names := [str(n) for n in mine if n not in theirs])
+            for kind, values_here, values_there in kinds
+            if (names := [str(n) for n in values_here if n not in values_there])
         ]
-        if alone:
-            parts.append(f"{'Only' if parts else 'only'} {letter} has {'; '.join(alone)}")
-    return [f"Not compared: {'. '.join(parts)}."] if parts else []
+        if unshared:
+            clauses.append(f"{'Only' if clauses else 'only'} {letter} has {'; '.join(unshared)}")
+    return [f"Not compared: {'. '.join(clauses)}."] if clauses else []

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from densecl.compare.changes import Changes
-from densecl.compare.differences import Versus
+from densecl.compare.changes import ExperimentChanges
+from densecl.compare.differences import ExperimentComparison
 
 if TYPE_CHECKING:
-    from densecl.compare.deltas import Line
+    from densecl.compare.deltas import Delta
 
 COLUMNS = (
     "dataset",
@@ -38,9 +38,9 @@ COLUMNS = (
 COUNTS = ("images", "only_a", "only_b", "changed", "relabelled", "partly")
 
 
-def table(found: Versus, changed: Changes) -> pd.DataFrame:
-    rows = [row for line in found.lines for row in _rows(line)]
-    for cost in changed.costs:
+def build_table(comparison: ExperimentComparison, changes: ExperimentChanges) -> pd.DataFrame:
+    rows = [row for delta in comparison.deltas for row in _iter_rows(delta)]
+    for cost in changes.costs:
         for name, a in cost.a.items():
             rows.append(
                 {
@@ -50,44 +50,62 @@ def table(found: Versus, changed: Changes) -> pd.DataFrame:
                     "a": a,
                     "b": cost.b[name],
                     "difference": cost.b[name] - a,
-                    "note": "the same training" if cost.same else "",
+                    "note": "the same training" if cost.is_same_run else "",
                 }
             )
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COUNTS, "Int64"))
 
 
-def _rows(line: Line) -> Iterator[dict[str, object]]:
+def _iter_rows(delta: Delta) -> Iterator[dict[str, object]]:
     """The line, then its seeds, where it has several."""
-    e, left = line.difference, line.left_out
+    estimate, unmatched = delta.difference, delta.unmatched
     yield {
-        "dataset": line.dataset,
-        "mode": line.mode,
-        "seeds": " ".join(map(str, line.seeds)),
+        "dataset": delta.dataset,
+        "mode": delta.mode,
+        "seeds": " ".join(map(str, delta.seeds)),
         "metric": "top1",
-        "a": line.a,
-        "b": line.b,
-        "p_holm": line.p_holm,
-        "detectable": line.detectable,
-        "call": line.call,
-        "images": line.images,
-        "only_a": left.only_a,
-        "only_b": left.only_b,
-        "changed": left.changed,
-        "relabelled": left.relabelled,
-        "partly": left.partly,
-        "note": line.note,
-        **({"difference": e.value, "low": e.low, "high": e.high, "p": e.p} if e else {}),
+        "a": delta.a,
+        "b": delta.b,
+        "p_holm": delta.p_holm,
+        "detectable": delta.detectable,
+        "call": delta.call,
+        "images": delta.images,
+        "only_a": unmatched.only_a,
+        "only_b": unmatched.only_b,
+        "changed": unmatched.changed,
+        "relabelled": unmatched.relabelled,
+        "partly": unmatched.partly,
+        "note": delta.note,
+        **(
+            {
+                "difference": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+                "p": estimate.p,
+            }
+            if estimate
+            else {}
+        ),
     }
-    for each in line.alone if len(line.alone) > 1 else ():
-        e = each.difference
+    for seed_delta in delta.per_seed if len(delta.per_seed) > 1 else ():
+        estimate = seed_delta.difference
         yield {
-            "dataset": line.dataset,
-            "mode": line.mode,
-            "seeds": str(each.seed),
+            "dataset": delta.dataset,
+            "mode": delta.mode,
+            "seeds": str(seed_delta.seed),
             "metric": "top1",
-            "a": each.a,
-            "b": each.b,
-            "images": line.images,
-            "call": "" if e else "identical",
-            **({"difference": e.value, "low": e.low, "high": e.high, "p": e.p} if e else {}),
+            "a": seed_delta.a,
+            "b": seed_delta.b,
+            "images": delta.images,
+            "call": "" if estimate else "identical",
+            **(
+                {
+                    "difference": estimate.value,
+                    "low": estimate.low,
+                    "high": estimate.high,
+                    "p": estimate.p,
+                }
+                if estimate
+                else {}
+            ),
         }

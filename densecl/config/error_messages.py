@@ -9,33 +9,33 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 
-def lines(error: ValidationError, model: type[BaseModel]) -> list[str]:
+def format_errors(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Each names the key as it stands in the file, what was found and what is allowed."""
     items = error.errors(include_url=False)
     # A sequence whose items were refused is also called too short: one mistake, one line.
     return [
-        _line(i, model)
+        _format_error(i, model)
         for i in items
-        if not (i["type"] == "too_short" and any(_within(j, i) for j in items))
+        if not (i["type"] == "too_short" and any(_is_nested_in(j, i) for j in items))
     ]
 
 
-def _within(inner: Any, outer: Any) -> bool:
+def _is_nested_in(inner: Any, outer: Any) -> bool:
     return (
         len(inner["loc"]) > len(outer["loc"]) and inner["loc"][: len(outer["loc"])] == outer["loc"]
     )
 
 
-def _line(item: Any, model: type[BaseModel]) -> str:
+def _format_error(item: Any, model: type[BaseModel]) -> str:
     path = [str(part) for part in item["loc"]]
     key = ".".join(path)
     found = " ".join(reprlib.repr(item["input"])[:80].split())  # never the whole of a huge value
     if item["type"] == "extra_forbidden":
-        allowed = keys(_section(model, path[:-1]))
-        close = difflib.get_close_matches(path[-1], allowed, 1)
+        allowed = list_field_names(_find_section_model(model, path[:-1]))
+        suggestions = difflib.get_close_matches(path[-1], allowed, 1)
         return (
             f"{key}: unknown key; "
-            + (f"did you mean {close[0]}? " if close else "")
+            + (f"did you mean {suggestions[0]}? " if suggestions else "")
             + f"allowed: {', '.join(allowed)}"
         )
     if item["type"] == "missing":
@@ -47,12 +47,12 @@ def _line(item: Any, model: type[BaseModel]) -> str:
     return f"{key}: found {found}; {item['msg'][0].lower()}{item['msg'][1:]}"
 
 
-def keys(model: type[BaseModel]) -> list[str]:
+def list_field_names(model: type[BaseModel]) -> list[str]:
     """As they stand in the file."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _section(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
+def _find_section_model(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
     """The model behind a key path; mappings of sets are stepped over by their value type."""
     for part in path:
         names = {
@@ -60,10 +60,10 @@ def _section(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
         }
         if part not in names:
             continue  # the name of a set
-        kinds = [
+        models = [
             k
             for k in (names[part], *get_args(names[part]))
             if isinstance(k, type) and issubclass(k, BaseModel)
         ]
-        model = kinds[0] if kinds else model
+        model = models[0] if models else model
     return model

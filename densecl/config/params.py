@@ -13,15 +13,15 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from densecl.config.error_messages import keys, lines
-from densecl.config.yaml_loader import Loader
+from densecl.config.error_messages import format_errors, list_field_names
+from densecl.config.yaml_loader import Yaml12Loader
 from densecl.errors import DenseclError
 
 Mode = Literal["dense", "global", "none"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 TRAIN_SET = "imagenet-train"
 CONTROL_SET = "imagenet"
-UNITS = (*MODES, "validate", "evaluate", "report", "classes", "execution")
+RESERVED_UNITS = (*MODES, "validate", "evaluate", "report", "classes", "execution")
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -36,11 +36,11 @@ class ParamsError(DenseclError):
     """
 
 
-class Frozen(BaseModel):
+class StrictModel(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
 
 
-class RenderSet(Frozen):
+class RenderParams(StrictModel):
     """One built-in set: how it is drawn and under which folder of data/rendered it lies."""
 
     style: Literal["photo", "recollected", "adversarial", "rendition", "cue-conflict", "sketch"]
@@ -50,7 +50,7 @@ class RenderSet(Frozen):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-class Dataset(Frozen):
+class DatasetParams(StrictModel):
     """A set on disk: a folder or an archive. `tracked_by` is the folder, archive or version file
     whose content DVC hashes.
     """
@@ -67,7 +67,7 @@ class Dataset(Frozen):
     classes: Count | None = None  # expected, likewise
 
     @model_validator(mode="after")
-    def _labelled(self) -> Dataset:
+    def _check_devkit(self) -> DatasetParams:
         if (self.layout == "devkit") != (self.devkit is not None):
             raise ValueError(
                 f"layout {self.layout} with devkit {self.devkit}: the layout and the kit need "
@@ -76,12 +76,12 @@ class Dataset(Frozen):
         return self
 
 
-class Validate(Frozen):
+class ValidateParams(StrictModel):
     bad_images: Literal["stop", "exclude"] = "stop"
     minimum_per_class: Annotated[int, Field(ge=0)] = 1
 
 
-class Network(Frozen):
+class NetworkParams(StrictModel):
     """Any timm VisionTransformer or Eva with a CLS token; `checkpoint` is a local safetensors state
     dict to start from.
     """
@@ -92,7 +92,7 @@ class Network(Frozen):
     checkpoint: str | None = None
 
     @model_validator(mode="after")
-    def _one_start(self) -> Network:
+    def _check_initial_weights(self) -> NetworkParams:
         if self.pretrained and self.checkpoint:
             raise ValueError(
                 "pretrained and checkpoint exclude each other: set pretrained to false to start "
@@ -101,20 +101,20 @@ class Network(Frozen):
         return self
 
 
-class ColorJitter(Frozen):
+class ColorJitterParams(StrictModel):
     brightness: Annotated[float, Field(ge=0)] = 0.4
     contrast: Annotated[float, Field(ge=0)] = 0.4
     saturation: Annotated[float, Field(ge=0)] = 0.4
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
 
 
-class View(Frozen):
+class ViewParams(StrictModel):
     scale: Range  # share of the image's area
     ratio: Range = (3 / 4, 4 / 3)  # width / height
     blur: Fraction = 0.0  # probability
 
     @model_validator(mode="after")
-    def _ordered(self) -> View:
+    def _check_ranges(self) -> ViewParams:
         if self.scale[0] > self.scale[1] or self.scale[1] > 1:
             raise ValueError(f"scale must be two areas, low <= high <= 1, found {list(self.scale)}")
         if self.ratio[0] > self.ratio[1]:
@@ -122,7 +122,7 @@ class View(Frozen):
         return self
 
 
-class Data(Frozen):
+class DataParams(StrictModel):
     """The two views of the spec's "Data Augmentation Strategy"."""
 
     cache: Literal["none", "ram"] = (
@@ -130,13 +130,13 @@ class Data(Frozen):
     )
     min_overlap: Fraction = 0.0  # of the smaller crop; view 2's crop is drawn again until it holds
     flip: Fraction = 0.5
-    color_jitter: ColorJitter = ColorJitter()
-    view1: View = View(scale=(0.08, 1.0))
-    view2: View = View(scale=(0.2, 1.0), blur=0.2)
+    color_jitter: ColorJitterParams = ColorJitterParams()
+    view1: ViewParams = ViewParams(scale=(0.08, 1.0))
+    view2: ViewParams = ViewParams(scale=(0.2, 1.0), blur=0.2)
     blur_sigma: Range = (0.1, 2.0)  # px at 224 px, scaled with the input size
 
 
-class GlobalContrast(Frozen):
+class GlobalContrastParams(StrictModel):
     lambda_weight: Fraction = 0.5  # at 1 a linear probe is fitted after training
     contrastive_weight_adaptive: bool = False
     ramp_epochs: Positive = 10.0
@@ -150,7 +150,7 @@ class GlobalContrast(Frozen):
     symmetric: bool = False
 
 
-class DenseContrast(GlobalContrast):
+class DenseContrastParams(GlobalContrastParams):
     sampling_strategy: Literal["random", "diverse", "hardest"] = "random"
     patches_per_image: Count = 50
     correspondence_features: Literal["dense", "backbone", "geometric"] = "dense"
@@ -162,7 +162,7 @@ class DenseContrast(GlobalContrast):
     memory_per_image: Count | None = None  # None: every sampled key is stored
 
     @model_validator(mode="after")
-    def _one_rule(self) -> DenseContrast:
+    def _check_exclusive_options(self) -> DenseContrastParams:
         if self.correspondence_features == "geometric" and self.correspondence_filter != "none":
             raise ValueError(
                 f"correspondence_filter: found {self.correspondence_filter}, expected none: "
@@ -176,22 +176,24 @@ class DenseContrast(GlobalContrast):
         return self
 
 
-class Contrast(DenseContrast):
+class ContrastParams(DenseContrastParams):
     """The values of both contrastive modes, and what differs in one of them."""
 
     dense: dict[str, Any] = {}
     global_: Annotated[dict[str, Any], Field(alias="global")] = {}
 
-    def of(self, mode: Mode) -> GlobalContrast | None:
+    def resolve_mode(self, mode: Mode) -> GlobalContrastParams | None:
         """The values `mode` reads; None for mode none."""
         if mode == "none":
             return None
-        kind: type[GlobalContrast] = DenseContrast if mode == "dense" else GlobalContrast
-        base = {name: getattr(self, name) for name in kind.model_fields}
-        return kind.model_validate(base | (self.dense if mode == "dense" else self.global_))
+        mode_type: type[GlobalContrastParams] = (
+            DenseContrastParams if mode == "dense" else GlobalContrastParams
+        )
+        base = {name: getattr(self, name) for name in mode_type.model_fields}
+        return mode_type.model_validate(base | (self.dense if mode == "dense" else self.global_))
 
 
-class Train(Frozen):
+class TrainParams(StrictModel):
     batch_size: Count = 256
     epochs: Count = 100
     grad_accumulation: Count = 1  # parts a batch is scored in, one after the other
@@ -224,7 +226,7 @@ class Train(Frozen):
     )
 
     @model_validator(mode="after")
-    def _warm(self) -> Train:
+    def _check_batch_and_warmup(self) -> TrainParams:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs must be below epochs ({self.epochs}), found {self.warmup_epochs}"
@@ -244,14 +246,14 @@ class Train(Frozen):
         return self
 
     @property
-    def rate(self) -> float:
+    def peak_learning_rate(self) -> float:
         """Peak learning rate of this batch size (Goyal et al. 2017)."""
         return self.learning_rate * (
             self.batch_size / self.learning_rate_batch if self.learning_rate_batch else 1
         )
 
 
-class Evaluate(Frozen):
+class EvaluateParams(StrictModel):
     datasets: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     batch_size: Count = 256
     require: Literal["all", "present"] = (
@@ -266,12 +268,12 @@ class Evaluate(Frozen):
     ] = {}  # by set: wnids it is scored over
 
 
-class Report(Frozen):
+class ReportParams(StrictModel):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     bootstrap_samples: Annotated[int, Field(ge=100)] = 2000
 
 
-class Gate(Frozen):
+class GateParams(StrictModel):
     """What a candidate must show beside the champion, on the same images."""
 
     margin: Fraction = 0.01  # the lower bound of its difference on val must lie above minus this
@@ -283,39 +285,39 @@ class Gate(Frozen):
     ] = {}  # by set: least top-1 of a first champion; val must beat chance in any case
 
 
-class Notify(Frozen):
+class NotifyParams(StrictModel):
     webhook: str | None = (
         None  # an http(s) address, or $NAME of the environment variable that holds it
     )
     file: str | None = None  # one JSON line a retraining
 
 
-class Retraining(Frozen):
+class RetrainingParams(StrictModel):
     """`python -m pipelines retraining`; no stage reads it, so a change reruns nothing
     (docs/retraining.md).
     """
 
     mode: Mode | None = None  # of the candidate; None: the first of modes
     registry: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "densecl-vit"
-    gate: Gate = Gate()
+    gate: GateParams = GateParams()
     git: Literal["tag", "commit", "off"] = "tag"
     branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9/_-]*$")] = "retraining"
-    notify: Notify = Notify()
+    notify: NotifyParams = NotifyParams()
 
 
-class Params(Frozen):
+class Params(StrictModel):
     modes: Annotated[tuple[Mode, ...], Field(strict=False, min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
-    render: dict[str, RenderSet]
-    datasets: dict[str, Dataset]
-    validate_: Annotated[Validate, Field(alias="validate")] = Validate()
-    network: Network
-    data: Data = Data()
-    contrast: Contrast = Contrast()
-    train: Train
-    evaluate: Evaluate
-    report: Report = Report()
-    retraining: Retraining = Retraining()
+    render: dict[str, RenderParams]
+    datasets: dict[str, DatasetParams]
+    validate_: Annotated[ValidateParams, Field(alias="validate")] = ValidateParams()
+    network: NetworkParams
+    data: DataParams = DataParams()
+    contrast: ContrastParams = ContrastParams()
+    train: TrainParams
+    evaluate: EvaluateParams
+    report: ReportParams = ReportParams()
+    retraining: RetrainingParams = RetrainingParams()
 
     @property
     def candidate(self) -> tuple[Mode, int]:
@@ -323,7 +325,7 @@ class Params(Frozen):
         return self.retraining.mode or self.modes[0], self.seeds[0]
 
     @property
-    def optional(self) -> tuple[str, ...]:
+    def optional_datasets(self) -> tuple[str, ...]:
         """Sets that may be missing or fail: they leave a reason and stop nothing."""
         return tuple(
             name
@@ -332,39 +334,39 @@ class Params(Frozen):
         )
 
     @model_validator(mode="after")
-    def _consistent(self) -> Params:  # noqa: PLR0912 - one rule after the other
-        _no_repeats("modes", self.modes)
-        _no_repeats("seeds", self.seeds)
-        _no_repeats("evaluate.datasets", self.evaluate.datasets)
-        known = sorted(self.datasets)
-        for name in known:
-            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in UNITS:
-                raise KeyedError(
+    def _check_consistency(self) -> Params:  # noqa: PLR0912 - one rule per branch
+        _check_unique("modes", self.modes)
+        _check_unique("seeds", self.seeds)
+        _check_unique("evaluate.datasets", self.evaluate.datasets)
+        dataset_names = sorted(self.datasets)
+        for name in dataset_names:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in RESERVED_UNITS:
+                raise ConfigValueError(
                     "datasets",
                     f"{name!r} cannot name a set: use a-z, 0-9, '-' and '_', and none of "
-                    f"{', '.join(UNITS)}",
+                    f"{', '.join(RESERVED_UNITS)}",
                 )
-        if TRAIN_SET not in known:
-            raise KeyedError(
+        if TRAIN_SET not in dataset_names:
+            raise ConfigValueError(
                 "datasets", f"{TRAIN_SET} is missing: it is the set that models are trained on"
             )
         if CONTROL_SET not in self.evaluate.datasets:
-            raise KeyedError(
+            raise ConfigValueError(
                 "evaluate.datasets",
                 f"{CONTROL_SET} is missing: it is the control of every shifted set",
             )
-        named = {
+        referenced = {
             "evaluate.datasets": self.evaluate.datasets,
             "evaluate.preprocess": self.evaluate.preprocess,
             "evaluate.protocol": self.evaluate.protocol,
             "evaluate.classes": self.evaluate.classes,
             "render": self.render,
         }
-        for key, names in named.items():
+        for key, names in referenced.items():
             for name in names:
-                if name not in known:
-                    raise KeyedError(
-                        key, f"no set {name!r} in datasets; there are {', '.join(known)}"
+                if name not in dataset_names:
+                    raise ConfigValueError(
+                        key, f"no set {name!r} in datasets; there are {', '.join(dataset_names)}"
                     )
         evaluated = {
             "train.validate_on": self.train.validate_on or (),
@@ -373,51 +375,54 @@ class Params(Frozen):
         for key, names in evaluated.items():
             for name in names:
                 if name not in self.evaluate.datasets:
-                    raise KeyedError(key, f"{name!r} is not in evaluate.datasets")
+                    raise ConfigValueError(key, f"{name!r} is not in evaluate.datasets")
         if self.retraining.mode and self.retraining.mode not in self.modes:
-            raise KeyedError(
+            raise ConfigValueError(
                 "retraining.mode",
                 f"found {self.retraining.mode}, expected one of modes ({', '.join(self.modes)})",
             )
         for mode in ("dense", "global"):
             try:
-                found = self.contrast.of(mode)
+                mode_params = self.contrast.resolve_mode(mode)
             except ValidationError as error:
-                raise KeyedError(
-                    f"contrast.{mode}", "; ".join(lines(error, DenseContrast))
+                raise ConfigValueError(
+                    f"contrast.{mode}", "; ".join(format_errors(error, DenseContrastParams))
                 ) from None
             if (
-                found
+                mode_params
                 and mode in self.modes
-                and found.contrastive_weight_adaptive
-                and found.ramp_epochs > self.train.epochs
+                and mode_params.contrastive_weight_adaptive
+                and mode_params.ramp_epochs > self.train.epochs
             ):
-                raise KeyedError(
+                raise ConfigValueError(
                     "contrast.ramp_epochs",
-                    f"found {found.ramp_epochs:g} for mode {mode}, expected at most train.epochs "
+                    f"found {mode_params.ramp_epochs:g} for mode {mode}, expected at most "
+                    f"train.epochs "
                     f"({self.train.epochs}): the weight would never reach lambda_weight; shorten "
                     f"the ramp",
                 )
         return self
 
 
-class KeyedError(ValueError):
+class ConfigValueError(ValueError):
     """A value that is impossible together with another: the key to blame, and why."""
 
-    def __init__(self, key: str, why: str) -> None:
-        super().__init__(f"{key}: {why}")
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key}: {reason}")
 
 
-def _no_repeats(key: str, values: tuple[object, ...]) -> None:
+def _check_unique(key: str, values: tuple[object, ...]) -> None:
     repeated = sorted({str(v) for v in values if values.count(v) > 1})
     if repeated:
-        raise KeyedError(key, f"{', '.join(repeated)} named more than once; one name is one run")
+        raise ConfigValueError(
+            key, f"{', '.join(repeated)} named more than once; one name is one run"
+        )
 
 
 def load_params(path: Path) -> Params:
     """Validated params of a YAML file; raises ParamsError with one line a problem."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a SafeLoader
+        values = yaml.load(path.read_text(encoding="utf-8"), Yaml12Loader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise ParamsError(
             f"{path}: no such file; `cp presets/imagenet-finetune.yaml {path}` gives one to edit"
@@ -429,7 +434,8 @@ def load_params(path: Path) -> Params:
         raise ParamsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ParamsError(
-            f"{path}: found {type(values).__name__}, expected sections: {', '.join(keys(Params))}"
+            f"{path}: found {type(values).__name__}, expected sections: "
+            f"{', '.join(list_field_names(Params))}"
         )
     return parse_params(values, str(path))
 
@@ -439,4 +445,6 @@ def parse_params(values: dict[str, Any], source: str) -> Params:
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise ParamsError("\n".join(f"{source}: {line}" for line in lines(error, Params))) from None
+        raise ParamsError(
+            "\n".join(f"{source}: {line}" for line in format_errors(error, Params))
+        ) from None

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 
-class Loader(yaml.SafeLoader):
+class Yaml12Loader(yaml.SafeLoader):
     """YAML 1.2 as DVC reads it (1e-5 is a number, off a word); plain keys, none twice; no aliases:
     ten lines can mean a billion.
     """
@@ -23,31 +23,31 @@ class Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
+        key_names = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(
                     problem="a list or mapping as a key; a word expected",
                     problem_mark=key.start_mark,
                 )
-            if key.value in seen:
+            if key.value in key_names:
                 raise yaml.MarkedYAMLError(
                     problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark
                 )
-            seen.add(key.value)
+            key_names.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-Loader.add_implicit_resolver(
+Yaml12Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
 # A bare `off` or `yes` is a word in YAML 1.2; SafeLoader's own rule would make it a boolean.
-Loader.yaml_implicit_resolvers = {
+Yaml12Loader.yaml_implicit_resolvers = {
     first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:bool"]
-    for first, rules in Loader.yaml_implicit_resolvers.items()
+    for first, rules in Yaml12Loader.yaml_implicit_resolvers.items()
 }
-Loader.add_implicit_resolver(
+Yaml12Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )

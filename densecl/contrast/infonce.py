@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from densecl import distributed
-from densecl.contrast.memory_softmax import Ids, attend
+from densecl.contrast.memory_softmax import NegativeMask, memory_softmax
 
 
-class Contrast(NamedTuple):
+class InfoNCEOutput(NamedTuple):
     """Mean loss, and what to watch, as 0-dim tensors."""
 
     loss: Tensor
@@ -46,67 +46,73 @@ def info_nce(
     memory_ids: Tensor | None = None,
     query_classes: Tensor | None = None,
     memory_classes: Tensor | None = None,
-    watch: bool = True,
-) -> Contrast:
+    diagnostics: bool = True,
+) -> InfoNCEOutput:
     """Mean InfoNCE of L2-normalised fp32 queries [Q, D] with keys [Q, D] against memory [K, D].
 
     Memory rows whose id (or class) equals the query's are no negatives. A row without negatives has
     loss 0 and zero gradients. Keys get a gradient only if they require one; the memory never does.
-    Without `watch` the cosines of the negatives are not looked at one by one, and the device's
-    fused attention can do the work.
+    Without `diagnostics` the cosines of the negatives are not looked at one by one, and the
+    device's fused attention can do the work.
     """
     temperature = torch.as_tensor(temperature, dtype=queries.dtype, device=queries.device)
-    ids = Ids(query_ids, memory_ids, query_classes, memory_classes)
-    seen = attend(queries.detach(), memory.detach(), temperature.detach(), ids, watch)
+    mask = NegativeMask(query_ids, memory_ids, query_classes, memory_classes)
+    softmax = memory_softmax(
+        queries.detach(), memory.detach(), temperature.detach(), mask, diagnostics
+    )
     with torch.autocast(
         queries.device.type, enabled=False
     ):  # compared in the precision they come in
-        loss = _Loss.apply(queries, keys, temperature, seen.lse, seen.mean)
+        loss = _InfoNCELoss.apply(queries, keys, temperature, softmax.lse, softmax.mean)
         positive = (queries.detach() * keys.detach()).sum(-1)
-    count = seen.negatives.sum()
-    return Contrast(
+    negative_count = softmax.negative_count.sum()
+    return InfoNCEOutput(
         loss=loss.mean() if len(loss) else queries.sum() * 0,
         positive_similarity=positive.mean(),
-        negative_similarity=torch.where(count > 0, seen.total.sum() / count, torch.nan),
+        negative_similarity=torch.where(
+            negative_count > 0, softmax.cosine_sum.sum() / negative_count, torch.nan
+        ),
         pretext_top1=torch.where(
-            seen.hardest.isnan(), torch.nan, (positive > seen.hardest).float()
+            softmax.max_cosine.isnan(), torch.nan, (positive > softmax.max_cosine).float()
         ).mean(),
-        negatives=seen.negatives.mean(),
-        chance=seen.negatives.log1p().mean(),
+        negatives=softmax.negative_count.mean(),
+        chance=softmax.negative_count.log1p().mean(),
     )
 
 
-def share_of_mean(contrast: Contrast, queries: int) -> Contrast:
+def weight_by_queries(output: InfoNCEOutput, query_count: int) -> InfoNCEOutput:
     """The share of this process: its mean over the processes is the mean over all their queries,
     loss and gradient alike.
 
     A filter leaves the processes unequal numbers of queries. With one process nothing changes.
     """
-    if distributed.size() == 1:
-        return contrast
-    own = torch.stack(
-        [contrast.negatives.new_tensor(queries), torch.nan_to_num(contrast.negatives * queries)]
+    if distributed.get_world_size() == 1:
+        return output
+    local_counts = torch.stack(
+        [output.negatives.new_tensor(query_count), torch.nan_to_num(output.negatives * query_count)]
     )
-    queries_share, pairs_share = (
-        own * distributed.size() / torch.stack(distributed.every(own)).sum(0)
+    query_weight, pair_weight = (
+        local_counts
+        * distributed.get_world_size()
+        / torch.stack(distributed.all_gather(local_counts)).sum(0)
     )
 
-    def of(mean: Tensor, share: Tensor) -> Tensor:
+    def scale_mean(mean: Tensor, weight: Tensor) -> Tensor:
         return torch.where(
-            share == 0, 0, mean * share
+            weight == 0, 0, mean * weight
         )  # the mean of nothing is NaN, here and everywhere
 
-    return Contrast(
-        loss=contrast.loss * torch.nan_to_num(queries_share),
-        positive_similarity=of(contrast.positive_similarity, queries_share),
-        negative_similarity=of(contrast.negative_similarity, pairs_share),
-        pretext_top1=of(contrast.pretext_top1, queries_share),
-        negatives=of(contrast.negatives, queries_share),
-        chance=of(contrast.chance, queries_share),
+    return InfoNCEOutput(
+        loss=output.loss * torch.nan_to_num(query_weight),
+        positive_similarity=scale_mean(output.positive_similarity, query_weight),
+        negative_similarity=scale_mean(output.negative_similarity, pair_weight),
+        pretext_top1=scale_mean(output.pretext_top1, query_weight),
+        negatives=scale_mean(output.negatives, query_weight),
+        chance=scale_mean(output.chance, query_weight),
     )
 
 
-class _Loss(torch.autograd.Function):
+class _InfoNCELoss(torch.autograd.Function):
     """softplus(LSE - s+) with the closed-form gradients of the module's docstring."""
 
     @staticmethod
@@ -122,11 +128,11 @@ class _Loss(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, temperature, mean, weight = ctx.saved_tensors
         weight = (weight * upstream[0])[:, None] / temperature  # [Q, 1]
-        to_queries = weight * (mean - keys) if ctx.needs_input_grad[0] else None
-        to_keys = -weight * queries if ctx.needs_input_grad[1] else None
-        to_temperature = (
+        grad_queries = weight * (mean - keys) if ctx.needs_input_grad[0] else None
+        grad_keys = -weight * queries if ctx.needs_input_grad[1] else None
+        grad_temperature = (
             (weight * queries * (keys - mean)).sum() / temperature
             if ctx.needs_input_grad[2]
             else None
         )
-        return to_queries, to_keys, to_temperature, None, None
+        return grad_queries, grad_keys, grad_temperature, None, None

@@ -9,24 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densecl.network.vit import Backbone, Tokens, tokens
+from densecl.network.vit import Backbone, Tokens, forward_tokens
 
 
-class SharedKeys(nn.Module):
+class SharedKeyEncoder(nn.Module):
     """Keys come from the trained model and head, as the spec has it; they carry no gradient."""
 
-    def forward(self, images: Tensor, seen: Tokens) -> Tokens:  # noqa: ARG002
+    def forward(self, images: Tensor, view_tokens: Tokens) -> Tokens:  # noqa: ARG002
         """Tokens for the keys of one view: those the model has just given."""
-        return Tokens(*(part.detach() for part in seen))
+        return Tokens(*(part.detach() for part in view_tokens))
 
-    def head(self, trained: nn.Module) -> nn.Module:
-        return trained
+    def get_key_head(self, query_head: nn.Module) -> nn.Module:
+        return query_head
 
-    def follow(self, model: Backbone, head: nn.Module, progress: float) -> None:
+    def update_from(self, model: Backbone, head: nn.Module, progress: float) -> None:
         """Nothing to update."""
 
 
-class MomentumKeys(nn.Module):
+class MomentumKeyEncoder(nn.Module):
     """Keys come from a moving average of model and head (He et al. 2020), its momentum
     cosine-ramped to 1 (Grill et al. 2020).
     """
@@ -37,22 +37,24 @@ class MomentumKeys(nn.Module):
         self.model, self.projection = copy.deepcopy(model).eval(), copy.deepcopy(head)
         self.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> MomentumKeys:  # noqa: ARG002
+    def train(self, mode: bool = True) -> MomentumKeyEncoder:  # noqa: ARG002
         """Stays in evaluation mode: keys see no drop path."""
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, images: Tensor, seen: Tokens) -> Tokens:  # noqa: ARG002
+    def forward(self, images: Tensor, view_tokens: Tokens) -> Tokens:  # noqa: ARG002
         """Tokens of the copy for one view's normalised images [B, 3, H, W]."""
-        return tokens(self.model, images)
+        return forward_tokens(self.model, images)
 
-    def head(self, trained: nn.Module) -> Any:  # noqa: ARG002
+    def get_key_head(self, query_head: nn.Module) -> Any:  # noqa: ARG002
         return self.projection
 
     @torch.no_grad()
-    def follow(self, model: Backbone, head: nn.Module, progress: float) -> None:
+    def update_from(self, model: Backbone, head: nn.Module, progress: float) -> None:
         """Move by 1 - m towards the trained weights; `progress` in [0, 1] of the whole training."""
         m = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
-        for own, theirs in ((self.model, model), (self.projection, head)):
-            for mine, target in zip(own.parameters(), theirs.parameters(), strict=True):
-                mine.lerp_(target, 1 - m)
+        for average_module, trained_module in ((self.model, model), (self.projection, head)):
+            for average, trained in zip(
+                average_module.parameters(), trained_module.parameters(), strict=True
+            ):
+                average.lerp_(trained, 1 - m)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Rows(NamedTuple):
+class MemoryEntries(NamedTuple):
     """Keys to remember, and where they came from."""
 
     features: Tensor  # [R, D]
@@ -19,14 +19,14 @@ class Rows(NamedTuple):
 
 
 class Memory(nn.Module):
-    """A ring of `size` features with the image, class and step they came from; all of it travels
-    with checkpoints.
+    """A ring buffer of `size` features with the image, class and step they came from; all of it
+    travels with checkpoints.
     """
 
-    ring: Tensor  # [K, D]
-    ring_image_ids: Tensor  # [K], -1 where nothing was written
-    ring_class_ids: Tensor  # [K]
-    ring_steps: Tensor  # [K]
+    buffer: Tensor  # [K, D]
+    buffer_image_ids: Tensor  # [K], -1 where nothing was written
+    buffer_class_ids: Tensor  # [K]
+    buffer_steps: Tensor  # [K]
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
@@ -34,10 +34,10 @@ class Memory(nn.Module):
         self.written = (
             0  # rows ever written; known on the host, so that no step waits for the device
         )
-        self.register_buffer("ring", torch.zeros(size, dim))
-        self.register_buffer("ring_image_ids", torch.full((size,), -1))
-        self.register_buffer("ring_class_ids", torch.full((size,), -1))
-        self.register_buffer("ring_steps", torch.full((size,), -1))
+        self.register_buffer("buffer", torch.zeros(size, dim))
+        self.register_buffer("buffer_image_ids", torch.full((size,), -1))
+        self.register_buffer("buffer_class_ids", torch.full((size,), -1))
+        self.register_buffer("buffer_steps", torch.full((size,), -1))
 
     @property
     def filled(self) -> int:
@@ -47,22 +47,22 @@ class Memory(nn.Module):
     @property
     def features(self) -> Tensor:
         """[filled, D], oldest first."""
-        return self.ring[self._order()]
+        return self.buffer[self._index_oldest_first()]
 
     @property
     def image_ids(self) -> Tensor:
         """[filled], oldest first."""
-        return self.ring_image_ids[self._order()]
+        return self.buffer_image_ids[self._index_oldest_first()]
 
     @property
     def class_ids(self) -> Tensor:
         """[filled], oldest first."""
-        return self.ring_class_ids[self._order()]
+        return self.buffer_class_ids[self._index_oldest_first()]
 
     @property
     def steps(self) -> Tensor:
         """[filled] step of writing, oldest first."""
-        return self.ring_steps[self._order()]
+        return self.buffer_steps[self._index_oldest_first()]
 
     @torch.no_grad()
     def write(self, features: Tensor, image_ids: Tensor, class_ids: Tensor, step: int) -> None:
@@ -70,12 +70,12 @@ class Memory(nn.Module):
         the last stay.
         """
         rows = len(features)
-        keep = slice(max(0, rows - self.size), None)
-        places = (self.written + torch.arange(rows, device=self.ring.device)[keep]) % self.size
-        self.ring[places] = features[keep].detach().to(self.ring)
-        self.ring_image_ids[places] = image_ids[keep]
-        self.ring_class_ids[places] = class_ids[keep]
-        self.ring_steps[places] = step
+        newest = slice(max(0, rows - self.size), None)
+        slots = (self.written + torch.arange(rows, device=self.buffer.device)[newest]) % self.size
+        self.buffer[slots] = features[newest].detach().to(self.buffer)
+        self.buffer_image_ids[slots] = image_ids[newest]
+        self.buffer_class_ids[slots] = class_ids[newest]
+        self.buffer_steps[slots] = step
         self.written += rows
 
     def get_extra_state(self) -> Tensor:
@@ -84,15 +84,15 @@ class Memory(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         self.written = int(state)
 
-    def diversity(self) -> dict[str, float]:
+    def measure_diversity(self) -> dict[str, float]:
         """How varied the negatives are, by the names of history.csv; the same-class share is of
         pairs of entries.
         """
         filled = self.filled
-        images, classes = self.ring_image_ids[:filled], self.ring_class_ids[:filled]
+        images, classes = self.buffer_image_ids[:filled], self.buffer_class_ids[:filled]
         shares = classes.unique(return_counts=True)[1].double() / max(1, filled)
         ages = (
-            (self.ring_steps[:filled].max() - self.ring_steps[:filled]).double()
+            (self.buffer_steps[:filled].max() - self.buffer_steps[:filled]).double()
             if filled
             else torch.zeros(1)
         )
@@ -104,6 +104,6 @@ class Memory(nn.Module):
             "queue_filled": filled / self.size,
         }
 
-    def _order(self) -> Tensor:
+    def _index_oldest_first(self) -> Tensor:
         start = self.written if self.filled == self.size else 0
-        return (start + torch.arange(self.filled, device=self.ring.device)) % self.size
+        return (start + torch.arange(self.filled, device=self.buffer.device)) % self.size

@@ -18,10 +18,10 @@ from densecl import distributed
 
 Sampler = Callable[..., Tensor]
 
-APART = 4.0  # beyond any difference of two cosines
+MAX_COSINE_GAP = 4.0  # beyond any difference of two cosines
 
 
-def random(
+def sample_random(
     features: Tensor,
     count: int,
     generator: torch.Generator,
@@ -29,11 +29,13 @@ def random(
     allowed: Tensor | None = None,
 ) -> Tensor:
     """[B, M] distinct patches of each image, every subset equally likely."""
-    return _noise(features, generator, allowed).topk(min(count, features.shape[1]), dim=1).indices
+    return (
+        _draw_noise(features, generator, allowed).topk(min(count, features.shape[1]), dim=1).indices
+    )
 
 
 @torch.no_grad()
-def diverse(
+def sample_diverse(
     features: Tensor,
     count: int,
     generator: torch.Generator,
@@ -46,23 +48,23 @@ def diverse(
     Each next patch is the one whose nearest chosen patch is farthest away.
     """
     features = F.normalize(features.float(), dim=-1)  # [B, N, D]
-    chosen = _noise(features, generator, allowed).argmax(dim=1, keepdim=True)  # [B, 1]
+    chosen = _draw_noise(features, generator, allowed).argmax(dim=1, keepdim=True)  # [B, 1]
     nearest = features.new_full(
         features.shape[:2], -torch.inf
     )  # cosine to the nearest chosen patch
-    last = features.new_zeros(features.shape[:2])
+    penalty = features.new_zeros(features.shape[:2])
     if allowed is not None:
-        last = last.masked_fill(~allowed, APART)
+        penalty = penalty.masked_fill(~allowed, MAX_COSINE_GAP)
     picks = [chosen]
     for _ in range(min(count, features.shape[1]) - 1):
         newest = torch.take_along_dim(features, chosen[..., None], dim=1)  # [B, 1, D]
         nearest = torch.maximum(nearest, (features * newest).sum(-1)).scatter(1, chosen, torch.inf)
-        chosen = (nearest + last).argmin(dim=1, keepdim=True)
+        chosen = (nearest + penalty).argmin(dim=1, keepdim=True)
         picks.append(chosen)
     return torch.cat(picks, dim=1)
 
 
-def hardest(
+def sample_hardest(
     features: Tensor,
     count: int,
     generator: torch.Generator,
@@ -76,30 +78,39 @@ def hardest(
     yet.
     """
     if scores is None:
-        return random(features, count, generator, allowed=allowed)
-    order = _noise(features, generator, None).argsort(
+        return sample_random(features, count, generator, allowed=allowed)
+    order = _draw_noise(features, generator, None).argsort(
         dim=1
     )  # of equal scores the first in it is taken
     # A patch without negatives has -inf: the least hard, but still ahead of those that are not
     # allowed.
     scores = (
-        scores.clamp_min(-APART)
+        scores.clamp_min(-MAX_COSINE_GAP)
         if allowed is None
-        else scores.clamp_min(-APART).masked_fill(~allowed, -torch.inf)
+        else scores.clamp_min(-MAX_COSINE_GAP).masked_fill(~allowed, -torch.inf)
     )
     ranked = scores.gather(1, order).argsort(dim=1, descending=True, stable=True)
     return order.gather(1, ranked[:, :count])
 
 
-def _noise(features: Tensor, generator: torch.Generator, allowed: Tensor | None) -> Tensor:
+def _draw_noise(features: Tensor, generator: torch.Generator, allowed: Tensor | None) -> Tensor:
     # Drawn for the images of all processes: an image's patches are the same however many processes
     # share a batch.
-    where, shape = features.device, (len(features) * distributed.size(), features.shape[1])
+    device, shape = (
+        features.device,
+        (len(features) * distributed.get_world_size(), features.shape[1]),
+    )
     # From pinned memory a copy does not wait for the device.
-    pinned = where.type == "cuda" and generator.device.type == "cpu"
-    drawn = torch.rand(shape, generator=generator, device=generator.device, pin_memory=pinned)
-    noise = distributed.own_rows(drawn).to(where, non_blocking=True)
+    pinned = device.type == "cuda" and generator.device.type == "cpu"
+    global_noise = torch.rand(
+        shape, generator=generator, device=generator.device, pin_memory=pinned
+    )
+    noise = distributed.shard_rows(global_noise).to(device, non_blocking=True)
     return noise if allowed is None else noise.masked_fill(~allowed, -1)
 
 
-SAMPLERS: dict[str, Sampler] = {"random": random, "diverse": diverse, "hardest": hardest}
+SAMPLERS: dict[str, Sampler] = {
+    "random": sample_random,
+    "diverse": sample_diverse,
+    "hardest": sample_hardest,
+}

@@ -7,25 +7,25 @@ import math
 import torch
 from torch import Tensor, nn
 
-BOUNDS = (0.01, 1.0)  # of a learnt temperature
+TEMPERATURE_BOUNDS = (0.01, 1.0)  # of a learnt temperature
 
 
 class Temperature(nn.Module):
-    """Fixed, or learnt as its logarithm (Radford et al. 2021) within BOUNDS; call `bound` after
-    each step.
+    """Fixed, or learnt as its logarithm (Radford et al. 2021) within TEMPERATURE_BOUNDS; call
+    `clamp_` after each step.
     """
 
-    def __init__(self, start: float, learnt: bool) -> None:
+    def __init__(self, initial: float, learnable: bool) -> None:
         super().__init__()
-        self.log = nn.Parameter(torch.tensor(math.log(start)), requires_grad=learnt)
+        self.log = nn.Parameter(torch.tensor(math.log(initial)), requires_grad=learnable)
 
     def forward(self) -> Tensor:
         return self.log.exp()
 
     @torch.no_grad()
-    def bound(self) -> None:
+    def clamp_(self) -> None:
         """Clamps the parameter itself: clamped in `forward` it would have no gradient outside, and
         never come back.
         """
-        low, high = (math.log(b) for b in BOUNDS)
+        low, high = (math.log(b) for b in TEMPERATURE_BOUNDS)
         self.log.clamp_(low, high)

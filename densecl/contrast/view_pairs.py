@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from densecl.contrast.memory import Rows
+from densecl.contrast.memory import MemoryEntries
 from densecl.network.vit import Tokens
 
 
-class Side(NamedTuple):
+class EncodedView(NamedTuple):
     """One view of a batch, as an objective sees it."""
 
     tokens: Tokens  # of the trained model
@@ -20,16 +20,16 @@ class Side(NamedTuple):
     geometry: Tensor  # [B, 5]
 
 
-class Views(NamedTuple):
+class ViewPair(NamedTuple):
     """Both views of a batch."""
 
-    first: Side
-    second: Side
+    view1: EncodedView
+    view2: EncodedView
     image_ids: Tensor  # [B]
     class_ids: Tensor  # [B]
 
 
-class Pairs(NamedTuple):
+class PositivePairs(NamedTuple):
     """Positives: row i of queries belongs to row i of keys; and what the memory is to keep of
     them.
     """
@@ -38,4 +38,4 @@ class Pairs(NamedTuple):
     keys: Tensor  # [Q, D] of view 2, the same, without gradient
     image_ids: Tensor  # [Q]
     class_ids: Tensor  # [Q]
-    kept: Rows
+    memory_entries: MemoryEntries

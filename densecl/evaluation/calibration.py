@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 
-BINS = 15
-ADAPTIVE = 100  # images a bin
+BIN_COUNT = 15
+IMAGES_PER_BIN = 100  # images a bin
 
 
 def expected_calibration_error(
-    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
+    confidence: np.ndarray, correct: np.ndarray, bins: int = BIN_COUNT
 ) -> float:
     """Mean |accuracy - confidence| over equal-width bins [a, b), weighted by images (Guo et al.
     2017).
@@ -23,21 +23,21 @@ def expected_calibration_error(
     """
     if not len(confidence):
         return float("nan")
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, weights=correct.astype(float) - confidence, minlength=bins)
+    bin_index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(bin_index, weights=correct.astype(float) - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
 def equal_mass_calibration_error(
-    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
+    confidence: np.ndarray, correct: np.ndarray, bins: int = BIN_COUNT
 ) -> float:
     """Mean |accuracy - confidence| over bins of as many images each, to one, in the order of
     confidence (Nixon et al. 2019).
     """
     if not len(confidence):
         return float("nan")
-    confidence, right = _ranked(confidence, correct)
-    gaps = [part.sum() for part in np.array_split(right - confidence, bins)]
+    confidence, accuracy = _sort_by_confidence(confidence, correct)
+    gaps = [part.sum() for part in np.array_split(accuracy - confidence, bins)]
     return float(np.abs(gaps).sum() / len(confidence))
 
 
@@ -51,10 +51,10 @@ def rms_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
     """
     if not len(confidence):
         return float("nan")
-    confidence, right = _ranked(confidence, correct)
-    starts = np.arange(max(1, len(confidence) // ADAPTIVE)) * ADAPTIVE
+    confidence, accuracy = _sort_by_confidence(confidence, correct)
+    starts = np.arange(max(1, len(confidence) // IMAGES_PER_BIN)) * IMAGES_PER_BIN
     sizes = np.diff(np.append(starts, len(confidence)))
-    gaps = np.add.reduceat(right - confidence, starts) / sizes
+    gaps = np.add.reduceat(accuracy - confidence, starts) / sizes
     return float(np.sqrt((sizes * gaps**2).sum() / len(confidence)))
 
 
@@ -66,13 +66,15 @@ def response_rate_accuracy(confidence: np.ndarray, correct: np.ndarray) -> float
     """
     if not len(confidence):
         return float("nan")
-    right = _ranked(confidence, correct)[1][::-1]
-    return float((np.cumsum(right) / np.arange(1, len(right) + 1)).mean())
+    accuracy = _sort_by_confidence(confidence, correct)[1][::-1]
+    return float((np.cumsum(accuracy) / np.arange(1, len(accuracy) + 1)).mean())
 
 
-def _ranked(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _sort_by_confidence(
+    confidence: np.ndarray, correct: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Both in ascending confidence; answers of one confidence are right by their share."""
-    levels, place = np.unique(confidence, return_inverse=True)
-    counts = np.bincount(place)
-    share = np.bincount(place, weights=correct.astype(float)) / counts
-    return np.repeat(levels, counts), np.repeat(share, counts)
+    levels, level_index = np.unique(confidence, return_inverse=True)
+    counts = np.bincount(level_index)
+    accuracy = np.bincount(level_index, weights=correct.astype(float)) / counts
+    return np.repeat(levels, counts), np.repeat(accuracy, counts)

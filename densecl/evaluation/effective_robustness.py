@@ -15,7 +15,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 
-class Piece(NamedTuple):
+class FitSegment(NamedTuple):
     """A fit for clean accuracies from `low` to `high`."""
 
     low: float
@@ -24,18 +24,18 @@ class Piece(NamedTuple):
     intercept: float
 
 
-class NoFit(ValueError):
+class NoPublishedFit(ValueError):
     """There is no published fit for this set or this clean accuracy; the message says which."""
 
 
 @cache
-def pieces(protocol: str) -> tuple[Piece, ...]:
+def load_fit_segments(protocol: str) -> tuple[FitSegment, ...]:
     """The fits of one set, in the order of clean accuracy; none for a set that the table has
     not.
     """
     text = (files("densecl.evaluation") / "effective_robustness.csv").read_text(encoding="utf-8")
     return tuple(
-        Piece(
+        FitSegment(
             float(row["from_percent"]) / 100,
             float(row["to_percent"]) / 100,
             float(row["slope"]),
@@ -46,27 +46,40 @@ def pieces(protocol: str) -> tuple[Piece, ...]:
     )
 
 
-def piece_for(protocol: str, clean: float) -> Piece:
-    """The fit that holds at this clean accuracy; NoFit where none does."""
-    fits = pieces(protocol)
-    if not fits:
-        raise NoFit(f"no published fit for {protocol}")
-    for fit in fits:
-        if fit.low <= clean <= fit.high and clean < 1:
-            return fit
-    raise NoFit(
-        f"clean top-1 {100 * clean:.1f} % lies outside {100 * fits[0].low:g} to 100 %, where the "
+def find_fit_segment(protocol: str, clean_accuracy: float) -> FitSegment:
+    """The fit that holds at this clean accuracy; NoPublishedFit where none does."""
+    segments = load_fit_segments(protocol)
+    if not segments:
+        raise NoPublishedFit(f"no published fit for {protocol}")
+    for segment in segments:
+        if segment.low <= clean_accuracy <= segment.high and clean_accuracy < 1:
+            return segment
+    raise NoPublishedFit(
+        f"clean top-1 {100 * clean_accuracy:.1f} % lies outside {100 * segments[0].low:g} to 100 "
+        f"%, where the "
         f"fit holds"
     )
 
 
-def expected(protocol: str, clean: float) -> float:
-    """Accuracy under shift of a standard model with this clean accuracy; NoFit as `piece_for`."""
-    fit = piece_for(protocol, clean)
-    return 1 / (1 + math.exp(-(fit.slope * math.log(clean / (1 - clean)) + fit.intercept)))
+def compute_expected_accuracy(protocol: str, clean_accuracy: float) -> float:
+    """Accuracy under shift of a standard model with this clean accuracy; NoPublishedFit as
+    `find_fit_segment`.
+    """
+    segment = find_fit_segment(protocol, clean_accuracy)
+    return 1 / (
+        1
+        + math.exp(
+            -(segment.slope * math.log(clean_accuracy / (1 - clean_accuracy)) + segment.intercept)
+        )
+    )
 
 
-def slope_at(protocol: str, clean: float) -> float:
+def compute_slope(protocol: str, clean_accuracy: float) -> float:
     """d expected / d clean, for the error that the clean accuracy's own error adds."""
-    shifted = expected(protocol, clean)
-    return piece_for(protocol, clean).slope * shifted * (1 - shifted) / (clean * (1 - clean))
+    expected_accuracy = compute_expected_accuracy(protocol, clean_accuracy)
+    return (
+        find_fit_segment(protocol, clean_accuracy).slope
+        * expected_accuracy
+        * (1 - expected_accuracy)
+        / (clean_accuracy * (1 - clean_accuracy))
+    )

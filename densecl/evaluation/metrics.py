@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from densecl.artifacts import Control, Group, ShapeBias
+from densecl.artifacts import MatchedControl, ShapeBias, SubsetAccuracy
 from densecl.evaluation import effective_robustness
 from densecl.evaluation.calibration import (
     equal_mass_calibration_error,
@@ -21,15 +21,17 @@ from densecl.evaluation.calibration import (
 )
 from densecl.evaluation.protocols import PROTOCOLS, is_imagenet
 
-RENDITION = re.compile(r"([A-Za-z]+)_[^/]*$")  # art_0.jpg
-CONFLICT = re.compile(r"([^/]*?)\d+-([^/]*?)\d+\.[^./]+$")  # <shape><n>-<texture><m>.png
+RENDITION_PATTERN = re.compile(r"([A-Za-z]+)_[^/]*$")  # art_0.jpg
+CUE_CONFLICT_PATTERN = re.compile(
+    r"([^/]*?)\d+-([^/]*?)\d+\.[^./]+$"
+)  # <shape><n>-<texture><m>.png
 
 
-class LeftOut(ValueError):
+class NotApplicable(ValueError):
     """A figure that this set does not have; the message says why."""
 
 
-def figures(rows: pd.DataFrame) -> dict[str, Any]:
+def compute_metrics(rows: pd.DataFrame) -> dict[str, Any]:
     """The figures that every set has."""
     tiny = float(np.finfo(np.float32).tiny)
     confidence = rows["confidence"].to_numpy(dtype=np.float64)
@@ -49,61 +51,69 @@ def figures(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def special_figures(
-    rows: pd.DataFrame, protocol: str, classes: Sequence[str], control: Control | None
+def compute_dataset_metrics(
+    rows: pd.DataFrame, protocol: str, classes: Sequence[str], control: MatchedControl | None
 ) -> dict[str, Any]:
     """Figures that only some sets have, by field of Evaluation; `left_out` says why one is not
     there.
     """
-    names = PROTOCOLS[protocol].names
+    name_scheme = PROTOCOLS[protocol].names
     top1, left_out = float(rows["correct"].mean()), {}
-    found: dict[str, Any] = {
-        "per_class": by_class(rows, classes),
+    metrics: dict[str, Any] = {
+        "per_class": compute_class_accuracy(rows, classes),
         "renditions": {},
         "shape_bias": None,
         "relative_accuracy": None,
         "effective_robustness": None,
     }
-    ways: dict[str, Any] = {}
-    if names == "rendition":
-        ways["renditions"] = lambda: by_rendition(rows)
-    if names == "cue-conflict":
-        ways["shape_bias"] = lambda: shape_bias(rows)
+    computations: dict[str, Any] = {}
+    if name_scheme == "rendition":
+        computations["renditions"] = lambda: compute_rendition_accuracy(rows)
+    if name_scheme == "cue-conflict":
+        computations["shape_bias"] = lambda: compute_shape_bias(rows)
     if control is not None:
-        ways["relative_accuracy"] = lambda: relative(top1, control.top1)
-        ways["effective_robustness"] = lambda: above_fit(protocol, classes, top1, control.top1)
-    for figure, count in ways.items():
+        computations["relative_accuracy"] = lambda: compute_relative_accuracy(top1, control.top1)
+        computations["effective_robustness"] = lambda: compute_effective_robustness(
+            protocol, classes, top1, control.top1
+        )
+    for metric, compute in computations.items():
         try:
-            found[figure] = count()
-        except (LeftOut, effective_robustness.NoFit) as reason:
-            left_out[figure] = str(reason)
-    return found | {"left_out": left_out}
+            metrics[metric] = compute()
+        except (NotApplicable, effective_robustness.NoPublishedFit) as reason:
+            left_out[metric] = str(reason)
+    return metrics | {"left_out": left_out}
 
 
-def by_class(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, Group]:
+def compute_class_accuracy(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, SubsetAccuracy]:
     """Accuracy of each class that has images, by wnid."""
-    return {classes[int(label)]: group for label, group in _groups(rows, rows["label"]).items()}
+    return {
+        classes[int(label)]: group for label, group in _group_accuracy(rows, rows["label"]).items()
+    }
 
 
-def by_rendition(rows: pd.DataFrame) -> dict[str, Group]:
-    """Accuracy by what the file name begins with, as in `art_0.jpg`; LeftOut where a name does not
-    begin so.
+def compute_rendition_accuracy(rows: pd.DataFrame) -> dict[str, SubsetAccuracy]:
+    """Accuracy by what the file name begins with, as in `art_0.jpg`; NotApplicable where a name
+    does not begin so.
     """
-    return _groups(rows, rendition_of(rows["image_id"]))
+    return _group_accuracy(rows, extract_renditions(rows["image_id"]))
 
 
-def rendition_of(image_ids: pd.Series) -> pd.Series:
-    """[B] the word before the first underscore of each file name; LeftOut where one has none."""
-    found = image_ids.str.extract(RENDITION.pattern, expand=False)
-    if found.isna().any():
-        raise LeftOut(f"file names are not <rendition>_<n>: {image_ids[found.isna()].iloc[0]}")
-    return found
+def extract_renditions(image_ids: pd.Series) -> pd.Series:
+    """[B] the word before the first underscore of each file name; NotApplicable where one has
+    none.
+    """
+    renditions = image_ids.str.extract(RENDITION_PATTERN.pattern, expand=False)
+    if renditions.isna().any():
+        raise NotApplicable(
+            f"file names are not <rendition>_<n>: {image_ids[renditions.isna()].iloc[0]}"
+        )
+    return renditions
 
 
-def _groups(rows: pd.DataFrame, key: pd.Series) -> dict[Any, Group]:
+def _group_accuracy(rows: pd.DataFrame, key: pd.Series) -> dict[Any, SubsetAccuracy]:
     table = rows.groupby(key, sort=True)[["correct", "correct_unmasked"]].agg(["size", "mean"])
     return {
-        name: Group(
+        name: SubsetAccuracy(
             images=int(row["correct", "size"]),
             top1=float(row["correct", "mean"]),
             top1_unmasked=float(row["correct_unmasked", "mean"]),
@@ -112,52 +122,58 @@ def _groups(rows: pd.DataFrame, key: pd.Series) -> dict[Any, Group]:
     }
 
 
-def shape_bias(rows: pd.DataFrame) -> ShapeBias:
-    """Shape bias over the set's classes; LeftOut as `texture_of`."""
-    texture = texture_of(rows["image_id"], rows["label"])
+def compute_shape_bias(rows: pd.DataFrame) -> ShapeBias:
+    """Shape bias over the set's classes; NotApplicable as `find_texture_labels`."""
+    texture = find_texture_labels(rows["image_id"], rows["label"])
     usable = texture >= 0
-    shape = int((usable & rows["correct"]).sum())
-    other = int((usable & (rows["prediction"] == texture)).sum())
+    shape_count = int((usable & rows["correct"]).sum())
+    texture_count = int((usable & (rows["prediction"] == texture)).sum())
     return ShapeBias(
-        value=shape / (shape + other) if shape + other else None,
-        shape=shape,
-        texture=other,
+        value=shape_count / (shape_count + texture_count) if shape_count + texture_count else None,
+        shape=shape_count,
+        texture=texture_count,
         images=int(usable.sum()),
         left_out=int((~usable).sum()),
     )
 
 
-def texture_of(image_ids: pd.Series, labels: pd.Series) -> pd.Series:
+def find_texture_labels(image_ids: pd.Series, labels: pd.Series) -> pd.Series:
     """[B] class index of each image's texture; -1 where that is no class of the set, or the shape's
     own.
 
-    A cue's class is that of the images whose shape has its name. LeftOut where file names are not
-    `<shape><n>-<texture><m>`, or one shape's name stands in two classes.
+    A cue's class is that of the images whose shape has its name. NotApplicable where file names are
+    not `<shape><n>-<texture><m>`, or one shape's name stands in two classes.
     """
-    cues = image_ids.str.extract(CONFLICT.pattern)
+    cues = image_ids.str.extract(CUE_CONFLICT_PATTERN.pattern)
     unnamed = cues.isna().any(axis=1)
     if unnamed.any():
-        raise LeftOut(f"file names are not <shape><n>-<texture><m>: {image_ids[unnamed].iloc[0]}")
+        raise NotApplicable(
+            f"file names are not <shape><n>-<texture><m>: {image_ids[unnamed].iloc[0]}"
+        )
     pairs = pd.DataFrame({"cue": cues[0], "label": labels}).drop_duplicates()
     if pairs["cue"].duplicated().any():
-        raise LeftOut(
+        raise NotApplicable(
             f"shape {pairs['cue'][pairs['cue'].duplicated()].iloc[0]} stands in two classes"
         )
     texture = cues[1].map(pairs.set_index("cue")["label"])
     return texture.where(texture != labels).fillna(-1).astype("int64")
 
 
-def relative(top1: float, clean: float) -> float:
-    """Accuracy as a share of the control's; LeftOut where the control has none."""
-    if clean == 0:
-        raise LeftOut("no image of the control is right")
-    return top1 / clean
+def compute_relative_accuracy(top1: float, control_top1: float) -> float:
+    """Accuracy as a share of the control's; NotApplicable where the control has none."""
+    if control_top1 == 0:
+        raise NotApplicable("no image of the control is right")
+    return top1 / control_top1
 
 
-def above_fit(protocol: str, classes: Sequence[str], top1: float, clean: float) -> float:
-    """Effective robustness; LeftOut or NoFit where the published fit does not apply."""
+def compute_effective_robustness(
+    protocol: str, classes: Sequence[str], top1: float, control_top1: float
+) -> float:
+    """Effective robustness; NotApplicable or NoPublishedFit where the published fit does not
+    apply.
+    """
     if not is_imagenet(classes):
-        raise LeftOut(
+        raise NotApplicable(
             "the published fit is for the 1000 classes of ImageNet-1k; this class list is another"
         )
-    return top1 - effective_robustness.expected(protocol, clean)
+    return top1 - effective_robustness.compute_expected_accuracy(protocol, control_top1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from densecl import distributed
 from densecl.datasets.storage.usable_images import ImageSet
-from densecl.evaluation.predict import predict, scoring
+from densecl.evaluation.predict import predict_images, prepare_scoring
 from densecl.network.vit import Backbone
 
 
@@ -17,26 +17,32 @@ def build_validator(
     images.
     """
     return lambda model: {
-        name: _top1(model, images, classes, batch_size) for name, images in datasets.items()
+        name: _compute_top1(model, images, classes, batch_size) for name, images in datasets.items()
     }
 
 
-def _top1(model: Backbone, images: ImageSet, classes: Sequence[str], batch_size: int) -> float:
-    frame, values, scored = scoring(
+def _compute_top1(
+    model: Backbone, images: ImageSet, classes: Sequence[str], batch_size: int
+) -> float:
+    frame, data_config, scored_indices = prepare_scoring(
         model,
         images.frame,
         classes,
         protocol=images.protocol,
         preprocess=images.preprocess,
-        given=images.classes,
+        wnids=images.classes,
     )
-    mine = frame.iloc[
-        distributed.rank() :: distributed.size()
+    local_frame = frame.iloc[
+        distributed.get_rank() :: distributed.get_world_size()
     ]  # each image in one process: none is counted twice
-    right = (
-        predict(model, mine, images.root, values, scored, batch_size)["correct"].sum()
-        if len(mine)
+    local_correct = (
+        predict_images(model, local_frame, images.root, data_config, scored_indices, batch_size)[
+            "correct"
+        ].sum()
+        if len(local_frame)
         else 0
     )
-    correct, seen = distributed.total((float(right), float(len(mine))))
-    return correct / seen
+    correct, image_count = distributed.all_reduce_sum(
+        (float(local_correct), float(len(local_frame)))
+    )
+    return correct / image_count

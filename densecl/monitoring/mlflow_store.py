@@ -12,7 +12,7 @@ TRACKING_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "densecl"
 # A server that does not answer may hold a training up for half a minute, not for MLflow's quarter
 # of an hour.
-PATIENCE = {
+MLFLOW_ENV_DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -20,26 +20,26 @@ PATIENCE = {
 }
 
 
-def connected() -> Any:
+def import_mlflow() -> Any:
     """The module mlflow, pointed at MLFLOW_TRACKING_URI or the project's own store; it talks of
     trouble only.
     """
-    for name, value in PATIENCE.items():
+    for name, value in MLFLOW_ENV_DEFAULTS.items():
         os.environ.setdefault(name, value)
     import mlflow
 
-    for talkative in ("alembic", "mlflow"):  # the store's migrations, told line by line
-        logging.getLogger(talkative).setLevel(logging.WARNING)
+    for logger_name in ("alembic", "mlflow"):  # the store's migrations, told line by line
+        logging.getLogger(logger_name).setLevel(logging.WARNING)
     mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI))
     return mlflow
 
 
-def track_report(files: Sequence[Path], metrics: Mapping[str, float]) -> str:
+def log_report(files: Sequence[Path], metrics: Mapping[str, float]) -> str:
     """A run named `report` with the files as artifacts; "", or what failed: a store that fails
     costs no report.
     """
     try:
-        mlflow = connected()
+        mlflow = import_mlflow()
         mlflow.set_experiment(EXPERIMENT)
         with mlflow.start_run(run_name="report", tags={"kind": "report"}):
             mlflow.log_metrics(dict(metrics))

@@ -16,32 +16,32 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from densecl import distributed
 from densecl.artifacts import TrainPlan, write_text
-from densecl.monitoring.mlflow_store import EXPERIMENT, connected
-from densecl.training.step import Outcome
+from densecl.monitoring.mlflow_store import EXPERIMENT, import_mlflow
+from densecl.training.step import StepMetrics
 
 
 class Monitor:
     """Context of one training. A tracking store that fails is told once; the training goes on.
 
-    `fingerprint` is the training's: by that tag its run is found. `remembered` is a file that holds
-    the MLflow run's id for as long as the training is not done: an interrupted one goes on in the
-    same run. Only the first of several processes tells anything.
+    `fingerprint` is the training's: by that tag its run is found. `run_id_file` is a file that
+    holds the MLflow run's id for as long as the training is not done: an interrupted one goes on in
+    the same run. Only the first of several processes tells anything.
     """
 
     def __init__(
         self,
         plan: TrainPlan,
         seed: int,
-        steps: int,
+        steps_per_epoch: int,
         name: str,
         fingerprint: str,
-        remembered: Path | None = None,
+        run_id_file: Path | None = None,
     ) -> None:
-        self.plan, self.seed, self.name, self.remembered = plan, seed, name, remembered
+        self.plan, self.seed, self.name, self.run_id_file = plan, seed, name, run_id_file
         self.fingerprint = fingerprint
-        self.tracked = distributed.first()
-        self.console = Console(file=sys.stderr, quiet=not distributed.first())
-        self.bar = Progress(
+        self.mlflow_enabled = distributed.is_main_process()
+        self.console = Console(file=sys.stderr, quiet=not distributed.is_main_process())
+        self.progress_bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -51,48 +51,56 @@ class Monitor:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self.task = self.bar.add_task(name, total=plan.train.epochs * steps, seen="")
-        self.steps = steps
-        self.stack = ExitStack()
+        self.task = self.progress_bar.add_task(
+            name, total=plan.train.epochs * steps_per_epoch, seen=""
+        )
+        self.steps_per_epoch = steps_per_epoch
+        self.exit_stack = ExitStack()
 
     def __enter__(self) -> Monitor:
-        self.stack.enter_context(self.bar)
-        self._track(self._start)
+        self.exit_stack.enter_context(self.progress_bar)
+        self._call_mlflow(self._start_run)
         return self
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        self._track(
+        interrupted = error_type is not None and issubclass(error_type, KeyboardInterrupt)
+        self._call_mlflow(
             lambda mlflow: mlflow.end_run(
-                "KILLED" if interrupted else "FAILED" if kind else "FINISHED"
+                "KILLED" if interrupted else "FAILED" if error_type else "FINISHED"
             )
         )
-        self.stack.close()
+        self.exit_stack.close()
 
-    def step(self, epoch: int, done: int, rate: float, seen: Outcome) -> None:
+    def update_progress(
+        self, epoch: int, steps_done: int, images_per_second: float, metrics: StepMetrics
+    ) -> None:
         """Move the bar: epoch, images/s and the losses."""
-        losses = f"classification {float(seen.classification_loss):.3f}"
+        losses = f"classification {float(metrics.classification_loss):.3f}"
         if self.plan.contrast:
-            losses += f" contrast {float(seen.contrast.loss):.3f}"
-        text = f"epoch {epoch + 1}/{self.plan.train.epochs} {rate:.0f} images/s {losses}"
-        self.bar.update(self.task, completed=epoch * self.steps + done, seen=text)
+            losses += f" contrast {float(metrics.contrast.loss):.3f}"
+        text = (
+            f"epoch {epoch + 1}/{self.plan.train.epochs} {images_per_second:.0f} images/s {losses}"
+        )
+        self.progress_bar.update(
+            self.task, completed=epoch * self.steps_per_epoch + steps_done, seen=text
+        )
 
-    def epoch(self, row: dict[str, float]) -> None:
+    def log_epoch(self, row: dict[str, float]) -> None:
         """One line for people and one metric each for MLflow."""
-        shown = {
+        labels = {
             "loss": "loss",
             "train_top1": "train",
             "top1/imagenet": "val",
             "contrastive_loss": "contrast",
         }
-        parts = [f"{label} {row[key]:.3f}" for key, label in shown.items() if key in row]
+        parts = [f"{label} {row[key]:.3f}" for key, label in labels.items() if key in row]
         epoch = int(row["epoch"]) + 1
-        self.note(
+        self.print_note(
             f"epoch {epoch}/{self.plan.train.epochs}  {'  '.join(parts)}  "
             f"{row['images_per_second']:.0f} images/s"
         )
@@ -101,68 +109,69 @@ class Monitor:
             for name, value in row.items()
             if name != "epoch" and math.isfinite(value)
         }
-        self._track(lambda mlflow: mlflow.log_metrics(finite, step=epoch))
+        self._call_mlflow(lambda mlflow: mlflow.log_metrics(finite, step=epoch))
 
-    def artifacts(self, folders: dict[str, Path]) -> None:
+    def log_artifacts(self, folders: dict[str, Path]) -> None:
         """Attach what the training wrote, by the name it has in the run."""
         for name, folder in folders.items():
-            self._track(partial(_attach, name, folder))
+            self._call_mlflow(partial(_log_artifacts, name, folder))
 
-    def note(self, text: str) -> None:
+    def print_note(self, text: str) -> None:
         """A line above the bar."""
         self.console.print(f"{self.name}: {text}", highlight=False, markup=False, soft_wrap=True)
 
-    def _start(self, mlflow: Any) -> None:
+    def _start_run(self, mlflow: Any) -> None:
         mlflow.set_experiment(EXPERIMENT)
-        before = (
-            self.remembered.read_text(encoding="utf-8")
-            if self.remembered and self.remembered.exists()
+        run_id = (
+            self.run_id_file.read_text(encoding="utf-8")
+            if self.run_id_file and self.run_id_file.exists()
             else None
         )
-        if before and _has(mlflow, before):
-            mlflow.start_run(run_id=before)
+        if run_id and _is_active_run(mlflow, run_id):
+            mlflow.start_run(run_id=run_id)
             return
         tags = {"mode": self.plan.mode, "seed": str(self.seed), "fingerprint": self.fingerprint}
         run = mlflow.start_run(run_name=self.name, tags=tags)
-        if self.remembered:
-            write_text(self.remembered, run.info.run_id)
+        if self.run_id_file:
+            write_text(self.run_id_file, run.info.run_id)
         mlflow.log_params(
-            dict(_flat(self.plan.model_dump(mode="json", by_alias=True))) | {"seed": self.seed}
+            dict(_flatten_params(self.plan.model_dump(mode="json", by_alias=True)))
+            | {"seed": self.seed}
         )
 
-    def _track(self, call: Callable[[Any], object]) -> None:
-        if not self.tracked:
+    def _call_mlflow(self, call: Callable[[Any], object]) -> None:
+        if not self.mlflow_enabled:
             return
         try:
-            call(connected())
+            call(import_mlflow())
         except Exception as error:
-            self.tracked = False
-            self.note(
+            self.mlflow_enabled = False
+            self.print_note(
                 f"MLflow tracking stopped, training goes on: {type(error).__name__}: "
                 f"{str(error).splitlines()[0]}"
             )
 
 
-def _has(mlflow: Any, run: str) -> bool:
+def _is_active_run(mlflow: Any, run_id: str) -> bool:
     """Is the run still in the store? It may be another store, or the run may have been deleted."""
     try:
-        return bool(mlflow.get_run(run).info.lifecycle_stage == "active")
+        return bool(mlflow.get_run(run_id).info.lifecycle_stage == "active")
     except mlflow.exceptions.MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return False
 
 
-def _attach(name: str, folder: Path, mlflow: Any) -> None:
+def _log_artifacts(name: str, folder: Path, mlflow: Any) -> None:
     mlflow.log_artifacts(str(folder), name)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        pairs += (
-            _flat(value, f"{prefix}{key}.")
+def _flatten_params(params: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    items: list[tuple[str, Any]] = []
+    for key, value in params.items():
+        items += (
+            _flatten_params(value, f"{prefix}{key}.")
             if isinstance(value, dict) and value
             else [(prefix + key, value)]
         )
-    return pairs
+    return items

@@ -8,15 +8,15 @@ from typing import Any
 
 from safetensors.torch import load_model
 
-from densecl.config.params import Network
-from densecl.network.vit import Backbone, build
+from densecl.config.params import NetworkParams
+from densecl.network.vit import Backbone, build_model
 
 
-def load_exported(folder: Path) -> tuple[Backbone, dict[str, Any]]:
+def load_exported_model(folder: Path) -> tuple[Backbone, dict[str, Any]]:
     """The model that a training left in `folder`, and its config."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    model = build(
-        Network(model_name=config["architecture"], model_args=config["model_args"]),
+    model = build_model(
+        NetworkParams(model_name=config["architecture"], model_args=config["model_args"]),
         config["num_classes"],
         0,
     )

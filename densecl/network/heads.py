@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from densecl.seeding import derive
+from densecl.seeding import derive_seed
 
 
 class ProjectionHead(nn.Module):
@@ -16,7 +16,7 @@ class ProjectionHead(nn.Module):
     def __init__(self, embed_dim: int, projection_dim: int, seed: int) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(seed, "head"))
+            torch.manual_seed(derive_seed(seed, "head"))
             self.layers = nn.Sequential(
                 nn.Linear(embed_dim, embed_dim), nn.GELU(), nn.Linear(embed_dim, projection_dim)
             )

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from densecl.artifacts import Preprocessing
-from densecl.datasets.storage.decode import decode
+from densecl.datasets.storage.decode import decode_image
 from densecl.errors import DataError
-from densecl.network.preprocessing import evaluation_pixels
-from densecl.runtime.hardware import workers
+from densecl.network.preprocessing import build_uint8_transform
+from densecl.runtime.hardware import count_workers
 
 
-class Images(Dataset[tuple[Tensor, int]]):
+class EvaluationImages(Dataset[tuple[Tensor, int]]):
     """Preprocessed images in the manifest's order, each with its row number."""
 
     def __init__(
@@ -32,7 +32,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         return len(self.paths)
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        image = decode(self.paths[row])
+        image = decode_image(self.paths[row])
         if self.size and image.size != self.size:
             raise DataError(
                 f"{self.paths[row]}: found {image.width} x {image.height} px, expected "
@@ -42,17 +42,21 @@ class Images(Dataset[tuple[Tensor, int]]):
         return self.transform(image), row
 
 
-def image_loader(
-    paths: list[Path], values: Preprocessing, batch_size: int
+def build_image_loader(
+    paths: list[Path], data_config: Preprocessing, batch_size: int
 ) -> DataLoader[tuple[Tensor, int]]:
     """Batches of uint8 images [B, 3, H, W] in order, not yet normalised, with their row numbers
     [B].
     """
-    size = (values.input_size[2], values.input_size[1]) if values.rule == "as-is" else None
+    size = (
+        (data_config.input_size[2], data_config.input_size[1])
+        if data_config.rule == "as-is"
+        else None
+    )
     return DataLoader(
-        Images(paths, evaluation_pixels(values), size),
+        EvaluationImages(paths, build_uint8_transform(data_config), size),
         batch_size=batch_size,
-        num_workers=workers() if len(paths) > batch_size else 0,
+        num_workers=count_workers() if len(paths) > batch_size else 0,
         pin_memory=torch.cuda.is_available(),
         # else starting workers would move the global generator of a training
         generator=torch.Generator(),

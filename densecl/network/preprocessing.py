@@ -15,7 +15,9 @@ from densecl.artifacts import Preprocessing
 from densecl.network.vit import Backbone
 
 
-def preprocessing(model: Backbone, rule: Literal["model", "as-is"] = "model") -> Preprocessing:
+def resolve_preprocessing(
+    model: Backbone, rule: Literal["model", "as-is"] = "model"
+) -> Preprocessing:
     """The values of a timm model's configuration, at the size it was built for."""
     cfg: Any = model.pretrained_cfg
     return Preprocessing(
@@ -29,48 +31,51 @@ def preprocessing(model: Backbone, rule: Literal["model", "as-is"] = "model") ->
     )
 
 
-def evaluation_transform(values: Preprocessing) -> Callable[[Image.Image], Tensor]:
+def build_evaluation_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
     """PIL RGB -> fp32 [3, H, W]: timm's evaluation transform, or, as-is, its normalisation
     alone.
     """
-    return _timm_transform(values)
+    return _build_timm_transform(preprocessing)
 
 
-def evaluation_pixels(values: Preprocessing) -> Callable[[Image.Image], Tensor]:
-    """PIL RGB -> uint8 [3, H, W]: `evaluation_transform` without the normalisation, which
-    `normalise` gives to the bit.
+def build_uint8_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
+    """PIL RGB -> uint8 [3, H, W]: `build_evaluation_transform` without the normalisation, which
+    `normalise_images` gives to the bit.
 
     A quarter of the bytes pass from the workers to the model.
     """
-    return _timm_transform(values, normalize=False)
+    return _build_timm_transform(preprocessing, normalize=False)
 
 
-def _timm_transform(
-    values: Preprocessing, normalize: bool = True
+def _build_timm_transform(
+    preprocessing: Preprocessing, normalize: bool = True
 ) -> Callable[[Image.Image], Tensor]:
-    given = values.model_dump(exclude={"rule"})
-    if values.rule == "as-is":
+    settings = preprocessing.model_dump(exclude={"rule"})
+    if preprocessing.rule == "as-is":
         # A crop and a resize to the size an image already has leave it as it is.
-        given |= {"crop_pct": 1.0}
-    transform: Any = create_transform(**given, is_training=False, normalize=normalize)
+        settings |= {"crop_pct": 1.0}
+    transform: Any = create_transform(**settings, is_training=False, normalize=normalize)
     return transform
 
 
-def normalise(images: Tensor, values: Preprocessing) -> Tensor:
+def normalise_images(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """uint8 [B, 3, H, W] -> torch's default type, fp32, on the device the images are on."""
-    mean, std = _on_device(values.mean, values.std, images.device, torch.get_default_dtype())
+    mean, std = _get_mean_and_std(
+        preprocessing.mean, preprocessing.std, images.device, torch.get_default_dtype()
+    )
     return (
         images.to(mean.dtype, copy=True).div_(255).sub_(mean).div_(std)
     )  # one large tensor, not four
 
 
 @cache
-def _on_device(
-    mean: tuple[float, ...], std: tuple[float, ...], where: torch.device, kind: torch.dtype
+def _get_mean_and_std(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Made once: a new tensor of Python numbers waits for the device."""
     with torch.inference_mode(False):
-        first, second = (
-            torch.tensor(value, device=where, dtype=kind).view(1, 3, 1, 1) for value in (mean, std)
+        mean_tensor, std_tensor = (
+            torch.tensor(value, device=device, dtype=dtype).view(1, 3, 1, 1)
+            for value in (mean, std)
         )
-    return first, second
+    return mean_tensor, std_tensor

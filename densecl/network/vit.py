@@ -14,9 +14,9 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from densecl.config.params import Network
+from densecl.config.params import NetworkParams
 from densecl.errors import DenseclError
-from densecl.seeding import derive
+from densecl.seeding import derive_seed
 
 Backbone = VisionTransformer | Eva
 
@@ -33,7 +33,9 @@ class ModelError(DenseclError):
     """A model name, argument or weights file that cannot be used."""
 
 
-def build(network: Network, num_classes: int, seed: int, drop_path: float = 0.0) -> Backbone:
+def build_model(
+    network: NetworkParams, num_classes: int, seed: int, drop_path: float = 0.0
+) -> Backbone:
     """A backbone with linear classifier, the same weights for every mode of a seed; raises
     ModelError.
     """
@@ -42,29 +44,29 @@ def build(network: Network, num_classes: int, seed: int, drop_path: float = 0.0)
             update={"model_args": network.model_args | {"drop_path_rate": drop_path}}
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "network"))
-        model = _create(network, num_classes, pretrained=network.pretrained)
+        torch.manual_seed(derive_seed(seed, "network"))
+        model = _create_model(network, num_classes, pretrained=network.pretrained)
     if network.checkpoint:
-        load_start(model, network.checkpoint)
+        load_initial_weights(model, network.checkpoint)
     return model
 
 
-def check(network: Network, num_classes: int = 2) -> tuple[int, int]:
+def check_model(network: NetworkParams, num_classes: int = 2) -> tuple[int, int]:
     """The patch grid; ModelError where the model cannot be trained here. Builds it without
     memory.
     """
     with torch.device("meta"):
-        model = _create(network, num_classes, pretrained=False)
-    return grid(model)
+        model = _create_model(network, num_classes, pretrained=False)
+    return get_patch_grid(model)
 
 
-def grid(model: Backbone) -> tuple[int, int]:
+def get_patch_grid(model: Backbone) -> tuple[int, int]:
     """Rows and columns of the patch grid."""
     rows, columns = model.patch_embed.grid_size
     return int(rows), int(columns)
 
 
-def tokens(model: Backbone, images: Tensor) -> Tokens:
+def forward_tokens(model: Backbone, images: Tensor) -> Tokens:
     """[B, 3, H, W] normalised images to their tokens; the classifier is the model's own."""
     features = model.forward_features(images)  # [B, prefix + N, E]
     return Tokens(
@@ -72,18 +74,20 @@ def tokens(model: Backbone, images: Tensor) -> Tokens:
     )
 
 
-def tokens_of_two_blocks(model: Backbone, images: Tensor) -> tuple[Tokens, Tensor]:
-    """Tokens as `tokens` gives them, and the next-to-last block's patches [B, N, E], normed
+def forward_last_two_blocks(model: Backbone, images: Tensor) -> tuple[Tokens, Tensor]:
+    """Tokens as `forward_tokens` gives them, and the next-to-last block's patches [B, N, E], normed
     alike.
     """
-    seen: Any = model.forward_intermediates(
+    outputs: Any = model.forward_intermediates(
         images, indices=[len(model.blocks) - 2], norm=True, output_fmt="NLC"
     )
-    last, (before,) = seen
-    return Tokens(last[:, 0], last[:, model.num_prefix_tokens :], model.forward_head(last)), before
+    last, (previous_patches,) = outputs
+    return Tokens(
+        last[:, 0], last[:, model.num_prefix_tokens :], model.forward_head(last)
+    ), previous_patches
 
 
-def load_start(model: Backbone, checkpoint: str) -> None:
+def load_initial_weights(model: Backbone, checkpoint: str) -> None:
     """Load a local safetensors state dict; a classifier of another width stays as initialised."""
     from safetensors.torch import load_file
 
@@ -93,41 +97,43 @@ def load_start(model: Backbone, checkpoint: str) -> None:
             f"not loaded)"
         )
     try:
-        state = load_file(checkpoint)
+        weights = load_file(checkpoint)
     except Exception as error:
         raise ModelError(
             f"network.checkpoint: {checkpoint} cannot be read as safetensors: {error}"
         ) from None
-    own = model.state_dict()
+    model_state = model.state_dict()
     classifier = {
         name
-        for name in state
-        if name.startswith("head.") and name in own and state[name].shape != own[name].shape
+        for name in weights
+        if name.startswith("head.")
+        and name in model_state
+        and weights[name].shape != model_state[name].shape
     }
     wrong = sorted(
         n
-        for n, v in state.items()
-        if n not in classifier and (n not in own or own[n].shape != v.shape)
+        for n, v in weights.items()
+        if n not in classifier and (n not in model_state or model_state[n].shape != v.shape)
     )
-    missing = sorted(n for n in own if n not in state and not n.startswith("head."))
+    missing = sorted(n for n in model_state if n not in weights and not n.startswith("head."))
     if wrong or missing:
         raise ModelError(
             f"network.checkpoint: {checkpoint} does not fit {type(model).__name__}: "
             f"{len(wrong)} tensors of another name or shape ({', '.join(wrong[:3])}), "
             f"{len(missing)} missing ({', '.join(missing[:3])})"
         )
-    model.load_state_dict({n: v for n, v in state.items() if n not in classifier}, strict=False)
+    model.load_state_dict({n: v for n, v in weights.items() if n not in classifier}, strict=False)
 
 
-def _create(network: Network, num_classes: int, pretrained: bool) -> Backbone:
+def _create_model(network: NetworkParams, num_classes: int, pretrained: bool) -> Backbone:
     if not timm.is_model(network.model_name):
-        close = (
+        suggestions = (
             ", ".join(timm.list_models(f"*{network.model_name[:8]}*")[:4])
             or "see timm.list_models('vit*')"
         )
         raise ModelError(
             f"network.model_name: found {network.model_name!r}, which timm {timm.__version__} "
-            f"does not know; close: {close}"
+            f"does not know; close: {suggestions}"
         )
     try:
         model = timm.create_model(
@@ -173,7 +179,7 @@ def _create(network: Network, num_classes: int, pretrained: bool) -> Backbone:
             f"expected none: "
             "patches that are dropped cannot be matched"
         )
-    rows, columns = grid(model)
+    rows, columns = get_patch_grid(model)
     if rows != columns or rows * columns != model.patch_embed.num_patches or math.isclose(rows, 1):
         raise ModelError(
             f"network.model_name: {network.model_name} has a {rows} x {columns} patch grid; "

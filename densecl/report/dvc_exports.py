@@ -13,43 +13,55 @@ from statistics import fmean
 import pandas as pd
 
 from densecl import paths
-from densecl.analysis.comparison import MEAN, Comparison
-from densecl.artifacts import Cost, write_text
-from densecl.report.charts.panels import Panel, groups
-from densecl.report.formatting import modes_of
+from densecl.analysis.comparison import SHIFTED_MEAN, Comparison
+from densecl.artifacts import TrainingCost, write_text
+from densecl.report.charts.panels import Panel, build_panel_groups
+from densecl.report.formatting import list_modes
 
 Histories = Mapping[str, Sequence[pd.DataFrame]]
 
 
-def write_tracked(
-    found: Comparison, costs: Mapping[str, Sequence[Cost]], histories: Histories, root: Path
+def write_dvc_exports(
+    comparison: Comparison,
+    costs: Mapping[str, Sequence[TrainingCost]],
+    histories: Histories,
+    root: Path,
 ) -> None:
     """Write reports/metrics/<mode>.json (fractions) and reports/plots/ (robustness.csv,
     differences.csv, curves/<column>.csv).
     """
     for folder in (paths.METRICS, paths.PLOTS):
         shutil.rmtree(root / folder, ignore_errors=True)
-    for mode in modes_of(found):
-        text = json.dumps(metrics(found, mode, costs.get(mode, ())), indent=1, ensure_ascii=False)
-        write_text(root / paths.metrics(mode), text + "\n")
-    for name, frame in {"robustness": robustness(found), "differences": differences(found)}.items():
-        _write(frame, root / paths.plot(name))
-    for column, frame in curves(histories):
-        _write(frame, root / paths.curve(column))
+    for mode in list_modes(comparison):
+        text = json.dumps(
+            collect_metrics(comparison, mode, costs.get(mode, ())), indent=1, ensure_ascii=False
+        )
+        write_text(root / paths.metrics_file(mode), text + "\n")
+    for name, frame in {
+        "robustness": build_robustness_plot(comparison),
+        "differences": build_difference_plot(comparison),
+    }.items():
+        _write_csv(frame, root / paths.plot_file(name))
+    for column, frame in iter_curves(histories):
+        _write_csv(frame, root / paths.curve_file(column))
 
 
-def _write(frame: pd.DataFrame, path: Path) -> None:
+def _write_csv(frame: pd.DataFrame, path: Path) -> None:
     # A blank cell would be drawn as 0.
     write_text(
         path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n", na_rep="nan")
     )
 
 
-def metrics(found: Comparison, mode: str, costs: Sequence[Cost]) -> dict[str, float]:
+def collect_metrics(
+    comparison: Comparison, mode: str, costs: Sequence[TrainingCost]
+) -> dict[str, float]:
     """Top-1 by set, a fraction, and the time of a step beside classification alone; what is missing
     is left out.
     """
-    rows = {s: found.get(s, mode, "top1") for s in (*found.plan.datasets, MEAN)}
+    rows = {
+        s: comparison.get_row(s, mode, "top1") for s in (*comparison.plan.datasets, SHIFTED_MEAN)
+    }
     top1 = {
         s.strip("()"): round(row.value, 6)
         for s, row in rows.items()
@@ -63,45 +75,47 @@ def metrics(found: Comparison, mode: str, costs: Sequence[Cost]) -> dict[str, fl
     return top1 | ratio
 
 
-def robustness(found: Comparison) -> pd.DataFrame:
+def build_robustness_plot(comparison: Comparison) -> pd.DataFrame:
     """Bars: `set and mode`, `top-1, %`."""
     cells = {
-        f"{s} {m}": found.get(s, m, "top1") for s in found.plan.datasets for m in modes_of(found)
+        f"{s} {m}": comparison.get_row(s, m, "top1")
+        for s in comparison.plan.datasets
+        for m in list_modes(comparison)
     }
     rows = [(name, 100 * row.value) for name, row in cells.items() if row and row.value is not None]
     return pd.DataFrame(rows, columns=["set and mode", "top-1, %"])
 
 
-def differences(found: Comparison) -> pd.DataFrame:
+def build_difference_plot(comparison: Comparison) -> pd.DataFrame:
     """Bars: `set and modes`, `points` with the interval's ends `low` and `high`."""
     rows = [
         (f"{s.strip('()')} {a} − {b}", 100 * row.value, 100 * (row.low or 0), 100 * (row.high or 0))
-        for s in (*found.plan.datasets, MEAN)
-        for a, b in found.pairs
-        if (row := found.get(s, a, f"difference_to_{b}")) and row.value is not None
+        for s in (*comparison.plan.datasets, SHIFTED_MEAN)
+        for a, b in comparison.pairs
+        if (row := comparison.get_row(s, a, f"difference_to_{b}")) and row.value is not None
     ]
     return pd.DataFrame(rows, columns=["set and modes", "points", "low", "high"])
 
 
-def curves(histories: Histories) -> Iterator[tuple[str, pd.DataFrame]]:
+def iter_curves(histories: Histories) -> Iterator[tuple[str, pd.DataFrame]]:
     """(column of history.csv, frame with `epoch` and a column a mode: the mean over its seeds); nan
     where a mode has none.
     """
-    known = dict.fromkeys(
+    columns = dict.fromkeys(
         c for frames in histories.values() for frame in frames for c in frame.columns
     )
-    drawn = dict.fromkeys(
+    drawn_columns = dict.fromkeys(
         c
-        for g in groups(known)
+        for g in build_panel_groups(columns)
         for p in g.panels
         if isinstance(p, Panel)
         for c in p.lines
-        if c in known
+        if c in columns
     )
-    for column in drawn:
+    for column in drawn_columns:
         means = {
             mode: pd.concat(having).groupby(level=0).mean() if having[1:] else having[0]
-            for mode, having in _having(histories, column)
+            for mode, having in _iter_series(histories, column)
         }
         if means:
             frame = pd.DataFrame(means).reindex(columns=list(histories))
@@ -111,11 +125,11 @@ def curves(histories: Histories) -> Iterator[tuple[str, pd.DataFrame]]:
             )
 
 
-def _having(histories: Histories, column: str) -> Iterator[tuple[str, list[pd.Series]]]:
+def _iter_series(histories: Histories, column: str) -> Iterator[tuple[str, list[pd.Series]]]:
     """By mode, the column by epoch of every seed that has it; modes without any are left out."""
     for mode, frames in histories.items():
-        found = [
+        series = [
             f.set_index("epoch")[column] for f in frames if column in f and f[column].notna().any()
         ]
-        if found:
-            yield mode, found
+        if series:
+            yield mode, series

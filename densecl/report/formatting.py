@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from densecl import paths
-from densecl.analysis.cell_metrics import AGAINST_CONTROL
-from densecl.analysis.comparison import MEAN, Comparison, Row, called
+from densecl.analysis.cell_metrics import CONTROL_METRICS
+from densecl.analysis.comparison import SHIFTED_MEAN, Comparison, MetricRow, get_significance
 from densecl.report.charts import svg
 
 
@@ -24,14 +24,14 @@ class Bar(NamedTuple):
     mode: str
 
 
-def bar(share: float, up: str, down: str) -> Bar:
+def build_bar(share: float, positive_mode: str, negative_mode: str) -> Bar:
     """Of `share` in [-1, 1] of half the entry: in the colour of the mode that is ahead."""
     middle, end = 50.0, 50 + 50 * share
-    return Bar(middle, end, up) if share > 0 else Bar(end, middle, down)
+    return Bar(middle, end, positive_mode) if share > 0 else Bar(end, middle, negative_mode)
 
 
 @dataclass(frozen=True)
-class Number:
+class TableCell:
     """One entry of a table: what stands large, what stands small below it, and the files it came
     from.
     """
@@ -39,24 +39,26 @@ class Number:
     main: str
     sub: str = ""
     source: str = ""
-    mark: int = 0  # +1 or -1: told apart from the baseline; 0: not, or nothing to tell
+    significance: int = 0  # +1 or -1: told apart from the baseline; 0: not, or nothing to tell
     missing: bool = False
     bar: Bar | None = None
 
 
 @dataclass(frozen=True)
-class Table:
+class TableData:
     groups: tuple[tuple[str, tuple[str, ...]], ...]  # heading, columns below it
-    rows: tuple[tuple[str, str, tuple[Number, ...]], ...]  # label, small text below it, entries
-    text: bool = False  # words, set to the left
+    rows: tuple[tuple[str, str, tuple[TableCell, ...]], ...]  # label, small text below it, entries
+    is_text: bool = False  # words, set to the left
 
     @property
-    def shared(self) -> list[str]:
+    def shared_files(self) -> list[str]:
         """The files that every row comes from, where they are the same for all: said once, below
         the table.
         """
-        found = [files_of(entries) for _, _, entries in self.rows]
-        return found[0] if found and all(files == found[0] for files in found) else []
+        row_files = [list_source_files(entries) for _, _, entries in self.rows]
+        return (
+            row_files[0] if row_files and all(files == row_files[0] for files in row_files) else []
+        )
 
     @property
     def reasons(self) -> list[str]:
@@ -68,84 +70,96 @@ class Table:
         )
 
 
-def files_of(entries: Sequence[Number]) -> list[str]:
+def list_source_files(entries: Sequence[TableCell]) -> list[str]:
     """Every file that a row's numbers came from, once."""
     return list(dict.fromkeys(f for n in entries for f in n.source.split(", ") if f))
 
 
-def words(*texts: str, source: str = "") -> tuple[Number, ...]:
+def build_text_cells(*texts: str, source: str = "") -> tuple[TableCell, ...]:
     """Entries that are text, all from one file."""
-    return tuple(Number(text, "", source) for text in texts)
+    return tuple(TableCell(text, "", source) for text in texts)
 
 
-def modes_of(found: Comparison) -> tuple[str, ...]:
+def list_modes(comparison: Comparison) -> tuple[str, ...]:
     """The plan's modes in the order of every table and legend."""
-    return tuple(m for m in svg.COLOURS if m in found.plan.modes)
+    return tuple(m for m in svg.COLOURS if m in comparison.plan.modes)
 
 
-def percent(value: float | None) -> str:
+def format_percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}".replace("-", "−")
 
 
-def points(value: float) -> str:
+def format_points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def p_text(value: float) -> str:
+def format_p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def _source(row: Row) -> str:
+def _format_source(row: MetricRow) -> str:
     if not row.seeds:
         return str(paths.COMPARISON)
-    if row.dataset == MEAN:
+    if row.dataset == SHIFTED_MEAN:
         return ", ".join(
             f"{paths.PREDICTIONS}/<each shifted set>/{row.mode}-{seed}.parquet"
             for seed in row.seeds.split()
         )
     cells = [(row.dataset, row.mode, int(s)) for s in row.seeds.split()]
-    files = [paths.predictions(*cell) for cell in cells]
+    files = [paths.predictions_file(*cell) for cell in cells]
     if (
-        row.metric in AGAINST_CONTROL
+        row.metric in CONTROL_METRICS
     ):  # the evaluation holds the control's top-1 and names its predictions
-        files += [paths.evaluation(*cell) for cell in cells]
+        files += [paths.evaluation_file(*cell) for cell in cells]
     return ", ".join(map(str, files))
 
 
-def number(row: Row | None, signed: bool = False) -> Number:
+def build_metric_cell(row: MetricRow | None, signed: bool = False) -> TableCell:
     if row is None:
-        return Number("–")
+        return TableCell("–")
     if row.value is None:
-        return Number("missing", row.note, missing=True)
-    show = points if signed else percent
-    between = ""
+        return TableCell("missing", row.note, missing=True)
+    format_value = format_points if signed else format_percent
+    interval = ""
     if row.low is not None and row.high is not None:
-        between = f"{show(row.low)}{' to ' if signed or row.low < 0 else '–'}{show(row.high)}"
-    partly = (
+        dash = " to " if signed or row.low < 0 else "–"
+        interval = f"{format_value(row.low)}{dash}{format_value(row.high)}"
+    seed_note = (
         "seeds " + row.seeds.replace(" ", ", ") + " only"
-        if "seed " in row.note and row.dataset != MEAN
+        if "seed " in row.note and row.dataset != SHIFTED_MEAN
         else ""
     )
-    return Number(show(row.value), "; ".join(t for t in (between, partly) if t), _source(row))
-
-
-def difference(found: Comparison, dataset: str, first: str, second: str) -> Number:
-    metric = f"difference_to_{second}"
-    shown, p = (
-        number(found.get(dataset, first, metric), signed=True),
-        found.get(dataset, first, f"{metric}_p_holm"),
+    return TableCell(
+        format_value(row.value),
+        "; ".join(t for t in (interval, seed_note) if t),
+        _format_source(row),
     )
-    if p is None or p.value is None:
-        return shown
-    other = found.get(dataset, second, "top1")
+
+
+def build_difference_cell(
+    comparison: Comparison, dataset: str, mode: str, baseline: str
+) -> TableCell:
+    metric = f"difference_to_{baseline}"
+    cell, p_row = (
+        build_metric_cell(comparison.get_row(dataset, mode, metric), signed=True),
+        comparison.get_row(dataset, mode, f"{metric}_p_holm"),
+    )
+    if p_row is None or p_row.value is None:
+        return cell
+    baseline_row = comparison.get_row(dataset, baseline, "top1")
     files = (
-        shown.source if dataset == MEAN or other is None else f"{shown.source}, {_source(other)}"
+        cell.source
+        if dataset == SHIFTED_MEAN or baseline_row is None
+        else f"{cell.source}, {_format_source(baseline_row)}"
     )
-    return Number(
-        shown.main, f"{shown.sub}; {p_text(p.value)}", files, called(found, dataset, first, second)
+    return TableCell(
+        cell.main,
+        f"{cell.sub}; {format_p_value(p_row.value)}",
+        files,
+        get_significance(comparison, dataset, mode, baseline),
     )
 
 
-def joined(clauses: Sequence[str]) -> str:
+def join_clauses(clauses: Sequence[str]) -> str:
     """a; a and b; a, b and c."""
     return clauses[0] if len(clauses) == 1 else f"{', '.join(clauses[:-1])} and {clauses[-1]}"

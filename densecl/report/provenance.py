@@ -14,10 +14,16 @@ from typing import Any
 from densecl import paths
 from densecl.analysis.dvc_lock import read_lock
 from densecl.analysis.results import Comparison
-from densecl.artifacts import Cost, ReportPlan, read_json
+from densecl.artifacts import ReportPlan, TrainingCost, read_json
 from densecl.config.params import TRAIN_SET
 from densecl.errors import DenseclError
-from densecl.report.formatting import Number, Table, modes_of, percent, words
+from densecl.report.formatting import (
+    TableCell,
+    TableData,
+    build_text_cells,
+    format_percent,
+    list_modes,
+)
 
 PACKAGES = (
     "torch",
@@ -31,97 +37,105 @@ PACKAGES = (
     "mlflow",
     "zenml",
 )
-CODE = (*paths.CODE, "dvc.yaml", str(paths.PARAMS))  # whose changes the commit would not show
+CODE_PATHS = (
+    *paths.CODE_FOLDERS,
+    "dvc.yaml",
+    str(paths.PARAMS),
+)  # whose changes the commit would not show
 COLUMNS = ("minutes", "images/s", "ms a step", "peak memory, GiB", "hardware")
 
 
-def code_and_environment(root: Path) -> Table:
+def build_environment_table(root: Path) -> TableData:
     """The commit, and the versions of the environment that wrote the page."""
     lines = [
-        ("Commit", commit(root)),
+        ("Commit", describe_commit(root)),
         ("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
     ]
-    lines += [(name, found) for name in PACKAGES if (found := _version(name))]
-    return Table(
+    lines += [(name, installed) for name in PACKAGES if (installed := _find_version(name))]
+    return TableData(
         (("", ("what the page was written with",)),),
-        tuple((k, "", words(v)) for k, v in lines),
-        text=True,
+        tuple((k, "", build_text_cells(v)) for k, v in lines),
+        is_text=True,
     )
 
 
-def _version(name: str) -> str:
+def _find_version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
         return ""
 
 
-def commit(root: Path) -> str:
+def describe_commit(root: Path) -> str:
     """The git commit, and which parts of the code differ from it."""
-    head = _git(root, "rev-parse", "HEAD")
+    head = _run_git(root, "rev-parse", "HEAD")
     if not head:
         return "not known: the folder is no git repository, or git is missing"
-    changed = [line[3:] for line in _git(root, "status", "--porcelain", "--", *CODE).splitlines()]
+    changed = [
+        line[3:] for line in _run_git(root, "status", "--porcelain", "--", *CODE_PATHS).splitlines()
+    ]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return head + (
         f", with uncommitted changes in {', '.join(changed[:3])}{more}" if changed else ""
     )
 
 
-def _git(root: Path, *words: str) -> str:
+def _run_git(root: Path, *args: str) -> str:
     try:
-        done = subprocess.run(
-            ("git", *words), cwd=root, capture_output=True, text=True, timeout=10, check=False
+        result = subprocess.run(
+            ("git", *args), cwd=root, capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.rstrip() if done.returncode == 0 else ""
+    return result.stdout.rstrip() if result.returncode == 0 else ""
 
 
-def artifacts(plan: ReportPlan, root: Path) -> tuple[Table, str]:
+def build_artifact_table(plan: ReportPlan, root: Path) -> tuple[TableData, str]:
     """DVC's md5 of everything the page was counted from, and why there is none where there is
     none.
     """
-    none = Table((("", ()),), ())
+    empty = TableData((("", ()),), ())
     try:
         outs = read_lock(root).outs
     except DenseclError as error:
-        return none, str(error)
+        return empty, str(error)
     if not outs:
-        return none, f"No file {paths.LOCK}: the stages did not run under DVC."
+        return empty, f"No file {paths.DVC_LOCK}: the stages did not run under DVC."
     rows = []
-    for path in map(str, _paths(plan)):
-        found = Number(outs[path], "", str(paths.LOCK)) if outs.get(path) else None
-        rows.append((path, "", (found or Number("missing", f"not in {paths.LOCK}", missing=True),)))
-    return Table((("", ("md5",)),), tuple(rows)), ""
+    for path in map(str, _iter_artifact_paths(plan)):
+        cell = TableCell(outs[path], "", str(paths.DVC_LOCK)) if outs.get(path) else None
+        rows.append(
+            (path, "", (cell or TableCell("missing", f"not in {paths.DVC_LOCK}", missing=True),))
+        )
+    return TableData((("", ("md5",)),), tuple(rows)), ""
 
 
-def _paths(plan: ReportPlan) -> Iterator[Path]:
-    yield from (paths.manifest(s) for s in dict.fromkeys((TRAIN_SET, *plan.datasets)))
+def _iter_artifact_paths(plan: ReportPlan) -> Iterator[Path]:
+    yield from (paths.manifest_file(s) for s in dict.fromkeys((TRAIN_SET, *plan.datasets)))
     runs = [(m, n) for m in plan.modes for n in plan.seeds]
-    yield from (paths.model(*run) for run in runs)
-    yield from (paths.training(*run) for run in runs)
+    yield from (paths.model_folder(*run) for run in runs)
+    yield from (paths.training_folder(*run) for run in runs)
     for dataset in plan.datasets:
-        yield from (paths.predictions(dataset, *run) for run in runs)
+        yield from (paths.predictions_file(dataset, *run) for run in runs)
 
 
-def trainings(plan: ReportPlan, root: Path) -> Table:
+def build_training_table(plan: ReportPlan, root: Path) -> TableData:
     """Hardware and times of each training; a training without cost.json says so."""
     rows = []
     for mode in plan.modes:
         for seed in plan.seeds:
-            file = paths.training(mode, seed) / "cost.json"
+            file = paths.training_folder(mode, seed) / "cost.json"
             entries = (
-                _of(read_json(Cost, root / file), str(file))
+                _build_cost_cells(read_json(TrainingCost, root / file), str(file))
                 if (root / file).is_file()
-                else _absent(f"no file {file}")
+                else _build_missing_cells(f"no file {file}")
             )
             rows.append((f"{mode}, seed {seed}", "", entries))
-    return Table((("", COLUMNS),), tuple(rows))
+    return TableData((("", COLUMNS),), tuple(rows))
 
 
-def _of(cost: Cost, file: str) -> tuple[Number, ...]:
-    return words(
+def _build_cost_cells(cost: TrainingCost, file: str) -> tuple[TableCell, ...]:
+    return build_text_cells(
         f"{cost.wall_seconds / 60:.1f}",
         f"{cost.images_per_second:,.0f}",
         f"{1000 * cost.step_seconds:.3g}",
@@ -131,44 +145,50 @@ def _of(cost: Cost, file: str) -> tuple[Number, ...]:
     )
 
 
-def _absent(why: str) -> tuple[Number, ...]:
-    return tuple(Number("missing", why, missing=True) for _ in COLUMNS)
+def _build_missing_cells(reason: str) -> tuple[TableCell, ...]:
+    return tuple(TableCell("missing", reason, missing=True) for _ in COLUMNS)
 
 
-def seeds_apart(found: Comparison) -> Table:
+def build_seed_table(comparison: Comparison) -> TableData:
     """Top-1 of every model, a column a seed; what is missing says why."""
-    modes, seeds = modes_of(found), found.plan.seeds
+    modes, seeds = list_modes(comparison), comparison.plan.seeds
     rows = []
-    for dataset in found.plan.datasets:
+    for dataset in comparison.plan.datasets:
         rows.append(
-            (dataset, "", tuple(_of_seed(found, dataset, m, s) for m in modes for s in seeds))
+            (
+                dataset,
+                "",
+                tuple(_build_seed_cell(comparison, dataset, m, s) for m in modes for s in seeds),
+            )
         )
-    return Table(
+    return TableData(
         tuple((f"{m}, top-1 in %", tuple(f"seed {s}" for s in seeds)) for m in modes), tuple(rows)
     )
 
 
-def _of_seed(found: Comparison, dataset: str, mode: str, seed: int) -> Number:
-    cell = found.cells[dataset, mode]
+def _build_seed_cell(comparison: Comparison, dataset: str, mode: str, seed: int) -> TableCell:
+    cell = comparison.cells[dataset, mode]
     if seed not in cell.records:
-        why = next(
+        reason = next(
             (text for text in cell.missing if text.startswith(f"seed {seed}:")),
             f"seed {seed}: not there",
         )
-        return Number("missing", why, missing=True)
-    return Number(percent(cell.records[seed].top1), "", str(paths.evaluation(dataset, mode, seed)))
+        return TableCell("missing", reason, missing=True)
+    return TableCell(
+        format_percent(cell.records[seed].top1), "", str(paths.evaluation_file(dataset, mode, seed))
+    )
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flatten_params(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested params as (dotted key, text)."""
-    for key, value in values.items():
+    for key, value in params.items():
         if isinstance(value, dict) and value:
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flatten_params(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", _told(value)
+            yield f"{prefix}{key}", _format_value(value)
 
 
-def _told(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value)) or "–"
     return "–" if value is None else str(value)

@@ -7,29 +7,39 @@ from __future__ import annotations
 from pathlib import Path
 
 from densecl import paths
-from densecl.analysis.comparison import compare, table
+from densecl.analysis.comparison import build_comparison_table, compare_modes
 from densecl.artifacts import ReportPlan, write_text
-from densecl.report.context import page, trained
-from densecl.report.dvc_exports import write_tracked
-from densecl.report.formatting import Number, Table
-from densecl.report.summary import answer
-from densecl.report.tables import plain
-from densecl.report.templating import environment
+from densecl.report.context import build_context, read_training_results
+from densecl.report.dvc_exports import write_dvc_exports
+from densecl.report.formatting import TableCell, TableData
+from densecl.report.summary import describe_results
+from densecl.report.tables import format_plain_text
+from densecl.report.templating import create_environment
 
-__all__ = ["Number", "Table", "answer", "environment", "write_report"]
+__all__ = ["TableCell", "TableData", "create_environment", "describe_results", "write_report"]
 
 
 def write_report(plan: ReportPlan, root: Path = Path()) -> str:
     """The aggregate table and the answer as plain text; writes comparison.csv, report.html,
     report.md, metrics/ and plots/.
     """
-    found = compare(plan, root)
-    text = table(found).to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    comparison = compare_modes(plan, root)
+    text = build_comparison_table(comparison).to_csv(
+        index=False, float_format="%.10g", lineterminator="\n"
+    )
     write_text(root / paths.COMPARISON, text)
-    costs, histories = trained(plan, root)
-    write_tracked(found, costs, histories, root)
-    shown = page(found, costs, histories, root)
+    costs, histories = read_training_results(plan, root)
+    write_dvc_exports(comparison, costs, histories, root)
+    context = build_context(comparison, costs, histories, root)
     for name, path in (("report.html", paths.REPORT_PAGE), ("report.md", paths.REPORT_TEXT)):
-        write_text(root / path, environment(name).get_template(name).render(shown))
-    missing = [f"Missing: {line}" for line in shown["missing"]]
-    return "\n".join([plain(shown["aggregate"]), "", *shown["answer"], *shown["details"], *missing])
+        write_text(root / path, create_environment(name).get_template(name).render(context))
+    missing = [f"Missing: {line}" for line in context["missing"]]
+    return "\n".join(
+        [
+            format_plain_text(context["aggregate"]),
+            "",
+            *context["answer"],
+            *context["details"],
+            *missing,
+        ]
+    )

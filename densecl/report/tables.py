@@ -5,63 +5,77 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from densecl import paths
-from densecl.analysis.comparison import BASELINE, MEAN, Comparison, Row
-from densecl.analysis.results import incompleteness
-from densecl.report.formatting import Number, Table, difference, modes_of, number, percent
+from densecl.analysis.comparison import BASELINE, SHIFTED_MEAN, Comparison, MetricRow
+from densecl.analysis.results import describe_incompleteness
+from densecl.report.formatting import (
+    TableCell,
+    TableData,
+    build_difference_cell,
+    build_metric_cell,
+    format_percent,
+    list_modes,
+)
 
 
-def aggregate(found: Comparison) -> Table:
-    modes = modes_of(found)
-    pairs = found.pairs if BASELINE in modes else []
-    rows: list[tuple[str, str, tuple[Number, ...]]] = []
-    for dataset in (*found.plan.datasets, MEAN):
-        entries = [number(found.get(dataset, m, "top1")) for m in modes]
-        entries += [difference(found, dataset, a, b) for a, b in pairs]
-        entries += [number(found.get(dataset, m, "drop")) for m in modes]
-        rows.append((dataset, about(found, dataset), tuple(entries)))
+def build_aggregate_table(comparison: Comparison) -> TableData:
+    modes = list_modes(comparison)
+    pairs = comparison.pairs if BASELINE in modes else []
+    rows: list[tuple[str, str, tuple[TableCell, ...]]] = []
+    for dataset in (*comparison.plan.datasets, SHIFTED_MEAN):
+        entries = [build_metric_cell(comparison.get_row(dataset, m, "top1")) for m in modes]
+        entries += [build_difference_cell(comparison, dataset, a, b) for a, b in pairs]
+        entries += [build_metric_cell(comparison.get_row(dataset, m, "drop")) for m in modes]
+        rows.append((dataset, describe_dataset(comparison, dataset), tuple(entries)))
     groups: list[tuple[str, tuple[str, ...]]] = [("Top-1, %", modes)]
     if pairs:
         groups.append(("Difference, points", tuple(f"{a} − {b}" for a, b in pairs)))
-    return Table((*groups, ("Drop from the control, points", modes)), tuple(rows))
+    return TableData((*groups, ("Drop from the control, points", modes)), tuple(rows))
 
 
-def about(found: Comparison, dataset: str) -> str:
+def describe_dataset(comparison: Comparison, dataset: str) -> str:
     records = [
         r
-        for m in found.plan.modes
-        if dataset != MEAN
-        for r in found.cells[dataset, m].records.values()
+        for m in comparison.plan.modes
+        if dataset != SHIFTED_MEAN
+        for r in comparison.cells[dataset, m].records.values()
     ]
     if not records:
         return (
-            f"of {len(found.whole)} sets"
-            if dataset == MEAN
-            else found.cells[dataset, found.plan.modes[0]].note
+            f"of {len(comparison.complete_sets)} sets"
+            if dataset == SHIFTED_MEAN
+            else comparison.cells[dataset, comparison.plan.modes[0]].note
         )
     return "; ".join(
-        [f"{records[0].images:,} images, {records[0].classes} classes", *incompleteness(records[0])]
+        [
+            f"{records[0].images:,} images, {records[0].classes} classes",
+            *describe_incompleteness(records[0]),
+        ]
     )
 
 
-def masks(found: Comparison) -> Table:
-    modes = modes_of(found)
+def build_masking_table(comparison: Comparison) -> TableData:
+    modes = list_modes(comparison)
     groups = (("Masked: the set's own classes, %", modes), ("Unmasked: all classes, %", modes))
-    return Table(
+    return TableData(
         groups,
         tuple(
             (
                 s,
-                about(found, s),
-                tuple(number(found.get(s, m, k)) for k in ("top1", "top1_unmasked") for m in modes),
+                describe_dataset(comparison, s),
+                tuple(
+                    build_metric_cell(comparison.get_row(s, m, k))
+                    for k in ("top1", "top1_unmasked")
+                    for m in modes
+                ),
             )
-            for s in found.plan.datasets
+            for s in comparison.plan.datasets
         ),
     )
 
 
-def further(found: Comparison) -> Table:
-    return _by_cell(
-        found,
+def build_extra_metrics(comparison: Comparison) -> TableData:
+    return _build_cell_table(
+        comparison,
         {
             "top5": "Top-5, %",
             "macro_top1": "Mean of classes, %",
@@ -75,63 +89,74 @@ def further(found: Comparison) -> Table:
     )
 
 
-SPECIAL = {
+DATASET_METRICS = {
     "relative_accuracy": "Share of the control's top-1, %",
     "effective_robustness": "Effective robustness, points",
     "shape_bias": "Shape bias, %",
 }
 
 
-def special(found: Comparison) -> tuple[Table, list[str]]:
+def build_dataset_metrics(comparison: Comparison) -> tuple[TableData, list[str]]:
     """Figures that only some sets have, and why one that no set has is left out."""
-    rows = {k: [r for (_, _, metric), r in found.rows.items() if metric == k] for k in SPECIAL}
-    shown = {k: title for k, title in SPECIAL.items() if any(r.value is not None for r in rows[k])}
-    reasons = {
-        SPECIAL[k].split(",")[0]: dict.fromkeys(r.note for r in rows[k] if r.note)
-        for k in SPECIAL.keys() - shown.keys()
+    rows = {
+        k: [r for (_, _, metric), r in comparison.rows.items() if metric == k]
+        for k in DATASET_METRICS
     }
-    return _by_cell(found, shown), [
-        f"{title} is left out: {'; '.join(why)}." for title, why in sorted(reasons.items()) if why
+    titles = {
+        k: title
+        for k, title in DATASET_METRICS.items()
+        if any(r.value is not None for r in rows[k])
+    }
+    reasons = {
+        DATASET_METRICS[k].split(",")[0]: dict.fromkeys(r.note for r in rows[k] if r.note)
+        for k in DATASET_METRICS.keys() - titles.keys()
+    }
+    return _build_cell_table(comparison, titles), [
+        f"{title} is left out: {'; '.join(notes)}."
+        for title, notes in sorted(reasons.items())
+        if notes
     ]
 
 
-def _by_cell(found: Comparison, shown: Mapping[str, str]) -> Table:
+def _build_cell_table(comparison: Comparison, titles: Mapping[str, str]) -> TableData:
     rows = []
-    for s in found.plan.datasets:
-        for m in modes_of(found):
-            entries = [_further_number(found.get(s, m, k), k) for k in shown]
+    for s in comparison.plan.datasets:
+        for m in list_modes(comparison):
+            entries = [_build_extra_cell(comparison.get_row(s, m, k), k) for k in titles]
             rows.append((s, m, tuple(entries)))
-    return Table((("", tuple(shown.values())),), tuple(rows))
+    return TableData((("", tuple(titles.values())),), tuple(rows))
 
 
-def _further_number(row: Row | None, metric: str) -> Number:
+def _build_extra_cell(row: MetricRow | None, metric: str) -> TableCell:
     if row is not None and row.value is not None and row.low is not None:
-        return number(row, signed=metric == "effective_robustness")
+        return build_metric_cell(row, signed=metric == "effective_robustness")
     if row is None or row.value is None:
-        return number(row)
+        return build_metric_cell(row)
     files = ", ".join(
-        str(paths.evaluation(row.dataset, row.mode, int(s))) for s in row.seeds.split()
+        str(paths.evaluation_file(row.dataset, row.mode, int(s))) for s in row.seeds.split()
     )
-    return Number(f"{row.value:.3f}" if metric == "nll" else percent(row.value), "", files)
+    return TableCell(
+        f"{row.value:.3f}" if metric == "nll" else format_percent(row.value), "", files
+    )
 
 
-def plain(shown: Table) -> str:
+def format_plain_text(table: TableData) -> str:
     """Aligned columns for a terminal; a star where two modes are told apart."""
-    head = [
+    header = [
         "set",
         *(
             f"drop {c}" if g.startswith("Drop") else c
-            for g, columns in shown.groups
+            for g, columns in table.groups
             for c in columns
         ),
     ]
-    lines = [head]
-    for label, _, entries in shown.rows:
+    lines = [header]
+    for label, _, entries in table.rows:
         lines.append(
             [
                 label,
                 *(
-                    f"{n.main} ({n.sub.split(';')[0]}){' *' * bool(n.mark)}"
+                    f"{n.main} ({n.sub.split(';')[0]}){' *' * bool(n.significance)}"
                     if n.main[0] in "+−" and n.sub
                     else n.main
                     for n in entries

@@ -11,36 +11,36 @@ import re
 from pathlib import Path
 from typing import Any
 
-from densecl.report.formatting import files_of
+from densecl.report.formatting import list_source_files
 
 TEMPLATES = Path(__file__).parent / "templates"
-FOLDERS = (TEMPLATES, Path(__file__).parents[1] / "compare" / "templates")
+TEMPLATE_FOLDERS = (TEMPLATES, Path(__file__).parents[1] / "compare" / "templates")
 
 
-def environment(name: str) -> Any:
+def create_environment(name: str) -> Any:
     """For the template of that name; `script` and `script_hash` are the one script a page's policy
     lets run.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    page = name.endswith(".html")
-    made = Environment(
-        loader=FileSystemLoader(FOLDERS),
-        autoescape=page,  # noqa: S701 - the text for pull requests is made harmless below
+    is_html = name.endswith(".html")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE_FOLDERS),
+        autoescape=is_html,  # noqa: S701 - `finalize` escapes Markdown
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=allowed if page else harmless,
+        finalize=escape_control_characters if is_html else escape_markdown,
     )
     script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    made.globals |= {"script": Markup(script), "script_hash": f"sha256-{digest}"}  # noqa: S704 - our own file
-    made.filters["files"] = files_of
-    return made
+    environment.globals |= {"script": Markup(script), "script_hash": f"sha256-{digest}"}  # noqa: S704 - our own
+    environment.filters["files"] = list_source_files
+    return environment
 
 
-def allowed(value: object) -> object:
+def escape_control_characters(value: object) -> object:
     """The value; in text, control characters, which no HTML may hold, as Python writes them."""
     from markupsafe import Markup
 
@@ -49,7 +49,7 @@ def allowed(value: object) -> object:
     return re.sub(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], value)
 
 
-def harmless(value: object) -> object:
+def escape_markdown(value: object) -> object:
     """Text that a pull request shows as it is: no markup, no link, no mention, also inside a
     table.
     """

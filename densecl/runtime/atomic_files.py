@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def open_atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to; it stands at `path` once the block has ended well, else what stood there
     stays.
     """
@@ -28,11 +28,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
         raise
     partial.replace(path)
-    sync(path.parent)
+    fsync_path(path.parent)
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def create_atomic_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; it stands at `path` once the block has ended well, else what stood there
     stays.
     """
@@ -41,20 +41,20 @@ def whole_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        for each in (*partial.rglob("*"), partial):
-            sync(each)
+        for entry in (*partial.rglob("*"), partial):
+            fsync_path(entry)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     shutil.rmtree(path, ignore_errors=True)
     partial.rename(path)
-    sync(path.parent)
+    fsync_path(path.parent)
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """What the path holds is on the disk; of a folder, its names."""
-    handle = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)

@@ -13,26 +13,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from densecl.errors import DONE, STOPPED, DenseclError
-from densecl.runtime.signals import STOP, end_with_parent
+from densecl.errors import EXIT_OK, EXIT_RETRY, DenseclError
+from densecl.runtime.signals import SIGNAL_HANDLER, exit_with_parent
 
 # environment: a file that gets what is told too, for who started this command and reports on it
-TOLD = "DENSECL_TOLD"
+ERROR_LOG_ENV = "DENSECL_ERROR_LOG"
 # What a disk or its owner refuses: no mistake in params or data, and gone once there is room or
 # permission.
-REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+RETRYABLE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
-def begin(stage: bool) -> None:
+def setup_process(stage: bool) -> None:
     """Once, in the main thread of a process that is a command. A stage ends with its parent, `dvc
     repro` or torchrun, unless hanging up is ignored: who types nohup wants it to outlive the shell.
     """
-    STOP.listen()
+    SIGNAL_HANDLER.install_handlers()
     if stage and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        end_with_parent()
+        exit_with_parent()
 
 
-def leave(status: int) -> NoReturn:
+def exit_immediately(status: int) -> NoReturn:
     """End at once. torch takes seconds to tear itself down, and a kill in them would undo for `dvc
     repro` what is done.
     """
@@ -41,44 +41,44 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def status(call: Callable[[], object]) -> int:
+def run_command(command: Callable[[], object]) -> int:
     """Exit status of a call: 0 done, 2 a mistake, 75 stopped and to be gone on with; what went
     wrong is on stderr.
     """
     try:
-        call()
+        command()
     except DenseclError as error:
-        tell(str(error))
+        print_error(str(error))
         return error.status
     except KeyboardInterrupt as error:
-        told = str(error) or "SIGINT"
+        reason = str(error) or "SIGINT"
         if os.environ.get("RANK", "0") == "0":  # the others were asked too
-            tell(
-                told
-                if " " in told
-                else f"{told}: stopped; nothing is lost, the same command goes on"
+            print_error(
+                reason
+                if " " in reason
+                else f"{reason}: stopped; nothing is lost, the same command goes on"
             )
-        return STOPPED
+        return EXIT_RETRY
     except OSError as error:
-        if error.errno not in REFUSED:
+        if error.errno not in RETRYABLE_ERRNOS:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        tell(
-            f"{where}{error.strerror}; nothing half-written is kept; make room or allow writing, "
+        prefix = f"{error.filename}: " if error.filename else ""
+        print_error(
+            f"{prefix}{error.strerror}; nothing half-written is kept; make room or allow writing, "
             f"then run the same command again"
         )
-        return STOPPED
-    return DONE
+        return EXIT_RETRY
+    return EXIT_OK
 
 
-def tell(text: str) -> None:
+def print_error(text: str) -> None:
     """On stderr, a line a mistake."""
     rank = os.environ.get("RANK", "0")  # of several processes that train one model
-    head = "error: " if rank == "0" else f"error: process {rank}: "
+    prefix = "error: " if rank == "0" else f"error: process {rank}: "
     if text:
-        lines = "\n".join(head + line for line in text.splitlines())
+        lines = "\n".join(prefix + line for line in text.splitlines())
         print(lines, file=sys.stderr, flush=True)
-        if path := os.environ.get(TOLD):
+        if path := os.environ.get(ERROR_LOG_ENV):
             with (
                 contextlib.suppress(OSError),
                 Path(path).open("a", encoding="utf-8") as file,

@@ -18,28 +18,28 @@ if TYPE_CHECKING:
     import torch
 
 
-def workers() -> int:
+def count_workers() -> int:
     """Processes that load images: DENSECL_WORKERS, else one a core up to 16; views do not depend on
     it.
 
     Training processes that share a machine (torchrun's LOCAL_WORLD_SIZE) share its cores.
     """
-    given = os.environ.get("DENSECL_WORKERS")
-    if given is None:
-        return min(16, max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    if not given.isdigit():
+    setting = os.environ.get("DENSECL_WORKERS")
+    if setting is None:
+        return min(16, max(1, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    if not setting.isdigit():
         raise DenseclError(
-            f"DENSECL_WORKERS: found {given!r}, expected a number of processes, 0 for none"
+            f"DENSECL_WORKERS: found {setting!r}, expected a number of processes, 0 for none"
         )
-    return int(given)
+    return int(setting)
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def device() -> torch.device:
+def get_device() -> torch.device:
     """The first GPU, else the CPU."""
     import torch
 
@@ -61,20 +61,20 @@ def reuse_freed_memory() -> None:
             mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing goes back from the top of the heap
 
 
-def device_name(where: torch.device) -> str:
+def get_device_name(device: torch.device) -> str:
     """For the cost table, e.g. 'NVIDIA H200' or 'x86_64 CPU, 2 threads'."""
     import torch
 
-    if where.type == "cuda":
-        return torch.cuda.get_device_name(where)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def peak_memory(where: torch.device) -> int:
+def measure_peak_memory(device: torch.device) -> int:
     """Bytes: of the allocator on a GPU, of the whole process on the CPU."""
     import torch
 
-    if where.type == "cuda":
-        return torch.cuda.max_memory_allocated(where)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

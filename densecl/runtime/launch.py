@@ -6,13 +6,13 @@ import logging
 import os
 import sys
 
-from densecl.errors import DenseclError, Interrupted, Stopped
-from densecl.runtime.hardware import cores
+from densecl.errors import DenseclError, Interrupted, RetryLater
+from densecl.runtime.hardware import count_cores
 
-RESTARTS = 3  # times that a killed process is made good for
+MAX_RESTARTS = 3  # times that a killed process is made good for
 
 
-class Ended(DenseclError):
+class ChildProcessesFailed(DenseclError):
     """The processes ended; what went wrong is told already."""
 
     def __init__(self, status: int) -> None:
@@ -20,16 +20,17 @@ class Ended(DenseclError):
         self.status = status
 
 
-def launched() -> bool:
-    """Is this one of several processes that torchrun, accelerate or `launch` started?"""
+def is_launched() -> bool:
+    """Is this one of several processes that torchrun, accelerate or `launch_processes` started?"""
     return "WORLD_SIZE" in os.environ
 
 
-def launch(processes: int, arguments: list[str]) -> None:
+def launch_processes(processes: int, arguments: list[str]) -> None:
     """Run python with `arguments` in so many processes of this machine. A killed one restarts all
     from the last checkpoint.
 
-    Ended with their exit status where they stop by themselves: a mistake is not tried again.
+    ChildProcessesFailed with their exit status where they stop by themselves: a mistake is not
+    tried again.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -38,7 +39,7 @@ def launch(processes: int, arguments: list[str]) -> None:
     logging.getLogger("torch.distributed.elastic").setLevel(
         logging.CRITICAL
     )  # what went wrong is told in one line
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // processes)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -48,23 +49,25 @@ def launch(processes: int, arguments: list[str]) -> None:
         max_restarts=0,
         monitor_interval=0.5,
     )
-    for left in range(RESTARTS, -1, -1):
+    for restarts_left in range(MAX_RESTARTS, -1, -1):
         try:
             elastic_launch(config, sys.executable)(*arguments)
         except ChildFailedError as error:
             rank, failure = min(error.failures.items(), key=lambda item: item[1].timestamp)
-            if failure.exitcode >= 0 or not left:
+            if failure.exitcode >= 0 or not restarts_left:
                 raise (
-                    Ended(failure.exitcode)
+                    ChildProcessesFailed(failure.exitcode)
                     if failure.exitcode > 0
-                    else Stopped(
-                        f"process {rank} was killed (signal {-failure.exitcode}) {RESTARTS + 1} "
+                    else RetryLater(
+                        f"process {rank} was killed (signal {-failure.exitcode}) "
+                        f"{MAX_RESTARTS + 1} "
                         f"times; the same command goes on"
                     )
                 ) from None
-            told = f"process {rank} of {processes} was killed (signal {-failure.exitcode})"
+            message = f"process {rank} of {processes} was killed (signal {-failure.exitcode})"
             print(
-                f"{told}: all start again from the last checkpoint; {left - 1} more times",
+                f"{message}: all start again from the last checkpoint; {restarts_left - 1} more "
+                f"times",
                 file=sys.stderr,
                 flush=True,
             )

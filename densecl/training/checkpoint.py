@@ -19,23 +19,23 @@ from typing import Any
 
 import torch
 
-from densecl.errors import DenseclError, Stopped
-from densecl.runtime.atomic_files import whole_file
+from densecl.errors import DenseclError, RetryLater
+from densecl.runtime.atomic_files import open_atomic_file
 
-KEPT = 2
-PATIENCE = 15.0  # s: a training that was just stopped may still be writing its checkpoint
+MAX_CHECKPOINTS = 2
+LOCK_TIMEOUT = 15.0  # s: a training that was just stopped may still be writing its checkpoint
 
 
 class CheckpointError(DenseclError):
     """A checkpoint that cannot be gone on from."""
 
 
-class InUse(Stopped):
+class CheckpointLocked(RetryLater):
     """Another process is at this very training."""
 
 
-class Checkpoints:
-    """States of one training by the number of steps done; made by `held`."""
+class CheckpointFolder:
+    """States of one training by the number of steps done; made by `lock_checkpoints`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -46,41 +46,41 @@ class Checkpoints:
         """
         path = self.folder / f"step-{state['done']:09d}.pt"
         try:
-            with whole_file(path) as file:
+            with open_atomic_file(path) as file:
                 torch.save(state, file)
         except RuntimeError as error:
             # torch reports its own bookkeeping; what the disk said stands behind it.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
-        for old in self.paths()[:-KEPT]:
+        for old in self.list_paths()[:-MAX_CHECKPOINTS]:
             old.unlink()
         return path
 
-    def paths(self) -> list[Path]:
+    def list_paths(self) -> list[Path]:
         """Oldest first."""
         return sorted(self.folder.glob("step-*.pt"))
 
-    def newest(self, tell: Callable[[str], None]) -> tuple[bytes | None, str]:
-        """The newest whole checkpoint and its path; of a damaged one `tell` hears, and the one
-        before takes its place.
+    def load_latest(self, warn: Callable[[str], None]) -> tuple[bytes | None, str]:
+        """The newest whole checkpoint and its path; of a damaged one `print_error` hears, and the
+        one before takes its place.
         """
-        for path in reversed(self.paths()):
+        for path in reversed(self.list_paths()):
             try:
-                data = read(path)
-                decode(data, str(path))
+                data = read_checkpoint(path)
+                load_state(data, str(path))
             except CheckpointError as error:
-                tell(f"WARNING: {error}; taking the one before")
+                warn(f"WARNING: {error}; taking the one before")
             else:
                 return data, str(path)
         return None, ""
 
-    def remove(self) -> None:
+    def remove_all(self) -> None:
         """After the export nothing needs them."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def read(path: Path) -> bytes:
+def read_checkpoint(path: Path) -> bytes:
     """The bytes of a checkpoint's file; CheckpointError where it cannot be read."""
     try:
         return path.read_bytes()
@@ -91,7 +91,7 @@ def read(path: Path) -> bytes:
         ) from None
 
 
-def decode(data: bytes, source: str) -> dict[str, Any]:
+def load_state(data: bytes, source: str) -> dict[str, Any]:
     """The state of a checkpoint's bytes; CheckpointError where they are damaged or no checkpoint.
 
     Tensors and plain values only: pickled code is not run. Checksums are compared, which torch does
@@ -99,19 +99,19 @@ def decode(data: bytes, source: str) -> dict[str, Any]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            packed = [
-                each.filename
-                for each in archive.infolist()
-                if each.compress_type != zipfile.ZIP_STORED
+            compressed = [
+                entry.filename
+                for entry in archive.infolist()
+                if entry.compress_type != zipfile.ZIP_STORED
             ]
-            wrong = archive.testzip() if not packed else packed[0]
+            problem = archive.testzip() if not compressed else compressed[0]
         state = (
-            None if wrong else torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+            None if problem else torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
         )
     except Exception as error:  # whatever bytes can make a reader raise
-        wrong = " ".join(str(error).split())[:100]
-    if wrong:
-        raise CheckpointError(f"{source}: damaged or no checkpoint ({wrong})")
+        problem = " ".join(str(error).split())[:100]
+    if problem:
+        raise CheckpointError(f"{source}: damaged or no checkpoint ({problem})")
     if not isinstance(state, dict) or not {"fits", "done", "model"} <= set(state):
         raise CheckpointError(
             f"{source}: no checkpoint of a training: found {type(state).__name__} without fits, "
@@ -120,28 +120,28 @@ def decode(data: bytes, source: str) -> dict[str, Any]:
     return state
 
 
-def refuse_other(found: dict[str, Any], expected: dict[str, Any], source: str) -> None:
+def check_compatible(stored: dict[str, Any], expected: dict[str, Any], source: str) -> None:
     """CheckpointError that names the first thing in which a checkpoint's training is another
     one.
     """
     for name, value in expected.items():
-        if found.get(name) != value:
+        if stored.get(name) != value:
             raise CheckpointError(
-                f"{source}: {name}: found {str(found.get(name))[:80]}, expected "
+                f"{source}: {name}: found {str(stored.get(name))[:80]}, expected "
                 f"{str(value)[:80]}: it was made by another "
                 "training; resume it with its own params, data and code, or start without it"
             )
 
 
 @contextmanager
-def held(folder: Path, patience: float = PATIENCE) -> Iterator[Checkpoints]:
+def lock_checkpoints(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[CheckpointFolder]:
     """The folder's checkpoints, for this process alone; InUse says who holds them after `patience`
     seconds.
 
     The lock ends with its process. It is POSIX's, not flock: that one would live on in loader
     workers that outlast a killed trainer.
     """
-    path, until = folder / "lock", time.monotonic() + patience
+    path, deadline = folder / "lock", time.monotonic() + timeout
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
@@ -150,9 +150,9 @@ def held(folder: Path, patience: float = PATIENCE) -> Iterator[Checkpoints]:
             if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                 break  # else the one before removed the folder with this lock
         except (BlockingIOError, PermissionError):
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 file.seek(0)
-                raise InUse(
+                raise CheckpointLocked(
                     f"{folder}: in use by {file.read().strip() or 'another process'}; wait until "
                     f"it ends, or stop it"
                 ) from None
@@ -160,7 +160,7 @@ def held(folder: Path, patience: float = PATIENCE) -> Iterator[Checkpoints]:
         file.close()
     with file:
         file.truncate(0)
-        since = datetime.now().astimezone().isoformat(timespec="seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
+        locked_at = datetime.now().astimezone().isoformat(timespec="seconds")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {locked_at}\n")
         file.flush()
-        yield Checkpoints(folder)
+        yield CheckpointFolder(folder)

@@ -11,18 +11,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from densecl.artifacts import TrainPlan, write_text
-from densecl.network.preprocessing import preprocessing
+from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import Backbone
 
 
-def export(
+def export_model(
     model: Backbone,
-    heads: dict[str, Tensor],
+    head_state: dict[str, Tensor],
     folder: Path,
     plan: TrainPlan,
     seed: int,
     classes: list[str],
-    run: str,
+    fingerprint: str,
 ) -> None:
     """`model.safetensors` (a timm state dict), the `config.json` to build and feed it, and the
     projection's `heads.safetensors`.
@@ -30,19 +30,20 @@ def export(
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     save_file(
-        {n: v.detach().cpu().contiguous() for n, v in heads.items()}, folder / "heads.safetensors"
+        {n: v.detach().cpu().contiguous() for n, v in head_state.items()},
+        folder / "heads.safetensors",
     )
     config = {
         "architecture": plan.network.model_name,
         "model_args": plan.network.model_args,
         "num_classes": len(classes),
         "classes": classes,
-        "pretrained_cfg": preprocessing(model).model_dump(mode="json", exclude={"rule"}),
+        "pretrained_cfg": resolve_preprocessing(model).model_dump(mode="json", exclude={"rule"}),
         "mode": plan.mode,
         "classifier": "linear probe"
         if plan.contrast and plan.contrast.lambda_weight == 1
         else "trained",
         "seed": seed,
-        "fingerprint": run,
+        "fingerprint": fingerprint,
     }
     write_text(folder / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")

@@ -10,7 +10,7 @@ import densecl
 from densecl.artifacts import TrainPlan
 
 # Of the package: files, and folders with all their modules.
-CODE = (
+TRAINING_CODE = (
     "config/params.py",
     "contrast",
     "datasets/storage",
@@ -23,17 +23,17 @@ CODE = (
 )
 
 
-def fingerprint(plan: TrainPlan, seed: int, manifest: bytes) -> str:
+def compute_fingerprint(plan: TrainPlan, seed: int, manifest: bytes) -> str:
     """16 hex digits of all that decides a training: params, seed, data and the training code."""
-    return _digest(f"{seed}\0{plan.model_dump_json()}\0".encode() + manifest, CODE)
+    return _hash_modules(f"{seed}\0{plan.model_dump_json()}\0".encode() + manifest, TRAINING_CODE)
 
 
-def code(parts: Iterable[str] = CODE) -> str:
+def hash_code(parts: Iterable[str] = TRAINING_CODE) -> str:
     """16 hex digits of the package's modules in `parts`."""
-    return _digest(b"", parts)
+    return _hash_modules(b"", parts)
 
 
-def _digest(head: bytes, parts: Iterable[str]) -> str:
+def _hash_modules(head: bytes, parts: Iterable[str]) -> str:
     digest, package = hashlib.sha256(head), Path(densecl.__file__).parent
     for part in parts:
         for source in (

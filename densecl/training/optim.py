@@ -7,44 +7,54 @@ from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from torch import nn
 
-from densecl.config.params import Train
+from densecl.config.params import TrainParams
 from densecl.network.vit import Backbone
 
 
-def build_optimizer(model: Backbone, objective: nn.Module, settings: Train) -> torch.optim.AdamW:
+def build_optimizer(
+    model: Backbone, objective: nn.Module, settings: TrainParams
+) -> torch.optim.AdamW:
     """Fused AdamW; no decay on biases, norms, position embeddings, tokens and the temperature.
 
     With `layer_decay` d the k-th layer from the top learns at d^k of the rate (Bao et al. 2022).
     """
-    kept = model.no_weight_decay()
+    no_decay = model.no_weight_decay()
     if settings.layer_decay:
         groups = param_groups_layer_decay(
             model,
             settings.weight_decay,
-            no_weight_decay_list=kept,
+            no_weight_decay_list=no_decay,
             layer_decay=settings.layer_decay,
         )
     else:
-        groups = param_groups_weight_decay(model, settings.weight_decay, no_weight_decay_list=kept)
+        groups = param_groups_weight_decay(
+            model, settings.weight_decay, no_weight_decay_list=no_decay
+        )
     groups += param_groups_weight_decay(objective, settings.weight_decay)
-    groups = [{**g, "lr": settings.rate * g.get("lr_scale", 1.0)} for g in groups if g["params"]]
-    return torch.optim.AdamW(groups, lr=settings.rate, fused=True)
+    groups = [
+        {**g, "lr": settings.peak_learning_rate * g.get("lr_scale", 1.0)}
+        for g in groups
+        if g["params"]
+    ]
+    return torch.optim.AdamW(groups, lr=settings.peak_learning_rate, fused=True)
 
 
 def build_schedule(
-    optimizer: torch.optim.Optimizer, settings: Train, steps_per_epoch: int
+    optimizer: torch.optim.Optimizer, settings: TrainParams, steps_per_epoch: int
 ) -> CosineLRScheduler:
     """Linear warm-up, then a cosine that reaches 0 one step after the last; call step_update(step)
     before each step.
     """
     warmup = round(settings.warmup_epochs * steps_per_epoch)
     for group in optimizer.param_groups:
-        group["lr"] = settings.rate  # the schedule applies each group's lr_scale itself
+        group["lr"] = (
+            settings.peak_learning_rate
+        )  # the schedule applies each group's lr_scale itself
     return CosineLRScheduler(
         optimizer,
         t_initial=max(1, settings.epochs * steps_per_epoch - warmup),
         warmup_t=warmup,
-        warmup_lr_init=settings.rate / max(1, warmup),
+        warmup_lr_init=settings.peak_learning_rate / max(1, warmup),
         warmup_prefix=True,
         t_in_epochs=False,
     )

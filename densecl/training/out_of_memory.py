@@ -13,51 +13,55 @@ if TYPE_CHECKING:
     from densecl.training.trainer import Trainer
 
 
-def no_room(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Has a device, or the CPU's allocator, refused memory?"""
-    told = str(error)  # the CPU's allocator has no class of its own
+    message = str(error)  # the CPU's allocator has no class of its own
     return (
         isinstance(error, torch.OutOfMemoryError)
-        or "not enough memory" in told
-        or "can't allocate memory" in told
+        or "not enough memory" in message
+        or "can't allocate memory" in message
     )
 
 
-def what_fits(trainer: Trainer, error: BaseException) -> str:
+def suggest_batch_size(trainer: Trainer, error: BaseException) -> str:
     """A sentence on the smallest change that lets a step fit: forward and backward passes are
     tried, nothing is updated.
     """
-    told = (
-        f"out of memory with {trainer.batch_size // trainer.parts} "
+    message = (
+        f"out of memory with {trainer.batch_size // trainer.micro_batches} "
         f"images at a time ({str(error).splitlines()[0][:100]})"
     )
-    if distributed.size() > 1:
+    if distributed.get_world_size() > 1:
         return (
-            f"{told}; double train.grad_accumulation (now {trainer.parts}) or start more processes"
+            f"{message}; double train.grad_accumulation (now "
+            f"{trainer.micro_batches}) or start more processes"
         )
-    batch = trainer.first_batch()
-    for parts in range(trainer.parts + 1, trainer.batch_size + 1):
-        if trainer.batch_size % parts == 0 and _fits(
-            trainer, ViewBatch(*(c.chunk(parts)[0] for c in batch))
+    batch = trainer.load_first_batch()
+    for micro_batches in range(trainer.micro_batches + 1, trainer.batch_size + 1):
+        if trainer.batch_size % micro_batches == 0 and _try_micro_batch(
+            trainer, ViewBatch(*(c.chunk(micro_batches)[0] for c in batch))
         ):
-            images = trainer.batch_size // parts
+            images = trainer.batch_size // micro_batches
             return (
-                f"{told}; train.grad_accumulation: {parts} fits ({images} images at a time, tried "
+                f"{message}; train.grad_accumulation: {micro_batches} fits ({images} images at a "
+                f"time, tried "
                 f"here), "
                 f"or train.batch_size: {images}"
             )
     return (
-        f"{told}; not even one image fits: use a smaller "
+        f"{message}; not even one image fits: use a smaller "
         f"network.model_name or img_size, or contrast.queue_size"
     )
 
 
-def _fits(trainer: Trainer, part: ViewBatch) -> bool:
+def _try_micro_batch(trainer: Trainer, micro_batch: ViewBatch) -> bool:
     try:
-        outcome, _ = trainer.stepper.score(part, trainer.objective.weight, look=True)
-        outcome.loss.backward()
+        metrics, _ = trainer.train_step.forward(
+            micro_batch, trainer.objective.lambda_weight, log_diagnostics=True
+        )
+        metrics.loss.backward()
     except RuntimeError as error:
-        if not no_room(error):
+        if not is_out_of_memory(error):
             raise
         return False
     finally:

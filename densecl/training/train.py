@@ -14,21 +14,21 @@ import torch
 
 from densecl import distributed, paths
 from densecl.artifacts import TrainPlan, write_json
-from densecl.contrast.objective import Contrastive
+from densecl.contrast.objective import ContrastiveObjective
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.monitoring.monitor import Monitor
-from densecl.network.image_loader import image_loader
-from densecl.network.preprocessing import normalise, preprocessing
-from densecl.network.vit import Backbone, tokens
-from densecl.runtime.atomic_files import whole_folder
+from densecl.network.image_loader import build_image_loader
+from densecl.network.preprocessing import normalise_images, resolve_preprocessing
+from densecl.network.vit import Backbone, forward_tokens
+from densecl.runtime.atomic_files import create_atomic_folder
 from densecl.runtime.hardware import reuse_freed_memory
 from densecl.training import checkpoint
-from densecl.training.checkpoint import Checkpoints
-from densecl.training.export import export
-from densecl.training.fingerprint import fingerprint
+from densecl.training.checkpoint import CheckpointFolder
+from densecl.training.export import export_model
+from densecl.training.fingerprint import compute_fingerprint
 from densecl.training.fit import Fit
-from densecl.training.linear_probe import fit_probe
-from densecl.training.trainer import Job, Trainer
+from densecl.training.linear_probe import fit_linear_probe
+from densecl.training.trainer import Trainer, TrainingSpec
 
 
 def train(
@@ -36,12 +36,12 @@ def train(
     seed: int,
     images: ImageSet,
     classes: list[str],
-    validate: Callable[[Backbone], dict[str, float]],
-    model: Path,
-    history: Path,
+    compute_top1: Callable[[Backbone], dict[str, float]],
+    model_folder: Path,
+    history_folder: Path,
     resume: Path | None = None,
 ) -> None:
-    """Train, then write `model` (safetensors of model and heads, config) and `history`
+    """Train, then write `model_folder` (safetensors of model and heads, config) and `history`
     (history.csv, cost.json, matches).
 
     `validate` gives what is logged of the model after each epoch; nothing of it reaches the model.
@@ -49,98 +49,106 @@ def train(
     where that is further. Started by torchrun, all processes train one model and the first one
     writes.
     """
-    distributed.start()
+    distributed.init_process_group()
     reuse_freed_memory()
-    digest = (
+    manifest_hash = (
         pd.util.hash_pandas_object(images.frame[["image_id", "label", "sha256"]], index=False)
         .to_numpy()
         .tobytes()
     )
-    run = fingerprint(plan, seed, digest)
+    run_fingerprint = compute_fingerprint(plan, seed, manifest_hash)
 
-    probed = (
+    needs_probe = (
         plan.contrast is not None and plan.contrast.lambda_weight == 1
     )  # no classifier is trained on the way
 
     trainer = Trainer(
-        Job(
+        TrainingSpec(
             plan,
             seed,
             images.frame,
             images.root,
             classes,
-            run,
-            (lambda _: {}) if probed else validate,
+            run_fingerprint,
+            (lambda _: {}) if needs_probe else compute_top1,
         )
     )
     with ExitStack() as stack:
-        stack.callback(distributed.end)
-        kept = (
-            stack.enter_context(checkpoint.held(paths.CHECKPOINTS / run))
-            if distributed.first()
+        stack.callback(distributed.destroy_process_group)
+        checkpoints = (
+            stack.enter_context(checkpoint.lock_checkpoints(paths.CHECKPOINTS / run_fingerprint))
+            if distributed.is_main_process()
             else None
         )
-        remembered = kept.folder / "mlflow_run" if kept else None
-        with Monitor(plan, seed, trainer.steps, f"{plan.mode}-{seed}", run, remembered) as monitor:
-            fit = Fit(trainer, kept, monitor)
-            state = _state_before(kept, resume, monitor)
+        run_id_file = checkpoints.folder / "mlflow_run" if checkpoints else None
+        with Monitor(
+            plan, seed, trainer.steps_per_epoch, f"{plan.mode}-{seed}", run_fingerprint, run_id_file
+        ) as monitor:
+            fit = Fit(trainer, checkpoints, monitor)
+            state = _load_resume_state(checkpoints, resume, monitor)
             if state is not None:
                 fit.resume(*state)
             fit.run()
-            if kept is None:
+            if checkpoints is None:
                 return  # the first process writes
-            trained, rows, cost = fit.result()
-            if probed:
-                attach_probe(trained, images, len(classes), plan.train.batch_size)
+            trained, epoch_rows, cost = fit.result()
+            if needs_probe:
+                attach_linear_probe(trained, images, len(classes), plan.train.batch_size)
             heads = (
                 trainer.objective.head.state_dict()
-                if isinstance(trainer.objective, Contrastive)
+                if isinstance(trainer.objective, ContrastiveObjective)
                 else {}
             )
-            with whole_folder(model) as folder:
-                export(trained, heads, folder, plan, seed, classes, run)
-            with whole_folder(history) as folder:
-                trainer.watch.picture(
-                    trained, trainer.objective, trainer.values, folder / "matches.safetensors"
+            with create_atomic_folder(model_folder) as folder:
+                export_model(trained, heads, folder, plan, seed, classes, run_fingerprint)
+            with create_atomic_folder(history_folder) as folder:
+                trainer.feature_diagnostics.save_match_picture(
+                    trained,
+                    trainer.objective,
+                    trainer.preprocessing,
+                    folder / "matches.safetensors",
                 )
-                rows.to_csv(folder / "history.csv", index=False)
+                epoch_rows.to_csv(folder / "history.csv", index=False)
                 write_json(folder / "cost.json", cost)
-            monitor.artifacts({"model": model, "training": history})
-        kept.remove()  # last of all: what is killed before goes on from here
+            monitor.log_artifacts({"model": model_folder, "training": history_folder})
+        checkpoints.remove_all()  # last of all: what is killed before goes on from here
 
 
-def _state_before(
-    kept: Checkpoints | None, resume: Path | None, monitor: Monitor
+def _load_resume_state(
+    checkpoints: CheckpointFolder | None, resume: Path | None, monitor: Monitor
 ) -> tuple[dict[str, Any], str] | None:
     """The state with the most steps done, of the checkpoints kept and `resume`, and where it lay;
     the same in every process.
     """
     data, source = None, ""
-    if kept is not None:
-        data, source = kept.newest(monitor.note)
+    if checkpoints is not None:
+        data, source = checkpoints.load_latest(monitor.print_note)
         if resume is not None:
-            given = checkpoint.read(resume)
+            resume_data = checkpoint.read_checkpoint(resume)
             if (
                 data is None
-                or checkpoint.decode(given, str(resume))["done"]
-                > checkpoint.decode(data, source)["done"]
+                or checkpoint.load_state(resume_data, str(resume))["done"]
+                > checkpoint.load_state(data, source)["done"]
             ):
-                data, source = given, str(resume)
-    data = distributed.broadcast(data)
-    return (checkpoint.decode(data, source), source) if data is not None else None
+                data, source = resume_data, str(resume)
+    data = distributed.broadcast_bytes(data)
+    return (checkpoint.load_state(data, source), source) if data is not None else None
 
 
 @torch.no_grad()
-def attach_probe(model: Backbone, images: ImageSet, classes: int, batch_size: int) -> None:
+def attach_linear_probe(model: Backbone, images: ImageSet, classes: int, batch_size: int) -> None:
     """Put a linear probe on the training images' frozen CLS features in the classifier's place."""
-    where = next(model.parameters()).device
+    device = next(model.parameters()).device
     files = [images.root / path for path in images.frame["path"]]
-    values = preprocessing(model)
-    loader = image_loader(files, values, batch_size)
+    data_config = resolve_preprocessing(model)
+    loader = build_image_loader(files, data_config, batch_size)
     features = torch.cat(
-        [tokens(model.eval(), normalise(b.to(where), values)).cls.float() for b, _ in loader]
+        [
+            forward_tokens(model.eval(), normalise_images(b.to(device), data_config)).cls.float()
+            for b, _ in loader
+        ]
     )
-    labels = torch.tensor(images.frame["label"].to_numpy(copy=True), device=where)
+    labels = torch.tensor(images.frame["label"].to_numpy(copy=True), device=device)
     with torch.enable_grad():
-        weight, bias = fit_probe(features, labels, classes)
+        weight, bias = fit_linear_probe(features, labels, classes)
     model.get_classifier().load_state_dict({"weight": weight, "bias": bias})

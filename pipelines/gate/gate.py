@@ -1,10 +1,11 @@
 """Is a candidate good enough to take the champion's place? Decided on the same images; nothing is
 written.
 
-Differences are candidate - champion in top-1, with the interval of `sides.difference`; they speak
-of these two models. Each model's labels are indices into its own class list, so right and wrong are
-compared, and labels by wnid. Falls are not corrected for the number of sets: a correction would let
-falls through, and promoting wrongly costs every user, refusing wrongly costs one retraining.
+Differences are candidate - champion in top-1, with the interval of `paired.estimate_difference`;
+they speak of these two models. Each model's labels are indices into its own class list, so right
+and wrong are compared, and labels by wnid. Falls are not corrected for the number of sets: a
+correction would let falls through, and promoting wrongly costs every user, refusing wrongly costs
+one retraining.
 """
 
 from __future__ import annotations
@@ -15,18 +16,23 @@ from pathlib import Path
 from typing import Literal
 
 from densecl import paths
-from densecl.analysis.paired import Nothing, Side, difference, read_side
-from densecl.analysis.statistics import Estimate, wilson
-from densecl.config.params import CONTROL_SET, Gate, Params, Report
-from densecl.seeding import derive
-from pipelines.formatting import counted, percent, points, signed
-from pipelines.schemas import Champion, Criterion, Verdict
+from densecl.analysis.paired import (
+    MissingPredictions,
+    ModelPredictions,
+    estimate_difference,
+    read_model_predictions,
+)
+from densecl.analysis.statistics import Estimate, compute_wilson_interval
+from densecl.config.params import CONTROL_SET, GateParams, Params, ReportParams
+from densecl.seeding import derive_seed
+from pipelines.formatting import format_count, format_percent, format_points, format_signed
+from pipelines.schemas import Champion, Criterion, GateVerdict
 
-Name = Literal["val", "fall", "minimum", "chance"]
+CriterionName = Literal["val", "fall", "minimum", "chance"]
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairedResult:
     """Two models on the images that both were evaluated on."""
 
     difference: Estimate
@@ -34,7 +40,7 @@ class Pair:
     note: str  # what was left out, and what else to know; "" or begins with a semicolon
 
 
-def judge(params: Params, champion: Champion, root: Path = Path()) -> Verdict:
+def judge_candidate(params: Params, champion: Champion, root: Path = Path()) -> GateVerdict:
     """The verdict on `params.candidate` from the predictions under `root`: every criterion with
     value, interval and bound.
 
@@ -44,213 +50,309 @@ def judge(params: Params, champion: Champion, root: Path = Path()) -> Verdict:
     """
     mode, seed = params.candidate
     if champion.version is None:
-        criteria = _first(params, root)
+        criteria = _check_first_champion(params, root)
     else:
-        pairs = {name: _pair(params, root, name) for name in params.evaluate.datasets}
+        pairs = {name: _compare_models(params, root, name) for name in params.evaluate.datasets}
         criteria = [
-            val(params.retraining.gate, pairs[CONTROL_SET]),
-            *(fall(params.retraining.gate, name, pair) for name, pair in pairs.items()),
+            check_validation(params.retraining.gate, pairs[CONTROL_SET]),
+            *(check_regression(params.retraining.gate, name, pair) for name, pair in pairs.items()),
         ]
-    promoted = all(each.passed for each in criteria)
-    return Verdict(
+    promoted = all(criterion.passed for criterion in criteria)
+    return GateVerdict(
         promoted=promoted,
         champion=champion.version,
         mode=mode,
         seed=seed,
         criteria=tuple(criteria),
-        said=_sentence(promoted, champion.version, criteria),
+        said=_format_verdict(promoted, champion.version, criteria),
     )
 
 
-def _first(params: Params, root: Path) -> list[Criterion]:
+def _check_first_champion(params: Params, root: Path) -> list[Criterion]:
     """The absolute minimums of a candidate that has no champion to beat."""
-    least = params.retraining.gate.minimum
-    sides = {name: read_side(root, name, *params.candidate) for name in {CONTROL_SET, *least}}
+    minimums = params.retraining.gate.minimum
+    predictions = {
+        name: read_model_predictions(root, name, *params.candidate)
+        for name in {CONTROL_SET, *minimums}
+    }
     return [
-        _chance(sides[CONTROL_SET], params.report),
-        *(_minimum(name, sides[name], bound, params.report) for name, bound in least.items()),
+        _check_chance(predictions[CONTROL_SET], params.report),
+        *(
+            _check_minimum(name, predictions[name], bound, params.report)
+            for name, bound in minimums.items()
+        ),
     ]
 
 
-def _chance(side: Side | Nothing, values: Report) -> Criterion:
-    if isinstance(side, Nothing):
-        return _unknown("chance", CONTROL_SET, 0.0, f"no evaluation: {side.reason}")
-    bound, found = 1 / side.record.classes, wilson(side.correct[:, 0], values.confidence)
-    held = found.low > bound
-    said = f"{_share(found)}, {'' if held else 'not '}surely above chance ({percent(bound)})"
-    return _known("chance", CONTROL_SET, found, bound, len(side.rows), held, said)
-
-
-def _minimum(name: str, side: Side | Nothing, bound: float, values: Report) -> Criterion:
-    if isinstance(side, Nothing):
-        return _unknown(
-            "minimum", name, bound, f"no evaluation, so no minimum can be shown: {side.reason}"
+def _check_chance(
+    predictions: ModelPredictions | MissingPredictions, report_params: ReportParams
+) -> Criterion:
+    if isinstance(predictions, MissingPredictions):
+        return _build_missing_criterion(
+            "chance", CONTROL_SET, 0.0, f"no evaluation: {predictions.reason}"
         )
-    found = wilson(side.correct[:, 0], values.confidence)
-    held = found.value >= bound
-    said = f"{_share(found)}, {'at least' if held else 'below'} the minimum of {percent(bound)}"
-    return _known("minimum", name, found, bound, len(side.rows), held, said)
+    bound, estimate = (
+        1 / predictions.record.classes,
+        compute_wilson_interval(predictions.correct[:, 0], report_params.confidence),
+    )
+    passed = estimate.low > bound
+    sentence = (
+        f"{_format_accuracy(estimate)}, "
+        f"{'' if passed else 'not '}surely above chance ({format_percent(bound)})"
+    )
+    return _build_criterion(
+        "chance", CONTROL_SET, estimate, bound, len(predictions.rows), passed, sentence
+    )
 
 
-def _pair(params: Params, root: Path, name: str) -> Pair | Criterion:
+def _check_minimum(
+    name: str,
+    predictions: ModelPredictions | MissingPredictions,
+    bound: float,
+    report_params: ReportParams,
+) -> Criterion:
+    if isinstance(predictions, MissingPredictions):
+        return _build_missing_criterion(
+            "minimum",
+            name,
+            bound,
+            f"no evaluation, so no minimum can be shown: {predictions.reason}",
+        )
+    estimate = compute_wilson_interval(predictions.correct[:, 0], report_params.confidence)
+    passed = estimate.value >= bound
+    sentence = (
+        f"{_format_accuracy(estimate)}, "
+        f"{'at least' if passed else 'below'} the minimum of {format_percent(bound)}"
+    )
+    return _build_criterion(
+        "minimum", name, estimate, bound, len(predictions.rows), passed, sentence
+    )
+
+
+def _compare_models(params: Params, root: Path, name: str) -> PairedResult | Criterion:
     """Both models on the images they share; a criterion that says why where they cannot be
     compared.
     """
     bound = -params.retraining.gate.max_drop
-    ours, theirs = (
-        read_side(root, name, *params.candidate),
-        read_side(root, name, paths.CHAMPION, 0),
+    candidate, champion = (
+        read_model_predictions(root, name, *params.candidate),
+        read_model_predictions(root, name, paths.CHAMPION, 0),
     )
-    if isinstance(ours, Nothing) or isinstance(theirs, Nothing):
-        return _uncompared(name, bound, ours, theirs)
-    images = ours.rows.index.intersection(theirs.rows.index).sort_values()
-    first, second = ours.on(images), theirs.on(images)
-    other = images[(first.rows["wnid"] != second.rows["wnid"]).to_numpy()]
-    if len(other) or images.empty:
-        what = (
-            f"{counted(len(other), 'image')} of another class, such as {other[0]}"
-            if len(other)
+    if isinstance(candidate, MissingPredictions) or isinstance(champion, MissingPredictions):
+        return _check_unpaired(name, bound, candidate, champion)
+    images = candidate.rows.index.intersection(champion.rows.index).sort_values()
+    shared_candidate, shared_champion = (
+        candidate.select_images(images),
+        champion.select_images(images),
+    )
+    relabelled = images[(shared_candidate.rows["wnid"] != shared_champion.rows["wnid"]).to_numpy()]
+    if len(relabelled) or images.empty:
+        reason = (
+            f"{format_count(len(relabelled), 'image')} of another class, such as {relabelled[0]}"
+            if len(relabelled)
             else "no image in common"
         )
-        return _unknown(
+        return _build_missing_criterion(
             "fall",
             name,
             bound,
-            f"evaluated from different manifests: {what}; evaluate both models again",
+            f"evaluated from different manifests: {reason}; evaluate both models again",
         )
-    found = difference(first.correct, second.correct, params.report, derive(0, "gate", name))
-    return Pair(found, len(images), _note(ours, theirs, len(images)))
+    estimate = estimate_difference(
+        shared_candidate.correct,
+        shared_champion.correct,
+        params.report,
+        derive_seed(0, "gate", name),
+    )
+    return PairedResult(
+        estimate, len(images), _describe_omissions(candidate, champion, len(images))
+    )
 
 
-def _note(ours: Side, theirs: Side, shared: int) -> str:
+def _describe_omissions(
+    candidate: ModelPredictions, champion: ModelPredictions, shared: int
+) -> str:
     """What of the two evaluations is not compared, and whether the models chose among different
     classes.
     """
-    said = [
-        f"{counted(len(side.rows) - shared, 'image')} left out that the {whose} alone was "
+    notes = [
+        f"{format_count(len(predictions.rows) - shared, 'image')} left out that the {model} alone "
+        f"was "
         f"evaluated on"
-        for whose, side in (("candidate", ours), ("champion", theirs))
-        if len(side.rows) > shared
+        for model, predictions in (("candidate", candidate), ("champion", champion))
+        if len(predictions.rows) > shared
     ]
-    among = (ours.record.classes, theirs.record.classes)
-    if among[0] != among[1]:
-        said.append(f"the candidate chose among {among[0]} classes, the champion among {among[1]}")
-    return "".join(f"; {each}" for each in said)
+    class_counts = (candidate.record.classes, champion.record.classes)
+    if class_counts[0] != class_counts[1]:
+        notes.append(
+            f"the candidate chose among {class_counts[0]} classes, the champion among "
+            f"{class_counts[1]}"
+        )
+    return "".join(f"; {note}" for note in notes)
 
 
-def _uncompared(name: str, bound: float, ours: Side | Nothing, theirs: Side | Nothing) -> Criterion:
+def _check_unpaired(
+    name: str,
+    bound: float,
+    candidate: ModelPredictions | MissingPredictions,
+    champion: ModelPredictions | MissingPredictions,
+) -> Criterion:
     """Passes where neither model can be scored, or the champion never could; never on
     validation.
     """
     passed = False
-    if isinstance(ours, Nothing):
-        said = f"the candidate has no evaluation: {ours.reason}"
-        if isinstance(theirs, Nothing):
-            said, passed = (
-                f"neither model has an evaluation: {ours.reason}",
-                ours.unscorable and theirs.unscorable,
+    if isinstance(candidate, MissingPredictions):
+        sentence = f"the candidate has no evaluation: {candidate.reason}"
+        if isinstance(champion, MissingPredictions):
+            sentence, passed = (
+                f"neither model has an evaluation: {candidate.reason}",
+                candidate.is_unscorable and champion.is_unscorable,
             )
-    elif isinstance(theirs, Nothing):
-        said, passed = f"the champion has no evaluation: {theirs.reason}", theirs.unscorable
-    return _unknown("fall", name, bound, said, passed=passed and name != CONTROL_SET)
-
-
-def val(values: Gate, pair: Pair | Criterion) -> Criterion:
-    """Holds where the lower bound of the difference on validation lies above -margin."""
-    margin = values.margin
-    if isinstance(pair, Criterion):
-        return pair.model_copy(update={"name": "val", "bound": -margin})
-    found = pair.difference
-    held = found.low > -margin
-    if held:
-        said = f"a fall of {points(margin)} is ruled out"
-    elif found.high < -margin:
-        said = f"surely a fall of more than {points(margin)}"
-    else:
-        said = (
-            f"the interval is too wide to rule out a fall of "
-            f"{points(margin)}{_needed(pair, margin)}"
+    elif isinstance(champion, MissingPredictions):
+        sentence, passed = (
+            f"the champion has no evaluation: {champion.reason}",
+            champion.is_unscorable,
         )
-    return _known(
-        "val", CONTROL_SET, found, -margin, pair.images, held, f"{_moved(found)}: {said}{pair.note}"
+    return _build_missing_criterion(
+        "fall", name, bound, sentence, passed=passed and name != CONTROL_SET
     )
 
 
-def _needed(pair: Pair, margin: float) -> str:
+def check_validation(gate_params: GateParams, pair: PairedResult | Criterion) -> Criterion:
+    """Holds where the lower bound of the difference on validation lies above -margin."""
+    margin = gate_params.margin
+    if isinstance(pair, Criterion):
+        return pair.model_copy(update={"name": "val", "bound": -margin})
+    estimate = pair.difference
+    passed = estimate.low > -margin
+    if passed:
+        sentence = f"a fall of {format_points(margin)} is ruled out"
+    elif estimate.high < -margin:
+        sentence = f"surely a fall of more than {format_points(margin)}"
+    else:
+        sentence = (
+            f"the interval is too wide to rule out a fall of "
+            f"{format_points(margin)}{_estimate_needed_images(pair, margin)}"
+        )
+    return _build_criterion(
+        "val",
+        CONTROL_SET,
+        estimate,
+        -margin,
+        pair.images,
+        passed,
+        f"{_format_difference(estimate)}: {sentence}{pair.note}",
+    )
+
+
+def _estimate_needed_images(pair: PairedResult, margin: float) -> str:
     """How many images would do if the difference stayed: the interval narrows with their square
     root.
     """
-    room = pair.difference.value + margin
-    if room <= 0:
+    headroom = pair.difference.value + margin
+    if headroom <= 0:
         return ""
-    images = pair.images * ((pair.difference.value - pair.difference.low) / room) ** 2
+    images = pair.images * ((pair.difference.value - pair.difference.low) / headroom) ** 2
     return f"; it needs more images, about {float(f'{images:.2g}'):,.0f} instead of {pair.images:,}"
 
 
-def fall(values: Gate, name: str, pair: Pair | Criterion) -> Criterion:
+def check_regression(
+    gate_params: GateParams, name: str, pair: PairedResult | Criterion
+) -> Criterion:
     """Fails where a set falls by more than max_drop and its whole interval lies below 0."""
-    most = values.max_drop
+    max_drop = gate_params.max_drop
     if isinstance(pair, Criterion):
         return pair
-    found = pair.difference
-    deep, sure = found.value < -most, found.high < 0
-    if deep and sure:
-        span = f"({-100 * found.high:.1f} to {-100 * found.low:.1f})"
-        said = f"falls by {points(-found.value)} {span}, more than {points(most)}"
-    else:
-        what = (
-            f"more than {points(most)}, but it may be chance"
-            if deep
-            else f"no fall of more than {points(most)}"
+    estimate = pair.difference
+    exceeds_drop, is_significant = estimate.value < -max_drop, estimate.high < 0
+    if exceeds_drop and is_significant:
+        span = f"({-100 * estimate.high:.1f} to {-100 * estimate.low:.1f})"
+        sentence = (
+            f"falls by {format_points(-estimate.value)} {span}, more than {format_points(max_drop)}"
         )
-        said = f"{_moved(found)}: {what}"
-    return _known("fall", name, found, -most, pair.images, not (deep and sure), said + pair.note)
+    else:
+        reason = (
+            f"more than {format_points(max_drop)}, but it may be chance"
+            if exceeds_drop
+            else f"no fall of more than {format_points(max_drop)}"
+        )
+        sentence = f"{_format_difference(estimate)}: {reason}"
+    return _build_criterion(
+        "fall",
+        name,
+        estimate,
+        -max_drop,
+        pair.images,
+        not (exceeds_drop and is_significant),
+        sentence + pair.note,
+    )
 
 
-def _sentence(promoted: bool, champion: str | None, criteria: Sequence[Criterion]) -> str:
+def _format_verdict(promoted: bool, champion: str | None, criteria: Sequence[Criterion]) -> str:
     """The outcome with the sets that refused it, each once: a fall says more than an interval that
     is too wide.
     """
     if promoted and champion is None:
         return "promoted as the first champion: " + "; ".join(
-            f"{each.dataset} {each.said}" for each in criteria
+            f"{criterion.dataset} {criterion.said}" for criterion in criteria
         )
     if promoted:
-        compared = sum(each.name == "fall" and each.value is not None for each in criteria)
-        said = (
-            f"{CONTROL_SET} {criteria[0].said}; no fall that counts on {counted(compared, 'set')}"
+        compared = sum(
+            criterion.name == "fall" and criterion.value is not None for criterion in criteria
         )
-        return f"promoted over version {champion}: {said}"
-    refusing = {each.dataset: each for each in criteria if not each.passed}  # fall comes after val
+        sentence = (
+            f"{CONTROL_SET} {criteria[0].said}; no fall that "
+            f"counts on {format_count(compared, 'set')}"
+        )
+        return f"promoted over version {champion}: {sentence}"
+    refusing = {
+        criterion.dataset: criterion for criterion in criteria if not criterion.passed
+    }  # fall comes after val
     stays = f", version {champion} stays" if champion else ""
-    return f"refused{stays}: " + "; ".join(f"{name} {each.said}" for name, each in refusing.items())
+    return f"refused{stays}: " + "; ".join(
+        f"{name} {criterion.said}" for name, criterion in refusing.items()
+    )
 
 
-def _share(found: Estimate) -> str:
-    return f"top-1 {percent(found.value)} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+def _format_accuracy(estimate: Estimate) -> str:
+    return (
+        f"top-1 {format_percent(estimate.value)} "
+        f"({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+    )
 
 
-def _moved(found: Estimate) -> str:
-    return f"{signed(found.value)} points ({signed(found.low)} to {signed(found.high)})"
+def _format_difference(estimate: Estimate) -> str:
+    return (
+        f"{format_signed(estimate.value)} points "
+        f"({format_signed(estimate.low)} to {format_signed(estimate.high)})"
+    )
 
 
-def _known(
-    name: Name, dataset: str, found: Estimate, bound: float, images: int, passed: bool, said: str
+def _build_criterion(
+    name: CriterionName,
+    dataset: str,
+    estimate: Estimate,
+    bound: float,
+    images: int,
+    passed: bool,
+    sentence: str,
 ) -> Criterion:
     return Criterion(
         name=name,
         dataset=dataset,
-        value=found.value,
-        low=found.low,
-        high=found.high,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
         bound=bound,
         images=images,
         passed=passed,
-        said=said,
+        said=sentence,
     )
 
 
-def _unknown(name: Name, dataset: str, bound: float, said: str, passed: bool = False) -> Criterion:
+def _build_missing_criterion(
+    name: CriterionName, dataset: str, bound: float, sentence: str, passed: bool = False
+) -> Criterion:
     """Of what could not be computed."""
     return Criterion(
         name=name,
@@ -261,5 +363,5 @@ def _unknown(name: Name, dataset: str, bound: float, said: str, passed: bool = F
         bound=bound,
         images=0,
         passed=passed,
-        said=said,
+        said=sentence,
     )

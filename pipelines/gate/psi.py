@@ -17,42 +17,48 @@ import pandas as pd
 from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]  # [bins]
-Binned = tuple[Counts, Counts]  # images a bin, then and now
+BinCounts = tuple[Counts, Counts]  # images a bin, then and now
 
 BINS = 10
 MODERATE, LARGE = 0.1, 0.25
 SMOOTHING = 0.5  # images added to each bin
 
 
-def psi(counts: Binned) -> float:
+def compute_psi(counts: BinCounts) -> float:
     """Population stability index, 0 where the counts are equal; each side has an image."""
-    p, q = ((each + SMOOTHING) / (each.sum() + SMOOTHING * len(each)) for each in counts)
+    p, q = ((bins + SMOOTHING) / (bins.sum() + SMOOTHING * len(bins)) for bins in counts)
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def chance(counts: Binned) -> float:
+def compute_chance_psi(counts: BinCounts) -> float:
     """What the index of two samples of this size from one population exceeds once in twenty."""
     from scipy.stats import chi2
 
-    then, now = counts
-    freedom = len(then) - 1
-    return float(chi2.ppf(0.95, freedom)) * (1 / then.sum() + 1 / now.sum()) if freedom else 0.0
+    before, now = counts
+    degrees = len(before) - 1
+    return float(chi2.ppf(0.95, degrees)) * (1 / before.sum() + 1 / now.sum()) if degrees else 0.0
 
 
-def binned(before: pd.Series, now: pd.Series) -> Binned:
+def count_bins(before: pd.Series, now: pd.Series) -> BinCounts:
     """Bins are the tenths of what was before; a bin a value where those are words or at most ten
     numbers.
     """
     if not pd.api.types.is_numeric_dtype(before) or before.nunique() <= BINS:
         codes, values = pd.factorize(pd.concat([before, now], ignore_index=True))
-        then, today = codes[: len(before)], codes[len(before) :]
-        return np.bincount(then, minlength=len(values)), np.bincount(today, minlength=len(values))
-    edges = _edges(before.to_numpy(float))
-    then, today = (np.searchsorted(edges, each.to_numpy(float), "right") for each in (before, now))
-    return np.bincount(then, minlength=len(edges) + 1), np.bincount(today, minlength=len(edges) + 1)
+        bins_before, bins_now = codes[: len(before)], codes[len(before) :]
+        return np.bincount(bins_before, minlength=len(values)), np.bincount(
+            bins_now, minlength=len(values)
+        )
+    edges = _compute_edges(before.to_numpy(float))
+    bins_before, bins_now = (
+        np.searchsorted(edges, series.to_numpy(float), "right") for series in (before, now)
+    )
+    return np.bincount(bins_before, minlength=len(edges) + 1), np.bincount(
+        bins_now, minlength=len(edges) + 1
+    )
 
 
-def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _compute_edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Inner edges of the bins, each the least value of its bin; a value that would fill a tenth has
     a bin of its own.
     """

@@ -7,57 +7,68 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pipelines.lineage.chain import VALUES, Chain, Link
+from pipelines.lineage.chain import VALUES, Lineage, LineageNode
 
-WIDTH, HEIGHT, ACROSS, DOWN = 196, 44, 232, 60  # px: a box, and from one to the next
+BOX_WIDTH, BOX_HEIGHT, COLUMN_STEP, ROW_STEP = (
+    196,
+    44,
+    232,
+    60,
+)  # px: a box, and from one to the next
 
 
-def text(chain: Chain) -> str:
+def render_text(lineage: Lineage) -> str:
     """The chain for a terminal, the Mermaid source last."""
-    lines = [chain.found, f"from {chain.source}, {held(chain)}"]
-    lines += [f"! {note}" for note in chain.notes]
-    for kind, links in groupby(chain.links, lambda link: link.kind):
+    lines = [lineage.resolved_as, f"from {lineage.source}, {format_commit(lineage)}"]
+    lines += [f"! {note}" for note in lineage.notes]
+    for kind, nodes in groupby(lineage.nodes, lambda node: node.kind):
         lines += ["", kind.upper()]
-        for link in links:
+        for node in nodes:
             lines += [
-                f"  {link.name}",
+                f"  {node.name}",
                 *(
                     f"    {part:<7} {what}"
-                    for part, what in _parts(link)
-                    if _short_enough(link, part)
+                    for part, what in _list_parts(node)
+                    if _is_printed(node, part)
                 ),
             ]
-    return _plain("\n".join([*lines, "", "MERMAID", *mermaid(chain).splitlines()])) + "\n"
-
-
-def _short_enough(link: Link, part: str) -> bool:
-    """On a terminal the values of a training alone are written out; the page has those of every
-    stage.
-    """
-    return part != VALUES or link.kind == "training"
-
-
-def held(chain: Chain) -> str:
-    """The commit that the chain belongs to, in words."""
-    if not chain.git:
-        return "in no git commit"
-    return f"git {chain.git}" + (
-        " (that commit and changes that are in none)" if chain.git.endswith("+") else ""
+    return (
+        _remove_control_chars(
+            "\n".join([*lines, "", "MERMAID", *render_mermaid(lineage).splitlines()])
+        )
+        + "\n"
     )
 
 
-def mermaid(chain: Chain) -> str:
+def _is_printed(node: LineageNode, part: str) -> bool:
+    """On a terminal the values of a training alone are written out; the page has those of every
+    stage.
+    """
+    return part != VALUES or node.kind == "training"
+
+
+def format_commit(lineage: Lineage) -> str:
+    """The commit that the chain belongs to, in words."""
+    if not lineage.git:
+        return "in no git commit"
+    return f"git {lineage.git}" + (
+        " (that commit and changes that are in none)" if lineage.git.endswith("+") else ""
+    )
+
+
+def render_mermaid(lineage: Lineage) -> str:
     """A flowchart; names cannot become its syntax."""
-    number = {link.name: f"n{i}" for i, link in enumerate(chain.links)}
+    number = {node.name: f"n{i}" for i, node in enumerate(lineage.nodes)}
     lines = ["flowchart LR"]
     lines += [
-        f'  {number[link.name]}["{_entities(link.name)}<br/>{_entities(_short(link))}"]'
-        for link in chain.links
+        f"  "
+        f'{number[node.name]}["{_escape_mermaid(node.name)}<br/>{_escape_mermaid(_format_summary(node))}"]'
+        for node in lineage.nodes
     ]
-    return "\n".join([*lines, *(f"  {number[a]} --> {number[b]}" for a, b in chain.edges)]) + "\n"
+    return "\n".join([*lines, *(f"  {number[a]} --> {number[b]}" for a, b in lineage.edges)]) + "\n"
 
 
-def page(chain: Chain) -> str:
+def render_page(lineage: Lineage) -> str:
     """HTML that fetches nothing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -67,31 +78,31 @@ def page(chain: Chain) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: _plain(str(value)),
+        finalize=lambda value: _remove_control_chars(str(value)),
     )
-    boxes = _boxes(chain)
-    places = {box.link.name: box for box in boxes}
-    curves = [_curve(places[a], places[b]) for a, b in chain.edges]
+    boxes = _place_boxes(lineage)
+    box_by_name = {box.node.name: box for box in boxes}
+    curves = [_draw_curve(box_by_name[a], box_by_name[b]) for a, b in lineage.edges]
     size = {
-        "width": max((b.x for b in boxes), default=0) + WIDTH + 2,
-        "height": max((b.y for b in boxes), default=0) + HEIGHT + 2,
+        "width": max((b.x for b in boxes), default=0) + BOX_WIDTH + 2,
+        "height": max((b.y for b in boxes), default=0) + BOX_HEIGHT + 2,
     }
-    shown: dict[str, Any] = {
-        "chain": chain,
-        "held": held(chain),
+    context: dict[str, Any] = {
+        "lineage": lineage,
+        "commit": format_commit(lineage),
         "boxes": boxes,
         "curves": curves,
-        "mermaid": mermaid(chain),
-        "box": (WIDTH, HEIGHT),
+        "mermaid": render_mermaid(lineage),
+        "box": (BOX_WIDTH, BOX_HEIGHT),
     }
-    return templates.get_template("lineage.html").render(**shown, **size)
+    return templates.get_template("lineage.html").render(**context, **size)
 
 
 @dataclass(frozen=True)
-class Box:
+class NodeBox:
     """A link in the picture: its upper left corner in px, and what stands in it."""
 
-    link: Link
+    node: LineageNode
     number: int
     x: int
     y: int
@@ -100,54 +111,62 @@ class Box:
     small: str
 
 
-def _boxes(chain: Chain) -> list[Box]:
-    kinds, boxes = list(dict.fromkeys(link.kind for link in chain.links)), []
+def _place_boxes(lineage: Lineage) -> list[NodeBox]:
+    kinds, boxes = list(dict.fromkeys(node.kind for node in lineage.nodes)), []
     below = dict.fromkeys(kinds, 0)
-    for number, link in enumerate(chain.links):
-        x, y = 1 + ACROSS * kinds.index(link.kind), 1 + DOWN * below[link.kind]
-        below[link.kind] += 1
+    for number, node in enumerate(lineage.nodes):
+        x, y = 1 + COLUMN_STEP * kinds.index(node.kind), 1 + ROW_STEP * below[node.kind]
+        below[node.kind] += 1
         boxes.append(
-            Box(link, number, x, y, tuple(_parts(link)), _cut(link.name), _cut(_short(link)))
+            NodeBox(
+                node,
+                number,
+                x,
+                y,
+                tuple(_list_parts(node)),
+                _clip_text(node.name),
+                _clip_text(_format_summary(node)),
+            )
         )
     return boxes
 
 
-def _curve(a: Box, b: Box) -> str:
-    x, y, to, down = a.x + WIDTH, a.y + HEIGHT // 2, b.x, b.y + HEIGHT // 2
+def _draw_curve(a: NodeBox, b: NodeBox) -> str:
+    x, y, to, down = a.x + BOX_WIDTH, a.y + BOX_HEIGHT // 2, b.x, b.y + BOX_HEIGHT // 2
     return f"M{x} {y} C{x + 30} {y} {to - 30} {down} {to} {down}"
 
 
-def _parts(link: Link) -> list[tuple[str, str]]:
-    def shown(path: str, md5: str, files: int | None) -> str:
+def _list_parts(node: LineageNode) -> list[tuple[str, str]]:
+    def format_file(path: str, md5: str, files: int | None) -> str:
         return f"{path} {md5}" + (f" ({files} files)" if files else "")
 
-    parts = [("reads", shown(f.path, f.md5, f.files)) for f in link.reads]
+    parts = [("reads", format_file(f.path, f.md5, f.files)) for f in node.reads]
     parts += [
         (key.partition(" ")[0], f"{key.partition(' ')[2]} {value}".strip())
-        for key, value in link.facts
+        for key, value in node.facts
     ]
-    parts += [("left", shown(f.path, f.md5, f.files)) for f in link.writes]
-    return parts + [("!", note) for note in link.notes]
+    parts += [("left", format_file(f.path, f.md5, f.files)) for f in node.writes]
+    return parts + [("!", note) for note in node.notes]
 
 
-def _short(link: Link) -> str:
+def _format_summary(node: LineageNode) -> str:
     return (
-        f"md5 {link.writes[0].md5[:12]}"
-        if link.writes
-        else next((value for key, value in link.facts), "")
+        f"md5 {node.writes[0].md5[:12]}"
+        if node.writes
+        else next((value for key, value in node.facts), "")
     )
 
 
-def _cut(name: str, length: int = 26) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+def _clip_text(text: str, length: int = 26) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def _entities(name: str) -> str:
+def _escape_mermaid(name: str) -> str:
     return "".join(
         c if c.isalnum() or c in " @/._-:,+…" else f"#{ord(c)};" for c in " ".join(name.split())
     )
 
 
-def _plain(words: str) -> str:
+def _remove_control_chars(text: str) -> str:
     """Without what moves a terminal's cursor, some of which no HTML may hold."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in words)
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)

@@ -17,119 +17,140 @@ from densecl.artifacts import write_text
 from densecl.config.params import load_params
 from densecl.errors import DenseclError
 from densecl.monitoring.mlflow_store import EXPERIMENT
-from pipelines.lineage.chain import Builder, Chain, Link, model_of, version_links
-from pipelines.lineage.render import page, text
+from pipelines.lineage.chain import (
+    Lineage,
+    LineageBuilder,
+    LineageNode,
+    build_version_nodes,
+    find_model,
+)
+from pipelines.lineage.render import render_page, render_text
 from pipelines.registry import mlflow_client, registry
 from pipelines.registry.mlflow_client import ALIASES, RegistryError
-from pipelines.stages.dvc_history import PLANNING, File, Record, Stage, Workspace, records
+from pipelines.stages.dvc_history import (
+    PLANNING,
+    LockedFile,
+    LockedStage,
+    LockSnapshot,
+    WorkspaceState,
+    iter_snapshots,
+)
 
-MAY_BE = (
+EXPECTED = (
     "a path (models/dense/seed-0), an md5 as DVC writes it, an MLflow run id, a ZenML run id, "
     f"or a version of the registry (3, v3, {', '.join(ALIASES)})"
 )
-MD5 = r"[0-9a-f]{32}(\.dir)?"
-ZENML = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+MD5_PATTERN = r"[0-9a-f]{32}(\.dir)?"
+UUID_PATTERN = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 @dataclass(frozen=True)
-class Found:
+class ResolvedQuery:
     """What X was taken for, and where the chain is entered."""
 
-    what: str
-    record: Record | None
-    stages: tuple[Stage, ...] = ()
+    description: str
+    record: LockSnapshot | None
+    stages: tuple[LockedStage, ...] = ()
     version: str | None = None  # then only this one's verdict is shown
 
 
-class Resolver:
+class QueryResolver:
     """Each way tries to find X in its own place; the store of MLflow is asked where it can know."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.workspace = name, Workspace()
+        self.name, self.workspace = name, WorkspaceState()
         self.notes: list[str] = []
 
-    def find(self, x: str) -> Found:
+    def resolve_query(self, query: str) -> ResolvedQuery:
         """DenseclError that says what X may be, where nothing is found."""
-        if x in ALIASES or re.fullmatch(r"v?\d{1,9}", x):
-            return self._version(x)
+        if query in ALIASES or re.fullmatch(r"v?\d{1,9}", query):
+            return self._find_version(query)
         ways = [
-            (MD5, self._md5),
-            (r"[0-9a-f]{32}", self._mlflow_run),
-            (ZENML, self._zenml_run),
-            (r"(?s).*", self._path),
+            (MD5_PATTERN, self._find_md5),
+            (r"[0-9a-f]{32}", self._find_mlflow_run),
+            (UUID_PATTERN, self._find_zenml_run),
+            (r"(?s).*", self._find_path),
         ]
-        for pattern, way in ways:
-            if re.fullmatch(pattern, x) and (found := way(x)):
-                return found
-        raise DenseclError(f"{x}: nothing of that name is recorded here; expected {MAY_BE}")
+        for pattern, find in ways:
+            if re.fullmatch(pattern, query) and (resolved := find(query)):
+                return resolved
+        raise DenseclError(f"{query}: nothing of that name is recorded here; expected {EXPECTED}")
 
-    def _version(self, x: str) -> Found:
-        number, tags = registry.numbered(self.name, x)
-        return self._tagged(f"version {number} of {self.name}", number, tags)
+    def _find_version(self, query: str) -> ResolvedQuery:
+        number, tags = registry.resolve_version(self.name, query)
+        return self._resolve_tags(f"version {number} of {self.name}", number, tags)
 
-    def _tagged(self, what: str, number: str, tags: dict[str, str]) -> Found:
+    def _resolve_tags(self, description: str, number: str, tags: dict[str, str]) -> ResolvedQuery:
         """The training that left the version's model, in whichever dvc.lock has it."""
         md5 = tags.get("dvc_md5", "")
-        for record in records(md5, tags.get("git", "")):
-            if md5 and (stages := record.holders(md5)):
-                return Found(what, record, tuple(stages), number)
+        for record in iter_snapshots(md5, tags.get("git", "")):
+            if md5 and (stages := record.find_by_md5(md5)):
+                return ResolvedQuery(description, record, tuple(stages), number)
         self.notes.append(
             f"no dvc.lock, of the workspace or of a commit, records the model's md5 "
             f"{md5 or '(none is written on the version)'}: "
             "how it was trained is known from the version's tags only"
         )
-        return Found(what, None, version=number)
+        return ResolvedQuery(description, None, version=number)
 
-    def _md5(self, x: str) -> Found | None:
-        for record in records(x):
-            stages = record.holders(x) or record.holders(f"{x}.dir") or self._inside(record, x)
+    def _find_md5(self, md5: str) -> ResolvedQuery | None:
+        for record in iter_snapshots(md5):
+            stages = (
+                record.find_by_md5(md5)
+                or record.find_by_md5(f"{md5}.dir")
+                or self._find_containing(record, md5)
+            )
             if stages:
-                return Found(f"md5 {x}", record, tuple(stages))
-        return self._by_tag("dvc_md5", x, f"md5 {x}")
+                return ResolvedQuery(f"md5 {md5}", record, tuple(stages))
+        return self._find_by_tag("dvc_md5", md5, f"md5 {md5}")
 
-    def _inside(self, record: Record, x: str) -> list[Stage]:
+    def _find_containing(self, record: LockSnapshot, md5: str) -> list[LockedStage]:
         """The stages that left a folder with a file of that md5."""
         return [
             stage
             for stage in record.stages.values()
             if any(
-                x in self.workspace.inside(out).values()
+                md5 in self.workspace.list_folder(out).values()
                 for out in stage.writes
                 if out.md5.endswith(".dir")
             )
         ]
 
-    def _mlflow_run(self, x: str) -> Found | None:
-        if found := self._by_tag("mlflow_run", x, f"MLflow run {x}"):
-            return found
-        tags = self._run_tags(x)
+    def _find_mlflow_run(self, run_id: str) -> ResolvedQuery | None:
+        if resolved := self._find_by_tag("mlflow_run", run_id, f"MLflow run {run_id}"):
+            return resolved
+        tags = self._get_run_tags(run_id)
         if tags is None:
             return None
         fingerprint = tags.get("fingerprint", "")
-        for record in records():
+        for record in iter_snapshots():
             for stage in record.stages.values():
-                model = model_of(stage)
-                if model and fingerprint and fingerprint == self.fingerprint(model):
-                    return Found(f"MLflow run {x}", record, (stage,))
+                model = find_model(stage)
+                if model and fingerprint and fingerprint == self.read_fingerprint(model):
+                    return ResolvedQuery(f"MLflow run {run_id}", record, (stage,))
         raise DenseclError(
-            f"{x}: an MLflow run of fingerprint "
+            f"{run_id}: an MLflow run of fingerprint "
             f"{fingerprint or '(none: no training of the pipeline)'}, "
             f"but no model that {paths.PARAMS.with_name('dvc.lock')} records has it; expected "
-            f"{MAY_BE}"
+            f"{EXPECTED}"
         )
 
-    def _zenml_run(self, x: str) -> Found | None:
-        if found := self._by_tag("zenml_run", x, f"ZenML run {x}"):
-            return found
-        record = _of_zenml_run(x)
-        return Found(f"ZenML run {x}", record, tuple(record.stages.values())) if record else None
+    def _find_zenml_run(self, run_id: str) -> ResolvedQuery | None:
+        if resolved := self._find_by_tag("zenml_run", run_id, f"ZenML run {run_id}"):
+            return resolved
+        record = _load_zenml_run(run_id)
+        return (
+            ResolvedQuery(f"ZenML run {run_id}", record, tuple(record.stages.values()))
+            if record
+            else None
+        )
 
-    def _path(self, x: str) -> Found | None:
-        path = os.path.relpath(x or ".")
-        if Path(path).is_relative_to(paths.model(paths.CHAMPION, 0)):
-            return self._version("champion")
-        for record in records():
-            for kind in (
+    def _find_path(self, query: str) -> ResolvedQuery | None:
+        path = os.path.relpath(query or ".")
+        if Path(path).is_relative_to(paths.model_folder(paths.CHAMPION, 0)):
+            return self._find_version("champion")
+        for record in iter_snapshots():
+            for direction in (
                 "writes",
                 "reads",
             ):  # a plan, and images that no stage made, are known by who read them
@@ -137,51 +158,57 @@ class Resolver:
                     stage
                     for stage in record.stages.values()
                     if stage.name != PLANNING
-                    and any(self._holds(file, path) for file in getattr(stage, kind))
+                    and any(self._has_path(file, path) for file in getattr(stage, direction))
                 ]
                 if stages:
-                    return Found(path, record, tuple(stages))
+                    return ResolvedQuery(path, record, tuple(stages))
         return None
 
-    def _holds(self, file: File, path: str) -> bool:
-        below = path.removeprefix(f"{file.path}/")
+    def _has_path(self, file: LockedFile, path: str) -> bool:
+        subpath = path.removeprefix(f"{file.path}/")
         return path == file.path or (
-            below != path and (Path(path).exists() or below in self.workspace.inside(file))
+            subpath != path and (Path(path).exists() or subpath in self.workspace.list_folder(file))
         )
 
-    def _by_tag(self, tag: str, value: str, what: str) -> Found | None:
-        for number, tags in reversed(self.listed().items()):
+    def _find_by_tag(self, tag: str, value: str, description: str) -> ResolvedQuery | None:
+        for number, tags in reversed(self.list_versions().items()):
             if tags.get(tag) == value or (tag == "dvc_md5" and tags.get(tag) == f"{value}.dir"):
-                return self._tagged(f"{what}, of version {number} of {self.name}", number, tags)
+                return self._resolve_tags(
+                    f"{description}, of version {number} of {self.name}", number, tags
+                )
         return None
 
-    def listed(self) -> dict[str, dict[str, str]]:
+    def list_versions(self) -> dict[str, dict[str, str]]:
         """Versions of the registry; a store that does not answer is a note, not the end."""
         try:
-            return registry.listed(self.name)
+            return registry.list_version_tags(self.name)
         except RegistryError as error:
             if str(error) not in self.notes:
                 self.notes.append(str(error))
             return {}
 
-    def _run_tags(self, run: str) -> dict[str, str] | None:
+    def _get_run_tags(self, run_id: str) -> dict[str, str] | None:
         try:
-            return mlflow_client.run_tags(run)
+            return mlflow_client.get_run_tags(run_id)
         except RegistryError as error:
             self.notes.append(str(error))
             return None
 
-    def fingerprint(self, model: File) -> str:
+    def read_fingerprint(self, model: LockedFile) -> str:
         """Of the recorded model, from its config.json; "" where that is no longer there."""
-        digest = self.workspace.inside(model).get("config.json")
-        config = self.workspace.text(File(f"{model.path}/config.json", digest)) if digest else None
+        digest = self.workspace.list_folder(model).get("config.json")
+        config = (
+            self.workspace.read_text(LockedFile(f"{model.path}/config.json", digest))
+            if digest
+            else None
+        )
         return str(json.loads(config).get("fingerprint", "")) if config else ""
 
-    def runs(self, fingerprint: str) -> list[tuple[str, dict[str, str]]]:
+    def list_runs(self, fingerprint: str) -> list[tuple[str, dict[str, str]]]:
         """MLflow runs of a training, the newest first."""
         try:
             return (
-                mlflow_client.runs(EXPERIMENT, fingerprint)
+                mlflow_client.find_training_runs(EXPERIMENT, fingerprint)
                 if re.fullmatch(r"[0-9a-f]+", fingerprint)
                 else []
             )
@@ -190,100 +217,121 @@ class Resolver:
             return []
 
 
-def lineage(x: str) -> Chain:
+def build_lineage(query: str) -> Lineage:
     """The chain that X is a link of; DenseclError where nothing is recorded of X."""
-    resolver = Resolver(load_params(paths.PARAMS).retraining.registry)
-    found = resolver.find(x)
-    builder = Builder(found.record or Record("none", "", {}), resolver.workspace)
-    builder.add(found.stages)
-    listed = resolver.listed()
+    resolver = QueryResolver(load_params(paths.PARAMS).retraining.registry)
+    resolved = resolver.resolve_query(query)
+    builder = LineageBuilder(resolved.record or LockSnapshot("none", "", {}), resolver.workspace)
+    builder.add_stages(resolved.stages)
+    versions = resolver.list_versions()
     for stage in list(builder.record.stages.values()):
-        if stage.name in builder.links and (model := model_of(stage)):
-            _tracked(builder, resolver, stage, model)
-            _judged(
+        if stage.name in builder.nodes and (model := find_model(stage)):
+            _add_training_run(builder, resolver, stage, model)
+            _add_versions(
                 builder,
                 resolver.name,
                 stage.name,
-                {n: t for n, t in listed.items() if _of(n, t, model, found)},
+                {n: t for n, t in versions.items() if _is_version_of(n, t, model, resolved)},
             )
-    if found.version and found.record is None:
-        _remembered(builder, found.version, listed[found.version])
-        _judged(builder, resolver.name, "train (from tags)", {found.version: listed[found.version]})
-    return builder.chain(x, found.what, resolver.notes)
+    if resolved.version and resolved.record is None:
+        _add_training_from_tags(builder, resolved.version, versions[resolved.version])
+        _add_versions(
+            builder,
+            resolver.name,
+            "train (from tags)",
+            {resolved.version: versions[resolved.version]},
+        )
+    return builder.to_lineage(query, resolved.description, resolver.notes)
 
 
 def main(x: str, html: str | None = None) -> None:
     """Print the chain of X with its Mermaid source; write it as a page to `html` where that is
     given.
     """
-    chain = lineage(x)
-    print(text(chain))
+    lineage = build_lineage(x)
+    print(render_text(lineage))
     if html:
-        write_text(Path(html), page(chain))
+        write_text(Path(html), render_page(lineage))
         print(html)
 
 
-def _of(number: str, tags: dict[str, str], model: File, found: Found) -> bool:
-    return tags.get("dvc_md5") == model.md5 and found.version in (None, number)
+def _is_version_of(
+    number: str, tags: dict[str, str], model: LockedFile, resolved: ResolvedQuery
+) -> bool:
+    return tags.get("dvc_md5") == model.md5 and resolved.version in (None, number)
 
 
-def _tracked(builder: Builder, resolver: Resolver, stage: Stage, model: File) -> None:
+def _add_training_run(
+    builder: LineageBuilder, resolver: QueryResolver, stage: LockedStage, model: LockedFile
+) -> None:
     """MLflow's runs of the training, as facts of its link."""
-    link, fingerprint = builder.links[stage.name], resolver.fingerprint(model)
+    node, fingerprint = builder.nodes[stage.name], resolver.read_fingerprint(model)
     if not fingerprint:
         note = (
             f"{model.path}: its config.json is in neither the workspace "
             f"nor DVC's cache: no MLflow run can be looked up"
         )
-        builder.links[stage.name] = replace(link, notes=(*link.notes, note))
+        builder.nodes[stage.name] = replace(node, notes=(*node.notes, note))
         return
-    runs = resolver.runs(fingerprint)
+    runs = resolver.list_runs(fingerprint)
     facts = [
         ("fingerprint", fingerprint),
         ("mlflow_run", runs[0][0] if runs else "none with this fingerprint"),
     ]
     if runs and (commit := runs[0][1].get("mlflow.source.git.commit")):
         facts.append(("trained at git", commit))
-    builder.links[stage.name] = replace(link, facts=(*link.facts, *facts))
+    builder.nodes[stage.name] = replace(node, facts=(*node.facts, *facts))
 
 
-def _judged(builder: Builder, name: str, model: str, listed: dict[str, dict[str, str]]) -> None:
+def _add_versions(
+    builder: LineageBuilder, name: str, model: str, versions: dict[str, dict[str, str]]
+) -> None:
     cells = [
         n
-        for n, link in builder.links.items()
-        if link.kind == "evaluation" and (model, n) in builder.edges
+        for n, node in builder.nodes.items()
+        if node.kind == "evaluation" and (model, n) in builder.edges
     ]
-    for number, tags in listed.items():
-        gate, version = version_links(name, number, tags)
-        builder.links |= {gate.name: gate, version.name: version}
+    for number, tags in versions.items():
+        gate, version = build_version_nodes(name, number, tags)
+        builder.nodes |= {gate.name: gate, version.name: version}
         builder.edges |= dict.fromkeys(
             [*((cell, gate.name) for cell in cells or [model]), (gate.name, version.name)]
         )
 
 
-def _remembered(builder: Builder, number: str, tags: dict[str, str]) -> None:
+def _add_training_from_tags(builder: LineageBuilder, number: str, tags: dict[str, str]) -> None:
     """What a version's own tags say of its training, where no dvc.lock does."""
     reads = tuple(
-        File(key.removeprefix("md5 "), md5) for key, md5 in tags.items() if key.startswith("md5 ")
+        LockedFile(key.removeprefix("md5 "), md5)
+        for key, md5 in tags.items()
+        if key.startswith("md5 ")
     )
     facts = tuple((key, tags.get(key) or "none") for key in ("git", "fingerprint", "mlflow_run"))
     writes = (
-        File(paths.model(tags["mode"], int(tags["seed"])).as_posix(), tags.get("dvc_md5", "")),
+        LockedFile(
+            paths.model_folder(tags["mode"], int(tags["seed"])).as_posix(), tags.get("dvc_md5", "")
+        ),
     )
     note = f"params, images and evaluation of version {number}: no dvc.lock records them"
-    builder.links["train (from tags)"] = Link("train (from tags)", reads, writes, facts, (note,))
+    builder.nodes["train (from tags)"] = LineageNode(
+        "train (from tags)", reads, writes, facts, (note,)
+    )
 
 
-def _of_zenml_run(x: str) -> Record | None:
+def _load_zenml_run(run_id: str) -> LockSnapshot | None:
     """The DVC stages that the steps of a run brought up to date; None where ZenML knows no such
     run.
     """
-    if not (paths.ZENML.exists() or "ZENML_CONFIG_PATH" in os.environ):
+    if not (paths.ZENML_STORE.exists() or "ZENML_CONFIG_PATH" in os.environ):
         return None
     from pipelines.runtime import zenml_env
 
     try:
-        steps = zenml_env.client().get_pipeline_run(x, allow_name_prefix_match=False).steps.values()
+        steps = (
+            zenml_env.get_client()
+            .get_pipeline_run(run_id, allow_name_prefix_match=False)
+            .steps.values()
+        )
     except KeyError:
         return None
     try:
@@ -294,18 +342,19 @@ def _of_zenml_run(x: str) -> Record | None:
         Exception
     ) as error:  # of whatever store holds them, or of code that wrote them and is gone
         raise DenseclError(
-            f"{x}: a run of ZenML, but what its steps returned cannot be read: {error}"
+            f"{run_id}: a run of ZenML, but what its steps returned cannot be read: {error}"
         ) from None
     commits = [step.run_metadata["git"] for step in steps if "git" in step.run_metadata]
     stages = {
-        r.stage: Stage(r.stage, _pairs(r.deps.items()), _pairs(r.outs.items())) for r in references
+        r.stage: LockedStage(r.stage, _to_files(r.deps.items()), _to_files(r.outs.items()))
+        for r in references
     }
     return (
-        Record(f"the steps of ZenML run {x}", str(commits[0]) if commits else "", stages)
+        LockSnapshot(f"the steps of ZenML run {run_id}", str(commits[0]) if commits else "", stages)
         if stages
         else None
     )
 
 
-def _pairs(md5: Iterable[tuple[str, str]]) -> tuple[File, ...]:
-    return tuple(File(path, each) for path, each in md5)
+def _to_files(md5_by_path: Iterable[tuple[str, str]]) -> tuple[LockedFile, ...]:
+    return tuple(LockedFile(path, md5) for path, md5 in md5_by_path)

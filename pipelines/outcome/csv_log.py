@@ -12,12 +12,12 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from densecl.artifacts import Record
+from densecl.artifacts import Artifact
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=Artifact)
 
 
-def append(path: Path, record: Record) -> None:
+def append_record(path: Path, record: Artifact) -> None:
     """One line more, on the disk when this returns; a header before the first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -44,7 +44,7 @@ def append(path: Path, record: Record) -> None:
         os.close(handle)
 
 
-def read(path: Path, kind: type[R]) -> list[R]:
+def read_records(path: Path, record_type: type[R]) -> list[R]:
     """The records in order; lines that are none, as a full disk leaves them, are left out; no file:
     none.
     """
@@ -55,8 +55,11 @@ def read(path: Path, kind: type[R]) -> list[R]:
         for row in csv.DictReader(file):
             try:
                 records.append(
-                    kind.model_validate(
-                        {k: _value(v, kind.model_fields[k].annotation) for k, v in row.items()}
+                    record_type.model_validate(
+                        {
+                            k: _parse_cell(v, record_type.model_fields[k].annotation)
+                            for k, v in row.items()
+                        }
                     )
                 )
             except (KeyError, ValidationError):
@@ -64,6 +67,6 @@ def read(path: Path, kind: type[R]) -> list[R]:
     return records
 
 
-def _value(cell: str | None, kind: object) -> str | None:
+def _parse_cell(cell: str | None, annotation: object) -> str | None:
     """An empty cell is None wherever None may stand."""
-    return cell if cell or kind is str else None
+    return cell if cell or annotation is str else None

@@ -11,20 +11,20 @@ from typing import Any
 
 from densecl import paths
 from densecl.artifacts import write_text
-from densecl.datasets.storage.filenames import shown
-from densecl.datasets.validation.page import thumbnail
+from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.validation.page import make_thumbnail
 from densecl.report.charts.svg import COLOURS
-from pipelines.formatting import percent, signed
-from pipelines.gate.chart import forest
-from pipelines.gate.drift import consequence, size_of_shift, touched
+from pipelines.formatting import format_percent, format_signed
+from pipelines.gate.chart import render_forest
+from pipelines.gate.drift import describe_consequence, describe_shift, is_changed
 from pipelines.gate.psi import LARGE, MODERATE
-from pipelines.schemas import Changes, Criterion, Finished, SetChange, Verdict
+from pipelines.schemas import Criterion, DatasetDrift, GateVerdict, RetrainingRecord, SourceChanges
 
 TEMPLATES = Path(__file__).parent / "templates"
-PICTURED = 6  # thumbnails a set
-EARLIER = 30  # retrainings in the history
-FULL = 0.5  # a PSI that fills its bar
-ASKED = {
+MAX_PICTURES = 6  # thumbnails a set
+MAX_HISTORY = 30  # retrainings in the history
+FULL_BAR_PSI = 0.5  # a PSI that fills its bar
+RULES = {
     "val": "low end above the bound",
     "fall": "no sure fall below the bound",
     "chance": "low end above chance",
@@ -33,11 +33,11 @@ ASKED = {
 
 
 def write_page(
-    changes: Changes,
-    verdict: Verdict | None,
-    finished: Finished | None = None,
+    changes: SourceChanges,
+    verdict: GateVerdict | None,
+    record: RetrainingRecord | None = None,
     *,
-    history: Sequence[Finished] = (),
+    history: Sequence[RetrainingRecord] = (),
     roots: Mapping[str, Path] | None = None,
     version: str | None = None,
     root: Path = Path(),
@@ -57,41 +57,45 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": shown, "percent": percent}
-    drawing, spoken = forest(verdict) if verdict else ("", "")
+    environment.filters |= {"printable": to_printable, "percent": format_percent}
+    drawing, alt_text = render_forest(verdict) if verdict else ("", "")
     text = environment.get_template("retraining.html").render(
         colours=COLOURS,
-        headline=_headline(changes, verdict, finished),
+        headline=_format_headline(changes, verdict, record),
         verdict=verdict,
-        finished=finished,
-        said=_sentence(
-            finished.said if finished else verdict.said if verdict else consequence(changes)
+        finished=record,
+        said=_format_sentence(
+            record.said if record else verdict.said if verdict else describe_consequence(changes)
         ),
-        criteria=[_criterion(each) for each in verdict.criteria] if verdict else [],
+        criteria=[_format_criterion(change) for change in verdict.criteria] if verdict else [],
         forest=drawing,
-        spoken=spoken,
+        spoken=alt_text,
         changes=changes,
-        consequence=_why(changes, verdict),
-        limits=(MODERATE, LARGE, FULL),
+        consequence=_describe_changes(changes, verdict),
+        limits=(MODERATE, LARGE, FULL_BAR_PSI),
         sets=[
-            _set(each, roots or {})
-            for each in changes.sets
-            if touched(each) and each.before is not None
+            _format_dataset(change, roots or {})
+            for change in changes.sets
+            if is_changed(change) and change.before is not None
         ],
-        history=[*reversed(history)][:EARLIER],
-        links=_links(root),
+        history=[*reversed(history)][:MAX_HISTORY],
+        links=_list_links(root),
         version=version,
     )
     write_text(root / paths.RETRAINING_PAGE, text)
     return paths.RETRAINING_PAGE
 
 
-def _headline(changes: Changes, verdict: Verdict | None, finished: Finished | None) -> str:
+def _format_headline(
+    changes: SourceChanges, verdict: GateVerdict | None, record: RetrainingRecord | None
+) -> str:
     if verdict is None:
-        ended = finished.outcome if finished else "unchanged"
+        ended = record.outcome if record else "unchanged"
         return {"failed": "The retraining failed.", "skipped": "The retraining was skipped."}.get(
             ended,
-            "Nothing was judged." if changes.any else "Nothing changed, so nothing was trained.",
+            "Nothing was judged."
+            if changes.has_changes
+            else "Nothing changed, so nothing was trained.",
         )
     name = f"{verdict.mode}, seed {verdict.seed},"
     if verdict.promoted:
@@ -108,48 +112,48 @@ def _headline(changes: Changes, verdict: Verdict | None, finished: Finished | No
     return f"Refused: {name} is not promoted; {stays}."
 
 
-def _sentence(text: str) -> str:
+def _format_sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _why(changes: Changes, verdict: Verdict | None) -> str:
-    if verdict and not changes.any:
+def _describe_changes(changes: SourceChanges, verdict: GateVerdict | None) -> str:
+    if verdict and not changes.has_changes:
         return "Nothing since the last judged candidate; this one was asked for all the same."
-    return consequence(changes)
+    return describe_consequence(changes)
 
 
-def _criterion(each: Criterion) -> dict[str, str | bool]:
+def _format_criterion(criterion: Criterion) -> dict[str, str | bool]:
     """A row of the table, in percent for a first champion and in points beside another one."""
-    share = each.name in ("chance", "minimum")
-    number = (lambda value: f"{100 * value:.1f}") if share else signed
-    value = "–" if each.value is None else number(each.value)
+    is_share = criterion.name in ("chance", "minimum")
+    number = (lambda value: f"{100 * value:.1f}") if is_share else format_signed
+    value = "–" if criterion.value is None else number(criterion.value)
     span = (
         "–"
-        if each.low is None or each.high is None
-        else f"{number(each.low)} to {number(each.high)}"
+        if criterion.low is None or criterion.high is None
+        else f"{number(criterion.low)} to {number(criterion.high)}"
     )
-    sign = "≥" if each.name in ("minimum", "fall") else ">"
+    sign = "≥" if criterion.name in ("minimum", "fall") else ">"
     return {
-        "dataset": each.dataset,
-        "name": each.name,
-        "asked": ASKED[each.name],
+        "dataset": criterion.dataset,
+        "name": criterion.name,
+        "rule": RULES[criterion.name],
         "value": value,
         "span": span,
-        "bound": f"{sign} {number(each.bound)}",
-        "images": f"{each.images:,}",
-        "passed": each.passed,
-        "said": each.said,
+        "bound": f"{sign} {number(criterion.bound)}",
+        "images": f"{criterion.images:,}",
+        "passed": criterion.passed,
+        "said": criterion.said,
     }
 
 
-def _set(change: SetChange, roots: Mapping[str, Path]) -> dict[str, Any]:
+def _format_dataset(change: DatasetDrift, roots: Mapping[str, Path]) -> dict[str, Any]:
     """A set that changed, with its bars and pictures."""
     ids = [f"{change.dataset}/{path}" for path in change.evidence]
-    pictures = [picture for each in ids if (picture := thumbnail(each, roots))]
-    most = (
+    pictures = [picture for image_id in ids if (picture := make_thumbnail(image_id, roots))]
+    largest = (
         max(
             (
-                max(_share(m.before, change.before), _share(m.now, change.images))
+                max(_compute_share(m.before, change.before), _compute_share(m.now, change.images))
                 for m in change.mix
             ),
             default=0,
@@ -158,17 +162,20 @@ def _set(change: SetChange, roots: Mapping[str, Path]) -> dict[str, Any]:
     )
     return {
         "change": change,
-        "pictures": pictures[:PICTURED],
+        "pictures": pictures[:MAX_PICTURES],
         "shifts": [
-            (f, value, _width(value / FULL), size_of_shift(change, f))
+            (f, value, _format_width(value / FULL_BAR_PSI), describe_shift(change, f))
             for f, value in change.psi.items()
         ],
         "mix": [
             (
                 m.wnid,
                 *(
-                    (share, _width(share / most))
-                    for share in (_share(m.before, change.before), _share(m.now, change.images))
+                    (share, _format_width(share / largest))
+                    for share in (
+                        _compute_share(m.before, change.before),
+                        _compute_share(m.now, change.images),
+                    )
                 ),
             )
             for m in change.mix
@@ -176,25 +183,25 @@ def _set(change: SetChange, roots: Mapping[str, Path]) -> dict[str, Any]:
     }
 
 
-def _share(images: int, of: int | None) -> float:
-    return images / of if of else 0.0
+def _compute_share(images: int, total: int | None) -> float:
+    return images / total if total else 0.0
 
 
-def _width(share: float) -> str:
+def _format_width(share: float) -> str:
     """Of a bar, in percent."""
     return f"{100 * min(1.0, share):.1f}"
 
 
-def _links(root: Path) -> list[tuple[str, str]]:
+def _list_links(root: Path) -> list[tuple[str, str]]:
     """Text and address, relative to the page, of the other pages that are there."""
     pages = {
         "comparison of the modes": paths.REPORT_PAGE,
-        "model card of the champion": paths.CARD,
+        "model card of the champion": paths.MODEL_CARD,
         "validation of the images": paths.VALIDATION_PAGE,
     }
-    here = paths.RETRAINING_PAGE.parent
+    page_folder = paths.RETRAINING_PAGE.parent
     return [
-        (name, Path(os.path.relpath(path, here)).as_posix())
+        (name, Path(os.path.relpath(path, page_folder)).as_posix())
         for name, path in pages.items()
         if (root / path).exists()
     ]

@@ -9,30 +9,30 @@ from densecl.config.params import Params
 from densecl.errors import DenseclError
 from pipelines.outcome import csv_log
 from pipelines.registry import registry
-from pipelines.schemas import Finished
-from pipelines.stages.runs import begun
+from pipelines.schemas import RetrainingRecord
+from pipelines.stages.runs import get_start_time
 
 
-def overdue(params: Params) -> Finished | None:
+def find_unrecorded_run(params: Params) -> RetrainingRecord | None:
     """Of the newest version, where no line tells of it, and its run is one of this project's."""
     name = params.retraining.registry
     try:
-        number, tags = next(reversed(registry.listed(name).items()), ("", {}))
+        number, tags = next(reversed(registry.list_version_tags(name).items()), ("", {}))
     except DenseclError:  # the step that needs the registry tells it
         return None
-    lines = csv_log.read(paths.RETRAININGS, Finished)
-    if not number or number in {line.version for line in lines}:
+    records = csv_log.read_records(paths.RETRAINING_LOG, RetrainingRecord)
+    if not number or number in {record.version for record in records}:
         return None
-    promoted, champion = tags["verdict"] == "promoted", registry.champion(name).version
+    promoted, champion = tags["verdict"] == "promoted", registry.get_champion(name).version
     if promoted and champion != number:  # the kill came before the alias moved: it is judged again
         return None
-    started = begun(tags.get("zenml_run", ""))
+    started = get_start_time(tags.get("zenml_run", ""))
     if started is None:  # a registry that was copied here
         return None
-    return Finished(
+    return RetrainingRecord(
         started=started.isoformat(timespec="seconds"),
         seconds=0,
-        outcome="promoted" if promoted else "kept",
+        outcome="promoted" if promoted else "rejected",
         said=f"{tags['said']} (killed before this line was written; how long it took is not known)",
         version=number,
         champion=champion,

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from densecl.errors import DenseclError, Stopped
-from densecl.monitoring.mlflow_store import connected
+from densecl.errors import DenseclError, RetryLater
+from densecl.monitoring.mlflow_store import import_mlflow
 from pipelines.runtime import error_translation
 
 FILES = ("model.safetensors", "config.json")
@@ -29,33 +29,33 @@ class RegistryError(DenseclError):
     """What is asked of the registry is not there, or its files are damaged."""
 
 
-class Refused(RegistryError, Stopped):
+class RegistryUnavailable(RegistryError, RetryLater):
     """The disk or another process stands in the way: nobody's mistake."""
 
 
 @contextmanager
-def store() -> Iterator[Any]:
+def open_store() -> Iterator[Any]:
     """MLflow's client; what MLflow refuses is one line that names the store."""
-    mlflow = connected()
+    mlflow = import_mlflow()
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield mlflow.MlflowClient()
     except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
-        where = mlflow.get_tracking_uri()
-        text = str(error).partition("\n")[0][:300]
-        if refused := error_translation.sqlite(
-            f"MLflow at {where}", text, "put it back from a backup, with mlruns/"
+        uri = mlflow.get_tracking_uri()
+        message = str(error).partition("\n")[0][:300]
+        if translation := error_translation.translate_sqlite(
+            f"MLflow at {uri}", message, "put it back from a backup, with mlruns/"
         ):
-            raise (Refused if isinstance(refused, Stopped) else RegistryError)(
-                str(refused)
+            raise (RegistryUnavailable if isinstance(translation, RetryLater) else RegistryError)(
+                str(translation)
             ) from None
         raise RegistryError(
-            f"MLflow at {where}: {text}; check MLFLOW_TRACKING_URI and that the store answers"
+            f"MLflow at {uri}: {message}; check MLFLOW_TRACKING_URI and that the store answers"
         ) from None
 
 
-def _found(call: Any, *arguments: str) -> Any:
+def _get_or_none(call: Any, *arguments: str) -> Any:
     """What MLflow has of that name; None where it has none."""
     from mlflow.exceptions import MlflowException
 
@@ -68,69 +68,69 @@ def _found(call: Any, *arguments: str) -> Any:
         return None
 
 
-def aliased(client: Any, name: str, alias: str) -> Any:
+def find_by_alias(client: Any, name: str, alias: str) -> Any:
     """The version that an alias names; None where it names none."""
-    found = _found(client.get_model_version_by_alias, name, alias)
-    return _ours(found) if found is not None else None
+    version = _get_or_none(client.get_model_version_by_alias, name, alias)
+    return _check_identity(version) if version is not None else None
 
 
-def find(client: Any, name: str, version: str) -> Any:
+def find_version(client: Any, name: str, version: str) -> Any:
     """A version by number, `v` and number, or alias; RegistryError says which there are."""
-    plain = version.removeprefix("v")
+    number = version.removeprefix("v")
     if version in ALIASES:
-        found = aliased(client, name, version)
+        match = find_by_alias(client, name, version)
     else:
-        found = _found(client.get_model_version, name, plain) if plain.isdecimal() else None
-    if found is not None:
-        return _ours(found)
-    known = ", ".join(str(v.version) for v in every(client, name))
-    there = (
-        f"there are {known}"
-        if known
+        match = _get_or_none(client.get_model_version, name, number) if number.isdecimal() else None
+    if match is not None:
+        return _check_identity(match)
+    available = ", ".join(str(v.version) for v in list_versions(client, name))
+    hint = (
+        f"there are {available}"
+        if available
         else "nothing is registered yet: `python -m pipelines retraining`"
     )
     raise RegistryError(
-        f"{name}: found no version {version}, expected a number, {' or '.join(ALIASES)}; {there}"
+        f"{name}: found no version {version}, expected a number, {' or '.join(ALIASES)}; {hint}"
     )
 
 
-def every(client: Any, name: str, where: str = "") -> list[Any]:
+def list_versions(client: Any, name: str, extra_filter: str = "") -> list[Any]:
     """All versions, the oldest first."""
-    asked, token = f"name='{name}'{where}", None
-    found: list[Any] = []
+    query, token = f"name='{name}'{extra_filter}", None
+    versions: list[Any] = []
     while True:
-        page = client.search_model_versions(asked, page_token=token)
-        found, token = [*found, *page], page.token
+        page = client.search_model_versions(query, page_token=token)
+        versions, token = [*versions, *page], page.token
         if not token:
-            return sorted(found, key=lambda each: int(each.version))
+            return sorted(versions, key=lambda each: int(each.version))
 
 
-def same(client: Any, name: str, identity: str) -> str | None:
+def find_by_identity(client: Any, name: str, identity: str) -> str | None:
     """The version of that identity."""
-    found = every(client, name, f" and tags.identity='{identity}'")
-    return str(found[-1].version) if found else None
+    matches = list_versions(client, name, f" and tags.identity='{identity}'")
+    return str(matches[-1].version) if matches else None
 
 
-def runs(experiment: str, fingerprint: str) -> list[tuple[str, dict[str, str]]]:
+def find_training_runs(experiment_name: str, fingerprint: str) -> list[tuple[str, dict[str, str]]]:
     """Id and tags of the training runs of a fingerprint, the newest first."""
-    with store() as client:
-        found = client.get_experiment_by_name(experiment)
+    with open_store() as client:
+        experiment = client.get_experiment_by_name(experiment_name)
         runs = (
-            client.search_runs([found.experiment_id], f"tags.fingerprint = '{fingerprint}'")
-            if found
+            client.search_runs([experiment.experiment_id], f"tags.fingerprint = '{fingerprint}'")
+            if experiment
             else []
         )
         return [(run.info.run_id, dict(run.data.tags)) for run in runs]
 
 
-def run_tags(run: str) -> dict[str, str] | None:
+def get_run_tags(run_id: str) -> dict[str, str] | None:
     """Tags of a run by its id; None where the store has no such run."""
-    with store() as client:
-        found = _found(client.get_run, run)
-    return dict(found.data.tags) if found is not None else None
+    with open_store() as client:
+        run = _get_or_none(client.get_run, run_id)
+    return dict(run.data.tags) if run is not None else None
 
 
-def _ours(version: Any) -> Any:
+def _check_identity(version: Any) -> Any:
     if "identity" not in version.tags:
         raise RegistryError(
             f"{version.name}: version {version.version} has no tag identity: it was not "
@@ -140,7 +140,7 @@ def _ours(version: Any) -> Any:
     return version
 
 
-def create(client: Any, name: str, folder: Path, written: dict[str, str]) -> str:
+def create_version(client: Any, name: str, folder: Path, tags: dict[str, str]) -> str:
     """Files first, then the version with all its tags at once: a kill in between leaves no half
     version.
     """
@@ -151,14 +151,14 @@ def create(client: Any, name: str, folder: Path, written: dict[str, str]) -> str
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import Array
 
-    answer: list[Any] = [
+    output_columns: list[Any] = [
         ColSpec("string", "wnid"),
         ColSpec("long", "index"),
         ColSpec("double", "probability"),
         ColSpec(Array("string"), "top5_wnid"),
         ColSpec(Array("double"), "top5_probability"),
     ]
-    mlflow.set_experiment(experiment_id=_experiment(client))
+    mlflow.set_experiment(experiment_id=_ensure_experiment(client))
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message=".*input example was not provided", category=UserWarning
@@ -167,74 +167,78 @@ def create(client: Any, name: str, folder: Path, written: dict[str, str]) -> str
             name=name,
             python_model=str(Path(__file__).with_name("mlflow_model.py")),
             artifacts={file: str(folder / file) for file in FILES},
-            signature=ModelSignature(Schema([ColSpec("binary", "image")]), Schema(answer)),
+            signature=ModelSignature(Schema([ColSpec("binary", "image")]), Schema(output_columns)),
             pip_requirements=[
-                f"{each}=={installed(each).partition('+')[0]}" for each in REQUIREMENTS
+                f"{package}=={installed(package).partition('+')[0]}" for package in REQUIREMENTS
             ],
         )
-    if _found(client.get_registered_model, name) is None:
+    if _get_or_none(client.get_registered_model, name) is None:
         client.create_registered_model(name)
-    made = client.create_model_version(
-        name, logged.model_uri, tags=written, model_id=logged.model_id
+    version = client.create_model_version(
+        name, logged.model_uri, tags=tags, model_id=logged.model_id
     )
-    return str(made.version)
+    return str(version.version)
 
 
-def _experiment(client: Any) -> str:
+def _ensure_experiment(client: Any) -> str:
     """Id of the registry's experiment. MLflow keeps absolute paths: one whose files lie elsewhere,
     since the project was moved or copied, makes room.
     """
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is not None and found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    if found is not None and (place := _local(found.artifact_location)) and _elsewhere(place):
-        client.rename_experiment(found.experiment_id, f"{EXPERIMENT} in {place}")
-        found = None
-    if found is not None:
-        return str(found.experiment_id)
-    made = str(client.create_experiment(EXPERIMENT))
-    if place := _local(client.get_experiment(made).artifact_location):
-        place.mkdir(parents=True, exist_ok=True)
-    return made
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None and experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    if (
+        experiment is not None
+        and (folder := _parse_local_path(experiment.artifact_location))
+        and _is_elsewhere(folder)
+    ):
+        client.rename_experiment(experiment.experiment_id, f"{EXPERIMENT} in {folder}")
+        experiment = None
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    experiment_id = str(client.create_experiment(EXPERIMENT))
+    if folder := _parse_local_path(client.get_experiment(experiment_id).artifact_location):
+        folder.mkdir(parents=True, exist_ok=True)
+    return experiment_id
 
 
-def _elsewhere(place: Path) -> bool:
+def _is_elsewhere(folder: Path) -> bool:
     """Whether a folder of files is gone, or is the mlruns of another project than this one, whose
     store is used.
     """
     import mlflow
 
-    store, here = mlflow.get_tracking_uri().removeprefix("sqlite:///"), Path.cwd()
+    store_path, project = mlflow.get_tracking_uri().removeprefix("sqlite:///"), Path.cwd()
     copied = (
-        Path(store).absolute().parent == here
-        and place.parent.name == "mlruns"
-        and place.parent.parent != here
+        Path(store_path).absolute().parent == project
+        and folder.parent.name == "mlruns"
+        and folder.parent.parent != project
     )
-    return copied or not place.exists()
+    return copied or not folder.exists()
 
 
-def _local(uri: str) -> Path | None:
+def _parse_local_path(uri: str) -> Path | None:
     parts = urlparse(uri)
     return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
 
 
 @contextmanager
-def checked(client: Any, version: Any) -> Iterator[Path]:
+def fetch_verified_files(client: Any, version: Any) -> Iterator[Path]:
     """A folder with the version's files, for as long as the block lasts, equal to what was
     registered.
     """
-    with tempfile.TemporaryDirectory() as copies:
-        folder = _fetched(
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = _fetch_path(
             client.get_model_version_download_uri(version.name, version.version),
             "artifacts",
-            copies,
+            scratch,
         )
         for file in FILES:
-            found, expected = digest(folder / file), version.tags[f"sha256.{file}"]
-            if found != expected:
+            actual, expected = hash_if_present(folder / file), version.tags[f"sha256.{file}"]
+            if actual != expected:
                 raise RegistryError(
                     f"{folder / file}: "
-                    f"{f'found sha256 {found[:12]}' if found else 'no such file'}, expected "
+                    f"{f'found sha256 {actual[:12]}' if actual else 'no such file'}, expected "
                     f"{expected[:12]} "
                     f"of version {version.version} of {version.name}: put the folder back from a "
                     f"backup, or make another "
@@ -243,16 +247,16 @@ def checked(client: Any, version: Any) -> Iterator[Path]:
         yield folder
 
 
-def attached(client: Any, version: Any, file: str) -> str | None:
+def read_attachment(client: Any, version: Any, file: str) -> str | None:
     """Text of a file that lies beside the version's model; None where there is none."""
     from mlflow.exceptions import MlflowException
 
-    with tempfile.TemporaryDirectory() as copies:
+    with tempfile.TemporaryDirectory() as scratch:
         try:
-            place = _fetched(
-                client.get_model_version_download_uri(version.name, version.version), file, copies
+            path = _fetch_path(
+                client.get_model_version_download_uri(version.name, version.version), file, scratch
             )
-            return place.read_text(encoding="utf-8") if place.is_file() else None
+            return path.read_text(encoding="utf-8") if path.is_file() else None
         except (
             MlflowException,
             OSError,
@@ -260,27 +264,27 @@ def attached(client: Any, version: Any, file: str) -> str | None:
             return None
 
 
-def _fetched(uri: str, below: str, copies: str) -> Path:
-    """Where a file or folder of a version lies, copied to `copies` if it lies elsewhere than on
+def _fetch_path(uri: str, subpath: str, scratch: str) -> Path:
+    """Where a file or folder of a version lies, copied to `scratch` if it lies elsewhere than on
     this machine.
     """
-    place = _local(uri)
-    if place is None:
+    path = _parse_local_path(uri)
+    if path is None:
         import mlflow
 
-        return Path(mlflow.artifacts.download_artifacts(f"{uri}/{below}", dst_path=copies))
-    if not place.exists() and "mlruns" in place.parts:
+        return Path(mlflow.artifacts.download_artifacts(f"{uri}/{subpath}", dst_path=scratch))
+    if not path.exists() and "mlruns" in path.parts:
         # The project was moved, and mlruns with it; the sha256 of the files tell that they are the
         # same.
-        moved = Path(*place.parts[len(place.parts) - place.parts[::-1].index("mlruns") - 1 :])
-        place = moved if moved.exists() else place
-    return place / below
+        moved = Path(*path.parts[len(path.parts) - path.parts[::-1].index("mlruns") - 1 :])
+        path = moved if moved.exists() else path
+    return path / subpath
 
 
-def digest(path: Path) -> str | None:
-    return sha256(path) if path.is_file() else None
+def hash_if_present(path: Path) -> str | None:
+    return hash_file(path) if path.is_file() else None
 
 
-def sha256(path: Path) -> str:
+def hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,8 +17,8 @@ import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-BATCH = 64  # images decoded and scored at once, however many are given: memory stays bounded
-TOP = 5
+BATCH_SIZE = 64  # images decoded and scored at once, however many are given: memory stays bounded
+TOP_K = 5
 
 
 class Classifier(PythonModel):
@@ -44,32 +44,34 @@ class Classifier(PythonModel):
         probable. ValueError names an image that cannot be read.
         """
         encoded = list(enumerate(model_input["image"]))
-        batches = (encoded[start : start + BATCH] for start in range(0, len(encoded), BATCH))
-        rows = [row for batch in batches for row in self._predict(batch)]
+        batches = (
+            encoded[start : start + BATCH_SIZE] for start in range(0, len(encoded), BATCH_SIZE)
+        )
+        rows = [row for batch in batches for row in self._predict_batch(batch)]
         return pd.DataFrame(
             rows, columns=["wnid", "index", "probability", "top5_wnid", "top5_probability"]
         )
 
-    def _predict(
+    def _predict_batch(
         self, encoded: Sequence[tuple[int, bytes]]
     ) -> Iterator[tuple[str, int, float, list[str], list[float]]]:
         import torch
 
         with torch.inference_mode():
             images = torch.stack(
-                [self._decode(number, each) for number, each in encoded]
+                [self._decode_image(number, content) for number, content in encoded]
             )  # [B, 3, H, W]
-            best = self.model(images).softmax(-1).topk(min(TOP, len(self.classes)))  # [B, TOP]
-        for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            best = self.model(images).softmax(-1).topk(min(TOP_K, len(self.classes)))  # [B, TOP_K]
+        for probabilities, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             yield (
                 self.classes[indices[0]],
                 indices[0],
-                values[0],
+                probabilities[0],
                 [self.classes[i] for i in indices],
-                values,
+                probabilities,
             )
 
-    def _decode(self, number: int, encoded: bytes) -> Any:
+    def _decode_image(self, number: int, encoded: bytes) -> Any:
         from PIL import Image
 
         try:

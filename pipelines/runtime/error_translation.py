@@ -9,73 +9,77 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from densecl import paths
-from densecl.errors import DenseclError, Stopped
-from densecl.runtime.cli import REFUSED
+from densecl.errors import DenseclError, RetryLater
+from densecl.runtime.cli import RETRYABLE_ERRNOS
 
-AGAIN = "nothing is lost: make room or allow writing, then run the same command again"
-BUSY = "nothing is lost: run the same command again when no other process holds it"
-LOST = (
-    f"put {paths.ZENML} back from a backup, or remove it: of "
+RETRY_ADVICE = "nothing is lost: make room or allow writing, then run the same command again"
+BUSY_ADVICE = "nothing is lost: run the same command again when no other process holds it"
+DAMAGED_ADVICE = (
+    f"put {paths.ZENML_STORE} back from a backup, or remove it: of "
     f"what there is only the history of runs is lost"
 )
 # SQLite's own words of what passes -> what to do; and of a file that is damaged.
-PASSES = {
-    "database or disk is full": AGAIN,
-    "attempt to write a readonly database": AGAIN,
-    "disk I/O error": AGAIN,
-    "unable to open database file": AGAIN,
-    "database is locked": BUSY,
+TRANSIENT_ERRORS = {
+    "database or disk is full": RETRY_ADVICE,
+    "attempt to write a readonly database": RETRY_ADVICE,
+    "disk I/O error": RETRY_ADVICE,
+    "unable to open database file": RETRY_ADVICE,
+    "database is locked": BUSY_ADVICE,
 }
-DAMAGED = ("file is not a database", "database disk image is malformed")
+DAMAGE_MESSAGES = ("file is not a database", "database disk image is malformed")
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """What a block raises is one line, where it is the disk's or the store's doing; anything else
     goes on as it is.
     """
     try:
         yield
     except Exception as error:
-        found = told(error)
-        if found is None:
+        translation = translate_error(error)
+        if translation is None:
             raise
-        raise found from None
+        raise translation from None
 
 
-def told(error: BaseException) -> DenseclError | None:
-    """Stopped where a disk refused, DenseclError where ZenML's store is damaged; None where it was
-    something else.
+def translate_error(error: BaseException) -> DenseclError | None:
+    """RetryLater where a disk refused, DenseclError where ZenML's store is damaged; None where it
+    was something else.
     """
     if isinstance(error, DenseclError):  # told already, whatever it came from
         return None
-    for cause in causes(error):
-        if isinstance(cause, OSError) and cause.errno in REFUSED:
-            where = f"{cause.filename}: " if cause.filename else ""
-            return Stopped(f"{where}{cause.strerror}; {AGAIN}")
+    for cause in iter_causes(error):
+        if isinstance(cause, OSError) and cause.errno in RETRYABLE_ERRNOS:
+            prefix = f"{cause.filename}: " if cause.filename else ""
+            return RetryLater(f"{prefix}{cause.strerror}; {RETRY_ADVICE}")
         if isinstance(cause, sqlite3.Error) and (
-            found := sqlite(f"ZenML's store in {paths.ZENML}", str(cause), LOST)
+            translation := translate_sqlite(
+                f"ZenML's store in {paths.ZENML_STORE}", str(cause), DAMAGED_ADVICE
+            )
         ):
-            return found
+            return translation
     return None
 
 
-def sqlite(where: str, text: str, lost: str) -> DenseclError | None:
-    """What SQLite's words mean for the store `where`; `lost`: what to do about a damaged one."""
-    for words, advice in PASSES.items():
-        if words in text:
-            return Stopped(f"{where}: {words}; {advice}")
-    for words in DAMAGED:
-        if words in text:
-            return DenseclError(f"{where}: {words}; {lost}")
+def translate_sqlite(store: str, text: str, damaged_advice: str) -> DenseclError | None:
+    """What SQLite's words mean for the `store`; `damaged_advice`: what to do about a damaged
+    one.
+    """
+    for phrase, advice in TRANSIENT_ERRORS.items():
+        if phrase in text:
+            return RetryLater(f"{store}: {phrase}; {advice}")
+    for phrase in DAMAGE_MESSAGES:
+        if phrase in text:
+            return DenseclError(f"{store}: {phrase}; {damaged_advice}")
     return None
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
+def iter_causes(error: BaseException) -> Iterator[BaseException]:
     """The error, then what it came from."""
-    seen: list[BaseException] = []
-    each: BaseException | None = error
-    while each is not None and each not in seen:
-        yield each
-        seen.append(each)
-        each = each.__cause__ or each.__context__
+    visited: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in visited:
+        yield current
+        visited.append(current)
+        current = current.__cause__ or current.__context__

@@ -12,21 +12,22 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from densecl import paths
-from densecl.errors import Stopped
+from densecl.errors import RetryLater
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def lock_project() -> Iterator[None]:
     """Held for the block, and let go of by the kernel when the process dies, however it dies.
-    Stopped where another holds it.
+    RetryLater where another holds it.
     """
     paths.RETRAINING_LOCK.parent.mkdir(parents=True, exist_ok=True)
     with paths.RETRAINING_LOCK.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Stopped(
-                f"another pipeline is at work here: {_holder()}; run again when it has ended"
+            raise RetryLater(
+                f"another pipeline is at work here: {_describe_holder()}; run again when it has "
+                f"ended"
             ) from None
         file.truncate(0)
         file.write(
@@ -44,12 +45,12 @@ def alone() -> Iterator[None]:
         file.truncate(0)
 
 
-def _holder() -> str:
+def _describe_holder() -> str:
     try:
-        held = json.loads(paths.RETRAINING_LOCK.read_text(encoding="utf-8"))
+        holder = json.loads(paths.RETRAINING_LOCK.read_text(encoding="utf-8"))
         return (
-            f"`{held['command']}`, process {held['process']} on "
-            f"{held['host']} since {held['since']}"
+            f"`{holder['command']}`, process {holder['process']} on "
+            f"{holder['host']} since {holder['since']}"
         )
     except (OSError, ValueError, KeyError):
         return f"it holds {paths.RETRAINING_LOCK}"

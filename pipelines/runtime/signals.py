@@ -11,57 +11,59 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from densecl.errors import STOPPED, Stopped
-from densecl.runtime.signals import SIGNALS
+from densecl.errors import EXIT_RETRY, RetryLater
+from densecl.runtime.signals import STOP_SIGNALS
 
 
-class Stopping:
+class SignalForwarder:
     """Passes SIGINT and SIGTERM on to the running stage; the pipeline itself ends when that has
     ended.
     """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.received = 0
 
-    def listen(self) -> None:
-        for each in SIGNALS:
-            signal.signal(each, self._ask)
+    def install_handlers(self) -> None:
+        for signal_number in STOP_SIGNALS:
+            signal.signal(signal_number, self._forward_signal)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def handle_signals(self) -> Iterator[None]:
         """While a stage runs. ZenML's own handler would raise in the midst of waiting for it, and
         leave it behind.
         """
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread gets signals, and may say who handles them
             return
-        before = {each: signal.getsignal(each) for each in SIGNALS}
-        self.listen()
+        previous = {
+            signal_number: signal.getsignal(signal_number) for signal_number in STOP_SIGNALS
+        }
+        self.install_handlers()
         try:
             yield
         finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+            for signal_number, handler in previous.items():
+                signal.signal(signal_number, handler)
 
-    def check(self) -> None:
-        """Stopped if a signal has come."""
-        if self.asked:
-            raise Stopped(
-                f"{signal.Signals(self.asked).name}: stopped; `python -m pipelines replay` goes "
+    def raise_if_signalled(self) -> None:
+        """RetryLater if a signal has come."""
+        if self.received:
+            raise RetryLater(
+                f"{signal.Signals(self.received).name}: stopped; `python -m pipelines replay` goes "
                 f"on from there"
             )
 
-    def _ask(self, number: int, _: object) -> None:
+    def _forward_signal(self, signal_number: int, _: object) -> None:
         import psutil
 
-        if self.asked:
+        if self.received:
             print("error: stopped at once at the second signal", file=sys.stderr, flush=True)
-            os._exit(STOPPED)
-        self.asked = number
+            os._exit(EXIT_RETRY)
+        self.received = signal_number
         for child in (
             psutil.Process().children()
         ):  # not theirs: a training's workers are the training's to end
             child.send_signal(signal.SIGTERM)
 
 
-STOPPING = Stopping()
+SIGNAL_FORWARDER = SignalForwarder()

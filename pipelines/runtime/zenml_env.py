@@ -17,7 +17,7 @@ from densecl.errors import DenseclError
 if TYPE_CHECKING:
     from zenml.client import Client
 
-SWITCHES = {
+ENVIRONMENT_DEFAULTS = {
     "ZENML_ANALYTICS_OPT_IN": "false",
     "DVC_NO_ANALYTICS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -28,33 +28,33 @@ SWITCHES = {
     "ZENML_DISABLE_STEP_LOGS_STORAGE": "true",  # DVC's stages write to the terminal themselves
 }
 # Loggers that tell what is raised as well, with SQL and tracebacks.
-DOUBLED = ("zenml.orchestrators.step_launcher", "zenml.log_stores")
-STORE = Path("local_stores/default_zen_store/zenml.db")  # ZenML's own, below its folder
+DUPLICATE_LOGGERS = ("zenml.orchestrators.step_launcher", "zenml.log_stores")
+STORE_PATH = Path("local_stores/default_zen_store/zenml.db")  # ZenML's own, below its folder
 
 
-def prepare() -> None:
+def configure_environment() -> None:
     """ZenML's store inside the project, telemetry off, its own lines down to warnings; what is set
     already stays.
 
     The `python` of dvc.yaml's commands is this one, also where its environment is not activated.
     """
-    here = str(Path(sys.executable).parent)
+    bin_folder = str(Path(sys.executable).parent)
     path = os.environ.get("PATH", "").split(os.pathsep)
-    if path[0] != here:
-        os.environ["PATH"] = os.pathsep.join([here, *path])
-    os.environ.setdefault("ZENML_CONFIG_PATH", str(paths.ZENML.absolute()))
-    _come_home(Path(os.environ["ZENML_CONFIG_PATH"]))
-    for name, value in SWITCHES.items():
+    if path[0] != bin_folder:
+        os.environ["PATH"] = os.pathsep.join([bin_folder, *path])
+    os.environ.setdefault("ZENML_CONFIG_PATH", str(paths.ZENML_STORE.absolute()))
+    _reset_moved_store(Path(os.environ["ZENML_CONFIG_PATH"]))
+    for name, value in ENVIRONMENT_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    for name in DOUBLED:
+    for name in DUPLICATE_LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def client() -> Client:
+def get_client() -> Client:
     """ZenML's. Our classes are named from the project's root, so that every process in it can read
     what steps returned; by itself ZenML would name them from the folder of the main module.
     """
-    prepare()
+    configure_environment()
     from zenml.client import Client
     from zenml.utils import source_utils
 
@@ -62,22 +62,25 @@ def client() -> Client:
     return Client()
 
 
-def _come_home(folder: Path) -> None:
+def _reset_moved_store(folder: Path) -> None:
     """ZenML keeps the absolute path of its store: of a moved project that would be made anew in the
     old place, and a copied one would write into the original's, and mark that one's runs as failed.
     Without the path it takes the store in `folder`.
     """
     file = folder / "config.yaml"
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+        config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
     except (yaml.YAMLError, UnicodeDecodeError):
         raise DenseclError(
             f"{file}: not readable as YAML; remove it: ZenML writes a new one"
         ) from None
-    if not isinstance(values, dict):
+    if not isinstance(config, dict):
         return  # ZenML writes a new one, and says so
-    place = Path(str((values.get("store") or {}).get("url", "")).removeprefix("sqlite:///"))
-    tail = Path(folder.name) / STORE
-    if place != folder / STORE and place.parts[-len(tail.parts) :] == tail.parts:
-        del values["store"]
-        write_text(file, yaml.safe_dump(values))
+    store_path = Path(str((config.get("store") or {}).get("url", "")).removeprefix("sqlite:///"))
+    expected_tail = Path(folder.name) / STORE_PATH
+    if (
+        store_path != folder / STORE_PATH
+        and store_path.parts[-len(expected_tail.parts) :] == expected_tail.parts
+    ):
+        del config["store"]
+        write_text(file, yaml.safe_dump(config))

@@ -30,7 +30,7 @@ EXPECTED = (
 )
 
 
-def zone(name: str | None) -> tzinfo:
+def parse_timezone(name: str | None) -> tzinfo:
     """The zone of that name; None: this machine's own."""
     from tzlocal import get_localzone
 
@@ -39,22 +39,24 @@ def zone(name: str | None) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (KeyError, OSError, ValueError):  # no such zone, a folder of zones, an absolute path
-        close = difflib.get_close_matches(name, available_timezones(), 1)
-        hint = f"did you mean {close[0]}?" if close else "expected a name like Europe/Paris or UTC"
+        matches = difflib.get_close_matches(name, available_timezones(), 1)
+        hint = (
+            f"did you mean {matches[0]}?" if matches else "expected a name like Europe/Paris or UTC"
+        )
         if not available_timezones():
             hint = "this machine has no time zone database: install its tzdata package"
         raise DenseclError(f"--timezone: found {name!r}; {hint}") from None
 
 
-def fields(expression: str) -> list[str]:
+def split_fields(expression: str) -> list[str]:
     """Seconds, minute, hour, day, month, weekday; DenseclError where there are not five or six."""
-    found = expression.split()
-    if len(found) not in {5, 6}:
+    parts = expression.split()
+    if len(parts) not in {5, 6}:
         raise DenseclError(f"--cron: found {expression!r}, {EXPECTED}")
-    return ["0"] * (6 - len(found)) + found
+    return ["0"] * (6 - len(parts)) + parts
 
 
-def trigger(expression: str, where: tzinfo) -> BaseTrigger:
+def build_trigger(expression: str, timezone: tzinfo) -> BaseTrigger:
     """Fires when cron would: weekday 0 is Sunday, and where day and weekday are both restricted
     either of them is enough.
 
@@ -63,36 +65,38 @@ def trigger(expression: str, where: tzinfo) -> BaseTrigger:
     from apscheduler.triggers.combining import OrTrigger
     from apscheduler.triggers.cron import CronTrigger
 
-    second, *rest = fields(expression)
+    second, *rest = split_fields(expression)
     try:
-        values = dict(zip(FIELDS, (*rest[:4], weekdays(rest[4])), strict=True))
-        rules = [values]
-        if not values["day"].startswith("*") and not rest[4].startswith("*"):
-            rules = [values | {"day": "*"}, values | {"day_of_week": "*"}]
-        made = OrTrigger([CronTrigger(second=second, timezone=where, **each) for each in rules])
+        cron_fields = dict(zip(FIELDS, (*rest[:4], normalise_weekdays(rest[4])), strict=True))
+        rules = [cron_fields]
+        if not cron_fields["day"].startswith("*") and not rest[4].startswith("*"):
+            rules = [cron_fields | {"day": "*"}, cron_fields | {"day_of_week": "*"}]
+        combined = OrTrigger(
+            [CronTrigger(second=second, timezone=timezone, **rule) for rule in rules]
+        )
     except ValueError as error:
         raise DenseclError(
             f"--cron: found {expression!r}: {' '.join(str(error).split())}; {EXPECTED}"
         ) from None
-    if made.get_next_fire_time(None, datetime.now(where)) is None:
+    if combined.get_next_fire_time(None, datetime.now(timezone)) is None:
         raise DenseclError(f"--cron: found {expression!r}, a date that never comes")
-    return made
+    return combined
 
 
-def weekdays(field: str) -> str:
+def normalise_weekdays(field: str) -> str:
     """Cron's weekday field with names for numbers: `1-5` is mon,tue,wed,thu,fri and `*/2`
     sun,tue,thu,sat.
     """
-    return ",".join(_named(part) for part in field.lower().split(","))
+    return ",".join(_parse_weekday_part(part) for part in field.lower().split(","))
 
 
-def _named(part: str) -> str:
-    found = re.fullmatch(r"(\*|[0-7]|[a-z]{3})(?:-([0-7]|[a-z]{3}))?(?:/([1-9]))?", part)
-    if part == "*" or not found:
+def _parse_weekday_part(part: str) -> str:
+    match = re.fullmatch(r"(\*|[0-7]|[a-z]{3})(?:-([0-7]|[a-z]{3}))?(?:/([1-9]))?", part)
+    if part == "*" or not match:
         return part  # APScheduler says what is wrong with it
-    first, last, step = found.groups()
-    start = 0 if first == "*" else _number(first)
-    end = 6 if first == "*" or (step and not last) else _number(last or first)
+    first, last, step = match.groups()
+    start = 0 if first == "*" else _parse_weekday(first)
+    end = 6 if first == "*" or (step and not last) else _parse_weekday(last or first)
     if end < start:
         end += 7 if last and last.isalpha() and start else 0
     if end < start:
@@ -102,7 +106,7 @@ def _named(part: str) -> str:
     )
 
 
-def _number(day: str) -> int:
+def _parse_weekday(day: str) -> int:
     if day.isdigit():
         return int(day)
     if day not in WEEKDAYS:

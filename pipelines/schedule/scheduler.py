@@ -22,33 +22,33 @@ from typing import TYPE_CHECKING, Any
 
 from densecl import paths
 from densecl.config.params import load_params
-from densecl.errors import STOPPED, Interrupted
-from densecl.runtime.signals import SIGNALS
+from densecl.errors import EXIT_RETRY, Interrupted
+from densecl.runtime.signals import STOP_SIGNALS
 from pipelines import handover
 from pipelines.outcome import csv_log
-from pipelines.schedule.cron import trigger, zone
-from pipelines.schemas import Finished, Outcome, Tick
+from pipelines.schedule.cron import build_trigger, parse_timezone
+from pipelines.schemas import Outcome, RetrainingRecord, Tick
 
 if TYPE_CHECKING:
     from apscheduler.schedulers.background import BackgroundScheduler
     from apscheduler.triggers.base import BaseTrigger
 
 RETRAINING = (sys.executable, "-m", "pipelines", "retraining")
-LOOK = 30.0  # s between looks at the clock: a wait stands still while the machine sleeps
-PATIENCE = 60.0  # s that a retraining may take to stop; its training takes up to 8
+WAKEUP_INTERVAL = 30.0  # s between looks at the clock: a wait stands still while the machine sleeps
+STOP_TIMEOUT = 60.0  # s that a retraining may take to stop; its training takes up to 8
 
 
-def run(cron: str, timezone: str | None, command: Sequence[str] = RETRAINING) -> None:
+def run_schedule(cron: str, timezone: str | None, command: Sequence[str] = RETRAINING) -> None:
     """Retrain whenever `cron` says so, until SIGINT or SIGTERM; a ZenML stack that schedules by
     itself is handed the task.
     """
-    where = zone(timezone)
-    when = trigger(cron, where)
+    zone = parse_timezone(timezone)
+    trigger = build_trigger(cron, zone)
     load_params(paths.PARAMS)  # a mistake is told now, not in the night
     if handover.wanted():
-        handover.hand_over(cron, where)
+        handover.hand_over(cron, zone)
         return
-    Scheduler(when, where, command).run()
+    Scheduler(trigger, zone, command).run_until_signal()
 
 
 class Scheduler:
@@ -56,47 +56,47 @@ class Scheduler:
     reports/schedule.csv.
     """
 
-    def __init__(self, when: BaseTrigger, where: tzinfo, command: Sequence[str]) -> None:
-        self.when, self.where, self.command = when, where, command
+    def __init__(self, trigger: BaseTrigger, timezone: tzinfo, command: Sequence[str]) -> None:
+        self.trigger, self.timezone, self.command = trigger, timezone, command
         self.due: queue.SimpleQueue[datetime] = queue.SimpleQueue()
-        self.starting = threading.Lock()
-        self.ending = False
+        self.start_lock = threading.Lock()
+        self.is_stopping = False
         self.child: subprocess.Popen[str] | None = None
 
-    def run(self) -> None:
+    def run_until_signal(self) -> None:
         """Until a signal; a retraining at work is stopped first, recorded, and caught up at the
         next start.
         """
-        scheduler = self._scheduler()
+        scheduler = self._build_scheduler()
         scheduler.start()
         try:
-            for each in SIGNALS:
-                signal.signal(each, _interrupt)
+            for signal_number in STOP_SIGNALS:
+                signal.signal(signal_number, _raise_interrupted)
             while True:
-                time.sleep(LOOK)
+                time.sleep(WAKEUP_INTERVAL)
                 scheduler.wakeup()
-        except Interrupted as asked:
-            _say(f"{asked}: ending; the next start catches up what is missed")
-            for each in SIGNALS:
-                signal.signal(each, signal.SIG_DFL)  # the second one ends it at once
+        except Interrupted as interruption:
+            _print_line(f"{interruption}: ending; the next start catches up what is missed")
+            for signal_number in STOP_SIGNALS:
+                signal.signal(signal_number, signal.SIG_DFL)  # the second one ends it at once
             scheduler.pause()
-            self._stop()
+            self._stop_child()
             scheduler.shutdown(wait=True)
 
-    def _scheduler(self) -> BackgroundScheduler:
+    def _build_scheduler(self) -> BackgroundScheduler:
         from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED
         from apscheduler.schedulers.background import BackgroundScheduler
 
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        scheduler, first = (
-            BackgroundScheduler(timezone=self.where),
-            self.first(datetime.now(self.where)),
+        scheduler, first_tick = (
+            BackgroundScheduler(timezone=self.timezone),
+            self.find_first_tick(datetime.now(self.timezone)),
         )
-        self._tell_next(first)
+        self._print_next(first_tick)
         scheduler.add_job(
-            self._tick,
-            self.when,
-            next_run_time=first,
+            self._run_tick,
+            self.trigger,
+            next_run_time=first_tick,
             coalesce=True,
             max_instances=1,
             misfire_grace_time=None,  # one catch-up; no overlap; however late
@@ -104,45 +104,47 @@ class Scheduler:
         scheduler.add_listener(
             lambda event: self.due.put(event.scheduled_run_times[-1]), EVENT_JOB_SUBMITTED
         )
-        scheduler.add_listener(self._skip, EVENT_JOB_MAX_INSTANCES)
+        scheduler.add_listener(self._record_skip, EVENT_JOB_MAX_INSTANCES)
         return scheduler
 
-    def first(self, now: datetime) -> datetime:
+    def find_first_tick(self, now: datetime) -> datetime:
         """The tick to begin with: the one that was stopped, or the first since the last recorded
         one; in the past, if missed.
         """
         ticks = [
-            t for t in csv_log.read(paths.TICKS, Tick) if _time(t.scheduled) <= now
+            t
+            for t in csv_log.read_records(paths.SCHEDULE_LOG, Tick)
+            if _parse_time(t.scheduled) <= now
         ]  # a clock may be set back
         if not ticks:
-            return self.when.get_next_fire_time(None, now)
-        began = [t for t in ticks if t.status is not None]
-        if began and began[-1].outcome == "failed" and began[-1].status == STOPPED:
-            return _time(began[-1].scheduled).astimezone(self.where)
-        latest = max(_time(t.scheduled) for t in ticks).astimezone(self.where)
-        return self.when.get_next_fire_time(latest, latest)
+            return self.trigger.get_next_fire_time(None, now)
+        started = [t for t in ticks if t.status is not None]
+        if started and started[-1].outcome == "failed" and started[-1].status == EXIT_RETRY:
+            return _parse_time(started[-1].scheduled).astimezone(self.timezone)
+        latest = max(_parse_time(t.scheduled) for t in ticks).astimezone(self.timezone)
+        return self.trigger.get_next_fire_time(latest, latest)
 
-    def _tick(self) -> None:
+    def _run_tick(self) -> None:
         scheduled = self.due.get()
-        started, clock = datetime.now(self.where), time.monotonic()
-        late = started - scheduled
-        _say(
-            f"{_shown(scheduled)}: retraining"
-            + (f", {late} late" if late.total_seconds() > LOOK else "")
+        started, start_clock = datetime.now(self.timezone), time.monotonic()
+        delay = started - scheduled
+        _print_line(
+            f"{_format_time(scheduled)}: retraining"
+            + (f", {delay} late" if delay.total_seconds() > WAKEUP_INTERVAL else "")
         )
-        ended = self._retrain(started)
-        if ended is not None:
-            self._record(scheduled, started, time.monotonic() - clock, *ended)
-            now = datetime.now(self.where)
-            if not self.ending:
-                self._tell_next(self.when.get_next_fire_time(now, now))
+        result = self._run_retraining(started)
+        if result is not None:
+            self._record_tick(scheduled, started, time.monotonic() - start_clock, *result)
+            now = datetime.now(self.timezone)
+            if not self.is_stopping:
+                self._print_next(self.trigger.get_next_fire_time(now, now))
 
-    def _retrain(self, started: datetime) -> tuple[Outcome, int | None, str] | None:
+    def _run_retraining(self, started: datetime) -> tuple[Outcome, int | None, str] | None:
         """How it ended; None where the scheduler ends before it began, so that the tick counts as
         missed.
         """
-        with self.starting:
-            if self.ending:
+        with self.start_lock:
+            if self.is_stopping:
                 return None
             try:
                 self.child = subprocess.Popen(
@@ -155,35 +157,37 @@ class Scheduler:
                 )
             except OSError as error:
                 return "failed", None, f"could not be started: {error}"
-        said = ""
+        message = ""
         for line in self.child.stderr or ():
             sys.stderr.write(line)
-            said = line.removeprefix("error: ").strip() if line.startswith("error: ") else said
-        return outcome(self.child.wait(), started, said, self.ending)
+            message = (
+                line.removeprefix("error: ").strip() if line.startswith("error: ") else message
+            )
+        return read_outcome(self.child.wait(), started, message, self.is_stopping)
 
-    def _stop(self) -> None:
-        with self.starting:
-            self.ending = True
+    def _stop_child(self) -> None:
+        with self.start_lock:
+            self.is_stopping = True
         if self.child is None or self.child.poll() is not None:
             return
         self.child.terminate()
         try:
-            self.child.wait(PATIENCE)
+            self.child.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.child.pid, signal.SIGKILL)
 
-    def _skip(self, event: Any) -> None:
-        self._record(
+    def _record_skip(self, event: Any) -> None:
+        self._record_tick(
             event.scheduled_run_times[-1],
-            datetime.now(self.where),
+            datetime.now(self.timezone),
             0,
             "skipped",
             None,
             "one was still at work",
         )
 
-    def _record(
+    def _record_tick(
         self,
         scheduled: datetime,
         started: datetime,
@@ -192,8 +196,8 @@ class Scheduler:
         status: int | None,
         detail: str,
     ) -> None:
-        csv_log.append(
-            paths.TICKS,
+        csv_log.append_record(
+            paths.SCHEDULE_LOG,
             Tick(
                 scheduled=scheduled.isoformat(timespec="seconds"),
                 started=started.isoformat(timespec="seconds"),
@@ -203,41 +207,43 @@ class Scheduler:
                 detail=detail,
             ),
         )
-        _say(f"{_shown(scheduled)}: {outcome} after {seconds:.0f} s: {detail}")
+        _print_line(f"{_format_time(scheduled)}: {outcome} after {seconds:.0f} s: {detail}")
 
-    def _tell_next(self, due: datetime) -> None:
-        _say(f"next: {_shown(due)} ({self.where})")
+    def _print_next(self, due: datetime) -> None:
+        _print_line(f"next: {_format_time(due)} ({self.timezone})")
 
 
-def outcome(status: int, started: datetime, said: str, stopped: bool) -> tuple[Outcome, int, str]:
+def read_outcome(
+    status: int, started: datetime, message: str, was_stopped: bool
+) -> tuple[Outcome, int, str]:
     """Outcome, exit status and a sentence of a retraining that began at `started`: what it recorded
     itself, else what its status tells. 75 without a record of its own means that it did not begin,
     since another one is at work.
     """
     records = [
         r
-        for r in csv_log.read(paths.RETRAININGS, Finished)
-        if _time(r.started) >= started.replace(microsecond=0)
+        for r in csv_log.read_records(paths.RETRAINING_LOG, RetrainingRecord)
+        if _parse_time(r.started) >= started.replace(microsecond=0)
     ]
     if records:
         return records[-1].outcome, status, records[-1].said
-    if status == STOPPED and not stopped:
-        return "skipped", status, said or "it did not begin"
-    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
-    return "failed", status, said or f"it ended {how} and recorded nothing"
+    if status == EXIT_RETRY and not was_stopped:
+        return "skipped", status, message or "it did not begin"
+    cause = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+    return "failed", status, message or f"it ended {cause} and recorded nothing"
 
 
-def _interrupt(number: int, _: object) -> None:
-    raise Interrupted(signal.Signals(number).name)
+def _raise_interrupted(signal_number: int, _: object) -> None:
+    raise Interrupted(signal.Signals(signal_number).name)
 
 
-def _time(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _shown(when: datetime) -> str:
-    return f"{when:%a %d %b %Y %H:%M:%S %Z}"
+def _format_time(moment: datetime) -> str:
+    return f"{moment:%a %d %b %Y %H:%M:%S %Z}"
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     print(text, flush=True)

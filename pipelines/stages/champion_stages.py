@@ -13,37 +13,37 @@ from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config.params import Params
 
-FILE = paths.CHAMPION_REPORTS / "dvc.yaml"
+STAGES_FILE = paths.CHAMPION_REPORTS / "dvc.yaml"
 SEED = 0
 
 
-def define(params: Params) -> None:
+def write_champion_stages(params: Params) -> None:
     """Write reports/champion/dvc.yaml, a stage a set, from the stage `evaluate` of dvc.yaml; cells
     of sets that are no longer evaluated go with their stages.
     """
-    root = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["evaluate"]
-    stages = {name: _stage(root, name) for name in params.evaluate.datasets}
+    template = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["evaluate"]
+    stages = {name: _build_stage(template, name) for name in params.evaluate.datasets}
     text = yaml.safe_dump({"stages": stages}, sort_keys=False, width=200)
-    head = (
+    header = (
         "# Written by `python -m pipelines retraining` from the "
         "stage evaluate of ../../dvc.yaml; do not edit.\n"
     )
-    if not FILE.exists() or FILE.read_text(encoding="utf-8") != head + text:
-        write_text(FILE, head + text)
+    if not STAGES_FILE.exists() or STAGES_FILE.read_text(encoding="utf-8") != header + text:
+        write_text(STAGES_FILE, header + text)
 
 
-def _stage(root: dict[str, Any], name: str) -> dict[str, Any]:
+def _build_stage(template: dict[str, Any], name: str) -> dict[str, Any]:
     item = {"set": name, "mode": paths.CHAMPION, "seed": str(SEED)}
 
-    def filled(text: str) -> str:
+    def fill_template(text: str) -> str:
         for key, value in item.items():
             text = text.replace(f"${{item.{key}}}", value)
         return text
 
-    places = (paths.predictions, paths.control_predictions, paths.evaluation)
+    path_builders = (paths.predictions_file, paths.control_predictions_file, paths.evaluation_file)
     return {
-        "cmd": filled(root["cmd"]),
+        "cmd": fill_template(template["cmd"]),
         "wdir": "../..",
-        "deps": [filled(dep) for dep in root["deps"]],
-        "outs": [place(name, paths.CHAMPION, SEED).as_posix() for place in places],
+        "deps": [fill_template(dep) for dep in template["deps"]],
+        "outs": [build_path(name, paths.CHAMPION, SEED).as_posix() for build_path in path_builders],
     }

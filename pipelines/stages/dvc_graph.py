@@ -14,135 +14,141 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from densecl.errors import MISTAKE, STOPPED, DenseclError, Stopped
-from densecl.runtime.cli import TOLD
+from densecl.errors import EXIT_RETRY, EXIT_USER_ERROR, DenseclError, RetryLater
+from densecl.runtime.cli import ERROR_LOG_ENV
 from pipelines.runtime import error_translation
-from pipelines.runtime.error_translation import causes
-from pipelines.runtime.signals import STOPPING
-from pipelines.schemas import Did, StageRef
-from pipelines.stages.champion_stages import FILE
+from pipelines.runtime.error_translation import iter_causes
+from pipelines.runtime.signals import SIGNAL_FORWARDER
+from pipelines.schemas import StageRef, StageResult
+from pipelines.stages.champion_stages import STAGES_FILE
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
 T = TypeVar("T")
-PATIENCE = 60.0  # s that another process may hold DVC's lock between two of its stages
-ROOT = Path("dvc.yaml")
+LOCK_TIMEOUT = 60.0  # s that another process may hold DVC's lock between two of its stages
+ROOT_FILE = Path("dvc.yaml")
 
 
-class Graph:
+class StageGraph:
     """Stages by the name that stands in dvc.yaml, each after those it depends on.
 
     One opened repository serves all of them: opening takes half a second, telling whether a stage
     changed a hundredth.
     """
 
-    def __init__(self, file: Path = ROOT) -> None:
+    def __init__(self, file: Path = ROOT_FILE) -> None:
         self.file = file
-        self.repo = _opened()
+        self.repo = _open_repo()
         self.stages: dict[str, PipelineStage] = {}
         self.upstream: dict[str, tuple[str, ...]] = {}
-        self._read()
+        self._load_stages()
 
-    def _read(self) -> None:
+    def _load_stages(self) -> None:
         import networkx
 
-        graph = _readable(lambda: self.repo.index.graph)
-        mine = {
+        graph = _read_or_raise(lambda: self.repo.index.graph)
+        file_stages = {
             s
             for s in graph
             if str(s.path_in_repo) == self.file.as_posix() and getattr(s, "name", None)
         }
-        self.stages = {s.name: s for s in networkx.dfs_postorder_nodes(graph) if s in mine}
-        if self.file == ROOT and not self.stages:
+        self.stages = {s.name: s for s in networkx.dfs_postorder_nodes(graph) if s in file_stages}
+        if self.file == ROOT_FILE and not self.stages:
             raise DenseclError(
                 f"{self.file}: found no stages, expected those of the pipeline; `git checkout "
                 f"{self.file}`"
             )
         self.upstream = {
-            n: tuple(u.name for u in graph.successors(s) if u in mine)
+            n: tuple(u.name for u in graph.successors(s) if u in file_stages)
             for n, s in self.stages.items()
         }
 
-    def until(self, *kinds: str) -> list[str]:
+    def select_with_upstream(self, *kinds: str) -> list[str]:
         """Names of the stages of some kinds (`prepare` of `prepare@imagenet`) and all that they
         depend on, in order.
         """
-        wanted = {name for name in self.stages if kind(name) in kinds}
-        open_ = list(wanted)
-        while open_:
-            new = set(self.upstream[open_.pop()]) - wanted
-            wanted |= new
-            open_ += new
-        return [name for name in self.stages if name in wanted]
+        selected = {name for name in self.stages if get_stage_kind(name) in kinds}
+        pending = list(selected)
+        while pending:
+            new = set(self.upstream[pending.pop()]) - selected
+            selected |= new
+            pending += new
+        return [name for name in self.stages if name in selected]
 
-    def bring(self, name: str, begin: Callable[[], None]) -> tuple[Did, StageRef]:
-        """Bring one stage up to date, what it depends on being so; `begin` is called first if there
-        is something to do.
+    def update_stage(self, name: str, on_start: Callable[[], None]) -> tuple[StageResult, StageRef]:
+        """Bring one stage up to date, what it depends on being so; `on_start` is called first if
+        there is something to do.
 
-        DenseclError where its command fails, Stopped where it was stopped; another process at work
-        with DVC is waited for.
+        DenseclError where its command fails, RetryLater where it was stopped; another process at
+        work with DVC is waited for.
         """
-        STOPPING.check()
-        if not self._changed(name):
-            return "unchanged", self._reference(name)
-        begin()
-        with STOPPING.listening(), _commands() as run:
-            for stage in _patiently(lambda: self._reproduce(name)):
+        SIGNAL_FORWARDER.raise_if_signalled()
+        if not self._has_changed(name):
+            return "unchanged", self._build_reference(name)
+        on_start()
+        with SIGNAL_FORWARDER.handle_signals(), _collect_commands() as commands:
+            for stage in _call_when_unlocked(lambda: self._reproduce_stage(name)):
                 self.stages[stage.name] = stage  # with the hashes it has now
-        return "ran" if run else "restored", self._reference(name)
+        return "ran" if commands else "restored", self._build_reference(name)
 
-    def still(self, left: StageRef, deps: bool) -> bool:
+    def is_unchanged(self, reference: StageRef, deps: bool) -> bool:
         """Whether the stage's outs, and its `deps` if asked, are in the lock file and on the disk
         as they were left then.
         """
-        stage = self.stages.get(left.stage)
+        stage = self.stages.get(reference.stage)
         if stage is None:
             return False
-        now = self._reference(left.stage)
+        current = self._build_reference(reference.stage)
 
-        def ask() -> bool:
+        def check_stage() -> bool:
             with self.repo.lock:
                 return bool(stage.changed() if deps else stage.changed_outs())
 
         return (
-            now.outs == left.outs and not (deps and now.deps != left.deps) and not _patiently(ask)
+            current.outs == reference.outs
+            and not (deps and current.deps != reference.deps)
+            and not _call_when_unlocked(check_stage)
         )
 
-    def _changed(self, name: str) -> bool:
-        def ask() -> bool:
+    def _has_changed(self, name: str) -> bool:
+        def check_stage() -> bool:
             with self.repo.lock:
                 return bool(self.stages[name].changed())
 
-        return _patiently(ask)
+        return _call_when_unlocked(check_stage)
 
-    def _reproduce(self, name: str) -> list[Any]:
+    def _reproduce_stage(self, name: str) -> list[Any]:
         from dvc.exceptions import ReproductionError
 
-        with _told() as told:
+        with _collect_errors() as error_file:
             try:
                 return self.repo.reproduce(targets=[self.stages[name].addressing], single_item=True)
             except ReproductionError as error:
-                raise _failure(name, error, told.read_text(encoding="utf-8")) from None
+                raise _translate_failure(
+                    name, error, error_file.read_text(encoding="utf-8")
+                ) from None
 
-    def _reference(self, name: str) -> StageRef:
+    def _build_reference(self, name: str) -> StageRef:
         stage = self.stages[name]
-        return StageRef(stage=name, deps=_hashes(stage.deps), outs=_hashes(stage.outs))
+        return StageRef(
+            stage=name, deps=_collect_hashes(stage.deps), outs=_collect_hashes(stage.outs)
+        )
 
 
-def kind(name: str) -> str:
+def get_stage_kind(name: str) -> str:
     return name.partition("@")[0]
 
 
-def _opened() -> Repo:
+def _open_repo() -> Repo:
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
     logging.getLogger("dvc").setLevel(logging.ERROR)  # a line a stage is ours; failures are raised
-    for traced in ("dvc_data", "dvc_objects"):  # theirs with a traceback
-        logging.getLogger(traced).setLevel(logging.CRITICAL)
+    for logger_name in ("dvc_data", "dvc_objects"):  # theirs with a traceback
+        logging.getLogger(logger_name).setLevel(logging.CRITICAL)
     try:
         return Repo()
     except NotDvcRepoError:
@@ -157,7 +163,7 @@ def _opened() -> Repo:
         ) from None
 
 
-def _readable(read: Callable[[], T]) -> T:
+def _read_or_raise(read: Callable[[], T]) -> T:
     """DenseclError in a line where a dvc.yaml or params.yaml cannot be read."""
     from dvc.exceptions import DvcException
 
@@ -165,90 +171,97 @@ def _readable(read: Callable[[], T]) -> T:
         return read()
     except DvcException as error:
         text = " ".join(str(error).split())
-        if FILE.as_posix() in text:
+        if STAGES_FILE.as_posix() in text:
             raise DenseclError(
                 f"DVC: {text}; remove it: it is generated, and `retraining` writes it anew"
             ) from None
         raise DenseclError(f"DVC: {text}; `dvc status` says more") from None
 
 
-def _hashes(entries: Any) -> dict[str, str]:
+def _collect_hashes(entries: Any) -> dict[str, str]:
     return {str(entry.def_path): entry.hash_info.value or "" for entry in entries}
 
 
 @contextmanager
-def _commands() -> Iterator[list[str]]:
+def _collect_commands() -> Iterator[list[str]]:
     """Collects DVC's word that it runs a command; there is none where a stage is restored from the
     run cache.
     """
-    found: list[str] = []
+    commands: list[str] = []
 
-    class Listener(logging.Handler):
+    class CommandListener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.getMessage().startswith("Running stage"):
-                found.append(record.getMessage())
+                commands.append(record.getMessage())
 
-    logger, listener = logging.getLogger("dvc.stage.run"), Listener(logging.INFO)
-    level, passes = logger.level, logger.propagate
+    logger, listener = logging.getLogger("dvc.stage.run"), CommandListener(logging.INFO)
+    level, propagate = logger.level, logger.propagate
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(listener)
     try:
-        yield found
+        yield commands
     finally:
         logger.removeHandler(listener)
         logger.setLevel(level)
-        logger.propagate = passes
+        logger.propagate = propagate
 
 
 @contextmanager
-def _told() -> Iterator[Path]:
+def _collect_errors() -> Iterator[Path]:
     """A file that the command at work writes its errors to, besides the terminal."""
     with tempfile.NamedTemporaryFile(prefix="densecl-") as file:
-        os.environ[TOLD] = file.name
+        os.environ[ERROR_LOG_ENV] = file.name
         try:
             yield Path(file.name)
         finally:
-            del os.environ[TOLD]
+            del os.environ[ERROR_LOG_ENV]
 
 
-def _patiently(act: Callable[[], T]) -> T:
-    """`act`, again and again while another process holds DVC's lock; Stopped after a minute of
+def _call_when_unlocked(act: Callable[[], T]) -> T:
+    """`act`, again and again while another process holds DVC's lock; RetryLater after a minute of
     that.
     """
     from dvc.lock import LockError
 
-    until = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
             return act()
         except LockError as error:
-            STOPPING.check()
-            if time.monotonic() > until:
-                held = " ".join(str(error).split())
-                raise Stopped(
-                    f"DVC's lock stayed busy for {PATIENCE:g} s ({held}); run again when it is free"
+            SIGNAL_FORWARDER.raise_if_signalled()
+            if time.monotonic() > deadline:
+                reason = " ".join(str(error).split())
+                raise RetryLater(
+                    f"DVC's lock stayed busy for {LOCK_TIMEOUT:g} s ({reason}); run again when it "
+                    f"is free"
                 ) from None
             time.sleep(0.5)
 
 
-def _failure(name: str, error: BaseException, told: str) -> DenseclError:
+def _translate_failure(name: str, error: BaseException, error_log: str) -> DenseclError:
     """Which stage it was, and its own words: they stand on the terminal already, but not where the
     run is recorded.
     """
     from dvc.stage.exceptions import StageCmdFailedError
 
-    said = "; ".join(line.removeprefix("error: ") for line in told.splitlines())
-    for cause in causes(error):
+    message = "; ".join(line.removeprefix("error: ") for line in error_log.splitlines())
+    for cause in iter_causes(error):
         if isinstance(cause, StageCmdFailedError):
-            found = re.search(r"exited with (-?\d+)$", str(cause))
-            status = int(found[1]) if found else MISTAKE
-            if status == STOPPED or STOPPING.asked:
-                why = "stopped; nothing is lost" if STOPPING.asked or not said else said
-                return Stopped(f"{name}: {why}: `python -m pipelines replay` goes on from there")
+            match = re.search(r"exited with (-?\d+)$", str(cause))
+            status = int(match[1]) if match else EXIT_USER_ERROR
+            if status == EXIT_RETRY or SIGNAL_FORWARDER.received:
+                reason = (
+                    "stopped; nothing is lost"
+                    if SIGNAL_FORWARDER.received or not message
+                    else message
+                )
+                return RetryLater(
+                    f"{name}: {reason}: `python -m pipelines replay` goes on from there"
+                )
             return DenseclError(
                 f"{name}: its command failed with status {status}: "
-                f"{said or 'its output stands above'}"
+                f"{message or 'its output stands above'}"
             )
         if isinstance(cause, FileNotFoundError) and cause.filename:
             missing = os.path.relpath(cause.filename)
@@ -256,6 +269,6 @@ def _failure(name: str, error: BaseException, told: str) -> DenseclError:
                 f"{name}: found no {missing}, which it reads; put it back, or change what names "
                 f"it in params.yaml"
             )
-    if refused := error_translation.told(error):
-        return type(refused)(f"{name}: {refused}")
+    if translation := error_translation.translate_error(error):
+        return type(translation)(f"{name}: {translation}")
     return DenseclError(f"{name}: {' '.join(str(error.__cause__ or error).split())}")

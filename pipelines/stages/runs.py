@@ -8,27 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from densecl.errors import DenseclError
-from densecl.monitoring.mlflow_store import EXPERIMENT, connected
+from densecl.monitoring.mlflow_store import EXPERIMENT, import_mlflow
 from pipelines.runtime import zenml_env
-from pipelines.stages.dvc_graph import Graph, kind
+from pipelines.stages.dvc_graph import StageGraph, get_stage_kind
 
-SCANNED = ("render", "prepare")  # stages whose outs stand for the images
+SCAN_STAGES = ("render", "prepare")  # stages whose outs stand for the images
 
 if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
 
 
-def training_run(folder: Path) -> str | None:
+def find_training_run(folder: Path) -> str | None:
     """MLflow's id of the run that trained the model in `folder`; None where no store that answers
     knows it.
     """
     fingerprint = json.loads((folder / "config.json").read_text(encoding="utf-8"))["fingerprint"]
     try:
-        client = connected().MlflowClient()
-        found = client.get_experiment_by_name(EXPERIMENT)
+        client = import_mlflow().MlflowClient()
+        experiment = client.get_experiment_by_name(EXPERIMENT)
         runs = (
-            client.search_runs([found.experiment_id], f"tags.fingerprint = '{fingerprint}'")
-            if found
+            client.search_runs([experiment.experiment_id], f"tags.fingerprint = '{fingerprint}'")
+            if experiment
             else []
         )
     except Exception:  # a store that is down: the link is missing, the pipeline goes on
@@ -36,79 +36,81 @@ def training_run(folder: Path) -> str | None:
     return str(runs[0].info.run_id) if runs else None
 
 
-def reap() -> list[str]:
+def reap_dead_runs() -> list[str]:
     """Mark runs that a kill left unfinished as failed; their names. Only where the store is ours
     alone, and its lock is held.
     """
-    client = zenml_env.client()
+    client = zenml_env.get_client()
     from zenml.enums import ExecutionStatus, StoreType
     from zenml.models import PipelineRunUpdate, StepRunUpdate
 
     if client.zen_store.type != StoreType.SQL:
         return []
-    ended = []
-    open_ = "oneof:" + json.dumps(
+    names = []
+    unfinished = "oneof:" + json.dumps(
         [status.value for status in ExecutionStatus if not status.is_finished]
     )
-    for run in client.list_pipeline_runs(status=open_, size=100):
-        for step in client.list_run_steps(pipeline_run_id=run.id, status=open_, size=100):
+    for run in client.list_pipeline_runs(status=unfinished, size=100):
+        for step in client.list_run_steps(pipeline_run_id=run.id, status=unfinished, size=100):
             client.zen_store.update_run_step(step.id, StepRunUpdate(status=ExecutionStatus.FAILED))
-        why = "its process ended before it did"
+        reason = "its process ended before it did"
         client.zen_store.update_run(
-            run.id, PipelineRunUpdate(status=ExecutionStatus.FAILED, status_reason=why)
+            run.id, PipelineRunUpdate(status=ExecutionStatus.FAILED, status_reason=reason)
         )
-        ended.append(str(run.name))
-    return ended
+        names.append(str(run.name))
+    return names
 
 
-def stale(run: PipelineRunResponse) -> list[str]:
+def list_changed_stages(run: PipelineRunResponse) -> list[str]:
     """Stages of the run's finished steps that are no longer as these left them: skipped, they would
     be mixed with what is new.
 
     Images that came since do not count while the manifests are those of the run: it goes on with
     these.
     """
-    graphs: dict[str, Graph] = {}
-    found = []
+    graphs: dict[str, StageGraph] = {}
+    changed = []
     for step in run.steps.values():
         if not (step.status.is_successful and "reference" in step.outputs):
             continue
         file = str(step.config.parameters["file"])
         if file not in graphs:
-            graphs[file] = Graph(Path(file))
+            graphs[file] = StageGraph(Path(file))
         try:
-            left = step.outputs["reference"][0].load()
+            reference = step.outputs["reference"][0].load()
         # of whatever store holds it: ZenML keeps absolute paths, and the project may have moved
         except Exception as error:
             raise DenseclError(
                 f"{run.name}: what its steps left cannot be read, as after the project was moved "
                 f"({' '.join(str(error).split())[:200]}); `python -m pipelines "
-                f"{pipeline_of(run)}` begins again, and does "
+                f"{get_pipeline_name(run)}` begins again, and does "
                 "only what is not done"
             ) from None
-        if not graphs[file].still(left, deps=kind(left.stage) not in SCANNED):
-            found.append(left.stage)
-    return found
+        if not graphs[file].is_unchanged(
+            reference, deps=get_stage_kind(reference.stage) not in SCAN_STAGES
+        ):
+            changed.append(reference.stage)
+    return changed
 
 
-def pipeline_of(run: PipelineRunResponse) -> str:
+def get_pipeline_name(run: PipelineRunResponse) -> str:
     """`comparison` or `retraining`."""
     return run.pipeline.name if run.pipeline else "retraining"
 
 
-def begun(run: str) -> datetime | None:
+def get_start_time(run_id: str) -> datetime | None:
     """When the run of this id began; None where ZenML knows none."""
     try:
         return (
-            zenml_env.client()
-            .get_pipeline_run(run, allow_name_prefix_match=False)
+            zenml_env.get_client()
+            .get_pipeline_run(run_id, allow_name_prefix_match=False)
             .created.replace(tzinfo=UTC)
         )
     except (KeyError, ValueError):
         return None
 
 
-def last() -> PipelineRunResponse | None:
+def get_latest_run() -> PipelineRunResponse | None:
     """The newest run of either pipeline."""
-    runs = zenml_env.client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True)
+    runs = zenml_env.get_client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True)
     return runs.items[0] if runs.items else None

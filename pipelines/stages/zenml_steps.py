@@ -17,55 +17,63 @@ from zenml import log_metadata, step
 from zenml.types import HTMLString
 
 from densecl import paths
-from densecl.artifacts import NoEvaluation, read_cell
-from pipelines.schemas import Did, StageRef
-from pipelines.stages.dvc_graph import ROOT, Graph, kind
+from densecl.artifacts import MissingEvaluation, read_evaluation
+from pipelines.schemas import StageRef, StageResult
+from pipelines.stages.dvc_graph import ROOT_FILE, StageGraph, get_stage_kind
 
 # What ZenML would keep of its own accord is of the pointers, not of what they point to; each row of
 # it costs a commit.
-QUIET: dict[str, Any] = {
+STEP_OPTIONS: dict[str, Any] = {
     "enable_cache": False,
     "enable_artifact_metadata": False,
     "enable_artifact_visualization": False,
     "enable_step_logs": False,
 }
 Reference = Annotated[StageRef, "reference"]
-SHOWN = ("top1", "top5", "macro_top1", "nll", "ece")  # of an evaluation, on ZenML's dashboard
+LOGGED_METRICS = (
+    "top1",
+    "top5",
+    "macro_top1",
+    "nll",
+    "ece",
+)  # of an evaluation, on ZenML's dashboard
 
 
-def graph(file: Path = ROOT) -> Graph:
+def get_graph(file: Path = ROOT_FILE) -> StageGraph:
     """One for all steps that run in this process."""
-    return _opened(file)
+    return _load_graph(file)
 
 
-_opened = cache(Graph)
+_load_graph = cache(StageGraph)
 
 
-@step(**QUIET)
-def run_stage(name: str, file: str, upstream: list[StageRef]) -> Reference:  # noqa: ARG001 - an arrow of the graph
-    return _bring(name, file)
+@step(**STEP_OPTIONS)
+def run_stage(name: str, file: str, upstream: list[StageRef]) -> Reference:  # noqa: ARG001
+    return _update_stage(name, file)
 
 
-@step(**QUIET)
+@step(**STEP_OPTIONS)
 def run_evaluation(
     name: str,
     file: str,
     upstream: list[StageRef],  # noqa: ARG001
 ) -> tuple[Reference, Annotated[dict[str, Any], "metrics"]]:
-    reference = _bring(name, file)
-    cell = read_cell(next(Path(p) for p in reference.outs if p.endswith(".json")))
-    if isinstance(cell, NoEvaluation):
+    reference = _update_stage(name, file)
+    cell = read_evaluation(next(Path(p) for p in reference.outs if p.endswith(".json")))
+    if isinstance(cell, MissingEvaluation):
         return reference, {"reason": cell.reason}
-    return reference, {"images": cell.images} | {metric: getattr(cell, metric) for metric in SHOWN}
+    return reference, {"images": cell.images} | {
+        metric: getattr(cell, metric) for metric in LOGGED_METRICS
+    }
 
 
-@step(**QUIET | {"enable_artifact_visualization": True})
+@step(**STEP_OPTIONS | {"enable_artifact_visualization": True})
 def run_report(
     name: str,
     file: str,
     upstream: list[StageRef],  # noqa: ARG001
 ) -> tuple[Reference, Annotated[pd.DataFrame, "comparison"], Annotated[HTMLString, "page"]]:
-    reference = _bring(name, file)
+    reference = _update_stage(name, file)
     return (
         reference,
         pd.read_csv(paths.COMPARISON),
@@ -76,68 +84,75 @@ def run_report(
 STEPS = {"evaluate": run_evaluation, "report": run_report}
 
 
-def add(
-    names: Sequence[str], found: dict[str, Any], file: Path = ROOT, first: Sequence[Any] = ()
+def add_stages(
+    names: Sequence[str],
+    references: dict[str, Any],
+    file: Path = ROOT_FILE,
+    after: Sequence[Any] = (),
 ) -> list[Any]:
-    """One step a stage, in order; `found` has the references of earlier stages by name, and gets
-    these. Stages without a stage before them follow `first`. Returns the new references.
+    """One step a stage, in order; `references` has those of earlier stages by name, and gets
+    these. Stages without a stage before them follow `after`. Returns the new references.
     """
-    new = []
+    added = []
     for name in names:
-        upstream = [found[u] for u in graph(file).upstream[name] if u in found] or list(first)
+        upstream = [
+            references[u] for u in get_graph(file).upstream[name] if u in references
+        ] or list(after)
         # Parameters, not inputs: an input that is no reference becomes an artifact of its own.
-        one = STEPS.get(kind(name), run_stage).with_options(
+        zenml_step = STEPS.get(get_stage_kind(name), run_stage).with_options(
             parameters={"name": name, "file": str(file)}
         )
-        made = one(upstream=upstream, id=identifier(name, file))
-        found[name] = made[0] if isinstance(made, tuple) else made
-        new.append(found[name])
-    return new
+        outputs = zenml_step(upstream=upstream, id=get_step_id(name, file))
+        references[name] = outputs[0] if isinstance(outputs, tuple) else outputs
+        added.append(references[name])
+    return added
 
 
-def identifier(name: str, file: Path = ROOT) -> str:
+def get_step_id(name: str, file: Path = ROOT_FILE) -> str:
     """A stage's name as ZenML allows it."""
-    prefix = "" if file == ROOT else f"{file.parent.name}_"
+    prefix = "" if file == ROOT_FILE else f"{file.parent.name}_"
     return prefix + re.sub(r"\W+", "_", name)
 
 
-def _bring(name: str, file: str) -> StageRef:
-    stages, started = graph(Path(file)), time.monotonic()
-    place = f"[{list(stages.stages).index(name) + 1}/{len(stages.stages)}] {name}"
-    did, reference = stages.bring(name, lambda: print(f"{place} ...", flush=True))
+def _update_stage(name: str, file: str) -> StageRef:
+    stage_graph, started = get_graph(Path(file)), time.monotonic()
+    label = f"[{list(stage_graph.stages).index(name) + 1}/{len(stage_graph.stages)}] {name}"
+    result, reference = stage_graph.update_stage(name, lambda: print(f"{label} ...", flush=True))
     seconds = time.monotonic() - started
-    print(f"{place}: {did}" + ("" if did == "unchanged" else f", {seconds:.1f} s"), flush=True)
-    log_metadata(_metadata(did, reference, seconds))
+    print(
+        f"{label}: {result}" + ("" if result == "unchanged" else f", {seconds:.1f} s"), flush=True
+    )
+    log_metadata(_build_metadata(result, reference, seconds))
     return reference
 
 
-def _metadata(did: Did, reference: StageRef, seconds: float) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "did": did,
+def _build_metadata(result: StageResult, reference: StageRef, seconds: float) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "did": result,
         "seconds": round(seconds, 2),
-        "git": revision(),
+        "git": get_revision(),
         "md5": reference.outs,
     }
-    if kind(reference.stage) == "train" and (run := _tracked(reference)):
-        told["mlflow_run"] = run
-    return told
+    if get_stage_kind(reference.stage) == "train" and (run := _find_training_run(reference)):
+        metadata["mlflow_run"] = run
+    return metadata
 
 
 @cache
-def revision() -> str:
+def get_revision() -> str:
     """The commit that is checked out, "+" behind it where files that git tracks differ; "" outside
     git.
     """
-    done = subprocess.run(
+    completed = subprocess.run(
         ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
         capture_output=True,
         text=True,
         check=False,
     )
-    return done.stdout.strip()
+    return completed.stdout.strip()
 
 
-def _tracked(reference: StageRef) -> str | None:
-    from pipelines.stages.runs import training_run
+def _find_training_run(reference: StageRef) -> str | None:
+    from pipelines.stages.runs import find_training_run
 
-    return training_run(next(Path(p) for p in reference.outs if p.startswith("models/")))
+    return find_training_run(next(Path(p) for p in reference.outs if p.startswith("models/")))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from densecl.analysis import statistics
-from densecl.analysis.statistics import Estimate, Part
+from densecl.analysis.statistics import Estimate, WeightedOutcomes
 
 
 def column(right: int, n: int) -> np.ndarray:
@@ -27,7 +27,7 @@ def pair(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, 
 def test_wilson_equals_its_closed_form(right: int, n: int) -> None:
     z, p = 1.959963984540054, right / n
     centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    found = statistics.wilson(column(right, n), 0.95)
+    found = statistics.compute_wilson_interval(column(right, n), 0.95)
     assert found.value == p
     assert found.low == pytest.approx(max(0, (centre - half) / (1 + z * z / n)), abs=1e-12)
     assert found.high == pytest.approx(min(1, (centre + half) / (1 + z * z / n)), abs=1e-12)
@@ -35,8 +35,9 @@ def test_wilson_equals_its_closed_form(right: int, n: int) -> None:
 
 def test_newcombe_reproduces_the_published_example() -> None:
     """56/70 - 48/80: Newcombe (1998), table II, method 10 gives 0.0524 to 0.3339."""
-    found = statistics.independent_difference(
-        statistics.wilson(column(56, 70), 0.95), statistics.wilson(column(48, 80), 0.95)
+    found = statistics.estimate_independent_difference(
+        statistics.compute_wilson_interval(column(56, 70), 0.95),
+        statistics.compute_wilson_interval(column(48, 80), 0.95),
     )
     assert found.value == pytest.approx(0.2)
     assert (found.low, found.high) == (
@@ -47,7 +48,7 @@ def test_newcombe_reproduces_the_published_example() -> None:
 
 def test_bootstrap_equals_redrawing_rows_one_by_one() -> None:
     values = np.random.default_rng(1).choice([-1.0, 0, 1], size=200, p=[0.1, 0.7, 0.2])[:, None]
-    found = statistics.image_bootstrap([Part(1.0, values)], 0.95, 20000, seed=5)
+    found = statistics.estimate_by_bootstrap([WeightedOutcomes(1.0, values)], 0.95, 20000, seed=5)
     rng = np.random.default_rng(2)
     slow = [values[rng.integers(0, 200, 200)].mean() for _ in range(20000)]
     assert found.low == pytest.approx(np.quantile(slow, 0.025), abs=0.006)
@@ -56,22 +57,22 @@ def test_bootstrap_equals_redrawing_rows_one_by_one() -> None:
 
 
 def test_bootstrap_is_repeatable_and_weighs_its_parts() -> None:
-    parts = [Part(0.5, np.ones((10, 1))), Part(-0.25, np.ones((7, 1)))]
-    assert statistics.image_bootstrap(parts, 0.95, 100, 0) == Estimate(
+    parts = [WeightedOutcomes(0.5, np.ones((10, 1))), WeightedOutcomes(-0.25, np.ones((7, 1)))]
+    assert statistics.estimate_by_bootstrap(parts, 0.95, 100, 0) == Estimate(
         0.25, 0.25, 0.25, pytest.approx(2 / 101)
     )
-    noisy = [Part(1.0, np.random.default_rng(0).random((40, 1)))]
-    assert statistics.image_bootstrap(noisy, 0.9, 500, 3) == statistics.image_bootstrap(
+    noisy = [WeightedOutcomes(1.0, np.random.default_rng(0).random((40, 1)))]
+    assert statistics.estimate_by_bootstrap(noisy, 0.9, 500, 3) == statistics.estimate_by_bootstrap(
         noisy, 0.9, 500, 3
     )
-    assert statistics.image_bootstrap(noisy, 0.9, 500, 3) != statistics.image_bootstrap(
+    assert statistics.estimate_by_bootstrap(noisy, 0.9, 500, 3) != statistics.estimate_by_bootstrap(
         noisy, 0.9, 500, 4
     )
 
 
 def test_bootstrap_width_is_the_standard_error() -> None:
     one, two = pair(300, 80, 50, 570)
-    found = statistics.paired_difference(one, two, 0.95, 20000, 0)
+    found = statistics.estimate_paired_difference(one, two, 0.95, 20000, 0)
     error = (one - two).std(ddof=1) / math.sqrt(1000)
     assert found.value == pytest.approx(0.03)
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.03)
@@ -80,22 +81,26 @@ def test_bootstrap_width_is_the_standard_error() -> None:
 def test_mcnemar_is_the_binomial_tail() -> None:
     one, two = pair(50, 9, 2, 40)
     tail = sum(math.comb(11, k) for k in range(3)) / 2**11
-    assert statistics.mcnemar(one[:, 0], two[:, 0]) == pytest.approx(2 * tail)
-    assert statistics.paired_difference(one, two, 0.95, 200, 0).p == pytest.approx(2 * tail)
-    assert statistics.mcnemar(one[:, 0], one[:, 0]) == 1.0
+    assert statistics.compute_mcnemar_p(one[:, 0], two[:, 0]) == pytest.approx(2 * tail)
+    assert statistics.estimate_paired_difference(one, two, 0.95, 200, 0).p == pytest.approx(
+        2 * tail
+    )
+    assert statistics.compute_mcnemar_p(one[:, 0], one[:, 0]) == 1.0
 
 
 def test_holm_by_hand_and_in_order() -> None:
     # Sorted 0.01 0.02 0.03 0.04: times 4 3 2 1 gives 0.04 0.06 0.06 0.04, made monotone 0.04 0.06
     # 0.06 0.06.
-    assert statistics.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
-    assert statistics.holm([]) == []
+    assert statistics.apply_holm_correction([0.04, 0.01, 0.03, 0.02]) == pytest.approx(
+        [0.06, 0.04, 0.06, 0.06]
+    )
+    assert statistics.apply_holm_correction([0.9, 0.8]) == [1.0, 1.0]
+    assert statistics.apply_holm_correction([]) == []
 
 
 def test_two_models_alike_on_every_image_are_not_told_apart() -> None:
     right = column(30, 100)[:, None]
-    found = statistics.paired_difference(right, right, 0.95, 200, 0)
+    found = statistics.estimate_paired_difference(right, right, 0.95, 200, 0)
     assert (found.value, found.p) == (0.0, 1.0)
     # With a true share `high` of differing images, seeing none among 100 has a chance of 2.5 %.
     assert (1 - found.high) ** 100 == pytest.approx(0.025)
@@ -108,13 +113,16 @@ def test_no_difference_seen_is_not_no_doubt(seeds: int) -> None:
     spread to go by.
     """
     gaps = [np.zeros((n, seeds)) for n in (400, 900)]
-    found = statistics.mean_difference(gaps, 0.95, 1000, 1)
+    found = statistics.estimate_mean_difference(gaps, 0.95, 1000, 1)
     bound = np.mean([1 - 0.025 ** (1 / n) for n in (400, 900)])
     assert (found.low, found.value, found.high, found.p) == pytest.approx((-bound, 0.0, bound, 1.0))
-    assert statistics.detectable([Part(0.5, gap) for gap in gaps], 0.95) > bound
-    assert statistics.accuracy(np.ones((400, seeds)), 0.95, 1000, 1) == statistics.wilson(
-        np.ones(400), 0.95
+    assert (
+        statistics.compute_detectable_difference([WeightedOutcomes(0.5, gap) for gap in gaps], 0.95)
+        > bound
     )
+    assert statistics.estimate_accuracy(
+        np.ones((400, seeds)), 0.95, 1000, 1
+    ) == statistics.compute_wilson_interval(np.ones(400), 0.95)
 
 
 def test_seeds_without_image_effect_give_students_t() -> None:
@@ -122,7 +130,9 @@ def test_seeds_without_image_effect_give_students_t() -> None:
     from scipy import stats
 
     per_seed = np.array([0.02, 0.05, 0.03])
-    found = statistics.over_seeds([Part(1.0, np.tile(per_seed, (50, 1)))], 0.95)
+    found = statistics.estimate_over_seeds(
+        [WeightedOutcomes(1.0, np.tile(per_seed, (50, 1)))], 0.95
+    )
     test = stats.ttest_1samp(per_seed, 0.0)
     interval = test.confidence_interval(0.95)
     assert (found.low, found.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
@@ -134,7 +144,7 @@ def test_seeds_alike_keep_the_images_share() -> None:
     three.
     """
     values = np.tile(column(30, 90)[:, None], (1, 3))
-    found = statistics.over_seeds([Part(1.0, values)], 0.95)
+    found = statistics.estimate_over_seeds([WeightedOutcomes(1.0, values)], 0.95)
     error = math.sqrt(values[:, 0].var(ddof=1) / 90)
     assert (found.high - found.low) / 2 == pytest.approx(1.959963984540054 * error)
 
@@ -145,7 +155,7 @@ def test_interval_for_the_mode_covers() -> None:
         truth = 0.04
         chance = np.clip(truth + rng.normal(0, 0.15, (200, 1)) + rng.normal(0, 0.03, (1, 3)), -1, 1)
         values = np.sign(chance) * (rng.random((200, 3)) < np.abs(chance))
-        found = statistics.over_seeds([Part(1.0, values)], 0.95)
+        found = statistics.estimate_over_seeds([WeightedOutcomes(1.0, values)], 0.95)
         covered += found.low <= truth <= found.high
     # Three standard errors of a coverage of 0.95 in 400 trials are 0.033.
     assert covered / times >= 0.95 - 0.033
@@ -159,7 +169,7 @@ def test_planted_difference_is_found_and_planted_null_is_not() -> None:
         better = np.where(base, flip > 0.04, flip < 0.14)  # 0.14 / 2 - 0.04 / 2: 5 points
         alike = np.where(base, flip > 0.09, flip < 0.09)
         for other, effect in ((better, True), (alike, False)):
-            got = statistics.paired_difference(
+            got = statistics.estimate_paired_difference(
                 other[:, None].astype(float), base[:, None].astype(float), 0.95, 300, trial
             )
             sure = got.p is not None and got.p <= 0.05 and not got.low <= 0 <= got.high
@@ -171,10 +181,12 @@ def test_planted_difference_is_found_and_planted_null_is_not() -> None:
 
 def test_accuracy_uses_wilson_for_one_seed_and_stays_in_bounds() -> None:
     one = column(0, 40)[:, None]
-    assert statistics.accuracy(one, 0.95, 200, 0) == statistics.wilson(one[:, 0], 0.95)
+    assert statistics.estimate_accuracy(one, 0.95, 200, 0) == statistics.compute_wilson_interval(
+        one[:, 0], 0.95
+    )
     near = np.ones((30, 3))
     near[0, 0] = near[1, 1] = 0
-    assert statistics.accuracy(near, 0.95, 200, 0).high == 1.0
+    assert statistics.estimate_accuracy(near, 0.95, 200, 0).high == 1.0
 
 
 @pytest.mark.parametrize("n", [1000, 10_000])
@@ -186,7 +198,9 @@ def test_wilson_covers_95_percent(n: int, rate: float) -> None:
     half = int(6 * math.sqrt(n * rate * (1 - rate)))
     counts = np.arange(int(n * rate) - half, int(n * rate) + half)
     held = [
-        (found := statistics.wilson(column(int(k), n), 0.95)).low <= rate <= found.high
+        (found := statistics.compute_wilson_interval(column(int(k), n), 0.95)).low
+        <= rate
+        <= found.high
         for k in counts
     ]
     assert 0.93 <= binom.pmf(counts, n, rate)[held].sum() <= 0.97
@@ -207,7 +221,7 @@ def test_the_paired_bootstrap_covers_95_percent(rate: float, difference: float) 
     tables = rng.multinomial(1000, [both, first, second, 1 - both - first - second], size=times)
     for trial, counts in enumerate(tables):
         one, two = pair(*counts)
-        found = statistics.paired_difference(one, two, 0.95, 1000, trial)
+        found = statistics.estimate_paired_difference(one, two, 0.95, 1000, trial)
         held += found.low <= difference <= found.high
     assert 0.93 <= held / times <= 0.97
 
@@ -221,7 +235,7 @@ def test_mcnemar_has_its_size_where_nothing_differs(discordant: float) -> None:
         2000, [0.5, discordant / 2, discordant / 2, 0.5 - discordant], size=times
     )
     p = [
-        statistics.mcnemar(one[:, 0], two[:, 0])
+        statistics.compute_mcnemar_p(one[:, 0], two[:, 0])
         for one, two in (pair(*counts) for counts in tables)
     ]
     assert 0.03 <= np.mean(np.array(p) <= 0.05) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / times)
@@ -263,7 +277,8 @@ def test_the_interval_over_seeds_covers_95_percent(seeds: int, rate: float, spre
         ease = middle + spread * rng.normal(size=1000)
         one, two = (seeds_of_a_mode(rng, ease, seeds) for _ in range(2))
         accuracy, difference = (
-            statistics.over_seeds([Part(1.0, v)], 0.95) for v in (one, one - two)
+            statistics.estimate_over_seeds([WeightedOutcomes(1.0, v)], 0.95)
+            for v in (one, one - two)
         )
         held += [accuracy.low <= rate <= accuracy.high, difference.low <= 0 <= difference.high]
         called += difference.p is not None and difference.p <= 0.05
@@ -273,19 +288,22 @@ def test_the_interval_over_seeds_covers_95_percent(seeds: int, rate: float, spre
 
 def test_detectable_solves_connor_s_formula_and_falls_with_n() -> None:
     one, two = pair(500, 60, 40, 400)
-    found = statistics.detectable([Part(1.0, one - two)], 0.95)
+    found = statistics.compute_detectable_difference([WeightedOutcomes(1.0, one - two)], 0.95)
     u, v, share = 1.959963984540054, 0.8416212335729143, 0.1
     assert (
         u * math.sqrt(share) + v * math.sqrt(share - found**2)
     ) ** 2 / found**2 == pytest.approx(1000, rel=1e-9)
     more = [np.tile(values, (9, 1)) for values in (one, two)]
-    assert statistics.detectable([Part(1.0, more[0] - more[1])], 0.95) == pytest.approx(
-        found / 3, rel=0.01
+    assert statistics.compute_detectable_difference(
+        [WeightedOutcomes(1.0, more[0] - more[1])], 0.95
+    ) == pytest.approx(found / 3, rel=0.01)
+    assert (
+        statistics.compute_detectable_difference([WeightedOutcomes(1.0, one - two)], 0.95, tests=6)
+        > found
     )
-    assert statistics.detectable([Part(1.0, one - two)], 0.95, tests=6) > found
     # Nothing differs on 1,000 images: a difference d needs at least d of them, d n = (u + v sqrt(1
     # - d))^2.
-    least = statistics.detectable([Part(1.0, one - one)], 0.95)
+    least = statistics.compute_detectable_difference([WeightedOutcomes(1.0, one - one)], 0.95)
     assert least * 1000 == pytest.approx((u + v * math.sqrt(1 - least)) ** 2, rel=1e-9)
 
 
@@ -296,11 +314,14 @@ def test_the_test_finds_a_detectable_difference_four_times_in_five(
 ) -> None:
     half = int(n * discordant / 2)
     one, two = pair(n - 2 * half, half, half, 0)
-    found = statistics.detectable([Part(1.0, one - two)], 0.95)
+    found = statistics.compute_detectable_difference([WeightedOutcomes(1.0, one - two)], 0.95)
     rng, times = np.random.default_rng(17), 1500
     share = [(discordant + found) / 2, (discordant - found) / 2]
     tables = rng.multinomial(n, [0.5, *share, 0.5 - discordant], size=times)
-    p = [statistics.mcnemar(a[:, 0], b[:, 0]) for a, b in (pair(*counts) for counts in tables)]
+    p = [
+        statistics.compute_mcnemar_p(a[:, 0], b[:, 0])
+        for a, b in (pair(*counts) for counts in tables)
+    ]
     # The exact test is a little less powerful than the formula's normal approximation.
     assert 0.74 <= np.mean(np.array(p) <= 0.05) <= 0.83
 
@@ -309,6 +330,8 @@ def test_detectable_with_seeds_is_the_quantiles_times_the_error() -> None:
     from scipy import stats
 
     per_seed = np.array([0.02, 0.05, 0.03])
-    found = statistics.detectable([Part(1.0, np.tile(per_seed, (50, 1)))], 0.95)
+    found = statistics.compute_detectable_difference(
+        [WeightedOutcomes(1.0, np.tile(per_seed, (50, 1)))], 0.95
+    )
     quantiles = stats.t.ppf(0.975, 2) + stats.t.ppf(0.8, 2)
     assert found == pytest.approx(quantiles * per_seed.std(ddof=1) / math.sqrt(3))

@@ -70,13 +70,13 @@ def test_status_is_0_where_b_is_not_worse(there, a, b):
 
 def test_what_b_lacks_is_not_passed(there, tmp_path, capsys):
     shutil.copytree("a", tmp_path / "torn")
-    path = tmp_path / "torn" / paths.predictions("sketch", "none", 0)
+    path = tmp_path / "torn" / paths.predictions_file("sketch", "none", 0)
     path.write_bytes(path.read_bytes()[:1000])
     assert main(["compare", "a", str(tmp_path / "torn")]) == 0
     assert main(["compare", "a", str(tmp_path / "torn"), "--fail-if-worse"]) == 2
     told = capsys.readouterr()
     assert "error: not judged: A has sketch, none, seed 0 and B has not (" in told.err
-    assert str(tmp_path) not in (paths.COMPARE / "compare.md").read_text()
+    assert str(tmp_path) not in (paths.COMPARE_FOLDER / "compare.md").read_text()
     assert (
         main(["compare", str(tmp_path / "torn"), "a", "--fail-if-worse"]) == 0
     )  # more than before
@@ -89,8 +89,8 @@ def test_reports_alone_are_enough_under_any_name(there, capsys):
     told = capsys.readouterr().out
     assert "sketch" in told
     assert "contents unchecked" in told
-    assert (paths.COMPARE / "compare.html").is_file()
-    assert str(there) not in (paths.COMPARE / "compare.html").read_text()
+    assert (paths.COMPARE_FOLDER / "compare.html").is_file()
+    assert str(there) not in (paths.COMPARE_FOLDER / "compare.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,12 @@ def test_a_folder_from_elsewhere_runs_nothing(there, tmp_path, capsys):
 # Stages that copy what is committed below given/: quick, with the outs of the pipeline at the
 # pipeline's places.
 STAGES = {
-    "plan": [paths.PLAN],
-    "prepare@sketch": [paths.manifest("sketch")],
-    "train@none-0": [paths.model("none", 0), paths.training("none", 0)],
+    "plan": [paths.PLANS],
+    "prepare@sketch": [paths.manifest_file("sketch")],
+    "train@none-0": [paths.model_folder("none", 0), paths.training_folder("none", 0)],
     "evaluate@sketch-none-0": [
-        paths.predictions("sketch", "none", 0),
-        paths.evaluation("sketch", "none", 0),
+        paths.predictions_file("sketch", "none", 0),
+        paths.evaluation_file("sketch", "none", 0),
     ],
 }
 
@@ -253,7 +253,7 @@ def test_two_revisions(inside, capsys):
     assert main(["compare", "first", "HEAD", "--fail-if-worse"]) == 1
     told = capsys.readouterr()
     assert "B is worse than A on sketch (none: −" in told.err
-    page = (paths.COMPARE / "compare.html").read_text()
+    page = (paths.COMPARE_FOLDER / "compare.html").read_text()
     assert inside.run("git", "rev-parse", "first").strip()[:12] in page
     assert "densecl/code.py" in page
     assert "none-0: the same weights" in page
@@ -263,7 +263,7 @@ def test_two_revisions(inside, capsys):
 
 def test_numbers_of_a_revision_are_those_of_its_files(inside):
     main(["compare", "first", "HEAD"])
-    row = pd.read_csv(paths.COMPARE / "compare.csv").query("metric == 'top1'").iloc[0]
+    row = pd.read_csv(paths.COMPARE_FOLDER / "compare.csv").query("metric == 'top1'").iloc[0]
     ways = {
         "a": Planted(images=300),
         "b": Planted(images=300, gains={("none", "sketch"): -0.2}, of_luck=1),
@@ -283,7 +283,7 @@ def test_an_experiment_and_the_workspace(inside, capsys):
     assert "No difference: A and B answered every image alike in 1 cell." in told
     assert "B has changes that are in no commit: densecl/code.py" in told
     assert inside.state() == before
-    path = paths.evaluation("sketch", "none", 0)
+    path = paths.evaluation_file("sketch", "none", 0)
     path.write_text(path.read_text() + "\n")
     assert main(["compare", "tried", "workspace"]) == 0
     assert f"B: {path} differs from dvc.lock" in capsys.readouterr().out
@@ -309,7 +309,9 @@ def test_bytes_that_are_not_those_of_the_lock_are_not_compared(inside, capsys):
         "evaluate_sketch-none-0"
     ]["outs"]
     md5 = next(
-        out["md5"] for out in outs if out["path"] == str(paths.predictions("sketch", "none", 0))
+        out["md5"]
+        for out in outs
+        if out["path"] == str(paths.predictions_file("sketch", "none", 0))
     )
     held = inside.remote / "files" / "md5" / md5[:2] / md5[2:]
     right = held.read_bytes()

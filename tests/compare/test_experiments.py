@@ -15,15 +15,15 @@ import pandas as pd
 import pytest
 
 from densecl import paths
-from densecl.analysis.differences import MEAN
+from densecl.analysis.differences import SHIFTED_MEAN
 from densecl.analysis.dvc_lock import read_lock
-from densecl.compare.changes import changes
-from densecl.compare.deltas import Line
-from densecl.compare.differences import Versus, versus
+from densecl.compare.changes import find_changes
+from densecl.compare.deltas import Delta
+from densecl.compare.differences import ExperimentComparison, compare_experiments
 from densecl.compare.page import write_comparison
 from densecl.compare.read import read_experiment
 from densecl.compare.schemas import Origin
-from densecl.compare.summary import verdict
+from densecl.compare.summary import format_verdict
 from densecl.errors import DenseclError
 from tests.page_checks import faults
 from tests.report.factories import WNIDS, Planted, write
@@ -32,21 +32,23 @@ PLANTED = Planted(gains={("dense", "sketch"): -0.05}, of_luck=3)
 HOSTILE = "<script>alert('x')</script>|[a](b) @everyone #1 https://example.com\n# `x`"
 
 
-def compared(a: Path, b: Path) -> Versus:
-    return versus(read_experiment(Origin("before", a)), read_experiment(Origin("after", b)))
+def compared(a: Path, b: Path) -> ExperimentComparison:
+    return compare_experiments(
+        read_experiment(Origin("before", a)), read_experiment(Origin("after", b))
+    )
 
 
 def pages(a: Path, b: Path, folder: Path) -> tuple[str, str, str]:
     """Terminal, HTML and Markdown."""
     found = compared(a, b)
-    told = write_comparison(found, changes(found, (read_lock(a), read_lock(b))), folder)
+    told = write_comparison(found, find_changes(found, (read_lock(a), read_lock(b))), folder)
     return told, *(
         (folder / f"compare.{kind}").read_text(encoding="utf-8") for kind in ("html", "md")
     )
 
 
-def line(found: Versus, dataset: str, mode: str) -> Line:
-    return next(each for each in found.lines if (each.dataset, each.mode) == (dataset, mode))
+def line(found: ExperimentComparison, dataset: str, mode: str) -> Delta:
+    return next(each for each in found.deltas if (each.dataset, each.mode) == (dataset, mode))
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +62,7 @@ def after(tmp_path_factory) -> Path:
 
 
 def correct(root: Path, dataset: str, mode: str) -> pd.Series:
-    rows = pd.read_parquet(root / paths.predictions(dataset, mode, 0)).set_index("image_id")
+    rows = pd.read_parquet(root / paths.predictions_file(dataset, mode, 0)).set_index("image_id")
     return rows["correct"].astype(float)
 
 
@@ -73,13 +75,13 @@ def mcnemar(one: np.ndarray, two: np.ndarray) -> float:
 
 def test_a_planted_difference_is_called_and_a_null_is_not(before, after):
     found = compared(before, after)
-    assert [(each.dataset, each.mode) for each in found.called("worse")] == [
+    assert [(each.dataset, each.mode) for each in found.select_by_call("worse")] == [
         ("sketch", "dense"),
-        (MEAN, "dense"),
+        (SHIFTED_MEAN, "dense"),
     ]
-    assert not found.called("better")
-    assert {each.call for each in found.lines if each.mode == "none"} == {"open"}
-    said = verdict(found)
+    assert not found.select_by_call("better")
+    assert {each.call for each in found.deltas if each.mode == "none"} == {"open"}
+    said = format_verdict(found)
     assert said.startswith("B is worse than A on the mean of the shifted sets (dense: −")
     assert ", sketch (dense: −" in said or " and sketch (dense: −" in said
     assert said.endswith("; better nowhere; 5 cells cannot be told apart.")
@@ -108,7 +110,7 @@ def test_numbers_are_those_of_the_prediction_files(before, after):
         (correct(after, s, "dense") - correct(before, s, "dense")).mean()
         for s in ("imagenet-r", "sketch")
     ]
-    assert line(found, MEAN, "dense").difference.value == pytest.approx(np.mean(shifted))
+    assert line(found, SHIFTED_MEAN, "dense").difference.value == pytest.approx(np.mean(shifted))
 
 
 def test_false_calls_are_as_rare_as_the_level_says(tmp_path, before):
@@ -120,7 +122,11 @@ def test_false_calls_are_as_rare_as_the_level_says(tmp_path, before):
         null = Planted(of_luck=luck, images=400, redrawn=0.3)
         a, b = Planted(images=400).write(tmp_path / f"a{luck}"), null.write(tmp_path / f"b{luck}")
         called += len(
-            {each.mode for each in compared(a, b).called("better", "worse") if each.dataset != MEAN}
+            {
+                each.mode
+                for each in compared(a, b).select_by_call("better", "worse")
+                if each.dataset != SHIFTED_MEAN
+            }
         )
     assert called < 10
 
@@ -135,11 +141,13 @@ def test_a_and_b_exchanged_give_the_same_numbers_with_the_other_sign(tmp_path, s
         Planted(**way).write(tmp_path / "a"),
         Planted(**way, of_luck=3, redrawn=0.3).write(tmp_path / "b"),
     )
-    for one, two in zip(compared(a, b).lines, compared(b, a).lines, strict=True):
+    for one, two in zip(compared(a, b).deltas, compared(b, a).deltas, strict=True):
         e, other = one.difference, two.difference
         assert (e.value, e.low, e.high, e.p) == (-other.value, -other.high, -other.low, other.p)
         assert (one.p_holm, one.detectable) == (two.p_holm, two.detectable)
-        assert [x.difference.low for x in one.alone] == [-x.difference.high for x in two.alone]
+        assert [x.difference.low for x in one.per_seed] == [
+            -x.difference.high for x in two.per_seed
+        ]
 
 
 def test_only_the_same_images_are_compared(tmp_path, before):
@@ -149,7 +157,7 @@ def test_only_the_same_images_are_compared(tmp_path, before):
     b = other.write(tmp_path)
     found = compared(before, b)
     each = line(found, "sketch", "none")
-    assert (each.left_out.only_a, each.left_out.only_b, each.left_out.changed) == (100, 100, 40)
+    assert (each.unmatched.only_a, each.unmatched.only_b, each.unmatched.changed) == (100, 100, 40)
     assert each.images == 2000 - 140
     one, two = correct(before, "sketch", "none"), correct(b, "sketch", "none")
     kept = [f"sketch/{i:05d}.png" for i in range(140, 2000)]
@@ -161,13 +169,13 @@ def test_only_the_same_images_are_compared(tmp_path, before):
 
 
 def test_an_image_of_another_class_is_left_out(tmp_path, before):
-    path = Planted().write(tmp_path) / paths.manifest("sketch")
+    path = Planted().write(tmp_path) / paths.manifest_file("sketch")
     frame = pd.read_parquet(path)
     frame.loc[:4, "wnid"] = "n99999999"
     frame.to_parquet(path)
     found = compared(before, tmp_path)
-    assert line(found, "sketch", "dense").left_out.relabelled == 5
-    assert verdict(found).endswith("alike in 6 cells; images are left out of 2 cells.")
+    assert line(found, "sketch", "dense").unmatched.relabelled == 5
+    assert format_verdict(found).endswith("alike in 6 cells; images are left out of 2 cells.")
 
 
 def test_without_manifests_images_are_matched_by_name_and_that_is_said(tmp_path, before):
@@ -187,11 +195,11 @@ def test_the_intersection_is_compared_and_the_rest_is_said(tmp_path, before):
     )
     told, _, _ = pages(before, other.write(tmp_path), tmp_path / "out")
     found = compared(before, tmp_path)
-    assert {(each.dataset, each.mode) for each in found.lines} == {
+    assert {(each.dataset, each.mode) for each in found.deltas} == {
         ("imagenet", "none"),
         ("sketch", "none"),
     }
-    assert {each.seeds for each in found.lines} == {(0,)}
+    assert {each.seeds for each in found.deltas} == {(0,)}
     assert (
         "only A has mode dense; set imagenet-r. Only B has mode global; seed 1; set imagenet-v2"
         in told
@@ -217,16 +225,16 @@ def test_no_image_in_common_is_an_error(tmp_path, before):
 def test_an_experiment_is_identical_to_itself(tmp_path, before):
     told, page, text = pages(before, before, tmp_path)
     found = compared(before, before)
-    assert {each.call for each in found.lines} == {"identical"}
-    assert all(each.difference is None and each.a == each.b for each in found.lines)
-    assert verdict(found) == "No difference: A and B answered every image alike in 6 cells."
+    assert {each.call for each in found.deltas} == {"identical"}
+    assert all(each.difference is None and each.a == each.b for each in found.deltas)
+    assert format_verdict(found) == "No difference: A and B answered every image alike in 6 cells."
     assert "From one seed" not in told
     assert "0.0 [" not in told + page + text
 
 
 def test_the_same_answers_with_other_confidences_are_not_identical(tmp_path, before):
     b = Planted().write(tmp_path)
-    path = b / paths.predictions("sketch", "none", 0)
+    path = b / paths.predictions_file("sketch", "none", 0)
     rows = pd.read_parquet(path)
     rows.assign(confidence=rows["confidence"] / 2).to_parquet(path)
     each = line(compared(before, b), "sketch", "none")
@@ -243,9 +251,9 @@ def test_three_common_seeds_speak_of_the_mode(tmp_path):
     each = line(found, "sketch", "dense")
     assert each.seeds == seeds
     assert each.call == "better"
-    assert [one.seed for one in each.alone] == [0, 1, 2]
+    assert [one.seed for one in each.per_seed] == [0, 1, 2]
     assert each.difference.value == pytest.approx(
-        np.mean([one.difference.value for one in each.alone])
+        np.mean([one.difference.value for one in each.per_seed])
     )
     assert "From 3 common seeds of dense and none, so this speaks of the modes" in told
     assert "these models" not in told
@@ -256,10 +264,10 @@ def test_three_common_seeds_speak_of_the_mode(tmp_path):
 def test_other_candidates_are_another_question(tmp_path, before):
     b = Planted(of_luck=1, classes=8, gains={("dense", "sketch"): -0.3}).write(tmp_path)
     found = compared(before, b)
-    assert {each.call for each in found.lines} == {"unlike"}
+    assert {each.call for each in found.deltas} == {"unlike"}
     each = line(found, "sketch", "dense")
     assert "A chose among 10 classes and B among 8" in each.note
-    assert each.left_out.relabelled > 0
+    assert each.unmatched.relabelled > 0
     assert (
         "The models know different class lists: 10 in A, 8 in B, 8 in both"
         in pages(before, b, tmp_path / "out")[0]
@@ -275,10 +283,11 @@ def test_the_same_candidates_under_other_indices_are_the_same_question(tmp_path,
         rows = pd.read_parquet(path)
         rows.assign(label=rows["label"] + 2, prediction=rows["prediction"] + 2).to_parquet(path)
     for dataset in Planted.sets:
-        manifest = pd.read_parquet(b / paths.manifest(dataset))
-        manifest.assign(label=manifest["label"] + 2).to_parquet(b / paths.manifest(dataset))
+        manifest = pd.read_parquet(b / paths.manifest_file(dataset))
+        manifest.assign(label=manifest["label"] + 2).to_parquet(b / paths.manifest_file(dataset))
     write(
-        b / paths.model("dense", 0) / "config.json", {"classes": ["n00000001", "n00000002", *WNIDS]}
+        b / paths.model_folder("dense", 0) / "config.json",
+        {"classes": ["n00000001", "n00000002", *WNIDS]},
     )
     each = line(compared(before, b), "sketch", "dense")
     assert (each.call, each.images) == ("open", 2000)
@@ -301,14 +310,14 @@ def test_params_and_cost_that_differ_are_shown(tmp_path, before):
 
 def test_damaged_cells_are_missing_and_say_why(tmp_path, before):
     b = Planted(of_luck=1).write(tmp_path)
-    (b / paths.predictions("sketch", "none", 0)).write_bytes(b"PAR1 and no more")
-    (b / paths.predictions("sketch", "dense", 0)).unlink()
+    (b / paths.predictions_file("sketch", "none", 0)).write_bytes(b"PAR1 and no more")
+    (b / paths.predictions_file("sketch", "dense", 0)).unlink()
     found = compared(before, b)
     assert line(found, "sketch", "none").call == "missing"
     assert (
         "no file reports/predictions/sketch/dense-0.parquet" in line(found, "sketch", "dense").note
     )
-    assert "2 cells are not to be compared" in verdict(found)
+    assert "2 cells are not to be compared" in format_verdict(found)
     assert re.search(
         r"missing +B: seed 0: no file reports/predictions", pages(before, b, tmp_path / "out")[0]
     )
@@ -317,14 +326,16 @@ def test_damaged_cells_are_missing_and_say_why(tmp_path, before):
 def test_predictions_of_another_evaluation_are_not_believed(tmp_path, before):
     b = Planted(of_luck=1).write(tmp_path)
     for mode in ("dense", "none"):
-        path = b / paths.evaluation("sketch", mode, 0)
+        path = b / paths.evaluation_file("sketch", mode, 0)
         path.write_text(path.read_text().replace('"top1": 0.', '"top1": 0.1'))
     assert "evaluate the cell again" in line(compared(before, b), "sketch", "dense").note
 
 
 def test_answers_that_their_labels_do_not_judge_are_not_believed(tmp_path, before):
     b = Planted().write(tmp_path)
-    path, record = (b / of("sketch", "dense", 0) for of in (paths.predictions, paths.evaluation))
+    path, record = (
+        b / of("sketch", "dense", 0) for of in (paths.predictions_file, paths.evaluation_file)
+    )
     pd.read_parquet(path).assign(correct=True).to_parquet(path)
     write(record, {**json.loads(record.read_text()), "top1": 1.0})
     assert (
@@ -335,11 +346,13 @@ def test_answers_that_their_labels_do_not_judge_are_not_believed(tmp_path, befor
 
 def test_the_same_answers_judged_otherwise_are_not_identical(tmp_path, before):
     b = Planted().write(tmp_path)
-    manifest = b / paths.manifest("sketch")
+    manifest = b / paths.manifest_file("sketch")
     pd.read_parquet(manifest).assign(brightness=0.4).to_parquet(
         manifest
     )  # so that its classes count, not the labels
-    path, record = (b / of("sketch", "dense", 0) for of in (paths.predictions, paths.evaluation))
+    path, record = (
+        b / of("sketch", "dense", 0) for of in (paths.predictions_file, paths.evaluation_file)
+    )
     rows = pd.read_parquet(path)
     rows.assign(label=rows["prediction"], correct=True).to_parquet(path)
     write(record, {**json.loads(record.read_text()), "top1": 1.0})
@@ -349,7 +362,7 @@ def test_the_same_answers_judged_otherwise_are_not_identical(tmp_path, before):
 def test_a_top1_that_is_no_number_is_not_believed(tmp_path, before):
     b = Planted().write(tmp_path)
     write(
-        b / paths.evaluation("sketch", "dense", 0),
+        b / paths.evaluation_file("sketch", "dense", 0),
         {"protocol": "sketch", "classes": 10, "top1": math.nan, "per_class": {}},
     )
     assert line(compared(before, b), "sketch", "dense").call == "missing"
@@ -358,7 +371,9 @@ def test_a_top1_that_is_no_number_is_not_believed(tmp_path, before):
 @pytest.mark.parametrize("name", ["../sketch", "a/b", ".."])
 def test_names_of_a_foreign_plan_lead_nowhere(tmp_path, name):
     Planted().write(tmp_path)
-    write(tmp_path / paths.plan("report"), {"modes": ["none"], "seeds": [0], "datasets": [name]})
+    write(
+        tmp_path / paths.plan_file("report"), {"modes": ["none"], "seeds": [0], "datasets": [name]}
+    )
     with pytest.raises(DenseclError, match="as the name of a set or mode"):
         read_experiment(Origin("x", tmp_path))
 
@@ -412,13 +427,13 @@ def test_nothing_is_wrong_with_the_page_in_a_browser(browser, tmp_path):
         redone={"sketch": range(9)},
         drop={"imagenet-r": range(9)},
     ).write(tmp_path / "b")
-    (b / paths.predictions("imagenet-r", "none", 0)).unlink()
+    (b / paths.predictions_file("imagenet-r", "none", 0)).unlink()
     for root, md5 in ((a, "1"), (b, "2")):
         stage = {
             "deps": [{"path": "densecl/vit.py", "md5": md5}],
             "outs": [{"path": "models/none/seed-0", "md5": md5}],
         }
-        (root / paths.LOCK).write_text(json.dumps({"stages": {"train@none-0": stage}}))
+        (root / paths.DVC_LOCK).write_text(json.dumps({"stages": {"train@none-0": stage}}))
     pages(a, b, tmp_path)
     assert faults(browser, tmp_path / "compare.html") == []
 
@@ -427,7 +442,7 @@ def test_the_long_table_holds_every_number(tmp_path, before, after):
     pages(before, after, tmp_path)
     frame, found = pd.read_csv(tmp_path / "compare.csv"), compared(before, after)
     top1 = frame[frame["metric"] == "top1"].set_index(["dataset", "mode"])
-    for each in found.lines:
+    for each in found.deltas:
         row = top1.loc[(each.dataset, each.mode)]
         assert (row["difference"], row["low"], row["high"]) == pytest.approx(
             (each.difference.value, each.difference.low, each.difference.high)

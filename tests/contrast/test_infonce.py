@@ -59,9 +59,11 @@ def computed_by(path: str):
             patch.setattr(memory_softmax, "MEMORY_TILE", 8)
         if path == "flex":
             patch.setattr(
-                memory_softmax, "fused", lambda *given: memory_softmax.flex(*given, flex_attention)
+                memory_softmax,
+                "compute_flash_cpu",
+                lambda *given: memory_softmax.compute_flex(*given, flex_attention),
             )
-        yield {"watch": "tiles" in path}
+        yield {"diagnostics": "tiles" in path}
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -120,7 +122,7 @@ def test_loss_and_gradients_equal_cross_entropy(
         float((q * k).sum(1).mean()), abs=1e-6
     )
     assert float(contrast.negatives) == pytest.approx(float((~same).sum(1).float().mean()))
-    if not how["watch"] and held:
+    if not how["diagnostics"] and held:
         assert contrast.negative_similarity.isnan()
         assert contrast.pretext_top1.isnan()
         return
@@ -155,7 +157,7 @@ def test_several_tiles_of_wide_features_with_masks(watch):
     same = ids["query_ids"][:, None] == ids["memory_ids"][None]
     ours, exact = q.clone().requires_grad_(), q.double().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        contrast = info_nce(ours, k, memory, 0.2, **ids, watch=watch)
+        contrast = info_nce(ours, k, memory, 0.2, **ids, diagnostics=watch)
     loss = naive(exact, k.double(), memory.double(), 0.2, same)
     contrast.loss.backward()
     loss.backward()
@@ -198,15 +200,17 @@ def test_the_private_operation_gives_output_and_log_sum_exp():
 
 def test_the_fused_path_is_taken_where_nothing_is_watched(monkeypatch):
     taken = []
-    real = memory_softmax.fused
+    real = memory_softmax.compute_flash_cpu
     monkeypatch.setattr(
-        memory_softmax, "fused", lambda *given: taken.append(len(given[0])) or real(*given)
+        memory_softmax,
+        "compute_flash_cpu",
+        lambda *given: taken.append(len(given[0])) or real(*given),
     )
     generator = torch.Generator().manual_seed(0)
     q, memory = unit(4, 8, generator), unit(9, 8, generator)
     info_nce(q, q, memory, 0.2)
     assert taken == []
-    info_nce(q, q, memory, 0.2, watch=False)
+    info_nce(q, q, memory, 0.2, diagnostics=False)
     assert taken == [4]
 
 
@@ -244,7 +248,9 @@ def test_flex_under_bf16_autocast_errs_like_cross_entropy_under_it():
 def test_hardest_negative_is_the_largest_cosine_left(rows, held, images, seed):
     generator = torch.Generator().manual_seed(seed)
     q, memory = unit(rows, 8, generator), unit(held, 8, generator)
-    ids = memory_softmax.Ids(torch.arange(rows) % images, torch.arange(held) % (images + 1))
+    ids = memory_softmax.NegativeMask(
+        torch.arange(rows) % images, torch.arange(held) % (images + 1)
+    )
     same = ids.query_ids[:, None] == ids.memory_ids[None]
     cosines = torch.cat(
         [(q @ memory.T).masked_fill(same, -torch.inf), torch.full((rows, 1), -torch.inf)], 1

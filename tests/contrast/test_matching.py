@@ -10,22 +10,22 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from densecl.config.params import ColorJitter, Data, View
+from densecl.config.params import ColorJitterParams, DataParams, ViewParams
 from densecl.contrast.matching import (
+    compute_crop_overlap,
+    compute_match_similarity,
+    compute_true_positions,
+    find_true_matches,
+    is_mutual_match,
     match_patches,
-    match_similarity,
-    mutual,
-    overlap,
-    true_matches,
-    true_positions,
 )
-from densecl.datasets.views.two_views import augment, draw_crop, draw_crops
-from densecl.training.diagnostics.match_accuracy import match_quality, neighbours
+from densecl.datasets.views.two_views import augment_view, draw_crop, draw_crops
+from densecl.training.diagnostics.match_accuracy import build_neighbour_mask, measure_match_accuracy
 
-PLAIN = Data(
-    color_jitter=ColorJitter(brightness=0, contrast=0, saturation=0, hue=0),
-    view1=View(scale=(0.2, 1)),
-    view2=View(scale=(0.2, 1)),
+PLAIN = DataParams(
+    color_jitter=ColorJitterParams(brightness=0, contrast=0, saturation=0, hue=0),
+    view1=ViewParams(scale=(0.2, 1)),
+    view2=ViewParams(scale=(0.2, 1)),
 )
 GRID, SIDE = (4, 4), 32
 
@@ -42,13 +42,14 @@ def test_true_positions_follow_the_pixels_through_crop_and_flip():
         rng = np.random.default_rng(seed)
         crops = draw_crops(*image.size, PLAIN, rng)
         views = [
-            augment(np.array(image), PLAIN.view1, crop, PLAIN, (SIDE, SIDE), rng) for crop in crops
+            augment_view(np.array(image), PLAIN.view1, crop, PLAIN, (SIDE, SIDE), rng)
+            for crop in crops
         ]
         (first, where1), (second, where2) = (
             (v.double().permute(1, 2, 0)[..., :2], torch.tensor([g])) for v, g in views
         )
-        place = true_positions(where1, where2, GRID)[0]  # [N, 2] in patches
-        index, visible = (part[0] for part in true_matches(where1, where2, GRID))
+        place = compute_true_positions(where1, where2, GRID)[0]  # [N, 2] in patches
+        index, visible = (part[0] for part in find_true_matches(where1, where2, GRID))
         for n in range(16):
             row, column = (n // 4) * 8 + 4, (n % 4) * 8 + 4
             colour = first[row - 1 : row + 1, column - 1 : column + 1].mean(
@@ -74,13 +75,13 @@ def test_true_positions_follow_the_pixels_through_crop_and_flip():
 
 def test_same_crop_flipped_mirrors_the_columns_and_apart_nothing_is_visible():
     whole, mirrored = torch.tensor([[0, 0, 1, 1, 0.0]]), torch.tensor([[0, 0, 1, 1, 1.0]])
-    index, visible = true_matches(whole, mirrored, (2, 3))
+    index, visible = find_true_matches(whole, mirrored, (2, 3))
     assert index.tolist() == [[2, 1, 0, 5, 4, 3]]
     assert visible.all()
     left, right = torch.tensor([[0, 0, 1, 0.4, 0.0]]), torch.tensor([[0, 0.5, 1, 0.5, 0.0]])
-    assert not true_matches(left, right, (2, 2))[1].any()
-    assert overlap(left, right).item() == 0
-    assert overlap(torch.tensor([[0, 0, 1, 0.5, 0.0]]), whole).item() == pytest.approx(
+    assert not find_true_matches(left, right, (2, 2))[1].any()
+    assert compute_crop_overlap(left, right).item() == 0
+    assert compute_crop_overlap(torch.tensor([[0, 0, 1, 0.5, 0.0]]), whole).item() == pytest.approx(
         1
     )  # of the smaller
 
@@ -90,12 +91,16 @@ def test_a_crop_inside_the_other_overlaps_by_one():
     outer = torch.rand(500, 4, generator=generator) * 0.4 + torch.tensor([0.0, 0.0, 0.3, 0.3])
     inner = torch.cat([outer[:, :2] + 0.1 * outer[:, 2:], 0.37 * outer[:, 2:]], 1)
     boxes = [torch.cat([box, torch.zeros(500, 1)], 1) for box in (outer, inner)]
-    shared = overlap(*boxes)
+    shared = compute_crop_overlap(*boxes)
     assert shared.max() <= 1
     assert torch.allclose(shared, torch.ones(500, dtype=torch.float64), atol=1e-6)
-    figures = match_quality({}, *boxes, (4, 4))
-    truth, visible = true_matches(*boxes, (4, 4))
-    same = (neighbours((4, 4))[truth, torch.arange(16).expand_as(truth)])[visible].double().mean()
+    figures = measure_match_accuracy({}, *boxes, (4, 4))
+    truth, visible = find_true_matches(*boxes, (4, 4))
+    same = (
+        (build_neighbour_mask((4, 4))[truth, torch.arange(16).expand_as(truth)])[visible]
+        .double()
+        .mean()
+    )
     assert figures["match/identity/overlap-0.75"] == pytest.approx(
         float(same)
     )  # no pair falls out of the bins
@@ -103,8 +108,8 @@ def test_a_crop_inside_the_other_overlaps_by_one():
 
 def test_mutual_and_similarity_are_their_definitions():
     first, second = torch.randn(2, 9, 5), torch.randn(2, 9, 5)
-    index, similar = match_patches(first, second), match_similarity(first, second)
-    both, back = mutual(first, second), match_patches(second, first)
+    index, similar = match_patches(first, second), compute_match_similarity(first, second)
+    both, back = is_mutual_match(first, second), match_patches(second, first)
     for b in range(2):
         for n in range(9):
             assert bool(both[b, n]) == (int(back[b, index[b, n]]) == n)
@@ -122,16 +127,18 @@ def test_min_overlap_holds_and_leaves_the_first_crop_alone():
             torch.tensor([[top / 80, left / 100, height / 80, width / 100, 0]])
             for top, left, height, width in (first, second)
         ]
-        assert overlap(*boxes).item() >= 0.5 - 1e-9
+        assert compute_crop_overlap(*boxes).item() >= 0.5 - 1e-9
 
 
 def test_quality_is_full_for_features_that_know_the_place_and_position_knows_nothing_of_moved_views():
     first = torch.tensor([[0, 0, 1, 1, 0.0]]).repeat(3, 1)
     second = torch.tensor([[0, 0, 1, 1, 0.0], [0, 0, 1, 1, 1.0], [0.5, 0.5, 0.5, 0.5, 0.0]])
-    truth, visible = true_matches(first, second, GRID)
+    truth, visible = find_true_matches(first, second, GRID)
     codes = F.one_hot(torch.arange(16), 16).float()
     knows = (codes[truth], codes.repeat(3, 1, 1))
-    found = match_quality({"knows": knows, "position": (knows[1], knows[1])}, first, second, GRID)
+    found = measure_match_accuracy(
+        {"knows": knows, "position": (knows[1], knows[1])}, first, second, GRID
+    )
     assert (
         found["match/knows/within0"]
         == found["match/knows/within1"]

@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from densecl.config.params import DenseContrast, GlobalContrast
-from densecl.contrast.key_encoder import MomentumKeys
-from densecl.contrast.matching import mutual, true_matches
-from densecl.contrast.view_pairs import Views
-from densecl.network.vit import Tokens, build, tokens
+from densecl.config.params import DenseContrastParams, GlobalContrastParams
+from densecl.contrast.key_encoder import MomentumKeyEncoder
+from densecl.contrast.matching import find_true_matches, is_mutual_match
+from densecl.contrast.view_pairs import ViewPair
+from densecl.network.vit import Tokens, build_model, forward_tokens
 from tests.contrast.test_view_pairs import TINY, objective_of, rng, side, two_views
 
 
@@ -35,7 +35,7 @@ def test_densecl_as_published_is_a_combination_of_options():
     """Wang et al. 2021: argmax on backbone features, one direction, every patch, one pooled entry
     an image.
     """
-    settings = DenseContrast(
+    settings = DenseContrastParams(
         correspondence_features="backbone",
         patches_per_image=999,
         memory_unit="image",
@@ -44,10 +44,10 @@ def test_densecl_as_published_is_a_combination_of_options():
     )
     objective = filled(objective_of(settings))
     views = two_views()
-    contrast, rows = objective.score(views)
+    contrast, rows = objective.forward(views)
     losses = []
     for b in range(2):
-        f1, f2 = views.first.tokens.patches[b], views.second.tokens.patches[b]
+        f1, f2 = views.view1.tokens.patches[b], views.view2.tokens.patches[b]
         r, t = objective.head(f1), objective.head(f2)
         for s in range(16):
             match = max(range(16), key=lambda m: float(F.cosine_similarity(f1[s], f2[m], dim=0)))
@@ -68,7 +68,7 @@ def test_dense_loss_of_one_image_pair_by_hand():
     """Two patches, features in the plane, a head that changes nothing, two negatives; worked out
     with a pocket calculator.
     """
-    objective = objective_of(DenseContrast(patches_per_image=2, dense_dim=2, temperature=0.5))
+    objective = objective_of(DenseContrastParams(patches_per_image=2, dense_dim=2, temperature=0.5))
     objective.head.layers = torch.nn.Identity()
     objective.memory.write(
         torch.tensor([[0.0, 1.0], [-1.0, 0.0]]), torch.tensor([3, 4]), torch.tensor([0, 0]), 0
@@ -78,7 +78,7 @@ def test_dense_loss_of_one_image_pair_by_hand():
         torch.tensor([[[0.0, 3.0], [0.8, 0.6]]]),
     )
     one, other = (side(0, 1)._replace(tokens=Tokens(x[:, 0], x, x[:, 0])) for x in (first, second))
-    contrast, rows = objective.score(Views(one, other, torch.tensor([7]), torch.tensor([0])))
+    contrast, rows = objective.forward(ViewPair(one, other, torch.tensor([7]), torch.tensor([0])))
     # (1, 0):     cosines 0 and 0.8, so the second patch: 0.8;  negatives 0 and -1
     # (0.6, 0.8): cosines 0.8 and 0.96, so the second:   0.96; negatives 0.8 and -0.6
     losses = [
@@ -94,16 +94,18 @@ def test_dense_loss_of_one_image_pair_by_hand():
 
 
 def test_geometric_takes_true_positions_and_leaves_unseen_patches_out():
-    settings = DenseContrast(correspondence_features="geometric", patches_per_image=16, dense_dim=6)
+    settings = DenseContrastParams(
+        correspondence_features="geometric", patches_per_image=16, dense_dim=6
+    )
     objective = objective_of(settings)
     shifted = torch.tensor([[0.25, 0.25, 0.75, 0.75, 1.0]])
-    views = Views(side(1), side(2, geometry=shifted), torch.tensor([7, 9]), torch.tensor([0, 1]))
-    pairs = objective.pairs(views)
-    truth, visible = true_matches(views.first.geometry, views.second.geometry, (4, 4))
+    views = ViewPair(side(1), side(2, geometry=shifted), torch.tensor([7, 9]), torch.tensor([0, 1]))
+    pairs = objective.build_pairs(views)
+    truth, visible = find_true_matches(views.view1.geometry, views.view2.geometry, (4, 4))
     assert 0 < int(visible.sum()) < 32
-    assert len(pairs.queries) == int(visible.sum()) == len(pairs.kept.features)
-    queries = F.normalize(objective.head(views.first.tokens.patches), dim=-1)
-    keys = F.normalize(objective.head(views.second.tokens.patches), dim=-1)
+    assert len(pairs.queries) == int(visible.sum()) == len(pairs.memory_entries.features)
+    queries = F.normalize(objective.head(views.view1.tokens.patches), dim=-1)
+    keys = F.normalize(objective.head(views.view2.tokens.patches), dim=-1)
     for query, key, image in zip(pairs.queries, pairs.keys, pairs.image_ids, strict=True):
         b = 0 if image == 7 else 1
         n = int((queries[b] - query).abs().sum(1).argmin())
@@ -118,18 +120,18 @@ def test_filters_keep_only_patches_that_pass_and_sample_among_them(strategy):
         {"correspondence_filter": "mutual"},
         {"correspondence_filter": "threshold", "correspondence_threshold": 0.7},
     ):
-        settings = DenseContrast(
+        settings = DenseContrastParams(
             patches_per_image=3, dense_dim=6, sampling_strategy=strategy, **changed
         )
         objective = filled(objective_of(settings))
         queries, keys = (F.normalize(objective.head(s.tokens.patches), dim=-1) for s in views[:2])
         cosines = queries @ keys.transpose(1, 2)
         passing = (
-            mutual(queries, keys)
+            is_mutual_match(queries, keys)
             if settings.correspondence_filter == "mutual"
             else cosines.amax(2) >= 0.7
         )
-        pairs = objective.pairs(views)
+        pairs = objective.build_pairs(views)
         assert len(pairs.queries) == int(passing.sum(1).clamp_max(3).sum())
         for query, image in zip(pairs.queries, pairs.image_ids, strict=True):
             b = 0 if image == 7 else 1
@@ -138,12 +140,14 @@ def test_filters_keep_only_patches_that_pass_and_sample_among_them(strategy):
 
 def test_hardest_is_the_negative_closest_to_overtaking_the_positive():
     objective = filled(
-        objective_of(DenseContrast(patches_per_image=4, dense_dim=6, sampling_strategy="hardest"))
+        objective_of(
+            DenseContrastParams(patches_per_image=4, dense_dim=6, sampling_strategy="hardest")
+        )
     )
     views = two_views(
         image_ids=(100, 9)
     )  # entries of image 100 are no negatives of the first image
-    pairs = objective.pairs(views)
+    pairs = objective.build_pairs(views)
     queries, keys = (
         F.normalize(objective.head(s.tokens.patches), dim=-1).detach() for s in views[:2]
     )
@@ -157,9 +161,9 @@ def test_hardest_is_the_negative_closest_to_overtaking_the_positive():
 
 
 def test_other_class_leaves_entries_of_the_query_s_class_out():
-    objective = filled(objective_of(GlobalContrast(dense_dim=6, negatives="other_class")))
+    objective = filled(objective_of(GlobalContrastParams(dense_dim=6, negatives="other_class")))
     views = two_views()
-    contrast, _ = objective.score(views)
+    contrast, _ = objective.forward(views)
     queries, keys = (F.normalize(objective.head(s.tokens.cls), dim=-1) for s in views[:2])
     memory, classes = objective.memory.features, objective.memory.class_ids
     losses = [naive(queries[b], keys[b], memory[classes != b], 0.2) for b in range(2)]
@@ -167,40 +171,46 @@ def test_other_class_leaves_entries_of_the_query_s_class_out():
 
 
 def test_memory_per_image_caps_what_an_image_adds():
-    objective = objective_of(DenseContrast(patches_per_image=5, dense_dim=6, memory_per_image=2))
-    pairs = objective.pairs(two_views())
-    assert pairs.kept.image_ids.tolist() == [7, 7, 9, 9]
-    assert torch.equal(pairs.kept.features[:2], pairs.keys[:2])
+    objective = objective_of(
+        DenseContrastParams(patches_per_image=5, dense_dim=6, memory_per_image=2)
+    )
+    pairs = objective.build_pairs(two_views())
+    assert pairs.memory_entries.image_ids.tolist() == [7, 7, 9, 9]
+    assert torch.equal(pairs.memory_entries.features[:2], pairs.keys[:2])
 
 
 def test_symmetric_is_the_mean_of_both_directions_and_remembers_both():
     views = two_views()
-    back = views._replace(first=views.second, second=views.first)
+    back = views._replace(view1=views.view2, view2=views.view1)
     one, both = (
-        filled(objective_of(GlobalContrast(dense_dim=6, symmetric=s))) for s in (False, True)
+        filled(objective_of(GlobalContrastParams(dense_dim=6, symmetric=s))) for s in (False, True)
     )
-    mean = (one.score(views)[0].loss + one.score(back)[0].loss).detach() / 2
-    contrast, rows = both.score(views)
+    mean = (one.forward(views)[0].loss + one.forward(back)[0].loss).detach() / 2
+    contrast, rows = both.forward(views)
     assert float(contrast.loss.detach()) == pytest.approx(float(mean), abs=1e-6)
     assert rows.image_ids.tolist() == [7, 9, 7, 9]
 
 
 def test_momentum_keys_come_from_a_copy_that_follows_slower_and_slower():
-    model = build(TINY, 3, 0)
-    objective = objective_of(GlobalContrast(dense_dim=6, key_encoder="momentum", key_momentum=0.9))
+    model = build_model(TINY, 3, 0)
+    objective = objective_of(
+        GlobalContrastParams(dense_dim=6, key_encoder="momentum", key_momentum=0.9)
+    )
     views = two_views()
     copy = objective.key_encoder
-    assert isinstance(copy, MomentumKeys)
-    _, rows = objective.score(views)
+    assert isinstance(copy, MomentumKeyEncoder)
+    _, rows = objective.forward(views)
     with torch.no_grad():
-        expected = F.normalize(copy.projection(tokens(copy.model, views.second.images).cls), dim=-1)
+        expected = F.normalize(
+            copy.projection(forward_tokens(copy.model, views.view2.images).cls), dim=-1
+        )
     assert torch.allclose(rows.features, expected, atol=1e-6)
     before = copy.model.head.weight.clone()
     with torch.no_grad():
         model.head.weight.add_(1.0)
-    copy.follow(model, objective.head, 0.0)
+    copy.update_from(model, objective.head, 0.0)
     assert torch.allclose(copy.model.head.weight - before, torch.full_like(before, 0.1), atol=1e-6)
-    copy.follow(model, objective.head, 1.0)  # momentum 1: no longer moves
+    copy.update_from(model, objective.head, 1.0)  # momentum 1: no longer moves
     assert torch.allclose(copy.model.head.weight - before, torch.full_like(before, 0.1), atol=1e-6)
     assert not any(p.requires_grad for p in copy.parameters())
     assert any(
@@ -209,8 +219,8 @@ def test_momentum_keys_come_from_a_copy_that_follows_slower_and_slower():
 
 
 def test_diversity_counts_the_memory():
-    objective = filled(objective_of(GlobalContrast(dense_dim=6), 80), rows=30)
-    assert objective.state() == pytest.approx(
+    objective = filled(objective_of(GlobalContrastParams(dense_dim=6), 80), rows=30)
+    assert objective.collect_metrics() == pytest.approx(
         {
             "queue_unique_images": 15,
             "queue_unique_classes": 3,

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
-from densecl.config.params import DenseContrast, GlobalContrast, Network
+from densecl.config.params import DenseContrastParams, GlobalContrastParams, NetworkParams
 from densecl.contrast import SAMPLERS, Memory, match_patches
 from densecl.contrast.dense import build_objective
 from densecl.contrast.objective import Objective
-from densecl.contrast.temperature import BOUNDS, Temperature
-from densecl.contrast.view_pairs import Side, Views
-from densecl.network.vit import Tokens, build
+from densecl.contrast.temperature import TEMPERATURE_BOUNDS, Temperature
+from densecl.contrast.view_pairs import EncodedView, ViewPair
+from densecl.network.vit import Tokens, build_model
 
-TINY = Network(
+TINY = NetworkParams(
     model_name="vit_tiny_patch16_224",
     model_args={"img_size": 32, "patch_size": 8, "embed_dim": 8, "depth": 2, "num_heads": 2},
 )
@@ -110,36 +110,36 @@ def test_memory_is_the_tail_of_all_that_was_written(size, writes):
     assert torch.equal(again.image_ids, memory.image_ids)
 
 
-def side(seed: int, images: int = 2, geometry: torch.Tensor = WHOLE) -> Side:
+def side(seed: int, images: int = 2, geometry: torch.Tensor = WHOLE) -> EncodedView:
     generator = rng(seed)
     seen = Tokens(
         torch.randn(images, 8, generator=generator),
         torch.randn(images, 16, 8, generator=generator),
         torch.randn(images, 3, generator=generator),
     )
-    return Side(
+    return EncodedView(
         seen, torch.randn(images, 3, 32, 32, generator=generator), geometry.expand(images, 5)
     )
 
 
-def two_views(first: int = 1, second: int = 2, image_ids: tuple[int, ...] = (7, 9)) -> Views:
-    return Views(side(first), side(second), torch.tensor(image_ids), torch.tensor([0, 1]))
+def two_views(first: int = 1, second: int = 2, image_ids: tuple[int, ...] = (7, 9)) -> ViewPair:
+    return ViewPair(side(first), side(second), torch.tensor(image_ids), torch.tensor([0, 1]))
 
 
 def objective_of(settings_, size: int = 64):
-    return build_objective(settings_, build(TINY, 3, 0), size, 0, rng())
+    return build_objective(settings_, build_model(TINY, 3, 0), size, 0, rng())
 
 
 @pytest.mark.parametrize("features", ["dense", "backbone"])
 def test_dense_pairs_are_sampled_patches_with_their_matches(features):
     objective = objective_of(
-        DenseContrast(patches_per_image=4, dense_dim=5, correspondence_features=features)
+        DenseContrastParams(patches_per_image=4, dense_dim=5, correspondence_features=features)
     )
     views = two_views()
-    pairs = objective.pairs(views)
+    pairs = objective.build_pairs(views)
     assert pairs.queries.shape == pairs.keys.shape == (8, 5)
     assert pairs.image_ids.tolist() == [7] * 4 + [9] * 4
-    first, second = views.first.tokens.patches, views.second.tokens.patches
+    first, second = views.view1.tokens.patches, views.view2.tokens.patches
     dense1, dense2 = (F.normalize(objective.head(p), dim=-1) for p in (first, second))
     compared = (first, second) if features == "backbone" else (dense1, dense2)
     for row, query in enumerate(pairs.queries):
@@ -149,43 +149,47 @@ def test_dense_pairs_are_sampled_patches_with_their_matches(features):
         assert torch.allclose(pairs.keys[row], dense2[b, int(cosines.argmax())])
     assert not pairs.keys.requires_grad
     assert pairs.queries.requires_grad
-    assert torch.equal(pairs.kept.features, pairs.keys)
+    assert torch.equal(pairs.memory_entries.features, pairs.keys)
 
 
 def test_score_sees_the_memory_before_the_step_and_after_adds_exactly_the_keys():
-    objective = objective_of(GlobalContrast(dense_dim=5), 16)
+    objective = objective_of(GlobalContrastParams(dense_dim=5), 16)
     views = two_views(image_ids=(0, 1))
-    contrast, rows = objective.score(views)
+    contrast, rows = objective.forward(views)
     assert contrast.loss.item() == 0  # an empty memory has no negatives
-    objective.after(build(TINY, 3, 0), rows, 0, 0.1)
+    objective.update_after_step(build_model(TINY, 3, 0), rows, 0, 0.1)
     assert torch.equal(objective.memory.features, rows.features)
-    contrast, _ = objective.score(views)
+    contrast, _ = objective.forward(views)
     assert float(contrast.negatives) == 1  # of two entries, one is the query's own image
     assert float(contrast.loss.detach()) > 0
 
 
 def test_ramp_starts_at_zero_ends_at_the_target_and_rises():
-    settings_ = GlobalContrast(lambda_weight=0.6, contrastive_weight_adaptive=True, ramp_epochs=4)
+    settings_ = GlobalContrastParams(
+        lambda_weight=0.6, contrastive_weight_adaptive=True, ramp_epochs=4
+    )
     objective = objective_of(settings_)
-    values = [objective.lambda_at(e / 4) for e in range(25)]
+    values = [objective.compute_lambda_weight(e / 4) for e in range(25)]
     assert values[0] == 0
     assert values[16] == values[-1] == pytest.approx(0.6)
     assert values == sorted(values)
-    assert objective.lambda_at(2.0) == pytest.approx(0.3)
-    assert Objective().lambda_at(3.0) == 0
+    assert objective.compute_lambda_weight(2.0) == pytest.approx(0.3)
+    assert Objective().compute_lambda_weight(3.0) == 0
 
 
-@pytest.mark.parametrize(("towards", "bound"), [(-1.0, BOUNDS[1]), (1.0, BOUNDS[0])])
+@pytest.mark.parametrize(
+    ("towards", "bound"), [(-1.0, TEMPERATURE_BOUNDS[1]), (1.0, TEMPERATURE_BOUNDS[0])]
+)
 def test_learnt_temperature_stays_within_its_bounds_and_comes_back(towards, bound):
-    objective = objective_of(GlobalContrast(dense_dim=5, learnable_temp=True), 16)
+    objective = objective_of(GlobalContrastParams(dense_dim=5, learnable_temp=True), 16)
     optimizer = torch.optim.SGD(objective.temperature.parameters(), lr=10.0)
-    model, (_, rows) = build(TINY, 3, 0), objective.score(two_views())
+    model, (_, rows) = build_model(TINY, 3, 0), objective.forward(two_views())
 
     def step(sign: float) -> float:
         optimizer.zero_grad()
         (sign * objective.temperature()).backward()
         optimizer.step()
-        objective.after(model, rows, 0, 0.0)
+        objective.update_after_step(model, rows, 0, 0.0)
         return float(objective.temperature().detach())
 
     assert float(objective.temperature().detach()) == pytest.approx(0.2)
@@ -193,4 +197,4 @@ def test_learnt_temperature_stays_within_its_bounds_and_comes_back(towards, boun
         step(towards)
     assert step(towards) == pytest.approx(bound)
     assert step(-towards) != pytest.approx(bound)
-    assert not Temperature(0.2, learnt=False).log.requires_grad
+    assert not Temperature(0.2, learnable=False).log.requires_grad

@@ -20,14 +20,14 @@ import pytest
 import torch
 from PIL import Image
 
-from densecl.config.params import Data
-from densecl.datasets.manifests.scan import check_root, class_list, scan
+from densecl.config.params import DataParams
+from densecl.datasets.manifests.scan import check_root, list_classes, scan_dataset
 from densecl.datasets.storage import archives
-from densecl.datasets.storage.image_root import read, size, tree
-from densecl.datasets.storage.manifest import require_unchanged
-from densecl.datasets.views.two_views import TwoViews, epoch_loader
+from densecl.datasets.storage.image_root import get_file_size, open_image_root, read_file
+from densecl.datasets.storage.manifest import check_unchanged
+from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader
 from densecl.errors import DataError
-from densecl.network.image_loader import image_loader
+from densecl.network.image_loader import build_image_loader
 from densecl.network.preprocessing import Preprocessing
 from tests.conftest import WNIDS, draw_set
 
@@ -81,32 +81,36 @@ def test_an_archive_and_its_folder_give_the_same_manifest(folder: Path, kind: st
         next(folder.glob("*/long*")).unlink()
     archive = packed(folder, kind)
     check_root(archive, "wnid")
-    assert class_list(archive) == class_list(folder) == list(WNIDS)
-    expected = scan("s", folder, "wnid", WNIDS, 1)
-    pd.testing.assert_frame_equal(scan("s", archive, "wnid", WNIDS, 1), expected)
+    assert list_classes(archive) == list_classes(folder) == list(WNIDS)
+    expected = scan_dataset("s", folder, "wnid", WNIDS, 1)
+    pd.testing.assert_frame_equal(scan_dataset("s", archive, "wnid", WNIDS, 1), expected)
     assert expected["problem"].tolist().count("truncated") == 1
-    assert all(read(archive / path) == (folder / path).read_bytes() for path in expected["path"])
-    assert all(size(archive / path) == (folder / path).stat().st_size for path in expected["path"])
+    assert all(
+        read_file(archive / path) == (folder / path).read_bytes() for path in expected["path"]
+    )
+    assert all(
+        get_file_size(archive / path) == (folder / path).stat().st_size for path in expected["path"]
+    )
     assert len(list(archives.ARCHIVES.glob("*.tar"))) == (kind == "tar.gz")
-    require_unchanged(expected, archive)
+    check_unchanged(expected, archive)
 
 
 @pytest.mark.parametrize("top", ["", ".", "a/b c", "set"])
 def test_top_folders_are_found_and_may_be_named(folder: Path, top: str) -> None:
     archive = packed(folder, "tar", top)
-    expected = scan("s", folder, "wnid", WNIDS, 1)
+    expected = scan_dataset("s", folder, "wnid", WNIDS, 1)
     for root in (archive, archive / top):
-        pd.testing.assert_frame_equal(scan("s", root, "wnid", WNIDS, 1), expected)
+        pd.testing.assert_frame_equal(scan_dataset("s", root, "wnid", WNIDS, 1), expected)
     with pytest.raises(DataError, match="no such folder in the archive"):
-        tree(archive / "other")
+        open_image_root(archive / "other")
 
 
 def test_a_single_class_is_no_top_folder(tmp_path: Path) -> None:
     one = draw_set(tmp_path / "one", 2, folders=WNIDS[:1])
     archive = packed(one, "zip", "")
     assert (
-        scan("s", archive, "wnid", WNIDS, 1)["path"].tolist()
-        == scan("s", one, "wnid", WNIDS, 1)["path"].tolist()
+        scan_dataset("s", archive, "wnid", WNIDS, 1)["path"].tolist()
+        == scan_dataset("s", one, "wnid", WNIDS, 1)["path"].tolist()
     )
 
 
@@ -120,9 +124,9 @@ def test_a_tar_of_class_tars_is_the_train_set(tmp_path: Path) -> None:
                 for file in sorted((train / wnid).iterdir()):
                     inner.add(file, file.name)
             outer.add(tmp_path / f"{wnid}.tar", f"{wnid}.tar")
-    assert class_list(whole) == list(WNIDS)
+    assert list_classes(whole) == list(WNIDS)
     pd.testing.assert_frame_equal(
-        scan("t", whole, "wnid", WNIDS, 2), scan("t", train, "wnid", WNIDS, 1)
+        scan_dataset("t", whole, "wnid", WNIDS, 2), scan_dataset("t", train, "wnid", WNIDS, 1)
     )
     assert (
         subprocess.run(["tar", "tf", whole], capture_output=True, check=True).stdout.count(b".tar")
@@ -133,7 +137,7 @@ def test_a_tar_of_class_tars_is_the_train_set(tmp_path: Path) -> None:
 def test_integer_folders_in_a_tar_gz(tmp_path: Path) -> None:
     root = draw_set(tmp_path / "v2", 1, folders=("0", "2", "10"))
     classes = [f"n{number:08d}" for number in range(11)]
-    frame = scan("v2", packed(root, "tar.gz"), "index", classes, 1)
+    frame = scan_dataset("v2", packed(root, "tar.gz"), "index", classes, 1)
     assert dict(zip(frame["path"].str.partition("/")[0], frame["label"], strict=True)) == {
         "0": 0,
         "2": 2,
@@ -143,10 +147,14 @@ def test_integer_folders_in_a_tar_gz(tmp_path: Path) -> None:
 
 def test_forked_workers_read_the_same_views_and_pixels(folder: Path) -> None:
     archive = packed(folder, "zip")
-    frame = scan("s", folder, "wnid", WNIDS, 1)
+    frame = scan_dataset("s", folder, "wnid", WNIDS, 1)
     frame = frame[frame["problem"] == ""].reset_index(drop=True)
     loaders = [
-        list(epoch_loader(TwoViews(frame, root, Data(), (16, 16), 0), 0, 4, 2, workers))
+        list(
+            create_epoch_loader(
+                TwoViewDataset(frame, root, DataParams(), (16, 16), 0), 0, 4, 2, workers
+            )
+        )
         for root, workers in ((folder, 0), (archive, 2))
     ]
     for a, b in zip(*loaders, strict=True):
@@ -162,7 +170,7 @@ def test_forked_workers_read_the_same_views_and_pixels(folder: Path) -> None:
     )
     pixels = [
         torch.cat(
-            [batch for batch, _ in image_loader([root / p for p in frame["path"]], values, 4)]
+            [batch for batch, _ in build_image_loader([root / p for p in frame["path"]], values, 4)]
         )
         for root in (folder, archive)
     ]
@@ -184,7 +192,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 
 def refused(archive: Path) -> list[str]:
     with pytest.raises(DataError) as error:
-        tree(archive)
+        open_image_root(archive)
     return str(error.value).splitlines()
 
 
@@ -292,7 +300,7 @@ def test_damaged_content_of_a_zip_is_a_row_with_its_reason(folder: Path) -> None
     content = bytearray(archive.read_bytes())
     content[content.index((folder / first).read_bytes()) + 40] ^= 1
     archive.write_bytes(content)
-    frame = scan("s", archive, "wnid", WNIDS, 1).set_index("path")
+    frame = scan_dataset("s", archive, "wnid", WNIDS, 1).set_index("path")
     assert frame.loc[first, "problem"] == "cannot be opened: damaged inside its archive"
     assert sorted(frame["problem"].unique()) == [
         "",
@@ -305,19 +313,19 @@ def test_a_tar_gz_is_decompressed_once_and_again_only_when_it_changed(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = packed(folder, "tar.gz")
-    tree(archive)
+    open_image_root(archive)
     (tar,) = archives.ARCHIVES.glob("*.tar")
     assert tar.read_bytes() == gzip.decompress(archive.read_bytes())
     os.utime(archive, (1, 1))  # touched: hashed again, found under the same name
     with monkeypatch.context() as patch:
         patch.setattr(gzip, "open", None)
-        assert tree(archive).folders() == list(WNIDS)
+        assert open_image_root(archive).list_folders() == list(WNIDS)
     shutil.rmtree(folder / WNIDS[2])
     assert packed(folder, "tar.gz") == archive
-    assert tree(archive).folders() == list(WNIDS[:2])
+    assert open_image_root(archive).list_folders() == list(WNIDS[:2])
     assert len(list(archives.ARCHIVES.glob("*.tar"))) == 2
-    monkeypatch.setattr(archives, "ALLOWANCE", 0)
-    monkeypatch.setattr(archives, "GROWTH", 0.1)
+    monkeypatch.setattr(archives, "GROWTH_ALLOWANCE", 0)
+    monkeypatch.setattr(archives, "MAX_GROWTH", 0.1)
     os.utime(archive, (2, 2))
     shutil.rmtree(archives.ARCHIVES)
     assert "unpacks to more than" in refused(archive)[0]
@@ -327,21 +335,21 @@ def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"n1/\\udcff\.jpg: the name holds bytes that are not UTF-8"
     ):
-        tree(tar_with(tmp_path / "latin.tar", member("n1/\udcff.jpg"))).images("n1")
+        open_image_root(tar_with(tmp_path / "latin.tar", member("n1/\udcff.jpg"))).list_images("n1")
 
 
 def test_a_missing_member_is_no_such_file(folder: Path) -> None:
     archive = packed(folder, "zip")
     with pytest.raises(FileNotFoundError):
-        read(archive / WNIDS[0] / "none.jpg")
+        read_file(archive / WNIDS[0] / "none.jpg")
     with pytest.raises(FileNotFoundError):
-        read(folder / "none" / "x.jpg")
+        read_file(folder / "none" / "x.jpg")
 
 
 def test_a_zip_of_images_is_readable_as_pillow_reads_it(folder: Path) -> None:
     archive = packed(folder, "zip")
     path = f"{WNIDS[0]}/image_0_0.JPEG"
     assert np.array_equal(
-        np.asarray(Image.open(io.BytesIO(read(archive / path)))),
+        np.asarray(Image.open(io.BytesIO(read_file(archive / path)))),
         np.asarray(Image.open(folder / path)),
     )

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densecl.datasets.manifests.inspect import Probe, measure, probe
+from densecl.datasets.manifests.inspect import ImageInfo, inspect_file, inspect_image
 from densecl.datasets.storage import decode as images
-from densecl.datasets.storage.decode import decode, fatal
+from densecl.datasets.storage.decode import decode_image, is_fatal
 from densecl.errors import DataError
 
 SUITE = os.environ.get("DENSECL_SUITE")
@@ -44,8 +44,8 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 def test_jpeg_equals_pillow_to_the_bit(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "a.JPEG"
     Image.fromarray(noise()).convert(mode).save(path, "JPEG")
-    assert np.array_equal(decode(path), pillow(path))
-    assert probe(path) == Probe(
+    assert np.array_equal(decode_image(path), pillow(path))
+    assert inspect_image(path) == ImageInfo(
         30, 20, "RGB" if mode == "YCbCr" else mode, images.CMYK if mode == "CMYK" else ""
     )
 
@@ -55,10 +55,10 @@ def test_jpeg_equals_pillow_to_the_bit(tmp_path: Path, mode: str) -> None:
 def test_other_modes_equal_pillow_to_the_bit(tmp_path: Path, kind: str, mode: str) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(encoded(Image.fromarray(noise()).convert(mode), kind))
-    image = decode(path)
+    image = decode_image(path)
     assert image.mode == "RGB"
     assert np.array_equal(image, pillow(path))
-    assert probe(path).problem == ""
+    assert inspect_image(path).problem == ""
 
 
 def test_light_is_the_mean_and_spread_of_luma(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_light_is_the_mean_and_spread_of_luma(tmp_path: Path) -> None:
     half[:, :3] = 255
     for pixels, expected in ((half, (0.5, 0.5)), (np.full((4, 4, 3), 51, np.uint8), (0.2, 0.0))):
         Image.fromarray(pixels).save(tmp_path / "a.png")
-        assert measure(tmp_path / "a.png")[4:] == pytest.approx(expected)
+        assert inspect_file(tmp_path / "a.png")[4:] == pytest.approx(expected)
 
 
 def test_no_exif_rotation(tmp_path: Path) -> None:
@@ -74,19 +74,21 @@ def test_no_exif_rotation(tmp_path: Path) -> None:
     exif[0x0112] = 6  # shown turned by 90 degrees
     path = tmp_path / "a.jpg"
     Image.fromarray(noise()).save(path, "JPEG", exif=exif)
-    assert decode(path).size == (30, 20)
+    assert decode_image(path).size == (30, 20)
 
 
 def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
     eight = noise((20, 30))
     path = tmp_path / "a.png"
     Image.fromarray(eight.astype(np.uint16) * 257).save(path)
-    assert np.array_equal(np.asarray(decode(path)), np.repeat(eight[..., None], 3, axis=2))
-    assert probe(path) == Probe(30, 20, "I;16", images.SIXTEEN)
-    assert not fatal(images.SIXTEEN)
+    assert np.array_equal(np.asarray(decode_image(path)), np.repeat(eight[..., None], 3, axis=2))
+    assert inspect_image(path) == ImageInfo(30, 20, "I;16", images.SIXTEEN_BIT)
+    assert not is_fatal(images.SIXTEEN_BIT)
     every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     Image.fromarray(every).save(path)
-    assert np.array_equal(np.asarray(decode(path))[..., 0], np.rint(every / 257).astype(np.uint8))
+    assert np.array_equal(
+        np.asarray(decode_image(path))[..., 0], np.rint(every / 257).astype(np.uint8)
+    )
 
 
 def damaged() -> dict[str, tuple[bytes, str]]:
@@ -97,7 +99,7 @@ def damaged() -> dict[str, tuple[bytes, str]]:
         "tiff": (encoded(Image.fromarray(noise()), "TIFF"), images.NO_IMAGE),
         "cut jpeg": (jpeg[: len(jpeg) * 6 // 10], images.TRUNCATED),
         "cut png": (png[: len(png) * 6 // 10], images.TRUNCATED),
-        "header only": (png[:12], images.HEADER),
+        "header only": (png[:12], images.BAD_HEADER),
         "wrong checksum": (png[:60] + bytes(4) + png[64:], images.DAMAGED),
         "black": (encoded(Image.new("RGB", (8, 8)), "JPEG"), images.BLANK),
         "one colour": (encoded(Image.new("RGB", (8, 8), (9, 80, 200)), "PNG"), images.BLANK),
@@ -109,28 +111,28 @@ def test_bad_files_have_stable_reasons(tmp_path: Path, name: str) -> None:
     content, reason = damaged()[name]
     path = tmp_path / "bad.JPEG"
     path.write_bytes(content)
-    found = measure(path)
-    assert (found.probe.problem, found.bytes, found.sha256) == (
+    found = inspect_file(path)
+    assert (found.image_info.problem, found.bytes, found.sha256) == (
         reason,
         len(content),
         hashlib.sha256(content).hexdigest(),
     )
-    assert fatal(reason)
+    assert is_fatal(reason)
     assert (found.brightness is None) == (found.contrast is None) == (reason != images.BLANK)
     if reason == images.BLANK:
         assert found.contrast == 0
-        assert decode(path).size == found.probe[:2] == (8, 8)
+        assert decode_image(path).size == found.image_info[:2] == (8, 8)
         return
-    assert found.probe[:3] == (0, 0, "")
+    assert found.image_info[:3] == (0, 0, "")
     with pytest.raises(DataError, match=f"bad.JPEG: {reason}"):
-        decode(path)
+        decode_image(path)
 
 
 def test_one_channel_that_varies_is_not_blank(tmp_path: Path) -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[3, 4, 2] = 1
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert probe(tmp_path / "a.png").problem == ""
+    assert inspect_image(tmp_path / "a.png").problem == ""
 
 
 def test_any_cut_or_flipped_byte_is_survived(tmp_path: Path) -> None:
@@ -140,11 +142,11 @@ def test_any_cut_or_flipped_byte_is_survived(tmp_path: Path) -> None:
         whole = encoded(Image.fromarray(noise()), kind)
         for cut in rng.integers(0, len(whole), 40):
             path.write_bytes(whole[:cut])
-            assert isinstance(probe(path), Probe)
+            assert isinstance(inspect_image(path), ImageInfo)
             flipped = bytearray(whole)
             flipped[cut] ^= 1 << int(rng.integers(8))
             path.write_bytes(flipped)
-            assert isinstance(probe(path), Probe)
+            assert isinstance(inspect_image(path), ImageInfo)
 
 
 def test_bombs_are_refused_without_a_warning(
@@ -157,7 +159,7 @@ def test_bombs_are_refused_without_a_warning(
         100,
     ):  # 600 in the image: Pillow warns, then from twice the limit on refuses
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
-        assert probe(path) == Probe(0, 0, "", images.BOMB)
+        assert inspect_image(path) == ImageInfo(0, 0, "", images.BOMB)
 
 
 def test_a_header_of_a_hundred_thousand_pixels_square_is_refused_unread(tmp_path: Path) -> None:
@@ -172,15 +174,15 @@ def test_a_header_of_a_hundred_thousand_pixels_square_is_refused_unread(tmp_path
     jpeg[place : place + 4] = struct.pack(">HH", 65535, 65535)  # a JPEG can say no more
     (tmp_path / "a.jpg").write_bytes(jpeg)
     for name in ("a.png", "a.jpg"):
-        assert probe(tmp_path / name) == Probe(0, 0, "", images.BOMB)
+        assert inspect_image(tmp_path / name) == ImageInfo(0, 0, "", images.BOMB)
         with pytest.raises(DataError, match="decompression bomb"):
-            decode(tmp_path / name)
+            decode_image(tmp_path / name)
 
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
-    missing = measure(tmp_path / "none.jpg")
+    missing = inspect_file(tmp_path / "none.jpg")
     assert missing == (
-        Probe(0, 0, "", "cannot be opened: no such file or directory"),
+        ImageInfo(0, 0, "", "cannot be opened: no such file or directory"),
         0,
         "",
         "",
@@ -188,7 +190,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
         None,
     )
     with pytest.raises(DataError, match=r"none\.jpg: cannot be opened"):
-        decode(tmp_path / "none.jpg")
+        decode_image(tmp_path / "none.jpg")
 
 
 @pytest.mark.skipif(not SUITE, reason="DENSECL_SUITE is unset")
@@ -200,6 +202,6 @@ def test_real_files_equal_pillow_to_the_bit(tmp_path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             expected = pillow(path)
-        assert np.array_equal(decode(path), expected)
-        assert probe(path)[:2] == (expected.shape[1], expected.shape[0])
-        assert probe(path).problem == (images.CMYK if path.name == "cmyk.JPEG" else "")
+        assert np.array_equal(decode_image(path), expected)
+        assert inspect_image(path)[:2] == (expected.shape[1], expected.shape[0])
+        assert inspect_image(path).problem == (images.CMYK if path.name == "cmyk.JPEG" else "")

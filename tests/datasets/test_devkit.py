@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from densecl.config.params import Dataset, ParamsError, load_params
+from densecl.config.params import DatasetParams, ParamsError, load_params
 from densecl.datasets.manifests import devkit
-from densecl.datasets.manifests.scan import check_root, scan
+from densecl.datasets.manifests.scan import check_root, scan_dataset
 from densecl.errors import DataError
 from tests.conftest import draw_set
 
@@ -36,12 +36,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     data = tmp_path / "kit/ILSVRC2012_devkit_t12/data"
     data.mkdir(parents=True)
-    (data / devkit.TRUTH).write_text("".join(f"{IDS[WNIDS[label]]}\n" for label in LABELS))
+    (data / devkit.GROUND_TRUTH_FILE).write_text(
+        "".join(f"{IDS[WNIDS[label]]}\n" for label in LABELS)
+    )
     rows = [(of, wnid, f"words of {wnid}", 0) for wnid, of in IDS.items()] + [
         (1001, "n00001740", "entity", 5)
     ]
     kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("num_children", "O")]
-    savemat(data / devkit.META, {"synsets": np.array(rows, dtype=kinds)[:, None]})
+    savemat(data / devkit.META_FILE, {"synsets": np.array(rows, dtype=kinds)[:, None]})
     draw_set(tmp_path / "drawn", len(LABELS), folders=("any",))
     (tmp_path / "val").mkdir()
     for number, (file, label) in enumerate(
@@ -61,7 +63,7 @@ def packed(folder: Path, name: str, mode: str, top: str) -> Path:
 
 
 def test_labels_are_those_of_the_moved_folders(place: Path) -> None:
-    moved = scan("imagenet", place / "moved", "wnid", WNIDS, 1)
+    moved = scan_dataset("imagenet", place / "moved", "wnid", WNIDS, 1)
     expected = sorted(
         zip(moved["path"].str.rpartition("/")[2], moved["label"], moved["sha256"], strict=True)
     )
@@ -78,7 +80,7 @@ def test_labels_are_those_of_the_moved_folders(place: Path) -> None:
     ]
     for root in roots:
         for kit in kits:
-            frame = scan("imagenet", root, "devkit", WNIDS, 1, devkit=str(kit))
+            frame = scan_dataset("imagenet", root, "devkit", WNIDS, 1, devkit=str(kit))
             found = zip(
                 frame["path"].str.rpartition("/")[2], frame["label"], frame["sha256"], strict=True
             )
@@ -92,7 +94,9 @@ def test_labels_are_those_of_the_moved_folders(place: Path) -> None:
 
 def refused(place: Path, message: str, root: str = "val", kit: str | None = "kit") -> None:
     with pytest.raises(DataError, match=message) as error:
-        scan("imagenet", place / root, "devkit", WNIDS[:4], 1, devkit=kit and str(place / kit))
+        scan_dataset(
+            "imagenet", place / root, "devkit", WNIDS[:4], 1, devkit=kit and str(place / kit)
+        )
     assert "\n" not in str(error.value)
 
 
@@ -109,10 +113,10 @@ def test_mistakes_are_told_in_one_line(place: Path) -> None:
     refused(place, r"found image 9, expected 1 to 8")
     shutil.move(place / "val/ILSVRC2012_val_00000009.JPEG", place / "val/picture.JPEG")
     refused(place, r"picture\.JPEG: found this name, expected ILSVRC2012_val_00000001\.JPEG")
-    truth = place / "kit/ILSVRC2012_devkit_t12/data" / devkit.TRUTH
+    truth = place / "kit/ILSVRC2012_devkit_t12/data" / devkit.GROUND_TRUTH_FILE
     truth.write_text("1\n1001\n")
     refused(place, "line 2: found '1001', expected an id")
-    (truth.parent / devkit.META).write_bytes(b"text")
+    (truth.parent / devkit.META_FILE).write_bytes(b"text")
     refused(place, r"meta\.mat: expected the table")
     with pytest.raises(DataError, match=r"found no class folders and .* set layout: devkit"):
         check_root(place / "val", "wnid")
@@ -126,12 +130,12 @@ def test_layout_and_kit_need_each_other(tmp_path: Path) -> None:
         )
         with pytest.raises(ParamsError, match=r"datasets.imagenet: .*need each other"):
             load_params(tmp_path / "params.yaml")
-    assert Dataset(root="a", tracked_by="a", layout="devkit", devkit="kit").devkit == "kit"
+    assert DatasetParams(root="a", tracked_by="a", layout="devkit", devkit="kit").devkit == "kit"
 
 
 def test_real_meta_files_read_the_same(place: Path) -> None:
     """The real file's own form: a column of structs, compressed."""
-    path = place / "kit/ILSVRC2012_devkit_t12/data" / devkit.META
+    path = place / "kit/ILSVRC2012_devkit_t12/data" / devkit.META_FILE
     rows = [(np.uint16(of), wnid) for wnid, of in IDS.items()] + [(np.uint16(1860), "n00001740")]
     buffer = io.BytesIO()
     savemat(
@@ -140,4 +144,4 @@ def test_real_meta_files_read_the_same(place: Path) -> None:
         do_compression=True,
     )
     path.write_bytes(buffer.getvalue())
-    assert devkit.truth(place / "kit") == [WNIDS[label] for label in LABELS]
+    assert devkit.read_ground_truth(place / "kit") == [WNIDS[label] for label in LABELS]

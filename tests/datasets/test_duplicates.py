@@ -12,8 +12,15 @@ import pytest
 from PIL import Image, ImageOps
 
 from densecl.datasets.manifests import dhash as duplicates
-from densecl.datasets.manifests.dhash import BETWEEN, WITHIN, Index, dhash, hashes, mirrored
-from densecl.datasets.synthetic.styles import PHOTO, photograph
+from densecl.datasets.manifests.dhash import (
+    MAX_BITS_ACROSS,
+    MAX_BITS_WITHIN,
+    DHashIndex,
+    compute_dhash,
+    mirror_hashes,
+    parse_hashes,
+)
+from densecl.datasets.synthetic.styles import PHOTO, render_photograph
 
 
 def slow_hash(image: Image.Image) -> int:
@@ -39,7 +46,7 @@ def slow_nearest(
         return int.from_bytes(row.tobytes(), "big")
 
     found = []
-    for place, (query, turned) in enumerate(zip(queries, mirrored(queries), strict=True)):
+    for place, (query, turned) in enumerate(zip(queries, mirror_hashes(queries), strict=True)):
         every = [
             ((number(asked) ^ number(key)).bit_count(), way, other)
             for other, key in enumerate(keys)
@@ -54,7 +61,8 @@ def slow_nearest(
 @pytest.fixture(scope="module")
 def photographs() -> list[Image.Image]:
     return [
-        photograph(number % 12, PHOTO, 96, np.random.default_rng(number))[0] for number in range(60)
+        render_photograph(number % 12, PHOTO, 96, np.random.default_rng(number))[0]
+        for number in range(60)
     ]
 
 
@@ -66,9 +74,10 @@ def encoded(image: Image.Image, kind: str = "JPEG", quality: int = 80) -> Image.
 
 def test_hash_is_its_definition(photographs: list[Image.Image]) -> None:
     for image in photographs[:10]:
-        assert int(dhash(image), 16) == slow_hash(image)
+        assert int(compute_dhash(image), 16) == slow_hash(image)
         assert np.array_equal(
-            mirrored(hashes([dhash(image)])), hashes([dhash(ImageOps.mirror(image))])
+            mirror_hashes(parse_hashes([compute_dhash(image)])),
+            parse_hashes([compute_dhash(ImageOps.mirror(image))]),
         )
 
 
@@ -81,11 +90,14 @@ def test_search_finds_what_comparing_all_pairs_finds() -> None:
         turned = np.zeros(256, np.uint8)
         turned[rng.choice(256, rng.integers(0, 22), replace=False)] = 1
         queries[row] ^= np.packbits(turned).view(np.uint32)
-    queries[::2] = mirrored(queries[::2])
+    queries[::2] = mirror_hashes(queries[::2])
     own = np.concatenate([keys, queries])
     for found, slow in [
-        (Index(keys).nearest(queries), slow_nearest(queries, keys, BETWEEN, False)),
-        (Index(own).repeats(), slow_nearest(own, own, WITHIN, True)),
+        (
+            DHashIndex(keys).find_nearest(queries),
+            slow_nearest(queries, keys, MAX_BITS_ACROSS, False),
+        ),
+        (DHashIndex(own).find_repeats(), slow_nearest(own, own, MAX_BITS_WITHIN, True)),
     ]:
         rows = list(
             zip(found.key.tolist(), found.bits.tolist(), found.mirrored.tolist(), strict=True)
@@ -96,16 +108,18 @@ def test_search_finds_what_comparing_all_pairs_finds() -> None:
 
 def test_parts_of_many_pairs_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = np.random.default_rng(1).integers(0, 2, (300, 8), dtype=np.uint32)  # crowded words
-    whole = Index(keys).repeats()
-    monkeypatch.setattr(duplicates, "PAIRS", 7)
-    assert all(np.array_equal(a, b) for a, b in zip(whole, Index(keys).repeats(), strict=True))
+    whole = DHashIndex(keys).find_repeats()
+    monkeypatch.setattr(duplicates, "PAIRS_PER_BATCH", 7)
+    assert all(
+        np.array_equal(a, b) for a, b in zip(whole, DHashIndex(keys).find_repeats(), strict=True)
+    )
 
 
 def test_nothing_is_near_nothing() -> None:
-    none, one = hashes([]), hashes(["ab" * 32])
-    assert Index(none).nearest(one).key.tolist() == [-1]
-    assert Index(one).nearest(none).key.tolist() == []
-    assert Index(one).repeats().key.tolist() == [-1]
+    none, one = parse_hashes([]), parse_hashes(["ab" * 32])
+    assert DHashIndex(none).find_nearest(one).key.tolist() == [-1]
+    assert DHashIndex(one).find_nearest(none).key.tolist() == []
+    assert DHashIndex(one).find_repeats().key.tolist() == [-1]
 
 
 @pytest.mark.parametrize(
@@ -120,21 +134,23 @@ def test_nothing_is_near_nothing() -> None:
     ids=["jpeg", "webp", "smaller", "grey", "mirrored"],
 )
 def test_changed_copies_are_near_and_others_are_not(photographs: list[Image.Image], change) -> None:
-    index = Index(hashes([dhash(image) for image in photographs]))
-    found = index.nearest(hashes([dhash(change(image)) for image in photographs]))
+    index = DHashIndex(parse_hashes([compute_dhash(image) for image in photographs]))
+    found = index.find_nearest(
+        parse_hashes([compute_dhash(change(image)) for image in photographs])
+    )
     near = found.key == np.arange(len(photographs))
     assert near.mean() > 0.9
     assert (found.key[~near] == -1).all()
-    assert index.repeats().key.max() == -1
+    assert index.find_repeats().key.max() == -1
 
 
 def test_no_false_alarm_on_the_suite_and_every_planted_copy(suite: Path) -> None:
     def hashed(folder: str) -> np.ndarray:
         files = sorted(path for path in (suite / folder).glob("*/*.*") if path.suffix != ".txt")
-        return hashes([dhash(Image.open(path).convert("RGB")) for path in files])
+        return parse_hashes([compute_dhash(Image.open(path).convert("RGB")) for path in files])
 
-    train = Index(hashed("imagenet/train"))
-    assert train.repeats().key.max() == -1
+    train = DHashIndex(hashed("imagenet/train"))
+    assert train.find_repeats().key.max() == -1
     for folder in (
         "imagenet/val",
         "imagenet-a",
@@ -144,9 +160,11 @@ def test_no_false_alarm_on_the_suite_and_every_planted_copy(suite: Path) -> None
         "imagenetv2-matched-frequency-format-val",
     ):
         found = hashed(folder)
-        assert train.nearest(found).key.max() == -1
-        assert Index(found).repeats().key.max() == -1
+        assert train.find_nearest(found).key.max() == -1
+        assert DHashIndex(found).find_repeats().key.max() == -1
     files = sorted((suite / "imagenet/train").glob("*/*.JPEG"))
     copied = list(range(0, len(files), 65))
-    copies = hashes([dhash(encoded(Image.open(files[number]).convert("RGB"))) for number in copied])
-    assert (train.nearest(copies).key == copied).mean() >= 0.97
+    copies = parse_hashes(
+        [compute_dhash(encoded(Image.open(files[number]).convert("RGB"))) for number in copied]
+    )
+    assert (train.find_nearest(copies).key == copied).mean() >= 0.97

@@ -15,14 +15,14 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser
 
-from densecl.artifacts import Evidence, Verdict, read_json, write_json
-from densecl.config.params import TRAIN_SET, Validate
-from densecl.datasets.manifests.scan import class_list, scan
-from densecl.datasets.storage.filenames import shown
+from densecl.artifacts import Evidence, ValidationResult, read_json, write_json
+from densecl.config.params import TRAIN_SET, ValidateParams
+from densecl.datasets.manifests.scan import list_classes, scan_dataset
+from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.manifest import read_manifest, write_manifest
 from densecl.datasets.validation import gx_runner
-from densecl.datasets.validation.expectations import check
-from densecl.datasets.validation.page import render_validation
+from densecl.datasets.validation.expectations import check_manifests
+from densecl.datasets.validation.page import write_validation_page
 from densecl.errors import DataError
 from tests.conftest import draw_set
 from tests.page_checks import faults
@@ -56,15 +56,15 @@ def manifests() -> Manifests:
     }
 
 
-def only(verdicts: dict[str, Verdict], name: str) -> Verdict:
+def only(verdicts: dict[str, ValidationResult], name: str) -> ValidationResult:
     assert [other for other in verdicts if not verdicts[other].passed] == [name]
     return verdicts[name]
 
 
 def test_clean_sets_pass(manifests: Manifests, capfd: pytest.CaptureFixture[str]) -> None:
-    verdicts = check(manifests, Validate())
+    verdicts = check_manifests(manifests, ValidateParams())
     assert list(verdicts) == list(manifests)
-    assert verdicts["imagenet-r"] == Verdict(
+    assert verdicts["imagenet-r"] == ValidationResult(
         dataset="imagenet-r",
         passed=True,
         images=12,
@@ -79,7 +79,7 @@ def test_clean_sets_pass(manifests: Manifests, capfd: pytest.CaptureFixture[str]
 
 def test_leaks_are_the_evaluation_sets_failure_and_name_both_paths(manifests: Manifests) -> None:
     manifests["imagenet"].loc[4, "sha256"] = manifests[TRAIN_SET].loc[7, "sha256"]
-    verdict = only(check(manifests, Validate(bad_images="exclude")), "imagenet")
+    verdict = only(check_manifests(manifests, ValidateParams(bad_images="exclude")), "imagenet")
     assert verdict.failures == (
         "n00000001/1.JPEG: same content as n00000002/1.JPEG (of another class) of the train set, "
         "which no evaluation image may share; remove one of them",
@@ -89,7 +89,7 @@ def test_leaks_are_the_evaluation_sets_failure_and_name_both_paths(manifests: Ma
 def test_equal_content_of_unreadable_files_is_no_leak(manifests: Manifests) -> None:
     for name in (TRAIN_SET, "imagenet"):
         manifests[name].loc[0, ["sha256", "problem"]] = ["0" * 64, "empty file"]
-    verdicts = check(manifests, Validate(bad_images="exclude"))
+    verdicts = check_manifests(manifests, ValidateParams(bad_images="exclude"))
     assert all(verdict.passed for verdict in verdicts.values())
 
 
@@ -97,7 +97,7 @@ def test_repeats_inside_a_set_and_sixteen_bits_only_warn(manifests: Manifests) -
     frame = manifests[TRAIN_SET]
     frame.loc[[1, 5], "sha256"] = frame.loc[0, "sha256"]
     frame.loc[9, "problem"] = "16-bit: scaled to 8 bits"
-    verdict = check(manifests, Validate())[TRAIN_SET]
+    verdict = check_manifests(manifests, ValidateParams())[TRAIN_SET]
     assert verdict.passed
     assert verdict.images == len(frame)
     assert verdict.warnings == (
@@ -111,11 +111,11 @@ def test_bad_files_stop_or_are_excluded(manifests: Manifests) -> None:
     frame = manifests["imagenet"]
     frame.loc[[2, 20], "problem"] = ["truncated", "not an image"]
     frame.loc[[2, 20], ["width", "height"]] = 0
-    stopped = only(check(manifests, Validate()), "imagenet")
+    stopped = only(check_manifests(manifests, ValidateParams()), "imagenet")
     assert stopped.failures == ("n00000000/2.JPEG: truncated", "n00000006/2.JPEG: not an image")
     assert (stopped.excluded, stopped.warnings, stopped.images) == ((), (), 34)
-    verdicts = check(manifests, Validate(bad_images="exclude"))
-    assert verdicts["imagenet"] == Verdict(
+    verdicts = check_manifests(manifests, ValidateParams(bad_images="exclude"))
+    assert verdicts["imagenet"] == ValidationResult(
         dataset="imagenet",
         passed=True,
         images=34,
@@ -141,22 +141,27 @@ def test_bad_files_stop_or_are_excluded(manifests: Manifests) -> None:
 
 def test_long_lists_are_capped_in_words_and_complete_in_excluded(manifests: Manifests) -> None:
     manifests["imagenet"].loc[:29, "problem"] = "truncated"
-    verdict = check(manifests, Validate(bad_images="exclude", minimum_per_class=0))["imagenet"]
+    verdict = check_manifests(manifests, ValidateParams(bad_images="exclude", minimum_per_class=0))[
+        "imagenet"
+    ]
     assert len(verdict.excluded) == 30
-    assert len(verdict.warnings) == gx_runner.LISTED + 1
+    assert len(verdict.warnings) == gx_runner.MAX_LISTED + 1
     assert verdict.warnings[-1] == "and 10 more like the 20 above, up to n00000009/2.JPEG"
 
 
 def test_counts_are_of_usable_images(manifests: Manifests) -> None:
     manifests["imagenet-r"].loc[0, "problem"] = "truncated"
     verdict = only(
-        check(manifests, Validate(bad_images="exclude", minimum_per_class=2)), "imagenet-r"
+        check_manifests(manifests, ValidateParams(bad_images="exclude", minimum_per_class=2)),
+        "imagenet-r",
     )
     assert verdict.failures == (
         "class n00000003: found 1 usable images, expected 2 or more (validate.minimum_per_class)",
     )
     manifests["imagenet-r"]["problem"] = "truncated"
-    none = check(manifests, Validate(bad_images="exclude", minimum_per_class=0))["imagenet-r"]
+    none = check_manifests(manifests, ValidateParams(bad_images="exclude", minimum_per_class=0))[
+        "imagenet-r"
+    ]
     assert none.failures == ("found no usable image, expected one or more",)
 
 
@@ -178,7 +183,7 @@ def test_wrong_values_stop(manifests: Manifests) -> None:
     frame = manifests["imagenet"]
     for row, (column, value, _) in enumerate(wrong, start=3):
         frame.loc[row, column] = value
-    failures = only(check(manifests, Validate()), "imagenet").failures
+    failures = only(check_manifests(manifests, ValidateParams()), "imagenet").failures
     assert {
         f"{frame.loc[row, 'path']}: {reason}" for row, (*_, reason) in enumerate(wrong, start=3)
     } < set(failures)
@@ -189,29 +194,29 @@ def test_wrong_values_stop(manifests: Manifests) -> None:
 
 def test_wrong_columns_stop_before_anything_reads_them(manifests: Manifests) -> None:
     manifests["imagenet"] = manifests["imagenet"].drop(columns="wnid").astype({"label": "float64"})
-    failures = only(check(manifests, Validate()), "imagenet").failures
+    failures = only(check_manifests(manifests, ValidateParams()), "imagenet").failures
     assert "column wnid: found another type or no such column, expected string" in failures
     assert "column label: found another type or no such column, expected int64" in failures
     manifests[TRAIN_SET] = manifests[TRAIN_SET].astype({"width": "str"})
-    verdicts = check(manifests, Validate())
+    verdicts = check_manifests(manifests, ValidateParams())
     assert verdicts["imagenet-r"].failures == (
         f"not checked: the manifest of {TRAIN_SET} is not valid",
     )
     with pytest.raises(DataError, match=f"expected {TRAIN_SET}"):
-        check({"imagenet": manifests["imagenet"]}, Validate())
+        check_manifests({"imagenet": manifests["imagenet"]}, ValidateParams())
 
 
 def test_a_new_set_changes_no_other_verdict(manifests: Manifests, tmp_path: Path) -> None:
     manifests[TRAIN_SET].loc[1, "sha256"] = manifests[TRAIN_SET].loc[0, "sha256"]
-    before = check(manifests, Validate())
+    before = check_manifests(manifests, ValidateParams())
     leaking = manifests[TRAIN_SET].assign(image_id="leaking/" + manifests[TRAIN_SET]["path"])
     added = {"new": rows("new"), "leaking": leaking, "bad": rows("bad").assign(label=99)}
-    after = check({**added, **manifests}, Validate())
+    after = check_manifests({**added, **manifests}, ValidateParams())
     for name, verdict in before.items():
         write_json(tmp_path / "before.json", verdict)
         write_json(tmp_path / "after.json", after[name])
         assert (tmp_path / "before.json").read_bytes() == (tmp_path / "after.json").read_bytes()
-        assert read_json(Verdict, tmp_path / "after.json") == verdict
+        assert read_json(ValidationResult, tmp_path / "after.json") == verdict
     assert [name for name in added if after[name].passed] == ["new"]
 
 
@@ -243,10 +248,10 @@ def test_hostile_names_are_text_on_the_page(manifests: Manifests, tmp_path: Path
     frame.loc[:2, "path"] = hostile
     frame.loc[:2, "image_id"] = ["imagenet/" + path for path in hostile]
     frame.loc[:2, "problem"] = "truncated"
-    verdicts = check(manifests, Validate(minimum_per_class=0))
+    verdicts = check_manifests(manifests, ValidateParams(minimum_per_class=0))
     assert len(verdicts["imagenet"].failures) == 3
     page = tmp_path / "reports" / "validation.html"
-    render_validation(verdicts, manifests, page, {})
+    write_validation_page(verdicts, manifests, page, {})
     reader = Reader(page.read_text(encoding="utf-8"))
     assert not {"script", "img", "link", "iframe", "object"} & set(reader.tags)
     assert not {"src", "onerror", "onload"} & {name for name, _ in reader.attributes}
@@ -258,7 +263,7 @@ def test_hostile_names_are_text_on_the_page(manifests: Manifests, tmp_path: Path
         assert reader.text.count(path) == 2  # as a finding and in the table
     assert "Validation stopped the pipeline" in reader.text
     again = tmp_path / "again.html"
-    render_validation(verdicts, manifests, again, {})
+    write_validation_page(verdicts, manifests, again, {})
     assert page.read_bytes() == again.read_bytes()
 
 
@@ -280,13 +285,17 @@ def test_nothing_is_wrong_with_the_page_in_a_browser(
         "truncated",
     ]
     page = tmp_path / "validation.html"
-    render_validation(check(manifests, Validate(bad_images="exclude")), manifests, page, roots)
+    write_validation_page(
+        check_manifests(manifests, ValidateParams(bad_images="exclude")), manifests, page, roots
+    )
     assert page.read_text(encoding="utf-8").count("<img") == 2
     assert faults(browser, page) == []
 
 
 def test_page_of_clean_sets_says_so(manifests: Manifests, tmp_path: Path) -> None:
-    render_validation(check(manifests, Validate()), manifests, tmp_path / "validation.html", {})
+    write_validation_page(
+        check_manifests(manifests, ValidateParams()), manifests, tmp_path / "validation.html", {}
+    )
     text = Reader((tmp_path / "validation.html").read_text(encoding="utf-8")).text
     assert "All sets passed validation" in text
     assert "84 usable images in 3 sets" in " ".join(text.split())
@@ -306,14 +315,14 @@ def test_every_broken_file_of_the_suite_is_named(tmp_path: Path) -> None:
     shutil.copytree(suite / "broken", val)
     for root in (suite / "imagenet/val").glob("n0208*"):
         shutil.copytree(root, tmp_path / "val" / root.name)
-    classes = class_list(train)
+    classes = list_classes(train)
     manifests = {}
     for name, folder in {TRAIN_SET: "train", "imagenet": "val"}.items():
         write_manifest(
-            scan(name, tmp_path / folder, "wnid", classes, 1), tmp_path / f"{name}.parquet"
+            scan_dataset(name, tmp_path / folder, "wnid", classes, 1), tmp_path / f"{name}.parquet"
         )
         manifests[name] = read_manifest(tmp_path / f"{name}.parquet")
-    verdicts = check(manifests, Validate(bad_images="exclude"))
+    verdicts = check_manifests(manifests, ValidateParams(bad_images="exclude"))
     assert verdicts[TRAIN_SET].passed
     said = [
         line.removeprefix("n02121620/")
@@ -326,8 +335,8 @@ def test_every_broken_file_of_the_suite_is_named(tmp_path: Path) -> None:
             "all_black.JPEG: blank: every pixel is the same; excluded",
             "cmyk.JPEG: CMYK: converted to RGB as Pillow does",
             f"duplicate_of_train.JPEG: same content as n02121620/n02121620_3.JPEG {shared}",
-            f"{shown(odd)}: same content as n02084071/n02084071_5.JPEG (of another class) {shared}",
-            f"{shown(odd)}: found in class n02121620, but its file name says n02084071; mislabelled folder or file",
+            f"{to_printable(odd)}: same content as n02084071/n02084071_5.JPEG (of another class) {shared}",
+            f"{to_printable(odd)}: found in class n02121620, but its file name says n02084071; mislabelled folder or file",
             "png16.JPEG: 16-bit: scaled to 8 bits",
             "text_file.JPEG: not an image; excluded",
             "truncated.JPEG: truncated; excluded",
@@ -336,6 +345,6 @@ def test_every_broken_file_of_the_suite_is_named(tmp_path: Path) -> None:
     )
     assert f"imagenet/n02121620/{odd}" in set(manifests["imagenet"]["image_id"])
     assert len(verdicts["imagenet"].excluded) == 4
-    render_validation(verdicts, manifests, tmp_path / "validation.html", {})
+    write_validation_page(verdicts, manifests, tmp_path / "validation.html", {})
     text = Reader((tmp_path / "validation.html").read_text(encoding="utf-8")).text
-    assert all(shown(path.name) in text for path in val.iterdir())
+    assert all(to_printable(path.name) in text for path in val.iterdir())

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from densecl.datasets.manifests import scan as scanning
-from densecl.datasets.manifests.scan import check_root, class_list, scan
+from densecl.datasets.manifests.scan import check_root, list_classes, scan_dataset
 from densecl.datasets.storage import manifest
-from densecl.datasets.storage.manifest import read_manifest, usable, write_manifest
+from densecl.datasets.storage.manifest import read_manifest, select_usable, write_manifest
 from densecl.errors import DataError
 
 SUITE = os.environ.get("DENSECL_SUITE")
@@ -53,13 +53,13 @@ def test_rows_are_re_derived(tmp_path: Path) -> None:
     (root / WNIDS[0] / "._0.png").write_bytes(b"litter of another system")
     (root / ".cache").mkdir()
     draw(root / WNIDS[0] / "below" / "0.png", 99)
-    frame = scan("some", root, "wnid", class_list(root), 1)
+    frame = scan_dataset("some", root, "wnid", list_classes(root), 1)
     assert list(frame.columns) == manifest.SCHEMA.names
     assert list(frame["path"]) == sorted(f"{wnid}/{n}.png" for wnid in WNIDS[:3] for n in range(2))
     for row in frame.itertuples():
         content = (root / row.path).read_bytes()
         assert row.image_id == f"some/{row.path}"
-        assert row.wnid == row.path.split("/")[0] == class_list(root)[row.label]
+        assert row.wnid == row.path.split("/")[0] == list_classes(root)[row.label]
         assert (row.bytes, row.sha256) == (len(content), hashlib.sha256(content).hexdigest())
         with Image.open(root / row.path) as image:
             assert (row.width, row.height) == image.size
@@ -84,7 +84,7 @@ def test_rows_are_re_derived(tmp_path: Path) -> None:
 def test_integer_folders_are_the_label_and_not_their_place(tmp_path: Path) -> None:
     train = tree(tmp_path / "train", WNIDS, 1)
     root = tree(tmp_path / "v2", [str(label) for label in range(12)], 1)
-    frame = scan("imagenet-v2", root, "index", class_list(train), 1)
+    frame = scan_dataset("imagenet-v2", root, "index", list_classes(train), 1)
     assert {
         path.split("/")[0]: label for path, label in zip(frame["path"], frame["label"], strict=True)
     } == {str(label): label for label in range(12)}
@@ -97,7 +97,7 @@ def test_integer_folders_are_the_label_and_not_their_place(tmp_path: Path) -> No
 
 def test_a_subset_of_classes_keeps_the_train_labels(tmp_path: Path) -> None:
     root = tree(tmp_path / "a", [WNIDS[7], WNIDS[3]])
-    assert set(scan("a", root, "wnid", WNIDS, 1)["label"]) == {3, 7}
+    assert set(scan_dataset("a", root, "wnid", WNIDS, 1)["label"]) == {3, 7}
 
 
 def test_folder_creation_order_and_workers_change_nothing(
@@ -108,15 +108,15 @@ def test_folder_creation_order_and_workers_change_nothing(
         for file in sorted((first / folder).iterdir(), reverse=True):
             (second / folder).mkdir(parents=True, exist_ok=True)
             shutil.copy(file, second / folder)
-    monkeypatch.setattr(scanning, "ALONE", 0)
-    monkeypatch.setattr(scanning, "CHUNK", 5)
+    monkeypatch.setattr(scanning, "SERIAL_BYTES", 0)
+    monkeypatch.setattr(scanning, "CHUNK_SIZE", 5)
     told: list[tuple[int, int]] = []
-    one = scan("s", first, "wnid", class_list(first), 1)
-    two = scan(
+    one = scan_dataset("s", first, "wnid", list_classes(first), 1)
+    two = scan_dataset(
         "s",
         second,
         "wnid",
-        class_list(second),
+        list_classes(second),
         2,
         progress=lambda done, total: told.append((done, total)),
     )
@@ -136,7 +136,7 @@ def test_odd_names_survive_the_round_trip(tmp_path: Path) -> None:
     ]
     for seed, name in enumerate(names):
         draw(tmp_path / "set" / WNIDS[0] / name, seed)
-    frame = scan("s", tmp_path / "set", "wnid", WNIDS, 1)
+    frame = scan_dataset("s", tmp_path / "set", "wnid", WNIDS, 1)
     write_manifest(frame, tmp_path / "deep" / "s.parquet")
     back = read_manifest(tmp_path / "deep" / "s.parquet")
     pd.testing.assert_frame_equal(frame, back)
@@ -147,7 +147,7 @@ def test_odd_names_survive_the_round_trip(tmp_path: Path) -> None:
 def test_bad_files_are_rows_and_not_usable(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", WNIDS[:2])
     (root / WNIDS[0] / "empty.jpg").touch()
-    frame = scan("s", root, "wnid", WNIDS, 1)
+    frame = scan_dataset("s", root, "wnid", WNIDS, 1)
     assert (
         frame["brightness"].isna().tolist()
         == frame["contrast"].isna().tolist()
@@ -159,8 +159,8 @@ def test_bad_files_are_rows_and_not_usable(tmp_path: Path) -> None:
     assert [
         tuple(row) for row in bad[["path", "width", "height", "problem"]].itertuples(index=False)
     ] == [(f"{WNIDS[0]}/empty.jpg", 0, 0, "empty file")]
-    assert len(usable(frame)) == 4
-    left = usable(frame, [f"s/{WNIDS[1]}/0.png"])
+    assert len(select_usable(frame)) == 4
+    left = select_usable(frame, [f"s/{WNIDS[1]}/0.png"])
     assert len(left) == 3
     assert list(left.index) == [0, 1, 2]
 
@@ -180,8 +180,8 @@ def test_missing_flat_and_empty_folders_are_told(tmp_path: Path) -> None:
     draw(root / WNIDS[5] / "images" / "0.png", 0)
     for call in (
         lambda: check_root(root, "wnid"),
-        lambda: class_list(root),
-        lambda: scan("s", root, "wnid", WNIDS, 1),
+        lambda: list_classes(root),
+        lambda: scan_dataset("s", root, "wnid", WNIDS, 1),
     ):
         refused(
             rf"{WNIDS[5]}: empty class folder: found no image file and 1 folders; expected \.jpeg",
@@ -192,16 +192,16 @@ def test_missing_flat_and_empty_folders_are_told(tmp_path: Path) -> None:
 
 def test_folders_outside_the_class_list_are_told(tmp_path: Path) -> None:
     root = tree(tmp_path / "r", [WNIDS[0], "n99999999"])
-    message = refused("n99999999", scan, "r", root, "wnid", WNIDS, 1)
+    message = refused("n99999999", scan_dataset, "r", root, "wnid", WNIDS, 1)
     assert (
         f"expected one of the 12 classes of the train set ({WNIDS[0]}, {WNIDS[1]}, {WNIDS[2]}, ...)"
         in message
     )
     integers = tree(tmp_path / "v2", ["0", "12"])
-    refused("need layout: index", scan, "v2", integers, "wnid", WNIDS, 1)
-    refused("found index 12, expected 0 to 11", scan, "v2", integers, "index", WNIDS, 1)
+    refused("need layout: index", scan_dataset, "v2", integers, "wnid", WNIDS, 1)
+    refused("found index 12, expected 0 to 11", scan_dataset, "v2", integers, "index", WNIDS, 1)
     padded = tree(tmp_path / "padded", ["1", "01"])
-    refused("'01' and '1' are both class 1", scan, "v2", padded, "index", WNIDS, 1)
+    refused("'01' and '1' are both class 1", scan_dataset, "v2", padded, "index", WNIDS, 1)
 
 
 def test_integer_names_of_train_are_names(tmp_path: Path) -> None:
@@ -209,17 +209,17 @@ def test_integer_names_of_train_are_names(tmp_path: Path) -> None:
     another class.
     """
     root = tree(tmp_path / "set", [str(label) for label in range(12)], 1)
-    classes = class_list(root)
+    classes = list_classes(root)
     assert classes[2] == "10"
-    assert list(scan("s", root, "wnid", classes, 1)["wnid"]) == classes
-    refused("set layout: wnid", scan, "s", root, "index", classes, 1)
+    assert list(scan_dataset("s", root, "wnid", classes, 1)["wnid"]) == classes
+    refused("set layout: wnid", scan_dataset, "s", root, "index", classes, 1)
 
 
 def test_links_that_leave_or_loop_are_told(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", WNIDS[:2])
     linked = tmp_path / "linked"
     linked.symlink_to(root)
-    assert len(scan("s", linked, "wnid", WNIDS, 1)) == 4  # the root itself may be a link
+    assert len(scan_dataset("s", linked, "wnid", WNIDS, 1)) == 4  # the root itself may be a link
     odd = root / WNIDS[0] / "odd.png"
     draw(tmp_path / "outside.png", 0)
     for target, message in (
@@ -228,10 +228,10 @@ def test_links_that_leave_or_loop_are_told(tmp_path: Path) -> None:
         (tmp_path / "no", "nothing"),
     ):
         odd.symlink_to(target)
-        refused(rf"odd\.png: link .*{message}", scan, "s", root, "wnid", WNIDS, 1)
+        refused(rf"odd\.png: link .*{message}", scan_dataset, "s", root, "wnid", WNIDS, 1)
         odd.unlink()
     odd.symlink_to(root / WNIDS[1] / "0.png")
-    assert len(scan("s", root, "wnid", WNIDS, 1)) == 5
+    assert len(scan_dataset("s", root, "wnid", WNIDS, 1)) == 5
     (root / WNIDS[2]).symlink_to(root)
     refused(rf"{WNIDS[2]}: link that loops", check_root, root, "wnid")
 
@@ -239,7 +239,7 @@ def test_links_that_leave_or_loop_are_told(tmp_path: Path) -> None:
 def test_folders_and_devices_named_like_images_are_told(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", WNIDS[:1])
     os.mkfifo(root / WNIDS[0] / "pipe.jpg")
-    refused(r"pipe\.jpg: found a folder or a device", scan, "s", root, "wnid", WNIDS, 1)
+    refused(r"pipe\.jpg: found a folder or a device", scan_dataset, "s", root, "wnid", WNIDS, 1)
 
 
 def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
         shutil.copy(root / WNIDS[0] / "0.png", os.fsencode(root / WNIDS[0]) + b"/\xff.png")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    refused(r"\\udcff\.png: the name holds bytes", scan, "s", root, "wnid", WNIDS, 1)
+    refused(r"\\udcff\.png: the name holds bytes", scan_dataset, "s", root, "wnid", WNIDS, 1)
 
 
 def test_wrong_manifests_are_told_by_column(tmp_path: Path) -> None:
@@ -257,7 +257,8 @@ def test_wrong_manifests_are_told_by_column(tmp_path: Path) -> None:
     path.write_text("text")
     refused("not readable as Parquet", read_manifest, path)
     table = pa.Table.from_pandas(
-        scan("s", tree(tmp_path / "set", WNIDS[:1]), "wnid", WNIDS, 1), schema=manifest.SCHEMA
+        scan_dataset("s", tree(tmp_path / "set", WNIDS[:1]), "wnid", WNIDS, 1),
+        schema=manifest.SCHEMA,
     )
     label = table.schema.get_field_index("label")
     pq.write_table(table.set_column(label, "label", table["label"].cast(pa.string())), path)
@@ -271,7 +272,7 @@ def test_wrong_manifests_are_told_by_column(tmp_path: Path) -> None:
 @pytest.mark.skipif(not SUITE, reason="DENSECL_SUITE is unset")
 def test_suite_agrees_with_its_own_lists() -> None:
     suite = Path(SUITE or "")
-    classes = class_list(suite / "imagenet/train")
+    classes = list_classes(suite / "imagenet/train")
     listed = pd.read_csv(suite / "classes.csv")
     assert classes == list(listed["wnid"])
     sums = dict(
@@ -282,7 +283,7 @@ def test_suite_agrees_with_its_own_lists() -> None:
         ("imagenet-a", "wnid", 304),
         ("stylized/val", "wnid", 825),
     ]:
-        frame = scan("s", suite / folder, layout, classes, 1)  # type: ignore[arg-type]
+        frame = scan_dataset("s", suite / folder, layout, classes, 1)  # type: ignore[arg-type]
         assert len(frame) == images
         assert set(frame["problem"]) == {""}
         assert all(

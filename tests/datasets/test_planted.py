@@ -14,24 +14,24 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from densecl.artifacts import Verdict
-from densecl.config.params import CONTROL_SET, TRAIN_SET, Dataset, Validate
-from densecl.datasets.imagenet import _file, published, words
-from densecl.datasets.manifests.scan import check_root, class_list, scan
+from densecl.artifacts import ValidationResult
+from densecl.config.params import CONTROL_SET, TRAIN_SET, DatasetParams, ValidateParams
+from densecl.datasets.imagenet import _find_timm_file, get_official_counts, read_lines
+from densecl.datasets.manifests.scan import check_root, list_classes, scan_dataset
 from densecl.datasets.storage.manifest import (
+    check_unchanged,
     read_manifest,
-    require_unchanged,
-    usable,
+    select_usable,
     write_manifest,
 )
-from densecl.datasets.synthetic.styles import PHOTO, photograph
-from densecl.datasets.validation.expectations import check
-from densecl.datasets.validation.page import render_validation
+from densecl.datasets.synthetic.styles import PHOTO, render_photograph
+from densecl.datasets.validation.expectations import check_manifests
+from densecl.datasets.validation.page import write_validation_page
 from densecl.errors import DataError
 from tests.conftest import WNIDS, draw_set
 
 A, B, C = WNIDS
-DEFAULT = Validate()
+DEFAULT = ValidateParams()
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def place(tmp_path: Path) -> Path:
         for label, wnid in enumerate(WNIDS):
             (tmp_path / folder / wnid).mkdir(parents=True)
             for number in range(images):
-                picture = photograph(
+                picture = render_photograph(
                     label, PHOTO, 64, np.random.default_rng([seed, label, number])
                 )[0]
                 name = (
@@ -54,14 +54,16 @@ def place(tmp_path: Path) -> Path:
 
 
 def judged(
-    place: Path, values: Validate = DEFAULT, declared: dict[str, Dataset] | None = None
-) -> dict[str, Verdict]:
+    place: Path, values: ValidateParams = DEFAULT, declared: dict[str, DatasetParams] | None = None
+) -> dict[str, ValidationResult]:
     manifests = {}
     for name, folder in ((TRAIN_SET, "train"), (CONTROL_SET, "val")):
-        manifests[name] = scan(name, place / folder, "wnid", class_list(place / "train"), 1)
-    verdicts = check(manifests, values, declared)
+        manifests[name] = scan_dataset(
+            name, place / folder, "wnid", list_classes(place / "train"), 1
+        )
+    verdicts = check_manifests(manifests, values, declared)
     roots = {TRAIN_SET: place / "train", CONTROL_SET: place / "val"}
-    render_validation(verdicts, manifests, place / "validation.html", roots)
+    write_validation_page(verdicts, manifests, place / "validation.html", roots)
     return verdicts
 
 
@@ -131,7 +133,7 @@ def test_a_truncated_file_and_black_images(place: Path) -> None:
         f"{B}/val_00000004.JPEG: truncated",
         f"{B}/black.png: blank: every pixel is the same",
     }
-    verdict = judged(place, Validate(bad_images="exclude"))[CONTROL_SET]
+    verdict = judged(place, ValidateParams(bad_images="exclude"))[CONTROL_SET]
     assert verdict.passed
     assert set(verdict.excluded) == {
         f"{CONTROL_SET}/{B}/val_00000004.JPEG",
@@ -149,7 +151,7 @@ def test_missing_and_foreign_classes(place: Path) -> None:
         f"class {B}: missing: found no image of it, expected every class of {TRAIN_SET}",
     )
     assert verdict.absent == (B,)
-    root = Dataset(root="val", tracked_by="val", classes=2, images=7)
+    root = DatasetParams(root="val", tracked_by="val", classes=2, images=7)
     assert judged(place, declared={CONTROL_SET: root})[CONTROL_SET].failures == (
         f"found 6 images, expected 7 as params say; complete the set, or say in datasets.{CONTROL_SET}.images how many it has",
     )
@@ -173,8 +175,8 @@ def test_zero_classes_and_one(place: Path) -> None:
 def test_a_file_that_changed_after_prepare_and_a_manifest_edited_by_hand(
     place: Path, tmp_path: Path
 ) -> None:
-    frame = usable(scan(CONTROL_SET, place / "val", "wnid", WNIDS, 1))
-    require_unchanged(frame, place / "val")
+    frame = select_usable(scan_dataset(CONTROL_SET, place / "val", "wnid", WNIDS, 1))
+    check_unchanged(frame, place / "val")
     file = place / "val" / frame["path"][4]
     content = file.read_bytes()
     file.write_bytes(content + b"\0")
@@ -182,10 +184,10 @@ def test_a_file_that_changed_after_prepare_and_a_manifest_edited_by_hand(
         DataError,
         match=rf"{file.name}: found {len(content) + 1} bytes, expected {len(content)} bytes",
     ):
-        require_unchanged(frame, place / "val")
+        check_unchanged(frame, place / "val")
     file.unlink()
     with pytest.raises(DataError, match=rf"{file.name}: found no such file or directory, expected"):
-        require_unchanged(frame, place / "val")
+        check_unchanged(frame, place / "val")
     for path in ("../../secret.jpg", "/etc/passwd.jpg", f"{A}/../../x.jpg"):
         frame.loc[0, "path"] = path
         write_manifest(frame, tmp_path / "edited.parquet")
@@ -194,8 +196,10 @@ def test_a_file_that_changed_after_prepare_and_a_manifest_edited_by_hand(
         ):
             read_manifest(tmp_path / "edited.parquet")
     frame.loc[0, "path"] = f"{C}/val_00000000.JPEG"
-    train = scan(TRAIN_SET, place / "train", "wnid", WNIDS, 1)
-    failures = check({TRAIN_SET: train, CONTROL_SET: frame}, Validate())[CONTROL_SET].failures
+    train = scan_dataset(TRAIN_SET, place / "train", "wnid", WNIDS, 1)
+    failures = check_manifests({TRAIN_SET: train, CONTROL_SET: frame}, ValidateParams())[
+        CONTROL_SET
+    ].failures
     assert any(
         "expected imagenet/n10000003/val_00000000.JPEG; run the stage prepare" in line
         for line in failures
@@ -218,7 +222,7 @@ def frame_of(dataset: str, labels: list[int], classes: list[str], names: list[st
 
 
 def test_published_sets_are_held_to_their_counts_and_classes() -> None:
-    classes = sorted(words("imagenet_synsets.txt"))
+    classes = sorted(read_lines("imagenet_synsets.txt"))
     assert {
         name: (found[0], len(found[1]))
         for name in (
@@ -230,7 +234,7 @@ def test_published_sets_are_held_to_their_counts_and_classes() -> None:
             "stylized",
             "sketch",
         )
-        if (found := published(name, classes))
+        if (found := get_official_counts(name, classes))
     } == {
         "imagenet-train": (1281167, 1000),
         "imagenet": (50000, 1000),
@@ -240,15 +244,19 @@ def test_published_sets_are_held_to_their_counts_and_classes() -> None:
         "stylized": (50000, 1000),
         "sketch": (50889, 1000),
     }
-    assert published("imagenet-a", classes[:-1]) is published("other", classes) is None
+    assert (
+        get_official_counts("imagenet-a", classes[:-1])
+        is get_official_counts("other", classes)
+        is None
+    )
     train = frame_of(TRAIN_SET, list(range(1000)), classes, ["a.JPEG"] * 1000)
-    adversarial = [classes.index(wnid) for wnid in sorted(words("imagenet_a_synsets.txt"))]
+    adversarial = [classes.index(wnid) for wnid in sorted(read_lines("imagenet_a_synsets.txt"))]
     foreign = next(label for label in range(1000) if label not in adversarial)
     labels = [foreign, *adversarial[1:]] * 37
     found = frame_of(
         "imagenet-a", labels, classes, [f"{number}.jpg" for number in range(len(labels))]
     )
-    verdicts = check({TRAIN_SET: train, "imagenet-a": found}, Validate())
+    verdicts = check_manifests({TRAIN_SET: train, "imagenet-a": found}, ValidateParams())
     assert set(verdicts["imagenet-a"].failures) == {
         f"class {classes[adversarial[0]]}: missing: found no image of it, expected every class of the published set",
         f"class {classes[foreign]}: found images of it, which the published set has not",
@@ -265,8 +273,8 @@ def test_validation_folders_that_are_swapped_are_doubted_by_real() -> None:
     """ReaL's labels come with timm; the first of each image's stands here for the folder."""
     import json
 
-    classes = sorted(words("imagenet_synsets.txt"))
-    seen = json.loads(_file("imagenet_real_labels.json").read_text())
+    classes = sorted(read_lines("imagenet_synsets.txt"))
+    seen = json.loads(_find_timm_file("imagenet_real_labels.json").read_text())
     rated = [(number, of[0]) for number, of in enumerate(seen, 1) if of][::4]
     labels, names = (
         [label for _, label in rated],
@@ -274,7 +282,7 @@ def test_validation_folders_that_are_swapped_are_doubted_by_real() -> None:
     )
     train = frame_of(TRAIN_SET, list(range(1000)), classes, ["a.JPEG"] * 1000)
     declared = {
-        name: Dataset(root=name, tracked_by=name, images=count)
+        name: DatasetParams(root=name, tracked_by=name, images=count)
         for name, count in ((TRAIN_SET, 1000), (CONTROL_SET, len(names)))
     }
     assert 10_000 < len(names) < 12_500
@@ -283,7 +291,9 @@ def test_validation_folders_that_are_swapped_are_doubted_by_real() -> None:
         frame = frame_of(
             CONTROL_SET, [exchange.get(label, label) for label in labels], classes, names
         )
-        verdict = check({TRAIN_SET: train, CONTROL_SET: frame}, Validate(), declared)[CONTROL_SET]
+        verdict = check_manifests(
+            {TRAIN_SET: train, CONTROL_SET: frame}, ValidateParams(), declared
+        )[CONTROL_SET]
         assert verdict.passed
         assert [line.partition(":")[0] for line in verdict.warnings] == [
             f"class {classes[label]}" for label in sorted(exchange)
@@ -297,7 +307,7 @@ def rows_of(frame: pd.DataFrame, without: str = "") -> pd.DataFrame:
 
 def test_what_means_nothing_changes_no_row(tmp_path: Path) -> None:
     root = draw_set(tmp_path / "set", 3)
-    before = scan("s", root, "wnid", WNIDS, 1)
+    before = scan_dataset("s", root, "wnid", WNIDS, 1)
     for stray in (
         "README.txt",
         ".DS_Store",
@@ -309,15 +319,15 @@ def test_what_means_nothing_changes_no_row(tmp_path: Path) -> None:
         (root / stray).write_bytes(b"stray")
     (root / A / "below").mkdir()
     shutil.copy(next((root / B).glob("*.JPEG")), root / A / "below/image.jpg")
-    pd.testing.assert_frame_equal(scan("s", root, "wnid", WNIDS, 1), before)
+    pd.testing.assert_frame_equal(scan_dataset("s", root, "wnid", WNIDS, 1), before)
     (root / "loose.jpg").write_bytes(b"an image of no class")
-    pd.testing.assert_frame_equal(scan("s", root, "wnid", WNIDS, 1), before)
+    pd.testing.assert_frame_equal(scan_dataset("s", root, "wnid", WNIDS, 1), before)
     shutil.rmtree(root / B)
-    pd.testing.assert_frame_equal(scan("s", root, "wnid", WNIDS, 1), rows_of(before, B))
+    pd.testing.assert_frame_equal(scan_dataset("s", root, "wnid", WNIDS, 1), rows_of(before, B))
     buffer = io.BytesIO()
     Image.new("RGB", (9, 9), (1, 2, 3)).save(buffer, "PNG")
     (root / A / "new.png").write_bytes(buffer.getvalue())
-    after = scan("s", root, "wnid", WNIDS, 1)
+    after = scan_dataset("s", root, "wnid", WNIDS, 1)
     pd.testing.assert_frame_equal(
         rows_of(after, A), rows_of(before, B)[lambda f: f["wnid"] != A].reset_index(drop=True)
     )
@@ -326,10 +336,10 @@ def test_what_means_nothing_changes_no_row(tmp_path: Path) -> None:
 def test_zero_padding_changes_paths_only(tmp_path: Path) -> None:
     classes = [f"n{number:08d}" for number in range(12)]
     root = draw_set(tmp_path / "v2", 2, folders=tuple(str(label) for label in range(12)))
-    plain = scan("v2", root, "index", classes, 1)
+    plain = scan_dataset("v2", root, "index", classes, 1)
     for folder in list(root.iterdir()):
         folder.rename(root / f"{int(folder.name):04d}")
-    padded = scan("v2", root, "index", classes, 1)
+    padded = scan_dataset("v2", root, "index", classes, 1)
     by_content = [
         frame.set_index("sha256").sort_index()[["label", "wnid", "dhash"]]
         for frame in (plain, padded)

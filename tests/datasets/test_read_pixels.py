@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densecl.datasets.storage.decode import decode
+from densecl.datasets.storage.decode import decode_image
 from densecl.datasets.views.read_pixels import read_pixels
 from densecl.errors import DataError
 
@@ -23,7 +23,7 @@ def test_jpegs_are_pillows_to_the_bit(tmp_path, mode, subsampling, progressive):
         path, quality=80, subsampling=subsampling, progressive=progressive
     )
     found = read_pixels(path)
-    assert np.array_equal(found, np.asarray(decode(path)))
+    assert np.array_equal(found, np.asarray(decode_image(path)))
     assert found.flags.writeable
 
 
@@ -39,7 +39,7 @@ def test_other_formats_are_pillows(tmp_path, extension):
     Image.fromarray(NOISE).save(tmp_path / f"image.{extension}")
     assert np.array_equal(
         read_pixels(tmp_path / f"image.{extension}"),
-        np.asarray(decode(tmp_path / f"image.{extension}")),
+        np.asarray(decode_image(tmp_path / f"image.{extension}")),
     )
 
 
@@ -58,4 +58,4 @@ def test_every_photograph_of_the_suite_is_pillows(suite):
     paths = [*(suite / "full").glob("*"), *sorted((suite / "imagenet" / "train").glob("*/*"))[::20]]
     assert len(paths) > 300
     for path in paths:
-        assert np.array_equal(read_pixels(path), np.asarray(decode(path))), path
+        assert np.array_equal(read_pixels(path), np.asarray(decode_image(path))), path

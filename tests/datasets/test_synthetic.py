@@ -13,13 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from densecl.config.params import RenderSet
-from densecl.datasets.synthetic.styles import CLASSES, RENDITIONS, SUBSETS, Reference, render_set
+from densecl.config.params import RenderParams
+from densecl.datasets.synthetic.styles import (
+    RENDITIONS,
+    SUBSETS,
+    SYNTHETIC_CLASSES,
+    ReferenceClassifier,
+    render_dataset,
+)
 
 STYLES = ("photo", "recollected", "adversarial", "rendition", "cue-conflict", "sketch")
 SIZE = 32
-NAMES = [kind.name for kind in CLASSES]
-WNIDS = [kind.wnid for kind in CLASSES]
+NAMES = [kind.name for kind in SYNTHETIC_CLASSES]
+WNIDS = [kind.wnid for kind in SYNTHETIC_CLASSES]
 Rendered = dict[str, tuple[Path, Path]]
 
 
@@ -32,7 +38,7 @@ def draw(folder: Path, style: str, per_class: int, **changed: int) -> tuple[Path
         "size": SIZE,
     } | changed
     images, masks = folder / "images", folder / "masks"
-    total = render_set(RenderSet.model_validate(values), images, masks)
+    total = render_dataset(RenderParams.model_validate(values), images, masks)
     assert total == len(files(images)) == len(files(masks))
     return images, masks
 
@@ -71,10 +77,10 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
 
 def test_classes_are_many_sorted_and_no_real_synsets() -> None:
     assert (
-        len(CLASSES) >= 12
+        len(SYNTHETIC_CLASSES) >= 12
     )  # with ten or fewer, string order and index order of the folders agree
     assert sorted(WNIDS) == WNIDS
-    assert len(set(NAMES)) == len(set(WNIDS)) == len(CLASSES)
+    assert len(set(NAMES)) == len(set(WNIDS)) == len(SYNTHETIC_CLASSES)
     assert all(re.fullmatch(r"n9\d{7}", wnid) for wnid in WNIDS)
 
 
@@ -82,7 +88,7 @@ def test_classes_are_many_sorted_and_no_real_synsets() -> None:
 def test_every_image_lies_in_a_class_folder_with_its_mask(sets: Rendered, style: str) -> None:
     images, masks = sets[style]
     held = {path.parent.relative_to(images).as_posix() for path in files(images)}
-    labels = SUBSETS.get(style, range(len(CLASSES)))
+    labels = SUBSETS.get(style, range(len(SYNTHETIC_CLASSES)))
     assert held == {str(label) if style == "recollected" else WNIDS[label] for label in labels}
     for path in files(images):
         assert pixels(path).shape == (SIZE, SIZE, 3)
@@ -107,14 +113,16 @@ def test_file_names_follow_the_archive(sets: Rendered, style: str) -> None:
 
 def test_three_sets_hold_a_part_of_the_classes() -> None:
     assert {"adversarial", "rendition"} < set(SUBSETS)
-    assert all(len(set(labels)) == len(labels) < len(CLASSES) for labels in SUBSETS.values())
+    assert all(
+        len(set(labels)) == len(labels) < len(SYNTHETIC_CLASSES) for labels in SUBSETS.values()
+    )
     assert len(SUBSETS) >= 3
 
 
 def test_string_order_of_the_v2_folders_is_not_their_index(sets: Rendered) -> None:
     held = [folder.name for folder in sets["recollected"][0].iterdir()]
     assert sorted(held) != sorted(held, key=int)
-    assert sorted(map(int, held)) == list(range(len(CLASSES)))
+    assert sorted(map(int, held)) == list(range(len(SYNTHETIC_CLASSES)))
 
 
 def test_same_settings_same_bytes_whatever_the_number_of_processes(
@@ -135,8 +143,8 @@ def test_another_seed_shares_no_image(sets: Rendered, tmp_path: Path) -> None:
 def test_sets_of_one_seed_in_two_folders_share_no_image(tmp_path: Path) -> None:
     drawn = []
     for folder in ("imagenet/train", "imagenet/val"):
-        settings = RenderSet(style="photo", folder=folder, images_per_class=3, size=SIZE)
-        render_set(settings, tmp_path / folder, tmp_path / "masks" / folder)
+        settings = RenderParams(style="photo", folder=folder, images_per_class=3, size=SIZE)
+        render_dataset(settings, tmp_path / folder, tmp_path / "masks" / folder)
         drawn.append(set(digests(tmp_path / folder).values()))
     assert not drawn[0] & drawn[1]
 
@@ -175,7 +183,7 @@ def _outlines(images: Path, masks: Path, folders: list[str]) -> list[tuple[np.nd
 def _hue_matches(path: Path, shape: np.ndarray, label: int) -> bool:
     """Whether the object's hue lies nearer to the class's own than a fifteenth of the circle."""
     hue = colorsys.rgb_to_hsv(*pixels(path)[shape].mean(0))[0]
-    distance = abs(hue - CLASSES[label].hue - 0.02) % 1
+    distance = abs(hue - SYNTHETIC_CLASSES[label].hue - 0.02) % 1
     return min(distance, 1 - distance) < 1 / 15
 
 
@@ -229,11 +237,11 @@ def test_sketches_are_dark_lines_on_white_along_the_outline(sets: Rendered) -> N
 def test_the_reference_is_wrong_on_every_adversarial_image_and_right_on_most_photographs(
     sets: Rendered,
 ) -> None:
-    reference = Reference.fitted(SIZE)
+    reference = ReferenceClassifier.fit_on_photographs(SIZE)
     images, _ = sets["adversarial"]
     for path in files(images):
         with Image.open(path) as image:
-            share = reference.probabilities(image.convert("RGB"))
+            share = reference.predict_probabilities(image.convert("RGB"))
         label = WNIDS.index(path.parent.name)
         named = float(path.name.split("_")[0])
         assert share[label] == pytest.approx(named, abs=0.05)  # JPEG moves it a little
@@ -242,7 +250,7 @@ def test_the_reference_is_wrong_on_every_adversarial_image_and_right_on_most_pho
     for path in files(sets["photo"][0]):
         with Image.open(path) as image:
             right.append(
-                int(np.argmax(reference.probabilities(image.convert("RGB"))))
+                int(np.argmax(reference.predict_probabilities(image.convert("RGB"))))
                 == WNIDS.index(path.parent.name)
             )
     assert np.mean(right) > 0.4  # chance is one in twelve

@@ -8,8 +8,8 @@ import torch
 import torchvision.transforms.v2.functional as F
 from PIL import Image
 
-from densecl.config.params import ColorJitter
-from densecl.datasets.synthetic.styles import PHOTO, photograph
+from densecl.config.params import ColorJitterParams
+from densecl.datasets.synthetic.styles import PHOTO, render_photograph
 from densecl.datasets.views import transforms
 
 LEVEL = 1.0  # of 255, mean over an image
@@ -18,7 +18,7 @@ LEVEL = 1.0  # of 255, mean over an image
 def pictures(size: int) -> list[np.ndarray]:
     """Drawn photographs, a grey ramp, and noise, in which every value occurs beside every other."""
     rng = np.random.default_rng(0)
-    drawn = [np.array(photograph(kind, PHOTO, size, rng)[0]) for kind in range(4)]
+    drawn = [np.array(render_photograph(kind, PHOTO, size, rng)[0]) for kind in range(4)]
     ramp = np.repeat(np.linspace(0, 255, size).astype(np.uint8)[None, :, None], size, 0).repeat(
         3, 2
     )
@@ -35,7 +35,7 @@ def planes(pixels: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
 def test_each_adjustment_is_torchvisions(name):
-    ours, theirs = getattr(transforms, name), getattr(F, f"adjust_{name}")
+    ours, theirs = getattr(transforms, f"adjust_{name}"), getattr(F, f"adjust_{name}")
     for factor in (
         (-0.5, -0.1, -0.03, 0.0, 0.07, 0.5) if name == "hue" else (0.0, 0.6, 0.93, 1.0, 1.4, 2.5)
     ):
@@ -44,9 +44,11 @@ def test_each_adjustment_is_torchvisions(name):
 
 
 def test_a_strength_of_zero_changes_nothing():
-    plain = ColorJitter(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
+    plain = ColorJitterParams(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0)
     for pixels in pictures(32):
-        assert np.array_equal(transforms.jittered(pixels, plain, np.random.default_rng(0)), pixels)
+        assert np.array_equal(
+            transforms.apply_color_jitter(pixels, plain, np.random.default_rng(0)), pixels
+        )
 
 
 def test_jitter_draws_all_four_within_their_ranges(monkeypatch):
@@ -54,15 +56,15 @@ def test_jitter_draws_all_four_within_their_ranges(monkeypatch):
     for name in ("brightness", "contrast", "saturation", "hue"):
         monkeypatch.setattr(
             transforms,
-            name,
+            f"adjust_{name}",
             lambda pixels, factor, name=name: seen.append((name, factor)) or pixels,
         )
     pixels, jitter = (
         pictures(32)[0],
-        ColorJitter(brightness=0.4, contrast=0.3, saturation=1.2, hue=0.1),
+        ColorJitterParams(brightness=0.4, contrast=0.3, saturation=1.2, hue=0.1),
     )
     for seed in range(300):
-        transforms.jittered(pixels, jitter, np.random.default_rng(seed))
+        transforms.apply_color_jitter(pixels, jitter, np.random.default_rng(seed))
     for name, low, high in [
         ("brightness", 0.6, 1.4),
         ("contrast", 0.7, 1.3),
@@ -81,7 +83,7 @@ def test_blur_is_torchvisions(sigma):
     for pixels in pictures(64):
         assert (
             difference(
-                transforms.blurred(pixels, 23, sigma),
+                transforms.apply_gaussian_blur(pixels, 23, sigma),
                 F.gaussian_blur(planes(pixels), [23, 23], [sigma] * 2),
             )
             <= LEVEL
@@ -94,5 +96,5 @@ def test_crops_are_pillows(where):
     for pixels in pictures(64):
         part = Image.fromarray(pixels).crop((left, top, left + width, top + height))
         reference = np.asarray(part.resize((32, 24), Image.Resampling.BILINEAR))
-        ours = transforms.resized(pixels, where, (24, 32))
+        ours = transforms.resize_crop(pixels, where, (24, 32))
         assert np.abs(ours.astype(int) - reference.astype(int)).max() <= 1

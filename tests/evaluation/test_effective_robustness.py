@@ -23,20 +23,20 @@ def test_the_package_s_table_is_the_reference(suite):
 def test_a_standard_model_lies_near_the_fit_and_the_formula_is_the_logit_s():
     # deit_small_patch16_224 of timm's results tables: clean 79.856 %, V2 68.53 %, Sketch 29.435 %.
     by_hand = 1 / (1 + math.exp(-(0.923 * math.log(0.79856 / 0.20144) - 0.498)))
-    assert effective_robustness.expected("imagenet-v2", 0.79856) == pytest.approx(
+    assert effective_robustness.compute_expected_accuracy("imagenet-v2", 0.79856) == pytest.approx(
         by_hand, abs=1e-12
     )
     assert abs(0.6853 - by_hand) < 0.02
-    assert abs(0.29435 - effective_robustness.expected("sketch", 0.79856)) < 0.05
+    assert abs(0.29435 - effective_robustness.compute_expected_accuracy("sketch", 0.79856)) < 0.05
 
 
 def test_imagenet_a_has_two_pieces():
     """They do not meet: as published, the second begins 1.2 points above the first's end."""
-    low, high = effective_robustness.pieces("imagenet-a")
+    low, high = effective_robustness.load_fit_segments("imagenet-a")
     assert low.high == high.low == 0.9186
     for clean, slope, intercept in ((0.9186, 0.689, -5.140), (0.9187, 2.956, -10.277)):
         by_hand = 1 / (1 + math.exp(-(slope * math.log(clean / (1 - clean)) + intercept)))
-        assert effective_robustness.expected("imagenet-a", clean) == pytest.approx(
+        assert effective_robustness.compute_expected_accuracy("imagenet-a", clean) == pytest.approx(
             by_hand, abs=1e-12
         )
 
@@ -48,10 +48,10 @@ def test_imagenet_a_has_two_pieces():
 def test_slope_is_the_derivative(protocol, clean):
     step = 1e-6
     slow = (
-        effective_robustness.expected(protocol, clean + step)
-        - effective_robustness.expected(protocol, clean - step)
+        effective_robustness.compute_expected_accuracy(protocol, clean + step)
+        - effective_robustness.compute_expected_accuracy(protocol, clean - step)
     ) / (2 * step)
-    assert effective_robustness.slope_at(protocol, clean) == pytest.approx(slow, rel=1e-5)
+    assert effective_robustness.compute_slope(protocol, clean) == pytest.approx(slow, rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def test_slope_is_the_derivative(protocol, clean):
     ],
 )
 def test_outside_the_fit_there_is_a_reason(protocol, clean, said):
-    with pytest.raises(effective_robustness.NoFit, match=said):
-        effective_robustness.expected(protocol, clean)
+    with pytest.raises(effective_robustness.NoPublishedFit, match=said):
+        effective_robustness.compute_expected_accuracy(protocol, clean)
 
 
 def test_every_row_of_the_table_is_read():
     table = pd.read_csv(str(files("densecl.evaluation") / "effective_robustness.csv"))
     assert (
-        sum(len(effective_robustness.pieces(name)) for name in table["dataset"].unique())
+        sum(len(effective_robustness.load_fit_segments(name)) for name in table["dataset"].unique())
         == len(table)
         == 6
     )

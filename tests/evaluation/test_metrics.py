@@ -10,14 +10,20 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from densecl.artifacts import Control
-from densecl.evaluation.metrics import LeftOut, by_rendition, figures, shape_bias, special_figures
-from densecl.evaluation.predict import score
+from densecl.artifacts import MatchedControl
+from densecl.evaluation.metrics import (
+    NotApplicable,
+    compute_dataset_metrics,
+    compute_metrics,
+    compute_rendition_accuracy,
+    compute_shape_bias,
+)
+from densecl.evaluation.predict import score_logits
 
 IMAGENET = sorted(
     (files("timm.data") / "_info" / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
 )
-CONTROL = Control(dataset="imagenet", images=10, top1=0.8, top5=0.9, predictions="x")
+CONTROL = MatchedControl(dataset="imagenet", images=10, top1=0.8, top5=0.9, predictions="x")
 
 
 def cues(*rows: tuple[str, int, int]) -> pd.DataFrame:
@@ -35,8 +41,8 @@ def test_figures_agree_with_torchmetrics_and_masking_never_hurts():
         torch.randn(600, 16, generator=generator),
         torch.randint(0, 7, (600,), generator=generator),
     )
-    rows = score(logits, labels, list(range(7)))
-    found = figures(rows)
+    rows = score_logits(logits, labels, list(range(7)))
+    found = compute_metrics(rows)
     masked = logits[:, :7]
     for k, name in ((1, "top1"), (5, "top5")):
         theirs = multiclass_accuracy(masked, labels, num_classes=7, top_k=k, average="micro")
@@ -51,7 +57,7 @@ def test_figures_agree_with_torchmetrics_and_masking_never_hurts():
     )
     assert (rows["correct"] >= rows["correct_unmasked"]).all()
     assert (rows["correct5"] >= rows["correct5_unmasked"]).all()
-    everything = score(logits, labels, list(range(16)))
+    everything = score_logits(logits, labels, list(range(16)))
     assert (everything["prediction"] == everything["prediction_unmasked"]).all()
     assert (everything["confidence"] == everything["confidence_unmasked"]).all()
 
@@ -66,7 +72,7 @@ def test_shape_bias_by_hand():
         ("dog3-oven1.png", 5, 5),  # left out
         ("cat4-cat9.png", 3, 3),  # one class for both: left out
     )
-    found = shape_bias(rows)
+    found = compute_shape_bias(rows)
     assert (found.value, found.shape, found.texture, found.images, found.left_out) == (
         2 / 3,
         2,
@@ -78,12 +84,13 @@ def test_shape_bias_by_hand():
 
 def test_names_that_tell_no_cue_leave_the_figure_out():
     with pytest.raises(
-        LeftOut, match="file names are not <shape><n>-<texture><m>: s/n/ILSVRC2012_val_00000001"
+        NotApplicable,
+        match="file names are not <shape><n>-<texture><m>: s/n/ILSVRC2012_val_00000001",
     ):
-        shape_bias(cues(("ILSVRC2012_val_00000001.png", 0, 0)))
-    with pytest.raises(LeftOut, match="shape cat stands in two classes"):
-        shape_bias(cues(("cat1-dog1.png", 0, 0), ("cat2-dog1.png", 1, 0)))
-    found = shape_bias(cues(("cat1-dog1.png", 0, 7), ("dog1-cat1.png", 1, 7)))
+        compute_shape_bias(cues(("ILSVRC2012_val_00000001.png", 0, 0)))
+    with pytest.raises(NotApplicable, match="shape cat stands in two classes"):
+        compute_shape_bias(cues(("cat1-dog1.png", 0, 0), ("cat2-dog1.png", 1, 0)))
+    found = compute_shape_bias(cues(("cat1-dog1.png", 0, 7), ("dog1-cat1.png", 1, 7)))
     assert found.value is None
 
 
@@ -91,23 +98,23 @@ def test_renditions_by_hand():
     rows = cues(
         ("art_0.jpg", 0, 0), ("art_1.jpg", 0, 1), ("toy_0.jpg", 1, 1), ("video_game_7.jpg", 1, 1)
     )
-    assert {k: (g.images, g.top1) for k, g in by_rendition(rows).items()} == {
+    assert {k: (g.images, g.top1) for k, g in compute_rendition_accuracy(rows).items()} == {
         "art": (2, 0.5),
         "toy": (1, 1.0),
         "video": (1, 1.0),
     }
-    with pytest.raises(LeftOut, match=r"file names are not <rendition>_<n>: s/n/0\.jpg"):
-        by_rendition(cues(("0.jpg", 0, 0)))
+    with pytest.raises(NotApplicable, match=r"file names are not <rendition>_<n>: s/n/0\.jpg"):
+        compute_rendition_accuracy(cues(("0.jpg", 0, 0)))
 
 
 def test_effective_robustness_is_there_at_imagenet_scale_only():
     rows = cues(("a.jpg", 0, 0), ("b.jpg", 1, 0))
     expected = 1 / (1 + np.exp(-(1.071 * np.log(0.8 / 0.2) - 2.370)))
-    found = special_figures(rows, "sketch", IMAGENET, CONTROL)
+    found = compute_dataset_metrics(rows, "sketch", IMAGENET, CONTROL)
     assert found["effective_robustness"] == pytest.approx(0.5 - expected)
     assert found["relative_accuracy"] == pytest.approx(0.5 / 0.8)
     assert found["left_out"] == {}
-    elsewhere = special_figures(rows, "sketch", ["n1", "n2"], CONTROL)
+    elsewhere = compute_dataset_metrics(rows, "sketch", ["n1", "n2"], CONTROL)
     assert elsewhere["effective_robustness"] is None
     assert "ImageNet-1k" in elsewhere["left_out"]["effective_robustness"]
     assert {wnid: g.top1 for wnid, g in elsewhere["per_class"].items()} == {"n1": 1.0, "n2": 0.0}

@@ -8,7 +8,11 @@ import torch
 from PIL import Image
 
 from densecl.artifacts import Preprocessing
-from densecl.network.preprocessing import evaluation_pixels, evaluation_transform, normalise
+from densecl.network.preprocessing import (
+    build_evaluation_transform,
+    build_uint8_transform,
+    normalise_images,
+)
 
 
 @pytest.mark.parametrize(("rule", "size"), [("model", (91, 70)), ("as-is", (64, 64))])
@@ -24,12 +28,12 @@ def test_pixels_normalised_in_a_batch_are_timm_s_transform_to_the_bit(rule, size
     )
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for _ in range(3)]
-    pixels = torch.stack([evaluation_pixels(values)(image) for image in images])
+    pixels = torch.stack([build_uint8_transform(values)(image) for image in images])
     before = pixels.clone()
-    expected = torch.stack([evaluation_transform(values)(image) for image in images])
+    expected = torch.stack([build_evaluation_transform(values)(image) for image in images])
     assert pixels.dtype == torch.uint8
-    assert torch.equal(normalise(pixels, values), expected)
+    assert torch.equal(normalise_images(pixels, values), expected)
     assert torch.equal(pixels, before)
     floats = pixels.float()
-    assert torch.equal(normalise(floats, values), expected)
+    assert torch.equal(normalise_images(floats, values), expected)
     assert torch.equal(floats, before.float())

@@ -10,10 +10,10 @@ import pytest
 from densecl.errors import DataError
 from densecl.evaluation.protocols import (
     PROTOCOLS,
+    describe_missing,
     is_imagenet,
-    preprocess_rule,
-    scored_classes,
-    shortfall,
+    resolve_preprocess_rule,
+    resolve_scored_classes,
 )
 
 
@@ -40,7 +40,7 @@ def test_published_counts():
     }
     for name, (images, classes) in published.items():
         assert PROTOCOLS[name].images == images
-        assert len(scored_classes(name, frame([0]), IMAGENET)) == classes
+        assert len(resolve_scored_classes(name, frame([0]), IMAGENET)) == classes
 
 
 @pytest.mark.parametrize(
@@ -49,37 +49,41 @@ def test_published_counts():
 )
 def test_under_imagenet_the_mask_is_the_published_list_whatever_images_there_are(name, subset):
     expected = sorted(IMAGENET.index(wnid) for wnid in listed(subset))
-    assert scored_classes(name, frame([expected[3]]), IMAGENET) == expected
+    assert resolve_scored_classes(name, frame([expected[3]]), IMAGENET) == expected
 
 
 def test_elsewhere_the_mask_is_the_classes_that_have_images_or_those_that_params_give():
     classes = ["n1", "n2", "n3", "n4"]
     assert not is_imagenet(classes)
     for name in PROTOCOLS:
-        assert scored_classes(name, frame([3, 1, 1]), classes) == [1, 3]
-        assert scored_classes(name, frame([3, 1, 1]), classes, ("n4", "n1", "n2")) == [0, 1, 3]
+        assert resolve_scored_classes(name, frame([3, 1, 1]), classes) == [1, 3]
+        assert resolve_scored_classes(name, frame([3, 1, 1]), classes, ("n4", "n1", "n2")) == [
+            0,
+            1,
+            3,
+        ]
     with pytest.raises(
         DataError,
         match=r"evaluate.classes: found n9, expected one of the 4 classes of the train set",
     ):
-        scored_classes("folder", frame([3]), classes, ("n9",))
+        resolve_scored_classes("folder", frame([3]), classes, ("n9",))
 
 
 def test_as_is_needs_every_image_at_the_input_size():
     mixed = pd.concat([frame([0]), frame([0], (64, 65))])
-    assert preprocess_rule("stylized", None, frame([0]), (64, 64)) == "as-is"
-    assert preprocess_rule("stylized", None, mixed, (64, 64)) == "model"
-    assert preprocess_rule("stylized", "model", frame([0]), (64, 64)) == "model"
-    assert preprocess_rule("sketch", None, frame([0]), (64, 64)) == "model"
-    assert preprocess_rule("sketch", "as-is", mixed, (64, 64)) == "as-is"
+    assert resolve_preprocess_rule("stylized", None, frame([0]), (64, 64)) == "as-is"
+    assert resolve_preprocess_rule("stylized", None, mixed, (64, 64)) == "model"
+    assert resolve_preprocess_rule("stylized", "model", frame([0]), (64, 64)) == "model"
+    assert resolve_preprocess_rule("sketch", None, frame([0]), (64, 64)) == "model"
+    assert resolve_preprocess_rule("sketch", "as-is", mixed, (64, 64)) == "as-is"
 
 
 def test_what_of_a_published_set_is_missing_is_said():
-    scored = scored_classes("imagenet-a", frame([0]), IMAGENET)
-    assert shortfall("imagenet-a", 7_500, scored, scored, IMAGENET) == ""
+    scored = resolve_scored_classes("imagenet-a", frame([0]), IMAGENET)
+    assert describe_missing("imagenet-a", 7_500, scored, scored, IMAGENET) == ""
     assert (
-        shortfall("imagenet-a", 7_400, scored[1:], scored, IMAGENET)
+        describe_missing("imagenet-a", 7_400, scored[1:], scored, IMAGENET)
         == "7,400 of 7,500 images, 1 of 200 classes without images"
     )
-    assert shortfall("imagenet-a", 10, [0], [0], ["n1"]) == ""
-    assert shortfall("folder", 10, scored, scored, IMAGENET) == ""
+    assert describe_missing("imagenet-a", 10, [0], [0], ["n1"]) == ""
+    assert describe_missing("folder", 10, scored, scored, IMAGENET) == ""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from densecl import paths
 from densecl.evaluation import predict
-from densecl.network.exported import load_exported
+from densecl.network.exported import load_exported_model
 from steps import evaluate, plan, prepare, validate
 from tests.conftest import write_model
 
@@ -117,14 +117,14 @@ def project(tmp_path_factory) -> Iterator[Path]:
         for name in values["datasets"]:
             prepare.main(name)
         validate.main()
-        write_model(paths.model("none", 0), classes, ARGS)
+        write_model(paths.model_folder("none", 0), classes, ARGS)
         yield suite
 
 
 def evaluated(name: str) -> tuple[dict, pd.DataFrame]:
     evaluate.main(name, "none", 0)
-    record = json.loads(paths.evaluation(name, "none", 0).read_text())
-    return record, pd.read_parquet(paths.predictions(name, "none", 0))
+    record = json.loads(paths.evaluation_file(name, "none", 0).read_text())
+    return record, pd.read_parquet(paths.predictions_file(name, "none", 0))
 
 
 class StandIn(nn.Module):
@@ -132,7 +132,7 @@ class StandIn(nn.Module):
 
     def __init__(self, answer: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        model, _ = load_exported(paths.model("none", 0))
+        model, _ = load_exported_model(paths.model_folder("none", 0))
         self.answer, self.num_classes = answer, 16
         self.pretrained_cfg, self.patch_embed = model.pretrained_cfg, model.patch_embed
 
@@ -141,9 +141,9 @@ class StandIn(nn.Module):
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Tensor], Tensor]) -> None:
-    config = json.loads((paths.model("none", 0) / "config.json").read_text())
+    config = json.loads((paths.model_folder("none", 0) / "config.json").read_text())
     model = StandIn(answer)
-    monkeypatch.setattr(evaluate, "load_exported", lambda _: (model, config))
+    monkeypatch.setattr(evaluate, "load_exported_model", lambda _: (model, config))
 
 
 def true_labels(suite: Path) -> dict[bytes, int]:
@@ -152,7 +152,7 @@ def true_labels(suite: Path) -> dict[bytes, int]:
     """
     with (suite / "classes.csv").open(encoding="utf-8") as file:
         index = {row["wnid"]: int(row["index"]) for row in csv.DictReader(file)}
-    values = load_exported(paths.model("none", 0))[0].pretrained_cfg
+    values = load_exported_model(paths.model_folder("none", 0))[0].pretrained_cfg
     common = {
         "input_size": (3, 64, 64),
         "mean": values["mean"],
@@ -250,7 +250,7 @@ def masked_is_never_below_unmasked(name: str, rows: pd.DataFrame) -> None:
     assert whole == (name == "imagenet")
     for column in ("prediction", "confidence"):
         assert (rows[column] == rows[f"{column}_unmasked"]).all() == whole
-    control = pd.read_parquet(paths.control_predictions(name, "none", 0))
+    control = pd.read_parquet(paths.control_predictions_file(name, "none", 0))
     assert set(control["label"]) == (set() if whole else set(rows["label"]))
 
 
@@ -262,7 +262,7 @@ def masked_is_never_below_unmasked(name: str, rows: pd.DataFrame) -> None:
 def test_timm_s_loader_and_accuracy_give_the_same_counts(project, name):
     record, rows = evaluated(name)
     masked_is_never_below_unmasked(name, rows)
-    model, config = load_exported(paths.model("none", 0))
+    model, config = load_exported_model(paths.model_folder("none", 0))
     dataset = create_dataset(
         "", root=str(project / FOLDERS[name])
     )  # folders in timm's natural order
@@ -304,7 +304,7 @@ def test_a_cell_decodes_each_image_once(project, monkeypatch):
         seen.append(path)
         return original(path)
 
-    monkeypatch.setattr(predict, "decode", counted)
+    monkeypatch.setattr(predict, "decode_image", counted)
     monkeypatch.setenv("DENSECL_WORKERS", "0")
     record, _ = evaluated("imagenet-a")
     assert len(seen) == len(set(seen)) == record["images"] + record["control"]["images"]

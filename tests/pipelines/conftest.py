@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from densecl.monitoring.mlflow_store import connected
-from pipelines.schemas import Criterion, Verdict
+from densecl.monitoring.mlflow_store import import_mlflow
+from pipelines.schemas import Criterion, GateVerdict
 from tests.conftest import WNIDS, write_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of MLflow's about its own type hints
-    import mlflow.pyfunc  # noqa: F401
+    import mlflow.pyfunc  # noqa: F401 - imported here, where its warnings are ignored
 
 SMALL = Path(__file__).parents[1] / "small.yaml"
 MODEL_ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
@@ -38,7 +38,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path.parent)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
-        connected().MlflowClient().search_experiments()
+        import_mlflow().MlflowClient().search_experiments()
     return path
 
 
@@ -56,7 +56,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) 
 
 @pytest.fixture
 def client(project: Path) -> MlflowClient:
-    found: MlflowClient = connected().MlflowClient()
+    found: MlflowClient = import_mlflow().MlflowClient()
     return found
 
 
@@ -88,7 +88,7 @@ def trained(project: Path, written: Path) -> Callable[[str], Path]:
     return lay
 
 
-def verdict(promoted: bool = True, champion: str | None = None) -> Verdict:
+def verdict(promoted: bool = True, champion: str | None = None) -> GateVerdict:
     held = Criterion(
         name="val",
         dataset="imagenet",
@@ -100,7 +100,7 @@ def verdict(promoted: bool = True, champion: str | None = None) -> Verdict:
         passed=promoted,
         said="val is +2.0 points (-0.5 to +4.5); above -1.0 was asked for",
     )
-    said = "promoted: val is no worse" if promoted else "kept: imagenet-a falls"
-    return Verdict(
+    said = "promoted: val is no worse" if promoted else "rejected: imagenet-a falls"
+    return GateVerdict(
         promoted=promoted, champion=champion, mode="dense", seed=0, criteria=(held,), said=said
     )

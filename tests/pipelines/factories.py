@@ -11,9 +11,9 @@ import pandas as pd
 import yaml
 
 from densecl import paths
-from densecl.artifacts import Evaluation, NoEvaluation, Preprocessing, write_json
+from densecl.artifacts import Evaluation, MissingEvaluation, Preprocessing, write_json
 from densecl.config.params import Params, parse_params
-from densecl.evaluation.metrics import figures, special_figures
+from densecl.evaluation.metrics import compute_dataset_metrics, compute_metrics
 
 CLASSES = tuple(f"n{number:08d}" for number in range(10))
 PREPROCESSING = Preprocessing(
@@ -69,11 +69,11 @@ def write_side(
             "correct5_unmasked": correct,
         }
     )
-    path = root / paths.predictions(dataset, mode, 0)
+    path = root / paths.predictions_file(dataset, mode, 0)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows.to_parquet(path)
     write_json(
-        root / paths.evaluation(dataset, mode, 0),
+        root / paths.evaluation_file(dataset, mode, 0),
         Evaluation(
             dataset=dataset,
             protocol="folder",
@@ -86,21 +86,21 @@ def write_side(
             classes=len(classes),
             control=None,
             preprocessing=PREPROCESSING,
-            **figures(rows),
-            **special_figures(rows, "folder", classes, None),
+            **compute_metrics(rows),
+            **compute_dataset_metrics(rows, "folder", classes, None),
         ),
     )
-    model = root / paths.model(mode, 0)
+    model = root / paths.model_folder(mode, 0)
     model.mkdir(parents=True, exist_ok=True)
     (model / "config.json").write_text(json.dumps({"classes": list(classes)}))
 
 
 def write_nothing(root: Path, dataset: str, mode: str, reason: str) -> None:
     """A cell that the evaluation left empty with a reason."""
-    path = root / paths.predictions(dataset, mode, 0)
+    path = root / paths.predictions_file(dataset, mode, 0)
     path.unlink(missing_ok=True)
-    record = NoEvaluation(dataset=dataset, mode=mode, seed=0, reason=reason)
-    write_json(root / paths.evaluation(dataset, mode, 0), record)
+    record = MissingEvaluation(dataset=dataset, mode=mode, seed=0, reason=reason)
+    write_json(root / paths.evaluation_file(dataset, mode, 0), record)
 
 
 def outcomes(

@@ -9,7 +9,7 @@ import pytest
 from densecl import paths
 from pipelines.gate import drift
 from pipelines.registry import baseline, registry
-from pipelines.schemas import Changes
+from pipelines.schemas import SourceChanges
 from tests.pipelines.conftest import verdict
 from tests.pipelines.factories import small_params
 
@@ -22,8 +22,8 @@ class Killed(BaseException):
 
 def write(text: str) -> None:
     for name in small_params().datasets:
-        paths.manifest(name).parent.mkdir(parents=True, exist_ok=True)
-        paths.manifest(name).write_text(text)
+        paths.manifest_file(name).parent.mkdir(parents=True, exist_ok=True)
+        paths.manifest_file(name).write_text(text)
 
 
 def remembered() -> set[str]:
@@ -31,11 +31,11 @@ def remembered() -> set[str]:
 
 
 @pytest.fixture
-def seen(project) -> Changes:
+def seen(project) -> SourceChanges:
     """What was before, in the baseline, and what is new, in the manifests."""
     write("before")
-    found = Changes(sets=(), params=(), made_of={"a": 1})
-    drift.remember(small_params(), found)
+    found = SourceChanges(sets=(), params=(), made_of={"a": 1})
+    drift.write_baseline(small_params(), found)
     write("new")
     return found
 
@@ -49,21 +49,21 @@ def seen(project) -> Changes:
     ],
 )
 def test_the_baseline_follows_the_registry(trained, seen, promoted, moved, counts):
-    made = registry.register(NAME, trained("a"), verdict(promoted), {})
-    baseline.propose(small_params(), seen, made)
+    made = registry.register_model(NAME, trained("a"), verdict(promoted), {})
+    baseline.write_next_baseline(small_params(), seen, made)
     assert remembered() == {"before"}
     if moved:
-        registry.promote(NAME, made.version, "ann", "the gate")
+        registry.promote_version(NAME, made.version, "ann", "the gate")
     write("newer still")
-    baseline.settle()
+    baseline.resolve_next_baseline()
     assert remembered() == {counts}
     assert not paths.BASELINE_NEXT.exists()
 
 
 def test_a_kill_while_it_is_taken_is_made_good(trained, seen, monkeypatch):
-    made = registry.register(NAME, trained("a"), verdict(), {})
-    registry.promote(NAME, made.version, "ann", "the gate")
-    baseline.propose(small_params(), seen, made)
+    made = registry.register_model(NAME, trained("a"), verdict(), {})
+    registry.promote_version(NAME, made.version, "ann", "the gate")
+    baseline.write_next_baseline(small_params(), seen, made)
     copy, left = baseline.shutil.copyfile, [1]
 
     def killed(source, target):
@@ -75,15 +75,15 @@ def test_a_kill_while_it_is_taken_is_made_good(trained, seen, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(baseline.shutil, "copyfile", killed)
         with pytest.raises(Killed):
-            baseline.settle()
+            baseline.resolve_next_baseline()
     assert remembered() == {"before", "new"}
-    baseline.settle()
+    baseline.resolve_next_baseline()
     assert remembered() == {"new"}
 
 
 def test_a_proposal_that_was_not_finished_does_not_count(seen):
     (paths.BASELINE_NEXT).mkdir()
     (paths.BASELINE_NEXT / "imagenet.parquet").write_text("torn")
-    baseline.settle()
+    baseline.resolve_next_baseline()
     assert remembered() == {"before"}
     assert not paths.BASELINE_NEXT.exists()

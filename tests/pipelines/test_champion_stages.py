@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from densecl import paths
-from densecl.artifacts import Evaluation, NoEvaluation, read_cell
+from densecl.artifacts import Evaluation, MissingEvaluation, read_evaluation
 from densecl.errors import DataError
 from steps import evaluate, plan, prepare, validate
 from tests.conftest import WNIDS, draw_set, write_model
@@ -42,7 +42,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
         "modes": ["none"],
         "evaluate": {"datasets": list(SETS), "batch_size": 4},
     }
-    write_model(paths.model("none", 0), list(WNIDS), ARGS)
+    write_model(paths.model_folder("none", 0), list(WNIDS), ARGS)
     prepared(values)
     return values
 
@@ -59,7 +59,7 @@ def champion_of(classes: list[str]) -> None:
     """The model `none` as one of these classes, in this order: each row of its classifier moves
     with its class.
     """
-    source, folder = paths.model("none", 0), paths.model(*CHAMPION)
+    source, folder = paths.model_folder("none", 0), paths.model_folder(*CHAMPION)
     folder.mkdir(parents=True, exist_ok=True)
     state, order = (
         load_file(source / "model.safetensors"),
@@ -75,7 +75,7 @@ def champion_of(classes: list[str]) -> None:
 
 
 def rows(name: str, mode: str, *, control: bool = False) -> pd.DataFrame:
-    path = (paths.control_predictions if control else paths.predictions)(name, mode, 0)
+    path = (paths.control_predictions_file if control else paths.predictions_file)(name, mode, 0)
     return pd.read_parquet(path).set_index("image_id").sort_index()
 
 
@@ -107,7 +107,8 @@ def test_the_order_of_its_classes_changes_nothing(project):
                 0 if control and name == "imagenet" else 15 if name == "imagenet" else 10
             )
         one, other = (
-            read_cell(paths.evaluation(name, mode, 0)) for mode in ("none", paths.CHAMPION)
+            read_evaluation(paths.evaluation_file(name, mode, 0))
+            for mode in ("none", paths.CHAMPION)
         )
         assert isinstance(other, Evaluation)
         assert (other.mode, other.seed, other.outside) == (paths.CHAMPION, 0, 0)
@@ -121,7 +122,7 @@ def test_images_of_classes_it_does_not_know_are_left_out_and_counted(project):
     champion_of(known)
     for name in SETS:
         evaluate.main(name, *CHAMPION)
-    whole, part = (read_cell(paths.evaluation(name, *CHAMPION)) for name in SETS)
+    whole, part = (read_evaluation(paths.evaluation_file(name, *CHAMPION)) for name in SETS)
     assert (whole.images, whole.outside, whole.classes) == (10, 5, 2)
     assert (part.images, part.outside, part.classes, part.control.images) == (5, 5, 1, 5)
     assert set(whole.per_class) == set(known)
@@ -131,7 +132,7 @@ def test_images_of_classes_it_does_not_know_are_left_out_and_counted(project):
     ]
     # Its answers, counted again by hand with timm.
     model = timm.create_model("vit_tiny_patch16_224", num_classes=2, **ARGS).eval()
-    model.load_state_dict(load_file(paths.model(*CHAMPION) / "model.safetensors"))
+    model.load_state_dict(load_file(paths.model_folder(*CHAMPION) / "model.safetensors"))
     data = timm.data.resolve_data_config({}, model=model)
     transform = timm.data.create_transform(**data | {"input_size": (3, 32, 32)}, is_training=False)
     from PIL import Image
@@ -149,11 +150,11 @@ def test_a_list_of_scored_classes_is_cut_to_what_it_knows(project):
     prepared(project)
     champion_of([WNIDS[2], WNIDS[0]])
     evaluate.main("imagenet", *CHAMPION)
-    assert read_cell(paths.evaluation("imagenet", *CHAMPION)).classes == 1
+    assert read_evaluation(paths.evaluation_file("imagenet", *CHAMPION)).classes == 1
     champion_of([WNIDS[2]])
     evaluate.main("imagenet", *CHAMPION)
-    found = read_cell(paths.evaluation("imagenet", *CHAMPION))
-    assert isinstance(found, NoEvaluation)
+    found = read_evaluation(paths.evaluation_file("imagenet", *CHAMPION))
+    assert isinstance(found, MissingEvaluation)
     assert found.reason == "imagenet: the model knows none of the 2 classes it is scored over"
     assert rows("imagenet", paths.CHAMPION).empty
 
@@ -161,7 +162,7 @@ def test_a_list_of_scored_classes_is_cut_to_what_it_knows(project):
 def test_a_set_of_none_of_its_classes_has_no_evaluation_and_stops_nothing(project):
     champion_of([WNIDS[0]])
     evaluate.main("sketch", *CHAMPION)
-    found = read_cell(paths.evaluation("sketch", *CHAMPION))
+    found = read_evaluation(paths.evaluation_file("sketch", *CHAMPION))
     assert found.reason == "sketch: none of its 10 images is of the 1 classes that the model knows"
     next(Path("sketch").rglob("*.JPEG")).write_bytes(b"another size")
     with pytest.raises(DataError, match="it changed after its manifest was written"):

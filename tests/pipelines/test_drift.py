@@ -21,9 +21,9 @@ from densecl.datasets.storage.manifest import write_manifest
 from densecl.errors import DataError
 from densecl.training import fingerprint
 from pipelines.gate import drift
-from pipelines.gate.drift import changes, remember, size_of_shift, told
-from pipelines.gate.psi import SMOOTHING, binned, chance, psi
-from pipelines.schemas import SetChange
+from pipelines.gate.drift import compute_changes, describe_shift, format_changes, write_baseline
+from pipelines.gate.psi import SMOOTHING, compute_chance_psi, compute_psi, count_bins
+from pipelines.schemas import DatasetDrift
 from tests.pipelines.factories import CLASSES, small_params
 
 SETS = ("imagenet-train", "imagenet", "sketch")
@@ -67,24 +67,24 @@ def params_of(**changed: object) -> Params:
 def root(tmp_path: Path) -> Path:
     """Three sets, as they were when the last candidate was judged."""
     for name in SETS:
-        write_manifest(manifest(name), tmp_path / paths.manifest(name))
-    remember(params_of(), changes(params_of(), tmp_path), tmp_path)
+        write_manifest(manifest(name), tmp_path / paths.manifest_file(name))
+    write_baseline(params_of(), compute_changes(params_of(), tmp_path), tmp_path)
     return tmp_path
 
 
-def edit(root: Path, name: str, new: pd.DataFrame) -> SetChange:
-    write_manifest(new, root / paths.manifest(name))
-    return next(each for each in changes(params_of(), root).sets if each.dataset == name)
+def edit(root: Path, name: str, new: pd.DataFrame) -> DatasetDrift:
+    write_manifest(new, root / paths.manifest_file(name))
+    return next(each for each in compute_changes(params_of(), root).sets if each.dataset == name)
 
 
 def test_nothing_changed(root):
-    found = changes(params_of(), root)
-    assert not found.any
+    found = compute_changes(params_of(), root)
+    assert not found.has_changes
     assert [
         (s.dataset, s.images, s.before, s.new, s.removed, s.changed, s.evidence) for s in found.sets
     ] == [(name, 300, 300, 0, 0, 0, ()) for name in SETS]
     assert {value for each in found.sets for value in each.psi.values()} == {0.0}
-    assert told(found).splitlines() == [
+    assert format_changes(found).splitlines() == [
         "imagenet-train: unchanged, 300 images",
         "imagenet: unchanged, 300 images",
         "sketch: unchanged, 300 images",
@@ -96,11 +96,11 @@ def test_nothing_changed(root):
 def test_without_a_baseline_everything_is_new(root):
     for path in (root / paths.BASELINE).iterdir():
         path.unlink()
-    found = changes(params_of(), root)
-    assert found.any
+    found = compute_changes(params_of(), root)
+    assert found.has_changes
     assert [(s.images, s.before, s.new, s.psi) for s in found.sets] == [(300, None, 300, {})] * 3
     assert found.params == ()
-    assert "everything is new, and a candidate is judged" in told(found)
+    assert "everything is new, and a candidate is judged" in format_changes(found)
 
 
 def test_new_removed_and_changed_images_are_told_apart(root):
@@ -129,7 +129,7 @@ def test_new_removed_and_changed_images_are_told_apart(root):
     }
     assert (found.mix[0].wnid, found.mix[0].before, found.mix[0].now) == (CLASSES[0], 30, 27)
     assert {s.wnid: (s.before, s.now) for s in found.mix}["n99999999"] == (0, 2)
-    text = told(changes(params_of(), root))
+    text = format_changes(compute_changes(params_of(), root))
     assert (
         "imagenet-train: 299 images, 300 before: 2 new, 3 removed, 2 changed\n  classes new: n99999999\n"
         in text
@@ -144,7 +144,7 @@ def test_a_damaged_plan_of_the_baseline_is_told(root, text):
         DataError,
         match=r"plan\.json: found no JSON object.*; remove data/baseline to count everything as new",
     ):
-        changes(params_of(), root)
+        compute_changes(params_of(), root)
 
 
 def test_files_that_cannot_be_used_count_as_files_and_not_as_images(root):
@@ -166,8 +166,8 @@ def test_a_set_that_is_gone_or_was_not_there(root):
         (),
         10,
     )
-    assert "  PSI: no images to compare" in told(changes(params_of(), root))
-    remember(params_of(), changes(params_of(), root), root)
+    assert "  PSI: no images to compare" in format_changes(compute_changes(params_of(), root))
+    write_baseline(params_of(), compute_changes(params_of(), root), root)
     assert edit(root, "sketch", manifest("sketch")).new == 300
 
 
@@ -178,90 +178,94 @@ def test_darker_images_show_in_brightness_alone(root):
     fresh["brightness"] *= 0.3
     found = edit(root, "imagenet-train", pd.concat([now, fresh], ignore_index=True))
     assert found.new == 300
-    assert {f for f in found.psi if size_of_shift(found, f)} == {"brightness"}
-    assert size_of_shift(found, "brightness") == "large"
+    assert {f for f in found.psi if describe_shift(found, f)} == {"brightness"}
+    assert describe_shift(found, "brightness") == "large"
     assert found.psi["class"] == pytest.approx(0, abs=1e-4)
-    assert "brightness" in told(changes(params_of(), root))
+    assert "brightness" in format_changes(compute_changes(params_of(), root))
 
 
 def test_params_and_code_that_make_another_candidate_are_named(root, monkeypatch):
-    assert changes(params_of(), root).params == ()
+    assert compute_changes(params_of(), root).params == ()
     other = params_of(train__epochs=3, contrast__dense_dim=64, data__flip=0.25)
-    assert changes(other, root).params == (
+    assert compute_changes(other, root).params == (
         "contrast.dense_dim: 128 -> 64",
         "data.flip: 0.5 -> 0.25",
         "train.epochs: 2 -> 3",
     )
-    moved = changes(params_of(retraining__mode="global"), root).params
+    moved = compute_changes(params_of(retraining__mode="global"), root).params
     assert "the candidate.mode: dense -> global" in moved
     assert "contrast.patches_per_image: 50 -> nothing" in moved
     monkeypatch.setattr(
         fingerprint,
-        "code",
-        lambda parts=fingerprint.CODE: "0" if parts is fingerprint.CODE else "1",
+        "hash_code",
+        lambda parts=fingerprint.TRAINING_CODE: "0" if parts is fingerprint.TRAINING_CODE else "1",
     )
-    found = changes(params_of(), root)
+    found = compute_changes(params_of(), root)
     assert found.params == ("evaluation code changed", "training code changed")
-    assert found.any
+    assert found.has_changes
 
 
 @pytest.mark.parametrize(
     "key", ["evaluate__batch_size", "report__bootstrap_samples", "train__checkpoint_minutes"]
 )
 def test_params_that_change_no_number_of_the_candidate_are_no_change(root, key):
-    assert not changes(params_of(**{key: 128}), root).any
+    assert not compute_changes(params_of(**{key: 128}), root).has_changes
 
 
 def test_a_change_of_the_evaluation_alone_says_so(root):
     edit(root, "sketch", manifest("sketch").iloc[5:].reset_index(drop=True))
-    found = changes(params_of(evaluate__preprocess={"sketch": "as-is"}), root)
+    found = compute_changes(params_of(evaluate__preprocess={"sketch": "as-is"}), root)
     assert found.params == ("evaluate.sketch.preprocess: null -> as-is",)
-    assert told(found).endswith(
+    assert format_changes(found).endswith(
         "Only the evaluation changed: the same model is the candidate, and it and the champion are judged anew."
     )
-    assert not told(changes(params_of(train__epochs=3), root)).endswith("judged anew.")
+    assert not format_changes(compute_changes(params_of(train__epochs=3), root)).endswith(
+        "judged anew."
+    )
 
 
 def test_the_baseline_forgets_sets_that_are_no_longer_there(root):
-    write_manifest(manifest("other"), root / paths.baseline("other"))
-    remember(params_of(), changes(params_of(), root), root)
+    write_manifest(manifest("other"), root / paths.baseline_file("other"))
+    write_baseline(params_of(), compute_changes(params_of(), root), root)
     assert sorted(path.name for path in (root / paths.BASELINE).iterdir()) == sorted(
         [*(f"{name}.parquet" for name in SETS), "plan.json"]
     )
 
 
 def test_what_changed_while_the_candidate_was_trained_makes_one_of_its_own(root):
-    seen = changes(params_of(train__epochs=7), root)
-    remember(params_of(train__epochs=8), seen, root)  # params.yaml was edited meanwhile
-    assert not changes(params_of(train__epochs=7), root).any
-    assert changes(params_of(train__epochs=8), root).params == ("train.epochs: 7 -> 8",)
+    seen = compute_changes(params_of(train__epochs=7), root)
+    write_baseline(params_of(train__epochs=8), seen, root)  # params.yaml was edited meanwhile
+    assert not compute_changes(params_of(train__epochs=7), root).has_changes
+    assert compute_changes(params_of(train__epochs=8), root).params == ("train.epochs: 7 -> 8",)
 
 
 def test_a_baseline_that_was_left_half_written_is_a_change(root):
     (root / paths.BASELINE_PLAN).unlink()
-    assert changes(params_of(), root).params == ("params and code: nothing to compare with",)
+    assert compute_changes(params_of(), root).params == (
+        "params and code: nothing to compare with",
+    )
 
 
 def test_a_baseline_that_cannot_be_read_says_what_to_do(root):
-    (root / paths.baseline("sketch")).write_bytes(b"damaged")
+    (root / paths.baseline_file("sketch")).write_bytes(b"damaged")
     with pytest.raises(
         DataError, match=r"sketch\.parquet: .*; remove data/baseline to count everything as new"
     ):
-        changes(params_of(), root)
-    (root / paths.manifest("imagenet")).unlink()
+        compute_changes(params_of(), root)
+    (root / paths.manifest_file("imagenet")).unlink()
     with pytest.raises(DataError, match="run the stage prepare"):
-        changes(params_of(), root)
+        compute_changes(params_of(), root)
 
 
 def test_names_are_printed_without_their_control_characters(root):
     now = manifest("sketch")
     now.loc[0, "path"] = f"{CLASSES[0]}/\x1b[31mred\n.jpg"
     edit(root, "sketch", now)
-    assert "\x1b" not in told(changes(params_of(), root))
+    assert "\x1b" not in format_changes(compute_changes(params_of(), root))
 
 
 def test_no_heavy_import():
-    code = "import sys, pipelines.gate.drift; from steps.plan import resolve; print({'torch', 'zenml', 'dvc', 'mlflow'} & {*sys.modules})"
+    code = "import sys, pipelines.gate.drift; from steps.plan import resolve_plans; print({'torch', 'zenml', 'dvc', 'mlflow'} & {*sys.modules})"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -295,43 +299,45 @@ VALUES = st.lists(st.integers(0, 30).map(float) | st.floats(0, 1), min_size=1, m
 @settings(max_examples=100, deadline=None)
 @given(before=VALUES, now=VALUES)
 def test_psi_is_re_derived(before, now):
-    counts = binned(pd.Series(before), pd.Series(now))
+    counts = count_bins(pd.Series(before), pd.Series(now))
     assert [each.sum() for each in counts] == [len(before), len(now)]
-    assert psi(counts) == pytest.approx(slow_psi(before, now), abs=1e-9)
-    assert psi(binned(pd.Series(before), pd.Series(before))) == 0
-    assert psi(counts) >= 0
+    assert compute_psi(counts) == pytest.approx(slow_psi(before, now), abs=1e-9)
+    assert compute_psi(count_bins(pd.Series(before), pd.Series(before))) == 0
+    assert compute_psi(counts) >= 0
 
 
 def test_psi_by_hand():
     half, moved = pd.Series(["a"] * 50 + ["b"] * 50), pd.Series(["a"] * 80 + ["b"] * 20)
     p, q = (50 + SMOOTHING) / 101, (80 + SMOOTHING) / 101
     expected = (q - p) * math.log(q / p) + (p - q) * math.log((1 - q) / (1 - p))
-    assert psi(binned(half, moved)) == pytest.approx(expected)
-    assert psi(binned(moved, half)) == pytest.approx(expected)
+    assert compute_psi(count_bins(half, moved)) == pytest.approx(expected)
+    assert compute_psi(count_bins(moved, half)) == pytest.approx(expected)
     # Normal shifted by one standard deviation: Jeffreys' divergence is 1, ten bins keep most of it.
     rng = np.random.default_rng(0)
-    found = psi(binned(pd.Series(rng.normal(size=50_000)), pd.Series(rng.normal(1, 1, 50_000))))
+    found = compute_psi(
+        count_bins(pd.Series(rng.normal(size=50_000)), pd.Series(rng.normal(1, 1, 50_000)))
+    )
     assert 0.85 < found < 1.0
     # A value that nearly all images share does not hide what is above it.
     mostly = pd.Series([64.0] * 95 + list(range(65, 85)))
-    assert psi(binned(mostly, pd.Series([128.0] * 100))) > 1
+    assert compute_psi(count_bins(mostly, pd.Series([128.0] * 100))) > 1
 
 
 def test_chance_is_what_two_samples_of_one_population_give():
     rng = np.random.default_rng(0)
     above = 0
     for _ in range(400):
-        counts = binned(pd.Series(rng.normal(size=500)), pd.Series(rng.normal(size=300)))
-        above += psi(counts) > chance(counts)
+        counts = count_bins(pd.Series(rng.normal(size=500)), pd.Series(rng.normal(size=300)))
+        above += compute_psi(counts) > compute_chance_psi(counts)
     assert 0.02 < above / 400 < 0.09
-    many = binned(
+    many = count_bins(
         pd.Series(rng.choice(list("abcdefghij"), 40)), pd.Series(rng.choice(list("abcdefghij"), 40))
     )
-    assert chance(many) > 0.25
-    assert chance(binned(pd.Series([1.0]), pd.Series([1.0]))) == 0.0
+    assert compute_chance_psi(many) > 0.25
+    assert compute_chance_psi(count_bins(pd.Series([1.0]), pd.Series([1.0]))) == 0.0
     assert (
-        drift.size_of_shift(
-            SetChange(
+        drift.describe_shift(
+            DatasetDrift(
                 dataset="s",
                 images=40,
                 before=40,
@@ -341,7 +347,7 @@ def test_chance_is_what_two_samples_of_one_population_give():
                 classes_new=(),
                 classes_removed=(),
                 psi={"class": 0.3},
-                chance={"class": chance(many)},
+                chance={"class": compute_chance_psi(many)},
                 evidence=(),
             ),
             "class",

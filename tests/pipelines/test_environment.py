@@ -27,7 +27,7 @@ def test_the_store_is_the_one_in_the_project(tmp_path, monkeypatch, url, stays):
     file.parent.mkdir()
     given = {"active_stack_id": "a", "store": {"url": url.format(here=tmp_path)}}
     file.write_text(yaml.safe_dump(given))
-    zenml_env.prepare()
+    zenml_env.configure_environment()
     assert yaml.safe_load(file.read_text()) == (given if stays else {"active_stack_id": "a"})
     assert os.environ["ZENML_CONFIG_PATH"] == str(tmp_path / ".zenml")
 
@@ -39,7 +39,7 @@ def test_a_configuration_that_is_no_mapping_is_left_to_zenml(tmp_path, monkeypat
     file = tmp_path / ".zenml/config.yaml"
     file.parent.mkdir()
     file.write_bytes(text.encode("latin-1"))
-    zenml_env.prepare()
+    zenml_env.configure_environment()
     assert file.read_bytes() == text.encode("latin-1")
 
 
@@ -49,4 +49,4 @@ def test_a_configuration_that_is_no_yaml_is_told(tmp_path, monkeypatch):
     (tmp_path / ".zenml").mkdir()
     (tmp_path / ".zenml/config.yaml").write_text("a: [")
     with pytest.raises(DenseclError, match=r"config\.yaml: not readable as YAML; remove it"):
-        zenml_env.prepare()
+        zenml_env.configure_environment()

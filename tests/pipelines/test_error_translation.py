@@ -8,8 +8,8 @@ import sqlite3
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from densecl.errors import MISTAKE, STOPPED, DenseclError, Stopped
-from pipelines.runtime.error_translation import told, translated
+from densecl.errors import EXIT_RETRY, EXIT_USER_ERROR, DenseclError, RetryLater
+from pipelines.runtime.error_translation import translate_error, translate_errors
 
 
 def wrapped(cause: Exception) -> Exception:
@@ -25,33 +25,33 @@ def wrapped(cause: Exception) -> Exception:
     [
         (
             wrapped(sqlite3.OperationalError("database or disk is full")),
-            STOPPED,
+            EXIT_RETRY,
             "disk is full; nothing is lost: make room",
         ),
         (
             wrapped(sqlite3.OperationalError("attempt to write a readonly database")),
-            STOPPED,
+            EXIT_RETRY,
             "readonly database; nothing is lost",
         ),
         (
             wrapped(sqlite3.OperationalError("database is locked")),
-            STOPPED,
+            EXIT_RETRY,
             "locked; .* when no other process holds it",
         ),
         (
             wrapped(sqlite3.DatabaseError("file is not a database")),
-            MISTAKE,
+            EXIT_USER_ERROR,
             r"put \.zenml back from a backup, or remove it",
         ),
         (
             wrapped(OSError(errno.ENOSPC, "No space left on device", "x.db")),
-            STOPPED,
+            EXIT_RETRY,
             "^x.db: No space left on device; nothing",
         ),
     ],
 )
 def test_what_the_disk_or_the_store_does_is_one_line(error, status, said):
-    with pytest.raises(DenseclError, match=said) as found, translated():
+    with pytest.raises(DenseclError, match=said) as found, translate_errors():
         raise error
     assert found.value.status == status
     assert "\n" not in str(found.value)
@@ -67,12 +67,12 @@ def test_what_the_disk_or_the_store_does_is_one_line(error, status, said):
     ],
 )
 def test_a_fault_of_the_program_stays_one(error):
-    with pytest.raises(type(error)) as found, translated():
+    with pytest.raises(type(error)) as found, translate_errors():
         raise error
     assert found.value is error
 
 
 def test_what_was_told_already_is_not_told_anew():
-    error = Stopped("train@none-0: stopped")
+    error = RetryLater("train@none-0: stopped")
     error.__context__ = OSError(errno.ENOSPC, "No space left on device")
-    assert told(error) is None
+    assert translate_error(error) is None

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.gate import rates
+from benchmarks.gate import simulate_error_rates
 from densecl import paths
-from pipelines.gate.gate import judge
-from pipelines.schemas import Champion, Criterion, Verdict
+from pipelines.gate.gate import judge_candidate
+from pipelines.schemas import Champion, Criterion, GateVerdict
 from tests.pipelines.factories import CLASSES, outcomes, small_params, write_nothing, write_side
 
 CHAMPION = Champion(version="3", mode="dense", seed=0)
@@ -28,14 +28,14 @@ def plant(
     write_side(root, dataset, paths.CHAMPION, champion)
 
 
-def by_name(verdict: Verdict) -> dict[tuple[str, str], Criterion]:
+def by_name(verdict: GateVerdict) -> dict[tuple[str, str], Criterion]:
     return {(each.name, each.dataset): each for each in verdict.criteria}
 
 
 def test_an_equal_candidate_is_promoted(tmp_path):
     for place, name in enumerate(("imagenet", "sketch")):
         plant(tmp_path, name, 10_000, seed=place)
-    verdict = judge(small_params(), CHAMPION, tmp_path)
+    verdict = judge_candidate(small_params(), CHAMPION, tmp_path)
     assert verdict.promoted
     assert (verdict.champion, verdict.mode, verdict.seed) == ("3", "dense", 0)
     assert [(each.name, each.dataset, each.bound) for each in verdict.criteria] == [
@@ -44,7 +44,7 @@ def test_an_equal_candidate_is_promoted(tmp_path):
         ("fall", "sketch", -0.02),
     ]
     rows = [
-        pd.read_parquet(tmp_path / paths.predictions("imagenet", m, 0))
+        pd.read_parquet(tmp_path / paths.predictions_file("imagenet", m, 0))
         for m in ("dense", paths.CHAMPION)
     ]
     val = verdict.criteria[0]
@@ -54,14 +54,16 @@ def test_an_equal_candidate_is_promoted(tmp_path):
     half = 1.96 * moved.std() / 100
     assert (val.low, val.high) == pytest.approx((val.value - half, val.value + half), abs=5e-4)
     assert verdict.said.startswith("promoted over version 3: imagenet ")
-    assert verdict == judge(small_params(), CHAMPION, tmp_path)
+    assert verdict == judge_candidate(small_params(), CHAMPION, tmp_path)
 
 
 def test_a_fall_refuses_and_every_set_that_fell_is_named_once(tmp_path):
     plant(tmp_path, "imagenet", 5000, fall=0.05)
     plant(tmp_path, "sketch", 5000, fall=0.06, seed=1)
     plant(tmp_path, "imagenet-r", 5000, seed=2)
-    verdict = judge(small_params(("imagenet", "sketch", "imagenet-r")), CHAMPION, tmp_path)
+    verdict = judge_candidate(
+        small_params(("imagenet", "sketch", "imagenet-r")), CHAMPION, tmp_path
+    )
     assert not verdict.promoted
     assert {key for key, each in by_name(verdict).items() if not each.passed} == {
         ("val", "imagenet"),
@@ -81,7 +83,7 @@ def test_no_interval_goes_beyond_a_hundred_points(tmp_path):
     for name in ("imagenet", "sketch"):
         write_side(tmp_path, name, paths.CHAMPION, np.ones(40, bool))
         write_side(tmp_path, name, "dense", np.zeros(40, bool))
-    verdict = judge(small_params(), CHAMPION, tmp_path)
+    verdict = judge_candidate(small_params(), CHAMPION, tmp_path)
     assert {each.low for each in verdict.criteria} == {-1.0}
     assert "falls by 100.0 points" in verdict.said
     assert "to 100.0)" in verdict.said
@@ -90,7 +92,7 @@ def test_no_interval_goes_beyond_a_hundred_points(tmp_path):
 def test_a_shifted_set_alone_can_refuse(tmp_path):
     plant(tmp_path, "imagenet", 10_000)
     plant(tmp_path, "sketch", 2000, fall=0.08, discordant=0.12)
-    verdict = judge(small_params(), CHAMPION, tmp_path)
+    verdict = judge_candidate(small_params(), CHAMPION, tmp_path)
     assert not verdict.promoted
     assert [each.dataset for each in verdict.criteria if not each.passed] == ["sketch"]
 
@@ -100,7 +102,7 @@ def test_answers_of_a_model_trained_on_shuffled_labels_are_refused(tmp_path):
     for name in ("imagenet", "sketch"):
         write_side(tmp_path, name, paths.CHAMPION, rng.random(500) < 0.7)
         write_side(tmp_path, name, "dense", rng.random(500) < 0.1)
-    said = judge(small_params(), CHAMPION, tmp_path).said
+    said = judge_candidate(small_params(), CHAMPION, tmp_path).said
     assert said.startswith("refused, version 3 stays: imagenet falls by ")
     assert "; sketch falls by " in said
 
@@ -108,7 +110,7 @@ def test_answers_of_a_model_trained_on_shuffled_labels_are_refused(tmp_path):
 def test_few_images_are_not_enough_and_the_sentence_says_so(tmp_path):
     plant(tmp_path, "imagenet", 60)
     plant(tmp_path, "sketch", 60, fall=0.03)
-    verdict = judge(small_params(), CHAMPION, tmp_path)
+    verdict = judge_candidate(small_params(), CHAMPION, tmp_path)
     val, fall = by_name(verdict)["val", "imagenet"], by_name(verdict)["fall", "sketch"]
     assert not verdict.promoted
     assert val.value == pytest.approx(0, abs=0.06)
@@ -124,7 +126,7 @@ def test_the_number_of_images_it_would_take_is_about_right(tmp_path):
     candidate[:20], candidate[-20:] = False, True  # 20 lost, 20 gained: no difference
     write_side(tmp_path, "imagenet", paths.CHAMPION, champion)
     write_side(tmp_path, "imagenet", "dense", candidate)
-    said = judge(small_params(("imagenet",)), CHAMPION, tmp_path).said
+    said = judge_candidate(small_params(("imagenet",)), CHAMPION, tmp_path).said
     needed = 1.96**2 * share / 0.01**2  # half-width = margin
     found = int(said.partition("about ")[2].partition(" instead of 400")[0].replace(",", ""))
     assert found == pytest.approx(needed, rel=0.15)
@@ -136,7 +138,7 @@ def test_the_same_model_has_exact_zeros_and_passes_where_images_suffice(tmp_path
     for name in ("imagenet", "sketch"):
         for mode in ("dense", paths.CHAMPION):
             write_side(tmp_path, name, mode, right)
-    verdict = judge(small_params(), CHAMPION, tmp_path)
+    verdict = judge_candidate(small_params(), CHAMPION, tmp_path)
     assert {each.value for each in verdict.criteria} == {0.0}
     assert all(each.passed for each in verdict.criteria if each.name == "fall")
     assert verdict.promoted == promoted
@@ -163,7 +165,7 @@ def test_classes_are_matched_by_wnid_and_not_by_index(tmp_path):
             classes=older,
             ids=[f"{name}/{i:05d}.png" for i in known],
         )
-    verdict = judge(small_params(), CHAMPION, tmp_path)
+    verdict = judge_candidate(small_params(), CHAMPION, tmp_path)
     assert verdict.promoted
     assert {(each.value, each.images) for each in verdict.criteria} == {(0.0, 900)}
     for each in verdict.criteria:
@@ -176,7 +178,7 @@ def test_labels_that_disagree_are_no_comparison(tmp_path):
     plant(tmp_path, "sketch", 1000)
     wnids = [CLASSES[(i + 1) % 10] for i in range(1000)]
     write_side(tmp_path, "sketch", paths.CHAMPION, np.ones(1000, bool), wnids=wnids)
-    found = by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"]
+    found = by_name(judge_candidate(small_params(), CHAMPION, tmp_path))["fall", "sketch"]
     assert (found.value, found.passed) == (None, False)
     assert (
         "1,000 images of another class, such as sketch/00000.png; evaluate both models again"
@@ -189,7 +191,7 @@ def test_labels_that_disagree_are_no_comparison(tmp_path):
         np.ones(9, bool),
         ids=[f"sketch/new{i}.png" for i in range(9)],
     )
-    found = by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"]
+    found = by_name(judge_candidate(small_params(), CHAMPION, tmp_path))["fall", "sketch"]
     assert "no image in common" in found.said
     assert not found.passed
 
@@ -214,7 +216,7 @@ def test_a_missing_cell_is_a_criterion_without_a_value(tmp_path, ours, theirs, p
             write_side(tmp_path, "sketch", mode, np.arange(100) % 3 > 0)
         elif what:
             write_nothing(tmp_path, "sketch", mode, "its folder is empty")
-    verdict = judge(small_params(), CHAMPION, tmp_path)
+    verdict = judge_candidate(small_params(), CHAMPION, tmp_path)
     found = by_name(verdict)["fall", "sketch"]
     assert (found.value, found.low, found.high, found.images) == (None, None, None, 0)
     assert found.passed == verdict.promoted == passed
@@ -233,7 +235,7 @@ def test_without_validation_nothing_is_promoted(tmp_path, who):
     for mode in ("dense", paths.CHAMPION):
         if who in (mode, "both"):
             write_nothing(tmp_path, "imagenet", mode, "gone")
-    verdict = judge(small_params(), CHAMPION, tmp_path)
+    verdict = judge_candidate(small_params(), CHAMPION, tmp_path)
     assert not verdict.promoted
     assert by_name(verdict)["val", "imagenet"].value is None
     assert not by_name(verdict)["val", "imagenet"].passed
@@ -243,21 +245,21 @@ def test_without_validation_nothing_is_promoted(tmp_path, who):
 def test_a_changed_prediction_file_or_class_list_is_noticed(tmp_path):
     for name in ("imagenet", "sketch"):
         plant(tmp_path, name, 10_000)
-    path = tmp_path / paths.predictions("sketch", "dense", 0)
+    path = tmp_path / paths.predictions_file("sketch", "dense", 0)
     rows = pd.read_parquet(path)
     rows.assign(correct=~rows["correct"]).to_parquet(path)
     assert (
         "evaluate the cell again"
-        in by_name(judge(small_params(), CHAMPION, tmp_path))["fall", "sketch"].said
+        in by_name(judge_candidate(small_params(), CHAMPION, tmp_path))["fall", "sketch"].said
     )
-    (tmp_path / paths.model("dense", 0) / "config.json").write_text('{"classes": ["n1"]}')
-    assert "class list in models/dense" in judge(small_params(), CHAMPION, tmp_path).said
+    (tmp_path / paths.model_folder("dense", 0) / "config.json").write_text('{"classes": ["n1"]}')
+    assert "class list in models/dense" in judge_candidate(small_params(), CHAMPION, tmp_path).said
 
 
 @pytest.mark.parametrize(("top1", "promoted"), [(0.7, True), (0.1, False), (0.13, False)])
 def test_the_first_champion_must_be_surely_above_chance(tmp_path, top1, promoted):
     write_side(tmp_path, "imagenet", "dense", np.arange(300) < 300 * top1)  # ten classes
-    verdict = judge(small_params(), NONE, tmp_path)
+    verdict = judge_candidate(small_params(), NONE, tmp_path)
     assert (verdict.promoted, verdict.champion) == (promoted, None)
     (found,) = verdict.criteria
     assert (found.name, found.bound, found.value) == ("chance", 0.1, pytest.approx(top1, abs=0.002))
@@ -272,26 +274,26 @@ def test_the_first_champion_is_held_to_minimums(tmp_path):
     write_side(tmp_path, "imagenet", "dense", np.arange(100) < 70)
     write_side(tmp_path, "sketch", "dense", np.arange(100) < 40)
     passing = small_params(gate={"minimum": {"sketch": 0.4, "imagenet": 0.7}})
-    assert judge(passing, NONE, tmp_path).promoted
-    verdict = judge(small_params(gate={"minimum": {"sketch": 0.41}}), NONE, tmp_path)
+    assert judge_candidate(passing, NONE, tmp_path).promoted
+    verdict = judge_candidate(small_params(gate={"minimum": {"sketch": 0.41}}), NONE, tmp_path)
     assert (
         verdict.said == "refused: sketch top-1 40.0 % (30.9 to 49.8), below the minimum of 41.0 %"
     )
     write_nothing(tmp_path, "sketch", "dense", "gone")
-    assert "no minimum can be shown: gone" in judge(passing, NONE, tmp_path).said
-    assert not judge(passing, NONE, tmp_path).promoted
+    assert "no minimum can be shown: gone" in judge_candidate(passing, NONE, tmp_path).said
+    assert not judge_candidate(passing, NONE, tmp_path).promoted
     write_nothing(tmp_path, "imagenet", "dense", "gone too")
-    assert "imagenet no evaluation" in judge(small_params(), NONE, tmp_path).said
+    assert "imagenet no evaluation" in judge_candidate(small_params(), NONE, tmp_path).said
 
 
 @pytest.mark.parametrize(("n", "discordant", "trials"), [(100, 0.03, 2000), (500, 0.1, 1000)])
 def test_a_candidate_that_is_worse_by_the_margin_seldom_passes(n, discordant, trials):
     """2.5 % by design, in simulation; and of those that fall by 5 points none passes."""
-    passed, _ = rates(n, 0.01, discordant, trials)
+    passed, _ = simulate_error_rates(n, 0.01, discordant, trials)
     assert 0.0 < passed < 0.04
-    assert rates(n, discordant, discordant, 200)[0] == 0.0
+    assert simulate_error_rates(n, discordant, discordant, 200)[0] == 0.0
 
 
 def test_falls_are_refused_as_often_as_the_documentation_says():
-    assert rates(500, 0.0, 0.1, 1000)[1] < 0.04  # refused though as good
-    assert rates(5000, 0.05, 0.1, 100)[1] == 1.0
+    assert simulate_error_rates(500, 0.0, 0.1, 1000)[1] < 0.04  # refused though as good
+    assert simulate_error_rates(5000, 0.05, 0.1, 100)[1] == 1.0

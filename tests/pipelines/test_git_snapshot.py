@@ -13,19 +13,19 @@ import pytest
 
 from densecl.config.params import Params, load_params
 from pipelines.outcome import csv_log
-from pipelines.outcome.git_snapshot import keep
-from pipelines.schemas import Finished, Verdict
+from pipelines.outcome.git_snapshot import save_snapshot
+from pipelines.schemas import GateVerdict, RetrainingRecord
 from tests.training.training_project import ROOT
 
-FINISHED = Finished(
+FINISHED = RetrainingRecord(
     started="2026-01-05T03:00:00+01:00",
     seconds=9,
-    outcome="kept",
+    outcome="rejected",
     said="no",
     version="4",
     champion="3",
 )
-VERDICT = Verdict(
+VERDICT = GateVerdict(
     promoted=False,
     champion="3",
     mode="dense",
@@ -33,7 +33,7 @@ VERDICT = Verdict(
     criteria=(),
     said="sketch fell by 4.1 points",
 )
-TAG = "retraining/20260105T020000Z-kept"
+TAG = "retraining/20260105T020000Z-rejected"
 
 
 def git(*words: str, at: Path | None = None) -> str:
@@ -47,7 +47,7 @@ def params(how: str) -> Params:
     return given.model_copy(update={"retraining": given.retraining.model_copy(update={"git": how})})
 
 
-def later(minute: int, outcome: str = "promoted") -> Finished:
+def later(minute: int, outcome: str = "promoted") -> RetrainingRecord:
     return FINISHED.model_copy(
         update={"started": f"2026-01-05T03:{minute:02}:00+01:00", "outcome": outcome}
     )
@@ -138,9 +138,9 @@ def files(commit: str) -> set[str]:
 
 def test_a_fresh_clone_has_the_run_and_nothing_of_the_dirty_tree(project, tmp_path):
     earlier = later(0).model_copy(update={"started": "2026-01-04T03:00:00+01:00"})
-    csv_log.append(Path("reports/retraining.csv"), earlier)
+    csv_log.append_record(Path("reports/retraining.csv"), earlier)
     before = theirs()
-    assert keep(params("tag"), FINISHED, VERDICT) == TAG
+    assert save_snapshot(params("tag"), FINISHED, VERDICT) == TAG
     assert theirs() == before
     clone = tmp_path / "clone"
     git(*NAMED, "clone", "--quiet", str(project), str(clone))
@@ -161,14 +161,14 @@ def test_a_fresh_clone_has_the_run_and_nothing_of_the_dirty_tree(project, tmp_pa
         "reports/evaluation/sketch/dense-0.json",
         "reports/retraining.csv",
     }
-    kept = csv_log.read(
-        clone / "reports/retraining.csv", Finished
+    kept = csv_log.read_records(
+        clone / "reports/retraining.csv", RetrainingRecord
     )  # with this one, which the project's gets next
     assert kept == [earlier, FINISHED.model_copy(update={"git": TAG})]
     assert git("branch", "--contains", TAG) == ""
     message = git("log", "-1", "--format=%B", TAG)
     assert message.startswith(
-        "Retraining of 2026-01-05T03:00:00+01:00: kept\n\nsketch fell by 4.1 points\n"
+        "Retraining of 2026-01-05T03:00:00+01:00: rejected\n\nsketch fell by 4.1 points\n"
     )
     head = git("rev-parse", "HEAD")
     assert (
@@ -183,16 +183,16 @@ def test_a_fresh_clone_has_the_run_and_nothing_of_the_dirty_tree(project, tmp_pa
 
 
 def test_a_branch_of_their_own_keeps_each_and_the_code_it_ran_with(project):
-    assert keep(params("commit"), FINISHED, VERDICT) == TAG
+    assert save_snapshot(params("commit"), FINISHED, VERDICT) == TAG
     first = git("rev-parse", "retraining")
     assert git("rev-parse", TAG) == first
     assert git("rev-parse", f"{first}^@") == git("rev-parse", "main")
-    keep(params("commit"), later(1), VERDICT)
+    save_snapshot(params("commit"), later(1), VERDICT)
     second = git("rev-parse", "retraining")
     assert git("rev-parse", f"{second}^@") == first
     git(*NAMED, "commit", "--quiet", "--all", "-m", "More code")
     before = theirs()
-    keep(params("commit"), later(2), VERDICT)
+    save_snapshot(params("commit"), later(2), VERDICT)
     assert theirs() == before
     third = git("rev-parse", "retraining")
     assert git("rev-parse", f"{third}^@").split() == [second, git("rev-parse", "main")]
@@ -204,21 +204,21 @@ def test_a_branch_of_their_own_keeps_each_and_the_code_it_ran_with(project):
 def test_a_branch_that_is_checked_out_is_not_moved(project, capfd):
     git(*NAMED, "checkout", "--quiet", "-b", "retraining")
     before = theirs()
-    assert keep(params("commit"), FINISHED, VERDICT) == TAG
+    assert save_snapshot(params("commit"), FINISHED, VERDICT) == TAG
     assert theirs() == before
     assert "retraining is checked out in" in capfd.readouterr().err
 
 
 def test_a_branch_that_cannot_be_made_leaves_the_tag(project, capfd):
     git(*NAMED, "branch", "retraining/mine")
-    assert keep(params("commit"), FINISHED, VERDICT) == TAG
+    assert save_snapshot(params("commit"), FINISHED, VERDICT) == TAG
     assert "only tagged" in capfd.readouterr().err
 
 
 def test_detached_and_unborn(project, tmp_path, monkeypatch):
     git(*NAMED, "checkout", "--quiet", "--detach")
     before = theirs()
-    assert keep(params("commit"), FINISHED, VERDICT) == TAG
+    assert save_snapshot(params("commit"), FINISHED, VERDICT) == TAG
     assert theirs() == before
     new = tmp_path / "new"
     new.mkdir()
@@ -226,8 +226,8 @@ def test_detached_and_unborn(project, tmp_path, monkeypatch):
     git("init", "--quiet")
     write("params.yaml", "modes: [dense]\n")
     write("steps/code.py", "")
-    assert keep(params("commit"), FINISHED, VERDICT) == TAG
-    assert keep(params("commit"), later(1), VERDICT)
+    assert save_snapshot(params("commit"), FINISHED, VERDICT) == TAG
+    assert save_snapshot(params("commit"), later(1), VERDICT)
     assert files(TAG) == {"params.yaml", "reports/retraining.csv"}
     assert "The code of this retraining is in no commit: steps/code.py" in git(
         "log", "-1", "--format=%B", TAG
@@ -241,7 +241,7 @@ def test_a_project_in_a_folder_of_a_repository(project, tmp_path, monkeypatch):
     monkeypatch.chdir(inner)
     write("params.yaml", "modes: [global]\n")
     write("reports/evaluation/sketch/global-0.json", "{}")
-    assert keep(params("tag"), FINISHED, VERDICT) == TAG
+    assert save_snapshot(params("tag"), FINISHED, VERDICT) == TAG
     monkeypatch.chdir(project)
     assert git("show", f"{TAG}:sub/project/params.yaml") == "modes: [global]"
     assert git("show", f"{TAG}:params.yaml") == "modes: [none]"
@@ -249,16 +249,16 @@ def test_a_project_in_a_folder_of_a_repository(project, tmp_path, monkeypatch):
 
 
 def test_off_no_repository_no_git_and_a_tag_that_is_taken(project, tmp_path, capfd, monkeypatch):
-    assert keep(params("off"), FINISHED, VERDICT) is None
-    assert keep(params("tag"), FINISHED, VERDICT) == TAG
+    assert save_snapshot(params("off"), FINISHED, VERDICT) is None
+    assert save_snapshot(params("tag"), FINISHED, VERDICT) == TAG
     assert capfd.readouterr().err == ""
-    assert keep(params("tag"), FINISHED, VERDICT) is None
+    assert save_snapshot(params("tag"), FINISHED, VERDICT) is None
     outside = tmp_path / "outside"
     outside.mkdir()
     monkeypatch.chdir(outside)
-    assert keep(params("tag"), FINISHED, VERDICT) is None
+    assert save_snapshot(params("tag"), FINISHED, VERDICT) is None
     monkeypatch.setenv("PATH", str(outside))
-    assert keep(params("tag"), FINISHED, VERDICT) is None
+    assert save_snapshot(params("tag"), FINISHED, VERDICT) is None
     said = capfd.readouterr().err.splitlines()
     assert len(said) == 3
     assert "not a git repository" in said[1]

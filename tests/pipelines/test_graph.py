@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from densecl.errors import DenseclError, Stopped
-from densecl.runtime.cli import TOLD
-from pipelines.stages.champion_stages import FILE
-from pipelines.stages.dvc_graph import Graph
+from densecl.errors import DenseclError, RetryLater
+from densecl.runtime.cli import ERROR_LOG_ENV
+from pipelines.stages.champion_stages import STAGES_FILE
+from pipelines.stages.dvc_graph import StageGraph
 
 FAILS = """
 from densecl.runtime import cli
@@ -22,7 +22,7 @@ from densecl.errors import DataError
 def fail():
     raise DataError("imagenet-r: found no image\\nsketch: found no folder")
 
-cli.leave(cli.status(fail))
+cli.exit_immediately(cli.run_command(fail))
 """
 FULL = FAILS.replace(
     'DataError("imagenet-r: found no image\\nsketch: found no folder")',
@@ -33,24 +33,24 @@ FULL = FAILS.replace(
 def test_without_dvc_or_git_it_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DenseclError, match=r"found no \.dvc folder, expected the project's root"):
-        Graph()
+        StageGraph()
     (tmp_path / ".dvc").mkdir()
     with pytest.raises(
         DenseclError, match=r"is not a git repository, which DVC expects: .*core\.no_scm"
     ):
-        Graph()
+        StageGraph()
 
 
 def test_a_generated_file_that_was_damaged_may_be_removed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, check=True)
-    FILE.parent.mkdir(parents=True)
-    FILE.write_text("a: [")
+    STAGES_FILE.parent.mkdir(parents=True)
+    STAGES_FILE.write_text("a: [")
     with pytest.raises(
         DenseclError, match=r"DVC: .*reports/champion/dvc\.yaml.*; remove it: it is generated"
     ):
-        Graph()
+        StageGraph()
 
 
 @pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # DVC's own, at pygtrie's
@@ -70,26 +70,26 @@ def test_a_stage_that_fails_is_named_with_its_own_words(tmp_path, monkeypatch):
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": found}))
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, check=True)
-    graph = Graph()
+    graph = StageGraph()
     with pytest.raises(
         DenseclError,
         match=r"^told: its command failed with status 2: imagenet-r: found no image; sketch: found no folder$",
     ):
-        graph.bring("told", lambda: None)
+        graph.update_stage("told", lambda: None)
     with pytest.raises(
         DenseclError, match=r"^untold: its command failed with status 3: its output stands above$"
     ):
-        graph.bring("untold", lambda: None)
+        graph.update_stage("untold", lambda: None)
     with pytest.raises(
-        Stopped,
+        RetryLater,
         match=r"^full: No space left on device; .*: `python -m pipelines replay` goes on from there$",
     ):
-        graph.bring("full", lambda: None)
+        graph.update_stage("full", lambda: None)
     with pytest.raises(
         DenseclError, match=r"^reads: found no images/r, which it reads; put it back, or change"
     ):
-        graph.bring("reads", lambda: None)
-    assert TOLD not in os.environ
+        graph.update_stage("reads", lambda: None)
+    assert ERROR_LOG_ENV not in os.environ
 
 
 def test_a_project_without_stages_is_told(tmp_path, monkeypatch):
@@ -99,4 +99,4 @@ def test_a_project_without_stages_is_told(tmp_path, monkeypatch):
     with pytest.raises(
         DenseclError, match=r"^dvc\.yaml: found no stages, expected those of the pipeline"
     ):
-        Graph()
+        StageGraph()

@@ -10,7 +10,7 @@ import pytest
 
 from densecl.errors import DenseclError
 from pipelines import handover
-from pipelines.schedule.cron import zone
+from pipelines.schedule.cron import parse_timezone
 from tests.training.training_project import ENVIRONMENT
 
 SCRIPT = """
@@ -66,4 +66,4 @@ def test_nothing_is_asked_where_nobody_set_up_a_stack(tmp_path, monkeypatch):
 
 def test_seconds_are_not_handed_over():
     with pytest.raises(DenseclError, match="knows five fields"):
-        handover.hand_over("*/5 * * * * *", zone("UTC"))
+        handover.hand_over("*/5 * * * * *", parse_timezone("UTC"))

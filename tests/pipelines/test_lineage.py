@@ -14,10 +14,10 @@ from dvc.repo import Repo
 
 from densecl.errors import DenseclError
 from densecl.monitoring.mlflow_store import EXPERIMENT
-from pipelines.lineage.render import mermaid, page, text
-from pipelines.lineage.resolve import lineage, main
+from pipelines.lineage.render import render_mermaid, render_page, render_text
+from pipelines.lineage.resolve import build_lineage, main
 from pipelines.registry import registry
-from pipelines.stages.dvc_history import records
+from pipelines.stages.dvc_history import iter_snapshots
 from tests.page_checks import faults
 from tests.pipelines.conftest import verdict
 
@@ -156,8 +156,8 @@ def version(pipeline, client):
             "data/manifests/imagenet-train.parquet"
         ],
     }
-    registry.register(NAME, Path("models/dense/seed-0"), verdict(), tags)
-    registry.promote(NAME, "1", "ann", "the gate")
+    registry.register_model(NAME, Path("models/dense/seed-0"), verdict(), tags)
+    registry.promote_version(NAME, "1", "ann", "the gate")
     return tags
 
 
@@ -176,15 +176,15 @@ CHAIN = [
 
 
 def names(chain):
-    return [link.name for link in chain.links]
+    return [link.name for link in chain.nodes]
 
 
 def notes(chain):
-    return [note for link in chain.links for note in link.notes]
+    return [note for link in chain.nodes for note in link.notes]
 
 
 def link(chain, name):
-    return next(each for each in chain.links if each.name == name)
+    return next(each for each in chain.nodes if each.name == name)
 
 
 def test_all_that_names_the_champion_gives_its_chain(version, pipeline):
@@ -202,7 +202,7 @@ def test_all_that_names_the_champion_gives_its_chain(version, pipeline):
         version["mlflow_run"],
         version["zenml_run"],
     ):
-        chain = lineage(x)
+        chain = build_lineage(x)
         assert sorted(names(chain)) == sorted(CHAIN), x
         assert notes(chain) == [], x
         assert chain.notes == (), x
@@ -218,7 +218,7 @@ def test_all_that_names_the_champion_gives_its_chain(version, pipeline):
 
 
 def test_each_link_has_md5_params_and_runs(version, pipeline):
-    chain = lineage("champion")
+    chain = build_lineage("champion")
     training = link(chain, "train@dense-0")
     assert [f.path for f in training.reads] == [
         "data/manifests/imagenet-train.parquet",
@@ -243,16 +243,16 @@ def test_each_link_has_md5_params_and_runs(version, pipeline):
 
 
 def test_a_set_s_chain_reaches_every_model(pipeline):
-    chain = lineage("photos/train")
+    chain = build_lineage("photos/train")
     assert {"train@dense-0", "train@none-0", "report", "data photos/train"} <= set(names(chain))
-    assert set(names(lineage("reports/comparison.csv"))) >= {
+    assert set(names(build_lineage("reports/comparison.csv"))) >= {
         "train@dense-0",
         "train@none-0",
         "data photos/val",
     }
-    assert "evaluate@imagenet-dense-0" not in names(lineage("models/none/seed-0"))
-    assert "train@none-0" not in names(lineage("data/plan/dense.json"))
-    assert names(lineage("photos/train/n1/a.JPEG")) == names(chain)
+    assert "evaluate@imagenet-dense-0" not in names(build_lineage("models/none/seed-0"))
+    assert "train@none-0" not in names(build_lineage("data/plan/dense.json"))
+    assert names(build_lineage("photos/train/n1/a.JPEG")) == names(chain)
 
 
 def test_what_changed_since_is_told_where_it_changed(version, pipeline):
@@ -260,7 +260,7 @@ def test_what_changed_since_is_told_where_it_changed(version, pipeline):
     write("densecl/vit.py", "another")
     write("data/plan/dense.json", "{}")
     Path("data/manifests/imagenet-train.parquet").unlink()
-    chain = lineage("champion")
+    chain = build_lineage("champion")
     assert link(chain, "data photos/val").notes[0].startswith("photos/val: recorded ")
     assert link(chain, "data photos/train").notes == ()
     training = "\n".join(link(chain, "train@dense-0").notes)
@@ -280,7 +280,7 @@ def test_a_stage_that_read_what_was_made_anew_since_says_so(pipeline):
     )  # of data/validation/imagenet.json
     data["stages"]["evaluate@imagenet-dense-0"]["deps"][3]["md5"] = "f" * 32 + ".dir"
     Path("dvc.lock").write_text(yaml.safe_dump(data), encoding="utf-8")
-    found = "\n".join(link(lineage("models/dense/seed-0"), "evaluate@imagenet-dense-0").notes)
+    found = "\n".join(link(build_lineage("models/dense/seed-0"), "evaluate@imagenet-dense-0").notes)
     assert "models/dense/seed-0: read ffffffffffff, but train@dense-0 has left" in found
     assert "data/validation/imagenet.json: read eeeeeeeeeeee, but validate has left" in found
 
@@ -296,7 +296,7 @@ def test_an_older_version_is_found_in_git_and_without_git_in_its_tags(version, p
     trained("fedcba9876543210")
     before = Path("dvc.lock").read_text(encoding="utf-8")
     lock(STAGES)
-    lost = lineage("v1")
+    lost = build_lineage("v1")
     assert names(lost) == ["train (from tags)", "gate of version 1", "version 1 of densecl-vit"]
     assert "no dvc.lock, of the workspace or of a commit, records the model's md5" in lost.notes[0]
     assert link(lost, "train (from tags)").reads[0].path == "data/manifests/imagenet-train.parquet"
@@ -307,7 +307,7 @@ def test_an_older_version_is_found_in_git_and_without_git_in_its_tags(version, p
     git("commit", "-qm", "first")
     write("dvc.lock", now)
     git("commit", "-qam", "second")
-    found = lineage("v1")
+    found = build_lineage("v1")
     assert sorted(names(found)) == sorted(CHAIN)
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD~1"], check=True, capture_output=True, text=True
@@ -317,19 +317,19 @@ def test_an_older_version_is_found_in_git_and_without_git_in_its_tags(version, p
     assert any(
         "models/dense/seed-0: recorded" in note for note in link(found, "train@dense-0").notes
     )
-    assert lineage("models/dense/seed-0").git.rstrip("+") != commit
+    assert build_lineage("models/dense/seed-0").git.rstrip("+") != commit
 
 
 def test_a_zenml_run_without_a_version_is_read_from_its_steps(pipeline, monkeypatch):
-    recorded = next(records())
+    recorded = next(iter_snapshots())
     asked = []
     monkeypatch.setattr(
-        "pipelines.lineage.resolve._of_zenml_run",
+        "pipelines.lineage.resolve._load_zenml_run",
         lambda x: asked.append(x) or replace(recorded, source="the steps"),
     )
-    chain = lineage("11111111-1111-1111-1111-111111111111")
+    chain = build_lineage("11111111-1111-1111-1111-111111111111")
     assert asked == ["11111111-1111-1111-1111-111111111111"]
-    assert (chain.found, chain.source) == (
+    assert (chain.resolved_as, chain.source) == (
         "ZenML run 11111111-1111-1111-1111-111111111111",
         "the steps",
     )
@@ -338,7 +338,7 @@ def test_a_zenml_run_without_a_version_is_read_from_its_steps(pipeline, monkeypa
 
 def test_a_registry_that_is_down_is_a_note(pipeline, monkeypatch):
     Path("mlflow.db").write_bytes(b"no database" * 1000)
-    chain = lineage("models/dense/seed-0")
+    chain = build_lineage("models/dense/seed-0")
     assert "train@dense-0" in names(chain)
     assert "put it back from a backup" in chain.notes[0]
 
@@ -358,14 +358,14 @@ def test_nothing_found_says_what_x_may_be(version):
             DenseclError,
             match=r"expected a path .*, an md5 .*, an MLflow run id, a ZenML run id, or a version",
         ):
-            lineage(x)
+            build_lineage(x)
     with pytest.raises(DenseclError, match="found no version v7"):
-        lineage("v7")
+        build_lineage("v7")
     Path("dvc.lock").write_text("stages: [", encoding="utf-8")
     with pytest.raises(
         DenseclError, match=r"dvc\.lock of the workspace: found no stages as DVC writes them"
     ):
-        lineage("models/dense/seed-0")
+        build_lineage("models/dense/seed-0")
 
 
 def call_a_folder(name):
@@ -378,7 +378,7 @@ def test_text_mermaid_and_page_hold_the_chain_and_names_are_harmless(version, pi
     call_a_folder('photos/val"]; <script>alert(1)</script>\x1b[2J')
     main("champion", "reports/lineage.html")
     said, whole = capsys.readouterr().out, Path("reports/lineage.html").read_text(encoding="utf-8")
-    chain = lineage("champion")
+    chain = build_lineage("champion")
     for name in CHAIN:
         if name != "data photos/val":
             assert name in said
@@ -387,16 +387,17 @@ def test_text_mermaid_and_page_hold_the_chain_and_names_are_harmless(version, pi
     assert said.startswith("version 1 of densecl-vit\nfrom dvc.lock of the workspace")
     assert "<script" not in whole
     assert not any(mark in whole for mark in ("http:", "https:", "src="))
-    assert mermaid(chain).count('"') == 2 * len(chain.links)
-    assert mermaid(chain).splitlines()[0] == "flowchart LR"
-    assert "MERMAID\nflowchart LR" in text(chain)
-    assert whole == page(chain)
+    assert render_mermaid(chain).count('"') == 2 * len(chain.nodes)
+    assert render_mermaid(chain).splitlines()[0] == "flowchart LR"
+    assert "MERMAID\nflowchart LR" in render_text(chain)
+    assert whole == render_page(chain)
 
 
 @pytest.mark.slow
 def test_nothing_is_wrong_with_the_page_in_a_browser(browser, version):
     call_a_folder("photos/val<b>\x1b[2J" + 40 * "long")
     Path("page.html").write_text(
-        page(replace(lineage("champion"), notes=("a note of the whole",))), encoding="utf-8"
+        render_page(replace(build_lineage("champion"), notes=("a note of the whole",))),
+        encoding="utf-8",
     )
     assert faults(browser, Path("page.html")) == []

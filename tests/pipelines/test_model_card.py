@@ -8,11 +8,11 @@ import re
 import pytest
 
 from densecl import paths
-from densecl.artifacts import Cost, Verdict, write_json
+from densecl.artifacts import TrainingCost, ValidationResult, write_json
 from densecl.config.params import load_params
 from pipelines.registry import registry
-from pipelines.registry.model_card import attach_card, harmless
-from pipelines.stages.dvc_history import plain_md5
+from pipelines.registry.model_card import attach_card, escape_markdown
+from pipelines.stages.dvc_history import compute_md5
 from tests.pipelines.conftest import verdict
 from tests.pipelines.test_registry import NAME, TAGS
 
@@ -37,13 +37,13 @@ def run(trained):
     )
     paths.COMPARISON.parent.mkdir(parents=True)
     paths.COMPARISON.write_text(COMPARISON, encoding="utf-8")
-    paths.PLAN.mkdir(parents=True)
-    paths.plan("dense").write_text(
+    paths.PLANS.mkdir(parents=True)
+    paths.plan_file("dense").write_text(
         json.dumps({"contrast": {"lambda_weight": 0.31}, "train": {"epochs": 17}}), encoding="utf-8"
     )
     write_json(
-        paths.verdict("imagenet"),
-        Verdict(
+        paths.validation_file("imagenet"),
+        ValidationResult(
             dataset="imagenet",
             passed=True,
             images=1403,
@@ -55,10 +55,10 @@ def run(trained):
         ),
     )
     paths.MANIFESTS.mkdir(parents=True)
-    paths.manifest("imagenet").write_bytes(b"a manifest")
+    paths.manifest_file("imagenet").write_bytes(b"a manifest")
     write_json(
-        paths.training("dense", 0) / "cost.json",
-        Cost(
+        paths.training_folder("dense", 0) / "cost.json",
+        TrainingCost(
             wall_seconds=754,
             images_per_second=1234.5,
             peak_memory_bytes=3 << 30,
@@ -75,23 +75,23 @@ def run(trained):
 
 
 def made(folder, promoted=True):
-    done = registry.register(NAME, folder, verdict(promoted), TAGS)
+    done = registry.register_model(NAME, folder, verdict(promoted), TAGS)
     attach_card(
-        load_params(paths.PARAMS), done, verdict(promoted), registry.tags(NAME, done.version)
+        load_params(paths.PARAMS), done, verdict(promoted), registry.get_tags(NAME, done.version)
     )
     if promoted:
-        registry.lay_out_card(NAME, done.version)
+        registry.fetch_card(NAME, done.version)
     return done.version
 
 
 def test_the_card_s_numbers_are_those_of_the_files(run):
     made(run)
-    text = paths.CARD.read_text(encoding="utf-8")
+    text = paths.MODEL_CARD.read_text(encoding="utf-8")
     for line in (
         "# densecl-vit, version 1",
         "| imagenet | 400 | – | 71.1 (66.0 to 75.7) | 0 | – | 4.6 | – |",
         "| sketch | 399 | – | 23.5 (19.0 to 28.0) | 0 | – | – | −2.1 (−4.1 to −0.1) |",
-        f"| imagenet | 1,403 | 3 | 1 | {plain_md5(paths.manifest('imagenet'))} |",
+        f"| imagenet | 1,403 | 3 | 1 | {compute_md5(paths.manifest_file('imagenet'))} |",
         "| val | imagenet | 400 | 2.0 (−0.5 to 4.5) | −1.0 | held | val is +2.0 points (-0.5 to +4.5); above -1.0 was asked for |",
         "- training: 12.6 min",
         "- peak memory: 3.00 GiB",
@@ -112,10 +112,10 @@ def test_the_card_s_numbers_are_those_of_the_files(run):
 
 def test_names_cannot_become_markup(run):
     made(run)
-    text = paths.CARD.read_text(encoding="utf-8")
+    text = paths.MODEL_CARD.read_text(encoding="utf-8")
     assert "alert(1)" in text
     assert not re.search(r"(?<!\\)<(script|/td)|(?<!\\)\[x|(?<!\\)\*\*`", text)
-    assert harmless("a|b\n# c") == r"a\|b \# c"
+    assert escape_markdown("a|b\n# c") == r"a\|b \# c"
     widths = {
         line.count("|") - line.count(r"\|")
         for line in text.splitlines()
@@ -126,24 +126,24 @@ def test_names_cannot_become_markup(run):
 
 def test_models_card_md_is_the_champion_s(run, client):
     made(run)
-    registry.promote(NAME, "1", "ann", "the gate")
-    first = paths.CARD.read_text(encoding="utf-8")
+    registry.promote_version(NAME, "1", "ann", "the gate")
+    first = paths.MODEL_CARD.read_text(encoding="utf-8")
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     (run / "config.json").write_text(
         json.dumps(config | {"fingerprint": "fedcba9876543210"}), encoding="utf-8"
     )
     assert made(run, promoted=False) == "2"
-    assert paths.CARD.read_text(encoding="utf-8") == first  # kept: the champion's card stays
+    assert paths.MODEL_CARD.read_text(encoding="utf-8") == first  # kept: the champion's card stays
     registry.main_promote("2", "better than it looked", "bob")
-    assert paths.CARD.read_text(encoding="utf-8").startswith("# densecl-vit, version 2")
+    assert paths.MODEL_CARD.read_text(encoding="utf-8").startswith("# densecl-vit, version 2")
     registry.main_rollback("no", "bob")
-    assert paths.CARD.read_text(encoding="utf-8") == first
+    assert paths.MODEL_CARD.read_text(encoding="utf-8") == first
 
 
 def test_a_champion_without_a_card_leaves_none_of_another(run, capsys):
     made(run)
-    registry.promote(NAME, "1", "ann", "the gate")
-    registry.register(NAME, run, verdict(promoted=False), TAGS)
+    registry.promote_version(NAME, "1", "ann", "the gate")
+    registry.register_model(NAME, run, verdict(promoted=False), TAGS)
     registry.main_promote("2", "by hand", "bob")
-    assert not paths.CARD.exists()
+    assert not paths.MODEL_CARD.exists()
     assert "version 2 has no card" in capsys.readouterr().out

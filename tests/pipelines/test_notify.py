@@ -12,22 +12,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from densecl.config.params import Notify
+from densecl.config.params import NotifyParams
 from pipelines.outcome import notify as room
-from pipelines.outcome.notify import notify
-from pipelines.schemas import Criterion, Finished, Verdict
+from pipelines.outcome.notify import notify_outcome
+from pipelines.schemas import Criterion, GateVerdict, RetrainingRecord
 
 SECRET = "T0/B0/s3cr3t"  # noqa: S105
-FINISHED = Finished(
+FINISHED = RetrainingRecord(
     started="2026-01-05T03:00:00+01:00",
     seconds=12.5,
-    outcome="kept",
+    outcome="rejected",
     said="sketch fell by 4.1 points",
     version="4",
     champion="3",
-    git="retraining/20260105T020012Z-kept",
+    git="retraining/20260105T020012Z-rejected",
 )
-VERDICT = Verdict(
+VERDICT = GateVerdict(
     promoted=False,
     champion="3",
     mode="dense",
@@ -90,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(room, "PAUSE", 0.01)
+    monkeypatch.setattr(room, "RETRY_PAUSE", 0.01)
     monkeypatch.setattr(room, "TIMEOUT", 0.3)
     made = Server()
     threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
@@ -100,13 +100,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def test_the_webhook_gets_the_record_and_a_text_for_slack(server, capfd):
-    notify(Notify(webhook=server.address), FINISHED, VERDICT)
+    notify_outcome(NotifyParams(webhook=server.address), FINISHED, VERDICT)
     assert server.bodies == [
         FINISHED.model_dump()
         | {
             "text": (
-                "Retraining: kept (candidate version 4, champion version 3)\nsketch fell by 4.1 points\n"
-                "• sketch, fall: -4.1 &amp; &lt;!channel&gt;\ngit: retraining/20260105T020012Z-kept"
+                "Retraining: rejected (candidate version 4, champion version 3)\nsketch fell by 4.1 points\n"
+                "• sketch, fall: -4.1 &amp; &lt;!channel&gt;\ngit: retraining/20260105T020012Z-rejected"
             )
         }
     ]
@@ -115,8 +115,8 @@ def test_the_webhook_gets_the_record_and_a_text_for_slack(server, capfd):
 
 def test_the_address_may_stand_in_the_environment(server, monkeypatch):
     monkeypatch.setenv("HOOK", server.address)
-    notify(Notify(webhook="$HOOK"), FINISHED, None)
-    assert [b["outcome"] for b in server.bodies] == ["kept"]
+    notify_outcome(NotifyParams(webhook="$HOOK"), FINISHED, None)
+    assert [b["outcome"] for b in server.bodies] == ["rejected"]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_what_may_pass_is_tried_again_and_nothing_is_redirected(
     server, capfd, answers, calls, told
 ):
     server.answers = list(answers)
-    notify(Notify(webhook=server.address), FINISHED, None)
+    notify_outcome(NotifyParams(webhook=server.address), FINISHED, None)
     assert len(server.bodies) == calls
     said = capfd.readouterr().err
     assert said == (
@@ -144,7 +144,7 @@ def test_a_server_that_hangs_is_given_up(server, capfd, caplog):
     caplog.set_level(logging.INFO)
     server.slow = 1.0
     begun = time.monotonic()
-    notify(Notify(webhook=server.address), FINISHED, None)
+    notify_outcome(NotifyParams(webhook=server.address), FINISHED, None)
     assert time.monotonic() - begun < 2
     told = capfd.readouterr().err
     assert (
@@ -171,7 +171,7 @@ def test_a_server_that_is_not_there_and_addresses_that_are_none(server, capfd, c
         ),
         (f"http://[{SECRET}", "the address is none: expected http:// or https:// and a host"),
     ):
-        notify(Notify(webhook=address), FINISHED, None)
+        notify_outcome(NotifyParams(webhook=address), FINISHED, None)
         assert (
             capfd.readouterr().err
             == f"warning: retraining.notify.webhook: {told}; nobody was told there\n"
@@ -181,18 +181,20 @@ def test_a_server_that_is_not_there_and_addresses_that_are_none(server, capfd, c
 
 def test_the_file_gets_a_line_a_retraining(tmp_path, capfd):
     path = tmp_path / "new" / "told.jsonl"
-    notify(Notify(file=str(path)), FINISHED, VERDICT)
-    notify(Notify(file=str(path)), FINISHED.model_copy(update={"outcome": "promoted"}), None)
+    notify_outcome(NotifyParams(file=str(path)), FINISHED, VERDICT)
+    notify_outcome(
+        NotifyParams(file=str(path)), FINISHED.model_copy(update={"outcome": "promoted"}), None
+    )
     assert [json.loads(line)["outcome"] for line in path.read_text().splitlines()] == [
         "kept",
         "promoted",
     ]
-    notify(Notify(file=str(tmp_path)), FINISHED, None)
+    notify_outcome(NotifyParams(file=str(tmp_path)), FINISHED, None)
     assert "Is a directory; nobody was told there" in capfd.readouterr().err
 
 
 def test_one_that_fails_does_not_keep_the_other_from_being_told(tmp_path, capfd):
     path = tmp_path / "told.jsonl"
-    notify(Notify(webhook="ftp://127.0.0.1/", file=str(path)), FINISHED, None)
+    notify_outcome(NotifyParams(webhook="ftp://127.0.0.1/", file=str(path)), FINISHED, None)
     assert len(path.read_text().splitlines()) == 1
     assert capfd.readouterr().err.count("\n") == 1

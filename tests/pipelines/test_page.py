@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from densecl import paths
-from pipelines.gate.gate import judge
+from pipelines.gate.gate import judge_candidate
 from pipelines.outcome.page import write_page
-from pipelines.schemas import Champion, Changes, Finished, SetChange, Share
+from pipelines.schemas import Champion, ClassShare, DatasetDrift, RetrainingRecord, SourceChanges
 from tests.conftest import WNIDS, draw_set
 from tests.page_checks import faults
 from tests.pipelines.factories import small_params, write_nothing, write_side
 
 HOSTILE = "<script>alert('x')</script>\"><img src=//e.com/x onerror=alert(1)>"
-KEPT = Finished(
+REJECTED = RetrainingRecord(
     started="2026-11-02T03:00:00+01:00",
     seconds=660,
-    outcome="kept",
+    outcome="rejected",
     said=f"refused: {HOSTILE}",
     version="3",
     champion="2",
@@ -56,7 +56,7 @@ class Seen(HTMLParser):
             self.words.append(data)
 
 
-def changes_of(**values: object) -> Changes:
+def changes_of(**values: object) -> SourceChanges:
     given = {
         "dataset": "imagenet-train",
         "images": 120,
@@ -68,10 +68,10 @@ def changes_of(**values: object) -> Changes:
         "classes_removed": (),
         "psi": {"class": 0.4, "brightness": 0.02, "width": 0.12},
         "chance": {"class": 0.1, "brightness": 0.1, "width": 0.2},
-        "mix": (Share(wnid=HOSTILE, before=0, now=30),),
+        "mix": (ClassShare(wnid=HOSTILE, before=0, now=30),),
         "evidence": (f"{WNIDS[0]}/image_0_0.JPEG", f"{HOSTILE}/1.jpg"),
     }
-    same = SetChange(
+    same = DatasetDrift(
         dataset="imagenet",
         images=50,
         before=50,
@@ -83,8 +83,8 @@ def changes_of(**values: object) -> Changes:
         psi={"class": 0.0},
         evidence=(),
     )
-    return Changes(
-        sets=(SetChange.model_validate(given | values), same),
+    return SourceChanges(
+        sets=(DatasetDrift.model_validate(given | values), same),
         params=(f"network.model_name: a -> {HOSTILE}",),
     )
 
@@ -105,9 +105,9 @@ def place(tmp_path: Path) -> Path:
 
 def page(place: Path, *, version: str | None = "2", **more: object) -> tuple[str, Seen]:
     params = small_params(("imagenet", "sketch", "imagenet-r"))
-    verdict = judge(params, Champion(version=version), place)
+    verdict = judge_candidate(params, Champion(version=version), place)
     given = {
-        "history": [KEPT],
+        "history": [REJECTED],
         "roots": {"imagenet-train": place / "images"},
         "version": "4",
         "root": place,
@@ -175,7 +175,7 @@ def test_the_same_inputs_give_the_same_bytes(place):
 
 
 def test_links_lead_to_the_pages_that_are_there(place):
-    for path in (paths.REPORT_PAGE, paths.CARD):
+    for path in (paths.REPORT_PAGE, paths.MODEL_CARD):
         (place / path).parent.mkdir(parents=True, exist_ok=True)
         (place / path).touch()
     found = [each for each in page(place)[1].loads if not each.startswith(("data:", "#"))]
@@ -199,8 +199,8 @@ def test_a_first_champion_is_shown_in_percent(place):
     ],
 )
 def test_without_a_verdict_the_page_says_what_happened(place, outcome, headline):
-    unchanged = Changes(sets=changes_of().sets[1:], params=())
-    finished = KEPT.model_copy(update={"outcome": outcome, "said": "because"})
+    unchanged = SourceChanges(sets=changes_of().sets[1:], params=())
+    finished = REJECTED.model_copy(update={"outcome": outcome, "said": "because"})
     write_page(unchanged, None, finished, root=place)
     seen = Seen((place / paths.RETRAINING_PAGE).read_text(encoding="utf-8"))
     assert headline in seen.text

@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from densecl.errors import STOPPED, Stopped
+from densecl.errors import EXIT_RETRY, RetryLater
 from pipelines.registry import mlflow_client, registry
 from pipelines.registry.mlflow_client import RegistryError
-from pipelines.runtime.project_lock import alone
+from pipelines.runtime.project_lock import lock_project
 from pipelines.schemas import Champion
 from tests.pipelines.conftest import PRETRAINED, verdict
 
@@ -31,9 +31,9 @@ TAGS = {"dvc_md5": "d" * 32 + ".dir", "git": "a" * 40, "zenml_run": "z-1", "mlfl
 
 
 def add(trained, fingerprint, promoted=True):
-    made = registry.register(NAME, trained(fingerprint), verdict(promoted), TAGS)
+    made = registry.register_model(NAME, trained(fingerprint), verdict(promoted), TAGS)
     if promoted:
-        registry.promote(NAME, made.version, "ann", f"the gate let {fingerprint} pass")
+        registry.promote_version(NAME, made.version, "ann", f"the gate let {fingerprint} pass")
     return made.version
 
 
@@ -45,15 +45,15 @@ def registered(version):
 
 def test_a_version_has_its_tags_and_both_aliases(trained, client):
     folder = trained("first")
-    made = registry.register(NAME, folder, verdict(), TAGS)
+    made = registry.register_model(NAME, folder, verdict(), TAGS)
     assert (made.name, made.version, made.promoted) == (NAME, "1", True)
-    assert registry.champion(NAME) == Champion(version=None)
-    registry.promote(NAME, "1", "ann", "the gate")
-    assert registry.champion(NAME) == Champion(version="1", mode="dense", seed=0)
-    found = registry.tags(NAME, "champion")
-    assert found == registry.tags(NAME, "candidate") == registry.tags(NAME, "v1")
+    assert registry.get_champion(NAME) == Champion(version=None)
+    registry.promote_version(NAME, "1", "ann", "the gate")
+    assert registry.get_champion(NAME) == Champion(version="1", mode="dense", seed=0)
+    found = registry.get_tags(NAME, "champion")
+    assert found == registry.get_tags(NAME, "candidate") == registry.get_tags(NAME, "v1")
     assert TAGS.items() <= found.items()
-    assert found["sha256.config.json"] == mlflow_client.sha256(folder / "config.json")
+    assert found["sha256.config.json"] == mlflow_client.hash_file(folder / "config.json")
     assert (found["mode"], found["seed"], found["fingerprint"], found["verdict"]) == (
         "dense",
         "0",
@@ -71,23 +71,23 @@ def test_a_version_has_its_tags_and_both_aliases(trained, client):
 def test_a_candidate_takes_the_place_only_of_the_champion_that_it_was_judged_against(trained):
     add(trained, "first")
     judged = verdict(champion="1")
-    made = registry.register(NAME, trained("second"), judged, TAGS)
-    registry.promote_judged(made, judged)
-    registry.promote_judged(made, judged)  # replayed after a kill: as it is
-    assert registry.champion(NAME).version == "2"
-    late = registry.register(NAME, trained("third"), judged, TAGS)
+    made = registry.register_model(NAME, trained("second"), judged, TAGS)
+    registry.promote_candidate(made, judged)
+    registry.promote_candidate(made, judged)  # replayed after a kill: as it is
+    assert registry.get_champion(NAME).version == "2"
+    late = registry.register_model(NAME, trained("third"), judged, TAGS)
     with pytest.raises(
         RegistryError,
         match=r"champion is version 2, but version 3 was judged against 1: `python -m",
     ):
-        registry.promote_judged(late, judged)
-    assert registry.champion(NAME).version == "2"
+        registry.promote_candidate(late, judged)
+    assert registry.get_champion(NAME).version == "2"
 
 
 def test_mlflow_loads_the_champion_and_answers_as_timm_does(trained):
     folder = trained("first")
-    registry.register(NAME, folder, verdict(), TAGS)
-    registry.promote(NAME, "1", "ann", "the gate")
+    registry.register_model(NAME, folder, verdict(), TAGS)
+    registry.promote_version(NAME, "1", "ann", "the gate")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = timm.create_model(
         config["architecture"],
@@ -120,17 +120,19 @@ def test_mlflow_loads_the_champion_and_answers_as_timm_does(trained):
 
 
 def test_a_step_done_again_makes_no_second_version(trained):
-    first = registry.register(NAME, trained("first"), verdict(), TAGS)
-    again = registry.register(NAME, trained("first"), verdict(), TAGS | {"zenml_run": "z-2"})
+    first = registry.register_model(NAME, trained("first"), verdict(), TAGS)
+    again = registry.register_model(NAME, trained("first"), verdict(), TAGS | {"zenml_run": "z-2"})
     assert again == first
-    assert registry.tags(NAME, "1")["zenml_run"] == "z-2"
-    registry.promote(NAME, "1", "ann", "the gate")
-    before = registry.tags(NAME, "1")
-    assert registry.promote(NAME, "1", "bob", "again") == "1"
-    assert registry.tags(NAME, "1") == before
-    other = registry.register(NAME, trained("first"), verdict(promoted=False, champion="1"), TAGS)
+    assert registry.get_tags(NAME, "1")["zenml_run"] == "z-2"
+    registry.promote_version(NAME, "1", "ann", "the gate")
+    before = registry.get_tags(NAME, "1")
+    assert registry.promote_version(NAME, "1", "bob", "again") == "1"
+    assert registry.get_tags(NAME, "1") == before
+    other = registry.register_model(
+        NAME, trained("first"), verdict(promoted=False, champion="1"), TAGS
+    )
     assert other.version == "2"  # judged anew
-    assert list(registry.listed(NAME)) == ["1", "2"]
+    assert list(registry.list_version_tags(NAME)) == ["1", "2"]
 
 
 def test_every_rollback_goes_one_champion_further_back(trained, capsys):
@@ -141,50 +143,55 @@ def test_every_rollback_goes_one_champion_further_back(trained, capsys):
         ("third", True),
     ):
         add(trained, fingerprint, promoted)
-    assert registry.rollback(NAME, "bob", "worse in use") == "2"
-    found = registry.tags(NAME, "4")
+    assert registry.rollback_champion(NAME, "bob", "worse in use") == "2"
+    found = registry.get_tags(NAME, "4")
     assert (found["rolled_back_by"], found["rolled_back_why"]) == ("bob", "worse in use")
-    assert registry.tags(NAME, "2")["promoted_why"] == "rollback from version 4: worse in use"
-    assert len(registry.tags(NAME, "2")["history"].splitlines()) == 2
+    assert registry.get_tags(NAME, "2")["promoted_why"] == "rollback from version 4: worse in use"
+    assert len(registry.get_tags(NAME, "2")["history"].splitlines()) == 2
     registry.main_rollback("still worse", "bob")
     assert capsys.readouterr().out == "densecl-vit: version 1 is champion again; rolled back: 2\n"
     with pytest.raises(
         RegistryError,
         match=r"nothing to roll back to: no champion before version 1.*promote VERSION",
     ):
-        registry.rollback(NAME, "bob", "worse")
+        registry.rollback_champion(NAME, "bob", "worse")
     registry.main_promote("3", "better than it looked", "bob")
     assert capsys.readouterr().out == "densecl-vit: version 3 is champion; before: 1\n"
-    assert registry.rollback(NAME, "bob", "no") == "1"  # what was rolled back is not champion again
+    assert (
+        registry.rollback_champion(NAME, "bob", "no") == "1"
+    )  # what was rolled back is not champion again
 
 
 def test_nobody_is_promoted_while_a_retraining_is_at_work(trained):
     add(trained, "first", promoted=False)
-    with alone(), pytest.raises(Stopped, match="another pipeline is at work here"):
+    with lock_project(), pytest.raises(RetryLater, match="another pipeline is at work here"):
         registry.main_promote("1", "by hand")
-    assert registry.champion(NAME).version is None
+    assert registry.get_champion(NAME).version is None
 
 
 def test_a_version_may_be_champion_twice(trained):
     for fingerprint in ("first", "second"):
         add(trained, fingerprint)
-    registry.promote(NAME, "1", "bob", "by hand")
-    assert [registry.rollback(NAME, "bob", "no"), registry.rollback(NAME, "bob", "no")] == [
+    registry.promote_version(NAME, "1", "bob", "by hand")
+    assert [
+        registry.rollback_champion(NAME, "bob", "no"),
+        registry.rollback_champion(NAME, "bob", "no"),
+    ] == [
         "2",
         "1",
     ]
     with pytest.raises(RegistryError, match="nothing to roll back to"):
-        registry.rollback(NAME, "bob", "no")
+        registry.rollback_champion(NAME, "bob", "no")
 
 
 def test_a_rollback_passes_over_versions_of_the_same_files(trained):
     """As where only the evaluation had changed: the same model, judged anew."""
     add(trained, "first")
     add(trained, "second")
-    again = registry.register(NAME, Path("models/dense/seed-0"), verdict(champion="2"), TAGS)
-    registry.promote(NAME, again.version, "ann", "judged anew")
+    again = registry.register_model(NAME, Path("models/dense/seed-0"), verdict(champion="2"), TAGS)
+    registry.promote_version(NAME, again.version, "ann", "judged anew")
     assert again.version == "3"
-    assert registry.rollback(NAME, "bob", "worse in use") == "1"
+    assert registry.rollback_champion(NAME, "bob", "worse in use") == "1"
 
 
 @pytest.mark.parametrize(
@@ -201,22 +208,22 @@ def test_a_rollback_passes_over_versions_of_the_same_files(trained):
 )
 def test_the_alias_counts_where_the_history_differs(trained, client, alias, stack, expected):
     for fingerprint in ("first", "second", "third"):
-        registry.register(NAME, trained(fingerprint), verdict(), TAGS)
-    client.set_registered_model_tag(NAME, registry.CHAMPIONS, stack)
+        registry.register_model(NAME, trained(fingerprint), verdict(), TAGS)
+    client.set_registered_model_tag(NAME, registry.CHAMPIONS_TAG, stack)
     client.set_registered_model_alias(NAME, "champion", alias)
-    assert registry.rollback(NAME, "bob", "no") == expected
+    assert registry.rollback_champion(NAME, "bob", "no") == expected
 
 
 def test_what_is_not_there_is_told_in_one_line(trained, client):
     with pytest.raises(
         RegistryError, match="nothing is registered yet: `python -m pipelines retraining`"
     ):
-        registry.promote(NAME, "1", "bob", "no")
-    assert registry.champion(NAME) == Champion(version=None)
+        registry.promote_version(NAME, "1", "bob", "no")
+    assert registry.get_champion(NAME) == Champion(version=None)
     add(trained, "first", promoted=False)
     for call in (
-        lambda: registry.rollback(NAME, "bob", "no"),
-        lambda: registry.lay_out(NAME, registry.champion(NAME)),
+        lambda: registry.rollback_champion(NAME, "bob", "no"),
+        lambda: registry.fetch_champion(NAME, registry.get_champion(NAME)),
     ):
         with pytest.raises(
             RegistryError, match="there is no champion yet; `python -m pipelines promote VERSION`"
@@ -226,10 +233,10 @@ def test_what_is_not_there_is_told_in_one_line(trained, client):
         with pytest.raises(
             RegistryError, match=f"found no version {asked}, expected a number, .*; there are 1$"
         ):
-            registry.promote(NAME, asked, "bob", "no")
+            registry.promote_version(NAME, asked, "bob", "no")
     client.create_model_version(NAME, "mlruns/somebody")
     with pytest.raises(RegistryError, match="version 2 has no tag identity"):
-        registry.promote(NAME, "2", "bob", "no")
+        registry.promote_version(NAME, "2", "bob", "no")
 
 
 def test_damaged_files_are_no_champion(trained, client):
@@ -242,11 +249,11 @@ def test_damaged_files_are_no_champion(trained, client):
         RegistryError,
         match=r"model.safetensors: found sha256 .*, expected .* of version 1 .* backup",
     ):
-        registry.rollback(NAME, "bob", "no")
-    assert registry.champion(NAME).version == "2"
+        registry.rollback_champion(NAME, "bob", "no")
+    assert registry.get_champion(NAME).version == "2"
     file.unlink()
     with pytest.raises(RegistryError, match=r"model.safetensors: no such file, expected"):
-        registry.lay_out(NAME, Champion(version="1", mode="dense", seed=0))
+        registry.fetch_champion(NAME, Champion(version="1", mode="dense", seed=0))
     assert not Path("models/champion").exists()
 
 
@@ -256,7 +263,7 @@ def test_a_store_that_does_not_answer_is_told_in_one_line(project, monkeypatch):
         RegistryError,
         match=r"^MLflow at sqlite:///.*mlflow.db: .*; put it back from a backup, with mlruns/$",
     ):
-        registry.champion(NAME)
+        registry.get_champion(NAME)
 
 
 def test_a_store_that_another_process_holds_is_no_mistake(trained):
@@ -266,9 +273,9 @@ def test_a_store_that_another_process_holds_is_no_mistake(trained):
     with pytest.raises(
         RegistryError, match="database is locked; nothing is lost: run the same command again"
     ) as found:
-        registry.champion(NAME)
-    assert isinstance(found.value, Stopped)
-    assert found.value.status == STOPPED
+        registry.get_champion(NAME)
+    assert isinstance(found.value, RetryLater)
+    assert found.value.status == EXIT_RETRY
     holder.close()
 
 
@@ -282,14 +289,14 @@ def test_a_moved_or_copied_project_finds_its_files_and_registers_new_ones_inside
     before = sorted(project.rglob("*"))
     monkeypatch.chdir(moved)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved}/mlflow.db")
-    registry.lay_out(NAME, registry.champion(NAME))
+    registry.fetch_champion(NAME, registry.get_champion(NAME))
     assert registered("1") == "first"
     config = json.loads(Path("models/dense/seed-0/config.json").read_text(encoding="utf-8"))
     Path("models/dense/seed-0/config.json").write_text(
         json.dumps(config | {"fingerprint": "second"})
     )
-    made = registry.register(NAME, Path("models/dense/seed-0"), verdict(), TAGS)
-    registry.promote(NAME, made.version, "ann", "the gate")
+    made = registry.register_model(NAME, Path("models/dense/seed-0"), verdict(), TAGS)
+    registry.promote_version(NAME, made.version, "ann", "the gate")
     assert sorted(project.rglob("*")) == before
     mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
 
@@ -319,13 +326,13 @@ def test_a_rollback_outlives_dvc_gc(trained, project, monkeypatch):
     add(trained, "second")
     run("git", "add", "models/dense/seed-0.dvc")
     run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "second")
-    registry.lay_out(NAME, registry.champion(NAME))
+    registry.fetch_champion(NAME, registry.get_champion(NAME))
     assert registered("2") == "second"
     dvc("gc", "--all-commits", "-f", "-q")
     gone = before - cached()
     assert gone, "dvc gc removed nothing of the first model"
-    registry.rollback(NAME, "bob", "worse in use")
-    registry.lay_out(NAME, registry.champion(NAME))
+    registry.rollback_champion(NAME, "bob", "worse in use")
+    registry.fetch_champion(NAME, registry.get_champion(NAME))
     assert {
         file: Path("models/champion/seed-0", file).read_bytes() for file in mlflow_client.FILES
     } == first
@@ -333,9 +340,9 @@ def test_a_rollback_outlives_dvc_gc(trained, project, monkeypatch):
 
 def test_what_is_laid_out_already_is_not_written_again(trained):
     add(trained, "first")
-    registry.lay_out(NAME, registry.champion(NAME))
+    registry.fetch_champion(NAME, registry.get_champion(NAME))
     file = Path("models/champion/seed-0/model.safetensors")
     before = file.stat().st_mtime_ns
     shutil.rmtree("mlruns")  # and the registry's files are not needed
-    registry.lay_out(NAME, registry.champion(NAME))
+    registry.fetch_champion(NAME, registry.get_champion(NAME))
     assert file.stat().st_mtime_ns == before

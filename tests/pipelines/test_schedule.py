@@ -22,14 +22,14 @@ import pytest
 from densecl import paths
 from densecl.errors import DenseclError
 from pipelines.outcome import csv_log
-from pipelines.schedule.cron import trigger, zone
-from pipelines.schedule.scheduler import Scheduler, outcome
-from pipelines.schemas import Finished, Tick
+from pipelines.schedule.cron import build_trigger, parse_timezone
+from pipelines.schedule.scheduler import Scheduler, read_outcome
+from pipelines.schemas import RetrainingRecord, Tick
 from tests.training.training_project import ENVIRONMENT, ROOT
 
 PARIS = ZoneInfo("Europe/Paris")
 SECONDLY = "* * * * * *"
-RUN = "import sys; from pipelines.schedule.scheduler import run; run(sys.argv[1], 'Europe/Paris', [sys.executable, '-c', sys.argv[2]])"
+RUN = "import sys; from pipelines.schedule.scheduler import run_schedule; run_schedule(sys.argv[1], 'Europe/Paris', [sys.executable, '-c', sys.argv[2]])"
 ENDS = """
 import os, pathlib, sys
 from datetime import datetime
@@ -42,7 +42,7 @@ def end(outcome, said, status=0):
 """
 IN_TURN = ENDS + (
     "count = len(list(pathlib.Path('.').glob('begun-*'))); pathlib.Path(f'begun-{count}').touch()\n"
-    "end(('promoted', 'kept', 'unchanged')[count % 3], f'number {count}')"
+    "end(('promoted', 'rejected', 'unchanged')[count % 3], f'number {count}')"
 )
 STOPS = ENDS + (
     "import signal, time\n"
@@ -77,12 +77,12 @@ def scheduler(cron: str, retraining: str) -> Iterator[subprocess.Popen[str]]:
 def until(found, seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not found():
-        assert time.monotonic() < end, csv_log.read(paths.TICKS, Tick)
+        assert time.monotonic() < end, csv_log.read_records(paths.SCHEDULE_LOG, Tick)
         time.sleep(0.05)
 
 
 def ticks() -> list[Tick]:
-    return csv_log.read(paths.TICKS, Tick)
+    return csv_log.read_records(paths.SCHEDULE_LOG, Tick)
 
 
 def ran() -> list[Tick]:
@@ -103,7 +103,7 @@ def test_three_ticks_of_a_fast_cron(project):
         said = ended(process)
     assert [(t.outcome, t.detail) for t in ran()][:3] == [
         ("promoted", "number 0"),
-        ("kept", "number 1"),
+        ("rejected", "number 1"),
         ("unchanged", "number 2"),
     ]
     scheduled = [datetime.fromisoformat(t.scheduled) for t in ran()]
@@ -112,7 +112,7 @@ def test_three_ticks_of_a_fast_cron(project):
     assert said.startswith("next: ")
     assert "(Europe/Paris)" in said
     assert "SIGTERM: ending" in said
-    rows = list(csv.reader(paths.TICKS.read_text().splitlines()))
+    rows = list(csv.reader(paths.SCHEDULE_LOG.read_text().splitlines()))
     assert {len(row) for row in rows} == {len(Tick.model_fields)}
 
 
@@ -141,7 +141,7 @@ def test_sigterm_stops_the_retraining_and_the_next_start_catches_up(project):
 
 def test_many_missed_ticks_are_caught_up_in_one(project):
     now = datetime.now(PARIS)
-    record(now - timedelta(hours=5), "kept", 0)
+    record(now - timedelta(hours=5), "rejected", 0)
     with scheduler("0 * * * *", IN_TURN) as process:
         until(lambda: len(ticks()) == 2)
         time.sleep(0.5)
@@ -160,34 +160,36 @@ def test_killed_at_once_the_tick_counts_as_missed(project):
     os.kill(
         int(Path("begun").read_text()), signal.SIGTERM
     )  # it goes on by itself, and records itself
-    until(paths.RETRAININGS.exists)
+    until(paths.RETRAINING_LOG.exists)
     assert all(t.outcome == "skipped" for t in ticks())
 
 
 def record(scheduled: datetime, outcome: str, status: int | None) -> None:
     text = scheduled.isoformat(timespec="seconds")
-    csv_log.append(
-        paths.TICKS,
+    csv_log.append_record(
+        paths.SCHEDULE_LOG,
         Tick(scheduled=text, started=text, seconds=1, outcome=outcome, status=status, detail=""),
     )
 
 
 def test_what_a_start_begins_with(project):
-    made = Scheduler(trigger("0 3 * * 1", PARIS), PARIS, [])
+    made = Scheduler(build_trigger("0 3 * * 1", PARIS), PARIS, [])
     tuesday = datetime(2026, 1, 6, 12, tzinfo=PARIS)
     monday = datetime(2026, 1, 5, 3, tzinfo=PARIS)
-    assert made.first(tuesday) == monday + timedelta(days=7)  # the first start misses nothing
-    record(monday - timedelta(days=14), "kept", 0)
-    assert made.first(tuesday) == monday - timedelta(days=7)  # the scheduler was down
+    assert made.find_first_tick(tuesday) == monday + timedelta(
+        days=7
+    )  # the first start misses nothing
+    record(monday - timedelta(days=14), "rejected", 0)
+    assert made.find_first_tick(tuesday) == monday - timedelta(days=7)  # the scheduler was down
     record(monday, "failed", 2)
-    assert made.first(tuesday) == monday + timedelta(
+    assert made.find_first_tick(tuesday) == monday + timedelta(
         days=7
     )  # a mistake is not tried again before its time
     record(monday, "failed", 75)
     record(monday, "skipped", None)
-    assert made.first(tuesday) == monday
-    record(monday.replace(year=2099), "kept", 0)
-    assert made.first(tuesday) == monday  # the clock was wrong
+    assert made.find_first_tick(tuesday) == monday
+    record(monday.replace(year=2099), "rejected", 0)
+    assert made.find_first_tick(tuesday) == monday  # the clock was wrong
 
 
 @pytest.mark.parametrize(
@@ -204,19 +206,19 @@ def test_a_retraining_without_a_record_is_told_by_its_status(
     project, status, said, stopped, expected
 ):
     now = datetime.now(UTC)
-    before = Finished(
+    before = RetrainingRecord(
         started=(now - timedelta(minutes=1)).isoformat(),
         seconds=1,
         outcome="promoted",
         said="another",
     )
-    csv_log.append(paths.RETRAININGS, before)
-    assert outcome(status, now, said, stopped) == expected
+    csv_log.append_record(paths.RETRAINING_LOG, before)
+    assert read_outcome(status, now, said, stopped) == expected
 
 
 def test_a_command_that_is_not_there_fails_the_tick(project):
-    made = Scheduler(trigger(SECONDLY, PARIS), PARIS, ["/nowhere/python"])
-    assert made._retrain(datetime.now(PARIS))[:2] == ("failed", None)
+    made = Scheduler(build_trigger(SECONDLY, PARIS), PARIS, ["/nowhere/python"])
+    assert made._run_retraining(datetime.now(PARIS))[:2] == ("failed", None)
 
 
 def test_a_half_line_is_stepped_over(tmp_path):
@@ -225,20 +227,20 @@ def test_a_half_line_is_stepped_over(tmp_path):
         scheduled="a",
         started="b",
         seconds=1,
-        outcome="kept",
+        outcome="rejected",
         status=None,
         detail='two\nlines, "quoted"',
     )
-    csv_log.append(path, one)
+    csv_log.append_record(path, one)
     with path.open("a") as file:
         file.write("2026-01-05T03:00:00+01:00,2026")  # the disk was full
-    assert len(csv_log.read(path, Tick)) == 1
-    csv_log.append(path, one)
-    assert [t.detail for t in csv_log.read(path, Tick)] == ['two lines, "quoted"'] * 2
+    assert len(csv_log.read_records(path, Tick)) == 1
+    csv_log.append_record(path, one)
+    assert [t.detail for t in csv_log.read_records(path, Tick)] == ['two lines, "quoted"'] * 2
 
 
 def fires(expression: str, count: int, start: datetime) -> list[str]:
-    made, found, now = trigger(expression, PARIS), [], start
+    made, found, now = build_trigger(expression, PARIS), [], start
     for _ in range(count):
         now = made.get_next_fire_time(now, now)
         found.append(f"{now:%a %d %H:%M:%S}")
@@ -291,11 +293,11 @@ def test_the_zone_keeps_the_hour_when_clocks_change():
 )
 def test_a_cron_line_that_is_none_is_refused(expression, said):
     with pytest.raises(DenseclError, match=said):
-        trigger(expression, PARIS)
+        build_trigger(expression, PARIS)
 
 
 def test_a_zone_that_is_none_is_refused_with_the_closest():
     with pytest.raises(DenseclError, match="did you mean Europe/Paris"):
-        zone("Europe/Pari")
+        parse_timezone("Europe/Pari")
     with pytest.raises(DenseclError, match="expected a name like"):
-        zone("/etc/passwd")
+        parse_timezone("/etc/passwd")

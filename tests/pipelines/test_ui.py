@@ -17,11 +17,11 @@ import sys
 from densecl.runtime import cli
 from pipelines import dashboards as ui
 def wanted():
-    first, second = ui._free(5000), ui._free(0)
+    first, second = ui._find_free_port(5000), ui._find_free_port(0)
     serve = [sys.executable, "-m", "http.server", "--bind", ui.HOST]
     return [("MLflow", first, [*serve, str(first)]), ("ZenML", second, {second})]
-ui._wanted = wanted
-sys.exit(cli.status(ui.main))
+ui._list_servers = wanted
+sys.exit(cli.run_command(ui.main))
 """
 SERVES = "[*serve, str(second)]"
 FAILS = "[sys.executable, '-c', 'print(\"no database\"); raise SystemExit(3)']"

@@ -18,7 +18,7 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """
     root = tmp_path_factory.mktemp("single")
     plan = make(root)
-    (root / paths.evaluation("stylized", "global", 0)).unlink()
+    (root / paths.evaluation_file("stylized", "global", 0)).unlink()
     plant_classes(root)
     plant_images(root, "sketch")
     plant_images(root, "imagenet-a", packed=True)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from densecl import paths
 from densecl.datasets.storage.manifest import write_manifest
-from densecl.seeding import derive
+from densecl.seeding import derive_seed
 
 WNIDS = [f"n{10000001 + i}" for i in range(10)]
 PROTOCOLS = ("imagenet", "imagenet-a", "imagenet-r", "imagenet-v2", "sketch")
@@ -44,9 +44,9 @@ class Planted:
     device: str = "a card"
 
     def rows(self, dataset: str, mode: str, seed: int) -> pd.DataFrame:
-        n, shared = self.images, np.random.default_rng(derive(0, dataset, mode, seed))
+        n, shared = self.images, np.random.default_rng(derive_seed(0, dataset, mode, seed))
         label, ease = np.arange(n) % self.classes, shared.random(n)
-        own = np.random.default_rng(derive(self.of_luck, "own", dataset, mode, seed))
+        own = np.random.default_rng(derive_seed(self.of_luck, "own", dataset, mode, seed))
         fresh = (own.random(n) < self.redrawn) & (self.of_luck > 0)
         correct = np.where(fresh, own.random(n), ease) < 0.5 + self.gains.get((mode, dataset), 0.0)
         confidence = (0.5 + 0.5 * np.where(fresh, own.random(n), ease)).astype("float32")
@@ -67,7 +67,7 @@ class Planted:
                 for seed in self.seeds:
                     self._write_cell(root, dataset, mode, seed)
             if self.manifests:
-                write_manifest(self._manifest(dataset), root / paths.manifest(dataset))
+                write_manifest(self._manifest(dataset), root / paths.manifest_file(dataset))
         for mode in self.modes:
             for seed in self.seeds:
                 self._write_training(root, mode, seed)
@@ -78,16 +78,16 @@ class Planted:
             "params": self.params,
             "values": {"confidence": 0.95, "bootstrap_samples": 1000},
         }
-        write(root / paths.plan("report"), plan)
+        write(root / paths.plan_file("report"), plan)
         return root
 
     def _write_cell(self, root: Path, dataset: str, mode: str, seed: int) -> None:
         rows = self.rows(dataset, mode, seed)
-        path = root / paths.predictions(dataset, mode, seed)
+        path = root / paths.predictions_file(dataset, mode, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         rows.to_parquet(path, index=False)
         write(
-            root / paths.evaluation(dataset, mode, seed),
+            root / paths.evaluation_file(dataset, mode, seed),
             {
                 "protocol": dataset if dataset in PROTOCOLS else "folder",
                 "classes": self.classes,
@@ -118,7 +118,7 @@ class Planted:
 
     def _write_training(self, root: Path, mode: str, seed: int) -> None:
         write(
-            root / paths.training(mode, seed) / "cost.json",
+            root / paths.training_folder(mode, seed) / "cost.json",
             {
                 "wall_seconds": 60.0,
                 "images_per_second": 100.0,
@@ -128,7 +128,10 @@ class Planted:
                 "none_step_seconds": 0.1,
             },
         )
-        write(root / paths.model(mode, seed) / "config.json", {"classes": WNIDS[: self.classes]})
+        write(
+            root / paths.model_folder(mode, seed) / "config.json",
+            {"classes": WNIDS[: self.classes]},
+        )
 
 
 def write(path: Path, value: object) -> None:

@@ -14,12 +14,19 @@ import pandas as pd
 from PIL import Image
 
 from densecl import paths
-from densecl.artifacts import Control, Cost, Evaluation, Preprocessing, ReportPlan, write_json
-from densecl.config.params import Mode, Report
+from densecl.artifacts import (
+    Evaluation,
+    MatchedControl,
+    Preprocessing,
+    ReportPlan,
+    TrainingCost,
+    write_json,
+)
+from densecl.config.params import Mode, ReportParams
 from densecl.datasets.storage.manifest import write_manifest
-from densecl.evaluation.metrics import figures, special_figures
+from densecl.evaluation.metrics import compute_dataset_metrics, compute_metrics
 from densecl.evaluation.protocols import PROTOCOLS
-from densecl.seeding import derive
+from densecl.seeding import derive_seed
 
 HOSTILE = "<script>\x1balert('x')</script>|[a](b)"
 FILE = "<img src=x onerror=alert(1)>\"'\n`|[a](b)"  # in the names of sketch's files
@@ -73,9 +80,9 @@ def predictions(dataset: str, mode: str, seed: int, classes: int) -> pd.DataFram
     """Outcomes that share most of their luck between modes and seeds, as models trained alike
     do.
     """
-    n, shared = IMAGES[dataset], np.random.default_rng(derive(0, dataset))
+    n, shared = IMAGES[dataset], np.random.default_rng(derive_seed(0, dataset))
     label, ease = shared.integers(0, classes, n), shared.random(n)
-    rng = np.random.default_rng(derive(seed, dataset, mode))
+    rng = np.random.default_rng(derive_seed(seed, dataset, mode))
     # A tenth of the images is drawn anew for each model; the planted gain is on all.
     luck = np.where(rng.random(n) < 0.1, rng.random(n), ease)
     correct = luck < BASE[dataset] + PLANTED.get((mode, dataset), 0.0)
@@ -102,17 +109,17 @@ def predictions(dataset: str, mode: str, seed: int, classes: int) -> pd.DataFram
 
 def write_cell(root: Path, dataset: str, mode: str, seed: int) -> None:
     rows, control = predictions(dataset, mode, seed, SETS[dataset]), None
-    path = root / paths.predictions(dataset, mode, seed)
+    path = root / paths.predictions_file(dataset, mode, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     rows.to_parquet(path)
     if dataset != "imagenet":
         clean = predictions("imagenet", mode, seed, SETS["imagenet"])
-        file = paths.predictions("imagenet", mode, seed)
+        file = paths.predictions_file("imagenet", mode, seed)
         if SETS[dataset] < SETS["imagenet"]:
             clean = clean[clean["label"] < SETS[dataset]]
-            file = paths.control_predictions(dataset, mode, seed)
+            file = paths.control_predictions_file(dataset, mode, seed)
             clean.to_parquet(root / file)
-        control = Control(
+        control = MatchedControl(
             dataset="imagenet",
             images=len(clean),
             top1=clean["correct"].mean(),
@@ -121,7 +128,7 @@ def write_cell(root: Path, dataset: str, mode: str, seed: int) -> None:
         )
     classes = [f"n{i:08d}" for i in range(12)]
     write_json(
-        root / paths.evaluation(dataset, mode, seed),
+        root / paths.evaluation_file(dataset, mode, seed),
         Evaluation(
             dataset=dataset,
             protocol=dataset,
@@ -134,14 +141,14 @@ def write_cell(root: Path, dataset: str, mode: str, seed: int) -> None:
             classes=SETS[dataset],
             control=control,
             preprocessing=PREPROCESSING,
-            **figures(rows),
-            **special_figures(rows, dataset, classes, control),
+            **compute_metrics(rows),
+            **compute_dataset_metrics(rows, dataset, classes, control),
         ),
     )
 
 
 def write_training(root: Path, mode: str, seed: int) -> None:
-    epochs, rng = np.arange(1, 21), np.random.default_rng(derive(seed, mode))
+    epochs, rng = np.arange(1, 21), np.random.default_rng(derive_seed(seed, mode))
     learnt, size = 1 - np.exp(-epochs / 7), {"dense": 65536, "global": 8192, "none": 0}[mode]
     history = pd.DataFrame(
         {
@@ -164,13 +171,13 @@ def write_training(root: Path, mode: str, seed: int) -> None:
     history["effective_rank"] = 8 + 40 * learnt
     for dataset, base in BASE.items():
         history[f"top1/{dataset}"] = base * learnt + rng.normal(0, 0.01, 20)
-    folder = root / paths.training(mode, seed)
+    folder = root / paths.training_folder(mode, seed)
     folder.mkdir(parents=True, exist_ok=True)
     history.to_csv(folder / "history.csv", index=False)
     step = {"dense": 0.31, "global": 0.24, "none": 0.2}[mode]
     write_json(
         folder / "cost.json",
-        Cost(
+        TrainingCost(
             wall_seconds=180 * step / 0.2,
             images_per_second=64 / step,
             peak_memory_bytes=int(step * 5e9),
@@ -200,7 +207,7 @@ def make(
         datasets=tuple(SETS),
         protocols={s: s for s in SETS},
         rendered=tuple(SETS),
-        values=Report(),
+        values=ReportParams(),
         params={"modes": list(modes), "datasets": roots, "network": {"model_name": HOSTILE}},
     )
 
@@ -223,7 +230,7 @@ def plant_images(root: Path, dataset: str, packed: bool = False) -> None:
         place.mkdir()
         for path in files:
             (place / path).write_bytes(content.getvalue())
-    write_manifest(_listed(rows, files), root / paths.manifest(dataset))
+    write_manifest(_listed(rows, files), root / paths.manifest_file(dataset))
 
 
 def plant_classes(root: Path) -> None:
@@ -231,7 +238,9 @@ def plant_classes(root: Path) -> None:
     labels = pd.DataFrame(
         {"image_id": [f"imagenet-train/{c}.png" for c in range(12)], "label": range(12)}
     )
-    write_manifest(_listed(labels, labels["image_id"]), root / paths.manifest("imagenet-train"))
+    write_manifest(
+        _listed(labels, labels["image_id"]), root / paths.manifest_file("imagenet-train")
+    )
 
 
 def _listed(rows: pd.DataFrame, files: pd.Series) -> pd.DataFrame:

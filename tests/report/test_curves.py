@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from densecl.contrast.infonce import Contrast
+from densecl.contrast.infonce import InfoNCEOutput
 from densecl.contrast.memory import Memory
-from densecl.report.charts.curves import training
-from densecl.report.charts.panels import Panel, Profile, groups
-from densecl.training.diagnostics.gradient_alignment import Conflict
-from densecl.training.diagnostics.match_accuracy import match_quality
-from densecl.training.epoch_metrics import means
-from densecl.training.step import Outcome
+from densecl.report.charts.curves import build_curve_groups
+from densecl.report.charts.panels import Panel, Profile, build_panel_groups
+from densecl.training.diagnostics.gradient_alignment import GradientAlignment
+from densecl.training.diagnostics.match_accuracy import measure_match_accuracy
+from densecl.training.epoch_metrics import compute_epoch_means
+from densecl.training.step import StepMetrics
 
 # In history.csv and on no curve: the axis itself, and what follows from the rest.
 UNDRAWN = {
@@ -46,22 +46,22 @@ OF_THE_TRAINER = (
 def written() -> list[str]:
     """Columns of a dense training, from the code that names them."""
     zero = torch.zeros(())
-    outcome = Outcome(
+    outcome = StepMetrics(
         zero,
         zero,
         zero,
         zero,
-        Contrast(*[zero] * len(Contrast._fields)),
-        Conflict(zero, zero, zero),
+        InfoNCEOutput(*[zero] * len(InfoNCEOutput._fields)),
+        GradientAlignment(zero, zero, zero),
         zero,
     )
     patches = torch.rand(2, 4, 3)
     crops = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]] * 2)
     features = dict.fromkeys(("dense", "last", "before_last"), (patches, patches))
     found = (
-        means([outcome], contrastive=True)
-        | match_quality(features, crops, crops, (2, 2))
-        | Memory(4, 3).diversity()
+        compute_epoch_means([outcome], contrastive=True)
+        | measure_match_accuracy(features, crops, crops, (2, 2))
+        | Memory(4, 3).measure_diversity()
     )
     return ["epoch", *found, *OF_THE_TRAINER, "top1/imagenet"]
 
@@ -72,7 +72,9 @@ def history(columns: list[str], epochs: int = 5, seed: int = 0) -> pd.DataFrame:
 
 
 def drawn(histories: dict[str, list[pd.DataFrame]]) -> dict[str, str]:
-    return {chart.title: chart.svg for group in training(histories) for chart in group.charts}
+    return {
+        chart.title: chart.svg for group in build_curve_groups(histories) for chart in group.charts
+    }
 
 
 def lines(svg: str, mode: str) -> list[str]:
@@ -86,10 +88,10 @@ def lines(svg: str, mode: str) -> list[str]:
 def test_every_column_that_a_training_writes_is_on_a_curve():
     columns = written()
     shown: set[str] = set()
-    for group in groups(columns):
+    for group in build_panel_groups(columns):
         for panel in group.panels:
             if isinstance(panel, Panel):
-                shown |= {*panel.lines, *panel.beside}
+                shown |= {*panel.lines, *panel.references}
             elif isinstance(panel, Profile):
                 shown |= {
                     c
@@ -101,7 +103,7 @@ def test_every_column_that_a_training_writes_is_on_a_curve():
 
 
 def test_titles_and_texts_are_there_and_differ():
-    charts = [c for g in training({"dense": [history(written())]}) for c in g.charts]
+    charts = [c for g in build_curve_groups({"dense": [history(written())]}) for c in g.charts]
     assert len({c.title for c in charts}) == len(charts) >= 30
     assert all(c.caption and c.alt.startswith(c.title) and " from " in c.alt for c in charts)
 
@@ -134,10 +136,10 @@ def test_absent_and_empty_columns_are_left_out():
     plain = history(["epoch", "classification_loss", "contrastive_loss"]).assign(
         contrastive_loss=np.nan
     )
-    found = training({"none": [plain], "dense": []})
+    found = build_curve_groups({"none": [plain], "dense": []})
     assert [g.question for g in found] == ["Is it learning?"]
     assert [c.title for c in found[0].charts] == ["Classification loss"]
-    assert training({"dense": []}) == training({}) == []
+    assert build_curve_groups({"dense": []}) == build_curve_groups({}) == []
 
 
 def test_one_epoch_or_an_unknown_first_one_is_drawn():
@@ -147,7 +149,7 @@ def test_one_epoch_or_an_unknown_first_one_is_drawn():
     late["gradient_cosine"] *= -1
     charts = {
         c.title: c
-        for g in training({"dense": [late], "global": [history(columns, epochs=1)]})
+        for g in build_curve_groups({"dense": [late], "global": [history(columns, epochs=1)]})
         for c in g.charts
     }
     assert "nan" not in "".join(c.alt for c in charts.values())
@@ -177,5 +179,5 @@ def test_the_alternative_text_tells_where_lines_begin_and_end():
         history(["epoch", "train_top1"], 3).assign(train_top1=v)
         for v in ([0.1, 0.5, 0.4], [0.3, 0.5, 0.6])
     )
-    (group,) = training({"global": [one, two]})
+    (group,) = build_curve_groups({"global": [one, two]})
     assert group.charts[0].alt == "Training accuracy, %, by epoch: global top-1 from 20 to 50"

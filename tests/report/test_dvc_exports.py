@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from densecl import paths
-from densecl.analysis.comparison import MEAN
+from densecl.analysis.comparison import SHIFTED_MEAN
 from densecl.artifacts import write_json
-from densecl.monitoring.mlflow_store import track_report
+from densecl.monitoring.mlflow_store import log_report
 from steps import report
 from tests.report.report_factory import SETS, make, read, value
 
@@ -24,7 +24,7 @@ def test_metrics_are_the_table_s_and_missing_cells_are_left_out(single):
     root, _ = single
     rows = read(root)
     for mode in ("dense", "global", "none"):
-        found = json.loads((root / paths.metrics(mode)).read_text(encoding="utf-8"))
+        found = json.loads((root / paths.metrics_file(mode)).read_text(encoding="utf-8"))
         sets = [s for s in SETS if (s, mode) != ("stylized", "global")]
         assert set(found) == {*sets, "shifted mean", "step time"}
         for dataset in sets:
@@ -32,20 +32,24 @@ def test_metrics_are_the_table_s_and_missing_cells_are_left_out(single):
                 value(rows, dataset, mode, "top1")["value"], abs=1e-6
             )
         assert found["shifted mean"] == pytest.approx(
-            value(rows, MEAN, mode, "top1")["value"], abs=1e-6
+            value(rows, SHIFTED_MEAN, mode, "top1")["value"], abs=1e-6
         )
     assert found["step time"] == 1.0
 
 
 def test_curves_are_the_means_of_the_histories(several):
     root, _ = several
-    frame = pd.read_csv(root / paths.curve("top1/sketch"))
+    frame = pd.read_csv(root / paths.curve_file("top1/sketch"))
     assert list(frame.columns) == ["epoch", "dense", "global", "none"]
-    histories = [pd.read_csv(root / paths.training("dense", s) / "history.csv") for s in (0, 1, 2)]
+    histories = [
+        pd.read_csv(root / paths.training_folder("dense", s) / "history.csv") for s in (0, 1, 2)
+    ]
     assert frame["epoch"].tolist() == (histories[0]["epoch"] + 1).tolist()
     mean = sum(h["top1/sketch"] for h in histories) / 3
     assert frame["dense"].to_numpy() == pytest.approx(mean.to_numpy(), rel=1e-5)
-    contrast = (root / paths.curve("contrastive_loss")).read_text(encoding="utf-8").splitlines()
+    contrast = (
+        (root / paths.curve_file("contrastive_loss")).read_text(encoding="utf-8").splitlines()
+    )
     assert contrast[1].endswith(",nan")  # a blank would be drawn as 0
 
 
@@ -65,7 +69,7 @@ def test_dvc_yaml_names_files_that_are_written(several):
 
 
 def test_a_store_that_fails_is_told_of_and_costs_no_report(tmp_path, monkeypatch, capsys):
-    write_json(tmp_path / paths.plan("report"), make(tmp_path, modes=("none",)))
+    write_json(tmp_path / paths.plan_file("report"), make(tmp_path, modes=("none",)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////no/such/folder/mlflow.db")
     monkeypatch.setitem(sys.modules, "mlflow", None)  # quick: not even the import succeeds
@@ -86,7 +90,7 @@ def test_mlflow_holds_the_page_and_the_table(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     page = tmp_path / "report.html"
     page.write_text("<p>", encoding="utf-8")
-    assert track_report([page], {"dense/sketch": 0.25}) == ""
+    assert log_report([page], {"dense/sketch": 0.25}) == ""
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("densecl").experiment_id])
     assert run.info.run_name == "report"

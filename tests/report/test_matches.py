@@ -12,9 +12,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from densecl.artifacts import ReportPlan
-from densecl.config.params import Report
-from densecl.report.caveats import learned_position
-from densecl.report.charts.matches import GAP, LINES, SIDE, picture
+from densecl.config.params import ReportParams
+from densecl.report.caveats import check_learned_position
+from densecl.report.charts.matches import GAP_PX, MAX_LINES, VIEW_PX, build_match_picture
 
 
 def saved(path, shift: int, size: int = 32) -> None:
@@ -35,24 +35,24 @@ def saved(path, shift: int, size: int = 32) -> None:
 @pytest.mark.parametrize(("shift", "right"), [(0, True), (10, False)])
 def test_lines_end_at_the_match_and_say_whether_it_is_right(tmp_path, shift, right):
     saved(tmp_path / "matches.safetensors", shift)
-    made = picture("dense", tmp_path / "matches.safetensors")
+    made = build_match_picture("dense", tmp_path / "matches.safetensors")
     lines = [line for pair in made.pairs for line in pair.lines]
-    assert 3 * 4 <= len(lines) <= 3 * LINES
-    assert all(line.right for line in lines) == right
+    assert 3 * 4 <= len(lines) <= 3 * MAX_LINES
+    assert all(line.is_correct for line in lines) == right
     assert ("100 %" in made.alt) == right
     first = made.pairs[0].lines[0]  # of patch 0, at the middle of a 4 x 4 grid's first cell
     column, row = shift % 4, shift // 4
-    assert (first.x1, first.y1) == (SIDE / 8, SIDE / 8)
+    assert (first.x1, first.y1) == (VIEW_PX / 8, VIEW_PX / 8)
     assert (first.x2, first.y2) == (
-        SIDE + GAP / 2 + (column + 0.5) * SIDE / 4,
-        (row + 0.5) * SIDE / 4,
+        VIEW_PX + GAP_PX / 2 + (column + 0.5) * VIEW_PX / 4,
+        (row + 0.5) * VIEW_PX / 4,
     )
 
 
 def test_views_are_no_larger_than_they_are_drawn(tmp_path):
     saved(tmp_path / "matches.safetensors", 0, size=224)
-    uri = picture("dense", tmp_path / "matches.safetensors").pairs[0].first
-    assert Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size == (SIDE, SIDE)
+    uri = build_match_picture("dense", tmp_path / "matches.safetensors").pairs[0].first
+    assert Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).size == (VIEW_PX, VIEW_PX)
 
 
 def test_matches_no_better_than_the_same_index_are_said_to_have_learned_position():
@@ -78,15 +78,22 @@ def test_matches_no_better_than_the_same_index_are_said_to_have_learned_position
             datasets=(),
             protocols={},
             rendered=(),
-            values=Report(),
+            values=ReportParams(),
             params={"contrast": contrast},
         )
 
-    assert "learned position, not content: of" in learned_position(plan("dense"), history(0.01))[0]
-    assert "in 2 of 3 trainings: of" in learned_position(plan("dense"), history(0.01, 0.3, 0.0))[0]
-    assert learned_position(plan("dense"), history(0.3)) == []
     assert (
-        learned_position(plan("dense"), {"dense": [pd.DataFrame({"epoch": [0]})], "none": []}) == []
+        "learned position, not content: of"
+        in check_learned_position(plan("dense"), history(0.01))[0]
+    )
+    assert (
+        "in 2 of 3 trainings: of"
+        in check_learned_position(plan("dense"), history(0.01, 0.3, 0.0))[0]
+    )
+    assert check_learned_position(plan("dense"), history(0.3)) == []
+    assert (
+        check_learned_position(plan("dense"), {"dense": [pd.DataFrame({"epoch": [0]})], "none": []})
+        == []
     )
     for other in ("backbone", "geometric"):  # other features, or none, decide what is matched
-        assert learned_position(plan(other), history(0.01)) == []
+        assert check_learned_position(plan(other), history(0.01)) == []

@@ -16,16 +16,16 @@ import yaml
 from markdown_it import MarkdownIt
 
 from densecl import paths
-from densecl.analysis.comparison import compare
-from densecl.artifacts import Verdict, write_json
+from densecl.analysis.comparison import compare_modes
+from densecl.artifacts import ValidationResult, write_json
 from densecl.config.params import TRAIN_SET
-from densecl.report.formatting import bar
-from densecl.report.provenance import artifacts, commit
+from densecl.report.formatting import build_bar
+from densecl.report.provenance import build_artifact_table, describe_commit
 from densecl.report.render import write_report
-from densecl.report.sections.classes import by_class, class_names
-from densecl.report.sections.confusion import confusion
-from densecl.report.sections.dataset_sections import facts
-from densecl.report.sections.gallery import Images, changed, examples
+from densecl.report.sections.classes import build_class_table, read_class_names
+from densecl.report.sections.confusion import build_confusion
+from densecl.report.sections.dataset_sections import build_facts_table
+from densecl.report.sections.gallery import ThumbnailLoader, build_examples, iter_changed_galleries
 from tests.report.report_factory import CLASS, FILE, SETS, make, plant_classes, plant_images
 
 
@@ -58,12 +58,12 @@ class Strict(HTMLParser):
 def compared(single):
     """The comparison of the shared report, as its own plan gives it."""
     root, _ = single
-    return compare(plan_of(root), root), root
+    return compare_modes(plan_of(root), root), root
 
 
 def plan_of(root: Path):
     from densecl.artifacts import ReportPlan
-    from densecl.config.params import Report
+    from densecl.config.params import ReportParams
 
     roots = {s: {"root": f"data/rendered/{s}"} for s in SETS}
     return ReportPlan(
@@ -72,7 +72,7 @@ def plan_of(root: Path):
         datasets=tuple(SETS),
         protocols={s: s for s in SETS},
         rendered=(),
-        values=Report(),
+        values=ReportParams(),
         params={"datasets": roots},
     )
 
@@ -129,17 +129,20 @@ def test_the_pull_request_text_renders_as_tables_and_nothing_else(single):
 
 def test_images_come_from_folders_and_archives_and_a_missing_one_says_why(compared):
     found, root = compared
-    names = class_names(root, drawn=False)
+    names = read_class_names(root, synthetic=False)
     for dataset in ("sketch", "imagenet-a"):  # a folder, a .zip
         for gallery in (
-            examples(found, dataset, names, Images(found, root, dataset)),
-            *changed(found, dataset, names, Images(found, root, dataset)),
+            build_examples(found, dataset, names, ThumbnailLoader(found, root, dataset)),
+            *iter_changed_galleries(found, dataset, names, ThumbnailLoader(found, root, dataset)),
         ):
             assert all(
-                p.source.startswith("data:image/webp") and not p.why for p in gallery.pictures
+                p.data_uri.startswith("data:image/webp") and not p.missing_reason
+                for p in gallery.pictures
             )
-    gallery = examples(found, "imagenet-r", names, Images(found, root, "imagenet-r"))
-    assert {p.why for p in gallery.pictures} == {"no file data/manifests/imagenet-r.parquet"}
+    gallery = build_examples(found, "imagenet-r", names, ThumbnailLoader(found, root, "imagenet-r"))
+    assert {p.missing_reason for p in gallery.pictures} == {
+        "no file data/manifests/imagenet-r.parquet"
+    }
 
 
 def test_a_root_that_is_gone_fails_no_report_and_learned_position_is_on_the_first_screen(tmp_path):
@@ -147,7 +150,7 @@ def test_a_root_that_is_gone_fails_no_report_and_learned_position_is_on_the_firs
     plant_classes(tmp_path)
     plant_images(tmp_path, "sketch")
     shutil.rmtree(tmp_path / "data/rendered/sketch")
-    path = tmp_path / paths.training("dense", 0) / "history.csv"
+    path = tmp_path / paths.training_folder("dense", 0) / "history.csv"
     pd.read_csv(path).assign(**{"match/dense/moved0": 0.01, "match/identity/moved0": 0.02}).to_csv(
         path, index=False
     )
@@ -160,12 +163,12 @@ def test_a_root_that_is_gone_fails_no_report_and_learned_position_is_on_the_firs
 def test_most_changed_images_are_right_under_one_and_wrong_under_the_other(compared):
     found, root = compared
     rows = {
-        m: pd.read_parquet(root / paths.predictions("sketch", m, 0)).set_index("image_id")
+        m: pd.read_parquet(root / paths.predictions_file("sketch", m, 0)).set_index("image_id")
         for m in ("dense", "none")
     }
     for (ahead, behind), gallery in zip(
         (("dense", "none"), ("none", "dense")),
-        changed(found, "sketch", {}, Images(found, root, "sketch")),
+        iter_changed_galleries(found, "sketch", {}, ThumbnailLoader(found, root, "sketch")),
         strict=True,
     ):
         apart = rows[ahead]["correct"] & ~rows[behind]["correct"]
@@ -185,9 +188,10 @@ def test_most_changed_images_are_right_under_one_and_wrong_under_the_other(compa
 
 def test_classes_and_mistakes_are_counted_again(compared):
     found, root = compared
-    table, note = by_class(found, "imagenet-r", {})
+    table, note = build_class_table(found, "imagenet-r", {})
     rows = {
-        m: pd.read_parquet(root / paths.predictions("imagenet-r", m, 0)) for m in ("dense", "none")
+        m: pd.read_parquet(root / paths.predictions_file("imagenet-r", m, 0))
+        for m in ("dense", "none")
     }
     assert "No class is tested" in note
     for label, _, (images, dense, _, none, gap, _) in table.rows:
@@ -198,9 +202,9 @@ def test_classes_and_mistakes_are_counted_again(compared):
         assert float(gap.main.replace("−", "-")) == pytest.approx(
             100 * (own["dense"]["correct"].mean() - own["none"]["correct"].mean()), abs=0.051
         )
-    seen = confusion(found, "imagenet-r", {})
+    seen = build_confusion(found, "imagenet-r", {})
     assert [m.mode for m in seen.matrices] == ["dense", "global", "none"]
-    for label, _, (share, *_) in seen.mistakes.rows:
+    for label, _, (share, *_) in seen.top_errors.rows:
         true, answered = (int(part.split()[1]) for part in label.split(" → "))
         of_class = rows["dense"][rows["dense"]["label"] == true]
         assert float(share.main) == pytest.approx(
@@ -211,27 +215,27 @@ def test_classes_and_mistakes_are_counted_again(compared):
 def test_of_many_classes_those_that_change_most_are_shown(tmp_path):
     plan = make(tmp_path, modes=("dense", "none"))
     for mode in ("dense", "none"):
-        path = tmp_path / paths.predictions("imagenet", mode, 0)
+        path = tmp_path / paths.predictions_file("imagenet", mode, 0)
         rows = pd.read_parquet(path)
         label = np.arange(len(rows)) % 96
         rows.assign(label=label, prediction=label + ~rows["correct"].to_numpy()).to_parquet(path)
-    found = compare(plan, tmp_path)
-    table, note = by_class(found, "imagenet", {})
+    found = compare_modes(plan, tmp_path)
+    table, note = build_class_table(found, "imagenet", {})
     assert len(table.rows) == 20
     assert note.startswith("The 20 of 96 classes that change most")
-    assert confusion(found, "imagenet", {}).matrices == ()
+    assert build_confusion(found, "imagenet", {}).matrices == ()
 
 
 def test_a_bar_points_to_the_mode_that_is_ahead():
-    assert bar(0.5, "dense", "none") == (50, 75, "dense")
-    assert bar(-1.0, "dense", "none") == (0, 50, "none")
+    assert build_bar(0.5, "dense", "none") == (50, 75, "dense")
+    assert build_bar(-1.0, "dense", "none") == (0, 50, "none")
 
 
 def test_facts_come_from_manifest_and_verdict(compared):
     found, root = compared
     write_json(
-        root / paths.verdict("sketch"),
-        Verdict(
+        root / paths.validation_file("sketch"),
+        ValidationResult(
             dataset="sketch",
             passed=True,
             images=1499,
@@ -244,7 +248,7 @@ def test_facts_come_from_manifest_and_verdict(compared):
     )
     said = [
         (label, entries[0].main, entries[0].source)
-        for label, _, entries in facts(found, root, "sketch").rows
+        for label, _, entries in build_facts_table(found, root, "sketch").rows
     ]
     text = {label: shown for label, shown, _ in said if label != "Warning"}
     assert text["Files"].startswith("1,500 in 5 classes, ")
@@ -259,24 +263,30 @@ def test_facts_come_from_manifest_and_verdict(compared):
 def test_a_damaged_manifest_is_said_and_stops_no_page(compared, tmp_path):
     found, _ = compared
     for dataset in (TRAIN_SET, "sketch"):
-        path = tmp_path / paths.manifest(dataset)
+        path = tmp_path / paths.manifest_file(dataset)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"PAR1 torn PAR1")
-    said = {label: entries[0].main for label, _, entries in facts(found, tmp_path, "sketch").rows}
+    said = {
+        label: entries[0].main
+        for label, _, entries in build_facts_table(found, tmp_path, "sketch").rows
+    }
     assert said["Files"] == "not known: data/manifests/sketch.parquet cannot be read"
-    assert class_names(tmp_path, drawn=False) == {}
+    assert read_class_names(tmp_path, synthetic=False) == {}
 
 
 def test_hashes_are_those_of_dvc_lock(tmp_path):
     plan = plan_of(tmp_path)
-    assert artifacts(plan, tmp_path)[1] == "No file dvc.lock: the stages did not run under DVC."
-    out = {"path": str(paths.manifest(TRAIN_SET)), "md5": "0123abcd"}
-    (tmp_path / paths.LOCK).write_text(
+    assert (
+        build_artifact_table(plan, tmp_path)[1]
+        == "No file dvc.lock: the stages did not run under DVC."
+    )
+    out = {"path": str(paths.manifest_file(TRAIN_SET)), "md5": "0123abcd"}
+    (tmp_path / paths.DVC_LOCK).write_text(
         yaml.safe_dump(
             {"schema": "2.0", "stages": {"prepare@imagenet-train": {"cmd": "x", "outs": [out]}}}
         )
     )
-    table, why = artifacts(plan, tmp_path)
+    table, why = build_artifact_table(plan, tmp_path)
     assert why == ""
     first, second = table.rows[:2]
     assert [n.main for n in first[2]] == ["0123abcd"]
@@ -286,4 +296,4 @@ def test_hashes_are_those_of_dvc_lock(tmp_path):
 
 def test_outside_of_a_repository_the_commit_is_not_known(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert commit(tmp_path).startswith("not known")
+    assert describe_commit(tmp_path).startswith("not known")

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from densecl import paths
-from densecl.analysis.comparison import MEAN, compare, table
-from densecl.artifacts import NoEvaluation, write_json
+from densecl.analysis.comparison import SHIFTED_MEAN, build_comparison_table, compare_modes
+from densecl.artifacts import MissingEvaluation, write_json
 from densecl.errors import DataError
 from densecl.report.render import write_report
 from densecl.report.templating import TEMPLATES
@@ -28,7 +28,7 @@ def test_numbers_are_those_counted_from_predictions(single: tuple[Path, str]) ->
     rows = read(root)
     for dataset in SETS:
         for mode in ("dense", "none"):
-            seen = pd.read_parquet(root / paths.predictions(dataset, mode, 0))
+            seen = pd.read_parquet(root / paths.predictions_file(dataset, mode, 0))
             for metric, name in (
                 ("top1", "correct"),
                 ("top5", "correct5"),
@@ -38,7 +38,7 @@ def test_numbers_are_those_counted_from_predictions(single: tuple[Path, str]) ->
                     seen[name].mean(), abs=1e-9
                 )
         dense, none = (
-            pd.read_parquet(root / paths.predictions(dataset, m, 0)) for m in ("dense", "none")
+            pd.read_parquet(root / paths.predictions_file(dataset, m, 0)) for m in ("dense", "none")
         )
         both = dense.merge(none, on="image_id")
         gap = both["correct_x"].astype(float) - both["correct_y"].astype(float)
@@ -86,7 +86,7 @@ def test_every_figure_of_the_table_is_counted_again_from_predictions(
     root, _ = single
     table = read(root)
     for dataset in SETS:
-        rows = pd.read_parquet(root / paths.predictions(dataset, "dense", 0))
+        rows = pd.read_parquet(root / paths.predictions_file(dataset, "dense", 0))
         for metric, expected in counted(rows).items():
             assert value(table, dataset, "dense", metric)["value"] == pytest.approx(
                 expected, abs=2e-6
@@ -100,7 +100,7 @@ def test_every_figure_of_the_table_is_counted_again_from_predictions(
             reason = value(table, dataset, "dense", "effective_robustness")
             assert pd.isna(reason["value"])
             assert "ImageNet-1k" in reason["note"]
-    art = pd.read_parquet(root / paths.predictions("imagenet-r", "dense", 0))
+    art = pd.read_parquet(root / paths.predictions_file("imagenet-r", "dense", 0))
     art = art[art["image_id"].str.startswith("imagenet-r/art_")]
     row = value(table, "imagenet-r", "dense", "top1/art")
     assert (row["value"], row["images"]) == (
@@ -117,7 +117,7 @@ def test_shape_bias_is_counted_again_image_by_image(
         for seed in seeds:
             shape = texture = 0
             for row in pd.read_parquet(
-                root / paths.predictions("stylized", "dense", seed)
+                root / paths.predictions_file("stylized", "dense", seed)
             ).itertuples():
                 name = re.match(r"stylized/thing(.)\d+-thing(.)1", row.image_id)
                 other = "abcdefghij".index(name[2])
@@ -138,7 +138,7 @@ def test_what_a_test_would_have_missed_is_said(single: tuple[Path, str]) -> None
     assert row["note"] == "80 % power at level 0.01"  # five sets: stylized has no cell of global
     assert 0.01 < row["value"] < 0.1
     largest = max(
-        value(read(root), MEAN, a, f"difference_to_{b}_detectable")["value"]
+        value(read(root), SHIFTED_MEAN, a, f"difference_to_{b}_detectable")["value"]
         for a, b in (("global", "none"),)
     )
     assert (
@@ -149,7 +149,7 @@ def test_what_a_test_would_have_missed_is_said(single: tuple[Path, str]) -> None
 
 def test_an_incomplete_set_says_so_beside_every_number(tmp_path: Path) -> None:
     plan = make(tmp_path, modes=("dense",))
-    path = tmp_path / paths.evaluation("sketch", "dense", 0)
+    path = tmp_path / paths.evaluation_file("sketch", "dense", 0)
     record = json.loads(path.read_text()) | {"shortfall": "1,500 of 50,889 images", "outside": 3}
     path.write_text(json.dumps(record))
     write_report(plan, tmp_path)
@@ -165,8 +165,8 @@ def test_a_set_that_was_left_out_gives_its_reason(tmp_path: Path) -> None:
     plan = make(tmp_path, modes=("dense", "none"))
     reason = "/data/sketch: no such folder"
     for mode in ("dense", "none"):
-        absent = NoEvaluation(dataset="sketch", mode=mode, seed=0, reason=reason)
-        write_json(tmp_path / paths.evaluation("sketch", mode, 0), absent)
+        absent = MissingEvaluation(dataset="sketch", mode=mode, seed=0, reason=reason)
+        write_json(tmp_path / paths.evaluation_file("sketch", mode, 0), absent)
     text = write_report(plan, tmp_path)
     assert f"Missing: sketch, dense, none: seed 0: {reason}" in text
     rows = read(tmp_path)
@@ -174,15 +174,18 @@ def test_a_set_that_was_left_out_gives_its_reason(tmp_path: Path) -> None:
         row = value(rows, "sketch", "dense", metric)
         assert pd.isna(row["value"])
         assert reason in row["note"]
-    assert "sketch" not in value(rows, MEAN, "dense", "top1")["note"].partition(";")[0]
+    assert "sketch" not in value(rows, SHIFTED_MEAN, "dense", "top1")["note"].partition(";")[0]
 
 
 def test_rows_may_lie_in_any_order(tmp_path: Path, single: tuple[Path, str]) -> None:
     plan = make(tmp_path)
-    path = tmp_path / paths.predictions("sketch", "dense", 0)
+    path = tmp_path / paths.predictions_file("sketch", "dense", 0)
     pd.read_parquet(path).sample(frac=1, random_state=0).to_parquet(path)
     name = ("sketch", "dense", "difference_to_none")
-    mixed, sorted_ = value(table(compare(plan, tmp_path)), *name), value(read(single[0]), *name)
+    mixed, sorted_ = (
+        value(build_comparison_table(compare_modes(plan, tmp_path)), *name),
+        value(read(single[0]), *name),
+    )
     assert mixed["low":"note"].to_dict() == pytest.approx(sorted_["low":"note"].to_dict())
 
 
@@ -226,7 +229,7 @@ def test_a_missing_cell_is_shown_with_its_reason(single: tuple[Path, str]) -> No
         assert "missing" in page
     assert "missing" in text
     # The mean compares modes on the same sets: the incomplete one is out for all, and said to be.
-    mean = value(read(root), MEAN, "dense", "top1")
+    mean = value(read(root), SHIFTED_MEAN, "dense", "top1")
     assert mean["note"].endswith("not complete: stylized")
     tops = [
         value(read(root), s, "dense", "top1")["value"]
@@ -281,8 +284,8 @@ def test_three_seeds_speak_of_the_mode(several: tuple[Path, str]) -> None:
     root, text = several
     row = value(read(root), "sketch", "dense", "difference_to_none")
     gaps = [
-        pd.read_parquet(root / paths.predictions("sketch", "dense", s))["correct"].mean()
-        - pd.read_parquet(root / paths.predictions("sketch", "none", s))["correct"].mean()
+        pd.read_parquet(root / paths.predictions_file("sketch", "dense", s))["correct"].mean()
+        - pd.read_parquet(root / paths.predictions_file("sketch", "none", s))["correct"].mean()
         for s in (0, 1, 2)
     ]
     assert row["value"] == pytest.approx(np.mean(gaps), abs=1e-9)
@@ -307,36 +310,41 @@ def test_without_the_baseline_differences_are_left_out_with_the_reason(tmp_path:
 
 def test_predictions_that_do_not_give_the_recorded_top1_are_refused(tmp_path: Path) -> None:
     plan = make(tmp_path)
-    path = tmp_path / paths.predictions("sketch", "none", 0)
+    path = tmp_path / paths.predictions_file("sketch", "none", 0)
     rows = pd.read_parquet(path)
     rows.assign(label=rows["prediction"], correct=True).to_parquet(path)
-    row = value(table(compare(plan, tmp_path)), "sketch", "none", "top1")
+    row = value(build_comparison_table(compare_modes(plan, tmp_path)), "sketch", "none", "top1")
     assert pd.isna(row["value"])
     assert "its own predictions give 1.000000; evaluate the cell again" in row["note"]
 
 
 def test_answers_that_their_labels_do_not_judge_are_refused(tmp_path: Path) -> None:
     plan = make(tmp_path)
-    path = tmp_path / paths.predictions("sketch", "none", 0)
+    path = tmp_path / paths.predictions_file("sketch", "none", 0)
     rows = pd.read_parquet(path)
     rows.assign(correct=rows["correct"].sample(frac=1, random_state=0).to_numpy()).to_parquet(path)
-    row = value(table(compare(plan, tmp_path)), "sketch", "none", "top1")
+    row = value(build_comparison_table(compare_modes(plan, tmp_path)), "sketch", "none", "top1")
     assert pd.isna(row["value"])
     assert "`correct` is not what label and prediction say" in row["note"]
 
 
 def test_modes_evaluated_on_different_images_are_not_paired(tmp_path: Path) -> None:
     plan = make(tmp_path)
-    path = tmp_path / paths.predictions("sketch", "none", 0)
+    path = tmp_path / paths.predictions_file("sketch", "none", 0)
     rows = pd.read_parquet(path)
     rows.assign(image_id="other/" + rows["image_id"]).to_parquet(path)
-    row = value(table(compare(plan, tmp_path)), "sketch", "dense", "difference_to_none")
+    row = value(
+        build_comparison_table(compare_modes(plan, tmp_path)),
+        "sketch",
+        "dense",
+        "difference_to_none",
+    )
     assert pd.isna(row["value"])
     assert row["note"] == "dense and none were evaluated on different images"
 
 
 def test_a_torn_history_is_one_line_that_names_it(tmp_path: Path) -> None:
     plan = make(tmp_path)
-    (tmp_path / paths.training(plan.modes[0], plan.seeds[0]) / "history.csv").write_text("")
+    (tmp_path / paths.training_folder(plan.modes[0], plan.seeds[0]) / "history.csv").write_text("")
     with pytest.raises(DataError, match=r"history\.csv: No columns.*train again"):
         write_report(plan, tmp_path)

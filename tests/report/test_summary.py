@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import pytest
 
-from densecl.analysis.comparison import called
-from densecl.analysis.results import Comparison, Row
-from densecl.artifacts import Cost, ReportPlan
-from densecl.config.params import Report
-from densecl.report.summary import details, headline
+from densecl.analysis.comparison import get_significance
+from densecl.analysis.results import Comparison, MetricRow
+from densecl.artifacts import ReportPlan, TrainingCost
+from densecl.config.params import ReportParams
+from densecl.report.summary import build_details, build_headline
 
 SETS = ("imagenet", "imagenet-r", "sketch")
 
@@ -25,13 +25,15 @@ def compared(
         datasets=SETS,
         protocols={s: s for s in SETS},
         rendered=(),
-        values=Report(),
+        values=ReportParams(),
         params={},
     )
     found = Comparison(plan, {(s, m): _Whole() for s in SETS for m in modes})
     for dataset, (value, low, high, p) in rows.items():
-        found.add(Row(dataset, "", "dense", "difference_to_none", value, low, high, 100, seeds))
-        found.add(Row(dataset, "", "dense", "difference_to_none_p_holm", p))
+        found.add_row(
+            MetricRow(dataset, "", "dense", "difference_to_none", value, low, high, 100, seeds)
+        )
+        found.add_row(MetricRow(dataset, "", "dense", "difference_to_none_p_holm", p))
     return found
 
 
@@ -39,8 +41,8 @@ class _Whole:
     missing = ()
 
 
-def cost(ratio: float) -> Cost:
-    return Cost(
+def cost(ratio: float) -> TrainingCost:
+    return TrainingCost(
         wall_seconds=1,
         images_per_second=1,
         peak_memory_bytes=1,
@@ -70,8 +72,8 @@ UP, DOWN, OPEN = (0.021, 0.008, 0.034, 0.01), (-0.05, -0.08, -0.02, 0.001), (0.0
 )
 def test_both_the_interval_and_the_corrected_p_must_say_so(row, expected):
     found = compared({"sketch": row})
-    assert called(found, "sketch", "dense", "none") == expected
-    said = headline(found, {})[0]
+    assert get_significance(found, "sketch", "dense", "none") == expected
+    said = build_headline(found, {})[0]
     assert ("beats" in said, "falls behind" in said, "cannot be told apart" in said) == (
         expected == 1,
         expected == -1,
@@ -81,11 +83,11 @@ def test_both_the_interval_and_the_corrected_p_must_say_so(row, expected):
 
 def test_the_form_of_the_headline():
     found = compared({"imagenet": OPEN, "imagenet-r": OPEN, "sketch": UP}, "0 1 2")
-    assert headline(found, {"dense": [cost(1.09)] * 3}) == [
+    assert build_headline(found, {"dense": [cost(1.09)] * 3}) == [
         "Dense beats none by 2.1 points [0.8, 3.4] on sketch; no other difference between the two can be told from chance.",
         "Dense cost 9 % more time.",
     ]
-    assert "so this speaks of the modes" in details(found)[-1]
+    assert "so this speaks of the modes" in build_details(found)[-1]
 
 
 @pytest.mark.parametrize(
@@ -98,20 +100,20 @@ def test_the_form_of_the_headline():
 )
 def test_below_three_seeds_it_speaks_of_these_models(seeds, said):
     found = compared({"sketch": DOWN}, seeds)
-    assert headline(found, {})[0] == said
-    assert ("0.1 to 0.5 points" in details(found)[0]) == (len(seeds.split()) < 3)
+    assert build_headline(found, {})[0] == said
+    assert ("0.1 to 0.5 points" in build_details(found)[0]) == (len(seeds.split()) < 3)
 
 
 def test_the_fewest_seeds_of_any_cell_count():
     found = compared({"sketch": DOWN}, "0 1 2")
-    found.add(Row("imagenet", "", "dense", "difference_to_none", *OPEN[:3], 100, "1"))
-    assert headline(found, {})[0].startswith("The dense model falls behind the none model")
-    assert "From one seed, so this speaks of these models" in details(found)[-1]
+    found.add_row(MetricRow("imagenet", "", "dense", "difference_to_none", *OPEN[:3], 100, "1"))
+    assert build_headline(found, {})[0].startswith("The dense model falls behind the none model")
+    assert "From one seed, so this speaks of these models" in build_details(found)[-1]
 
 
 def test_both_directions_and_the_largest_are_named():
     found = compared({"imagenet": UP, "imagenet-r": DOWN, "sketch": OPEN}, "0 1 2")
-    assert headline(found, {})[0] == (
+    assert build_headline(found, {})[0] == (
         "Dense beats none by 2.1 points [0.8, 3.4] on imagenet and falls behind it by 5.0 points [2.0, 8.0] on imagenet-r; "
         "no other difference between the two can be told from chance."
     )
@@ -121,7 +123,7 @@ def test_both_directions_and_the_largest_are_named():
     ("ratio", "said"), [(1.01, "Dense cost no more time."), (0.9, "Dense cost 10 % less time.")]
 )
 def test_the_clock_s_noise_is_no_cost(ratio, said):
-    assert headline(compared({"sketch": UP}), {"dense": [cost(ratio)]})[1] == said
+    assert build_headline(compared({"sketch": UP}), {"dense": [cost(ratio)]})[1] == said
 
 
 def test_without_none_the_cost_says_beside_what():
@@ -129,9 +131,9 @@ def test_without_none_the_cost_says_beside_what():
     than global.
     """
     found = compared({}, modes=("dense", "global"))
-    found.add(Row("sketch", "", "dense", "difference_to_global", *UP[:3], 100, "0"))
-    found.add(Row("sketch", "", "dense", "difference_to_global_p_holm", UP[3]))
-    assert headline(found, {"dense": [cost(1.55)], "global": [cost(1.2)]}) == [
+    found.add_row(MetricRow("sketch", "", "dense", "difference_to_global", *UP[:3], 100, "0"))
+    found.add_row(MetricRow("sketch", "", "dense", "difference_to_global_p_holm", UP[3]))
+    assert build_headline(found, {"dense": [cost(1.55)], "global": [cost(1.2)]}) == [
         "The dense model beats the global model by 2.1 points [0.8, 3.4] on sketch.",
         "Beside classification alone, dense cost 55 % more time and global cost 20 % more time.",
     ]
@@ -139,16 +141,16 @@ def test_without_none_the_cost_says_beside_what():
 
 def test_where_none_was_not_evaluated_the_others_are_the_headline():
     found = compared({}, modes=("dense", "global", "none"))
-    found.add(Row("sketch", "", "dense", "difference_to_global", *DOWN[:3], 100, "0"))
-    found.add(Row("sketch", "", "dense", "difference_to_global_p_holm", DOWN[3]))
-    said = headline(found, {})
+    found.add_row(MetricRow("sketch", "", "dense", "difference_to_global", *DOWN[:3], 100, "0"))
+    found.add_row(MetricRow("sketch", "", "dense", "difference_to_global_p_holm", DOWN[3]))
+    said = build_headline(found, {})
     assert (
         said[0]
         == "The dense model falls behind the global model by 5.0 points [2.0, 8.0] on sketch."
     )
-    assert not any("global" in text for text in details(found))
+    assert not any("global" in text for text in build_details(found))
 
 
 def test_nothing_compared_is_said():
-    assert "cannot be compared" in headline(compared({}), {})[0]
-    assert details(compared({})) == []
+    assert "cannot be compared" in build_headline(compared({}), {})[0]
+    assert build_details(compared({})) == []

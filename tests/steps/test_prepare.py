@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from densecl import paths
-from densecl.artifacts import SetPlan, write_json
-from densecl.config.params import Dataset
+from densecl.artifacts import DatasetPlan, write_json
+from densecl.config.params import DatasetParams
 from steps import prepare
 from tests.conftest import WNIDS, draw_set
 
@@ -25,8 +25,8 @@ class Screen(io.StringIO):
 
 
 def listed(root: str) -> pd.DataFrame:
-    dataset = Dataset(root=root, tracked_by=root)
-    plan = SetPlan(
+    dataset = DatasetParams(root=root, tracked_by=root)
+    plan = DatasetPlan(
         name="imagenet-train",
         dataset=dataset,
         train_root=root,
@@ -36,9 +36,9 @@ def listed(root: str) -> pd.DataFrame:
         classes=(),
         optional=False,
     )
-    write_json(paths.plan("imagenet-train"), plan)
+    write_json(paths.plan_file("imagenet-train"), plan)
     prepare.main("imagenet-train")
-    return pd.read_parquet(paths.manifest("imagenet-train"))
+    return pd.read_parquet(paths.manifest_file("imagenet-train"))
 
 
 def test_a_bar_on_a_terminal_and_nothing_elsewhere(

@@ -54,7 +54,7 @@ def values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
         "require": "present",
         "preprocess": {"stylized": "as-is"},
     }
-    write_model(paths.model("none", 0), list(WNIDS), ARGS)
+    write_model(paths.model_folder("none", 0), list(WNIDS), ARGS)
     return given | {"render": {}, "modes": ["none"]}
 
 
@@ -81,10 +81,10 @@ def test_present_goes_on_and_every_table_says_why(values, capsys):
         for place in (paths.REPORT_PAGE, paths.REPORT_TEXT, paths.REPORT_TABLE)
     ]
     for name, why in REASONS.items():
-        record = json.loads(paths.evaluation(name, "none", 0).read_text())
+        record = json.loads(paths.evaluation_file(name, "none", 0).read_text())
         assert record.keys() == {"dataset", "mode", "seed", "reason"}
         assert re.search(why, record["reason"])
-        assert pd.read_parquet(paths.predictions(name, "none", 0)).empty
+        assert pd.read_parquet(paths.predictions_file(name, "none", 0)).empty
         for metric in ("top1", "macro_top1", "drop", "relative_accuracy"):
             assert pd.isna(table.loc[(name, metric), "value"])
             assert re.search(why.lstrip("^"), table.loc[(name, metric), "note"])

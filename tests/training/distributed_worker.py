@@ -9,24 +9,29 @@ import sys
 import torch
 
 from densecl import distributed
-from densecl.config.params import DenseContrast, GlobalContrast, Network, Train
+from densecl.config.params import (
+    DenseContrastParams,
+    GlobalContrastParams,
+    NetworkParams,
+    TrainParams,
+)
 from densecl.contrast.dense import build_objective
 from densecl.datasets.views.batch import ViewBatch
-from densecl.network.preprocessing import preprocessing
-from densecl.network.vit import build
+from densecl.network.preprocessing import resolve_preprocessing
+from densecl.network.vit import build_model
 from densecl.training.optim import build_optimizer
-from densecl.training.step import Stepper
+from densecl.training.step import TrainStep
 
 STEPS, BATCH, CLASSES = 20, 8, 3
-NETWORK = Network(
+NETWORK = NetworkParams(
     model_name="vit_tiny_patch16_224",
     model_args={"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2},
 )
 SMALL = {"queue_size": 70, "dense_dim": 8}
 CASES = {  # settings, precision, parts of a batch
-    "dense": (DenseContrast(patches_per_image=6, **SMALL), torch.float64, 1),
+    "dense": (DenseContrastParams(patches_per_image=6, **SMALL), torch.float64, 1),
     "filtered": (  # the processes have unequal numbers of queries
-        DenseContrast(
+        DenseContrastParams(
             patches_per_image=6,
             correspondence_filter="mutual",
             symmetric=True,
@@ -39,15 +44,19 @@ CASES = {  # settings, precision, parts of a batch
         2,
     ),
     "hardest": (
-        DenseContrast(
+        DenseContrastParams(
             patches_per_image=4, sampling_strategy="hardest", negatives="other_class", **SMALL
         ),
         torch.float64,
         1,
     ),
-    "global": (GlobalContrast(learnable_temp=True, symmetric=True, **SMALL), torch.float64, 1),
+    "global": (
+        GlobalContrastParams(learnable_temp=True, symmetric=True, **SMALL),
+        torch.float64,
+        1,
+    ),
     "none": (None, torch.float64, 1),
-    "global fp32": (GlobalContrast(**SMALL), torch.float32, 1),
+    "global fp32": (GlobalContrastParams(**SMALL), torch.float32, 1),
 }
 
 
@@ -71,19 +80,25 @@ def outcomes(name: str) -> dict[str, torch.Tensor]:
     """Losses [STEPS], figures of the last step, memory and weights of one case."""
     settings, precision, parts = CASES[name]
     torch.set_default_dtype(precision)
-    train = Train(learning_rate=1e-3, batch_size=BATCH, grad_accumulation=parts)
-    model = build(NETWORK, CLASSES, 0)
+    train = TrainParams(learning_rate=1e-3, batch_size=BATCH, grad_accumulation=parts)
+    model = build_model(NETWORK, CLASSES, 0)
     objective = build_objective(
         settings, model, SMALL["queue_size"], 0, torch.Generator().manual_seed(0)
     )
-    stepper = Stepper(
-        model, objective, build_optimizer(model, objective, train), preprocessing(model), train
+    stepper = TrainStep(
+        model,
+        objective,
+        build_optimizer(model, objective, train),
+        resolve_preprocessing(model),
+        train,
     )
     seen = []
     for step, batch in enumerate(batches()):
-        mine = distributed.share(range(BATCH), BATCH, parts)
+        mine = distributed.shard_epoch(range(BATCH), BATCH, parts)
         part = ViewBatch(*(column[mine] for column in batch))
-        seen.append(stepper.take(part, objective.weight, step, step / STEPS, look=True))
+        seen.append(
+            stepper.step(part, objective.lambda_weight, step, step / STEPS, log_diagnostics=True)
+        )
     last = seen[-1]
     found = {
         "losses": torch.stack([s.loss for s in seen]),
@@ -96,8 +111,8 @@ def outcomes(name: str) -> dict[str, torch.Tensor]:
     if settings:
         memory = objective.memory
         found |= {
-            "memory": memory.ring,
-            "images": memory.ring_image_ids,
+            "memory": memory.buffer,
+            "images": memory.buffer_image_ids,
             "written": torch.tensor(memory.written),
         }
     return found
@@ -105,6 +120,8 @@ def outcomes(name: str) -> dict[str, torch.Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    distributed.start()
-    torch.save({name: outcomes(name) for name in CASES}, f"{sys.argv[1]}-{distributed.rank()}.pt")
-    distributed.end()
+    distributed.init_process_group()
+    torch.save(
+        {name: outcomes(name) for name in CASES}, f"{sys.argv[1]}-{distributed.get_rank()}.pt"
+    )
+    distributed.destroy_process_group()

@@ -8,24 +8,32 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from densecl.config.params import DenseContrast, GlobalContrast, Train
+from densecl.config.params import DenseContrastParams, GlobalContrastParams, TrainParams
 from densecl.contrast.dense import build_objective
-from densecl.metrics import effective_rank, mean_cosine
-from densecl.network.preprocessing import preprocessing
-from densecl.network.vit import build
-from densecl.training.epoch_metrics import LEAST_RANK, alarms, means
-from densecl.training.linear_probe import fit_probe
+from densecl.metrics import compute_effective_rank, compute_mean_cosine
+from densecl.network.preprocessing import resolve_preprocessing
+from densecl.network.vit import build_model
+from densecl.training.epoch_metrics import (
+    MIN_FEATURE_RANK,
+    compute_epoch_means,
+    find_training_warnings,
+)
+from densecl.training.linear_probe import fit_linear_probe
 from densecl.training.optim import build_optimizer, build_schedule
-from densecl.training.step import Stepper
+from densecl.training.step import TrainStep
 from tests.training.test_trainer import CONTRASTS, NETWORK, batch_of
 
 
-def stepper(contrast, **settings) -> Stepper:
-    train = Train(**({"learning_rate": 1e-3, "batch_size": 8} | settings))
-    model = build(NETWORK, 3, 0)
+def stepper(contrast, **settings) -> TrainStep:
+    train = TrainParams(**({"learning_rate": 1e-3, "batch_size": 8} | settings))
+    model = build_model(NETWORK, 3, 0)
     objective = build_objective(contrast, model, 64, 0, torch.Generator().manual_seed(0))
-    return Stepper(
-        model, objective, build_optimizer(model, objective, train), preprocessing(model), train
+    return TrainStep(
+        model,
+        objective,
+        build_optimizer(model, objective, train),
+        resolve_preprocessing(model),
+        train,
     )
 
 
@@ -33,13 +41,13 @@ def stepper(contrast, **settings) -> Stepper:
 def test_thirty_two_images_can_be_learned_by_heart(mode):
     batch = batch_of(32)
     contrast = {
-        "dense": DenseContrast(queue_size=512, patches_per_image=8, dense_dim=16),
-        "global": GlobalContrast(queue_size=128, dense_dim=16),
+        "dense": DenseContrastParams(queue_size=512, patches_per_image=8, dense_dim=16),
+        "global": GlobalContrastParams(queue_size=128, dense_dim=16),
         "none": None,
     }[mode]
     learner = stepper(contrast, batch_size=32, learning_rate=2e-3)
     outcomes = [
-        learner.take(batch, 0.2 if contrast else 0.0, step, step / 120) for step in range(120)
+        learner.step(batch, 0.2 if contrast else 0.0, step, step / 120) for step in range(120)
     ]
     assert float(outcomes[-1].top1) == 1
     assert float(outcomes[-1].classification_loss) < 0.2 * float(outcomes[0].classification_loss)
@@ -48,17 +56,17 @@ def test_thirty_two_images_can_be_learned_by_heart(mode):
             outcomes[0].contrast.positive_similarity
         )
     learner.model.eval()
-    cls = learner.views(batch).first.tokens.cls.detach()
-    assert float(effective_rank(cls)) > LEAST_RANK
+    cls = learner.encode_views(batch).view1.tokens.cls.detach()
+    assert float(compute_effective_rank(cls)) > MIN_FEATURE_RANK
 
 
 @pytest.mark.parametrize(("images", "parts"), [(10, 8), (7, 3), (8, 4)])
 @pytest.mark.parametrize("mode", ["dense", "global", "none"])
 def test_parts_of_any_size_give_the_gradient_of_the_batch(mode, images, parts):
     """A set smaller than train.batch_size makes a batch that its parts may not divide."""
-    contrast = {"dense": DenseContrast(queue_size=64, patches_per_image=16, dense_dim=16)}.get(
-        mode, CONTRASTS[mode]
-    )
+    contrast = {
+        "dense": DenseContrastParams(queue_size=64, patches_per_image=16, dense_dim=16)
+    }.get(mode, CONTRASTS[mode])
     found = []
     for settings in ({}, {"grad_accumulation": parts, "batch_size": 8 * parts}):
         learner = stepper(contrast, grad_clip=None, **settings)
@@ -70,7 +78,7 @@ def test_parts_of_any_size_give_the_gradient_of_the_batch(mode, images, parts):
             learner.objective.memory.write(
                 noise, torch.arange(64) + 100, torch.zeros(64, dtype=torch.long), 0
             )
-        outcome = learner.take(batch_of(images), 0.5, 0)
+        outcome = learner.step(batch_of(images), 0.5, 0)
         grads = torch.cat([p.grad.flatten() for p in learner.model.parameters()])
         found.append((float(outcome.loss), float(outcome.top1), grads))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
@@ -82,7 +90,7 @@ def test_parts_of_any_size_give_the_gradient_of_the_batch(mode, images, parts):
 def test_an_accumulated_batch_is_the_batch(mode):
     whole, parts = stepper(CONTRASTS[mode]), stepper(CONTRASTS[mode], grad_accumulation=4)
     for step in range(3):
-        seen = [s.take(batch_of(8), 0.5, step) for s in (whole, parts)]
+        seen = [s.step(batch_of(8), 0.5, step) for s in (whole, parts)]
         assert float(seen[0].loss) == pytest.approx(float(seen[1].loss), abs=1e-5)
     if mode == "global":
         assert torch.allclose(
@@ -94,12 +102,12 @@ def test_an_accumulated_batch_is_the_batch(mode):
 
 
 def test_rate_is_absolute_or_scaled_and_falls_with_depth():
-    assert Train(batch_size=128, learning_rate=1e-3, learning_rate_batch=512).rate == pytest.approx(
-        2.5e-4
-    )
-    assert Train(batch_size=128, learning_rate=1e-3).rate == 1e-3
-    settings = Train(learning_rate=1e-3, layer_decay=0.5, epochs=4, warmup_epochs=0.0)
-    model = build(NETWORK, 3, 0)
+    assert TrainParams(
+        batch_size=128, learning_rate=1e-3, learning_rate_batch=512
+    ).peak_learning_rate == pytest.approx(2.5e-4)
+    assert TrainParams(batch_size=128, learning_rate=1e-3).peak_learning_rate == 1e-3
+    settings = TrainParams(learning_rate=1e-3, layer_decay=0.5, epochs=4, warmup_epochs=0.0)
+    model = build_model(NETWORK, 3, 0)
     optimizer = build_optimizer(model, torch.nn.Identity(), settings)
     build_schedule(optimizer, settings, 5).step_update(0)
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
@@ -119,13 +127,13 @@ def test_rate_is_absolute_or_scaled_and_falls_with_depth():
 
 def test_averaged_weights_follow_and_bf16_stays_near_fp32():
     averaged = stepper(None, ema_decay=0.99)
-    start = averaged.average.module.head.weight.detach().clone()
+    start = averaged.ema.module.head.weight.detach().clone()
     for step in range(4):
-        averaged.take(batch_of(8), 0.0, step)
-    own, mean = (m.head.weight.detach() for m in (averaged.model, averaged.average.module))
+        averaged.step(batch_of(8), 0.0, step)
+    own, mean = (m.head.weight.detach() for m in (averaged.model, averaged.ema.module))
     assert 0 < float((mean - start).norm()) < float((own - start).norm())
     fine, coarse = stepper(CONTRASTS["dense"]), stepper(CONTRASTS["dense"], precision="bf16")
-    first, second = (s.take(batch_of(8), 0.5, 0) for s in (fine, coarse))
+    first, second = (s.step(batch_of(8), 0.5, 0) for s in (fine, coarse))
     assert float(first.loss) == pytest.approx(float(second.loss), rel=0.02)
     assert (
         fine.objective.memory.features.dtype
@@ -136,15 +144,15 @@ def test_averaged_weights_follow_and_bf16_stays_near_fp32():
 
 def test_gradient_conflict_is_that_of_the_two_losses():
     learner = stepper(CONTRASTS["dense"])
-    assert torch.isnan(learner.take(batch_of(8), 0.5, 0).conflict.cosine)  # not looked at
+    assert torch.isnan(learner.step(batch_of(8), 0.5, 0).conflict.cosine)  # not looked at
     drawn = learner.objective.generator.get_state()
-    outcome, _ = learner.score(batch_of(8), 0.5, look=True)
+    outcome, _ = learner.forward(batch_of(8), 0.5, log_diagnostics=True)
     shared = list(learner.model.blocks[-1].parameters())
     pulls = []
     for weight in (0.0, 1.0):
         learner.model.zero_grad()
         learner.objective.generator.set_state(drawn)
-        scored, _ = learner.score(batch_of(8), weight, look=False)
+        scored, _ = learner.forward(batch_of(8), weight, log_diagnostics=False)
         scored.loss.backward()
         pulls.append(torch.cat([p.grad.flatten() for p in shared]))
     assert float(outcome.conflict.classification) == pytest.approx(float(pulls[0].norm()), rel=1e-3)
@@ -161,30 +169,32 @@ def test_alarms_are_for_collapse_and_for_a_loss_at_chance():
         "contrastive_loss": 3.0,
         "contrastive_chance": 4.0,
     }
-    assert alarms(fine) == []
-    assert "collapsed" in alarms(fine | {"rank_cls": 1.2})[0]
-    assert "nothing was learned" in alarms(fine | {"contrastive_loss": 3.99})[0]
-    assert alarms({"rank_cls": 9.0, "similarity_cls": 0.4}) == []
+    assert find_training_warnings(fine) == []
+    assert "collapsed" in find_training_warnings(fine | {"rank_cls": 1.2})[0]
+    assert "nothing was learned" in find_training_warnings(fine | {"contrastive_loss": 3.99})[0]
+    assert find_training_warnings({"rank_cls": 9.0, "similarity_cls": 0.4}) == []
 
 
 def test_features_that_differ_only_by_rounding_are_called_collapsed():
     noise = torch.randn(128, 48, generator=torch.Generator().manual_seed(0))
     nearly_one = torch.ones(48) + 1e-6 * noise
     row = {
-        "rank_cls": float(effective_rank(nearly_one)),
-        "similarity_cls": float(mean_cosine(nearly_one)),
+        "rank_cls": float(compute_effective_rank(nearly_one)),
+        "similarity_cls": float(compute_mean_cosine(nearly_one)),
     }
-    assert row["rank_cls"] > LEAST_RANK  # which is why it is not asked alone
-    assert "collapsed" in alarms(row)[0]
-    assert abs(float(mean_cosine(noise))) < 0.05
+    assert row["rank_cls"] > MIN_FEATURE_RANK  # which is why it is not asked alone
+    assert "collapsed" in find_training_warnings(row)[0]
+    assert abs(float(compute_mean_cosine(noise))) < 0.05
     pair = torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
-    assert float(mean_cosine(pair)) == pytest.approx((2**-0.5 + 0 + 2**-0.5) / 3)
+    assert float(compute_mean_cosine(pair)) == pytest.approx((2**-0.5 + 0 + 2**-0.5) / 3)
 
 
 def test_means_of_an_epoch_pass_over_what_was_not_looked_at():
     learner = stepper(CONTRASTS["global"])
-    outcomes = [learner.take(batch_of(8), 0.5, step, look=step == 1) for step in range(3)]
-    row = means(outcomes, contrastive=True)
+    outcomes = [
+        learner.step(batch_of(8), 0.5, step, log_diagnostics=step == 1) for step in range(3)
+    ]
+    row = compute_epoch_means(outcomes, contrastive=True)
     assert row["gradient_cosine"] == pytest.approx(float(outcomes[1].conflict.cosine))
     assert row["loss"] == pytest.approx(sum(float(o.loss) for o in outcomes) / 3)
 
@@ -194,9 +204,9 @@ def test_probe_separates_what_a_line_separates_and_takes_features_as_they_are():
     centres = torch.randn(3, 5, generator=generator) * 4 + 100
     labels = torch.arange(90) % 3
     features = centres[labels] + torch.randn(90, 5, generator=generator)
-    weight, bias = fit_probe(features, labels, 3)
+    weight, bias = fit_linear_probe(features, labels, 3)
     assert ((features @ weight.T + bias).argmax(1) == labels).float().mean() > 0.95
-    again = fit_probe(features, labels, 3)
+    again = fit_linear_probe(features, labels, 3)
     assert torch.equal(weight, again[0])
 
 
@@ -209,7 +219,9 @@ def test_compiled_steps_are_the_eager_ones():
     contrast = CONTRASTS["dense"].model_copy(update={"key_encoder": "momentum"})
     plain, compiled = stepper(contrast), stepper(contrast, compile=True)
     for step in range(3):
-        one, other = (s.take(batch_of(8), 0.5, step, look=step == 1) for s in (plain, compiled))
+        one, other = (
+            s.step(batch_of(8), 0.5, step, log_diagnostics=step == 1) for s in (plain, compiled)
+        )
         assert float(one.loss) == pytest.approx(float(other.loss), abs=1e-4)
         assert float(one.contrast.loss) == pytest.approx(float(other.contrast.loss), abs=1e-4)
     assert list(plain.model.state_dict()) == list(compiled.model.state_dict())

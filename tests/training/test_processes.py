@@ -72,7 +72,7 @@ def test_two_processes_take_the_steps_of_one(two, name):
 def test_the_filtered_case_has_unequal_numbers_of_queries(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "densecl.contrast.objective.share_of_mean",
+        "densecl.contrast.objective.weight_by_queries",
         lambda contrast, queries: seen.append(queries) or contrast,
     )
     before = torch.get_default_dtype()
@@ -85,11 +85,11 @@ def test_the_filtered_case_has_unequal_numbers_of_queries(monkeypatch):
 
 @pytest.mark.parametrize(("size", "parts"), [(1, 1), (2, 1), (2, 2), (4, 1)])
 def test_shares_hold_every_image_of_each_part_once(monkeypatch, size, parts):
-    monkeypatch.setattr(distributed, "size", lambda: size)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: size)
     items, shares = list(range(24)), []
     for rank in range(size):
-        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        shares.append(distributed.share(items, 8, parts))
+        monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
+        shares.append(distributed.shard_epoch(items, 8, parts))
     whole, own = 8 // parts, 8 // parts // size
     for part in range(24 // whole):
         held = [image for of in shares for image in of[part * own : (part + 1) * own]]

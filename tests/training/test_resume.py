@@ -20,16 +20,16 @@ import torch
 
 from densecl import paths
 from densecl.artifacts import TrainPlan
-from densecl.config.params import DenseContrast, Train
-from densecl.contrast.infonce import Contrast
+from densecl.config.params import DenseContrastParams, TrainParams
+from densecl.contrast.infonce import InfoNCEOutput
 from densecl.errors import Interrupted
-from densecl.runtime.signals import STOP
+from densecl.runtime.signals import SIGNAL_HANDLER
 from densecl.training import checkpoint, trainer
-from densecl.training.diagnostics.gradient_alignment import Conflict
+from densecl.training.diagnostics.gradient_alignment import GradientAlignment
 from densecl.training.epoch_metrics import pack, unpack
-from densecl.training.fingerprint import fingerprint
+from densecl.training.fingerprint import compute_fingerprint
 from densecl.training.fit import Fit
-from densecl.training.step import Outcome, Stepper
+from densecl.training.step import StepMetrics, TrainStep
 from densecl.training.train import train
 from tests.training.test_trainer import DATA, NETWORK, images, plan, run, validator, workplace  # noqa: F401 - a fixture
 from tests.training.training_project import ENVIRONMENT, STEPS, prepare
@@ -38,7 +38,7 @@ VARIES = ["seconds", "images_per_second", "peak_memory_bytes"]  # of history.csv
 needs_proc = pytest.mark.skipif(
     sys.platform != "linux", reason="needs /proc to see which processes are at work"
 )
-EVERYTHING = DenseContrast(
+EVERYTHING = DenseContrastParams(
     queue_size=50,
     patches_per_image=6,
     dense_dim=16,
@@ -64,7 +64,7 @@ def everything(**changed: object) -> TrainPlan:
         "checkpoint_minutes": 1e-9,
     } | changed
     return TrainPlan(
-        mode="dense", network=NETWORK, data=DATA, train=Train(**settings), contrast=EVERYTHING
+        mode="dense", network=NETWORK, data=DATA, train=TrainParams(**settings), contrast=EVERYTHING
     )
 
 
@@ -90,7 +90,7 @@ def test_killed_after_every_step_it_ends_in_the_same_bits(workplace, monkeypatch
 
     def killed(self):
         after_step(self)
-        left.append(self.trainer.done)
+        left.append(self.trainer.steps_done)
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -99,7 +99,9 @@ def test_killed_after_every_step_it_ends_in_the_same_bits(workplace, monkeypatch
             with pytest.raises(Killed):
                 run(workplace, "again", of)
     assert left == [1, 2, 3, 4, 5, 6]
-    monkeypatch.setattr(trainer.Trainer, "costs", lambda self: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        trainer.Trainer, "measure_costs", lambda self: pytest.fail("measured again")
+    )
     run(workplace, "again", of)
     assert outcome(workplace / "again") == outcome(workplace / "whole")
     assert not any(paths.CHECKPOINTS.iterdir())
@@ -107,8 +109,11 @@ def test_killed_after_every_step_it_ends_in_the_same_bits(workplace, monkeypatch
 
 def test_steps_survive_packing():
     values = [torch.tensor(float(number)) for number in range(14)]
-    seen = Outcome(
-        *values[:4], Contrast(*values[4:10]), Conflict(*values[10:13]), gradient_norm=values[13]
+    seen = StepMetrics(
+        *values[:4],
+        InfoNCEOutput(*values[4:10]),
+        GradientAlignment(*values[10:13]),
+        gradient_norm=values[13],
     )
     assert unpack(pack([seen, seen])) == [seen, seen]
     assert unpack(pack([])) == []
@@ -122,7 +127,7 @@ def stopped_at(
 
     def killed(self):
         after_step(self)
-        if self.trainer.done == step:
+        if self.trainer.steps_done == step:
             raise Killed
 
     with monkeypatch.context() as patch:
@@ -183,9 +188,9 @@ def test_another_training_s_checkpoints_are_left_alone(workplace, monkeypatch):
 
 def test_how_a_training_is_carried_out_does_not_change_its_fingerprint():
     one, other = plan("none"), plan("none", checkpoint_minutes=3.0, processes=2)
-    assert fingerprint(one, 0, b"") == fingerprint(other, 0, b"")
-    assert fingerprint(one, 0, b"") != fingerprint(plan("none", epochs=7), 0, b"")
-    assert len({fingerprint(one, s, d) for s, d in ((0, b""), (1, b""), (0, b"x"))}) == 3
+    assert compute_fingerprint(one, 0, b"") == compute_fingerprint(other, 0, b"")
+    assert compute_fingerprint(one, 0, b"") != compute_fingerprint(plan("none", epochs=7), 0, b"")
+    assert len({compute_fingerprint(one, s, d) for s, d in ((0, b""), (1, b""), (0, b"x"))}) == 3
 
 
 @pytest.mark.filterwarnings("ignore:contrast.queue_size")
@@ -247,8 +252,8 @@ def test_resume_takes_a_copied_checkpoint_and_refuses_what_does_not_fit(
 
 
 def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
-    with checkpoint.held(tmp_path / "f") as kept:
-        code = f"from pathlib import Path\nfrom densecl.training import checkpoint\nwith checkpoint.held(Path({str(kept.folder)!r}), 0.3): pass"
+    with checkpoint.lock_checkpoints(tmp_path / "f") as kept:
+        code = f"from pathlib import Path\nfrom densecl.training import checkpoint\nwith checkpoint.lock_checkpoints(Path({str(kept.folder)!r}), 0.3): pass"
         done = subprocess.run(
             [sys.executable, "-c", code],
             env=ENVIRONMENT,
@@ -258,24 +263,24 @@ def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
         )
         assert f"InUse: {kept.folder}: in use by process {os.getpid()} on " in done.stderr
         assert " since 2" in done.stderr
-        kept.remove()
-    with checkpoint.held(tmp_path / "f", 0.0) as kept:  # the lock ended with its holder
-        assert kept.newest(print) == (None, "")
+        kept.remove_all()
+    with checkpoint.lock_checkpoints(tmp_path / "f", 0.0) as kept:  # the lock ended with its holder
+        assert kept.load_latest(print) == (None, "")
 
 
 def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypatch):
     of = plan("none", epochs=2)
     run(workplace, "whole", of)
-    take = trainer.Trainer._step
+    take = trainer.Trainer._run_step
 
     def signalled(self, step, batch, look):
         if step == 1:
-            STOP._asked(signal.SIGTERM, None)  # arrives inside the step
+            SIGNAL_HANDLER._handle_signal(signal.SIGTERM, None)  # arrives inside the step
         return take(self, step, batch, look)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_step", signalled)
-        patch.setattr(STOP, "signal", 0)
+        patch.setattr(trainer.Trainer, "_run_step", signalled)
+        patch.setattr(SIGNAL_HANDLER, "received", 0)
         with pytest.raises(
             Interrupted,
             match=r"SIGTERM: stopped after step 2 of 6; the last good checkpoint is .*step-000000002.pt",
@@ -286,27 +291,27 @@ def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypa
 
 
 def test_a_loss_that_is_not_finite_names_step_checkpoint_and_knobs(workplace, monkeypatch):
-    take = trainer.Trainer._step
+    take = trainer.Trainer._run_step
 
     def diverges(self, step, batch, look):
         seen = take(self, step, batch, look)
         return seen._replace(loss=seen.loss * torch.inf) if step >= 4 else seen
 
-    monkeypatch.setattr(trainer.Trainer, "_step", diverges)
+    monkeypatch.setattr(trainer.Trainer, "_run_step", diverges)
     said = r"loss is inf .* at epoch 1, step 1; the last good checkpoint is .*step-000000003.pt; lower train.learning_rate"
     with pytest.raises(trainer.TrainingError, match=said):
         run(workplace, "bad", plan("none", checkpoint_minutes=30.0))
 
 
 def test_out_of_memory_says_what_fits(workplace, monkeypatch):
-    score = Stepper.score
+    score = TrainStep.forward
 
-    def cramped(self, batch, weight, look):
+    def cramped(self, batch, weight, log_diagnostics):
         if len(batch.labels) > 3:
             torch.empty(2**62, dtype=torch.uint8)  # refused by the allocator itself
-        return score(self, batch, weight, look)
+        return score(self, batch, weight, log_diagnostics)
 
-    monkeypatch.setattr(Stepper, "score", cramped)
+    monkeypatch.setattr(TrainStep, "forward", cramped)
     said = r"out of memory with 8 images at a time .*train.grad_accumulation: 4 fits \(2 images at a time, tried here\)"
     with pytest.raises(trainer.TrainingError, match=said):
         run(workplace, "big", plan("none"))

@@ -16,29 +16,40 @@ from PIL import Image
 
 from densecl import paths
 from densecl.artifacts import TrainPlan
-from densecl.config.params import Data, DenseContrast, GlobalContrast, Network, Train, View
+from densecl.config.params import (
+    DataParams,
+    DenseContrastParams,
+    GlobalContrastParams,
+    NetworkParams,
+    TrainParams,
+    ViewParams,
+)
 from densecl.contrast.dense import build_objective
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.datasets.views.batch import ViewBatch
-from densecl.evaluation.predict import predict
+from densecl.evaluation.predict import predict_images
 from densecl.evaluation.validator import build_validator
-from densecl.metrics import correct_within, effective_rank
-from densecl.network.preprocessing import Preprocessing, evaluation_transform, preprocessing
-from densecl.network.vit import Backbone, build
+from densecl.metrics import compute_effective_rank, is_topk_correct
+from densecl.network.preprocessing import (
+    Preprocessing,
+    build_evaluation_transform,
+    resolve_preprocessing,
+)
+from densecl.network.vit import Backbone, build_model
 from densecl.training import trainer
 from densecl.training.optim import build_optimizer, build_schedule
-from densecl.training.step import Stepper
+from densecl.training.step import TrainStep
 from densecl.training.train import train
 from tests.conftest import WNIDS, draw_set
 
-NETWORK = Network(
+NETWORK = NetworkParams(
     model_name="vit_tiny_patch16_224",
     model_args={"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2},
 )
-DATA = Data(view1=View(scale=(0.5, 1.0)), view2=View(scale=(0.5, 1.0), blur=0.2))
+DATA = DataParams(view1=ViewParams(scale=(0.5, 1.0)), view2=ViewParams(scale=(0.5, 1.0), blur=0.2))
 CONTRASTS = {
-    "dense": DenseContrast(queue_size=256, patches_per_image=8, dense_dim=16),
-    "global": GlobalContrast(queue_size=64),
+    "dense": DenseContrastParams(queue_size=256, patches_per_image=8, dense_dim=16),
+    "global": GlobalContrastParams(queue_size=64),
     "none": None,
 }
 
@@ -46,7 +57,11 @@ CONTRASTS = {
 def plan(mode: str, **changed: object) -> TrainPlan:
     settings = {"batch_size": 8, "epochs": 6, "learning_rate": 3e-3, "warmup_epochs": 1.0} | changed
     return TrainPlan(
-        mode=mode, network=NETWORK, data=DATA, train=Train(**settings), contrast=CONTRASTS[mode]
+        mode=mode,
+        network=NETWORK,
+        data=DATA,
+        train=TrainParams(**settings),
+        contrast=CONTRASTS[mode],
     )
 
 
@@ -67,8 +82,8 @@ def validator(place: Path) -> Callable[[Backbone], dict[str, float]]:
 def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DENSECL_WORKERS", "0")
-    monkeypatch.setattr(trainer, "workers", lambda: 0)
-    monkeypatch.setattr("densecl.monitoring.monitor.Monitor._track", lambda self, call: None)
+    monkeypatch.setattr(trainer, "count_workers", lambda: 0)
+    monkeypatch.setattr("densecl.monitoring.monitor.Monitor._call_mlflow", lambda self, call: None)
     draw_set(tmp_path / "train", 8)
     draw_set(tmp_path / "val", 4, seed=1)
     return tmp_path
@@ -105,23 +120,23 @@ def test_each_mode_learns_and_its_export_is_a_timm_model(workplace, mode):
         checkpoint_path=str(workplace / mode / "model" / "model.safetensors"),
         **config["model_args"],
     ).eval()
-    transform = evaluation_transform(Preprocessing(rule="model", **config["pretrained_cfg"]))
+    transform = build_evaluation_transform(Preprocessing(rule="model", **config["pretrained_cfg"]))
     val = images(workplace / "val")
     batch = torch.stack(
         [transform(Image.open(val.root / p).convert("RGB")) for p in val.frame["path"]]
     )
     with torch.no_grad():
         predicted = model(batch).argmax(1)
-    rows = predict(model, val.frame, val.root, preprocessing(model), [0, 1, 2], 12)
+    rows = predict_images(model, val.frame, val.root, resolve_preprocessing(model), [0, 1, 2], 12)
     assert rows["prediction"].tolist() == predicted.tolist()
     assert not (workplace / paths.CHECKPOINTS / config["fingerprint"]).exists()
 
 
 def test_the_modes_share_start_order_and_views():
-    starts = [build(NETWORK, 3, 0).state_dict() for _ in range(2)]
+    starts = [build_model(NETWORK, 3, 0).state_dict() for _ in range(2)]
     assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
     assert not torch.equal(
-        build(NETWORK, 3, 1).state_dict()["head.weight"], starts[0]["head.weight"]
+        build_model(NETWORK, 3, 1).state_dict()["head.weight"], starts[0]["head.weight"]
     )
 
 
@@ -143,19 +158,21 @@ def batch_of(count: int) -> ViewBatch:
 def test_lambda_zero_steps_are_those_of_none_to_the_bit(mode, clip):
     after = []
     for contrast in (CONTRASTS[mode], None):
-        model = build(NETWORK, 3, 0)
+        model = build_model(NETWORK, 3, 0)
         objective = build_objective(contrast, model, 32, 0, torch.Generator().manual_seed(0))
-        optimizer = build_optimizer(model, objective, Train(learning_rate=1e-3))
-        stepper = Stepper(model, objective, optimizer, preprocessing(model), Train(grad_clip=clip))
+        optimizer = build_optimizer(model, objective, TrainParams(learning_rate=1e-3))
+        stepper = TrainStep(
+            model, objective, optimizer, resolve_preprocessing(model), TrainParams(grad_clip=clip)
+        )
         for step in range(3):
-            stepper.take(batch_of(6), 0.0, step)
+            stepper.step(batch_of(6), 0.0, step)
         after.append(model.state_dict())
     assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])
 
 
 def test_schedule_warms_up_and_ends_near_zero():
-    model = build(NETWORK, 3, 0)
-    settings = Train(learning_rate=1e-3, epochs=10, warmup_epochs=2.0)
+    model = build_model(NETWORK, 3, 0)
+    settings = TrainParams(learning_rate=1e-3, epochs=10, warmup_epochs=2.0)
     optimizer = build_optimizer(model, torch.nn.Identity(), settings)
     schedule, rates = build_schedule(optimizer, settings, 5), []
     for step in range(50):
@@ -172,7 +189,7 @@ def test_memory_larger_than_half_an_epoch_is_cut_and_recorded(workplace):
     with pytest.warns(UserWarning, match=r"queue_size: 65536 .* cut to 96"):
         train(
             plan("dense", epochs=1, warmup_epochs=0.0).model_copy(
-                update={"contrast": DenseContrast(patches_per_image=8, dense_dim=16)}
+                update={"contrast": DenseContrastParams(patches_per_image=8, dense_dim=16)}
             ),
             0,
             images(workplace / "train"),
@@ -191,10 +208,10 @@ def test_a_loss_that_is_not_finite_stops_with_what_to_try(workplace):
         run(workplace, "bad", plan("none").model_copy(update={"network": broken_start(workplace)}))
 
 
-def broken_start(place: Path) -> Network:
+def broken_start(place: Path) -> NetworkParams:
     from safetensors.torch import save_file
 
-    state = build(NETWORK, 3, 0).state_dict()
+    state = build_model(NETWORK, 3, 0).state_dict()
     save_file(
         {
             n: torch.full_like(v, np.nan) if n == "cls_token" else v.contiguous()
@@ -207,19 +224,19 @@ def broken_start(place: Path) -> Network:
 
 def test_effective_rank_counts_directions():
     basis = torch.eye(6)[:4]
-    assert effective_rank(torch.cat([basis, -basis])).item() == pytest.approx(4, rel=1e-4)
-    assert effective_rank(torch.ones(5, 6)).item() == pytest.approx(1, rel=1e-4)
+    assert compute_effective_rank(torch.cat([basis, -basis])).item() == pytest.approx(4, rel=1e-4)
+    assert compute_effective_rank(torch.ones(5, 6)).item() == pytest.approx(1, rel=1e-4)
 
 
 def test_correct_within_counts_labels_among_the_largest():
     logits = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
-    assert correct_within(logits, torch.tensor([1, 0]), 1).tolist() == [False, False]
-    assert correct_within(logits, torch.tensor([1, 0]), 2).tolist() == [True, False]
-    assert correct_within(logits, torch.tensor([1, 0]), 9).tolist() == [True, True]
+    assert is_topk_correct(logits, torch.tensor([1, 0]), 1).tolist() == [False, False]
+    assert is_topk_correct(logits, torch.tensor([1, 0]), 2).tolist() == [True, False]
+    assert is_topk_correct(logits, torch.tensor([1, 0]), 9).tolist() == [True, True]
 
 
 def test_lambda_one_exports_a_linear_probe_on_frozen_features(workplace):
-    alone = GlobalContrast(queue_size=64, lambda_weight=1.0)
+    alone = GlobalContrastParams(queue_size=64, lambda_weight=1.0)
     history = run(
         workplace, "alone", plan("global", epochs=2).model_copy(update={"contrast": alone})
     )
@@ -234,6 +251,8 @@ def test_lambda_one_exports_a_linear_probe_on_frozen_features(workplace):
     )
     val = images(workplace / "val")
     assert (
-        predict(model, val.frame, val.root, preprocessing(model), [0, 1, 2], 12)["correct"].mean()
+        predict_images(model, val.frame, val.root, resolve_preprocessing(model), [0, 1, 2], 12)[
+            "correct"
+        ].mean()
         > 0.6
     )

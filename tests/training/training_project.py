@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 
 from densecl import paths
-from densecl.artifacts import Verdict, write_json
+from densecl.artifacts import ValidationResult, write_json
 from densecl.config.params import parse_params
-from densecl.datasets.manifests.scan import class_list, scan
+from densecl.datasets.manifests.scan import list_classes, scan_dataset
 from densecl.datasets.storage.manifest import write_manifest
-from steps.plan import resolve
+from steps.plan import resolve_plans
 from tests.conftest import draw_set
 
 ROOT = Path(__file__).parent.parent.parent
@@ -74,9 +74,9 @@ def prepare(place: Path, per_class: int = 24, **train: Any) -> Path:
     for name, count, seed in (("imagenet-train", per_class, 0), ("imagenet", 4, 1)):
         if not (place / name).exists():
             draw_set(place / name, count, seed=seed)
-        frame = scan(name, Path(name), "wnid", class_list(Path("imagenet-train")), 1)
-        write_manifest(frame, paths.manifest(name))
-        verdict = Verdict(
+        frame = scan_dataset(name, Path(name), "wnid", list_classes(Path("imagenet-train")), 1)
+        write_manifest(frame, paths.manifest_file(name))
+        verdict = ValidationResult(
             dataset=name,
             passed=True,
             images=len(frame),
@@ -86,7 +86,7 @@ def prepare(place: Path, per_class: int = 24, **train: Any) -> Path:
             failures=(),
             warnings=(),
         )
-        write_json(paths.verdict(name), verdict)
-    for unit, record in resolve(params).items():
-        write_json(paths.plan(unit), record)
+        write_json(paths.validation_file(name), verdict)
+    for unit, record in resolve_plans(params).items():
+        write_json(paths.plan_file(unit), record)
     return place

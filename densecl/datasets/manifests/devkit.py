@@ -11,60 +11,62 @@ import re
 from pathlib import Path
 from typing import Any
 
-from densecl.datasets.storage.filenames import shown
-from densecl.datasets.storage.image_root import read
+from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.image_root import read_file
 from densecl.errors import DataError
 
-TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
-PLACES = (
+GROUND_TRUTH_FILE, META_FILE = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+DEVKIT_FOLDERS = (
     "",
     "data",
     "ILSVRC2012_devkit_t12/data",
 )  # of both files below the kit, a folder or its .tar.gz
-CLASSES = 1000  # ids above are inner nodes of the hierarchy
-IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
+NUM_CLASSES = 1000  # ids above are inner nodes of the hierarchy
+IMAGE_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
 
 
-def truth(devkit: Path) -> list[str]:
+def read_ground_truth(devkit: Path) -> list[str]:
     """Wnid of validation image 1, 2, ...; DataError that names the file at fault."""
-    lines = _read(devkit, TRUTH).decode("ascii", "replace").split()
-    names = _wnids(devkit)
+    lines = _read_devkit_file(devkit, GROUND_TRUTH_FILE).decode("ascii", "replace").split()
+    wnids = _read_wnids(devkit)
     unknown = [
-        (place, line)
-        for place, line in enumerate(lines, 1)
-        if not line.isdecimal() or int(line) not in names
+        (number, line)
+        for number, line in enumerate(lines, 1)
+        if not line.isdecimal() or int(line) not in wnids
     ]
     if unknown:
-        place, line = unknown[0]
+        number, line = unknown[0]
         raise DataError(
-            f"{shown(devkit)}: {TRUTH}: line {place}: found {line!r}, expected an id that {META} "
+            f"{to_printable(devkit)}: {GROUND_TRUTH_FILE}: line {number}: found {line!r}, "
+            f"expected an id that {META_FILE} "
             f"has"
         )
-    return [names[int(line)] for line in lines]
+    return [wnids[int(line)] for line in lines]
 
 
-def number(name: str) -> int:
+def parse_image_number(name: str) -> int:
     """1, 2, ... of a validation image's file name; DataError."""
-    found = IMAGE.fullmatch(name)
-    if not found:
+    match = IMAGE_NAME.fullmatch(name)
+    if not match:
         raise DataError(
-            f"{shown(name)}: found this name, expected ILSVRC2012_val_00000001.JPEG (layout devkit)"
+            f"{to_printable(name)}: found this name, expected ILSVRC2012_val_00000001.JPEG "
+            f"(layout devkit)"
         )
-    return int(found.group(1))
+    return int(match.group(1))
 
 
-def _wnids(devkit: Path) -> dict[int, str]:
+def _read_wnids(devkit: Path) -> dict[int, str]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
-    content = _read(devkit, META)
+    content = _read_devkit_file(devkit, META_FILE)
     try:
         table: Any = io.BytesIO(content)  # its stubs know file names only
         rows = loadmat(table, squeeze_me=True)["synsets"].reshape(-1)
         return {
             int(row["ILSVRC2012_ID"]): str(row["WNID"])
             for row in rows
-            if int(row["ILSVRC2012_ID"]) <= CLASSES
+            if int(row["ILSVRC2012_ID"]) <= NUM_CLASSES
         }
     except (
         ValueError,
@@ -76,16 +78,18 @@ def _wnids(devkit: Path) -> dict[int, str]:
         MatReadError,
     ):
         raise DataError(
-            f"{shown(devkit)}: {META}: expected the table `synsets` of the ILSVRC2012 devkit"
+            f"{to_printable(devkit)}: {META_FILE}: expected the table `synsets` of the ILSVRC2012 "
+            f"devkit"
         ) from None
 
 
-def _read(devkit: Path, name: str) -> bytes:
-    for place in PLACES:
+def _read_devkit_file(devkit: Path, name: str) -> bytes:
+    for folder in DEVKIT_FOLDERS:
         try:
-            return read(devkit / place / name)
+            return read_file(devkit / folder / name)
         except (FileNotFoundError, NotADirectoryError):
             continue
     raise DataError(
-        f"{shown(devkit)}: found no {name}; expected the ILSVRC2012 devkit, a folder or its .tar.gz"
+        f"{to_printable(devkit)}: found no {name}; expected the ILSVRC2012 devkit, a folder or "
+        f"its .tar.gz"
     )

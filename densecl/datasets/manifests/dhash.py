@@ -21,14 +21,16 @@ SIDE, WORDS = 16, 8
 SLACK = 1.5 * np.where(np.arange(SIDE) < SIDE // 2, 1, -1)
 # Differing bits. Of two hashes at most 15 apart one word differs in at most one bit; at most 7
 # apart, in none.
-BETWEEN, WITHIN = 15, 7
-CROWD = 500  # keys that share a word and are looked at: more share only what flat areas look like
-PAIRS = 2**22  # compared at a time
+MAX_BITS_ACROSS, MAX_BITS_WITHIN = 15, 7
+MAX_SHARING_KEYS = (
+    500  # keys that share a word and are looked at: more share only what flat areas look like
+)
+PAIRS_PER_BATCH = 2**22  # compared at a time
 
 Hashes = NDArray[np.uint32]  # [., W]
 
 
-class Nearest(NamedTuple):
+class NearestMatches(NamedTuple):
     """Of each query; -1 where no key is near enough."""
 
     key: NDArray[np.int64]  # [Q]
@@ -36,7 +38,7 @@ class Nearest(NamedTuple):
     mirrored: NDArray[np.bool_]  # [Q]
 
 
-def dhash(image: Image.Image) -> str:
+def compute_dhash(image: Image.Image) -> str:
     """64 hex digits."""
     grey = image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.LANCZOS)
     brighter = np.diff(np.asarray(grey, np.float32), axis=1) + SLACK > 0  # [row, column]
@@ -44,78 +46,84 @@ def dhash(image: Image.Image) -> str:
     return np.packbits(words).tobytes().hex()
 
 
-def hashes(digits: list[str]) -> Hashes:
-    """[., W] of `dhash`es."""
-    return np.frombuffer(bytes.fromhex("".join(digits)), np.uint32).reshape(-1, WORDS)
+def parse_hashes(hex_hashes: list[str]) -> Hashes:
+    """[., W] of `compute_dhash` outputs."""
+    return np.frombuffer(bytes.fromhex("".join(hex_hashes)), np.uint32).reshape(-1, WORDS)
 
 
-def mirrored(found: Hashes) -> Hashes:
+def mirror_hashes(hashes: Hashes) -> Hashes:
     """Hashes of the mirrored images: columns in reverse, brighter and darker exchanged."""
-    return np.ascontiguousarray(~found.view(np.uint16)[:, ::-1]).view(np.uint32)
+    return np.ascontiguousarray(~hashes.view(np.uint16)[:, ::-1]).view(np.uint32)
 
 
-class Index:
+class DHashIndex:
     """Keys [K, W], sorted once by each word, so that no search looks at all pairs."""
 
     def __init__(self, keys: Hashes) -> None:
         self.keys = keys
-        self.order = [np.argsort(keys[:, word], kind="stable") for word in range(WORDS)]
-        self.sorted = [keys[order, word] for word, order in enumerate(self.order)]
+        self.orders = [np.argsort(keys[:, word], kind="stable") for word in range(WORDS)]
+        self.sorted_words = [keys[order, word] for word, order in enumerate(self.orders)]
 
-    def nearest(self, queries: Hashes, most: int = BETWEEN) -> Nearest:
-        """The key with the fewest differing bits, at most `most`, as it is or mirrored; the first
-        of equals.
+    def find_nearest(self, queries: Hashes, max_bits: int = MAX_BITS_ACROSS) -> NearestMatches:
+        """The key with the fewest differing bits, at most `max_bits`, as it is or mirrored; the
+        first of equals.
         """
-        return self._best(queries, most, earlier=False)
+        return self._find_best(queries, max_bits, earlier_only=False)
 
-    def repeats(self, most: int = WITHIN) -> Nearest:
+    def find_repeats(self, max_bits: int = MAX_BITS_WITHIN) -> NearestMatches:
         """Of each key, the nearest of the keys before it."""
-        return self._best(self.keys, most, earlier=True)
+        return self._find_best(self.keys, max_bits, earlier_only=True)
 
-    def _best(self, queries: Hashes, most: int, *, earlier: bool) -> Nearest:
-        nothing = np.iinfo(np.int64).max
-        best = np.full(len(queries), nothing)  # (bits, mirrored, key) as one number
-        for turned, asked in enumerate((queries, mirrored(queries))):
-            for query, key in self._candidates(asked, most):
-                bits = np.bitwise_count(asked[query] ^ self.keys[key]).sum(1, dtype=np.int64)
-                near = (bits <= most) & ((key < query) | (not earlier))
+    def _find_best(self, queries: Hashes, max_bits: int, *, earlier_only: bool) -> NearestMatches:
+        no_match = np.iinfo(np.int64).max
+        best = np.full(len(queries), no_match)  # (bits, mirrored, key) as one number
+        for turned, query_hashes in enumerate((queries, mirror_hashes(queries))):
+            for query, key in self._iter_candidates(query_hashes, max_bits):
+                bits = np.bitwise_count(query_hashes[query] ^ self.keys[key]).sum(1, dtype=np.int64)
+                near = (bits <= max_bits) & ((key < query) | (not earlier_only))
                 np.minimum.at(best, query[near], ((bits * 2 + turned) * len(self.keys) + key)[near])
-        found = best < nothing
+        found = best < no_match
         rest, key = np.divmod(np.where(found, best, -1), max(1, len(self.keys)))
-        return Nearest(
+        return NearestMatches(
             np.where(found, key, -1), np.where(found, rest // 2, -1), found & (rest % 2 == 1)
         )
 
-    def _candidates(
-        self, asked: Hashes, most: int
+    def _iter_candidates(
+        self, query_hashes: Hashes, max_bits: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Pairs of a query and a key with a word that is equal, or (`most` > 7) that differs in one
-        bit.
+        """Pairs of a query and a key with a word that is equal, or (`max_bits` > 7) that differs in
+        one bit.
         """
-        turns = [0, *(1 << bit for bit in range(32))] if most > WITHIN else [0]
+        bit_flips = [0, *(1 << bit for bit in range(32))] if max_bits > MAX_BITS_WITHIN else [0]
         for word in range(WORDS):
-            values, order = self.sorted[word], self.order[word]
-            queries = np.argsort(asked[:, word], kind="stable")  # neighbours look in the same place
-            for turn in turns:
-                wanted = asked[queries, word] ^ np.uint32(turn)
-                low = np.searchsorted(values, wanted)
+            key_words, order = self.sorted_words[word], self.orders[word]
+            queries = np.argsort(
+                query_hashes[:, word], kind="stable"
+            )  # neighbours look in the same place
+            for bit_flip in bit_flips:
+                target_words = query_hashes[queries, word] ^ np.uint32(bit_flip)
+                low = np.searchsorted(key_words, target_words)
                 hit = (
-                    np.flatnonzero(values[np.minimum(low, len(values) - 1)] == wanted)
-                    if len(values)
+                    np.flatnonzero(key_words[np.minimum(low, len(key_words) - 1)] == target_words)
+                    if len(key_words)
                     else low[:0]
                 )
                 low = low[hit]
-                shared = np.minimum(np.searchsorted(values, wanted[hit], "right") - low, CROWD)
-                for part in _parts(shared):
+                shared = np.minimum(
+                    np.searchsorted(key_words, target_words[hit], "right") - low, MAX_SHARING_KEYS
+                )
+                for part in _iter_batches(shared):
                     count = shared[part]
                     start = np.repeat(low[part] - np.cumsum(count) + count, count)
                     yield np.repeat(queries[hit][part], count), order[start + np.arange(len(start))]
 
 
-def _parts(counts: NDArray[np.int64]) -> Iterator[slice]:
+def _iter_batches(counts: NDArray[np.int64]) -> Iterator[slice]:
     """Runs of about PAIRS in all."""
     ends = np.searchsorted(
-        np.cumsum(counts), np.arange(PAIRS, counts.sum() + PAIRS, PAIRS), "right"
+        np.cumsum(counts),
+        np.arange(PAIRS_PER_BATCH, counts.sum() + PAIRS_PER_BATCH, PAIRS_PER_BATCH),
+        "right",
     ).tolist()
     for start, end in zip([0, *ends], [*ends, len(counts)], strict=True):
         yield slice(start, end)

@@ -13,12 +13,20 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from densecl.datasets.manifests.dhash import dhash
-from densecl.datasets.storage.decode import BLANK, CMYK, FAULTS, FORMATS, SIXTEEN, reason_of, to_rgb
-from densecl.datasets.storage.image_root import read
+from densecl.datasets.manifests.dhash import compute_dhash
+from densecl.datasets.storage.decode import (
+    BLANK,
+    CMYK,
+    DECODE_ERRORS,
+    FORMATS,
+    SIXTEEN_BIT,
+    convert_to_rgb,
+    describe_decode_error,
+)
+from densecl.datasets.storage.image_root import read_file
 
 
-class Probe(NamedTuple):
+class ImageInfo(NamedTuple):
     """Size in pixels and Pillow's mode as stored (0, 0, "" if unreadable); `problem` is "" or a
     stable reason.
     """
@@ -29,7 +37,7 @@ class Probe(NamedTuple):
     problem: str
 
 
-class Measured(NamedTuple):
+class FileInfo(NamedTuple):
     """A probe with the file's size in bytes, the SHA-256 of its content and its difference hash,
     both hex.
 
@@ -38,7 +46,7 @@ class Measured(NamedTuple):
     None if it cannot be decoded.
     """
 
-    probe: Probe
+    image_info: ImageInfo
     bytes: int
     sha256: str
     dhash: str
@@ -46,31 +54,33 @@ class Measured(NamedTuple):
     contrast: float | None
 
 
-class Look(NamedTuple):
+class DecodedStats(NamedTuple):
     """What decoding a file tells."""
 
-    probe: Probe
+    image_info: ImageInfo
     dhash: str = ""
     brightness: float | None = None
     contrast: float | None = None
 
 
-def probe(path: Path) -> Probe:
+def inspect_image(path: Path) -> ImageInfo:
     """Size, mode and problem of one file, by decoding it whole; never raises for a bad file."""
-    return measure(path).probe
+    return inspect_file(path).image_info
 
 
-def measure(path: Path) -> Measured:
+def inspect_file(path: Path) -> FileInfo:
     """Probe, size in bytes and SHA-256 of one file, read once."""
     try:
-        content = read(path)
+        content = read_file(path)
     except OSError as error:
-        return Measured(Probe(0, 0, "", reason_of(error, b"")), 0, "", "", None, None)
-    look = _examine(content)
-    return Measured(look.probe, len(content), hashlib.sha256(content).hexdigest(), *look[1:])
+        return FileInfo(
+            ImageInfo(0, 0, "", describe_decode_error(error, b"")), 0, "", "", None, None
+        )
+    stats = _inspect_content(content)
+    return FileInfo(stats.image_info, len(content), hashlib.sha256(content).hexdigest(), *stats[1:])
 
 
-def _examine(content: bytes) -> Look:
+def _inspect_content(content: bytes) -> DecodedStats:
     with warnings.catch_warnings():
         # Readers warn of odd metadata, which changes no pixel; of too many pixels they warn before
         # they refuse.
@@ -79,18 +89,18 @@ def _examine(content: bytes) -> Look:
         try:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 mode = image.mode
-                rgb = to_rgb(image)
-        except FAULTS as error:
-            return Look(Probe(0, 0, "", reason_of(error, content)))
+                rgb = convert_to_rgb(image)
+        except DECODE_ERRORS as error:
+            return DecodedStats(ImageInfo(0, 0, "", describe_decode_error(error, content)))
     grey = rgb.convert("L")
-    light = _light(grey)
+    luma_stats = _compute_luma_stats(grey)
     if all(channel.getextrema() == (channel.getpixel((0, 0)),) * 2 for channel in rgb.split()):
-        return Look(Probe(*rgb.size, mode, BLANK), "", *light)
-    odd = SIXTEEN if mode.startswith("I") else CMYK if mode == "CMYK" else ""
-    return Look(Probe(*rgb.size, mode, odd), dhash(grey), *light)
+        return DecodedStats(ImageInfo(*rgb.size, mode, BLANK), "", *luma_stats)
+    problem = SIXTEEN_BIT if mode.startswith("I") else CMYK if mode == "CMYK" else ""
+    return DecodedStats(ImageInfo(*rgb.size, mode, problem), compute_dhash(grey), *luma_stats)
 
 
-def _light(grey: Image.Image) -> tuple[float, float]:
+def _compute_luma_stats(grey: Image.Image) -> tuple[float, float]:
     """Mean and standard deviation of luma in [0, 1]; summed in integers, so the same on every
     machine.
     """

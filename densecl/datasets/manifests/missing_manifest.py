@@ -8,18 +8,18 @@ import pyarrow.parquet as pq
 
 from densecl.datasets.storage.manifest import SCHEMA
 
-KEY = b"absent"
+REASON_KEY = b"absent"
 
 
-def write_absent(path: Path, reason: str) -> None:
+def write_missing_manifest(path: Path, reason: str) -> None:
     """Manifest without rows that carries the reason; byte-stable, appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    pq.write_table(SCHEMA.empty_table().replace_schema_metadata({KEY: reason}), partial)
+    pq.write_table(SCHEMA.empty_table().replace_schema_metadata({REASON_KEY: reason}), partial)
     partial.replace(path)
 
 
-def absence(path: Path) -> str:
+def read_missing_reason(path: Path) -> str:
     """Why the manifest has no rows; "" where it was written from a set."""
-    found: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
-    return found.get(KEY, b"").decode("utf-8")
+    metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
+    return metadata.get(REASON_KEY, b"").decode("utf-8")

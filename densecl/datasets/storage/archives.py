@@ -24,15 +24,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densecl.datasets.storage.archive_members import tar_members, zip_members
-from densecl.datasets.storage.filenames import is_image, shown
+from densecl.datasets.storage.archive_members import iter_tar_members, iter_zip_members
+from densecl.datasets.storage.filenames import is_image_name, to_printable
 from densecl.errors import DataError
 from densecl.paths import ARCHIVES
 
-FORM = b"1"  # of the index files; another number makes older ones unread
-HEAD = 512  # bytes that tell what a file is
+INDEX_VERSION = b"1"  # of the index files; another number makes older ones unread
+HEADER_BYTES = 512  # bytes that tell what a file is
 # Photographs hardly compress; a set that grows more than this is no set.
-GROWTH, ALLOWANCE = 20, 2**30  # times, bytes
+MAX_GROWTH, GROWTH_ALLOWANCE = 20, 2**30  # times, bytes
 
 
 class Archive:
@@ -41,38 +41,38 @@ class Archive:
     """
 
     def __init__(self, path: Path) -> None:
-        index = ARCHIVES / f"{_stamp(path)}.npz"
-        if not index.exists() or not _plain(path, index).exists():
+        index = ARCHIVES / f"{_compute_cache_key(path)}.npz"
+        if not index.exists() or not _find_plain_file(path, index).exists():
             _write_index(path, index)
-        with np.load(index) as found:
-            self.names: NDArray[np.bytes_] = found["names"]  # sorted
-            self.where: NDArray[np.int64] = found["where"]
+        with np.load(index) as stored:
+            self.names: NDArray[np.bytes_] = stored["names"]  # sorted
+            self.member_table: NDArray[np.int64] = stored["where"]
         self.path = path
-        self.file = os.open(_plain(path, index), os.O_RDONLY | os.O_CLOEXEC)
+        self.file = os.open(_find_plain_file(path, index), os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self.file)
-        self.top = _top(self.listing())
+        self.top_folder = _find_top_folder(self.list_names())
 
-    def listing(self) -> list[str]:
+    def list_names(self) -> list[str]:
         """Every name, sorted; those of folders end with a slash."""
         return [name.decode("utf-8", "surrogateescape") for name in self.names.tolist()]
 
-    def row(self, name: str) -> int:
+    def find_row(self, name: str) -> int:
         """Where `name` stands, from the archive's root or from below its top folders;
         FileNotFoundError.
         """
-        for tried in (name, self.top + name):
-            key = np.bytes_(tried.encode("utf-8", "surrogateescape"))
-            place = int(np.searchsorted(self.names, key))
-            if place < len(self.names) and self.names[place] == key:
-                return place
+        for full_name in (name, self.top_folder + name):
+            key = np.bytes_(full_name.encode("utf-8", "surrogateescape"))
+            row = int(np.searchsorted(self.names, key))
+            if row < len(self.names) and self.names[row] == key:
+                return row
         raise FileNotFoundError(2, "no such member", f"{self.path}/{name}")
 
-    def size(self, name: str) -> int:
-        return int(self.where[self.row(name), 2])
+    def get_size(self, name: str) -> int:
+        return int(self.member_table[self.find_row(name), 2])
 
-    def read(self, name: str) -> bytes:
+    def read_member(self, name: str) -> bytes:
         """The member's bytes; OSError where the archive is cut, changed or damaged there."""
-        offset, stored, size, crc, deflated = self.where[self.row(name)].tolist()
+        offset, stored, size, crc, deflated = self.member_table[self.find_row(name)].tolist()
         content = os.pread(self.file, stored, offset)
         while 0 < len(content) < stored and (
             more := os.pread(self.file, stored - len(content), offset + len(content))
@@ -90,31 +90,33 @@ class Archive:
 
 def is_archive(path: Path) -> bool:
     """True for a file whose first bytes are those of a tar, gzip or zip, whatever its name."""
-    return path.is_file() and bool(_kind(path))
+    return path.is_file() and bool(_detect_format(path))
 
 
-def opened(path: Path) -> Archive:
+def open_archive(path: Path) -> Archive:
     """The archive with its index, built on first use; DataError names what is wrong with it, a line
     a member.
     """
-    at = path.stat()
-    return _opened(path, at.st_size, at.st_mtime_ns)
+    stat = path.stat()
+    return _open_cached(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(32)
-def _opened(path: Path, _size: int, _mtime: int) -> Archive:
+def _open_cached(path: Path, _size: int, _mtime: int) -> Archive:
     return Archive(path)
 
 
-def _stamp(path: Path) -> str:
-    at = path.stat()
-    told = f"{path.resolve()}\0{at.st_size}\0{at.st_mtime_ns}".encode("utf-8", "surrogateescape")
-    return hashlib.sha256(FORM + told).hexdigest()[:32]
+def _compute_cache_key(path: Path) -> str:
+    stat = path.stat()
+    identity = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}".encode(
+        "utf-8", "surrogateescape"
+    )
+    return hashlib.sha256(INDEX_VERSION + identity).hexdigest()[:32]
 
 
-def _kind(path: Path) -> str:
+def _detect_format(path: Path) -> str:
     with path.open("rb") as file:
-        head = file.read(HEAD)
+        head = file.read(HEADER_BYTES)
     if head[:2] == b"\x1f\x8b":
         return "gzip"
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
@@ -126,24 +128,26 @@ def _kind(path: Path) -> str:
     return "tar"
 
 
-def _plain(path: Path, index: Path) -> Path:
+def _find_plain_file(path: Path, index: Path) -> Path:
     """The file that offsets count in: the archive, or the tar that it was decompressed to."""
-    with np.load(index) as found:
-        digest = str(found["digest"])
+    with np.load(index) as stored:
+        digest = str(stored["digest"])
     return ARCHIVES / f"{digest}.tar" if digest else path
 
 
 def _write_index(path: Path, index: Path) -> None:
-    kind, digest, plain = _kind(path), "", path
+    archive_format, digest, plain = _detect_format(path), "", path
     ARCHIVES.mkdir(parents=True, exist_ok=True)
     try:
-        if kind == "gzip":
+        if archive_format == "gzip":
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             plain = ARCHIVES / f"{digest}.tar"
-            _decompress(path, plain)
+            _decompress_gzip(path, plain)
         with plain.open("rb") as file:
-            members = list((zip_members if kind == "zip" else tar_members)(path, file))
+            members = list(
+                (iter_zip_members if archive_format == "zip" else iter_tar_members)(path, file)
+            )
     except (
         OSError,
         EOFError,
@@ -154,7 +158,7 @@ def _write_index(path: Path, index: Path) -> None:
     ) as error:
         reason = " ".join(str(error).split())
         raise DataError(
-            f"{shown(path)}: damaged or cut archive ({reason}); download it again"
+            f"{to_printable(path)}: damaged or cut archive ({reason}); download it again"
         ) from None
     latest = {
         member.name.encode("utf-8", "surrogateescape"): member for member in members
@@ -171,12 +175,12 @@ def _write_index(path: Path, index: Path) -> None:
     partial.replace(index)
 
 
-def _decompress(path: Path, tar: Path) -> None:
+def _decompress_gzip(path: Path, tar: Path) -> None:
     if tar.exists():
         return
     partial, limit = (
         tar.with_name(f"{tar.name}.{os.getpid()}.partial"),
-        GROWTH * path.stat().st_size + ALLOWANCE,
+        MAX_GROWTH * path.stat().st_size + GROWTH_ALLOWANCE,
     )
     try:
         with gzip.open(path) as packed, partial.open("wb") as out:
@@ -189,9 +193,9 @@ def _decompress(path: Path, tar: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _top(names: Iterable[str]) -> str:
+def _find_top_folder(names: Iterable[str]) -> str:
     """Folders around all class folders, as "imagenet-a/"; "" where there are none."""
-    split = (name.split("/") for name in names if is_image(name.rpartition("/")[2]))
+    split = (name.split("/") for name in names if is_image_name(name.rpartition("/")[2]))
     images = [parts for parts in split if not any(part.startswith(".") for part in parts)]
     depth = 0
     while images and all(

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from densecl.datasets.storage.filenames import shown
-from densecl.datasets.storage.image_root import read
+from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.image_root import read_file
 from densecl.errors import DataError
 
 # Files of one type often carry the extension of another (ImageNet has a PNG named .JPEG). Pillow's
@@ -23,18 +23,18 @@ MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
 
 EMPTY = "empty file"
 NO_IMAGE = "not an image"
-HEADER = "damaged: its header cannot be read"
+BAD_HEADER = "damaged: its header cannot be read"
 TRUNCATED = "truncated"
 DAMAGED = "damaged: cannot be decoded"
 BOMB = f"decompression bomb: more than {Image.MAX_IMAGE_PIXELS} pixels"
 BLANK = "blank: every pixel is the same"
-SIXTEEN = "16-bit: scaled to 8 bits"
+SIXTEEN_BIT = "16-bit: scaled to 8 bits"
 CMYK = "CMYK: converted to RGB as Pillow does"
 UNOPENED = "cannot be opened"
-HARMLESS = ("", SIXTEEN, CMYK)
+HARMLESS_PROBLEMS = ("", SIXTEEN_BIT, CMYK)
 
 # What Pillow's readers raise on damaged files, beside their own OSError.
-FAULTS = (
+DECODE_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -50,7 +50,7 @@ FAULTS = (
 )
 
 
-def decode(path: Path) -> Image.Image:
+def decode_image(path: Path) -> Image.Image:
     """RGB image, equal to the bit to `Image.open(path).convert("RGB")`, which is what timm does.
 
     The one exception: 16-bit greyscale, which Pillow clips to white, is scaled to 8 bits.
@@ -58,34 +58,35 @@ def decode(path: Path) -> Image.Image:
     """
     content = b""
     try:
-        content = read(path)
+        content = read_file(path)
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return to_rgb(image)
-    except FAULTS as error:
+            return convert_to_rgb(image)
+    except DECODE_ERRORS as error:
         raise DataError(
-            f"{shown(path)}: {reason_of(error, content)}; validate the set again, or remove the "
+            f"{to_printable(path)}: {describe_decode_error(error, content)}; validate the set "
+            f"again, or remove the "
             f"file"
         ) from None
 
 
-def fatal(problem: str) -> bool:
+def is_fatal(problem: str) -> bool:
     """True where an image with this problem cannot be trained on or scored."""
-    return problem not in HARMLESS
+    return problem not in HARMLESS_PROBLEMS
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def convert_to_rgb(image: Image.Image) -> Image.Image:
     if not image.mode.startswith("I"):
         return image.convert("RGB")
     values = np.asarray(image).astype(np.int64).clip(0, 65535)
     return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
 
 
-def reason_of(error: BaseException, content: bytes) -> str:
+def describe_decode_error(error: BaseException, content: bytes) -> str:
     """A reason that stays the same over Pillow's versions."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return BOMB
     if isinstance(error, OSError) and error.errno is not None:
         return f"{UNOPENED}: {(error.strerror or 'unknown error').lower()}"
     if isinstance(error, UnidentifiedImageError):
-        return EMPTY if not content else HEADER if content.startswith(MAGIC) else NO_IMAGE
+        return EMPTY if not content else BAD_HEADER if content.startswith(MAGIC) else NO_IMAGE
     return TRUNCATED if "truncated" in str(error).lower() else DAMAGED

@@ -7,22 +7,22 @@ from densecl.errors import DataError
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp")
 
 
-def is_image(name: str) -> bool:
+def is_image_name(name: str) -> bool:
     """True for an image extension in any case; names that start with a dot are litter of an
     operating system.
     """
     return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
-def shown(name: object) -> str:
+def to_printable(name: object) -> str:
     """The name with everything unprintable escaped, so that an error stays one line and hides
     nothing.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
-def require_text(place: object, names: list[str]) -> None:
-    """DataError that names the first of the names below `place` that is not UTF-8: no manifest
+def check_utf8_names(folder: object, names: list[str]) -> None:
+    """DataError that names the first of the names below `folder` that is not UTF-8: no manifest
     could hold it.
     """
     for name in names:
@@ -30,7 +30,7 @@ def require_text(place: object, names: list[str]) -> None:
             try:
                 name.encode("utf-8")
             except UnicodeEncodeError:
-                found = shown(f"{place}/{name}")
+                path = to_printable(f"{folder}/{name}")
                 raise DataError(
-                    f"{found}: the name holds bytes that are not UTF-8; rename it"
+                    f"{path}: the name holds bytes that are not UTF-8; rename it"
                 ) from None

@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from densecl.datasets.storage.decode import fatal
-from densecl.datasets.storage.filenames import shown
-from densecl.datasets.storage.image_root import size
+from densecl.datasets.storage.decode import is_fatal
+from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.image_root import get_file_size
 from densecl.errors import DataError
 
 SCHEMA = pa.schema(
@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
         ("contrast", pa.float32()),
     ]
 )
-OUTSIDE = r"^/|(?:^|/)\.\.(?:/|$)"
+OUTSIDE_PATH = r"^/|(?:^|/)\.\.(?:/|$)"
 
 
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:
@@ -61,7 +61,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise DataError(
             f"{path}: {found}; expected a manifest; run the stage prepare of this set"
         ) from None
-    again = "run the stage prepare of this set again"
+    hint = "run the stage prepare of this set again"
     for field in SCHEMA:
         found = (
             str(table.schema.field(field.name).type)
@@ -70,31 +70,32 @@ def read_manifest(path: Path) -> pd.DataFrame:
         )
         if found != str(field.type):
             raise DataError(
-                f"{path}: column {field.name}: found {found}, expected {field.type}; {again}"
+                f"{path}: column {field.name}: found {found}, expected {field.type}; {hint}"
             )
     if table.schema.names != SCHEMA.names:
         raise DataError(
-            f"{path}: found columns {table.schema.names}, expected {SCHEMA.names}; {again}"
+            f"{path}: found columns {table.schema.names}, expected {SCHEMA.names}; {hint}"
         )
     # Edited by hand: no stage may be led out of the set's folder.
-    outside = frame["path"][frame["path"].str.contains(OUTSIDE, na=True)]
+    outside = frame["path"][frame["path"].str.contains(OUTSIDE_PATH, na=True)]
     if len(outside):
         raise DataError(
-            f"{path}: column path: found {shown(outside.iloc[0])}, expected a path below the "
-            f"set's root; {again}"
+            f"{path}: column path: found {to_printable(outside.iloc[0])}, expected a path below "
+            f"the "
+            f"set's root; {hint}"
         )
     return frame
 
 
-def usable(frame: pd.DataFrame, excluded: Iterable[str] = ()) -> pd.DataFrame:
+def select_usable(frame: pd.DataFrame, excluded: Iterable[str] = ()) -> pd.DataFrame:
     """The rows that can be trained on and scored: no fatal problem, and image_id not in
     `excluded`.
     """
-    keep = ~frame["problem"].map(fatal).astype(bool) & ~frame["image_id"].isin(list(excluded))
+    keep = ~frame["problem"].map(is_fatal).astype(bool) & ~frame["image_id"].isin(list(excluded))
     return frame[keep].reset_index(drop=True)
 
 
-def require_unchanged(frame: pd.DataFrame, root: Path) -> None:
+def check_unchanged(frame: pd.DataFrame, root: Path) -> None:
     """DataError that names the first file whose size is no longer the manifest's: it changed after
     the stage prepare.
 
@@ -102,12 +103,13 @@ def require_unchanged(frame: pd.DataFrame, root: Path) -> None:
     """
     for path, expected in zip(frame["path"], frame["bytes"], strict=True):
         try:
-            found = f"{size(root / path)} bytes"
+            found = f"{get_file_size(root / path)} bytes"
         except OSError as error:
             found = (error.strerror or "unreadable").lower()
         if found != f"{expected} bytes":
             raise DataError(
-                f"{shown(root / path)}: found {found}, expected {expected} bytes: it changed "
+                f"{to_printable(root / path)}: found {found}, expected {expected} bytes: it "
+                f"changed "
                 f"after its manifest was "
                 "written; run the stage prepare of this set again (dvc repro)"
             )

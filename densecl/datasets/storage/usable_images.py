@@ -9,8 +9,8 @@ from typing import Literal
 import pandas as pd
 
 from densecl import paths
-from densecl.artifacts import SetPlan, Verdict, read_json
-from densecl.datasets.storage.manifest import read_manifest, require_unchanged, usable
+from densecl.artifacts import DatasetPlan, ValidationResult, read_json
+from densecl.datasets.storage.manifest import check_unchanged, read_manifest, select_usable
 from densecl.errors import DataError
 
 
@@ -25,12 +25,12 @@ class ImageSet:
     classes: tuple[str, ...] = ()  # wnids it is scored over; empty: as the protocol says
 
 
-def usable_images(name: str) -> ImageSet:
+def load_usable_images(name: str) -> ImageSet:
     """Rows of the manifest less what validation excluded; DataError where validation refused the
     set or a file changed since.
     """
-    plan = read_json(SetPlan, paths.plan(name))
-    verdict = read_json(Verdict, paths.verdict(name))
+    plan = read_json(DatasetPlan, paths.plan_file(name))
+    verdict = read_json(ValidationResult, paths.validation_file(name))
     if not verdict.passed:
         more = len(verdict.failures) - 1
         raise DataError(
@@ -38,8 +38,8 @@ def usable_images(name: str) -> ImageSet:
             + (f"; and {more} more, see {paths.VALIDATION_PAGE}" if more else "")
         )
     frame, root = (
-        usable(read_manifest(paths.manifest(name)), verdict.excluded),
+        select_usable(read_manifest(paths.manifest_file(name)), verdict.excluded),
         Path(plan.dataset.root),
     )
-    require_unchanged(frame, root)
+    check_unchanged(frame, root)
     return ImageSet(frame, root, plan.preprocess, plan.protocol, plan.classes)

@@ -12,41 +12,48 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from densecl.artifacts import Evidence, Verdict
-from densecl.config.params import CONTROL_SET, TRAIN_SET, Dataset, Validate
-from densecl.datasets.imagenet import confirmed, published
-from densecl.datasets.storage.decode import HARMLESS
-from densecl.datasets.storage.manifest import SCHEMA, usable
+from densecl.artifacts import Evidence, ValidationResult
+from densecl.config.params import CONTROL_SET, TRAIN_SET, DatasetParams, ValidateParams
+from densecl.datasets.imagenet import compute_real_agreement, get_official_counts
+from densecl.datasets.storage.decode import HARMLESS_PROBLEMS
+from densecl.datasets.storage.manifest import SCHEMA, select_usable
 from densecl.datasets.validation.duplicates import (
-    Hashed,
-    near_duplicates,
-    repeated_in,
-    same_content,
+    HashIndex,
+    find_near_duplicates,
+    find_repeated,
+    find_same_content,
 )
-from densecl.datasets.validation.gx_runner import WARNING, Finding, Run, Suite, rule, runner
+from densecl.datasets.validation.gx_runner import (
+    WARNING,
+    Finding,
+    Run,
+    Suite,
+    build_expectation,
+    create_runner,
+)
 from densecl.errors import DataError
 
-TYPES = {"string": "str", "float": "float32"}  # Arrow's name -> pandas' name
-OWN_CLASS = r"^(n\d{8})[_.-]"  # ImageNet's training files carry their class in their name
-MOSTLY = 0.5  # share of a class's images that are also another class's: no accident
-DOUBTED = (
+PANDAS_TYPES = {"string": "str", "float": "float32"}  # Arrow's name -> pandas' name
+WNID_IN_FILENAME = r"^(n\d{8})[_.-]"  # ImageNet's training files carry their class in their name
+MISLABELLED_SHARE = 0.5  # share of a class's images that are also another class's: no accident
+MIN_CONFIRMED_SHARE = (
     0.05  # share of a validation class that ReaL's raters confirm; of a true one about nine tenths
 )
 
 
-class Known(NamedTuple):
+class TrainReference(NamedTuple):
     """What the sets are judged against."""
 
     classes: list[str]  # of the train set, sorted
     train: pd.DataFrame  # its usable images
-    hashed: Hashed  # their difference hashes
+    hashed: HashIndex  # their difference hashes
 
 
-def check(
+def check_manifests(
     manifests: dict[str, pd.DataFrame],
-    values: Validate,
-    declared: Mapping[str, Dataset] | None = None,
-) -> dict[str, Verdict]:
+    validate_params: ValidateParams,
+    declared: Mapping[str, DatasetParams] | None = None,
+) -> dict[str, ValidationResult]:
     """Verdict of each set, in the order of `manifests`; equal input gives equal verdicts.
 
     `declared` may say how many images and classes a set has. DataError if the train set's manifest
@@ -57,39 +64,47 @@ def check(
             f"validate: found manifests of {', '.join(manifests) or 'no set'}, expected "
             f"{TRAIN_SET} among them"
         )
-    run = runner()
-    form = {name: run(frame, _columns()) for name, frame in manifests.items()}
-    if form[TRAIN_SET]:
+    run = create_runner()
+    column_findings = {name: run(frame, _build_column_rules()) for name, frame in manifests.items()}
+    if column_findings[TRAIN_SET]:
         # Without it no other set can be judged.
-        unread = [Finding(True, f"not checked: the manifest of {TRAIN_SET} is not valid")]
+        unchecked = [Finding(True, f"not checked: the manifest of {TRAIN_SET} is not valid")]
         return {
-            name: _verdict(name, frame, form[name] or unread, values, [])
+            name: _build_result(
+                name, frame, column_findings[name] or unchecked, validate_params, []
+            )
             for name, frame in manifests.items()
         }
-    train = usable(manifests[TRAIN_SET])
-    known = Known(sorted(manifests[TRAIN_SET]["wnid"].unique()), train, Hashed(train))
+    train = select_usable(manifests[TRAIN_SET])
+    reference = TrainReference(
+        sorted(manifests[TRAIN_SET]["wnid"].unique()), train, HashIndex(train)
+    )
     verdicts = {}
     for name, frame in manifests.items():
-        findings = form[name] or _findings(
-            run, name, frame, known, values, (declared or {}).get(name)
+        findings = column_findings[name] or _collect_findings(
+            run, name, frame, reference, validate_params, (declared or {}).get(name)
         )
-        verdicts[name] = _verdict(name, frame, findings, values, known.classes)
+        verdicts[name] = _build_result(name, frame, findings, validate_params, reference.classes)
     return verdicts
 
 
-def _verdict(
-    name: str, frame: pd.DataFrame, findings: list[Finding], values: Validate, classes: list[str]
-) -> Verdict:
-    formed = {"image_id", "problem", "wnid"} <= set(frame.columns)
-    images = usable(frame) if formed else frame.iloc[:0]
+def _build_result(
+    name: str,
+    frame: pd.DataFrame,
+    findings: list[Finding],
+    validate_params: ValidateParams,
+    classes: list[str],
+) -> ValidationResult:
+    is_readable = {"image_id", "problem", "wnid"} <= set(frame.columns)
+    images = select_usable(frame) if is_readable else frame.iloc[:0]
     bad = (
-        frame["image_id"][_faults(frame).notna()]
-        if formed and values.bad_images == "exclude"
+        frame["image_id"][_select_faults(frame).notna()]
+        if is_readable and validate_params.bad_images == "exclude"
         else ()
     )
     failures = tuple(finding.text for finding in findings if finding.critical)
-    present = set(images["wnid"]) if formed else set()
-    return Verdict(
+    present = set(images["wnid"]) if is_readable else set()
+    return ValidationResult(
         dataset=name,
         passed=not failures,
         images=len(images),
@@ -106,57 +121,62 @@ def _verdict(
     )
 
 
-def _findings(
+def _collect_findings(
     run: Run,
     name: str,
     frame: pd.DataFrame,
-    known: Known,
-    values: Validate,
-    declared: Dataset | None,
+    reference: TrainReference,
+    validate_params: ValidateParams,
+    declared: DatasetParams | None,
 ) -> list[Finding]:
-    images, is_train = usable(frame), name == TRAIN_SET
+    images, is_train = select_usable(frame), name == TRAIN_SET
     files = frame.assign(
         subject=frame["path"],
-        listed=frame["label"].map(dict(enumerate(known.classes))),
-        fault=_faults(frame),
+        listed=frame["label"].map(dict(enumerate(reference.classes))),
+        fault=_select_faults(frame),
         expected_id=f"{name}/" + frame["path"],
-        named=_named(frame, known.classes),
+        named=_find_named_classes(frame, reference.classes),
     )
     images = images.assign(
         subject=images["path"], odd=images["problem"].where(images["problem"] != "")
     )
-    leaked = same_content(images, known.train) if not is_train else None
+    leaked = find_same_content(images, reference.train) if not is_train else None
     columns = [
         leaked,
-        repeated_in(images),
-        near_duplicates(images, known.hashed, known.train, inside=is_train),
+        find_repeated(images),
+        find_near_duplicates(images, reference.hashed, reference.train, is_train=is_train),
     ]
     images = pd.concat([images, *(column for column in columns if column is not None)], axis=1)
-    classes = _classes(name, frame, images, known.classes, declared)
+    classes = _build_class_table(name, frame, images, reference.classes, declared)
     return [
-        *run(files, _of_files(known.classes, values)),
-        *run(images, _of_images(is_train)),
-        *run(classes, _of_classes()),
-        *run(classes[classes["odd"].isna()], _fill(values)),
-        *_counts(name, frame, known.classes, declared),
+        *run(files, _build_file_rules(reference.classes, validate_params)),
+        *run(images, _build_image_rules(is_train)),
+        *run(classes, _build_class_rules()),
+        *run(classes[classes["odd"].isna()], _build_fill_rules(validate_params)),
+        *_check_counts(name, frame, reference.classes, declared),
     ]
 
 
-def _columns() -> Suite:
+def _build_column_rules() -> Suite:
     types = [
-        rule(
+        build_expectation(
             "ExpectColumnValuesToBeOfType",
             f"column {field.name}: found another type or no such column, expected {field.type}",
             column=field.name,
-            type_=TYPES.get(str(field.type), str(field.type)),
+            type_=PANDAS_TYPES.get(str(field.type), str(field.type)),
         )
         for field in SCHEMA
     ]
     listing = f"found other columns, expected {', '.join(SCHEMA.names)}"
-    return [rule("ExpectTableColumnsToMatchOrderedList", listing, column_list=SCHEMA.names), *types]
+    return [
+        build_expectation(
+            "ExpectTableColumnsToMatchOrderedList", listing, column_list=SCHEMA.names
+        ),
+        *types,
+    ]
 
 
-def _of_files(classes: list[str], values: Validate) -> Suite:
+def _build_file_rules(classes: list[str], validate_params: ValidateParams) -> Suite:
     """Over all rows, unreadable files included."""
     null, last = "ExpectColumnValuesToBeNull", len(classes) - 1
     repeated, outside = (
@@ -169,26 +189,30 @@ def _of_files(classes: list[str], values: Validate) -> Suite:
     )
     named = "found in class {wnid}, but its file name says {named}; mislabelled folder or file"
     return [
-        rule("ExpectColumnValuesToNotBeNull", "has no image_id", column="image_id"),
-        rule("ExpectColumnValuesToBeUnique", repeated, column="image_id"),
-        rule(
+        build_expectation("ExpectColumnValuesToNotBeNull", "has no image_id", column="image_id"),
+        build_expectation("ExpectColumnValuesToBeUnique", repeated, column="image_id"),
+        build_expectation(
             "ExpectColumnPairValuesToBeEqual",
             "found image_id {image_id}, expected {expected_id}; run the stage "
             "prepare of this set again",
             column_A="image_id",
             column_B="expected_id",
         ),
-        rule("ExpectColumnValuesToBeBetween", outside, column="label", min_value=0, max_value=last),
-        rule("ExpectColumnValuesToBeInSet", unknown, column="wnid", value_set=classes),
-        rule("ExpectColumnPairValuesToBeEqual", other, column_A="wnid", column_B="listed"),
-        rule(null, named, column="named"),
-        rule(null, "{fault}; excluded", WARNING, column="fault")
-        if values.bad_images == "exclude"
-        else rule(null, "{fault}", column="fault"),
+        build_expectation(
+            "ExpectColumnValuesToBeBetween", outside, column="label", min_value=0, max_value=last
+        ),
+        build_expectation("ExpectColumnValuesToBeInSet", unknown, column="wnid", value_set=classes),
+        build_expectation(
+            "ExpectColumnPairValuesToBeEqual", other, column_A="wnid", column_B="listed"
+        ),
+        build_expectation(null, named, column="named"),
+        build_expectation(null, "{fault}; excluded", WARNING, column="fault")
+        if validate_params.bad_images == "exclude"
+        else build_expectation(null, "{fault}", column="fault"),
     ]
 
 
-def _of_images(is_train: bool) -> Suite:
+def _build_image_rules(is_train: bool) -> Suite:
     """Over the rows that can be used."""
     null, between = "ExpectColumnValuesToBeNull", "ExpectColumnValuesToBeBetween"
     hexadecimal = "found sha256 '{sha256}', expected 64 hex digits"
@@ -197,25 +221,33 @@ def _of_images(is_train: bool) -> Suite:
         "evaluation image may share; remove one of them"
     )
     return [
-        rule(
+        build_expectation(
             "ExpectTableRowCountToBeBetween",
             "found no usable image, expected one or more",
             min_value=1,
         ),
-        rule(between, "found width {width}, expected 1 or more", column="width", min_value=1),
-        rule(between, "found height {height}, expected 1 or more", column="height", min_value=1),
-        rule(between, "found {bytes} bytes, expected 1 or more", column="bytes", min_value=1),
-        rule(
+        build_expectation(
+            between, "found width {width}, expected 1 or more", column="width", min_value=1
+        ),
+        build_expectation(
+            between, "found height {height}, expected 1 or more", column="height", min_value=1
+        ),
+        build_expectation(
+            between, "found {bytes} bytes, expected 1 or more", column="bytes", min_value=1
+        ),
+        build_expectation(
             "ExpectColumnValuesToMatchRegex", hexadecimal, column="sha256", regex="^[0-9a-f]{64}$"
         ),
-        *([] if is_train else [rule(null, leaked, column="leaked")]),
-        rule(null, "same content as {repeated}; both are used", WARNING, column="repeated"),
-        rule(null, "{near}; look at both", WARNING, column="near"),
-        rule(null, "{odd}", WARNING, column="odd"),
+        *([] if is_train else [build_expectation(null, leaked, column="leaked")]),
+        build_expectation(
+            null, "same content as {repeated}; both are used", WARNING, column="repeated"
+        ),
+        build_expectation(null, "{near}; look at both", WARNING, column="near"),
+        build_expectation(null, "{odd}", WARNING, column="odd"),
     ]
 
 
-def _of_classes() -> Suite:
+def _build_class_rules() -> Suite:
     """Over the classes that the set has or must have."""
     null = "ExpectColumnValuesToBeNull"
     doubted = (
@@ -223,112 +255,117 @@ def _of_classes() -> Suite:
         "{rated} rated images; mislabelled folder?"
     )
     return [
-        rule(null, "{odd}", column="odd"),
-        rule(null, "{shared}; one of the two folders is mislabelled", column="shared"),
-        rule(null, doubted, WARNING, column="doubted"),
+        build_expectation(null, "{odd}", column="odd"),
+        build_expectation(null, "{shared}; one of the two folders is mislabelled", column="shared"),
+        build_expectation(null, doubted, WARNING, column="doubted"),
     ]
 
 
-def _fill(values: Validate) -> Suite:
+def _build_fill_rules(validate_params: ValidateParams) -> Suite:
     """Over the classes that the set has."""
-    least = values.minimum_per_class
+    least = validate_params.minimum_per_class
     few = f"found {{images}} usable images, expected {least} or more (validate.minimum_per_class)"
-    return [rule("ExpectColumnValuesToBeBetween", few, column="images", min_value=least)]
+    return [
+        build_expectation("ExpectColumnValuesToBeBetween", few, column="images", min_value=least)
+    ]
 
 
-def _classes(
+def _build_class_table(
     name: str,
     frame: pd.DataFrame,
     images: pd.DataFrame,
     classes: list[str],
-    declared: Dataset | None,
+    declared: DatasetParams | None,
 ) -> pd.DataFrame:
     """One row a class that the set has or must have: how many images, and what is odd about them as
     a whole.
     """
-    official = published(name, classes) if declared is None or declared.classes is None else None
+    official = (
+        get_official_counts(name, classes) if declared is None or declared.classes is None else None
+    )
     present = set(frame["wnid"].dropna())
-    wanted = (
+    expected = (
         official[1]
         if official
         else classes
         if name == CONTROL_SET and not (declared and declared.classes)
         else []
     )
-    here = sorted({*present, *wanted})
-    of = "the published set" if official else TRAIN_SET
-    missing = f"missing: found no image of it, expected every class of {of}"
+    wnids = sorted({*present, *expected})
+    source = "the published set" if official else TRAIN_SET
+    missing = f"missing: found no image of it, expected every class of {source}"
     extra = "found images of it, which the published set has not"
     odd = [
-        missing if each not in present else extra if official and each not in wanted else None
-        for each in here
+        missing if wnid not in present else extra if official and wnid not in expected else None
+        for wnid in wnids
     ]
-    table = pd.DataFrame({"subject": [f"class {each}" for each in here], "odd": odd}, here).astype(
-        "str"
-    )
-    table["images"] = images["wnid"].value_counts().reindex(here, fill_value=0)
-    table["shared"] = _shared(images, table["images"])
-    seen = (
-        confirmed(images).dropna()
+    table = pd.DataFrame(
+        {"subject": [f"class {wnid}" for wnid in wnids], "odd": odd}, wnids
+    ).astype("str")
+    table["images"] = images["wnid"].value_counts().reindex(wnids, fill_value=0)
+    table["shared"] = _describe_shared_content(images, table["images"])
+    agreement = (
+        compute_real_agreement(images).dropna()
         if official and name == CONTROL_SET
         else pd.Series([], dtype="object")
     )
-    rated = seen.astype(int).groupby(images["wnid"]).agg(["sum", "count"]).reindex(here)
+    rated = agreement.astype(int).groupby(images["wnid"]).agg(["sum", "count"]).reindex(wnids)
     table["confirmed"], table["rated"] = (
         rated["sum"].astype("Int64"),
         rated["count"].astype("Int64"),
     )
-    table["doubted"] = rated["sum"].where(rated["sum"] < DOUBTED * rated["count"])
+    table["doubted"] = rated["sum"].where(rated["sum"] < MIN_CONFIRMED_SHARE * rated["count"])
     return table.reset_index(drop=True)
 
 
-def _shared(images: pd.DataFrame, counts: pd.Series) -> pd.Series:
+def _describe_shared_content(images: pd.DataFrame, counts: pd.Series) -> pd.Series:
     """[classes] what is told of a class most of whose images have the same bytes as another's; null
     for the others.
     """
-    told = pd.Series(None, counts.index, dtype="str")
+    texts = pd.Series(None, counts.index, dtype="str")
     copies = images[images["other"].notna()].drop_duplicates(["wnid", "sha256"])
     for wnid in copies["wnid"].unique():
         other = copies.loc[copies["wnid"] == wnid, "other"]
-        if other.size >= max(2, MOSTLY * counts[wnid]):
-            told[wnid] = (
+        if other.size >= max(2, MISLABELLED_SHARE * counts[wnid]):
+            texts[wnid] = (
                 f"{len(other)} of its {counts[wnid]} images have the same content as images of "
                 f"class {other.mode()[0]}"
             )
-    return told
+    return texts
 
 
-def _counts(
-    name: str, frame: pd.DataFrame, classes: list[str], declared: Dataset | None
+def _check_counts(
+    name: str, frame: pd.DataFrame, classes: list[str], declared: DatasetParams | None
 ) -> list[Finding]:
     """Images and classes of all files, against what params declare, else against what the authors
     published.
     """
-    official = published(name, classes)
+    official = get_official_counts(name, classes)
     expected = {"images": official[0], "classes": len(official[1])} if official else {}
     source = dict.fromkeys(expected, "as published")
-    for kind in ("images", "classes"):
-        given = getattr(declared, kind, None)
-        if given is not None:
-            expected[kind], source[kind] = given, "as params say"
+    for column in ("images", "classes"):
+        declared_count = getattr(declared, column, None)
+        if declared_count is not None:
+            expected[column], source[column] = declared_count, "as params say"
     found = {"images": len(frame), "classes": frame["wnid"].nunique()}
     return [
         Finding(
             True,
-            f"found {found[kind]} {kind}, expected {number} {source[kind]}; complete the set, or "
+            f"found {found[column]} {column}, expected {number} {source[column]}; complete the "
+            f"set, or "
             f"say in "
-            f"datasets.{name}.{kind} how many it has",
+            f"datasets.{name}.{column} how many it has",
         )
-        for kind, number in expected.items()
-        if found[kind] != number
+        for column, number in expected.items()
+        if found[column] != number
     ]
 
 
-def _named(frame: pd.DataFrame, classes: list[str]) -> pd.Series:
+def _find_named_classes(frame: pd.DataFrame, classes: list[str]) -> pd.Series:
     """[files] the class that the file's own name carries, where it is another than the folder's."""
-    said = frame["path"].str.rpartition("/")[2].str.extract(OWN_CLASS, expand=False)
-    return said.where(said.isin(classes) & (said != frame["wnid"]))
+    named = frame["path"].str.rpartition("/")[2].str.extract(WNID_IN_FILENAME, expand=False)
+    return named.where(named.isin(classes) & (named != frame["wnid"]))
 
 
-def _faults(frame: pd.DataFrame) -> pd.Series:
-    return frame["problem"].where(~frame["problem"].isin(HARMLESS))
+def _select_faults(frame: pd.DataFrame) -> pd.Series:
+    return frame["problem"].where(~frame["problem"].isin(HARMLESS_PROBLEMS))

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from densecl.datasets.storage.filenames import shown
+from densecl.datasets.storage.filenames import to_printable
 
-LISTED = 20  # findings of one expectation that are spelt out; the rest is counted
+MAX_LISTED = 20  # findings of one expectation that are spelt out; the rest is counted
 CRITICAL, WARNING = "critical", "warning"
 
 Suite = list[Any]  # of gxe.Expectation; meta["reason"] is a format string over the columns of a row
@@ -25,13 +25,15 @@ class Finding(NamedTuple):
     images: tuple[str, ...] = ()  # image_ids: the one at fault, then the one that it repeats
 
 
-def rule(expectation: str, reason: str, severity: str = CRITICAL, **arguments: object) -> Any:
+def build_expectation(
+    expectation: str, reason: str, severity: str = CRITICAL, **arguments: object
+) -> Any:
     import great_expectations.expectations as gxe
 
     return getattr(gxe, expectation)(severity=severity, meta={"reason": reason}, **arguments)
 
 
-def runner() -> Run:
+def create_runner() -> Run:
     """A function that runs a suite over a table; holds an ephemeral context: no files, bars or
     telemetry.
     """
@@ -48,32 +50,35 @@ def runner() -> Run:
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = base.ProgressBarsConfig(globally=False)
         asset = context.data_sources.add_pandas("manifests").add_dataframe_asset("manifest")
-        whole = asset.add_batch_definition_whole_dataframe("whole")
+        batch_definition = asset.add_batch_definition_whole_dataframe("whole")
 
-    def run(frame: pd.DataFrame, rules: Suite) -> list[Finding]:
-        for place, each in enumerate(rules):
-            each.meta["place"] = place
-        outcome = whole.get_batch({"dataframe": frame}).validate(
+    def run_suite(frame: pd.DataFrame, rules: Suite) -> list[Finding]:
+        for position, expectation in enumerate(rules):
+            expectation.meta["place"] = position
+        outcome = batch_definition.get_batch({"dataframe": frame}).validate(
             gx.ExpectationSuite("manifest", expectations=rules),
             result_format={"result_format": "COMPLETE"},
         )
         # GX answers in an order of its own.
         results: list[Any] = sorted(
-            outcome.results, key=lambda result: _config(result).meta["place"]
+            outcome.results, key=lambda result: _get_config(result).meta["place"]
         )
         return [
-            finding for result in results if not result.success for finding in _told(result, frame)
+            finding
+            for result in results
+            if not result.success
+            for finding in _list_findings(result, frame)
         ]
 
-    return run
+    return run_suite
 
 
-def _config(result: Any) -> Any:
+def _get_config(result: Any) -> Any:
     return result.expectation_config
 
 
-def _told(result: Any, frame: pd.DataFrame) -> list[Finding]:
-    config = _config(result)
+def _list_findings(result: Any, frame: pd.DataFrame) -> list[Finding]:
+    config = _get_config(result)
     critical = config.severity == CRITICAL
     rows = sorted(result.result.get("unexpected_index_list") or ())
     if not rows and "{" in config.meta["reason"]:
@@ -82,33 +87,34 @@ def _told(result: Any, frame: pd.DataFrame) -> list[Finding]:
         )
     if not rows:
         return [Finding(critical, config.meta["reason"])]
-    told = [
+    findings = [
         Finding(
             critical,
-            _line(frame.loc[row], config.meta["reason"]),
-            _images(frame.loc[row], config.kwargs),
+            _format_line(frame.loc[row], config.meta["reason"]),
+            _get_image_ids(frame.loc[row], config.kwargs),
         )
-        for row in rows[:LISTED]
+        for row in rows[:MAX_LISTED]
     ]
-    if len(rows) > LISTED:
-        more = frame.loc[rows[LISTED:], "subject"]
-        told.append(
+    if len(rows) > MAX_LISTED:
+        more = frame.loc[rows[MAX_LISTED:], "subject"]
+        findings.append(
             Finding(
                 critical,
-                f"and {len(more)} more like the {LISTED} above, up to {shown(more.iloc[-1])}",
+                f"and {len(more)} more like the {MAX_LISTED} above, up to "
+                f"{to_printable(more.iloc[-1])}",
             )
         )
-    return told
+    return findings
 
 
-def _images(row: pd.Series, given: dict[str, Any]) -> tuple[str, ...]:
+def _get_image_ids(row: pd.Series, arguments: dict[str, Any]) -> tuple[str, ...]:
     """image_id of a row about an image, and that of the image which the rule's column says it
     repeats.
     """
-    named = (row.get("image_id"), row.get(f"{given.get('column')}_id"))
-    return tuple(str(name) for name in named if isinstance(name, str))
+    image_ids = (row.get("image_id"), row.get(f"{arguments.get('column')}_id"))
+    return tuple(str(name) for name in image_ids if isinstance(name, str))
 
 
-def _line(row: pd.Series, reason: str) -> str:
-    values = {str(name): shown(value) for name, value in row.items()}
+def _format_line(row: pd.Series, reason: str) -> str:
+    values = {str(name): to_printable(value) for name, value in row.items()}
     return f"{values['subject']}: {reason.format_map(values)}"

@@ -12,21 +12,21 @@ from typing import Any
 
 import pandas as pd
 
-from densecl.artifacts import Verdict, write_text
-from densecl.datasets.storage.decode import decode, fatal
-from densecl.datasets.storage.filenames import shown
-from densecl.datasets.storage.manifest import usable
+from densecl.artifacts import ValidationResult, write_text
+from densecl.datasets.storage.decode import decode_image, is_fatal
+from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.manifest import select_usable
 from densecl.errors import DataError
 
 TEMPLATES = Path(__file__).parent / "templates"
-LISTED = 200  # files with a problem that a card lists; the manifest names all
-PICTURED = 48  # findings of a set that are shown as thumbnails
-THUMBNAIL = 96  # px, the longer side
-DRAWN = 50  # classes up to which each gets its own bar
+MAX_LISTED_FILES = 200  # files with a problem that a card lists; the manifest names all
+MAX_PICTURED_FINDINGS = 48  # findings of a set that are shown as thumbnails
+THUMBNAIL_PX = 96  # px, the longer side
+MAX_CLASS_BARS = 50  # classes up to which each gets its own bar
 
 
-def render_validation(
-    verdicts: dict[str, Verdict],
+def write_validation_page(
+    verdicts: dict[str, ValidationResult],
     manifests: dict[str, pd.DataFrame],
     path: Path,
     roots: Mapping[str, Path],
@@ -44,17 +44,22 @@ def render_validation(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": shown, "count": _grouped, "size": _readable}
+    environment.filters |= {
+        "printable": to_printable,
+        "count": _format_count,
+        "size": _format_bytes,
+    }
     cards = [
-        _card(verdict, manifests[name]) | {"pictured": _pictured(verdict, roots)}
+        _build_card(verdict, manifests[name]) | {"pictured": _collect_pictures(verdict, roots)}
         for name, verdict in verdicts.items()
     ]
     write_text(
-        path, environment.get_template("validation.html").render(cards=cards, **_totals(verdicts))
+        path,
+        environment.get_template("validation.html").render(cards=cards, **_count_totals(verdicts)),
     )
 
 
-def _totals(verdicts: dict[str, Verdict]) -> dict[str, Any]:
+def _count_totals(verdicts: dict[str, ValidationResult]) -> dict[str, Any]:
     stopped = [name for name, verdict in verdicts.items() if not verdict.passed]
     return {
         "stopped": stopped,
@@ -64,25 +69,27 @@ def _totals(verdicts: dict[str, Verdict]) -> dict[str, Any]:
     }
 
 
-def _card(verdict: Verdict, frame: pd.DataFrame) -> dict[str, Any]:
-    images = usable(frame)
+def _build_card(verdict: ValidationResult, frame: pd.DataFrame) -> dict[str, Any]:
+    images = select_usable(frame)
     counts = images["wnid"].value_counts().reindex(sorted(frame["wnid"].unique()), fill_value=0)
     bad = frame[frame["problem"] != ""]
     return {
         "verdict": verdict,
         "files": len(frame),
         "bytes": int(images["bytes"].sum()),
-        "sizes": _sizes(images),
-        "per_class": _spread(counts),
-        "bars": _bars(counts) if 0 < len(counts) <= DRAWN else [],
-        "problems": [_problem(row, verdict) for row in bad.head(LISTED).to_dict("records")],
-        "unlisted": max(0, len(bad) - LISTED),
+        "sizes": _format_sizes(images),
+        "per_class": _format_spread(counts),
+        "bars": _build_bars(counts) if 0 < len(counts) <= MAX_CLASS_BARS else [],
+        "problems": [
+            _format_problem(row, verdict) for row in bad.head(MAX_LISTED_FILES).to_dict("records")
+        ],
+        "unlisted": max(0, len(bad) - MAX_LISTED_FILES),
     }
 
 
-def _problem(row: dict[Any, Any], verdict: Verdict) -> dict[str, Any]:
+def _format_problem(row: dict[Any, Any], verdict: ValidationResult) -> dict[str, Any]:
     unused = "excluded" if row["image_id"] in verdict.excluded else "stops here"
-    outcome = unused if fatal(row["problem"]) else "used"
+    outcome = unused if is_fatal(row["problem"]) else "used"
     return {
         "path": row["path"],
         "bytes": row["bytes"],
@@ -91,26 +98,26 @@ def _problem(row: dict[Any, Any], verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _pictured(verdict: Verdict, roots: Mapping[str, Path]) -> list[dict[str, Any]]:
+def _collect_pictures(verdict: ValidationResult, roots: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Findings with thumbnails of their images, those without any left out."""
-    found: list[dict[str, Any]] = []
+    findings: list[dict[str, Any]] = []
     for evidence in verdict.evidence:
-        pictures = [picture for name in evidence.images if (picture := thumbnail(name, roots))]
-        if pictures and len(found) < PICTURED:
-            found.append({"text": evidence.text, "pictures": pictures})
-    return found
+        pictures = [picture for name in evidence.images if (picture := make_thumbnail(name, roots))]
+        if pictures and len(findings) < MAX_PICTURED_FINDINGS:
+            findings.append({"text": evidence.text, "pictures": pictures})
+    return findings
 
 
-def thumbnail(image_id: str, roots: Mapping[str, Path]) -> dict[str, str] | None:
+def make_thumbnail(image_id: str, roots: Mapping[str, Path]) -> dict[str, str] | None:
     """`name` and `data`, a JPEG in a data URI, of an image_id; None where the file cannot be
     decoded.
     """
     dataset, _, path = image_id.partition("/")
     try:
-        image = decode(roots[dataset] / path)
+        image = decode_image(roots[dataset] / path)
     except (DataError, KeyError):
         return None
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return {
@@ -119,7 +126,7 @@ def thumbnail(image_id: str, roots: Mapping[str, Path]) -> dict[str, str] | None
     }
 
 
-def _sizes(images: pd.DataFrame) -> str:
+def _format_sizes(images: pd.DataFrame) -> str:
     """Width x height in px, or the range of both."""
     if images.empty:
         return "none"
@@ -127,18 +134,19 @@ def _sizes(images: pd.DataFrame) -> str:
     return " × ".join(f"{low}" if low == high else f"{low}–{high}" for low, high in spans)
 
 
-def _spread(counts: pd.Series) -> str:
+def _format_spread(counts: pd.Series) -> str:
     if counts.empty:
         return "none"
     low, high = int(counts.min()), int(counts.max())
     return (
-        _grouped(low)
+        _format_count(low)
         if low == high
-        else f"{_grouped(low)}–{_grouped(high)}, median {_grouped(round(counts.median()))}"
+        else f"{_format_count(low)}–{_format_count(high)}, median "
+        f"{_format_count(round(counts.median()))}"
     )
 
 
-def _bars(counts: pd.Series) -> list[dict[str, Any]]:
+def _build_bars(counts: pd.Series) -> list[dict[str, Any]]:
     most = max(1, int(counts.max()))
     return [
         {"wnid": wnid, "images": int(n), "percent": round(100 * n / most, 1)}
@@ -146,11 +154,11 @@ def _bars(counts: pd.Series) -> list[dict[str, Any]]:
     ]
 
 
-def _grouped(number: int) -> str:
+def _format_count(number: int) -> str:
     return f"{number:,}"
 
 
-def _readable(number: float) -> str:
+def _format_bytes(number: float) -> str:
     for unit in ("B", "kB", "MB"):
         if number < 1000:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"

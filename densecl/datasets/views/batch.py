@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Geometry(NamedTuple):
+class ViewGeometry(NamedTuple):
     """Where a view was cut: shares of the image's height and width; flipped after the cut."""
 
     top: float
@@ -20,9 +20,9 @@ class Geometry(NamedTuple):
 
 
 class ViewBatch(NamedTuple):
-    first: Tensor  # uint8 [B, 3, H, W]
-    second: Tensor  # uint8 [B, 3, H, W]
+    view1: Tensor  # uint8 [B, 3, H, W]
+    view2: Tensor  # uint8 [B, 3, H, W]
     labels: Tensor  # [B]
     image_ids: Tensor  # [B] rows of the manifest
-    first_geometry: Tensor  # [B, 5] as Geometry
-    second_geometry: Tensor  # [B, 5]
+    geometry1: Tensor  # [B, 5] as ViewGeometry
+    geometry2: Tensor  # [B, 5]

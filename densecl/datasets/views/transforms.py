@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from densecl.config.params import ColorJitter
+from densecl.config.params import ColorJitterParams
 from densecl.datasets.views.read_pixels import Pixels
 
 cv2.setNumThreads(
@@ -25,14 +25,14 @@ LEVELS = np.arange(256, dtype=np.float32)
 GREY = np.array(
     [0.299, 0.587, 0.114], np.float32
 )  # ITU-R 601, as Pillow and torchvision weigh the channels
-REACH = 4  # standard deviations: beyond them a Gaussian adds less than a hundredth of a level
+BLUR_REACH = 4  # standard deviations: beyond them a Gaussian adds less than a hundredth of a level
 
 
-def resized(pixels: Pixels, where: tuple[int, int, int, int], size: tuple[int, int]) -> Pixels:
+def resize_crop(pixels: Pixels, crop: tuple[int, int, int, int], size: tuple[int, int]) -> Pixels:
     """[*size, 3]: the crop (top, left, height, width in px) resized bilinearly with antialias, as
     Pillow does.
     """
-    top, left, height, width = where
+    top, left, height, width = crop
     part: Any = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)[
         None
     ]
@@ -40,62 +40,66 @@ def resized(pixels: Pixels, where: tuple[int, int, int, int], size: tuple[int, i
     return np.ascontiguousarray(part[0].permute(1, 2, 0).numpy())
 
 
-def mirrored(pixels: Pixels) -> Pixels:
+def flip_horizontal(pixels: Pixels) -> Pixels:
     """Left and right exchanged."""
     return np.asarray(cv2.flip(pixels, 1), np.uint8)
 
 
-def brightness(pixels: Pixels, factor: float) -> Pixels:
+def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
     """Every level times the factor."""
-    return _levels(pixels, factor, 0.0)
+    return _apply_level_table(pixels, factor, 0.0)
 
 
-def contrast(pixels: Pixels, factor: float) -> Pixels:
+def adjust_contrast(pixels: Pixels, factor: float) -> Pixels:
     """Away from (above 1) or towards (below 1) the mean grey."""
-    return _levels(pixels, factor, float(GREY @ cv2.mean(pixels)[:3]))
+    return _apply_level_table(pixels, factor, float(GREY @ cv2.mean(pixels)[:3]))
 
 
-def saturation(pixels: Pixels, factor: float) -> Pixels:
+def adjust_saturation(pixels: Pixels, factor: float) -> Pixels:
     """Away from (above 1) or towards (below 1) each pixel's grey."""
     mixed = factor * np.eye(3, dtype=np.float32) + (1 - factor) * GREY
     cut = np.full((3, 1), -0.5, np.float32)  # rounded to the nearest, where torchvision rounds down
     return np.asarray(cv2.transform(pixels, np.hstack([mixed, cut]).astype(np.float32)), np.uint8)
 
 
-def hue(pixels: Pixels, factor: float) -> Pixels:
+def adjust_hue(pixels: Pixels, factor: float) -> Pixels:
     """Turned by the factor of a full circle, in [-0.5, 0.5]."""
     turned = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV_FULL)
     turned[..., 0] += np.uint8(round(factor * 256) % 256)  # wraps at the full circle
     return np.asarray(cv2.cvtColor(turned, cv2.COLOR_HSV2RGB_FULL), np.uint8)
 
 
-def jittered(pixels: Pixels, jitter: ColorJitter, rng: np.random.Generator) -> Pixels:
+def apply_color_jitter(
+    pixels: Pixels, jitter: ColorJitterParams, rng: np.random.Generator
+) -> Pixels:
     """The four adjustments in random order, each by a factor drawn uniformly (torchvision's
     ColorJitter); of strength 0, none.
     """
-    around_one = {
-        brightness: jitter.brightness,
-        contrast: jitter.contrast,
-        saturation: jitter.saturation,
+    strengths = {
+        adjust_brightness: jitter.brightness,
+        adjust_contrast: jitter.contrast,
+        adjust_saturation: jitter.saturation,
     }
     steps = [
-        (adjust, rng.uniform(max(0.0, 1 - by), 1 + by)) for adjust, by in around_one.items() if by
+        (adjust, rng.uniform(max(0.0, 1 - strength), 1 + strength))
+        for adjust, strength in strengths.items()
+        if strength
     ]
     if jitter.hue:
-        steps.append((hue, rng.uniform(-jitter.hue, jitter.hue)))
-    for place in rng.permutation(len(steps)):
-        adjust, by = steps[place]
-        pixels = adjust(pixels, float(by))
+        steps.append((adjust_hue, rng.uniform(-jitter.hue, jitter.hue)))
+    for position in rng.permutation(len(steps)):
+        adjust, strength = steps[position]
+        pixels = adjust(pixels, float(strength))
     return pixels
 
 
-def blurred(pixels: Pixels, kernel: int, sigma: float) -> Pixels:
+def apply_gaussian_blur(pixels: Pixels, kernel: int, sigma: float) -> Pixels:
     """Gaussian blur with an odd kernel of at most `kernel` px and a sigma in px."""
-    side = min(kernel, 2 * int(np.ceil(REACH * sigma)) + 1)
+    side = min(kernel, 2 * int(np.ceil(BLUR_REACH * sigma)) + 1)
     return np.asarray(cv2.GaussianBlur(pixels, (side, side), sigma), np.uint8)
 
 
-def _levels(pixels: Pixels, factor: float, middle: float) -> Pixels:
+def _apply_level_table(pixels: Pixels, factor: float, middle: float) -> Pixels:
     table = np.clip(factor * LEVELS + (1 - factor) * middle, 0, 255).astype(
         np.uint8
     )  # rounded down, as there

@@ -9,30 +9,36 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from densecl.report.charts.panels import BINS, Group, Panel, Profile, groups
-from densecl.report.charts.svg import COLOURS, INK, MARKERS, Chart, svg
+from densecl.report.charts.panels import (
+    OVERLAP_BINS,
+    Panel,
+    PanelGroup,
+    Profile,
+    build_panel_groups,
+)
+from densecl.report.charts.svg import COLOURS, INK, MARKERS, Chart, render_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STYLES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.3)))  # solid, dashed, dotted
-FACTORS = {"%": 100.0, "GiB": 2.0**-30}  # from what history.csv holds to what is drawn
-SIZE = (3.6, 2.5)  # inches: some 340 px on the page, where 10 pt are 13 px
+LINE_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.3)))  # solid, dashed, dotted
+UNIT_FACTORS = {"%": 100.0, "GiB": 2.0**-30}  # from what history.csv holds to what is drawn
+CHART_SIZE = (3.6, 2.5)  # inches: some 340 px on the page, where 10 pt are 13 px
 MARGIN = 0.06  # of the span, above and below
 
 Histories = Mapping[str, Sequence[pd.DataFrame]]  # mode -> a frame a seed
 
 
 @dataclass(frozen=True)
-class Curves:
+class CurveGroup:
     """One question and the charts that answer it."""
 
     question: str
-    about: str
+    description: str
     charts: tuple[Chart, ...]
 
 
-class Line(NamedTuple):
+class Curve(NamedTuple):
     mode: str  # "" for what is the same in every mode
     name: str
     style: int  # of STYLES
@@ -40,35 +46,42 @@ class Line(NamedTuple):
     y: np.ndarray
 
 
-def training(histories: Histories) -> list[Curves]:
+def build_curve_groups(histories: Histories) -> list[CurveGroup]:
     """Every question of which some mode has a column; panels without any are left out."""
     columns = dict.fromkeys(
         c for frames in histories.values() for frame in frames for c in frame.columns
     )
-    drawn = [Curves(g.question, g.about, tuple(_charts(g, histories))) for g in groups(columns)]
-    return [each for each in drawn if each.charts]
+    curve_groups = [
+        CurveGroup(g.question, g.description, tuple(_iter_charts(g, histories)))
+        for g in build_panel_groups(columns)
+    ]
+    return [curve_group for curve_group in curve_groups if curve_group.charts]
 
 
-def _charts(group: Group, histories: Histories) -> Iterator[Chart]:
-    lines = [
-        list(_profile(p, histories) if isinstance(p, Profile) else _over_epochs(p, histories))
+def _iter_charts(group: PanelGroup, histories: Histories) -> Iterator[Chart]:
+    panel_curves = [
+        list(
+            _iter_profile_curves(p, histories)
+            if isinstance(p, Profile)
+            else _iter_epoch_curves(p, histories)
+        )
         for p in group.panels
     ]
-    thick = 1.9 if all(len(frames) <= 1 for frames in histories.values()) else 1.1
-    for panel, own in zip(group.panels, lines, strict=True):
-        if any(line.mode for line in own):
-            mates = [
-                each
-                for p, several in zip(group.panels, lines, strict=True)
+    line_width = 1.9 if all(len(frames) <= 1 for frames in histories.values()) else 1.1
+    for panel, curves in zip(group.panels, panel_curves, strict=True):
+        if any(curve.mode for curve in curves):
+            row_curves = [
+                curve
+                for p, several in zip(group.panels, panel_curves, strict=True)
                 if panel.row and p.row == panel.row
-                for each in several
+                for curve in several
             ]
-            yield _chart(panel, own, _limits(mates or own), thick)
+            yield _draw_chart(panel, curves, _compute_limits(row_curves or curves), line_width)
 
 
-def _over_epochs(panel: Panel, histories: Histories) -> Iterator[Line]:
+def _iter_epoch_curves(panel: Panel, histories: Histories) -> Iterator[Curve]:
     """The modes' lines, then what they stand beside: the mean over all trainings."""
-    factor = FACTORS.get(panel.unit, 1.0)
+    factor = UNIT_FACTORS.get(panel.unit, 1.0)
     frames = [
         (mode, frame)
         for mode, several in histories.items()
@@ -78,60 +91,65 @@ def _over_epochs(panel: Panel, histories: Histories) -> Iterator[Line]:
     for style, (column, name) in enumerate(panel.lines.items()):
         for mode, frame in frames:
             if column in frame and np.isfinite(frame[column]).any():
-                yield Line(
+                yield Curve(
                     mode,
                     name,
                     style,
                     1 + frame["epoch"].to_numpy(),
                     factor * frame[column].to_numpy(),
                 )
-    for style, (column, name) in enumerate(panel.beside.items(), 1):
-        having = [frame.set_index("epoch")[column] for _, frame in frames if column in frame]
-        if having:
-            mean = pd.concat(having, axis=1).mean(axis=1)
-            yield Line("", name, style, 1 + mean.index.to_numpy(), factor * mean.to_numpy())
+    for style, (column, name) in enumerate(panel.references.items(), 1):
+        series = [frame.set_index("epoch")[column] for _, frame in frames if column in frame]
+        if series:
+            mean = pd.concat(series, axis=1).mean(axis=1)
+            yield Curve("", name, style, 1 + mean.index.to_numpy(), factor * mean.to_numpy())
 
 
-def _profile(panel: Profile, histories: Histories) -> Iterator[Line]:
+def _iter_profile_curves(panel: Profile, histories: Histories) -> Iterator[Curve]:
     """After the last and the first epoch, by bin of overlap; beside them the same index."""
-    factor = FACTORS.get(panel.unit, 1.0)
-    middles = 100 * (np.array([float(low) for low in BINS]) + 0.125)
-    own, same = ([f"match/{f}/overlap-{low}" for low in BINS] for f in (panel.features, "identity"))
-    having = [
+    factor = UNIT_FACTORS.get(panel.unit, 1.0)
+    middles = 100 * (np.array([float(low) for low in OVERLAP_BINS]) + 0.125)
+    columns, identity_columns = (
+        [f"match/{f}/overlap-{low}" for low in OVERLAP_BINS] for f in (panel.features, "identity")
+    )
+    mode_frames = [
         (mode, frame)
         for mode, frames in histories.items()
         for frame in frames
-        if {*own, *same} <= set(frame.columns) and frame[own].notna().any(axis=None)
+        if {*columns, *identity_columns} <= set(frame.columns)
+        and frame[columns].notna().any(axis=None)
     ]
-    for mode, frame in having:
-        yield Line(mode, "last epoch", 0, middles, factor * frame[own].iloc[-1].to_numpy())
+    for mode, frame in mode_frames:
+        yield Curve(mode, "last epoch", 0, middles, factor * frame[columns].iloc[-1].to_numpy())
         if len(frame) > 1:
-            yield Line(mode, "first", 2, middles, factor * frame[own].iloc[0].to_numpy())
-    if having:
-        mean = pd.concat([frame[same].iloc[-1] for _, frame in having], axis=1).mean(axis=1)
-        yield Line("", "same index", 1, middles, factor * mean.to_numpy())
+            yield Curve(mode, "first", 2, middles, factor * frame[columns].iloc[0].to_numpy())
+    if mode_frames:
+        mean = pd.concat(
+            [frame[identity_columns].iloc[-1] for _, frame in mode_frames], axis=1
+        ).mean(axis=1)
+        yield Curve("", "same index", 1, middles, factor * mean.to_numpy())
 
 
-def _limits(lines: Sequence[Line]) -> tuple[float, float]:
+def _compute_limits(curves: Sequence[Curve]) -> tuple[float, float]:
     """Of the vertical axis: 0 is always on it, so that heights can be compared."""
-    values = np.concatenate([line.y[np.isfinite(line.y)] for line in lines])
+    values = np.concatenate([curve.y[np.isfinite(curve.y)] for curve in curves])
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
-    room = MARGIN * (high - low or 1.0)
-    return low - room if low < 0 else 0.0, high + room
+    margin = MARGIN * (high - low or 1.0)
+    return low - margin if low < 0 else 0.0, high + margin
 
 
-def _chart(
-    panel: Panel | Profile, lines: Sequence[Line], limits: tuple[float, float], thick: float
+def _draw_chart(
+    panel: Panel | Profile, curves: Sequence[Curve], limits: tuple[float, float], line_width: float
 ) -> Chart:
-    across = "epoch" if isinstance(panel, Panel) else "overlap of the crops, %"
+    x_label = "epoch" if isinstance(panel, Panel) else "overlap of the crops, %"
 
-    def draw(axes: Axes) -> None:
+    def draw_axes(axes: Axes) -> None:
         from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-        for line in lines:
-            _draw(axes, line, thick)
-        _mark(axes, lines, 2.5 * thick, 0.03 * (limits[1] - limits[0]))
-        axes.set_xlabel(across)
+        for curve in curves:
+            _draw_curve(axes, curve, line_width)
+        _draw_markers(axes, curves, 2.5 * line_width, 0.03 * (limits[1] - limits[0]))
+        axes.set_xlabel(x_label)
         axes.set_ylabel(panel.unit)
         axes.set_ylim(*limits)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -139,68 +157,79 @@ def _chart(
         if isinstance(panel, Profile):
             axes.set_xlim(0, 100)
             axes.set_xticks([0, 25, 50, 75, 100])
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _format_tick(value)))
         if limits[0] < 0:
             axes.axhline(0, color=INK, linewidth=0.8)
-        _legend(axes, lines)
+        _draw_legend(axes, curves)
 
-    alt = f"{panel.title}, {panel.unit}, by {across}: {_spoken(lines)}"
-    return Chart(panel.title, svg(f"curve {panel.title}", SIZE, alt, draw), alt, panel.look)
-
-
-def _draw(axes: Axes, line: Line, thick: float) -> None:
-    width, colour = (thick, COLOURS[line.mode]) if line.mode else (1.0, INK)
-    axes.plot(
-        line.x,
-        line.y,
-        linestyle=STYLES[line.style],
-        color=colour,
-        linewidth=width,
-        zorder=2 if line.mode else 1.5,
+    alt = f"{panel.title}, {panel.unit}, by {x_label}: {_describe_curves(curves)}"
+    return Chart(
+        panel.title,
+        render_svg(f"curve {panel.title}", CHART_SIZE, alt, draw_axes),
+        alt,
+        panel.caption,
     )
 
 
-def _mark(axes: Axes, lines: Sequence[Line], size: float, near: float) -> None:
+def _draw_curve(axes: Axes, curve: Curve, line_width: float) -> None:
+    width, colour = (line_width, COLOURS[curve.mode]) if curve.mode else (1.0, INK)
+    axes.plot(
+        curve.x,
+        curve.y,
+        linestyle=LINE_STYLES[curve.style],
+        color=colour,
+        linewidth=width,
+        zorder=2 if curve.mode else 1.5,
+    )
+
+
+def _draw_markers(axes: Axes, curves: Sequence[Curve], size: float, tolerance: float) -> None:
     """Each mode's marker where its line ends, so that it is known without colour; earlier where
     another one lies there.
     """
     ends: list[tuple[str, float]] = []
-    for line in lines:
-        seen = np.flatnonzero(np.isfinite(line.y))
-        if line.mode and len(seen):
-            value = float(line.y[seen[-1]])
-            hidden = {mode for mode, end in ends if mode != line.mode and abs(end - value) < near}
-            at = seen[max(0, len(seen) - 1 - len(hidden))]
+    for curve in curves:
+        finite = np.flatnonzero(np.isfinite(curve.y))
+        if curve.mode and len(finite):
+            value = float(curve.y[finite[-1]])
+            hidden = {
+                mode for mode, end in ends if mode != curve.mode and abs(end - value) < tolerance
+            }
+            index = finite[max(0, len(finite) - 1 - len(hidden))]
             axes.plot(
-                line.x[at],
-                line.y[at],
-                MARKERS[line.mode],
-                color=COLOURS[line.mode],
+                curve.x[index],
+                curve.y[index],
+                MARKERS[curve.mode],
+                color=COLOURS[curve.mode],
                 markersize=size,
                 zorder=3,
             )
-            ends.append((line.mode, value))
+            ends.append((curve.mode, value))
 
 
-def _tick(value: float) -> str:
+def _format_tick(value: float) -> str:
     """As short as it can be: 65,536; 0.25; 1e−5."""
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
     return text.replace("e-0", "e-").replace("-", "−")
 
 
-def _legend(axes: Axes, lines: Sequence[Line]) -> None:
+def _draw_legend(axes: Axes, curves: Sequence[Curve]) -> None:
     """What the styles mean, above the axes, where no line runs."""
     from matplotlib.lines import Line2D
 
     names = {
-        line.name: Line2D(
-            [], [], color=INK, linestyle=STYLES[line.style], linewidth=1.0 if not line.mode else 1.9
+        curve.name: Line2D(
+            [],
+            [],
+            color=INK,
+            linestyle=LINE_STYLES[curve.style],
+            linewidth=1.0 if not curve.mode else 1.9,
         )
-        for line in lines
+        for curve in curves
     }
     if len(names) == 1:  # the title says it
         return
-    room: dict[str, Any] = {
+    layout: dict[str, Any] = {
         "handlelength": 1.7,
         "columnspacing": 1.0,
         "borderpad": 0.1,
@@ -215,18 +244,18 @@ def _legend(axes: Axes, lines: Sequence[Line]) -> None:
         frameon=False,
         fontsize=9,
         labelcolor=INK,
-        **room,
+        **layout,
     )
 
 
-def _spoken(lines: Sequence[Line]) -> str:
+def _describe_curves(curves: Sequence[Curve]) -> str:
     """Where each kind of line begins and ends, as the mean over its seeds."""
-    kinds: dict[tuple[str, str], list[np.ndarray]] = {}
-    for line in lines:
-        seen = line.y[np.isfinite(line.y)]
-        if len(seen):
-            kinds.setdefault((line.mode, line.name), []).append(seen[[0, -1]])
-    ends = {kind: np.mean(several, axis=0) for kind, several in kinds.items()}
+    values_by_curve: dict[tuple[str, str], list[np.ndarray]] = {}
+    for curve in curves:
+        finite = curve.y[np.isfinite(curve.y)]
+        if len(finite):
+            values_by_curve.setdefault((curve.mode, curve.name), []).append(finite[[0, -1]])
+    ends = {kind: np.mean(several, axis=0) for kind, several in values_by_curve.items()}
     return "; ".join(
         f"{f'{mode} {name}'.strip()} from {first:.3g} to {last:.3g}"
         for (mode, name), (first, last) in ends.items()

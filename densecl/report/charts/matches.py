@@ -10,54 +10,54 @@ from pathlib import Path
 
 import numpy as np
 
-LINES = 12  # at most, a pair: more cannot be told apart
-SIDE, GAP, COLUMNS = 160, 20, 3  # px of a view, px between the two, pairs side by side
-QUALITY = 80
+MAX_LINES = 12  # at most, a pair: more cannot be told apart
+VIEW_PX, GAP_PX, COLUMNS = 160, 20, 3  # px of a view, px between the two, pairs side by side
+WEBP_QUALITY = 80
 
 
 @dataclass(frozen=True)
-class Line:
+class MatchLine:
     """From a patch of the first view to its match in the second, px of the pair's drawing."""
 
     x1: float
     y1: float
     x2: float
     y2: float
-    right: bool
+    is_correct: bool
 
 
 @dataclass(frozen=True)
-class Pair:
+class MatchedViews:
     x: int
     y: int
     first: str  # data URI of a WebP
     second: str
-    lines: tuple[Line, ...]
+    lines: tuple[MatchLine, ...]
 
 
 @dataclass(frozen=True)
-class Picture:
+class MatchPicture:
     mode: str
-    pairs: tuple[Pair, ...]
+    pairs: tuple[MatchedViews, ...]
     size: tuple[int, int]  # px
     alt: str
     caption: str
-    side: int = SIDE
-    gap: int = GAP
+    view_px: int = VIEW_PX
+    gap_px: int = GAP_PX
 
 
-def picture(mode: str, path: Path) -> Picture:
+def build_match_picture(mode: str, path: Path) -> MatchPicture:
     """Matches of one training as its `matches.safetensors` holds them; right: within one patch of
     the true place.
     """
     from safetensors.numpy import load_file
 
-    drawn = load_file(path)
-    side = round(drawn["match"].shape[1] ** 0.5)
-    right = _near(drawn["match"], drawn["truth"], side)
-    count = len(drawn["first"])
-    pairs = tuple(_pair(drawn, right, n, side) for n in range(count))
-    share = right[drawn["visible"] > 0].mean() if drawn["visible"].any() else float("nan")
+    tensors = load_file(path)
+    grid_side = round(tensors["match"].shape[1] ** 0.5)
+    correct = _is_near(tensors["match"], tensors["truth"], grid_side)
+    count = len(tensors["first"])
+    pairs = tuple(_build_pair(tensors, correct, n, grid_side) for n in range(count))
+    share = correct[tensors["visible"] > 0].mean() if tensors["visible"].any() else float("nan")
     alt = (
         f"{count} pairs of views of training images, mode {mode}; "
         f"{100 * share:.0f} % of the visible patches are matched within one patch."
@@ -70,49 +70,72 @@ def picture(mode: str, path: Path) -> Picture:
         "though it moved; lines that all run level match position."
     )
     columns = min(COLUMNS, count)
-    size = (columns * (2 * SIDE + 2 * GAP) - GAP, -(-count // columns) * (SIDE + GAP) - GAP)
-    return Picture(mode, pairs, size, alt, caption)
-
-
-def _pair(drawn: dict[str, np.ndarray], right: np.ndarray, n: int, side: int) -> Pair:
-    row, column = divmod(n, COLUMNS)
-    patch = SIDE / side
-    seen = np.flatnonzero(drawn["visible"][n])
-    lines = tuple(
-        _lines(seen[:: max(1, -(-len(seen) // LINES))], drawn["match"][n], right[n], side, patch)
+    size = (
+        columns * (2 * VIEW_PX + 2 * GAP_PX) - GAP_PX,
+        -(-count // columns) * (VIEW_PX + GAP_PX) - GAP_PX,
     )
-    views = [_webp(drawn[view][n]) for view in ("first", "second")]
-    return Pair(column * (2 * SIDE + 2 * GAP), row * (SIDE + GAP), views[0], views[1], lines)
+    return MatchPicture(mode, pairs, size, alt, caption)
 
 
-def _lines(
-    patches: np.ndarray, match: np.ndarray, right: np.ndarray, side: int, patch: float
-) -> Iterator[Line]:
-    for n in patches:
-        (x1, y1), (x2, y2) = (_centre(int(p), side, patch) for p in (n, match[n]))
-        yield Line(
-            round(x1, 1), round(y1, 1), round(x2 + SIDE + GAP / 2, 1), round(y2, 1), bool(right[n])
+def _build_pair(
+    tensors: dict[str, np.ndarray], correct: np.ndarray, n: int, grid_side: int
+) -> MatchedViews:
+    row, column = divmod(n, COLUMNS)
+    patch_px = VIEW_PX / grid_side
+    visible = np.flatnonzero(tensors["visible"][n])
+    lines = tuple(
+        _iter_lines(
+            visible[:: max(1, -(-len(visible) // MAX_LINES))],
+            tensors["match"][n],
+            correct[n],
+            grid_side,
+            patch_px,
+        )
+    )
+    views = [_encode_webp(tensors[view][n]) for view in ("first", "second")]
+    return MatchedViews(
+        column * (2 * VIEW_PX + 2 * GAP_PX), row * (VIEW_PX + GAP_PX), views[0], views[1], lines
+    )
+
+
+def _iter_lines(
+    patches: np.ndarray, match: np.ndarray, correct: np.ndarray, grid_side: int, patch_px: float
+) -> Iterator[MatchLine]:
+    for patch in patches:
+        (x1, y1), (x2, y2) = (
+            _compute_centre(int(p), grid_side, patch_px) for p in (patch, match[patch])
+        )
+        yield MatchLine(
+            round(x1, 1),
+            round(y1, 1),
+            round(x2 + VIEW_PX + GAP_PX / 2, 1),
+            round(y2, 1),
+            bool(correct[patch]),
         )
 
 
-def _webp(view: np.ndarray) -> str:
+def _encode_webp(view: np.ndarray) -> str:
     """[3, H, W] uint8 as a data URI, no larger than it is drawn."""
     from PIL import Image
 
     image = Image.fromarray(view.transpose(1, 2, 0))
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((VIEW_PX, VIEW_PX))
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=QUALITY, method=4)
+    image.save(buffer, "WEBP", quality=WEBP_QUALITY, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _near(match: np.ndarray, truth: np.ndarray, side: int) -> np.ndarray:
+def _is_near(match: np.ndarray, truth: np.ndarray, grid_side: int) -> np.ndarray:
     """[P, N] bool: same patch or a neighbour."""
     return (
-        np.maximum(np.abs(match // side - truth // side), np.abs(match % side - truth % side)) <= 1
+        np.maximum(
+            np.abs(match // grid_side - truth // grid_side),
+            np.abs(match % grid_side - truth % grid_side),
+        )
+        <= 1
     )
 
 
-def _centre(patch: int, side: int, pixels: float) -> tuple[float, float]:
+def _compute_centre(patch: int, grid_side: int, patch_px: float) -> tuple[float, float]:
     """(x, y) in px of the drawn view."""
-    return (patch % side + 0.5) * pixels, (patch // side + 0.5) * pixels
+    return (patch % grid_side + 0.5) * patch_px, (patch // grid_side + 0.5) * patch_px

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 from densecl.config.params import CONTROL_SET
 
-BINS = (
+OVERLAP_BINS = (
     "0",
     "0.25",
     "0.5",
     "0.75",
-)  # lower ends of the bins of overlap, as training.matching names them
+)  # lower ends of the bins of overlap, as training/diagnostics/match_accuracy.py names them
 # column's part -> title, and the caption where it is not the one of the head's panel
-FEATURES = {
+FEATURE_TITLES = {
     "dense": ("Head", ""),
     "last": ("Last block", "The same, matched on the backbone's last block, which every mode has."),
     "before_last": (
@@ -26,15 +26,15 @@ FEATURES = {
 
 @dataclass(frozen=True)
 class Panel:
-    """Columns over epochs: `lines` in the mode's colour, a style each; `beside` what they are
+    """Columns over epochs: `lines` in the mode's colour, a style each; `references` what they are
     compared with, in ink.
     """
 
     title: str
     unit: str  # written at the axis; "%" and "GiB" are converted to
     lines: dict[str, str]  # column -> its name in the legend
-    look: str  # the caption: what to look for
-    beside: dict[str, str] = field(default_factory=dict)
+    caption: str  # the caption: what to look for
+    references: dict[str, str] = field(default_factory=dict)
     row: str = ""  # panels of one row share their vertical scale
 
 
@@ -45,14 +45,14 @@ class Profile:
     title: str
     unit: str
     features: str
-    look: str
+    caption: str
     row: str = ""
 
 
 @dataclass(frozen=True)
-class Group:
+class PanelGroup:
     question: str
-    about: str
+    description: str
     panels: tuple[Panel | Profile, ...]
 
 
@@ -205,7 +205,7 @@ COST = (
 )
 
 
-def matching() -> Iterable[Panel | Profile]:
+def iter_matching_panels() -> Iterable[Panel | Profile]:
     """A row a measure, a column a kind of features."""
     measures = {
         "within0": (
@@ -225,22 +225,22 @@ def matching() -> Iterable[Panel | Profile]:
             "position was learned.",
         ),
     }
-    for measure, (name, chance, look) in measures.items():
-        beside = {f"match/identity/{measure}": "same index", f"match/{chance}": "chance"}
-        for key, (features, note) in FEATURES.items():
+    for measure, (name, chance, caption) in measures.items():
+        references = {f"match/identity/{measure}": "same index", f"match/{chance}": "chance"}
+        for key, (features, note) in FEATURE_TITLES.items():
             lines = {f"match/{key}/{measure}": "matched"}
-            yield Panel(f"{features}: {name}", "%", lines, note or look, beside, measure)
-    look = (
+            yield Panel(f"{features}: {name}", "%", lines, note or caption, references, measure)
+    caption = (
         "Within a patch, by how much the crops overlap. The more they "
         "do, the better the same index does by itself."
     )
-    for key, (features, note) in FEATURES.items():
-        yield Profile(f"{features}: by overlap", "%", key, note or look, "overlap")
+    for key, (features, note) in FEATURE_TITLES.items():
+        yield Profile(f"{features}: by overlap", "%", key, note or caption, "overlap")
 
 
-def groups(columns: Iterable[str]) -> tuple[Group, ...]:
+def build_panel_groups(columns: Iterable[str]) -> tuple[PanelGroup, ...]:
     """All groups; `columns` tells the sets that were validated."""
-    sets = dict.fromkeys(c.removeprefix("top1/") for c in columns if c.startswith("top1/"))
+    datasets = dict.fromkeys(c.removeprefix("top1/") for c in columns if c.startswith("top1/"))
     validated = tuple(
         Panel(
             f"Top-1 on {name}",
@@ -250,36 +250,38 @@ def groups(columns: Iterable[str]) -> tuple[Group, ...]:
             if name == CONTROL_SET
             else "After each epoch. The last one counts: none is chosen on this set.",
         )
-        for name in sets
+        for name in datasets
     )
     return (
-        Group(
+        PanelGroup(
             "Is it learning?",
             "The classification that every mode shares, on two views of each image.",
             LEARNING,
         ),
-        Group(
+        PanelGroup(
             "Does it carry over?", "Watched only: no model is chosen by these curves.", validated
         ),
-        Group(
+        PanelGroup(
             "What does contrast do?",
             "The contrastive loss, and how it pulls beside classification.",
             CONTRAST,
         ),
-        Group("Is anything collapsing?", "Of fixed views of up to 256 training images.", COLLAPSE),
-        Group(
+        PanelGroup(
+            "Is anything collapsing?", "Of fixed views of up to 256 training images.", COLLAPSE
+        ),
+        PanelGroup(
             "Is the memory varied?",
             "What the negatives are drawn from, at the end of each epoch.",
             MEMORY,
         ),
-        Group(
+        PanelGroup(
             "Are patches matched?",
             "Judged by where the crops lie, on the same fixed views. Columns: the features that "
             "are matched; each row has one scale. 'Same index' takes the patch at the same place, "
             "which knows position only.",
-            tuple(matching()),
+            tuple(iter_matching_panels()),
         ),
-        Group(
+        PanelGroup(
             "What does it cost?",
             "As it went, epoch by epoch; for a comparison, see the table above.",
             COST,

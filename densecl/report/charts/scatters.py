@@ -9,130 +9,144 @@ import numpy as np
 
 from densecl.analysis.results import BASELINE, Comparison
 from densecl.evaluation import effective_robustness
-from densecl.report.charts.svg import COLOURS, INK, MARKERS, PAPER, Chart, svg
-from densecl.report.formatting import modes_of, percent
+from densecl.report.charts.svg import COLOURS, INK, MARKERS, PAPER, Chart, render_svg
+from densecl.report.formatting import format_percent, list_modes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIZE = (3.6, 3.0)  # inches
-LEAST_SPAN = 0.08  # of an axis: less would make much of little
-SIZES = {"none": 11, "global": 9, "dense": 7}  # so that points that coincide are all seen
+CHART_SIZE = (3.6, 3.0)  # inches
+MIN_SPAN = 0.08  # of an axis: less would make much of little
+MARKER_SIZES = {"none": 11, "global": 9, "dense": 7}  # so that points that coincide are all seen
 BINS = 15  # of equal width, as the calibration error's
-LEAST = 10  # images of a bin that is drawn
+MIN_BIN_IMAGES = 10  # images of a bin that is drawn
 
 Point = tuple[str, float, float]  # mode, control, set: fractions
 
 
-def against_control(found: Comparison) -> list[Chart]:
+def draw_control_charts(comparison: Comparison) -> list[Chart]:
     """A chart a shifted set: a point a model; the published line where it holds."""
-    return [chart for s in found.shifted if (chart := _of_set(found, s))]
+    return [chart for s in comparison.shifted_sets if (chart := _draw_control_chart(comparison, s))]
 
 
-def fitted(found: Comparison, *sets: str) -> bool:
+def has_published_fit(comparison: Comparison, *datasets: str) -> bool:
     """Does the published line hold for any of the sets (all shifted ones where none is named)?"""
     records = (
         r
-        for s in sets or found.shifted
-        for m in modes_of(found)
-        for r in found.cells[s, m].records.values()
+        for s in datasets or comparison.shifted_sets
+        for m in list_modes(comparison)
+        for r in comparison.cells[s, m].records.values()
     )
     return any(record.effective_robustness is not None for record in records)
 
 
-def _of_set(found: Comparison, dataset: str) -> Chart | None:
-    points = list(_points(found, dataset))
+def _draw_control_chart(comparison: Comparison, dataset: str) -> Chart | None:
+    points = list(_iter_points(comparison, dataset))
     if not points:
         return None
-    across, up = _spans([x for _, x, _ in points], [y for _, _, y in points])
-    line = (
-        list(_published(found.plan.protocols[dataset], np.linspace(*across, 80)))
-        if fitted(found, dataset)
+    x_span, y_span = _compute_spans([x for _, x, _ in points], [y for _, _, y in points])
+    fit_line = (
+        list(_iter_published_fit(comparison.plan.protocols[dataset], np.linspace(*x_span, 80)))
+        if has_published_fit(comparison, dataset)
         else []
     )
-    reference = BASELINE if any(mode == BASELINE for mode, _, _ in points) else points[0][0]
-    drop = float(np.mean([x - y for mode, x, y in points if mode == reference]))
+    reference_mode = BASELINE if any(mode == BASELINE for mode, _, _ in points) else points[0][0]
+    drop = float(np.mean([x - y for mode, x, y in points if mode == reference_mode]))
 
-    def draw(axes: Axes) -> None:
-        ends = np.array(across)
+    def draw_axes(axes: Axes) -> None:
+        ends = np.array(x_span)
         axes.plot(100 * ends, 100 * (ends - drop), color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
-        if line:
-            axes.plot(*100 * np.array(line).T, color=INK, linewidth=1.2)
-        for mode, x, y in sorted(points, key=lambda point: -SIZES[point[0]]):
+        if fit_line:
+            axes.plot(*100 * np.array(fit_line).T, color=INK, linewidth=1.2)
+        for mode, x, y in sorted(points, key=lambda point: -MARKER_SIZES[point[0]]):
             axes.plot(
                 100 * x,
                 100 * y,
                 MARKERS[mode],
                 color=COLOURS[mode],
-                markersize=SIZES[mode],
+                markersize=MARKER_SIZES[mode],
                 markeredgecolor=PAPER,
             )
-        axes.set_xlim(100 * across[0], 100 * across[1])
-        axes.set_ylim(100 * up[0], 100 * up[1])
+        axes.set_xlim(100 * x_span[0], 100 * x_span[1])
+        axes.set_ylim(100 * y_span[0], 100 * y_span[1])
         axes.set_xlabel("top-1 on the control, %")
         axes.set_ylabel("top-1 on the set, %")
 
-    said = "; ".join(
-        f"{mode} {percent(x)} on the control and {percent(y)} on the set" for mode, x, y in points
+    summary = "; ".join(
+        f"{mode} {format_percent(x)} on the control and {format_percent(y)} on the set"
+        for mode, x, y in points
     )
-    missing = [m for m in modes_of(found) if not found.cells[dataset, m].records]
-    look = f"Dotted: the same drop as {reference}." + _of_line(line, up)
-    look += f" Not here: {', '.join(missing)}." if missing else ""
+    missing = [m for m in list_modes(comparison) if not comparison.cells[dataset, m].records]
+    caption = f"Dotted: the same drop as {reference_mode}." + _describe_fit_line(fit_line, y_span)
+    caption += f" Not here: {', '.join(missing)}." if missing else ""
     return Chart(
         dataset,
-        svg(f"control {dataset}", SIZE, f"{dataset}: {said}", draw),
-        f"{dataset}: {said}",
-        look,
+        render_svg(f"control {dataset}", CHART_SIZE, f"{dataset}: {summary}", draw_axes),
+        f"{dataset}: {summary}",
+        caption,
     )
 
 
-def _of_line(line: Sequence[tuple[float, float]], up: tuple[float, float]) -> str:
-    if not line:
+def _describe_fit_line(fit_line: Sequence[tuple[float, float]], y_span: tuple[float, float]) -> str:
+    if not fit_line:
         return ""
-    if any(up[0] <= y <= up[1] for _, y in line):
+    if any(y_span[0] <= y <= y_span[1] for _, y in fit_line):
         return " Solid: standard models, as published."
     return (
         f" Standard models, as published, lie "
-        f"{'below' if line[0][1] < up[0] else 'above'} the picture."
+        f"{'below' if fit_line[0][1] < y_span[0] else 'above'} the picture."
     )
 
 
-def _points(found: Comparison, dataset: str) -> Iterator[Point]:
-    for mode in modes_of(found):
-        for record in found.cells[dataset, mode].records.values():
+def _iter_points(comparison: Comparison, dataset: str) -> Iterator[Point]:
+    for mode in list_modes(comparison):
+        for record in comparison.cells[dataset, mode].records.values():
             if record.control:
                 yield mode, record.control.top1, record.top1
 
 
-def _spans(
-    across: Sequence[float], up: Sequence[float]
+def _compute_spans(
+    x_values: Sequence[float], y_values: Sequence[float]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Both axes equally long, with room around the points, so that an equal drop is a line at 45
     degrees.
     """
-    half = (
-        min(1.0, max(LEAST_SPAN, *(1.4 * (max(values) - min(values)) for values in (across, up))))
+    half_span = (
+        min(
+            1.0,
+            max(MIN_SPAN, *(1.4 * (max(values) - min(values)) for values in (x_values, y_values))),
+        )
         / 2
     )
-    x, y = (min(max((max(values) + min(values)) / 2, half), 1 - half) for values in (across, up))
-    return (x - half, x + half), (y - half, y + half)
+    x, y = (
+        min(max((max(values) + min(values)) / 2, half_span), 1 - half_span)
+        for values in (x_values, y_values)
+    )
+    return (x - half_span, x + half_span), (y - half_span, y + half_span)
 
 
-def _published(protocol: str, grid: np.ndarray) -> Iterator[tuple[float, float]]:
-    for clean in grid:
+def _iter_published_fit(protocol: str, grid: np.ndarray) -> Iterator[tuple[float, float]]:
+    for control_top1 in grid:
         try:
-            yield float(clean), effective_robustness.expected(protocol, float(clean))
-        except (effective_robustness.NoFit, ValueError, ZeroDivisionError):
+            yield (
+                float(control_top1),
+                effective_robustness.compute_expected_accuracy(protocol, float(control_top1)),
+            )
+        except (effective_robustness.NoPublishedFit, ValueError, ZeroDivisionError):
             continue
 
 
-def reliability(found: Comparison, dataset: str) -> Chart | None:
+def draw_reliability(comparison: Comparison, dataset: str) -> Chart | None:
     """Accuracy by confidence: the mean of both in each bin, all seeds of a mode together."""
-    lines = {m: _bins(found, dataset, m) for m in modes_of(found) if found.cells[dataset, m].rows}
+    lines = {
+        m: _compute_bins(comparison, dataset, m)
+        for m in list_modes(comparison)
+        if comparison.cells[dataset, m].rows
+    }
     if not any(len(line) for line in lines.values()):
         return None
 
-    def draw(axes: Axes) -> None:
+    def draw_axes(axes: Axes) -> None:
         axes.plot([0, 100], [0, 100], color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         for mode, line in lines.items():
             if len(line):
@@ -149,12 +163,14 @@ def reliability(found: Comparison, dataset: str) -> Chart | None:
         axes.set_ylabel("right, %")
 
     errors = ", ".join(
-        f"{m} {percent(row.value)}" for m in lines if (row := found.get(dataset, m, "ece"))
+        f"{m} {format_percent(row.value)}"
+        for m in lines
+        if (row := comparison.get_row(dataset, m, "ece"))
     )
-    look = (
+    caption = (
         f"On the dotted line confidence is right; below it the model is too sure. Calibration "
         f"error in points: {errors}. "
-        f"Bins of fewer than {LEAST} images are left out."
+        f"Bins of fewer than {MIN_BIN_IMAGES} images are left out."
     )
     ends = "; ".join(
         f"{m} right {100 * line[-1, 1]:.0f} % at {100 * line[-1, 0]:.0f} % confidence"
@@ -162,17 +178,24 @@ def reliability(found: Comparison, dataset: str) -> Chart | None:
         if len(line)
     )
     alt = f"Reliability on {dataset}: {ends}"
-    return Chart("Calibration", svg(f"reliability {dataset}", SIZE, alt, draw), alt, look)
+    return Chart(
+        "Calibration",
+        render_svg(f"reliability {dataset}", CHART_SIZE, alt, draw_axes),
+        alt,
+        caption,
+    )
 
 
-def _bins(found: Comparison, dataset: str, mode: str) -> np.ndarray:
+def _compute_bins(comparison: Comparison, dataset: str, mode: str) -> np.ndarray:
     """[bins, 2]: mean confidence and accuracy, fractions."""
-    frames = found.cells[dataset, mode].rows
+    frames = comparison.cells[dataset, mode].rows
     seeds = sorted(frames)
-    p, right = (
+    confidence, correct = (
         np.concatenate([frames[s][column].to_numpy(float) for s in seeds])
         for column in ("confidence", "correct")
     )
-    which = np.minimum((p * BINS).astype(int), BINS - 1)
-    kept = [which == b for b in range(BINS) if (which == b).sum() >= LEAST]
-    return np.array([[p[k].mean(), right[k].mean()] for k in kept]).reshape(-1, 2)
+    bin_index = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    masks = [bin_index == b for b in range(BINS) if (bin_index == b).sum() >= MIN_BIN_IMAGES]
+    return np.array([[confidence[mask].mean(), correct[mask].mean()] for mask in masks]).reshape(
+        -1, 2
+    )

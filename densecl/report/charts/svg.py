@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from densecl.analysis.comparison import MEAN, Comparison, Row, called
+from densecl.analysis.comparison import SHIFTED_MEAN, Comparison, MetricRow, get_significance
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ class Chart:
 
 
 @contextmanager
-def _style(salt: str) -> Iterator[None]:
+def _apply_style(salt: str) -> Iterator[None]:
     from matplotlib import rc_context
 
     with rc_context(
@@ -66,11 +66,11 @@ def _style(salt: str) -> Iterator[None]:
         yield
 
 
-def svg(salt: str, size: tuple[float, float], alt: str, draw: Callable[[Axes], None]) -> str:
+def render_svg(salt: str, size: tuple[float, float], alt: str, draw: Callable[[Axes], None]) -> str:
     """`draw`n on one pair of axes of `size` inches, as an <svg> element for an HTML page."""
     from matplotlib.figure import Figure
 
-    with _style(salt):
+    with _apply_style(salt):
         figure: Figure = Figure(figsize=size)
         draw(figure.add_subplot())
         figure.tight_layout(pad=0.4)  # once: a layout engine would draw every chart twice
@@ -78,10 +78,10 @@ def svg(salt: str, size: tuple[float, float], alt: str, draw: Callable[[Axes], N
         figure.savefig(
             text, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
         )
-    return _inline(text.getvalue(), salt, alt)
+    return _convert_to_inline(text.getvalue(), salt, alt)
 
 
-def _inline(text: str, salt: str, alt: str) -> str:
+def _convert_to_inline(text: str, salt: str, alt: str) -> str:
     """The bare <svg>: only ids that are referred to, made unique by `salt`; named colours become
     page variables.
     """
@@ -90,10 +90,10 @@ def _inline(text: str, salt: str, alt: str) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
-    used = set(re.findall(r"#([\w-]+)[\")]", text))
+    used_ids = set(re.findall(r"#([\w-]+)[\")]", text))
     prefix = re.sub(r"\W", "-", salt)
     text = re.sub(
-        r' id="([\w.:-]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used else "", text
+        r' id="([\w.:-]+)"', lambda m: f' id="{prefix}-{m[1]}"' if m[1] in used_ids else "", text
     )
     text = re.sub(
         r'(xlink:href="#|url\(#)([\w-]+)',
@@ -102,31 +102,35 @@ def _inline(text: str, salt: str, alt: str) -> str:
     )
     for colour, variable in VARIABLES.items():
         text = re.sub(rf"((?:fill|stroke): ){colour}", rf"\1{variable}", text, flags=re.IGNORECASE)
-    box = re.search(r'viewBox="[^"]+"', text)
-    head = f'<svg {box[0] if box else ""} role="img" aria-label="{escape(alt)}">'
-    return re.sub(r"<svg[^>]*>", lambda _: head, text, count=1).strip()
+    view_box = re.search(r'viewBox="[^"]+"', text)
+    opening_tag = f'<svg {view_box[0] if view_box else ""} role="img" aria-label="{escape(alt)}">'
+    return re.sub(r"<svg[^>]*>", lambda _: opening_tag, text, count=1).strip()
 
 
-def forest(found: Comparison, baseline: str) -> Chart | None:
+def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
     """Differences to `baseline` with intervals, a row a set and the mean below; None where there is
     nothing to draw.
     """
-    modes = [m for m in COLOURS if m in found.plan.modes and m != baseline]
-    sets = [*found.plan.datasets, MEAN]
-    rows = {(s, m): found.get(s, m, f"difference_to_{baseline}") for s in sets for m in modes}
+    modes = [m for m in COLOURS if m in comparison.plan.modes and m != baseline]
+    datasets = [*comparison.plan.datasets, SHIFTED_MEAN]
+    rows = {
+        (s, m): comparison.get_row(s, m, f"difference_to_{baseline}")
+        for s in datasets
+        for m in modes
+    }
     if not any(r is not None and r.value is not None for r in rows.values()):
         return None
 
-    def draw(axes: Axes) -> None:
+    def draw_axes(axes: Axes) -> None:
         for (dataset, mode), row in rows.items():
-            y = sets.index(dataset) + 0.26 * (modes.index(mode) - (len(modes) - 1) / 2)
+            y = datasets.index(dataset) + 0.26 * (modes.index(mode) - (len(modes) - 1) / 2)
             if row is None or row.value is None or row.low is None or row.high is None:
                 axes.annotate(
                     f" {mode}: no value", (0, y), color=INK, fontsize=8, ha="left", va="center"
                 )
                 continue
             low, middle, high = 100 * row.low, 100 * row.value, 100 * row.high
-            sure = bool(called(found, dataset, mode, baseline))
+            significant = bool(get_significance(comparison, dataset, mode, baseline))
             colour = COLOURS[mode]
             axes.plot([low, high], [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
             axes.plot(
@@ -136,39 +140,47 @@ def forest(found: Comparison, baseline: str) -> Chart | None:
                 markersize=8,
                 color=colour,
                 markeredgewidth=1.8,
-                markerfacecolor=colour if sure else PAPER,
+                markerfacecolor=colour if significant else PAPER,
             )
         axes.axvline(0, color=INK, linewidth=1)
-        axes.axhline(len(sets) - 1.5, color=RULE, linewidth=1)
-        axes.set_yticks(range(len(sets)), [_short(s) for s in sets[:-1]] + ["mean of shifted"])
-        axes.set_ylim(len(sets) - 0.4, -0.6)
+        axes.axhline(len(datasets) - 1.5, color=RULE, linewidth=1)
+        axes.set_yticks(
+            range(len(datasets)), [_clip_name(s) for s in datasets[:-1]] + ["mean of shifted"]
+        )
+        axes.set_ylim(len(datasets) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"points of top-1 above {baseline}")
 
-    alt = _spoken(rows, baseline)
-    drawing = svg("forest", (4.2, 0.8 + 0.42 * len(sets)), alt, draw)
-    return Chart(f"Difference to {baseline}", drawing, alt, _forest_caption(found, modes, baseline))
+    alt = _describe_forest(rows, baseline)
+    drawing = render_svg("forest", (4.2, 0.8 + 0.42 * len(datasets)), alt, draw_axes)
+    return Chart(
+        f"Difference to {baseline}",
+        drawing,
+        alt,
+        _format_forest_caption(comparison, modes, baseline),
+    )
 
 
-def _forest_caption(found: Comparison, modes: Sequence[str], baseline: str) -> str:
+def _format_forest_caption(comparison: Comparison, modes: Sequence[str], baseline: str) -> str:
     shapes = {"o": "circles", "s": "squares", "^": "triangles"}
-    keys = ", ".join(f"{shapes[MARKERS[m]]}: {m}" for m in modes)
-    level = round(100 * found.plan.values.confidence)
+    legend = ", ".join(f"{shapes[MARKERS[m]]}: {m}" for m in modes)
+    level = round(100 * comparison.plan.values.confidence)
     return (
-        f"{keys[0].upper()}{keys[1:]}. Right of the line: better than {baseline}. Bars are "
+        f"{legend[0].upper()}{legend[1:]}. Right of the line: better than {baseline}. Bars are "
         f"{level} % intervals. "
         "Filled: told apart after Holm's correction; hollow: not told apart."
     )
 
 
-def _spoken(rows: Mapping[tuple[str, Any], Row | None], baseline: str) -> str:
-    said = [
-        f"{mode} on {'the mean of the shifted sets' if s == MEAN else s} {100 * r.value:+.1f}"
+def _describe_forest(rows: Mapping[tuple[str, Any], MetricRow | None], baseline: str) -> str:
+    texts = [
+        f"{mode} on {'the mean of the shifted sets' if s == SHIFTED_MEAN else s} "
+        f"{100 * r.value:+.1f}"
         for (s, mode), r in rows.items()
         if r is not None and r.value is not None
     ]
-    return f"Points of top-1 above {baseline}: " + ", ".join(said)
+    return f"Points of top-1 above {baseline}: " + ", ".join(texts)
 
 
-def _short(name: str) -> str:
+def _clip_name(name: str) -> str:
     return name if len(name) <= 22 else name[:21] + "…"

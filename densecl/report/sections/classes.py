@@ -11,149 +11,181 @@ import numpy as np
 import pandas as pd
 
 from densecl import paths
-from densecl.analysis.results import BASELINE, UNUSABLE, Comparison
+from densecl.analysis.results import BASELINE, READ_ERRORS, Comparison
 from densecl.config.params import TRAIN_SET
-from densecl.datasets.imagenet import lemmas
-from densecl.datasets.storage.filenames import shown
-from densecl.report.formatting import Number, Table, bar, modes_of, percent, points
+from densecl.datasets.imagenet import load_class_descriptions
+from densecl.datasets.storage.filenames import to_printable
+from densecl.report.formatting import (
+    TableCell,
+    TableData,
+    build_bar,
+    format_percent,
+    format_points,
+    list_modes,
+)
 
-WHOLE = 20  # classes up to which all are shown; of more, those that change most
-CHANGED = 10  # of them, in each direction
+MAX_CLASSES = 20  # classes up to which all are shown; of more, those that change most
+CHANGED_CLASSES = 10  # of them, in each direction
 
 
-class Name(NamedTuple):
-    word: str  # for people
+class ClassName(NamedTuple):
+    display_name: str  # for people
     folder: str  # as the data has it
 
 
-Names = Mapping[int, Name]
+ClassNames = Mapping[int, ClassName]
 
 
-def class_names(root: Path, drawn: bool) -> dict[int, Name]:
+def read_class_names(root: Path, synthetic: bool) -> dict[int, ClassName]:
     """By label, from the training manifest; {} where it is not there, and then labels are shown as
     numbers.
     """
-    path = root / paths.manifest(TRAIN_SET)
+    path = root / paths.manifest_file(TRAIN_SET)
     if not path.is_file():
         return {}
     try:
         rows = (
             pd.read_parquet(path, columns=["label", "wnid"]).drop_duplicates().sort_values("label")
         )
-    except UNUSABLE:
+    except READ_ERRORS:
         return {}
-    known = _drawn() if drawn else lemmas()
+    readable_names = _list_synthetic_names() if synthetic else load_class_descriptions()
     folders = {
         int(label): str(wnid) for label, wnid in zip(rows["label"], rows["wnid"], strict=True)
     }
     return {
-        label: Name(shown(known.get(folder, folder)), shown(folder))
+        label: ClassName(to_printable(readable_names.get(folder, folder)), to_printable(folder))
         for label, folder in folders.items()
     }
 
 
 @cache
-def _drawn() -> dict[str, str]:
-    from densecl.datasets.synthetic.styles import CLASSES
+def _list_synthetic_names() -> dict[str, str]:
+    from densecl.datasets.synthetic.styles import SYNTHETIC_CLASSES
 
-    return {each.wnid: each.name for each in CLASSES}
-
-
-def name_of(names: Names, label: int) -> Name:
-    return names.get(int(label), Name(f"class {label}", f"class {label}"))
+    return {synthetic_class.wnid: synthetic_class.name for synthetic_class in SYNTHETIC_CLASSES}
 
 
-def by_class(found: Comparison, dataset: str, names: Names) -> tuple[Table, str] | None:
+def get_class_name(names: ClassNames, label: int) -> ClassName:
+    return names.get(int(label), ClassName(f"class {label}", f"class {label}"))
+
+
+def build_class_table(
+    comparison: Comparison, dataset: str, names: ClassNames
+) -> tuple[TableData, str] | None:
     """Top-1 by class with the difference to the baseline, and what to make of it; None where no two
     modes have the set.
     """
-    modes = [m for m in modes_of(found) if found.cells[dataset, m].rows]
+    modes = [m for m in list_modes(comparison) if comparison.cells[dataset, m].rows]
     pairs = [
         (a, b)
-        for a, b in found.pairs
+        for a, b in comparison.pairs
         if a in modes and b in modes and (b == BASELINE or BASELINE not in modes)
     ]
     if not pairs:
         return None
-    right = {m: _of_classes(found, dataset, m) for m in modes}
+    accuracies = {m: _compute_class_accuracy(comparison, dataset, m) for m in modes}
     counts = (
-        found.cells[dataset, modes[0]]
-        .rows[min(found.cells[dataset, modes[0]].rows)]["label"]
+        comparison.cells[dataset, modes[0]]
+        .rows[min(comparison.cells[dataset, modes[0]].rows)]["label"]
         .value_counts()
     )
-    frame = pd.DataFrame(right).assign(images=counts).dropna()
+    frame = pd.DataFrame(accuracies).assign(images=counts).dropna()
     first, second = pairs[0]
     gap = (frame[first] - frame[second]).sort_values(kind="stable", ascending=False)
-    kept = gap.index if len(gap) <= WHOLE else gap.index[np.r_[:CHANGED, -CHANGED:0]]
+    labels = (
+        gap.index
+        if len(gap) <= MAX_CLASSES
+        else gap.index[np.r_[:CHANGED_CLASSES, -CHANGED_CLASSES:0]]
+    )
     widest = max(0.01, *(float((frame[a] - frame[b]).abs().max()) for a, b in pairs))
     rows = []
-    for label in kept:
-        row, name = frame.loc[label], name_of(names, label)
-        gaps = [_gap(float(row[a] - row[b]), widest, (a, b), found, dataset) for a, b in pairs]
+    for label in labels:
+        row, name = frame.loc[label], get_class_name(names, label)
+        gaps = [
+            _build_gap_cell(float(row[a] - row[b]), widest, (a, b), comparison, dataset)
+            for a, b in pairs
+        ]
         entries = [
-            Number(f"{int(row['images']):,}"),
-            *(_share(float(row[m]), found, dataset, m) for m in modes),
+            TableCell(f"{int(row['images']):,}"),
+            *(_build_accuracy_cell(float(row[m]), comparison, dataset, m) for m in modes),
             *gaps,
         ]
-        about = name.folder if name.folder != name.word else ""
-        rows.append((name.word, about, tuple(entries)))
+        folder = name.folder if name.folder != name.display_name else ""
+        rows.append((name.display_name, folder, tuple(entries)))
     groups = (
         ("", ("images",)),
         ("Top-1, %", tuple(modes)),
         ("Difference, points", tuple(f"{a} − {b}" for a, b in pairs)),
     )
-    return Table(groups, tuple(rows)), _read_with_care(
-        found, dataset, first, second, frame, len(kept)
+    return TableData(groups, tuple(rows)), _format_class_caption(
+        comparison, dataset, first, second, frame, len(labels)
     )
 
 
-def _of_classes(found: Comparison, dataset: str, mode: str) -> pd.Series:
+def _compute_class_accuracy(comparison: Comparison, dataset: str, mode: str) -> pd.Series:
     """Top-1 by label, the mean over the seeds."""
-    frames = found.cells[dataset, mode].rows.values()
+    frames = comparison.cells[dataset, mode].rows.values()
     return pd.concat([frame.groupby("label")["correct"].mean() for frame in frames], axis=1).mean(
         axis=1
     )
 
 
-def files_of_cell(found: Comparison, dataset: str, *modes: str) -> str:
+def format_cell_files(comparison: Comparison, dataset: str, *modes: str) -> str:
     """Prediction files of all seeds that the cells have."""
     return ", ".join(
-        str(paths.predictions(dataset, m, s))
+        str(paths.predictions_file(dataset, m, s))
         for m in modes
-        for s in sorted(found.cells[dataset, m].rows)
+        for s in sorted(comparison.cells[dataset, m].rows)
     )
 
 
-def _share(value: float, found: Comparison, dataset: str, mode: str) -> Number:
-    return Number(percent(value), "", files_of_cell(found, dataset, mode))
+def _build_accuracy_cell(
+    accuracy: float, comparison: Comparison, dataset: str, mode: str
+) -> TableCell:
+    return TableCell(format_percent(accuracy), "", format_cell_files(comparison, dataset, mode))
 
 
-def _gap(
-    value: float, widest: float, pair: tuple[str, str], found: Comparison, dataset: str
-) -> Number:
-    return Number(
-        points(value), "", files_of_cell(found, dataset, *pair), bar=bar(value / widest, *pair)
+def _build_gap_cell(
+    gap: float, widest: float, pair: tuple[str, str], comparison: Comparison, dataset: str
+) -> TableCell:
+    return TableCell(
+        format_points(gap),
+        "",
+        format_cell_files(comparison, dataset, *pair),
+        bar=build_bar(gap / widest, *pair),
     )
 
 
-def _read_with_care(
-    found: Comparison, dataset: str, first: str, second: str, frame: pd.DataFrame, kept: int
+def _format_class_caption(
+    comparison: Comparison,
+    dataset: str,
+    mode: str,
+    baseline: str,
+    frame: pd.DataFrame,
+    class_count: int,
 ) -> str:
-    one, two = (next(iter(found.cells[dataset, m].rows.values())) for m in (first, second))
-    both = pd.merge(one, two, left_index=True, right_index=True, suffixes=("", "_two"))
-    apart, typical = (
-        float((both["correct"] != both["correct_two"]).mean()),
+    mode_rows, baseline_rows = (
+        next(iter(comparison.cells[dataset, name].rows.values())) for name in (mode, baseline)
+    )
+    merged = pd.merge(
+        mode_rows, baseline_rows, left_index=True, right_index=True, suffixes=("", "_two")
+    )
+    discordant, typical_images = (
+        float((merged["correct"] != merged["correct_two"]).mean()),
         float(frame["images"].median()),
     )
-    noise = 1.96 * np.sqrt(apart / typical)
-    which = (
-        f"The {kept} of {len(frame)} classes that change most, as many up as down. "
-        if kept < len(frame)
+    noise = 1.96 * np.sqrt(discordant / typical_images)
+    selection = (
+        f"The {class_count} of {len(frame)} classes that change most, as many up as down. "
+        if class_count < len(frame)
         else ""
     )
     return (
-        f"{which}Look for classes that move together in several modes. No class is tested: with "
-        f"{typical:.0f} images, "
-        f"chance alone moves one by some {percent(noise)} points, and the largest of {len(frame)} "
+        f"{selection}Look for classes that move together in several modes. No class is tested: "
+        f"with "
+        f"{typical_images:.0f} images, "
+        f"chance alone moves one by some {format_percent(noise)} points, and the largest of "
+        f"{len(frame)} "
         f"by more."
     )

@@ -8,15 +8,20 @@ import numpy as np
 import pandas as pd
 
 from densecl.analysis.results import Comparison
-from densecl.report.formatting import Number, Table, modes_of
-from densecl.report.sections.classes import WHOLE, Names, files_of_cell, name_of
+from densecl.report.formatting import TableCell, TableData, list_modes
+from densecl.report.sections.classes import (
+    MAX_CLASSES,
+    ClassNames,
+    format_cell_files,
+    get_class_name,
+)
 
-LISTED = 8  # mistakes, the most frequent of all modes together
-CELL, LABEL = 16, 86  # px of a matrix
+MAX_LISTED_ERRORS = 8  # mistakes, the most frequent of all modes together
+CELL_PX, LABEL_PX = 16, 86  # px of a matrix
 
 
 @dataclass(frozen=True)
-class Matrix:
+class ConfusionMatrix:
     """Shares of the images of a class (row) that are given each class (column), as an SVG in the
     mode's colour.
     """
@@ -29,89 +34,107 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class Confusion:
-    matrices: tuple[Matrix, ...]
-    mistakes: Table
-    cell: int = CELL
-    label: int = LABEL
+class ConfusionSection:
+    matrices: tuple[ConfusionMatrix, ...]
+    top_errors: TableData
+    cell_px: int = CELL_PX
+    label_px: int = LABEL_PX
 
 
-def confusion(found: Comparison, dataset: str, names: Names) -> Confusion | None:
+def build_confusion(
+    comparison: Comparison, dataset: str, names: ClassNames
+) -> ConfusionSection | None:
     """Of every mode that has the set, counts being the mean over its seeds."""
-    modes = [m for m in modes_of(found) if found.cells[dataset, m].rows]
+    modes = [m for m in list_modes(comparison) if comparison.cells[dataset, m].rows]
     if not modes:
         return None
-    counted = {m: _counts(found, dataset, m) for m in modes}
+    counts_by_mode = {m: _count_predictions(comparison, dataset, m) for m in modes}
     labels = sorted(
-        {int(label) for counts in counted.values() for pair in counts.index for label in pair}
+        {
+            int(label)
+            for counts in counts_by_mode.values()
+            for pair in counts.index
+            for label in pair
+        }
     )
-    small = len(labels) <= WHOLE
-    matrices = tuple(_matrix(m, counted[m], labels, names) for m in modes) if small else ()
-    return Confusion(matrices, _mistakes(found, dataset, counted, names))
+    draws_matrices = len(labels) <= MAX_CLASSES
+    matrices = (
+        tuple(_build_matrix(m, counts_by_mode[m], labels, names) for m in modes)
+        if draws_matrices
+        else ()
+    )
+    return ConfusionSection(
+        matrices, _build_error_table(comparison, dataset, counts_by_mode, names)
+    )
 
 
-def _counts(found: Comparison, dataset: str, mode: str) -> pd.Series:
+def _count_predictions(comparison: Comparison, dataset: str, mode: str) -> pd.Series:
     """(label, prediction) -> images, the mean over the seeds."""
-    frames = found.cells[dataset, mode].rows.values()
-    each = [frame.groupby(["label", "prediction"]).size() for frame in frames]
-    return pd.concat(each, axis=1).fillna(0).mean(axis=1)
+    frames = comparison.cells[dataset, mode].rows.values()
+    counts = [frame.groupby(["label", "prediction"]).size() for frame in frames]
+    return pd.concat(counts, axis=1).fillna(0).mean(axis=1)
 
 
-def _matrix(mode: str, counts: pd.Series, labels: list[int], names: Names) -> Matrix:
-    at = {label: i for i, label in enumerate(labels)}
+def _build_matrix(
+    mode: str, counts: pd.Series, labels: list[int], names: ClassNames
+) -> ConfusionMatrix:
+    position = {label: i for i, label in enumerate(labels)}
     table = np.zeros((len(labels), len(labels)))
     pairs = counts.index.to_frame(index=False)
-    table[pairs["label"].map(at), pairs["prediction"].map(at)] = counts.to_numpy()
+    table[pairs["label"].map(position), pairs["prediction"].map(position)] = counts.to_numpy()
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     cells = tuple(
         (int(x), int(y), round(float(share[y, x]), 2)) for y, x in np.argwhere(share >= 0.005)
     )
-    wrong = table.copy()
-    np.fill_diagonal(wrong, 0)
-    y, x = np.unravel_index(wrong.argmax(), wrong.shape)
-    worst = (
-        f"; most often wrong: {wrong[y, x]:.0f} of {table[y].sum():.0f} "
-        f"{name_of(names, labels[y]).word} are taken for "
+    errors = table.copy()
+    np.fill_diagonal(errors, 0)
+    y, x = np.unravel_index(errors.argmax(), errors.shape)
+    worst_error = (
+        f"; most often wrong: {errors[y, x]:.0f} of {table[y].sum():.0f} "
+        f"{get_class_name(names, labels[y]).display_name} are taken for "
     )
     alt = f"{mode}: {100 * np.trace(table) / table.sum():.0f} % of the images lie on the diagonal"
-    alt += f"{worst}{name_of(names, labels[x]).word}" if wrong.any() else ""
-    side = LABEL + CELL * len(labels)
-    return Matrix(
+    alt += f"{worst_error}{get_class_name(names, labels[x]).display_name}" if errors.any() else ""
+    side = LABEL_PX + CELL_PX * len(labels)
+    return ConfusionMatrix(
         mode,
         (side, side),
         cells,
-        tuple(_short(name_of(names, label).word) for label in labels),
+        tuple(_clip_name(get_class_name(names, label).display_name) for label in labels),
         alt,
     )
 
 
-def _mistakes(
-    found: Comparison, dataset: str, counted: dict[str, pd.Series], names: Names
-) -> Table:
-    frame = pd.DataFrame(counted).fillna(0).reset_index()
-    of_class = frame.groupby("label")[list(counted)].sum()
-    wrong = frame[frame["label"] != frame["prediction"]]
-    order = wrong.assign(sum=wrong[list(counted)].sum(axis=1)).sort_values(
+def _build_error_table(
+    comparison: Comparison, dataset: str, counts_by_mode: dict[str, pd.Series], names: ClassNames
+) -> TableData:
+    frame = pd.DataFrame(counts_by_mode).fillna(0).reset_index()
+    class_totals = frame.groupby("label")[list(counts_by_mode)].sum()
+    errors = frame[frame["label"] != frame["prediction"]]
+    order = errors.assign(sum=errors[list(counts_by_mode)].sum(axis=1)).sort_values(
         ["sum", "label"], ascending=[False, True], kind="stable"
     )
     rows = []
-    for row in order.head(LISTED).to_dict("records"):
+    for row in order.head(MAX_LISTED_ERRORS).to_dict("records"):
         label = row["label"]
         entries = tuple(
-            Number(
-                f"{100 * row[m] / of_class.loc[label, m]:.0f}", "", files_of_cell(found, dataset, m)
+            TableCell(
+                f"{100 * row[m] / class_totals.loc[label, m]:.0f}",
+                "",
+                format_cell_files(comparison, dataset, m),
             )
-            for m in counted
+            for m in counts_by_mode
         )
         rows.append(
             (
-                f"{name_of(names, label).word} → {name_of(names, row['prediction']).word}",
+                f"{get_class_name(names, label).display_name} → "
+                f"{get_class_name(names, row['prediction']).display_name}",
                 "",
                 entries,
             )
         )
-    return Table((("Share of the class, %", tuple(counted)),), tuple(rows))
+    return TableData((("Share of the class, %", tuple(counts_by_mode)),), tuple(rows))
 
 
-def _short(name: str) -> str:
+def _clip_name(name: str) -> str:
     return name if len(name) <= 12 else name[:11] + "…"

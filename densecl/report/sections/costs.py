@@ -7,28 +7,28 @@ from statistics import fmean
 
 from densecl import paths
 from densecl.analysis.comparison import BASELINE
-from densecl.artifacts import Cost, ReportPlan
+from densecl.artifacts import ReportPlan, TrainingCost
 from densecl.report.charts import svg
-from densecl.report.formatting import Number, Table
+from densecl.report.formatting import TableCell, TableData
 
 # What the method's description expects against classification-only training on one view: time,
 # memory.
-EXPECTED = {
+EXPECTED_COSTS = {
     "dense": ("1.4 to 1.6 ×", "2 to 3 ×"),
     "global": ("1.2 to 1.3 ×", "1.5 ×"),
     "none": ("", ""),
 }
 
 
-def _milliseconds(seconds: float) -> str:
+def _format_milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:,.0f}" if seconds >= 0.1 else f"{1000 * seconds:.3g}"
 
 
-def _ratio(costs: Sequence[Cost], against: str) -> str:
-    return f"{fmean(c.step_seconds / getattr(c, against) for c in costs):.2f}\u00a0×"
+def _format_ratio(costs: Sequence[TrainingCost], reference: str) -> str:
+    return f"{fmean(c.step_seconds / getattr(c, reference) for c in costs):.2f}\u00a0×"
 
 
-def cost_table(plan: ReportPlan, costs: Mapping[str, list[Cost]]) -> Table:
+def build_cost_table(plan: ReportPlan, costs: Mapping[str, list[TrainingCost]]) -> TableData:
     groups = (
         (
             "Step time",
@@ -39,34 +39,41 @@ def cost_table(plan: ReportPlan, costs: Mapping[str, list[Cost]]) -> Table:
     )
     rows = []
     for mode in sorted(plan.modes, key=list(svg.COLOURS).index):
-        several = costs[mode]
-        files = ", ".join(str(paths.training(mode, s) / "cost.json") for s in plan.seeds)
-        found = (
-            _cost_entries(mode, several, costs.get(BASELINE, [])) if several else ["missing"] * 11
+        mode_costs = costs[mode]
+        files = ", ".join(str(paths.training_folder(mode, s) / "cost.json") for s in plan.seeds)
+        texts = (
+            _format_costs(mode, mode_costs, costs.get(BASELINE, []))
+            if mode_costs
+            else ["missing"] * 11
         )
-        about = "" if several else f"no file {files}"
+        note = "" if mode_costs else f"no file {files}"
         rows.append(
-            (mode, about, tuple(Number(t, "", files, missing=t == "missing") for t in found))
+            (mode, note, tuple(TableCell(t, "", files, missing=t == "missing") for t in texts))
         )
-    return Table(groups, tuple(rows))
+    return TableData(groups, tuple(rows))
 
 
-def _cost_entries(mode: str, costs: Sequence[Cost], none: Sequence[Cost]) -> list[str]:
-    def mean(name: str, of: Sequence[Cost] = costs) -> float:
-        return fmean(getattr(c, name) for c in of)
+def _format_costs(
+    mode: str, costs: Sequence[TrainingCost], baseline_costs: Sequence[TrainingCost]
+) -> list[str]:
+    def compute_mean(name: str, records: Sequence[TrainingCost] = costs) -> float:
+        return fmean(getattr(c, name) for c in records)
 
-    memory = f"{mean('peak_memory_bytes') / mean('peak_memory_bytes', none):.2f} ×" if none else "–"
-    time, space = EXPECTED[mode]
+    memory = "–"
+    if baseline_costs:
+        baseline_memory = compute_mean("peak_memory_bytes", baseline_costs)
+        memory = f"{compute_mean('peak_memory_bytes') / baseline_memory:.2f} ×"
+    expected_time, expected_memory = EXPECTED_COSTS[mode]
     return [
-        _milliseconds(mean("step_seconds")),
-        _ratio(costs, "none_step_seconds"),
-        _ratio(costs, "one_view_step_seconds"),
-        time or "–",
-        f"{mean('peak_memory_bytes') / 2**30:.2f}",
+        _format_milliseconds(compute_mean("step_seconds")),
+        _format_ratio(costs, "none_step_seconds"),
+        _format_ratio(costs, "one_view_step_seconds"),
+        expected_time or "–",
+        f"{compute_mean('peak_memory_bytes') / 2**30:.2f}",
         memory,
-        space or "–",
-        f"{mean('images_per_second'):,.0f}",
-        f"{mean('wall_seconds') / 60:.1f}",
-        f"{mean('queue_size_effective'):,.0f}",
+        expected_memory or "–",
+        f"{compute_mean('images_per_second'):,.0f}",
+        f"{compute_mean('wall_seconds') / 60:.1f}",
+        f"{compute_mean('queue_size_effective'):,.0f}",
         ", ".join(dict.fromkeys(c.device for c in costs)),
     ]

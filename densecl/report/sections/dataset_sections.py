@@ -11,81 +11,92 @@ from pathlib import Path
 import pandas as pd
 
 from densecl import paths
-from densecl.analysis.results import UNUSABLE, Comparison
-from densecl.artifacts import Verdict, read_json
-from densecl.datasets.storage.filenames import shown
-from densecl.report.charts.scatters import reliability
+from densecl.analysis.results import READ_ERRORS, Comparison
+from densecl.artifacts import ValidationResult, read_json
+from densecl.datasets.storage.filenames import to_printable
+from densecl.report.charts.scatters import draw_reliability
 from densecl.report.charts.svg import Chart
-from densecl.report.formatting import Number, Table
-from densecl.report.sections.classes import Names, by_class, class_names
-from densecl.report.sections.confusion import Confusion, confusion
-from densecl.report.sections.gallery import Gallery, Images, changed, examples
-from densecl.report.tables import about
+from densecl.report.formatting import TableCell, TableData
+from densecl.report.sections.classes import ClassNames, build_class_table, read_class_names
+from densecl.report.sections.confusion import ConfusionSection, build_confusion
+from densecl.report.sections.gallery import (
+    Gallery,
+    ThumbnailLoader,
+    build_examples,
+    iter_changed_galleries,
+)
+from densecl.report.tables import describe_dataset
 
-TOLD = 5  # warnings of a set; the validation page has all
+MAX_FINDINGS = 5  # warnings of a set; the validation page has all
 
 
 @dataclass(frozen=True)
-class SetPanel:
+class DatasetSection:
     name: str
-    about: str
-    missing: tuple[str, ...]  # why cells are not there
+    summary: str
+    missing_reasons: tuple[str, ...]  # why cells are not there
     examples: Gallery | None
-    changed: tuple[Gallery, ...]
-    classes: Table | None
+    changed_galleries: tuple[Gallery, ...]
+    classes: TableData | None
     classes_caption: str
-    confusion: Confusion | None
+    confusion: ConfusionSection | None
     reliability: Chart | None
-    facts: Table
+    facts: TableData
 
 
-def panels(found: Comparison, root: Path) -> list[SetPanel]:
+def build_dataset_sections(comparison: Comparison, root: Path) -> list[DatasetSection]:
     """Of every evaluated set, in the order of the tables."""
-    names = class_names(root, bool(found.plan.rendered))
-    return [_panel(found, root, dataset, names) for dataset in found.plan.datasets]
-
-
-def _panel(found: Comparison, root: Path, dataset: str, names: Names) -> SetPanel:
-    images = Images(found, root, dataset)
-    table, caption = by_class(found, dataset, names) or (None, "")
-    reasons = [
-        f"{m}: {found.cells[dataset, m].note}"
-        for m in found.plan.modes
-        if found.cells[dataset, m].missing
+    names = read_class_names(root, bool(comparison.plan.rendered))
+    return [
+        _build_section(comparison, root, dataset, names) for dataset in comparison.plan.datasets
     ]
-    return SetPanel(
+
+
+def _build_section(
+    comparison: Comparison, root: Path, dataset: str, names: ClassNames
+) -> DatasetSection:
+    loader = ThumbnailLoader(comparison, root, dataset)
+    table, caption = build_class_table(comparison, dataset, names) or (None, "")
+    reasons = [
+        f"{m}: {comparison.cells[dataset, m].note}"
+        for m in comparison.plan.modes
+        if comparison.cells[dataset, m].missing
+    ]
+    return DatasetSection(
         dataset,
-        about(found, dataset),
+        describe_dataset(comparison, dataset),
         tuple(reasons),
-        examples(found, dataset, names, images),
-        tuple(changed(found, dataset, names, images)),
+        build_examples(comparison, dataset, names, loader),
+        tuple(iter_changed_galleries(comparison, dataset, names, loader)),
         table,
         caption,
-        confusion(found, dataset, names),
-        reliability(found, dataset),
-        facts(found, root, dataset),
+        build_confusion(comparison, dataset, names),
+        draw_reliability(comparison, dataset),
+        build_facts_table(comparison, root, dataset),
     )
 
 
-def facts(found: Comparison, root: Path, dataset: str) -> Table:
+def build_facts_table(comparison: Comparison, root: Path, dataset: str) -> TableData:
     """Counts, what was found wrong, and how the set was scored; each line with the file that says
     so.
     """
-    given = found.plan.params.get("datasets", {}).get(dataset, {})
-    folder = str(given.get("root", "")) if isinstance(given, dict) else ""
-    kind = (
+    settings = comparison.plan.params.get("datasets", {}).get(dataset, {})
+    folder = str(settings.get("root", "")) if isinstance(settings, dict) else ""
+    source = (
         "drawn by code, no photographs"
-        if dataset in found.plan.rendered
+        if dataset in comparison.plan.rendered
         else "images from a folder or archive"
     )
-    lines = [("Images", f"{kind}: {folder}" if folder else kind, paths.plan("report"))]
-    lines += _validated(root, dataset) + _scored(found, dataset)
-    rows = [(label, "", (Number(shown(text), "", str(file)),)) for label, text, file in lines]
-    return Table((("", ("what was found",)),), tuple(rows), text=True)
+    lines = [("Images", f"{source}: {folder}" if folder else source, paths.plan_file("report"))]
+    lines += _list_validation_facts(root, dataset) + _list_scoring_facts(comparison, dataset)
+    rows = [
+        (label, "", (TableCell(to_printable(text), "", str(file)),)) for label, text, file in lines
+    ]
+    return TableData((("", ("what was found",)),), tuple(rows), is_text=True)
 
 
-def _validated(root: Path, dataset: str) -> list[tuple[str, str, Path]]:
-    manifest, file = paths.manifest(dataset), paths.verdict(dataset)
+def _list_validation_facts(root: Path, dataset: str) -> list[tuple[str, str, Path]]:
+    manifest, file = paths.manifest_file(dataset), paths.validation_file(dataset)
     lines = []
     try:
         rows = pd.read_parquet(root / manifest, columns=["wnid", "problem"])
@@ -93,19 +104,20 @@ def _validated(root: Path, dataset: str) -> list[tuple[str, str, Path]]:
         lines.append(
             (
                 "Files",
-                f"{len(rows):,} in {rows['wnid'].nunique():,} classes{_spread(rows['wnid'])}",
+                f"{len(rows):,} in {rows['wnid'].nunique():,} "
+                f"classes{_format_spread(rows['wnid'])}",
                 manifest,
             )
         )
-        found = "; ".join(f"{problem}: {count:,}" for problem, count in problems.items())
-        lines.append(("Problems of files", found or "none", manifest))
+        problem_text = "; ".join(f"{problem}: {count:,}" for problem, count in problems.items())
+        lines.append(("Problems of files", problem_text or "none", manifest))
     except FileNotFoundError:
         lines.append(("Files", f"not known: no file {manifest}", manifest))
-    except UNUSABLE:
+    except READ_ERRORS:
         lines.append(("Files", f"not known: {manifest} cannot be read", manifest))
     if not (root / file).is_file():
         return [*lines, ("Validation", f"not known: no file {file}", file)]
-    verdict = read_json(Verdict, root / file)
+    verdict = read_json(ValidationResult, root / file)
     absent = (
         f"; {len(verdict.absent)} classes of the training set have no image here"
         if verdict.absent
@@ -123,11 +135,11 @@ def _validated(root: Path, dataset: str) -> list[tuple[str, str, Path]]:
     return lines + [
         (kind, text, file)
         for kind, texts in (("Failure", verdict.failures), ("Warning", verdict.warnings))
-        for text in _some(texts)
+        for text in _clip_findings(texts)
     ]
 
 
-def _spread(classes: pd.Series) -> str:
+def _format_spread(classes: pd.Series) -> str:
     counts = classes.value_counts()
     if counts.empty:
         return ""
@@ -139,28 +151,31 @@ def _spread(classes: pd.Series) -> str:
     )
 
 
-def _some(texts: Sequence[str]) -> list[str]:
-    more = len(texts) - TOLD
-    return [*texts[:TOLD], *([f"{more} more: {paths.VALIDATION_PAGE}"] if more > 0 else [])]
+def _clip_findings(texts: Sequence[str]) -> list[str]:
+    hidden = len(texts) - MAX_FINDINGS
+    return [
+        *texts[:MAX_FINDINGS],
+        *([f"{hidden} more: {paths.VALIDATION_PAGE}"] if hidden > 0 else []),
+    ]
 
 
-def _scored(found: Comparison, dataset: str) -> list[tuple[str, str, Path]]:
+def _list_scoring_facts(comparison: Comparison, dataset: str) -> list[tuple[str, str, Path]]:
     """Of the first model that has the set; the others differ in their answers only."""
-    for mode in found.plan.modes:
-        for seed, record in sorted(found.cells[dataset, mode].records.items()):
-            file, how = paths.evaluation(dataset, mode, seed), record.preprocessing
-            rule = "the model's own" if how.rule == "model" else "only normalised"
-            scored = (
+    for mode in comparison.plan.modes:
+        for seed, record in sorted(comparison.cells[dataset, mode].records.items()):
+            file, preprocessing = paths.evaluation_file(dataset, mode, seed), record.preprocessing
+            rule = "the model's own" if preprocessing.rule == "model" else "only normalised"
+            scored_text = (
                 f"{record.images:,} images over {record.classes:,} "
                 f"classes, protocol {record.protocol}"
             )
-            scored += (
+            scored_text += (
                 f"; {record.outside:,} images of other classes left out" if record.outside else ""
             )
             lines = [
                 (
                     "Scored",
-                    scored + (f"; incomplete: {record.shortfall}" if record.shortfall else ""),
+                    scored_text + (f"; incomplete: {record.shortfall}" if record.shortfall else ""),
                     file,
                 )
             ]
@@ -174,8 +189,8 @@ def _scored(found: Comparison, dataset: str) -> list[tuple[str, str, Path]]:
                     )
                 )
             size = (
-                f"{how.input_size[-1]} px, {how.interpolation}, "
-                f"crop {how.crop_pct:g} {how.crop_mode}"
+                f"{preprocessing.input_size[-1]} px, {preprocessing.interpolation}, "
+                f"crop {preprocessing.crop_pct:g} {preprocessing.crop_mode}"
             )
             return [*lines, ("Preprocessing", f"{rule}: {size}", file)]
     return [("Scored", "by no model", paths.EVALUATION / dataset)]

@@ -13,24 +13,26 @@ import numpy as np
 import pandas as pd
 
 from densecl import paths
-from densecl.analysis.results import Comparison, seed_of
-from densecl.datasets.storage.filenames import shown
+from densecl.analysis.results import Comparison, compute_report_seed
+from densecl.datasets.storage.filenames import to_printable
 from densecl.errors import DataError
-from densecl.report.formatting import percent
-from densecl.report.sections.classes import Names, name_of
+from densecl.report.formatting import format_percent
+from densecl.report.sections.classes import ClassNames, get_class_name
 
-EXAMPLES = 8
-CHANGED = 6  # in each direction
-SIDE = 112  # px, the longer side
-QUALITY = 72
+EXAMPLE_COUNT = 8
+CHANGED_COUNT = 6  # in each direction
+THUMBNAIL_PX = 112  # px, the longer side
+WEBP_QUALITY = 72
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture with the words below it; without one, `why` says what stands in its way."""
+    """A picture with the words below it; without one, `missing_reason` says what stands in its
+    way.
+    """
 
-    source: str  # data URI of a WebP, or ""
-    why: str
+    data_uri: str  # data URI of a WebP, or ""
+    missing_reason: str
     alt: str
     lines: tuple[tuple[str, str], ...]  # mode or "", text
     file: str
@@ -43,70 +45,82 @@ class Gallery:
     pictures: tuple[Thumbnail, ...]
 
 
-class Images:
+class ThumbnailLoader:
     """Where the images of a set lie: image_id -> thumbnail, through its manifest and the root that
     params give it.
     """
 
-    def __init__(self, found: Comparison, root: Path, dataset: str) -> None:
-        given = found.plan.params.get("datasets", {}).get(dataset, {})
+    def __init__(self, comparison: Comparison, root: Path, dataset: str) -> None:
+        settings = comparison.plan.params.get("datasets", {}).get(dataset, {})
         self.root = (
-            root / str(given["root"]) if isinstance(given, dict) and given.get("root") else None
+            root / str(settings["root"])
+            if isinstance(settings, dict) and settings.get("root")
+            else None
         )
-        self.paths: dict[str, str] = {}
-        self.why = "" if self.root else f"params name no root of {dataset}"
+        self.image_paths: dict[str, str] = {}
+        self.missing_reason = "" if self.root else f"params name no root of {dataset}"
         if self.root:
-            self._read(root / paths.manifest(dataset), paths.manifest(dataset))
+            self._read_manifest(root / paths.manifest_file(dataset), paths.manifest_file(dataset))
 
-    def _read(self, path: Path, name: Path) -> None:
+    def _read_manifest(self, path: Path, name: Path) -> None:
         from densecl.datasets.storage.manifest import read_manifest
 
         if not path.is_file():
-            self.why = f"no file {name}"
+            self.missing_reason = f"no file {name}"
             return
         try:
             frame = read_manifest(path)
         except DataError as error:
-            self.why = shown(error)
+            self.missing_reason = to_printable(error)
             return
-        self.paths = dict(zip(frame["image_id"], frame["path"], strict=True))
+        self.image_paths = dict(zip(frame["image_id"], frame["path"], strict=True))
 
-    def thumbnail(self, image_id: str, alt: str, lines: tuple[tuple[str, str], ...]) -> Thumbnail:
-        source, why = self._picture(image_id)
-        return Thumbnail(source, why, alt, lines, shown(image_id))
+    def make_thumbnail(
+        self, image_id: str, alt: str, lines: tuple[tuple[str, str], ...]
+    ) -> Thumbnail:
+        data_uri, missing_reason = self._encode_image(image_id)
+        return Thumbnail(data_uri, missing_reason, alt, lines, to_printable(image_id))
 
-    def _picture(self, image_id: str) -> tuple[str, str]:
+    def _encode_image(self, image_id: str) -> tuple[str, str]:
         """A data URI and "", or "" and why there is none."""
-        from densecl.datasets.storage.decode import decode
+        from densecl.datasets.storage.decode import decode_image
 
-        if self.why or self.root is None:
-            return "", self.why
-        if image_id not in self.paths:
+        if self.missing_reason or self.root is None:
+            return "", self.missing_reason
+        if image_id not in self.image_paths:
             return "", "not in the manifest"
         try:
-            image = decode(self.root / self.paths[image_id])
+            image = decode_image(self.root / self.image_paths[image_id])
         except (DataError, OSError) as error:
             return "", str(error).split("; ")[0].removeprefix(
-                f"{shown(self.root / self.paths[image_id])}: "
+                f"{to_printable(self.root / self.image_paths[image_id])}: "
             )
-        image.thumbnail((SIDE, SIDE))
+        image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
         buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=QUALITY, method=4)
+        image.save(buffer, "WEBP", quality=WEBP_QUALITY, method=4)
         return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"), ""
 
 
-def examples(found: Comparison, dataset: str, names: Names, images: Images) -> Gallery | None:
+def build_examples(
+    comparison: Comparison, dataset: str, names: ClassNames, loader: ThumbnailLoader
+) -> Gallery | None:
     """Images of different classes, spread over the set; which ones is drawn by the set's name."""
-    cells = [found.cells[dataset, m] for m in found.plan.modes if found.cells[dataset, m].rows]
+    cells = [
+        comparison.cells[dataset, m]
+        for m in comparison.plan.modes
+        if comparison.cells[dataset, m].rows
+    ]
     if not cells:
         return None
     labels = next(iter(cells[0].rows.values()))["label"]
-    rng = np.random.default_rng(seed_of(dataset, "examples"))
+    rng = np.random.default_rng(compute_report_seed(dataset, "examples"))
     order = rng.permutation(labels.size)
-    firsts = labels.iloc[order].drop_duplicates().head(EXAMPLES).sort_values(kind="stable")
+    firsts = labels.iloc[order].drop_duplicates().head(EXAMPLE_COUNT).sort_values(kind="stable")
     pictures = [
-        images.thumbnail(
-            str(i), f"{dataset}: {name_of(names, c).word}", (("", name_of(names, c).word),)
+        loader.make_thumbnail(
+            str(i),
+            f"{dataset}: {get_class_name(names, c).display_name}",
+            (("", get_class_name(names, c).display_name),),
         )
         for i, c in firsts.items()
     ]
@@ -115,54 +129,77 @@ def examples(found: Comparison, dataset: str, names: Names, images: Images) -> G
     )
 
 
-def changed(found: Comparison, dataset: str, names: Names, images: Images) -> Iterator[Gallery]:
+def iter_changed_galleries(
+    comparison: Comparison, dataset: str, names: ClassNames, loader: ThumbnailLoader
+) -> Iterator[Gallery]:
     """Both directions of the first pair of modes: right under one, wrong under the other."""
-    if not found.pairs:
+    if not comparison.pairs:
         return
-    first, second = found.pairs[0]
-    one, two = found.cells[dataset, first], found.cells[dataset, second]
-    seeds = sorted(one.rows.keys() & two.rows.keys())
+    first, second = comparison.pairs[0]
+    first_cell, second_cell = comparison.cells[dataset, first], comparison.cells[dataset, second]
+    seeds = sorted(first_cell.rows.keys() & second_cell.rows.keys())
     if not seeds:
         return
-    a, b = (_over_seeds(cell.rows, seeds) for cell in (one, two))
-    both = pd.merge(a, b, left_index=True, right_index=True, suffixes=("_a", "_b"))
-    for ahead, behind, this, other in ((first, second, "_a", "_b"), (second, first, "_b", "_a")):
-        gap, p = (both[f"{of}{this}"] - both[f"{of}{other}"] for of in ("correct", "p_true"))
-        apart = both.assign(gap=gap, p=p)[gap > 0].reset_index()
-        top = apart.sort_values(["gap", "p", "image_id"], ascending=[False, False, True]).head(
-            CHANGED
+    first_rows, second_rows = (
+        _compute_seed_means(cell.rows, seeds) for cell in (first_cell, second_cell)
+    )
+    merged = pd.merge(
+        first_rows, second_rows, left_index=True, right_index=True, suffixes=("_a", "_b")
+    )
+    for ahead, behind, ahead_suffix, behind_suffix in (
+        (first, second, "_a", "_b"),
+        (second, first, "_b", "_a"),
+    ):
+        gap, p = (
+            merged[f"{column}{ahead_suffix}"] - merged[f"{column}{behind_suffix}"]
+            for column in ("correct", "p_true")
+        )
+        differing = merged.assign(gap=gap, p=p)[gap > 0].reset_index()
+        top = differing.sort_values(["gap", "p", "image_id"], ascending=[False, False, True]).head(
+            CHANGED_COUNT
         )
         pictures = [
-            _pictured(row, names, images, ((first, "_a"), (second, "_b")))
+            _build_thumbnail(row, names, loader, ((first, "_a"), (second, "_b")))
             for row in top.to_dict("records")
         ]
-        share = f"{len(apart):,} of {len(both):,} images ({percent(len(apart) / len(both))} %)"
-        often = "" if len(seeds) == 1 else " more often"
+        share = (
+            f"{len(differing):,} of {len(merged):,} images "
+            f"({format_percent(len(differing) / len(merged))} %)"
+        )
+        qualifier = "" if len(seeds) == 1 else " more often"
         caption = (
-            f"{ahead} is right{often} on {share} where {behind} is wrong; shown are those whose "
+            f"{ahead} is right{qualifier} on {share} where {behind} is wrong; shown are those "
+            f"whose "
             f"probability of the true "
             "class differs most. Look for what they have in common."
         )
         yield Gallery(f"Right under {ahead}, wrong under {behind}", caption, tuple(pictures))
 
 
-def _over_seeds(frames: dict[int, pd.DataFrame], seeds: list[int]) -> pd.DataFrame:
+def _compute_seed_means(frames: dict[int, pd.DataFrame], seeds: list[int]) -> pd.DataFrame:
     """By image: share of the seeds that are right, mean p of the true class, the first seed's
     answer and confidence.
     """
-    first = frames[seeds[0]]
+    first_rows = frames[seeds[0]]
     columns = ["correct", "p_true"]
     means = pd.concat([frames[s][columns].astype(float) for s in seeds]).groupby(level=0).mean()
-    return means.join(first[["label", "prediction", "confidence"]])
+    return means.join(first_rows[["label", "prediction", "confidence"]])
 
 
-def _pictured(
-    row: dict[Any, Any], names: Names, images: Images, modes: tuple[tuple[str, str], ...]
+def _build_thumbnail(
+    row: dict[Any, Any],
+    names: ClassNames,
+    loader: ThumbnailLoader,
+    modes: tuple[tuple[str, str], ...],
 ) -> Thumbnail:
-    truth = name_of(names, row["label_a"]).word
-    said = tuple(
-        (mode, f"{name_of(names, row[f'prediction{s}']).word} {100 * row[f'confidence{s}']:.0f} %")
+    truth = get_class_name(names, row["label_a"]).display_name
+    answers = tuple(
+        (
+            mode,
+            f"{get_class_name(names, row[f'prediction{s}']).display_name} "
+            f"{100 * row[f'confidence{s}']:.0f} %",
+        )
         for mode, s in modes
     )
-    alt = f"{truth}; " + ", ".join(f"{mode} says {text}" for mode, text in said)
-    return images.thumbnail(str(row["image_id"]), alt, (("", truth), *said))
+    alt = f"{truth}; " + ", ".join(f"{mode} says {text}" for mode, text in answers)
+    return loader.make_thumbnail(str(row["image_id"]), alt, (("", truth), *answers))

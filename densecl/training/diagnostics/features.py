@@ -12,96 +12,106 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from densecl.artifacts import Preprocessing
-from densecl.contrast.dense import Dense
-from densecl.contrast.matching import match_patches, true_matches
+from densecl.contrast.dense import DenseObjective
+from densecl.contrast.matching import find_true_matches, match_patches
 from densecl.contrast.objective import Objective
 from densecl.datasets.views.batch import ViewBatch
-from densecl.datasets.views.two_views import TwoViews
-from densecl.metrics import effective_rank, mean_cosine
-from densecl.network.preprocessing import normalise
-from densecl.network.vit import Backbone, grid, tokens_of_two_blocks
-from densecl.seeding import derive
-from densecl.training.diagnostics.match_accuracy import match_quality
+from densecl.datasets.views.two_views import TwoViewDataset
+from densecl.metrics import compute_effective_rank, compute_mean_cosine
+from densecl.network.preprocessing import normalise_images
+from densecl.network.vit import Backbone, forward_last_two_blocks, get_patch_grid
+from densecl.seeding import derive_seed
+from densecl.training.diagnostics.match_accuracy import measure_match_accuracy
 
-IMAGES = 256  # at most; as many CLS features give the rank
-DRAWN = 6  # pairs kept for the picture
-EPOCH = -1  # of the views: none that is trained on
+MAX_IMAGES = 256  # at most; as many CLS features give the rank
+PICTURE_PAIRS = 6  # pairs kept for the picture
+VIEW_EPOCH = -1  # of the views: none that is trained on
 
 
-class Watch:
-    """Two views of up to IMAGES training images, drawn once."""
+class FeatureDiagnostics:
+    """Two views of up to MAX_IMAGES training images, drawn once."""
 
-    def __init__(self, views: TwoViews, seed: int, where: torch.device) -> None:
-        rng = np.random.default_rng(derive(seed, "watch"))
-        rows = rng.permutation(len(views))[:IMAGES]
+    def __init__(self, views: TwoViewDataset, seed: int, device: torch.device) -> None:
+        rng = np.random.default_rng(derive_seed(seed, "watch"))
+        rows = rng.permutation(len(views))[:MAX_IMAGES]
         self.batch = ViewBatch(
-            *(torch.stack(c) for c in zip(*(views[EPOCH, int(r)] for r in rows), strict=True))
+            *(torch.stack(c) for c in zip(*(views[VIEW_EPOCH, int(r)] for r in rows), strict=True))
         )
-        self.where = where
+        self.device = device
 
     @torch.no_grad()
-    def look(
-        self, model: Backbone, objective: Objective, values: Preprocessing, batch_size: int
+    def compute_diagnostics(
+        self, model: Backbone, objective: Objective, preprocessing: Preprocessing, batch_size: int
     ) -> dict[str, float]:
         """Effective ranks and match quality, by the names of history.csv."""
-        cls, features = self._features(self.batch, model, objective, values, batch_size)
-        first = features["last"][0]
-        middle = np.arange(len(first)) % first.shape[1]
-        figures = {
-            "rank_cls": float(effective_rank(cls)),
-            "similarity_cls": float(mean_cosine(cls)),
+        cls, features = self._extract_features(
+            self.batch, model, objective, preprocessing, batch_size
+        )
+        patches1 = features["last"][0]
+        positions = np.arange(len(patches1)) % patches1.shape[1]
+        metrics = {
+            "rank_cls": float(compute_effective_rank(cls)),
+            "similarity_cls": float(compute_mean_cosine(cls)),
             "rank_patches_within": float(
-                np.mean([float(effective_rank(patches)) for patches in first])
+                np.mean([float(compute_effective_rank(patches)) for patches in patches1])
             ),
             "rank_patches_across": float(
-                effective_rank(first[np.arange(len(first)), middle])
+                compute_effective_rank(patches1[np.arange(len(patches1)), positions])
             ),  # one patch an image
         }
-        return figures | match_quality(
-            features, self.batch.first_geometry, self.batch.second_geometry, grid(model)
+        return metrics | measure_match_accuracy(
+            features, self.batch.geometry1, self.batch.geometry2, get_patch_grid(model)
         )
 
     @torch.no_grad()
-    def picture(
-        self, model: Backbone, objective: Objective, values: Preprocessing, path: Path
+    def save_match_picture(
+        self, model: Backbone, objective: Objective, preprocessing: Preprocessing, path: Path
     ) -> None:
         """Write what a drawing of matches needs: views uint8 [P, 3, H, W], match, truth and visible
         [P, N].
         """
-        part = ViewBatch(*(column[:DRAWN] for column in self.batch))
-        _, features = self._features(part, model, objective, values, DRAWN)
-        truth, visible = true_matches(part.first_geometry, part.second_geometry, grid(model))
+        batch = ViewBatch(*(column[:PICTURE_PAIRS] for column in self.batch))
+        _, features = self._extract_features(batch, model, objective, preprocessing, PICTURE_PAIRS)
+        truth, visible = find_true_matches(batch.geometry1, batch.geometry2, get_patch_grid(model))
         index = match_patches(*features["dense" if "dense" in features else "last"])
-        drawn = {
-            "first": part.first.contiguous(),
-            "second": part.second.contiguous(),
+        tensors = {
+            "first": batch.view1.contiguous(),
+            "second": batch.view2.contiguous(),
             "match": index,
         }
-        save_file(drawn | {"truth": truth, "visible": visible.to(torch.uint8)}, path)
+        save_file(tensors | {"truth": truth, "visible": visible.to(torch.uint8)}, path)
 
-    def _features(
+    def _extract_features(
         self,
         batch: ViewBatch,
         model: Backbone,
         objective: Objective,
-        values: Preprocessing,
+        preprocessing: Preprocessing,
         batch_size: int,
     ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         """CLS [B, E] of view 1, and named patch features [B, N, .] of both views: two blocks, and
         the head's if there is one.
         """
-        was, sides = model.training, []
+        was_training, views = model.training, []
         model.eval()
-        for images in (batch.first, batch.second):
+        for images in (batch.view1, batch.view2):
             parts: dict[str, list[Tensor]] = {}
-            for some in images.split(batch_size):
-                seen, before = tokens_of_two_blocks(model, normalise(some.to(self.where), values))
-                kinds = {"cls": seen.cls, "last": seen.patches, "before_last": before}
-                if isinstance(objective, Dense):
-                    kinds["dense"] = objective.head(seen.patches)
-                for name, value in kinds.items():
+            for chunk in images.split(batch_size):
+                view_tokens, previous_patches = forward_last_two_blocks(
+                    model, normalise_images(chunk.to(self.device), preprocessing)
+                )
+                features = {
+                    "cls": view_tokens.cls,
+                    "last": view_tokens.patches,
+                    "before_last": previous_patches,
+                }
+                if isinstance(objective, DenseObjective):
+                    features["dense"] = objective.head(view_tokens.patches)
+                for name, value in features.items():
                     parts.setdefault(name, []).append(value.float().cpu())
-            sides.append({name: torch.cat(value) for name, value in parts.items()})
-        model.train(was)
-        named = {name: (sides[0][name], sides[1][name]) for name in sides[0] if name != "cls"}
-        return sides[0]["cls"], named
+            views.append({name: torch.cat(value) for name, value in parts.items()})
+        model.train(was_training)
+        feature_pairs = {
+            name: (views[0][name], views[1][name]) for name in views[0] if name != "cls"
+        }
+        return views[0]["cls"], feature_pairs

@@ -11,7 +11,7 @@ from densecl import distributed
 from densecl.network.vit import Backbone
 
 
-class Conflict(NamedTuple):
+class GradientAlignment(NamedTuple):
     """Gradients of the two losses, each unweighted, at the last block's weights; NaN where not
     looked at.
     """
@@ -21,22 +21,28 @@ class Conflict(NamedTuple):
     cosine: Tensor  # below 0: they work against each other (Yu et al. 2020)
 
 
-def unseen(like: Tensor) -> Conflict:
-    nothing = like.detach().new_full((), torch.nan)
-    return Conflict(nothing, nothing, nothing)
+def not_computed(like: Tensor) -> GradientAlignment:
+    nan = like.detach().new_full((), torch.nan)
+    return GradientAlignment(nan, nan, nan)
 
 
-def conflict(model: Backbone, classification: Tensor, contrast: Tensor) -> Conflict:
+def compute_gradient_alignment(
+    model: Backbone, classification: Tensor, contrast: Tensor
+) -> GradientAlignment:
     """Costs one more backward pass through the heads and the last block only; the graph stays."""
     shared = list(model.blocks[-1].parameters())
-    pulls = [
-        distributed.mean(
+    gradients = [
+        distributed.all_reduce_mean(
             torch.cat(
                 [g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)]
             ).float()
         )
         for loss in (classification, contrast)
     ]
-    one, other = (pull.norm() for pull in pulls)
+    classification_norm, contrast_norm = (gradient.norm() for gradient in gradients)
     # 0 / 0 is NaN: without negatives the contrastive loss pulls nowhere.
-    return Conflict(one, other, pulls[0] @ pulls[1] / (one * other))
+    return GradientAlignment(
+        classification_norm,
+        contrast_norm,
+        gradients[0] @ gradients[1] / (classification_norm * contrast_norm),
+    )

@@ -14,14 +14,22 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from densecl.contrast.matching import match_patches, overlap, true_matches, true_positions
+from densecl.contrast.matching import (
+    compute_crop_overlap,
+    compute_true_positions,
+    find_true_matches,
+    match_patches,
+)
 
-BINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the crops' overlap
-MOVED = 1.0  # patches: a mean displacement above it makes a pair shifted
+OVERLAP_BINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the crops' overlap
+MOVED_THRESHOLD = 1.0  # patches: a mean displacement above it makes a pair shifted
 
 
-def match_quality(
-    features: dict[str, tuple[Tensor, Tensor]], first: Tensor, second: Tensor, grid: tuple[int, int]
+def measure_match_accuracy(
+    features: dict[str, tuple[Tensor, Tensor]],
+    geometry1: Tensor,
+    geometry2: Tensor,
+    grid: tuple[int, int],
 ) -> dict[str, float]:
     """Shares by the names of history.csv, for named features [B, N, E] of both views; geometry [B,
     5].
@@ -30,39 +38,44 @@ def match_quality(
     shifted by more than a patch; `overlap-<low>` within 1 by bins of overlap. NaN where nothing can
     be counted.
     """
-    truth, visible = true_matches(first, second, grid)
+    truth, visible = find_true_matches(geometry1, geometry2, grid)
     identity = torch.arange(truth.shape[1], device=truth.device).expand_as(truth)
-    offset = (true_positions(first, second, grid) - true_positions(first, first, grid)).norm(
-        dim=-1
-    )  # [B, N]
-    moved = (first[:, 4] != second[:, 4]) | (offset.mean(1) > MOVED)
-    shared = overlap(first, second)
-    near = neighbours(grid).to(truth.device)
-    figures = {
+    offset = (
+        compute_true_positions(geometry1, geometry2, grid)
+        - compute_true_positions(geometry1, geometry1, grid)
+    ).norm(dim=-1)  # [B, N]
+    moved = (geometry1[:, 4] != geometry2[:, 4]) | (offset.mean(1) > MOVED_THRESHOLD)
+    crop_overlap = compute_crop_overlap(geometry1, geometry2)
+    is_near = build_neighbour_mask(grid).to(truth.device)
+    metrics = {
         "match/visible": float(visible.double().mean()),
         "match/chance/within0": 1 / truth.shape[1],
-        "match/chance/within1": _share(near[truth].double().mean(-1), visible),
+        "match/chance/within1": _mean_where(is_near[truth].double().mean(-1), visible),
     }
-    found = {name: match_patches(*pair) for name, pair in features.items()} | {"identity": identity}
-    for name, index in found.items():
-        within0, within1 = (index == truth).double(), near[truth, index].double()
-        figures[f"match/{name}/within0"] = _share(within0, visible)
-        figures[f"match/{name}/within1"] = _share(within1, visible)
-        figures[f"match/{name}/moved0"] = _share(within0, visible & moved[:, None])
-        for low, high in pairwise(BINS):
-            inside = (shared > low) & (shared <= high)
-            figures[f"match/{name}/overlap-{low:g}"] = _share(within1, visible & inside[:, None])
-    return figures
+    matches = {name: match_patches(*pair) for name, pair in features.items()} | {
+        "identity": identity
+    }
+    for name, index in matches.items():
+        within0, within1 = (index == truth).double(), is_near[truth, index].double()
+        metrics[f"match/{name}/within0"] = _mean_where(within0, visible)
+        metrics[f"match/{name}/within1"] = _mean_where(within1, visible)
+        metrics[f"match/{name}/moved0"] = _mean_where(within0, visible & moved[:, None])
+        for low, high in pairwise(OVERLAP_BINS):
+            inside = (crop_overlap > low) & (crop_overlap <= high)
+            metrics[f"match/{name}/overlap-{low:g}"] = _mean_where(
+                within1, visible & inside[:, None]
+            )
+    return metrics
 
 
-def neighbours(grid: tuple[int, int]) -> Tensor:
+def build_neighbour_mask(grid: tuple[int, int]) -> Tensor:
     """[N, N] bool: are two patches the same or neighbours, corners included?"""
     rows, columns = grid
-    place = torch.stack(
+    position = torch.stack(
         torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), -1
     ).view(-1, 2)
-    return (place[:, None] - place[None]).abs().amax(-1) <= 1
+    return (position[:, None] - position[None]).abs().amax(-1) <= 1
 
 
-def _share(values: Tensor, counted: Tensor) -> float:
-    return float(values[counted].mean()) if counted.any() else float("nan")
+def _mean_where(hits: Tensor, mask: Tensor) -> float:
+    return float(hits[mask].mean()) if mask.any() else float("nan")
