@@ -186,7 +186,7 @@ def test_the_file_gets_a_line_a_retraining(tmp_path, capfd):
         NotifyParams(file=str(path)), FINISHED.model_copy(update={"outcome": "promoted"}), None
     )
     assert [json.loads(line)["outcome"] for line in path.read_text().splitlines()] == [
-        "kept",
+        "rejected",
         "promoted",
     ]
     notify_outcome(NotifyParams(file=str(tmp_path)), FINISHED, None)
