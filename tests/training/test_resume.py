@@ -261,7 +261,9 @@ def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
             text=True,
             check=False,
         )
-        assert f"CheckpointLocked: {kept.folder}: in use by process {os.getpid()} on " in done.stderr
+        assert (
+            f"CheckpointLocked: {kept.folder}: in use by process {os.getpid()} on " in done.stderr
+        )
         assert " since 2" in done.stderr
         kept.remove_all()
     with checkpoint.lock_checkpoints(tmp_path / "f", 0.0) as kept:  # the lock ended with its holder
