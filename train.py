@@ -1,8 +1,8 @@
 """Train one model outside the pipeline: `python train.py --cl-mode dense --experiment-name my_run`.
 
-The flags and defaults are the method's own (its usage table); data sets come from --params. What is
-written lies in runs/<experiment-name>/: model/ (safetensors, config.json), training/ (history.csv,
-cost.json).
+The flags and defaults are the method's own (its usage table); datasets come from --params. Results
+are written to runs/<experiment-name>/: model/ (safetensors, config.json) and training/
+(history.csv, cost.json).
 """
 
 from __future__ import annotations
@@ -12,183 +12,138 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from densecl import paths
 from densecl.artifacts import TrainPlan
 from densecl.config.params import (
     MODES,
     TRAIN_SET,
+    DenseContrastParams,
     GlobalContrastParams,
+    NetworkParams,
     Params,
+    TrainParams,
     load_params,
     parse_params,
 )
 from densecl.errors import DenseclError
 from densecl.runtime import cli
 
-# flag -> the key of params.yaml it sets
-TRAIN_FLAGS = (
-    "batch_size",
-    "epochs",
-    "learning_rate",
-    "warmup_epochs",
-    "grad_clip",
-    "checkpoint_minutes",
-    "steps_per_epoch",
-)
-CONTRAST_FLAGS = (
-    "lambda_weight",
-    "contrastive_weight_adaptive",
-    "queue_size",
-    "temperature",
-    "learnable_temp",
-    "sampling_strategy",
-    "dense_dim",
-    "correspondence_features",
-    "correspondence_filter",
-    "patches_per_image",
-    "memory_unit",
-    "negatives",
-    "key_encoder",
-    "symmetric",
-)
+# Section of params.yaml -> its keys that have a flag of the same name.
+FLAGS: dict[str, tuple[str, ...]] = {
+    "network": ("model_name", "model_args", "pretrained", "checkpoint"),
+    "contrast": (
+        "lambda_weight",
+        "contrastive_weight_adaptive",
+        "queue_size",
+        "temperature",
+        "learnable_temp",
+        "sampling_strategy",
+        "dense_dim",
+        "correspondence_features",
+        "correspondence_filter",
+        "patches_per_image",
+        "memory_unit",
+        "negatives",
+        "key_encoder",
+        "symmetric",
+    ),
+    "train": (
+        "batch_size",
+        "epochs",
+        "learning_rate",
+        "warmup_epochs",
+        "grad_clip",
+        "checkpoint_minutes",
+        "steps_per_epoch",
+    ),
+}
+SECTIONS: dict[str, type[BaseModel]] = {
+    "network": NetworkParams,
+    "contrast": DenseContrastParams,
+    "train": TrainParams,
+}
+DEFAULT_MODEL = "vit_tiny_patch16_224"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The method's command line, flag for flag."""
+    """The method's command line; help texts, types and defaults are those of the params."""
     parser = argparse.ArgumentParser(
         prog="train.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--cl-mode", default="dense", choices=MODES, help="training mode (default: dense)")
-    add(
-        "--model-name",
-        default="vit_tiny_patch16_224",
-        help="any timm VisionTransformer or Eva (default: %(default)s)",
-    )
-    add(
-        "--model-args",
-        type=json.loads,
-        default={},
-        help="JSON for timm.create_model, e.g. '{\"img_size\": 64}'",
-    )
-    add("--pretrained", action="store_true", help="start from timm's weights for the model")
-    add("--checkpoint", help="start from a local .safetensors state dict")
-    add("--batch-size", type=int, default=256, help="training batch size (default: 256)")
-    add("--epochs", type=int, default=100, help="passes over the training set (default: 100)")
-    add(
-        "--lambda-weight",
-        type=float,
-        default=0.5,
-        help="weight of the contrastive loss, in [0, 1] (default: 0.5)",
-    )
-    add(
-        "--contrastive-weight-adaptive",
-        action="store_true",
-        help="raise the weight from 0 to --lambda-weight",
-    )
-    add(
-        "--queue-size",
-        type=int,
-        default=65536,
-        help="entries of the memory of negatives (default: 65536)",
-    )
-    add("--temperature", type=float, default=0.2, help="of InfoNCE (default: 0.2)")
-    add(
-        "--learnable-temp", action="store_true", help="learn the temperature, from --temperature on"
-    )
-    add(
-        "--sampling-strategy",
-        default="random",
-        help="which patches: random, diverse or hardest (default: random)",
-    )
-    add("--dense-dim", type=int, default=128, help="projection dimension (default: 128)")
-    add(
-        "--correspondence-features",
-        default="dense",
-        help="matched on: dense, backbone or geometric (default: dense)",
-    )
-    add(
-        "--correspondence-filter",
-        default="none",
-        help="matches that count: none (all), mutual, threshold (default: none)",
-    )
-    add(
-        "--patches-per-image",
-        type=int,
-        default=50,
-        help="sampled patches of an image (default: 50)",
-    )
-    add(
-        "--memory-unit",
-        default="patch",
-        help="stored per key: patch, or image (pooled) (default: patch)",
-    )
-    add(
-        "--negatives",
-        default="all",
-        help="entries that are negatives: all or other_class (default: all)",
-    )
-    add(
-        "--key-encoder",
-        default="shared",
-        help="keys come from: shared or momentum (default: shared)",
-    )
-    add("--symmetric", action="store_true", help="score view 2 against view 1 as well")
-    add("--learning-rate", type=float, default=1e-5, help="peak learning rate (default: 1e-05)")
-    add("--warmup-epochs", type=float, default=5, help="learning rate warm-up (default: 5)")
-    add("--grad-clip", type=float, default=5.0, help="largest gradient norm (default: 5.0)")
+    for section, names in FLAGS.items():
+        group = parser.add_argument_group(section)
+        for name in names:
+            _add_flag(group, name, SECTIONS[section].model_fields[name])
+    parser.set_defaults(model_name=DEFAULT_MODEL, model_args={})
     add("--experiment-name", help="folder under runs/ (default: <mode>_<model>)")
-    add("--seed", type=int, default=0, help="of everything random (default: 0)")
+    add("--seed", type=int, default=0, help="seed of all randomness (default: 0)")
     add(
         "--params",
         type=Path,
         default=paths.PARAMS,
-        help="file that names the data sets (default: %(default)s)",
+        help="file that names the datasets (default: %(default)s)",
     )
     add(
         "--resume",
         type=Path,
         metavar="PATH",
-        help="go on from this checkpoint of the same training (its own are found without it)",
-    )
-    add(
-        "--checkpoint-minutes",
-        type=float,
-        default=10.0,
-        help="between checkpoints, beside the one an epoch (default: 10)",
-    )
-    add(
-        "--steps-per-epoch",
-        type=int,
-        help="cut epochs short, to try things (default: whole epochs)",
+        help="resume from this checkpoint of the same run (its own checkpoints are found without)",
     )
     return parser
 
 
+def _add_flag(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
+    """The flag of one key."""
+    flag, text = f"--{name.replace('_', '-')}", (field.description or "").replace("%", "%%")
+    if field.annotation is bool:
+        group.add_argument(flag, action="store_true", help=text)
+        return
+    default = DEFAULT_MODEL if name == "model_name" else field.default
+    suffix = "" if default in (None, {}) else f" (default: {default})"
+    group.add_argument(flag, type=_find_type(field.annotation), default=default, help=text + suffix)
+
+
+def _find_type(annotation: Any) -> Callable[[str], Any]:
+    """What parses a value of this annotation; mappings are written as JSON."""
+    if annotation in (int, float, str):
+        return cast("Callable[[str], Any]", annotation)
+    if get_origin(annotation) is dict:
+        return json.loads
+    if get_origin(annotation) is Literal:
+        return str
+    return _find_type(get_args(annotation)[0])  # the first of a union, or what Annotated annotates
+
+
 def build_params(args: dict[str, Any]) -> Params:
-    """The params file's data sets; every other value from the flags or, like the views, the
-    method's default.
+    """The params file's datasets; all other values come from the flags or, like the views, are the
+    method's defaults.
     """
     base = load_params(args["params"]).model_dump(mode="json", by_alias=True, exclude_unset=True)
-    network = {key: args[key] for key in ("model_name", "model_args", "pretrained", "checkpoint")}
+    chosen = {section: {key: args[key] for key in names} for section, names in FLAGS.items()}
     values = base | {
         "modes": [args["cl_mode"]],
         "seeds": [args["seed"]],
-        "network": network,
+        "network": chosen["network"],
         "data": {},
-        # The ramp has no flag: it is the default, or the whole of a shorter training.
-        "contrast": {key: args[key] for key in CONTRAST_FLAGS}
+        # The ramp has no flag: it has its default length, or that of a shorter run.
+        "contrast": chosen["contrast"]
         | {"ramp_epochs": min(GlobalContrastParams().ramp_epochs, max(1, args["epochs"]))},
-        "train": {key: args[key] for key in TRAIN_FLAGS},
+        "train": chosen["train"],
     }
     return parse_params(values, "train.py")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 trained, 2 a mistake, 75 stopped and to be gone on with (docs/failures.md)."""
+    """Exit status: 0 trained, 2 invalid input, 75 interrupted: rerun the same command to resume."""
     args = vars(build_parser().parse_args(arguments))
     return cli.run_command(lambda: run_training(args))
 
@@ -242,8 +197,8 @@ def run_training(args: dict[str, Any]) -> None:
 
 
 def check_datasets(params: Params, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The sets that are there; raises where one that must be, or the model, cannot be used, before
-    anything heavy starts.
+    """The available datasets; raises DenseclError before anything heavy starts if a required one or
+    the model cannot be used.
     """
     from densecl.datasets.manifests.scan import check_root
     from densecl.evaluation.protocols import resolve_layout
@@ -255,7 +210,7 @@ def check_datasets(params: Params, names: tuple[str, ...]) -> tuple[str, ...]:
             check_root(Path(dataset.root), resolve_layout(params, name).layout, dataset.devkit)
         except DenseclError as error:
             if name in params.optional_datasets:
-                print(f"warning: {name}: left out: {error}", file=sys.stderr)
+                print(f"warning: {name} is skipped: {error}", file=sys.stderr)
                 continue
             hint = f"; `dvc repro render@{name}` draws it" if name in params.render else ""
             raise DenseclError(f"datasets.{name}.root: {error}{hint}") from None
@@ -268,9 +223,7 @@ def check_datasets(params: Params, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def load_image_set(params: Params, name: str) -> Any:
-    """Usable images of a set: the pipeline's manifest where there is one, else listed now under
-    runs/.
-    """
+    """Usable images of a dataset, from the pipeline's manifest or from one written to runs/ now."""
     from densecl import distributed
     from densecl.datasets.manifests.scan import list_classes, scan_dataset
     from densecl.datasets.storage.manifest import (

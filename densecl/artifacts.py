@@ -29,6 +29,7 @@ from densecl.config.params import (
     ValidateParams,
 )
 from densecl.errors import DataError
+from densecl.runtime.atomic_files import atomic_file
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -234,9 +235,8 @@ def write_json(path: Path, artifact: BaseModel) -> None:
 def write_text(path: Path, text: str) -> None:
     """Atomic: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with atomic_file(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 def read_evaluation(path: Path) -> Evaluation | MissingEvaluation:

@@ -4,7 +4,6 @@ experiment is one).
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 from densecl import paths
@@ -12,6 +11,7 @@ from densecl.analysis.dvc_lock import find_changed_outs, read_lock
 from densecl.compare.revisions import RevisionNotFoundError, fetch_revision
 from densecl.compare.schemas import Origin
 from densecl.errors import DenseclError
+from densecl.runtime.git import run_git
 
 WORKSPACE = "workspace"
 
@@ -29,7 +29,7 @@ def resolve_origin(name: str, scratch: Path) -> Origin:
         return _read_folder_origin(name, folder)
     if (folder / paths.EVALUATION.name).is_dir():
         return _read_folder_origin(name, _resolve_project(folder, scratch))
-    if not _run_git(Path(), "rev-parse", "--git-dir"):
+    if not run_git("rev-parse", "--git-dir"):
         raise DenseclError(_describe_unknown(name) + "; here is no git repository")
     try:
         commit, notes = fetch_revision(name, scratch)
@@ -72,9 +72,11 @@ def _read_folder_origin(name: str, root: Path) -> Origin:
             f"{files_text} from dvc.lock, so the code, data and models named below may not be what "
             f"made them"
         )
-    if not _run_git(root, "ls-files", str(paths.PARAMS), str(paths.DVC_LOCK.with_suffix(".yaml"))):
+    if not run_git(
+        "ls-files", str(paths.PARAMS), str(paths.DVC_LOCK.with_suffix(".yaml")), root=root
+    ):
         return Origin(name, root, notes=tuple(notes))
-    commit = (_run_git(root, "rev-parse", "HEAD") or "").strip()
+    commit = run_git("rev-parse", "HEAD", root=root).strip()
     # `git status` runs filters and hooks that a repository's own configuration names: never those
     # of a folder from elsewhere.
     if _find_repository(root) != _find_repository(Path()):
@@ -83,26 +85,11 @@ def _read_folder_origin(name: str, root: Path) -> Origin:
             "for"
         )
         return Origin(name, root, commit, notes=tuple(notes))
-    status = _run_git(root, "status", "--porcelain", "--untracked-files=no", ".") or ""
+    status = run_git("status", "--porcelain", "--untracked-files=no", ".", root=root)
     dirty = tuple(line[3:] for line in status.splitlines())
     return Origin(name, root, commit, dirty, tuple(notes))
 
 
 def _find_repository(root: Path) -> Path:
     """The folder of the repository's objects, the same for all of its work trees."""
-    return (root / (_run_git(root, "rev-parse", "--git-common-dir") or "").strip()).resolve()
-
-
-def _run_git(root: Path, *args: str) -> str | None:
-    """What git answers; None where it is not there or refuses."""
-    try:
-        result = subprocess.run(
-            ["git", "-c", "core.fsmonitor=false", "-C", str(root), *args],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    except OSError:
-        return None
-    return result.stdout if result.returncode == 0 else None
+    return (root / run_git("rev-parse", "--git-common-dir", root=root).strip()).resolve()

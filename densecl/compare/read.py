@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +25,7 @@ from densecl.compare.schemas import (
     Origin,
     UnscoredRecord,
 )
+from densecl.config.flatten import flatten
 from densecl.config.params import ReportParams, load_params
 from densecl.errors import DenseclError
 
@@ -69,7 +69,8 @@ class Experiment:
     @cached_property
     def params(self) -> dict[str, str] | None:
         """Every key that the experiment read, defaults filled in; None where no file tells."""
-        return dict(flatten_params(self.plan.params)) or None
+        flat = flatten(dict(self.plan.params))
+        return {key: "–" if value is None else str(value) for key, value in flat.items()} or None
 
     def list_seeds(self, dataset: str, mode: str) -> list[int]:
         return sorted(s for d, m, s in self.cells if (d, m) == (dataset, mode))
@@ -209,14 +210,3 @@ def _read_json(model: type[T], path: Path) -> T:
             f"{path.name}: {field}: {first_error['msg']}; written by a version too far from this "
             f"one?"
         ) from None
-
-
-def flatten_params(
-    params: Mapping[str, Any] | Sequence[Any], prefix: str = ""
-) -> Iterator[tuple[str, str]]:
-    """Dotted keys with their values as text."""
-    for key, value in dict(params).items():
-        if isinstance(value, dict) and value:
-            yield from flatten_params(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", "–" if value is None else str(value)

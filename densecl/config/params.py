@@ -220,6 +220,9 @@ def load_params(path: Path) -> Params:
             f"{path}: found {type(values).__name__}, expected sections: "
             f"{', '.join(list_field_names(Params))}"
         )
+    for key in values:
+        if not isinstance(key, str):
+            raise ParamsError(f"{path}: found key {key!r}, expected the name of a section")
     return parse_params(values, str(path))
 
 

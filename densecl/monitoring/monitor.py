@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from densecl import distributed
 from densecl.artifacts import TrainPlan, write_text
+from densecl.config.flatten import flatten
 from densecl.monitoring.mlflow_store import EXPERIMENT, import_mlflow
 from densecl.training.step import StepMetrics
 
@@ -135,8 +136,7 @@ class Monitor:
         if self.run_id_file:
             write_text(self.run_id_file, run.info.run_id)
         mlflow.log_params(
-            dict(_flatten_params(self.plan.model_dump(mode="json", by_alias=True)))
-            | {"seed": self.seed}
+            flatten(self.plan.model_dump(mode="json", by_alias=True)) | {"seed": self.seed}
         )
 
     def _call_mlflow(self, call: Callable[[Any], object]) -> None:
@@ -164,14 +164,3 @@ def _is_active_run(mlflow: Any, run_id: str) -> bool:
 
 def _log_artifacts(name: str, folder: Path, mlflow: Any) -> None:
     mlflow.log_artifacts(str(folder), name)
-
-
-def _flatten_params(params: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    items: list[tuple[str, Any]] = []
-    for key, value in params.items():
-        items += (
-            _flatten_params(value, f"{prefix}{key}.")
-            if isinstance(value, dict) and value
-            else [(prefix + key, value)]
-        )
-    return items

@@ -11,6 +11,7 @@ from densecl import paths
 from densecl.analysis.comparison import BASELINE, SHIFTED_MEAN, Comparison
 from densecl.analysis.statistics import SEEDS_FOR_MODE
 from densecl.artifacts import ReportPlan, TrainingCost, read_json
+from densecl.config.flatten import flatten
 from densecl.config.params import CONTROL_SET
 from densecl.errors import DataError
 from densecl.report import provenance
@@ -132,7 +133,7 @@ def describe_mean(comparison: Comparison) -> str:
 def build_params_table(plan: ReportPlan) -> TableData:
     file = str(paths.plan_file("report"))
     rows = tuple(
-        (key, "", build_text_cells(value, source=file))
-        for key, value in provenance.flatten_params(plan.params)
+        (key, "", build_text_cells(provenance.format_value(value), source=file))
+        for key, value in flatten(plan.params).items()
     )
     return TableData((("", ("value",)),), rows, is_text=True)

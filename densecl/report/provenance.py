@@ -5,11 +5,9 @@ by itself.
 from __future__ import annotations
 
 import platform
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from densecl import paths
 from densecl.analysis.dvc_lock import read_lock
@@ -24,6 +22,7 @@ from densecl.report.formatting import (
     format_percent,
     list_modes,
 )
+from densecl.runtime.git import run_git
 
 PACKAGES = (
     "torch",
@@ -68,26 +67,17 @@ def _find_version(name: str) -> str:
 
 def describe_commit(root: Path) -> str:
     """The git commit, and which parts of the code differ from it."""
-    head = _run_git(root, "rev-parse", "HEAD")
+    head = run_git("rev-parse", "HEAD", root=root).strip()
     if not head:
         return "not known: the folder is no git repository, or git is missing"
     changed = [
-        line[3:] for line in _run_git(root, "status", "--porcelain", "--", *CODE_PATHS).splitlines()
+        line[3:]
+        for line in run_git("status", "--porcelain", "--", *CODE_PATHS, root=root).splitlines()
     ]
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return head + (
         f", with uncommitted changes in {', '.join(changed[:3])}{more}" if changed else ""
     )
-
-
-def _run_git(root: Path, *args: str) -> str:
-    try:
-        result = subprocess.run(
-            ("git", *args), cwd=root, capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return result.stdout.rstrip() if result.returncode == 0 else ""
 
 
 def build_artifact_table(plan: ReportPlan, root: Path) -> tuple[TableData, str]:
@@ -179,16 +169,7 @@ def _build_seed_cell(comparison: Comparison, dataset: str, mode: str, seed: int)
     )
 
 
-def flatten_params(params: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested params as (dotted key, text)."""
-    for key, value in params.items():
-        if isinstance(value, dict) and value:
-            yield from flatten_params(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _format_value(value)
-
-
-def _format_value(value: object) -> str:
+def format_value(value: object) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value)) or "–"
     return "–" if value is None else str(value)

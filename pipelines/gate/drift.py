@@ -15,6 +15,7 @@ import pandas as pd
 
 from densecl import paths
 from densecl.artifacts import write_text
+from densecl.config.flatten import flatten
 from densecl.config.params import TRAIN_SET, Params
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.manifest import read_manifest, select_usable
@@ -223,7 +224,7 @@ def _describe_param_changes(root: Path, now: Mapping[str, Any]) -> Iterator[str]
         return
     try:
         baseline = json.loads(path.read_text(encoding="utf-8"))
-        before, current = dict(_flatten_mapping(baseline)), dict(_flatten_mapping(now))
+        before, current = flatten(baseline), flatten(now)
     except (ValueError, AttributeError):
         raise DataError(
             f"{path}: found no JSON object, expected what the last judged candidate was made of; "
@@ -239,14 +240,6 @@ def _describe_param_changes(root: Path, now: Mapping[str, Any]) -> Iterator[str]
                 if head == "code"
                 else f"{key}: {_format_value(old_value)} -> {_format_value(new_value)}"
             )
-
-
-def _flatten_mapping(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in mapping.items():
-        if isinstance(value, dict) and value:
-            yield from _flatten_mapping(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _format_value(value: Any) -> str:

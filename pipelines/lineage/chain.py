@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from densecl import paths
+from densecl.config.flatten import flatten
 from pipelines.stages.dvc_history import (
     PLANNING,
     LockedFile,
@@ -256,16 +257,4 @@ def _format_plan(text: str) -> str:
     hold.
     """
     plan = {key: value for key, value in json.loads(text).items() if key != "params"}
-    return ", ".join(f"{key} {json.dumps(value)}" for key, value in flatten_mapping(plan))
-
-
-def flatten_mapping(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested keys joined by dots, with their values."""
-    pairs: list[tuple[str, Any]] = []
-    for key, value in mapping.items():
-        pairs += (
-            flatten_mapping(value, f"{prefix}{key}.")
-            if isinstance(value, dict) and value
-            else [(prefix + key, value)]
-        )
-    return pairs
+    return ", ".join(f"{key} {json.dumps(value)}" for key, value in flatten(plan).items())

@@ -22,8 +22,8 @@ from densecl.artifacts import (
     read_json,
     write_text,
 )
+from densecl.config.flatten import flatten
 from densecl.config.params import TRAIN_SET, Params
-from pipelines.lineage.chain import flatten_mapping
 from pipelines.registry import registry
 from pipelines.schemas import GateVerdict, RegisteredVersion
 from pipelines.stages.dvc_history import compute_md5
@@ -99,7 +99,7 @@ def escape_markdown(value: object) -> object:
 def _list_parameters(mode: str) -> list[tuple[str, str]]:
     """What the training read of params.yaml, defaults filled in."""
     plan = json.loads(paths.plan_file(mode).read_text(encoding="utf-8"))
-    return [(key, json.dumps(value, ensure_ascii=False)) for key, value in flatten_mapping(plan)]
+    return [(key, json.dumps(value, ensure_ascii=False)) for key, value in flatten(plan).items()]
 
 
 def _collect_datasets(params: Params) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from typing import Any
 import yaml
 
 from densecl.errors import DenseclError
+from densecl.runtime.git import run_git
 
 LOCK_FILE = "dvc.lock"
 PLANNING = "plan"  # the stage whose outs are params: named beside the stages that read them
@@ -102,15 +102,6 @@ def iter_snapshots(md5: str = "", revision: str = "") -> Iterator[LockSnapshot]:
     for commit in dict.fromkeys(commits):
         if text := run_git("show", f"{commit}:{LOCK_FILE}"):
             yield _parse_snapshot(text, f"{LOCK_FILE} of commit {commit[:12]}", commit)
-
-
-def run_git(*arguments: str) -> str:
-    """What git answers; "" outside git and where it refuses."""
-    try:
-        result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return result.stdout if result.returncode == 0 else ""
 
 
 def _describe_head(text: str) -> str:

@@ -5,7 +5,6 @@ never the files.
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -18,6 +17,7 @@ from zenml.types import HTMLString
 
 from densecl import paths
 from densecl.artifacts import MissingEvaluation, read_evaluation
+from densecl.runtime.git import run_git
 from pipelines.schemas import StageRef, StageResult
 from pipelines.stages.dvc_graph import ROOT_FILE, StageGraph, get_stage_kind
 
@@ -143,13 +143,9 @@ def get_revision() -> str:
     """The commit that is checked out, "+" behind it where files that git tracks differ; "" outside
     git.
     """
-    completed = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return completed.stdout.strip()
+    return run_git(
+        "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+", timeout=600
+    ).strip()
 
 
 def _find_training_run(reference: StageRef) -> str | None:

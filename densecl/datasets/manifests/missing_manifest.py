@@ -7,16 +7,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from densecl.datasets.storage.manifest import SCHEMA
+from densecl.runtime.atomic_files import atomic_file
 
 REASON_KEY = b"absent"
 
 
 def write_missing_manifest(path: Path, reason: str) -> None:
     """Manifest without rows that carries the reason; byte-stable, appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pq.write_table(SCHEMA.empty_table().replace_schema_metadata({REASON_KEY: reason}), partial)
-    partial.replace(path)
+    with atomic_file(path) as file:
+        pq.write_table(SCHEMA.empty_table().replace_schema_metadata({REASON_KEY: reason}), file)
 
 
 def read_missing_reason(path: Path) -> str:

@@ -13,6 +13,7 @@ from densecl.datasets.storage.decode import is_fatal
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.image_root import get_file_size
 from densecl.errors import DataError
+from densecl.runtime.atomic_files import atomic_file
 
 SCHEMA = pa.schema(
     [
@@ -36,11 +37,9 @@ OUTSIDE_PATH = r"^/|(?:^|/)\.\.(?:/|$)"
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:
     """Byte-stable Parquet; appears whole or not at all."""
     table = pa.Table.from_pandas(frame[SCHEMA.names], schema=SCHEMA, preserve_index=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     # Without pandas' own metadata, which names its version.
-    pq.write_table(table.replace_schema_metadata(None), partial, compression="zstd")
-    partial.replace(path)
+    with atomic_file(path) as file:
+        pq.write_table(table.replace_schema_metadata(None), file, compression="zstd")
 
 
 def read_manifest(path: Path) -> pd.DataFrame:

@@ -1,0 +1,24 @@
+"""git as a reader: it starts no hook and no monitor that a repository's configuration names."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
+
+
+def run_git(*args: str, root: Path = Path(), timeout: float = 60.0) -> str:
+    """What git prints; "" where it is missing, fails or takes longer than `timeout` seconds."""
+    try:
+        result = subprocess.run(
+            ["git", *SAFE, "-C", str(root), *args],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return result.stdout if result.returncode == 0 else ""
