@@ -29,7 +29,7 @@ from densecl.config.params import (
     ValidateParams,
 )
 from densecl.errors import DataError
-from densecl.runtime.atomic_files import atomic_file
+from densecl.runtime.atomic_files import open_atomic_file
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -234,8 +234,7 @@ def write_json(path: Path, artifact: BaseModel) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Atomic: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
+    with open_atomic_file(path) as file:
         file.write(text.encode("utf-8"))
 
 

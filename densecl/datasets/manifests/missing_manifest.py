@@ -7,14 +7,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from densecl.datasets.storage.manifest import SCHEMA
-from densecl.runtime.atomic_files import atomic_file
+from densecl.runtime.atomic_files import open_atomic_file
 
 REASON_KEY = b"absent"
 
 
 def write_missing_manifest(path: Path, reason: str) -> None:
     """Manifest without rows that carries the reason; byte-stable, appears whole or not at all."""
-    with atomic_file(path) as file:
+    with open_atomic_file(path) as file:
         pq.write_table(SCHEMA.empty_table().replace_schema_metadata({REASON_KEY: reason}), file)
 
 

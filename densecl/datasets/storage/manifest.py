@@ -13,7 +13,7 @@ from densecl.datasets.storage.decode import is_fatal
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.image_root import get_file_size
 from densecl.errors import DataError
-from densecl.runtime.atomic_files import atomic_file
+from densecl.runtime.atomic_files import open_atomic_file
 
 SCHEMA = pa.schema(
     [
@@ -38,7 +38,7 @@ def write_manifest(frame: pd.DataFrame, path: Path) -> None:
     """Byte-stable Parquet; appears whole or not at all."""
     table = pa.Table.from_pandas(frame[SCHEMA.names], schema=SCHEMA, preserve_index=False)
     # Without pandas' own metadata, which names its version.
-    with atomic_file(path) as file:
+    with open_atomic_file(path) as file:
         pq.write_table(table.replace_schema_metadata(None), file, compression="zstd")
 
 
