@@ -19,7 +19,7 @@ from benchmarks.measure import (
     measure_alternating,
     measure_peak_memory,
 )
-from densecl.contrast import Memory, info_nce, match_patches
+from densecl.contrast import MemoryQueue, info_nce, match_patches
 
 N, M, D, K, TEMPERATURE = 196, 50, 128, 65536, 0.2
 
@@ -36,7 +36,7 @@ def make_features(images: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def build_our_step(images: int) -> Callable[[], object]:
     first, second, picks = make_features(images)
-    memory, ids = Memory(K, D), torch.arange(images).repeat_interleave(M)
+    memory, ids = MemoryQueue(K, D), torch.arange(images).repeat_interleave(M)
     noise = F.normalize(torch.randn(K, D, generator=torch.Generator().manual_seed(1)), dim=1)
     memory.write(noise, torch.arange(K) + images, torch.zeros(K, dtype=torch.long), 0)
 

@@ -38,7 +38,7 @@ def run_worker(rank: int, size: int, port: int, mode: str, connection: Connectio
     )
     connection.send("ready")
     while connection.recv():
-        train_step.step(local_batch, 0.5 if MODES[mode] else 0.0, 0)
+        train_step(local_batch, 0.5 if MODES[mode] else 0.0, 0)
         connection.send("done")
     distributed.destroy_process_group()
 

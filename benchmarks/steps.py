@@ -25,15 +25,14 @@ from densecl.config.params import (
     NetworkParams,
     TrainParams,
 )
-from densecl.contrast.dense import build_objective
-from densecl.contrast.objective import ContrastiveObjective
+from densecl.contrast import build_objective
 from densecl.datasets.views.batch import ViewBatch
 from densecl.network.preprocessing import normalise_images, resolve_preprocessing
 from densecl.network.vit import build_model
 from densecl.runtime.hardware import get_device
 from densecl.training.optim import build_optimizer
 from densecl.training.step import TrainStep
-from densecl.training.step_cost import step_one_view
+from densecl.training.step_cost import fill_memory, step_one_view
 
 CLASSES = 1000
 MODES = {
@@ -85,17 +84,14 @@ def build_train_step(setup: StepSetup, mode: str) -> TrainStep:
     objective = build_objective(
         MODES[mode], model, setup.queue, 0, torch.Generator().manual_seed(0)
     ).to(get_device())
-    if isinstance(objective, ContrastiveObjective):
-        noise = F.normalize(torch.randn(setup.queue, 128, device=get_device()), dim=1)
-        ids = torch.arange(setup.queue, device=get_device())
-        objective.memory.write(noise, ids + setup.batch, torch.zeros_like(ids), 0)
+    fill_memory(objective, CLASSES)
     optimizer = build_optimizer(model, objective, setup.train)
     return TrainStep(model.train(), objective, optimizer, resolve_preprocessing(model), setup.train)
 
 
 def build_step(setup: StepSetup, mode: str) -> Callable[[], object]:
     return partial(
-        build_train_step(setup, mode).step, build_batch(setup), 0.5 if MODES[mode] else 0.0, 0
+        build_train_step(setup, mode), build_batch(setup), 0.5 if MODES[mode] else 0.0, 0
     )
 
 
@@ -103,9 +99,7 @@ def build_diagnostic_step(setup: StepSetup) -> Callable[[], object]:
     """A dense step that also watches the negatives and compares the losses' gradients: every tenth
     one does.
     """
-    return partial(
-        build_train_step(setup, "dense").step, build_batch(setup), 0.5, 0, log_diagnostics=True
-    )
+    return partial(build_train_step(setup, "dense"), build_batch(setup), 0.5, 0, diagnostics=True)
 
 
 def build_triple_step(

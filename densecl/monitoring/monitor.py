@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from densecl import distributed
 from densecl.artifacts import TrainPlan, write_text
 from densecl.monitoring.mlflow_store import EXPERIMENT, import_mlflow
-from densecl.training.step import StepMetrics
+from densecl.training.step_metrics import StepMetrics
 
 
 class Monitor:
@@ -80,9 +80,9 @@ class Monitor:
         self, epoch: int, steps_done: int, images_per_second: float, metrics: StepMetrics
     ) -> None:
         """Move the bar: epoch, images/s and the losses."""
-        losses = f"classification {float(metrics.classification_loss):.3f}"
-        if self.plan.contrast:
-            losses += f" contrast {float(metrics.contrast.loss):.3f}"
+        losses = f"classification {float(metrics['classification_loss']):.3f}"
+        if "contrastive_loss" in metrics:
+            losses += f" contrast {float(metrics['contrastive_loss']):.3f}"
         text = (
             f"epoch {epoch + 1}/{self.plan.train.epochs} {images_per_second:.0f} images/s {losses}"
         )
@@ -147,7 +147,7 @@ class Monitor:
         except Exception as error:
             self.mlflow_enabled = False
             self.print_note(
-                f"MLflow tracking stopped, training goes on: {type(error).__name__}: "
+                f"MLflow logging stopped, training continues: {type(error).__name__}: "
                 f"{str(error).splitlines()[0]}"
             )
 

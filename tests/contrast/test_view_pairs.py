@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
 from densecl.config.params import DenseContrastParams, GlobalContrastParams, NetworkParams
-from densecl.contrast import SAMPLERS, Memory, match_patches
-from densecl.contrast.dense import build_objective
-from densecl.contrast.objective import Objective
-from densecl.contrast.temperature import TEMPERATURE_BOUNDS, Temperature
-from densecl.contrast.view_pairs import EncodedView, ViewPair
+from densecl.contrast import (
+    SAMPLERS,
+    EncodedView,
+    MemoryQueue,
+    NoObjective,
+    Temperature,
+    ViewPair,
+    build_objective,
+    match_patches,
+)
+from densecl.contrast.temperature import TEMPERATURE_BOUNDS
 from densecl.network.vit import Tokens, build_model
 
 TINY = NetworkParams(
@@ -91,7 +99,7 @@ def test_equally_hard_patches_are_drawn_among_at_random():
 @settings(max_examples=50, deadline=None)
 @given(size=st.integers(1, 17), writes=st.lists(st.integers(0, 40), max_size=8))
 def test_memory_is_the_tail_of_all_that_was_written(size, writes):
-    memory, rows, total = Memory(size, 2), [], 0
+    memory, rows, total = MemoryQueue(size, 2), [], 0
     for step, count in enumerate(writes):
         ids = torch.arange(total, total + count)
         memory.write(torch.stack([ids, -ids], 1).float(), ids, ids % 5, step)
@@ -102,7 +110,7 @@ def test_memory_is_the_tail_of_all_that_was_written(size, writes):
     assert list(zip(memory.image_ids.tolist(), memory.steps.tolist(), strict=True)) == tail
     assert memory.features[:, 0].tolist() == [float(i) for i, _ in tail]
     assert memory.class_ids.tolist() == [i % 5 for i, _ in tail]
-    again = Memory(size, 2)
+    again = MemoryQueue(size, 2)
     again.load_state_dict(memory.state_dict())
     for each in (memory, again):
         each.write(torch.ones(3, 2), torch.full((3,), 99), torch.zeros(3, dtype=torch.int64), 9)
@@ -136,7 +144,7 @@ def test_dense_pairs_are_sampled_patches_with_their_matches(features):
         DenseContrastParams(patches_per_image=4, dense_dim=5, correspondence_features=features)
     )
     views = two_views()
-    pairs = objective.build_pairs(views)
+    pairs, new_keys = objective.build_pairs(views)
     assert pairs.queries.shape == pairs.keys.shape == (8, 5)
     assert pairs.image_ids.tolist() == [7] * 4 + [9] * 4
     first, second = views.view1.tokens.patches, views.view2.tokens.patches
@@ -149,7 +157,7 @@ def test_dense_pairs_are_sampled_patches_with_their_matches(features):
         assert torch.allclose(pairs.keys[row], dense2[b, int(cosines.argmax())])
     assert not pairs.keys.requires_grad
     assert pairs.queries.requires_grad
-    assert torch.equal(pairs.memory_entries.features, pairs.keys)
+    assert torch.equal(new_keys.features, pairs.keys)
 
 
 def test_score_sees_the_memory_before_the_step_and_after_adds_exactly_the_keys():
@@ -160,7 +168,9 @@ def test_score_sees_the_memory_before_the_step_and_after_adds_exactly_the_keys()
     objective.update_after_step(build_model(TINY, 3, 0), rows, 0, 0.1)
     assert torch.equal(objective.memory.features, rows.features)
     contrast, _ = objective.forward(views)
-    assert float(contrast.negatives) == 1  # of two entries, one is the query's own image
+    assert float(contrast.metrics["contrastive_chance"]) == pytest.approx(
+        math.log(2)
+    )  # of two entries, one is the query's own image
     assert float(contrast.loss.detach()) > 0
 
 
@@ -174,7 +184,7 @@ def test_ramp_starts_at_zero_ends_at_the_target_and_rises():
     assert values[16] == values[-1] == pytest.approx(0.6)
     assert values == sorted(values)
     assert objective.compute_lambda_weight(2.0) == pytest.approx(0.3)
-    assert Objective().compute_lambda_weight(3.0) == 0
+    assert NoObjective().compute_lambda_weight(3.0) == 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from densecl.config.params import (
     NetworkParams,
     TrainParams,
 )
-from densecl.contrast.dense import build_objective
+from densecl.contrast import build_objective
 from densecl.datasets.views.batch import ViewBatch
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import build_model
@@ -96,16 +96,13 @@ def outcomes(name: str) -> dict[str, torch.Tensor]:
     for step, batch in enumerate(batches()):
         mine = distributed.shard_epoch(range(BATCH), BATCH, parts)
         part = ViewBatch(*(column[mine] for column in batch))
-        seen.append(
-            stepper.step(part, objective.lambda_weight, step, step / STEPS, log_diagnostics=True)
-        )
+        seen.append(stepper(part, objective.lambda_weight, step, step / STEPS, diagnostics=True))
     last = seen[-1]
     found = {
-        "losses": torch.stack([s.loss for s in seen]),
-        "classification": torch.stack([s.classification_loss for s in seen]),
-        "gradient": torch.stack([s.gradient_norm for s in seen]),
-        "contrast": torch.stack([*last.contrast]),
-        "conflict": torch.stack([*last.conflict]),
+        "losses": torch.stack([s["loss"] for s in seen]),
+        "classification": torch.stack([s["classification_loss"] for s in seen]),
+        "gradient": torch.stack([s["gradient_norm"] for s in seen]),
+        "metrics": torch.stack(list(last.values())),
         "weights": torch.cat([p.detach().flatten() for p in model.parameters()]),
     }
     if settings:

@@ -21,16 +21,15 @@ import torch
 from densecl import paths
 from densecl.artifacts import TrainPlan
 from densecl.config.params import DenseContrastParams, TrainParams
-from densecl.contrast.infonce import InfoNCEOutput
 from densecl.errors import Interrupted
 from densecl.runtime.signals import SIGNAL_HANDLER
-from densecl.training import checkpoint, trainer
-from densecl.training.diagnostics.gradient_alignment import GradientAlignment
-from densecl.training.epoch_metrics import pack, unpack
+from densecl.training import checkpoint
+from densecl.training.failures import TrainingError
 from densecl.training.fingerprint import compute_fingerprint
-from densecl.training.fit import Fit
-from densecl.training.step import StepMetrics, TrainStep
+from densecl.training.step import TrainStep
+from densecl.training.step_metrics import split_steps, stack_steps
 from densecl.training.train import train
+from densecl.training.trainer import Trainer
 from tests.training.test_trainer import DATA, NETWORK, images, plan, run, validator, workplace  # noqa: F401 - a fixture
 from tests.training.training_project import ENVIRONMENT, STEPS, prepare
 
@@ -86,52 +85,48 @@ def outcome(folder: Path) -> tuple[bytes, bytes, str]:
 )
 def test_killed_after_every_step_it_ends_in_the_same_bits(workplace, monkeypatch, of):
     run(workplace, "whole", of)
-    after_step, left = Fit._after_step, []
+    after_step, left = Trainer._end_step, []
 
     def killed(self):
         after_step(self)
-        left.append(self.trainer.steps_done)
+        left.append(self.steps_done)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fit, "_after_step", killed)
+        patch.setattr(Trainer, "_end_step", killed)
         for _ in range(6):  # 24 images in batches of 8, twice
             with pytest.raises(Killed):
                 run(workplace, "again", of)
     assert left == [1, 2, 3, 4, 5, 6]
-    monkeypatch.setattr(
-        trainer.Trainer, "measure_costs", lambda self: pytest.fail("measured again")
-    )
+    monkeypatch.setattr(Trainer, "measure_costs", lambda self: pytest.fail("measured again"))
     run(workplace, "again", of)
     assert outcome(workplace / "again") == outcome(workplace / "whole")
     assert not any(paths.CHECKPOINTS.iterdir())
 
 
-def test_steps_survive_packing():
-    values = [torch.tensor(float(number)) for number in range(14)]
-    seen = StepMetrics(
-        *values[:4],
-        InfoNCEOutput(*values[4:10]),
-        GradientAlignment(*values[10:13]),
-        gradient_norm=values[13],
-    )
-    assert unpack(pack([seen, seen])) == [seen, seen]
-    assert unpack(pack([])) == []
+def test_step_metrics_survive_stacking():
+    steps = [{"loss": torch.tensor(1.0), "gradient_norm": torch.tensor(n)} for n in (2.0, 3.0)]
+    assert split_steps(stack_steps(steps)) == steps
+    assert split_steps(stack_steps([])) == []
+    diagnostic = steps[0] | {"gradient_cosine": torch.tensor(0.5)}
+    first, second = split_steps(stack_steps([diagnostic, steps[1]]))
+    assert first == diagnostic
+    assert second["gradient_cosine"].isnan()
 
 
 def stopped_at(
     place: Path, monkeypatch, step: int, of: TrainPlan, name: str = "again"
 ) -> list[Path]:
     """A training that is killed after `step`; its checkpoints, oldest first."""
-    after_step = Fit._after_step
+    after_step = Trainer._end_step
 
     def killed(self):
         after_step(self)
-        if self.trainer.steps_done == step:
+        if self.steps_done == step:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fit, "_after_step", killed)
+        patch.setattr(Trainer, "_end_step", killed)
         with pytest.raises(Killed):
             run(place, name, of)
     return sorted(paths.CHECKPOINTS.glob("*/step-*.pt"))
@@ -144,7 +139,7 @@ class Bomb:
 
 def bomb() -> bytes:
     buffer = io.BytesIO()
-    torch.save({"fits": {}, "done": 9, "model": Bomb()}, buffer)
+    torch.save({"compatibility": {}, "steps_done": 9, "model": Bomb()}, buffer)
     return buffer.getvalue()
 
 
@@ -174,7 +169,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(workplace, monkeypatch
     run(workplace, "again", of)
     said = capfd.readouterr().err
     assert f"WARNING: {last}: damaged or no checkpoint" in said
-    assert f"goes on after step 3 of 6 from {before}" in said
+    assert f"resumes after step 3 of 6 from {before}" in said
     assert not Path("exploded").exists()
     assert outcome(workplace / "again") == outcome(workplace / "whole")
 
@@ -261,7 +256,9 @@ def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
             text=True,
             check=False,
         )
-        assert f"CheckpointLocked: {kept.folder}: in use by process {os.getpid()} on " in done.stderr
+        assert (
+            f"CheckpointLocked: {kept.folder}: in use by process {os.getpid()} on " in done.stderr
+        )
         assert " since 2" in done.stderr
         kept.remove_all()
     with checkpoint.lock_checkpoints(tmp_path / "f", 0.0) as kept:  # the lock ended with its holder
@@ -271,7 +268,7 @@ def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
 def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypatch):
     of = plan("none", epochs=2)
     run(workplace, "whole", of)
-    take = trainer.Trainer._run_step
+    take = Trainer._run_step
 
     def signalled(self, step, batch, look):
         if step == 1:
@@ -279,7 +276,7 @@ def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypa
         return take(self, step, batch, look)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_run_step", signalled)
+        patch.setattr(Trainer, "_run_step", signalled)
         patch.setattr(SIGNAL_HANDLER, "received", 0)
         with pytest.raises(
             Interrupted,
@@ -291,29 +288,29 @@ def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypa
 
 
 def test_a_loss_that_is_not_finite_names_step_checkpoint_and_knobs(workplace, monkeypatch):
-    take = trainer.Trainer._run_step
+    take = Trainer._run_step
 
     def diverges(self, step, batch, look):
         seen = take(self, step, batch, look)
-        return seen._replace(loss=seen.loss * torch.inf) if step >= 4 else seen
+        return seen | {"loss": seen["loss"] * torch.inf} if step >= 4 else seen
 
-    monkeypatch.setattr(trainer.Trainer, "_run_step", diverges)
+    monkeypatch.setattr(Trainer, "_run_step", diverges)
     said = r"loss is inf .* at epoch 1, step 1; the last good checkpoint is .*step-000000003.pt; lower train.learning_rate"
-    with pytest.raises(trainer.TrainingError, match=said):
+    with pytest.raises(TrainingError, match=said):
         run(workplace, "bad", plan("none", checkpoint_minutes=30.0))
 
 
-def test_out_of_memory_says_what_fits(workplace, monkeypatch):
+def test_out_of_memory_names_the_knobs_and_the_checkpoint(workplace, monkeypatch):
     score = TrainStep.forward
 
-    def cramped(self, batch, weight, log_diagnostics):
+    def cramped(self, batch, weight, diagnostics):
         if len(batch.labels) > 3:
             torch.empty(2**62, dtype=torch.uint8)  # refused by the allocator itself
-        return score(self, batch, weight, log_diagnostics)
+        return score(self, batch, weight, diagnostics)
 
     monkeypatch.setattr(TrainStep, "forward", cramped)
-    said = r"out of memory with 8 images at a time .*train.grad_accumulation: 4 fits \(2 images at a time, tried here\)"
-    with pytest.raises(trainer.TrainingError, match=said):
+    said = r"out of memory with 8 images at a time .*double train.grad_accumulation \(now 1\), halve train.batch_size \(now 8\).*no checkpoint yet"
+    with pytest.raises(TrainingError, match=said):
         run(workplace, "big", plan("none"))
 
 
@@ -396,7 +393,7 @@ def test_the_stage_survives_kill_9_and_sigterm(staged):
         assert said.splitlines()[-1].startswith("error: SIGTERM: stopped after step ")
         done = started(staged, *command)
         assert done.wait() == 0
-        assert "goes on after step" in done.said()
+        assert "resumes after step" in done.said()
     assert {p.name: p.read_bytes() for p in (staged / "models/dense/seed-0").iterdir()} == reference
     assert (
         pd.read_csv(staged / "reports/training/dense-0/history.csv")

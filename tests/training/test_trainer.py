@@ -24,7 +24,7 @@ from densecl.config.params import (
     TrainParams,
     ViewParams,
 )
-from densecl.contrast.dense import build_objective
+from densecl.contrast import build_objective
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.datasets.views.batch import ViewBatch
 from densecl.evaluation.predict import predict_images
@@ -165,7 +165,7 @@ def test_lambda_zero_steps_are_those_of_none_to_the_bit(mode, clip):
             model, objective, optimizer, resolve_preprocessing(model), TrainParams(grad_clip=clip)
         )
         for step in range(3):
-            stepper.step(batch_of(6), 0.0, step)
+            stepper(batch_of(6), 0.0, step)
         after.append(model.state_dict())
     assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])
 
