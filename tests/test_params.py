@@ -114,7 +114,7 @@ def test_a_mistake_is_one_line_with_its_key(key, value, said):
     [
         ("modes: [dense", "not readable as YAML"),
         ("- 1\n- 2", "found list, expected sections: modes"),
-        ("modes: [none]\nmodes: [dense]", "key 'modes' stands twice"),
+        ("modes: [none]\nmodes: [dense]", 'found duplicate key "modes" with value .* in line 2'),
     ],
 )
 def test_a_file_that_is_no_params(tmp_path, text, said):

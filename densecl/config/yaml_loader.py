@@ -1,53 +1,38 @@
-"""YAML as DVC reads it, 1.2, and nothing of it that a params file has no use for."""
+"""YAML 1.2, as DVC reads it: 1e-5 is a number, `off` is text, a duplicate key is an error."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent
 
 
-class Yaml12Loader(yaml.SafeLoader):
-    """YAML 1.2 as DVC reads it (1e-5 is a number, off a word); plain keys, none twice; no aliases:
-    ten lines can mean a billion.
+class YamlError(ValueError):
+    """A text that is not YAML, or that no params file needs; the message says where."""
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML document; raises YamlError.
+
+    Aliases are refused: ten lines of them can expand to a billion values when validated.
     """
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
-            raise yaml.MarkedYAMLError(
-                problem=f"alias *{event.anchor} found; write the value out",
-                problem_mark=event.start_mark,
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        key_names = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(
-                    problem="a list or mapping as a key; a word expected",
-                    problem_mark=key.start_mark,
-                )
-            if key.value in key_names:
-                raise yaml.MarkedYAMLError(
-                    problem=f"key {key.value!r} stands twice", problem_mark=key.start_mark
-                )
-            key_names.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-# A bare `off` or `yes` is a word in YAML 1.2; SafeLoader's own rule would make it a boolean.
-Yaml12Loader.yaml_implicit_resolvers = {
-    first: [rule for rule in rules if rule[0] != "tag:yaml.org,2002:bool"]
-    for first, rules in Yaml12Loader.yaml_implicit_resolvers.items()
-}
-Yaml12Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        aliases = [event for event in yaml.parse(text) if isinstance(event, AliasEvent)]
+        value = None if aliases else yaml.load(text)
+    except RecursionError:
+        raise YamlError("brackets nested too deep") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise YamlError(f"{error.problem}{f' in line {mark.line + 1}' if mark else ''}") from None
+    # Found by fuzzing: ValueError of a date of month 13, AttributeError of an empty !!timestamp.
+    except (YAMLError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        raise YamlError(str(error) or type(error).__name__) from None
+    if aliases:
+        raise YamlError(
+            f"found alias *{aliases[0].anchor} in line {aliases[0].start_mark.line + 1}, expected "
+            "plain values; write the value out"
+        )
+    return value

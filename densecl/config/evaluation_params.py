@@ -1,0 +1,94 @@
+"""Sections of `params.yaml` about what follows training: `evaluate`, `report`, `retraining`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from densecl.config.base import Count, Fraction, Mode, NonEmptyNames, StrictModel
+
+
+class EvaluateParams(StrictModel):
+    datasets: NonEmptyNames = Field(
+        description="datasets to evaluate; must include imagenet, the control of the others"
+    )
+    batch_size: Count = Field(default=256, description="images per batch")
+    require: Literal["all", "present"] = Field(
+        default="all", description="present: missing or failing datasets are reported and skipped"
+    )
+    preprocess: dict[str, Literal["model", "as-is"]] = Field(
+        default={},
+        description="per dataset: the model's own preprocessing, or as-is for images that have the "
+        "input size; otherwise the protocol's",
+    )
+    protocol: dict[str, str] = Field(
+        default={},
+        description="per dataset: a protocol of densecl/evaluation/protocols.py; otherwise the one "
+        "of its own name, or folder",
+    )
+    classes: dict[str, NonEmptyNames] = Field(
+        default={}, description="per dataset: wnids of the classes that it is scored over"
+    )
+
+
+class ReportParams(StrictModel):
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        default=0.95, description="confidence level of all intervals and tests"
+    )
+    bootstrap_samples: Annotated[int, Field(ge=100)] = Field(
+        default=2000, description="bootstrap resamples of the images per interval"
+    )
+
+
+class GateParams(StrictModel):
+    """What a candidate must show compared with the champion, on the same images."""
+
+    margin: Fraction = Field(
+        default=0.01,
+        description="non-inferiority margin on validation: the lower confidence bound of "
+        "(candidate - champion) must exceed -margin",
+    )
+    max_drop: Fraction = Field(
+        default=0.02,
+        description="maximum drop on any dataset: a larger one that is statistically significant "
+        "rejects the candidate",
+    )
+    minimum: dict[str, Fraction] = Field(
+        default={},
+        description="per dataset: minimum top-1 of a first champion; on validation it must always "
+        "exceed chance",
+    )
+
+
+class NotifyParams(StrictModel):
+    webhook: str | None = Field(
+        default=None,
+        description="http(s) address that receives the outcome as JSON (Slack displays it), or "
+        "$NAME of the environment variable that holds the address",
+    )
+    file: str | None = Field(
+        default=None,
+        description="file to which the outcome is appended, one JSON line per retraining",
+    )
+
+
+class RetrainingParams(StrictModel):
+    """Read by `python -m pipelines retraining` only: a change reruns no stage."""
+
+    mode: Mode | None = Field(
+        default=None, description="mode of the candidate; null: the first entry of modes"
+    )
+    registry: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        default="densecl-vit", description="name of the model in MLflow's registry"
+    )
+    gate: GateParams = GateParams()
+    git: Literal["tag", "commit", "off"] = Field(
+        default="tag",
+        description="record params, dvc.lock and small reports of each retraining in git: under a "
+        "tag, or also as commits of branch",
+    )
+    branch: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9/_-]*$")] = Field(
+        default="retraining", description="branch of those commits"
+    )
+    notify: NotifyParams = NotifyParams()
