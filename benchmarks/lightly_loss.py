@@ -1,5 +1,6 @@
-"""Our dense loss beside the same built from lightly's parts. Letters: B images, N patches, M
-sampled, D dimension.
+"""The dense loss against the same loss built from lightly's parts.
+
+B images, N patches, M sampled patches, D dimension, K memory entries.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ def build_our_step(images: int) -> Callable[[], object]:
 
 
 def build_lightly_step(images: int) -> Callable[[], object]:
-    """Its loss takes pairs, and its matching wants as many patches on both sides: matched first,
-    sampled then.
+    """The same loss from lightly's parts.
+
+    Its matching needs the same number of patches in both views: match first, then sample.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,6 +1,4 @@
-"""Two training processes of one thread against one process of two threads: the same global batch,
-in memory.
-"""
+"""Two training processes of one thread against one of two threads, same global batch."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ ROUNDS = 7
 
 
 def run_worker(rank: int, size: int, port: int, mode: str, connection: Connection) -> None:
-    """A training process: a step of its share whenever it is asked, until None comes."""
+    """A training process: one step of its share per message, until it receives None."""
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(size),

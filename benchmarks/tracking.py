@@ -1,6 +1,4 @@
-"""What following a training costs: the bar at each logged step, MLflow at each epoch, beside the
-steps themselves.
-"""
+"""Overhead of monitoring: the progress bar per diagnostic step, MLflow per epoch."""
 
 from __future__ import annotations
 
@@ -40,7 +38,7 @@ def measure_rows(rounds: int = 9) -> list[BenchmarkRow]:
     )
     row |= {
         f"match/{number}": 0.5 for number in range(40)
-    }  # about as many figures as a real row has
+    }  # about as many metrics as a real row has
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/runs.db"
@@ -74,7 +72,7 @@ def measure_rows(rounds: int = 9) -> list[BenchmarkRow]:
 
     return [
         format_cost_row(
-            f"progress of a logged step / the {LOG_EVERY} steps it stands for",
+            f"progress display of a diagnostic step / {LOG_EVERY} steps",
             "logged",
             LOG_EVERY,
             "≤ 0.01",
