@@ -1,7 +1,7 @@
 """All rows of a GPU, and how much of the device mode none uses: `python -m benchmarks.gpu`.
 
-Needs only torch, timm, torchvision, pandas, pyarrow, pydantic, a YAML reader and safetensors, and no
-image. `--small` runs the same code at sizes that mean nothing, to test it without a GPU.
+Needs torch, timm, torchvision, pandas, pyarrow, pydantic, a YAML reader and safetensors, and no
+images. `--small` runs the same code at sizes that mean nothing, to test it without a GPU.
 """
 
 from __future__ import annotations

@@ -145,7 +145,8 @@ def measure_rows(
             BenchmarkRow(
                 "P2",
                 f"added peak memory, Q = {count:,}",
-                f"{peak_memory['ours']:.0f} MiB; with diagnostics {peak_memory['diagnostics']:.0f} MiB",
+                f"{peak_memory['ours']:.0f} MiB; with diagnostics "
+                f"{peak_memory['diagnostics']:.0f} MiB",
                 f"{peak_memory['naive']:.0f} MiB",
                 f"{peak_memory['ours'] / peak_memory['naive']:.3f}",
                 targets[2],
