@@ -30,10 +30,8 @@ def reference(query, key, memory, temperature: float) -> float:
     return float(info_nce_reference(*pair, memory.double(), temperature).detach())
 
 
-def test_densecl_as_published_is_a_combination_of_options():
-    """Wang et al. 2021: argmax on backbone features, one direction, every patch, one pooled entry
-    an image.
-    """
+def test_published_densecl_is_a_combination_of_options():
+    """Wang et al. 2021: argmax of backbone features, one direction, all patches, pooled entries."""
     settings = DenseContrastParams(
         correspondence_features="backbone",
         patches_per_image=999,
@@ -64,9 +62,7 @@ def test_densecl_as_published_is_a_combination_of_options():
 
 
 def test_dense_loss_of_one_image_pair_by_hand():
-    """Two patches, features in the plane, a head that changes nothing, two negatives; worked out
-    with a pocket calculator.
-    """
+    """Two patches, 2-D features, an identity head and two negatives, worked out by hand."""
     objective = objective_of(DenseContrastParams(patches_per_image=2, dense_dim=2, temperature=0.5))
     objective.head.layers = torch.nn.Identity()
     objective.memory.write(
@@ -92,7 +88,7 @@ def test_dense_loss_of_one_image_pair_by_hand():
     assert torch.allclose(rows.features, torch.tensor([[0.8, 0.6], [0.8, 0.6]]))
 
 
-def test_geometric_takes_true_positions_and_leaves_unseen_patches_out():
+def test_geometric_matches_are_true_and_hidden_patches_are_excluded():
     settings = DenseContrastParams(
         correspondence_features="geometric", patches_per_image=16, dense_dim=6
     )
@@ -113,7 +109,7 @@ def test_geometric_takes_true_positions_and_leaves_unseen_patches_out():
 
 
 @pytest.mark.parametrize("strategy", ["random", "diverse", "hardest"])
-def test_filters_keep_only_patches_that_pass_and_sample_among_them(strategy):
+def test_filters_restrict_sampling_to_valid_patches(strategy):
     views = two_views()
     for changed in (
         {"correspondence_filter": "mutual"},
@@ -159,7 +155,7 @@ def test_hardest_is_the_negative_closest_to_overtaking_the_positive():
         assert chosen == set(sorted(range(16), key=lead.__getitem__)[-4:])
 
 
-def test_other_class_leaves_entries_of_the_query_s_class_out():
+def test_other_class_excludes_entries_of_the_query_class():
     objective = filled(objective_of(GlobalContrastParams(dense_dim=6, negatives="other_class")))
     views = two_views()
     contrast, _ = objective.forward(views)
@@ -169,7 +165,7 @@ def test_other_class_leaves_entries_of_the_query_s_class_out():
     assert float(contrast.loss.detach()) == pytest.approx(sum(losses) / 2, abs=1e-5)
 
 
-def test_memory_per_image_caps_what_an_image_adds():
+def test_memory_per_image_limits_the_new_keys_of_an_image():
     objective = objective_of(
         DenseContrastParams(patches_per_image=5, dense_dim=6, memory_per_image=2)
     )
@@ -178,7 +174,7 @@ def test_memory_per_image_caps_what_an_image_adds():
     assert torch.equal(new_keys.features[:2], pairs.keys[:2])
 
 
-def test_symmetric_is_the_mean_of_both_directions_and_remembers_both():
+def test_symmetric_loss_is_the_mean_of_both_directions_and_stores_both():
     views = two_views()
     back = views._replace(view1=views.view2, view2=views.view1)
     one, both = (
@@ -190,7 +186,7 @@ def test_symmetric_is_the_mean_of_both_directions_and_remembers_both():
     assert rows.image_ids.tolist() == [7, 9, 7, 9]
 
 
-def test_momentum_keys_come_from_a_copy_that_follows_slower_and_slower():
+def test_momentum_encoder_moves_ever_more_slowly():
     model = build_model(TINY, 3, 0)
     objective = objective_of(
         GlobalContrastParams(dense_dim=6, key_encoder="momentum", key_momentum=0.9)
@@ -217,7 +213,7 @@ def test_momentum_keys_come_from_a_copy_that_follows_slower_and_slower():
     )  # travels with checkpoints
 
 
-def test_diversity_counts_the_memory():
+def test_diversity_metrics_count_entries_of_the_memory():
     objective = filled(objective_of(GlobalContrastParams(dense_dim=6), 80), rows=30)
     assert objective.collect_metrics(0.0) == pytest.approx(
         {

@@ -1,5 +1,6 @@
-"""Twenty steps of each case, by one process or by one of several; `python -m
-tests.training.distributed_worker OUT` writes OUT-<rank>.pt.
+"""Twenty steps of each case, in one process or as one rank of several.
+
+`python -m tests.training.distributed_worker OUT` writes OUT-<rank>.pt.
 """
 
 from __future__ import annotations
@@ -61,9 +62,7 @@ CASES = {  # settings, precision, parts of a batch
 
 
 def batches() -> list[ViewBatch]:
-    """The whole batches, the same in every process; crops that differ, so that geometry is no
-    constant.
-    """
+    """The global batches, the same on every rank."""
     generator = torch.Generator().manual_seed(0)
     found = []
     for step in range(STEPS):
@@ -77,7 +76,7 @@ def batches() -> list[ViewBatch]:
 
 
 def outcomes(name: str) -> dict[str, torch.Tensor]:
-    """Losses [STEPS], figures of the last step, memory and weights of one case."""
+    """Losses [STEPS], metrics of the last step, memory and weights of one case."""
     settings, precision, parts = CASES[name]
     torch.set_default_dtype(precision)
     train = TrainParams(learning_rate=1e-3, batch_size=BATCH, grad_accumulation=parts)

@@ -1,4 +1,4 @@
-"""Options of the optimisation, and what is watched, on one small batch."""
+"""Options of the optimisation, and metrics, on one small batch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stepper(contrast, **settings) -> TrainStep:
 
 
 @pytest.mark.parametrize("mode", ["dense", "global", "none"])
-def test_thirty_two_images_can_be_learned_by_heart(mode):
+def test_overfits_thirty_two_images(mode):
     batch = batch_of(32)
     contrast = {
         "dense": DenseContrastParams(queue_size=512, patches_per_image=8, dense_dim=16),
@@ -62,8 +62,8 @@ def test_thirty_two_images_can_be_learned_by_heart(mode):
 
 @pytest.mark.parametrize(("images", "parts"), [(10, 8), (7, 3), (8, 4)])
 @pytest.mark.parametrize("mode", ["dense", "global", "none"])
-def test_parts_of_any_size_give_the_gradient_of_the_batch(mode, images, parts):
-    """A set smaller than train.batch_size makes a batch that its parts may not divide."""
+def test_micro_batches_of_any_size_give_the_gradient_of_the_batch(mode, images, parts):
+    """The batch of a dataset smaller than train.batch_size may not divide evenly."""
     contrast = {
         "dense": DenseContrastParams(queue_size=64, patches_per_image=16, dense_dim=16)
     }.get(mode, CONTRASTS[mode])
@@ -87,7 +87,7 @@ def test_parts_of_any_size_give_the_gradient_of_the_batch(mode, images, parts):
 
 
 @pytest.mark.parametrize("mode", ["global", "none"])
-def test_an_accumulated_batch_is_the_batch(mode):
+def test_accumulated_steps_equal_whole_batch_steps(mode):
     whole, parts = stepper(CONTRASTS[mode]), stepper(CONTRASTS[mode], grad_accumulation=4)
     for step in range(3):
         seen = [s(batch_of(8), 0.5, step) for s in (whole, parts)]
@@ -101,7 +101,7 @@ def test_an_accumulated_batch_is_the_batch(mode):
         assert torch.allclose(one, other, atol=2e-4)
 
 
-def test_rate_is_absolute_or_scaled_and_falls_with_depth():
+def test_learning_rate_is_absolute_or_scaled_and_decays_by_layer():
     assert TrainParams(
         batch_size=128, learning_rate=1e-3, learning_rate_batch=512
     ).peak_learning_rate == pytest.approx(2.5e-4)
@@ -125,7 +125,7 @@ def test_rate_is_absolute_or_scaled_and_falls_with_depth():
     assert patches == pytest.approx(block0 / 2)
 
 
-def test_averaged_weights_follow_and_bf16_stays_near_fp32():
+def test_ema_follows_the_weights_and_bf16_stays_near_fp32():
     averaged = stepper(None, ema_decay=0.99)
     start = averaged.ema.module.head.weight.detach().clone()
     for step in range(4):
@@ -142,7 +142,7 @@ def test_averaged_weights_follow_and_bf16_stays_near_fp32():
     )
 
 
-def test_gradient_conflict_is_that_of_the_two_losses():
+def test_gradient_alignment_is_that_of_the_two_losses():
     learner = stepper(CONTRASTS["dense"])
     assert "gradient_cosine" not in learner(batch_of(8), 0.5, 0)
     drawn = learner.objective.generator.get_state()
@@ -164,7 +164,7 @@ def test_gradient_conflict_is_that_of_the_two_losses():
     )
 
 
-def test_alarms_are_for_collapse_and_for_a_loss_at_chance():
+def test_warnings_are_for_collapse_and_for_a_loss_at_chance():
     fine = {
         "rank_cls": 9.0,
         "similarity_cls": 0.4,
@@ -177,21 +177,21 @@ def test_alarms_are_for_collapse_and_for_a_loss_at_chance():
     assert find_training_warnings({"rank_cls": 9.0, "similarity_cls": 0.4}) == []
 
 
-def test_features_that_differ_only_by_rounding_are_called_collapsed():
+def test_features_that_differ_only_by_rounding_have_collapsed():
     noise = torch.randn(128, 48, generator=torch.Generator().manual_seed(0))
     nearly_one = torch.ones(48) + 1e-6 * noise
     row = {
         "rank_cls": float(compute_effective_rank(nearly_one)),
         "similarity_cls": float(compute_mean_cosine(nearly_one)),
     }
-    assert row["rank_cls"] > MIN_FEATURE_RANK  # which is why it is not asked alone
+    assert row["rank_cls"] > MIN_FEATURE_RANK  # so the rank alone does not suffice
     assert "collapsed" in find_training_warnings(row)[0]
     assert abs(float(compute_mean_cosine(noise))) < 0.05
     pair = torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
     assert float(compute_mean_cosine(pair)) == pytest.approx((2**-0.5 + 0 + 2**-0.5) / 3)
 
 
-def test_means_of_an_epoch_pass_over_what_was_not_looked_at():
+def test_epoch_means_skip_steps_without_diagnostics():
     learner = stepper(CONTRASTS["global"])
     outcomes = [learner(batch_of(8), 0.5, step, diagnostics=step == 1) for step in range(3)]
     row = compute_epoch_means(outcomes)
@@ -199,7 +199,7 @@ def test_means_of_an_epoch_pass_over_what_was_not_looked_at():
     assert row["loss"] == pytest.approx(sum(float(o["loss"]) for o in outcomes) / 3)
 
 
-def test_probe_separates_what_a_line_separates_and_takes_features_as_they_are():
+def test_probe_separates_linearly_separable_features():
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(3, 5, generator=generator) * 4 + 100
     labels = torch.arange(90) % 3
@@ -211,11 +211,11 @@ def test_probe_separates_what_a_line_separates_and_takes_features_as_they_are():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own workings
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns about itself
 @pytest.mark.skipif(
     not shutil.which("g++"), reason="torch.compile needs a C++ compiler (g++) on a CPU"
 )
-def test_compiled_steps_are_the_eager_ones():
+def test_compiled_steps_equal_eager_steps():
     contrast = CONTRASTS["dense"].model_copy(update={"key_encoder": "momentum"})
     plain, compiled = stepper(contrast), stepper(contrast, compile=True)
     for step in range(3):

@@ -1,6 +1,4 @@
-"""Whatever ends a training, the same command ends in the same bits; and what is kept is whole or
-not taken.
-"""
+"""However a training run is interrupted, it resumes to the same bits; corrupt state is not used."""
 
 from __future__ import annotations
 
@@ -51,7 +49,7 @@ EVERYTHING = DenseContrastParams(
 )
 
 
-def everything(**changed: object) -> TrainPlan:
+def build_full_plan(**changed: object) -> TrainPlan:
     settings = {
         "batch_size": 8,
         "epochs": 2,
@@ -68,7 +66,7 @@ def everything(**changed: object) -> TrainPlan:
 
 
 class Killed(BaseException):
-    """Nothing handles it: what is on the disk is all that is left, as after kill -9."""
+    """Handled nowhere: only what is on the disk remains, as after kill -9."""
 
 
 def outcome(folder: Path) -> tuple[bytes, bytes, str]:
@@ -81,9 +79,11 @@ def outcome(folder: Path) -> tuple[bytes, bytes, str]:
 
 
 @pytest.mark.parametrize(
-    "of", [everything(), plan("global", epochs=2, checkpoint_minutes=1e-9)], ids=["dense", "global"]
+    "of",
+    [build_full_plan(), plan("global", epochs=2, checkpoint_minutes=1e-9)],
+    ids=["dense", "global"],
 )
-def test_killed_after_every_step_it_ends_in_the_same_bits(workplace, monkeypatch, of):
+def test_run_killed_after_every_step_ends_in_the_same_bits(workplace, monkeypatch, of):
     run(workplace, "whole", of)
     after_step, left = Trainer._end_step, []
 
@@ -114,10 +114,10 @@ def test_step_metrics_survive_stacking():
     assert second["gradient_cosine"].isnan()
 
 
-def stopped_at(
+def run_until(
     place: Path, monkeypatch, step: int, of: TrainPlan, name: str = "again"
 ) -> list[Path]:
-    """A training that is killed after `step`; its checkpoints, oldest first."""
+    """Kill a training run after `step`; its checkpoints, oldest first."""
     after_step = Trainer._end_step
 
     def killed(self):
@@ -137,7 +137,7 @@ class Bomb:
         return (Path.touch, (Path("exploded"),))
 
 
-def bomb() -> bytes:
+def build_pickle_bomb() -> bytes:
     buffer = io.BytesIO()
     torch.save({"compatibility": {}, "steps_done": 9, "model": Bomb()}, buffer)
     return buffer.getvalue()
@@ -154,15 +154,15 @@ def flipped(data: bytes) -> bytes:
         lambda d: d[: len(d) // 2],
         lambda d: b"",
         flipped,
-        lambda d: bomb(),
+        lambda d: build_pickle_bomb(),
         lambda d: pickle.dumps(Bomb()),
     ],
     ids=["truncated", "empty", "one bit", "pickle in a zip", "pickle"],
 )
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(workplace, monkeypatch, capfd, damage):
+def test_corrupt_checkpoint_falls_back_to_the_previous_one(workplace, monkeypatch, capfd, damage):
     of = plan("none", epochs=2, checkpoint_minutes=1e-9)
     run(workplace, "whole", of)
-    before, last = stopped_at(workplace, monkeypatch, 4, of)
+    before, last = run_until(workplace, monkeypatch, 4, of)
     assert (before.name, last.name) == ("step-000000003.pt", "step-000000004.pt")
     last.write_bytes(damage(last.read_bytes()))
     capfd.readouterr()
@@ -174,14 +174,14 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(workplace, monkeypatch
     assert outcome(workplace / "again") == outcome(workplace / "whole")
 
 
-def test_another_training_s_checkpoints_are_left_alone(workplace, monkeypatch):
+def test_checkpoints_of_another_training_run_are_untouched(workplace, monkeypatch):
     of = plan("none", epochs=2, checkpoint_minutes=1e-9)
-    kept = stopped_at(workplace, monkeypatch, 2, of)
+    paths_before = run_until(workplace, monkeypatch, 2, of)
     run(workplace, "other", plan("none", epochs=1, warmup_epochs=0.0))
-    assert [path for path in kept if path.exists()] == kept
+    assert all(path.exists() for path in paths_before)
 
 
-def test_how_a_training_is_carried_out_does_not_change_its_fingerprint():
+def test_execution_settings_do_not_change_the_fingerprint():
     one, other = plan("none"), plan("none", checkpoint_minutes=3.0, processes=2)
     assert compute_fingerprint(one, 0, b"") == compute_fingerprint(other, 0, b"")
     assert compute_fingerprint(one, 0, b"") != compute_fingerprint(plan("none", epochs=7), 0, b"")
@@ -189,13 +189,13 @@ def test_how_a_training_is_carried_out_does_not_change_its_fingerprint():
 
 
 @pytest.mark.filterwarnings("ignore:contrast.queue_size")
-def test_resume_takes_a_copied_checkpoint_and_refuses_what_does_not_fit(
+def test_resume_accepts_a_copied_checkpoint_and_rejects_incompatible_ones(
     workplace, monkeypatch, tmp_path
 ):
     of = plan("none", epochs=2, checkpoint_minutes=1e-9)
     run(workplace, "whole", of)
     copied = tmp_path / "copied.pt"
-    copied.write_bytes(stopped_at(workplace, monkeypatch, 4, of)[-1].read_bytes())
+    copied.write_bytes(run_until(workplace, monkeypatch, 4, of)[-1].read_bytes())
 
     def resumed(plan_: TrainPlan, path: Path, root: str = "train") -> None:
         train(
@@ -218,7 +218,7 @@ def test_resume_takes_a_copied_checkpoint_and_refuses_what_does_not_fit(
     truncated = tmp_path / "truncated.pt"
     truncated.write_bytes(copied.read_bytes()[:-100])
     harmful = tmp_path / "harmful.pt"
-    harmful.write_bytes(bomb())
+    harmful.write_bytes(build_pickle_bomb())
     for bad, path, root, said in (
         (
             of.model_copy(update={"network": small}),
@@ -246,7 +246,7 @@ def test_resume_takes_a_copied_checkpoint_and_refuses_what_does_not_fit(
     assert outcome(workplace / "r") == outcome(workplace / "whole")
 
 
-def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
+def test_locked_checkpoints_name_their_holder(tmp_path):
     with checkpoint.lock_checkpoints(tmp_path / "f") as kept:
         code = f"from pathlib import Path\nfrom densecl.training import checkpoint\nwith checkpoint.lock_checkpoints(Path({str(kept.folder)!r}), 0.3): pass"
         done = subprocess.run(
@@ -265,7 +265,7 @@ def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
         assert kept.load_latest(print) == (None, "")
 
 
-def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypatch):
+def test_signal_waits_for_the_step_and_saves_a_checkpoint(workplace, monkeypatch):
     of = plan("none", epochs=2)
     run(workplace, "whole", of)
     take = Trainer._run_step
@@ -287,7 +287,7 @@ def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypa
     assert outcome(workplace / "again") == outcome(workplace / "whole")
 
 
-def test_a_loss_that_is_not_finite_names_step_checkpoint_and_knobs(workplace, monkeypatch):
+def test_non_finite_loss_names_step_checkpoint_and_params(workplace, monkeypatch):
     take = Trainer._run_step
 
     def diverges(self, step, batch, look):
@@ -300,7 +300,7 @@ def test_a_loss_that_is_not_finite_names_step_checkpoint_and_knobs(workplace, mo
         run(workplace, "bad", plan("none", checkpoint_minutes=30.0))
 
 
-def test_out_of_memory_names_the_knobs_and_the_checkpoint(workplace, monkeypatch):
+def test_out_of_memory_names_params_and_checkpoint(workplace, monkeypatch):
     score = TrainStep.forward
 
     def cramped(self, batch, weight, diagnostics):
@@ -323,12 +323,10 @@ def staged(tmp_path, monkeypatch) -> Path:
     return prepare(tmp_path, checkpoint_minutes=1e-9)
 
 
-def started(place: Path, *command: str) -> subprocess.Popen[bytes]:
-    """A command at work in a folder, in a session of its own; `said` is what it writes to
-    stderr.
-    """
-    said = place / f"said-{len(list(place.glob('said-*')))}"
-    with said.open("wb") as file:
+def start_command(place: Path, *command: str) -> subprocess.Popen[bytes]:
+    """Start a command in a folder, in a session of its own; `read_stderr` returns its stderr."""
+    stderr = place / f"stderr-{len(list(place.glob('stderr-*')))}"
+    with stderr.open("wb") as file:
         process = subprocess.Popen(
             command,
             cwd=place,
@@ -336,23 +334,23 @@ def started(place: Path, *command: str) -> subprocess.Popen[bytes]:
             stderr=file,
             start_new_session=True,
         )
-    process.said = said.read_text
+    process.read_stderr = stderr.read_text
     return process
 
 
-def kept(place: Path) -> list[Path]:
+def list_checkpoints(place: Path) -> list[Path]:
     return sorted(place.glob("checkpoints/*/step-*.pt"))
 
 
-def until(condition, seconds: float = 60.0) -> None:
+def wait_until(condition, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.01)
 
 
-def alive(place: Path) -> dict[int, str]:
-    """Command lines of the processes at work in a folder, zombies left out."""
+def list_processes(place: Path) -> dict[int, str]:
+    """Command lines of the processes running in a folder, without zombies."""
     found = {}
     for each in Path("/proc").glob("[0-9]*"):
         try:
@@ -369,31 +367,31 @@ def alive(place: Path) -> dict[int, str]:
 @pytest.mark.slow
 def test_the_stage_survives_kill_9_and_sigterm(staged):
     command = [*STEPS, "train", "dense", "0"]
-    whole = started(staged, *command)
-    assert whole.wait() == 0, whole.said()
+    whole = start_command(staged, *command)
+    assert whole.wait() == 0, whole.read_stderr()
     reference = {p.name: p.read_bytes() for p in (staged / "models/dense/seed-0").iterdir()}
     history = pd.read_csv(staged / "reports/training/dense-0/history.csv").drop(columns=VARIES)
 
-    killed = started(staged, *command)
-    until(lambda: kept(staged))
-    time.sleep(random.uniform(0, 0.3))  # any moment will do
+    killed = start_command(staged, *command)
+    wait_until(lambda: list_checkpoints(staged))
+    time.sleep(random.uniform(0, 0.3))  # at a random moment
     killed.kill()
     killed.wait()
-    until(lambda: not alive(staged), 5)  # its loader's worker too
+    wait_until(lambda: not list_processes(staged), 5)  # nor its loader's worker
 
-    asked = started(staged, *command)
-    before = kept(staged)
-    until(lambda: kept(staged) != before or asked.poll() is not None)
-    os.killpg(asked.pid, signal.SIGTERM)  # its workers are sent it too, as by `timeout` or Slurm
+    asked = start_command(staged, *command)
+    before = list_checkpoints(staged)
+    wait_until(lambda: list_checkpoints(staged) != before or asked.poll() is not None)
+    os.killpg(asked.pid, signal.SIGTERM)  # to its workers too, as by `timeout` or Slurm
     begun = time.monotonic()
-    assert asked.wait() in {0, 75}  # 0: it was just done
+    assert asked.wait() in {0, 75}  # 0: it had just finished
     assert time.monotonic() - begun < 10
-    said = asked.said()
+    said = asked.read_stderr()
     if asked.returncode:
         assert said.splitlines()[-1].startswith("error: SIGTERM: stopped after step ")
-        done = started(staged, *command)
+        done = start_command(staged, *command)
         assert done.wait() == 0
-        assert "resumes after step" in done.said()
+        assert "resumes after step" in done.read_stderr()
     assert {p.name: p.read_bytes() for p in (staged / "models/dense/seed-0").iterdir()} == reference
     assert (
         pd.read_csv(staged / "reports/training/dense-0/history.csv")
@@ -413,8 +411,13 @@ def test_a_stage_ends_with_the_process_that_started_it(staged, shell):
         if shell
         else f"subprocess.run({inner.split()!r})"
     )
-    parent = started(staged, sys.executable, "-c", f"import subprocess; {call}")
-    until(lambda: kept(staged))
+    parent = start_command(staged, sys.executable, "-c", f"import subprocess; {call}")
+    wait_until(lambda: list_checkpoints(staged))
     parent.kill()
     parent.wait()
-    until(lambda: not [line for line in alive(staged).values() if not line.startswith("sh -c")], 10)
+    wait_until(
+        lambda: (
+            not [line for line in list_processes(staged).values() if not line.startswith("sh -c")]
+        ),
+        10,
+    )
