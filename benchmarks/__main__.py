@@ -1,5 +1,6 @@
-"""Run the benchmarks and write docs/performance.md: `make bench` (a quiet machine; a quarter of an
-hour on two cores).
+"""Run the benchmarks and write docs/performance.md: `make bench`.
+
+Needs a quiet machine, and a quarter of an hour on two cores.
 """
 
 from __future__ import annotations

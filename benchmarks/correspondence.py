@@ -1,11 +1,10 @@
-"""Does dense contrast learn to match patches, and what helps? `python -m benchmarks.correspondence
-FOLDER [--epochs N]`.
+"""Accuracy of patch matches by option: `python -m benchmarks.correspondence FOLDER [--epochs N]`.
 
-Trains the small ViT of the default params for a few epochs on FOLDER (one folder a class) in mode
-none and in mode dense with one option changed at a time. Printed at the last epoch: share of the
-patches seen in both views that are matched to the true patch by the head's features, or in mode
-none by the last block's, beside the same index (identity); the same over pairs of views flipped
-differently or shifted; effective rank of an image's patches; training accuracy. One seed.
+Trains the small ViT of the default params for a few epochs on FOLDER (one folder per class), in
+mode none and in mode dense with one option changed at a time, one seed. Prints for the last epoch:
+share of the patches seen in both views that are matched to the true patch by features of the head
+(mode none: of the last block), against the same index (identity); the same over view pairs flipped
+differently or shifted; effective rank of an image's patches; training accuracy.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""How often 95 % intervals hold the truth, simulated: `python -m benchmarks.coverage` prints the
-lines of docs/evaluation.md.
-"""
+"""Simulated coverage of 95 % intervals, for docs/evaluation.md: `python -m benchmarks.coverage`."""
 
 from __future__ import annotations
 

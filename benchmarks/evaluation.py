@@ -1,5 +1,6 @@
-"""Evaluating photographs with vit_tiny_patch16_224, beside timm's own loader and transform: the
-same model, images and workers.
+"""Evaluation of photographs with vit_tiny_patch16_224 against timm's own loader and transform.
+
+Same model, images and number of workers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""How often the gate errs, simulated: `python -m benchmarks.gate` prints the table of
-docs/retraining.md.
-"""
+"""Simulated error rates of the gate, for docs/retraining.md: `python -m benchmarks.gate`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""All GPU rows, and how much of the device `none` uses: `python -m benchmarks.gpu [--small]`.
+"""All rows of a GPU, and how much of the device mode none uses: `python -m benchmarks.gpu`.
 
-Needs torch, timm, torchvision, pandas, pyarrow, pydantic, PyYAML and safetensors, no more, and no
-image. Without a GPU, `--small` runs the same code on the CPU with sizes that say nothing.
+Needs torch, timm, torchvision, pandas, pyarrow, pydantic, a YAML reader and safetensors, and no
+images. `--small` runs the same code at sizes that mean nothing, to test it without a GPU.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Our dense loss beside the same built from lightly's parts. Letters: B images, N patches, M
-sampled, D dimension.
+"""The dense loss against the same loss built from lightly's parts.
+
+B images, N patches, M sampled patches, D dimension, K memory entries.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from benchmarks.measure import (
     measure_alternating,
     measure_peak_memory,
 )
-from densecl.contrast import Memory, info_nce, match_patches
+from densecl.contrast import MemoryQueue, info_nce, match_patches
 
 N, M, D, K, TEMPERATURE = 196, 50, 128, 65536, 0.2
 
@@ -36,7 +37,7 @@ def make_features(images: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def build_our_step(images: int) -> Callable[[], object]:
     first, second, picks = make_features(images)
-    memory, ids = Memory(K, D), torch.arange(images).repeat_interleave(M)
+    memory, ids = MemoryQueue(K, D), torch.arange(images).repeat_interleave(M)
     noise = F.normalize(torch.randn(K, D, generator=torch.Generator().manual_seed(1)), dim=1)
     memory.write(noise, torch.arange(K) + images, torch.zeros(K, dtype=torch.long), 0)
 
@@ -53,8 +54,9 @@ def build_our_step(images: int) -> Callable[[], object]:
 
 
 def build_lightly_step(images: int) -> Callable[[], object]:
-    """Its loss takes pairs, and its matching wants as many patches on both sides: matched first,
-    sampled then.
+    """The same loss from lightly's parts.
+
+    Its matching needs the same number of patches in both views: match first, then sample.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

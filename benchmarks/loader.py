@@ -1,6 +1,4 @@
-"""Two 224 px views of full-size JPEG photographs on one core, beside torchvision on Pillow and
-beside decoding alone.
-"""
+"""Two 224 px views of full-size JPEGs on one core, against torchvision and against decoding."""
 
 from __future__ import annotations
 

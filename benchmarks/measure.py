@@ -17,7 +17,7 @@ Call = Callable[[], object]
 
 
 class BenchmarkRow(NamedTuple):
-    """One line of docs/performance.md."""
+    """One row of docs/performance.md."""
 
     id: str
     measure: str

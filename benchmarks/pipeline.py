@@ -1,6 +1,4 @@
-"""A `dvc repro` with nothing to do, beside the same graph of `true`; and how long each stage takes
-to start.
-"""
+"""A `dvc repro` with nothing to do against the same graph of `true`; start-up time per stage."""
 
 from __future__ import annotations
 

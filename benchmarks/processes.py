@@ -1,6 +1,4 @@
-"""Two training processes of one thread against one process of two threads: the same global batch,
-in memory.
-"""
+"""Two training processes of one thread against one of two threads, same global batch."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ ROUNDS = 7
 
 
 def run_worker(rank: int, size: int, port: int, mode: str, connection: Connection) -> None:
-    """A training process: a step of its share whenever it is asked, until None comes."""
+    """A training process: one step of its share per message, until it receives None."""
     os.environ |= {
         "RANK": str(rank),
         "WORLD_SIZE": str(size),
@@ -38,7 +36,7 @@ def run_worker(rank: int, size: int, port: int, mode: str, connection: Connectio
     )
     connection.send("ready")
     while connection.recv():
-        train_step.step(local_batch, 0.5 if MODES[mode] else 0.0, 0)
+        train_step(local_batch, 0.5 if MODES[mode] else 0.0, 0)
         connection.send("done")
     distributed.destroy_process_group()
 

@@ -1,10 +1,10 @@
-"""What each way of sampling patches costs and buys: `python -m benchmarks.samplers`.
+"""Cost and effect of each patch sampler: `python -m benchmarks.samplers`.
 
-Dense features of drawn photographs through a ViT-Tiny as initialised (seed 0) stand in for a
-training's first steps. Time is the median of alternating calls, with minimum and maximum. Coverage:
-share of an image's patches that were picked or touch one that was. Reach: mean cosine distance of a
-patch to the nearest picked one (lower covers more of what is there). Loss: mean over draws, and its
-standard deviation between draws of one batch.
+Dense features of drawn photographs from an untrained ViT-Tiny (seed 0), as in the first steps of
+training. Time: median of alternating calls (minimum to maximum). Coverage: share of an image's
+patches that were picked or are adjacent to one that was. Reach: mean cosine distance of a patch to
+the nearest picked one; lower is better. Loss: mean over draws, and the standard deviation between
+draws of one batch.
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ IMAGES, SAMPLED, ENTRIES, DRAWS = 24, 50, 4096, 7
 
 
 def make_features() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Dense features [B, N, D] of two draws of IMAGES objects, and a memory [K, D] of other images'
-    patches.
-    """
+    """Dense features [B, N, D] of two draws of IMAGES objects; a memory [K, D] of other images."""
     model = build_model(
         NetworkParams(model_name="vit_tiny_patch16_224"), len(SYNTHETIC_CLASSES), 0
     ).eval()
@@ -63,7 +61,7 @@ def main() -> None:
         for name, sampler in SAMPLERS.items():
             start = time.perf_counter()
             scores = None
-            if name == "hardest":  # what it must know first is part of its price
+            if name == "hardest":  # computing the scores is part of its cost
                 scores = hardest_negative(first.flatten(0, 1), memory).view(first.shape[:2]) - (
                     first * matched
                 ).sum(-1)

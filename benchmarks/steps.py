@@ -1,6 +1,4 @@
-"""Training steps of the modes beside each other and beside a bare timm loop, on one batch that lies
-in memory.
-"""
+"""Training steps of the modes and of a bare timm loop, on one batch in memory."""
 
 from __future__ import annotations
 
@@ -25,15 +23,14 @@ from densecl.config.params import (
     NetworkParams,
     TrainParams,
 )
-from densecl.contrast.dense import build_objective
-from densecl.contrast.objective import ContrastiveObjective
+from densecl.contrast import build_objective
 from densecl.datasets.views.batch import ViewBatch
 from densecl.network.preprocessing import normalise_images, resolve_preprocessing
 from densecl.network.vit import build_model
 from densecl.runtime.hardware import get_device
 from densecl.training.optim import build_optimizer
 from densecl.training.step import TrainStep
-from densecl.training.step_cost import step_one_view
+from densecl.training.step_cost import fill_memory, step_one_view
 
 CLASSES = 1000
 MODES = {
@@ -45,9 +42,7 @@ MODES = {
 
 @dataclass(frozen=True)
 class StepSetup:
-    """What is timed, and what is aimed at: dense / none in time and memory, global / none, none /
-    bare.
-    """
+    """What is timed; targets: dense / none in time and in memory, global / none, none / bare."""
 
     model: str = "vit_tiny_patch16_224"
     model_args: dict[str, int] = field(default_factory=dict)
@@ -80,38 +75,31 @@ def build_batch(setup: StepSetup) -> ViewBatch:
 
 
 def build_train_step(setup: StepSetup, mode: str) -> TrainStep:
-    """A mode with a full memory of other images' features."""
+    """A training step of a mode, with a full memory queue of other images."""
     model = build_model(setup.network, CLASSES, 0).to(get_device())
     objective = build_objective(
         MODES[mode], model, setup.queue, 0, torch.Generator().manual_seed(0)
     ).to(get_device())
-    if isinstance(objective, ContrastiveObjective):
-        noise = F.normalize(torch.randn(setup.queue, 128, device=get_device()), dim=1)
-        ids = torch.arange(setup.queue, device=get_device())
-        objective.memory.write(noise, ids + setup.batch, torch.zeros_like(ids), 0)
+    fill_memory(objective, CLASSES)
     optimizer = build_optimizer(model, objective, setup.train)
     return TrainStep(model.train(), objective, optimizer, resolve_preprocessing(model), setup.train)
 
 
 def build_step(setup: StepSetup, mode: str) -> Callable[[], object]:
     return partial(
-        build_train_step(setup, mode).step, build_batch(setup), 0.5 if MODES[mode] else 0.0, 0
+        build_train_step(setup, mode), build_batch(setup), 0.5 if MODES[mode] else 0.0, 0
     )
 
 
 def build_diagnostic_step(setup: StepSetup) -> Callable[[], object]:
-    """A dense step that also watches the negatives and compares the losses' gradients: every tenth
-    one does.
-    """
-    return partial(
-        build_train_step(setup, "dense").step, build_batch(setup), 0.5, 0, log_diagnostics=True
-    )
+    """A dense step with diagnostics, as every tenth one is."""
+    return partial(build_train_step(setup, "dense"), build_batch(setup), 0.5, 0, diagnostics=True)
 
 
 def build_triple_step(
     prepare: Callable[..., Callable[[], object]], *args: object
 ) -> Callable[[], object]:
-    """Three steps, after which the optimiser's state is there and memory no longer grows."""
+    """Three steps, after which the optimizer has its state and memory no longer grows."""
     run_step = prepare(*args)
     return lambda: [run_step() for _ in range(3)]
 
@@ -154,7 +142,7 @@ def measure_rows(setup: StepSetup | None = None) -> list[BenchmarkRow]:
     calls |= {
         "one view": build_one_view_step(setup),
         "bare": build_bare_step(setup),
-        "looking": build_diagnostic_step(setup),
+        "diagnostic": build_diagnostic_step(setup),
     }
     times = measure_alternating(calls, setup.rounds)
     setting = f"{setup.model}, batch {setup.batch}"
@@ -177,10 +165,10 @@ def measure_rows(setup: StepSetup | None = None) -> list[BenchmarkRow]:
         ),
         format_time_row(
             "P4",
-            "dense, a step that looks / one that does not",
-            "looking",
+            "dense, a diagnostic step / an ordinary one",
+            "diagnostic",
             "dense",
-            "every 10th looks",
+            "every 10th is diagnostic",
         ),
         format_time_row("P6", "global / none at equal views", "global", "none", global_target),
         format_time_row(

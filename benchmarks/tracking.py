@@ -1,6 +1,4 @@
-"""What following a training costs: the bar at each logged step, MLflow at each epoch, beside the
-steps themselves.
-"""
+"""Overhead of monitoring: the progress bar per diagnostic step, MLflow per epoch."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from benchmarks.steps import StepSetup
 from densecl.artifacts import TrainPlan
 from densecl.config.params import DataParams
 from densecl.monitoring.monitor import Monitor
-from densecl.training.epoch_metrics import compute_epoch_means
+from densecl.training.step_metrics import compute_epoch_means
 from densecl.training.trainer import LOG_EVERY
 
 EPOCH_STEPS = 100  # steps; ImageNet's has 5,004 of 256 images
@@ -25,7 +23,7 @@ EPOCH_STEPS = 100  # steps; ImageNet's has 5,004 of 256 images
 def measure_rows(rounds: int = 9) -> list[BenchmarkRow]:
     setup, previous_folder = StepSetup(), Path.cwd()
     train_step, batch = steps.build_train_step(setup, "dense"), steps.build_batch(setup)
-    metrics = train_step.step(batch, 0.5, 0, log_diagnostics=True)
+    metrics = train_step(batch, 0.5, 0, diagnostics=True)
     plan = TrainPlan(
         mode="dense",
         network=setup.network,
@@ -34,20 +32,20 @@ def measure_rows(rounds: int = 9) -> list[BenchmarkRow]:
         contrast=steps.MODES["dense"],
     )
     row = (
-        compute_epoch_means([metrics], True)
-        | train_step.objective.collect_metrics()
+        compute_epoch_means([metrics])
+        | train_step.objective.collect_metrics(0.0)
         | {"epoch": 0, "images_per_second": 1.0}
     )
     row |= {
         f"match/{number}": 0.5 for number in range(40)
-    }  # about as many figures as a real row has
+    }  # about as many metrics as a real row has
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/runs.db"
         try:
             with Monitor(plan, 0, EPOCH_STEPS, "dense-0", "benchmark") as monitor:
                 calls = {
-                    "step": partial(train_step.step, batch, 0.5, 0),
+                    "step": partial(train_step, batch, 0.5, 0),
                     "logged": lambda: monitor.update_progress(0, 1, 1.0, metrics),
                     "epoch": lambda: monitor.log_epoch(row),
                 }
@@ -74,7 +72,7 @@ def measure_rows(rounds: int = 9) -> list[BenchmarkRow]:
 
     return [
         format_cost_row(
-            f"progress of a logged step / the {LOG_EVERY} steps it stands for",
+            f"progress display of a diagnostic step / {LOG_EVERY} steps",
             "logged",
             LOG_EVERY,
             "≤ 0.01",

@@ -1,6 +1,6 @@
-"""Several processes that train one model as one process would: each takes its rows of every batch.
+"""Data-parallel training: each rank takes its rows of every batch.
 
-With one process every function gives back what it is given. Letters: R rows of this process.
+With one process every function returns its input. R: rows of this rank.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ T = TypeVar("T")
 
 
 class RankLost(RetryLater):
-    """Another process of this training is gone."""
+    """Another rank of this training run died or cannot be reached."""
 
 
 def init_process_group() -> None:
-    """Join the others where a launcher (torchrun, accelerate) has named them; gloo for tensors on
-    CPUs, nccl on GPUs.
+    """Join the process group that a launcher (torchrun, accelerate) has set up, if any.
+
+    gloo for tensors on CPUs, nccl on GPUs. Raises DenseclError if this rank has no GPU of its own.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
@@ -32,9 +33,8 @@ def init_process_group() -> None:
         local_rank, gpu_count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local_rank >= gpu_count:
             raise DenseclError(
-                f"process {local_rank} of this machine: found {gpu_count} GPUs, expected one a "
-                f"process; "
-                f"start {gpu_count} processes"
+                f"process {local_rank} of this machine: found {gpu_count} GPUs, expected one per "
+                f"process; start {gpu_count} processes"
             )
         torch.cuda.set_device(local_rank)
     run_collective(_join_process_group)
@@ -42,16 +42,15 @@ def init_process_group() -> None:
 
 def _join_process_group() -> None:
     store, process_rank, world_size = next(dist.rendezvous("env://"))
-    # torch 2.15's launcher keeps its store over restarts: without a prefix each process would wait
-    # for the address that
-    # the one before it left there.
+    # The launcher of torch 2.15 keeps its store over restarts: without a prefix, each process would
+    # wait for an address of the previous attempt.
     store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=process_rank, world_size=world_size)
 
 
 def destroy_process_group() -> None:
-    """Leave; the others may still be at work."""
+    """Leave the process group, whether or not the other ranks have finished."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -65,14 +64,14 @@ def get_world_size() -> int:
 
 
 def is_main_process() -> bool:
-    """Is this the process that writes?"""
+    """True on rank 0, the process that writes."""
     return get_rank() == 0
 
 
 def shard_epoch(items: Sequence[T], batch_size: int, parts: int) -> list[T]:
-    """Items of an epoch for this process: its slice of each of the `parts` of each batch.
+    """The items of an epoch for this rank: its slice of each of the `parts` of each batch.
 
-    So a part is the same images whatever the number of processes.
+    A part (micro-batch) holds the same images for any world size.
     """
     part_size = batch_size // parts
     local_size = part_size // get_world_size()
@@ -81,15 +80,14 @@ def shard_epoch(items: Sequence[T], batch_size: int, parts: int) -> list[T]:
 
 
 def shard_rows(rows: Tensor) -> Tensor:
-    """[R, ...]: this process's slice of what all drew alike, [size * R, ...]."""
+    """[R, ...]: the slice of this rank of rows [world size * R, ...] that all ranks hold."""
     return rows.tensor_split(get_world_size())[get_rank()]
 
 
 def all_gather_rows(*columns: Tensor) -> tuple[Tensor, ...]:
-    """[sum of R, ...] of each column [R, ...]: the rows of all processes in their order, the same
-    everywhere.
+    """[sum of R, ...] of each column [R, ...]: the rows of all ranks in rank order.
 
-    Each process may bring another number of rows.
+    The number of rows may differ between ranks.
     """
     if get_world_size() == 1:
         return columns
@@ -104,14 +102,14 @@ def _gather_padded(rows: Tensor, counts: list[int]) -> Tensor:
 
 
 def all_gather(tensor: Tensor) -> list[Tensor]:
-    """The tensor of each process, all of one shape."""
+    """The tensor of each rank; all have the same shape."""
     parts = [torch.empty_like(tensor) for _ in range(get_world_size())]
     run_collective(lambda: dist.all_gather(parts, tensor.contiguous()))
     return parts
 
 
 def all_reduce_mean(tensor: Tensor) -> Tensor:
-    """Mean over the processes, in place of `tensor`."""
+    """Mean over the ranks, in place."""
     if get_world_size() > 1:
         run_collective(lambda: dist.all_reduce(tensor))
         tensor /= get_world_size()
@@ -119,7 +117,7 @@ def all_reduce_mean(tensor: Tensor) -> Tensor:
 
 
 def all_reduce_sum(values: Iterable[float]) -> list[float]:
-    """Sum over the processes of numbers that lie on the host."""
+    """Sums over the ranks of Python numbers."""
     totals = torch.tensor(list(values), dtype=torch.float64)
     if get_world_size() > 1:
         run_collective(lambda: dist.all_reduce(totals))
@@ -127,18 +125,17 @@ def all_reduce_sum(values: Iterable[float]) -> list[float]:
 
 
 def any_rank(flag: bool) -> bool:
-    """Has any process found it?"""
+    """True if the flag is set on any rank."""
     return all_reduce_sum([float(flag)])[0] > 0
 
 
 @torch.no_grad()
 def average_gradients(parameters: Sequence[Tensor]) -> None:
-    """Replace every gradient by its mean over the processes, in one call.
+    """Replace every gradient by its mean over the ranks, in one all-reduce.
 
     Not DistributedDataParallel: the model is called by its parts (`forward_features`, heads, a
-    second time for the gradients' conflict), which DDP's hooks on `forward` do not see; what it
-    hides behind the backward pass of a small ViT on one machine is little, and one flat sum is easy
-    to hold against one process.
+    second backward pass for the gradient alignment), which DDP's hooks on `forward` do not see. The
+    overlap that is lost is small for a small ViT on one machine.
     """
     if get_world_size() == 1:
         return
@@ -149,7 +146,7 @@ def average_gradients(parameters: Sequence[Tensor]) -> None:
 
 
 def broadcast_bytes(data: bytes | None) -> bytes | None:
-    """The first process's bytes, or None, everywhere."""
+    """The bytes of rank 0, or None, on every rank."""
     if get_world_size() == 1:
         return data
     length = torch.tensor([-1 if data is None else len(data)])
@@ -166,14 +163,13 @@ def broadcast_bytes(data: bytes | None) -> bytes | None:
 
 
 def run_collective(collective: Callable[[], object]) -> None:
-    """Call what needs the others; RankLost where one of them is gone."""
+    """Run a collective operation; raise RankLost if another rank died."""
     try:
         collective()
     except RuntimeError as error:
         raise RankLost(
             f"process {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')}: "
-            f"another process of this training "
-            f"is gone or cannot be reached ({str(error).splitlines()[0][:120]}); torchrun with "
-            f"--max-restarts starts all "
-            "again from the last checkpoint, else run the same command again"
+            f"another process of this training run is gone or cannot be reached "
+            f"({str(error).splitlines()[0][:120]}); torchrun with --max-restarts restarts all from "
+            f"the last checkpoint, else run the same command to resume"
         ) from None

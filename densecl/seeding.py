@@ -1,4 +1,4 @@
-"""Named randomness: every generator comes from the seed and words, none from global state."""
+"""Named random streams: every generator follows from the seed and words, not global state."""
 
 from __future__ import annotations
 
@@ -6,13 +6,7 @@ import hashlib
 
 
 def derive_seed(seed: int, *words: str | int) -> int:
-    """A 63-bit seed for the stream that `words` name, e.g. `derive_seed(0, "views", epoch,
-    image_id)`.
-    """
+    """A 63-bit seed for the stream `words`, e.g. `derive_seed(0, "views", epoch, image_id)`."""
     text = "\0".join(map(str, (seed, *words)))
-    return (
-        int.from_bytes(
-            hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
-        )
-        >> 1
-    )
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -1,8 +1,7 @@
-"""Short trainings that are killed at random, for minutes: `make soak`, or `python -m tests.stress
---minutes 5`.
+"""Training runs that are killed at random: `make soak`, or `python -m tests.stress --minutes 5`.
 
-Every training must end complete and in the bits of one that was left alone; no process may be left.
-In between, whole trainings run in this process, whose memory and open files must not grow.
+Every run must end with the same bits as an uninterrupted one, and leave no process. In between,
+complete runs in this process must not grow its memory or open files.
 """
 
 from __future__ import annotations
@@ -24,16 +23,14 @@ from densecl.runtime.signals import SIGNAL_HANDLER
 from tests.training.training_project import ENVIRONMENT, STEPS, prepare
 
 MODES = ("dense", "global", "none")
-EPOCHS = 40  # several seconds of steps, beside those that a start takes
-EARLY = (
-    0.2  # share of kills at any moment after the start; the others come within 2 s of a checkpoint
-)
-GROWTH = 1.10  # of resident memory, over what the first trainings left
-WARM = 3  # trainings in this process before memory is compared
+EPOCHS = 40  # several seconds of steps
+EARLY = 0.2  # share of kills at any moment; the others within 2 s of a checkpoint
+GROWTH = 1.10  # of resident memory, over the first runs
+WARM = 3  # runs in this process before memory is compared
 
 
 def finished(mode: str) -> dict[str, str]:
-    """Digests of what a training leaves and what of its history may not vary."""
+    """Digests of the files of a training run, and of the deterministic columns of its history."""
     digests = {
         p.name: sha256(p.read_bytes()).hexdigest()
         for p in sorted(Path(f"models/{mode}/seed-0").iterdir())
@@ -44,7 +41,7 @@ def finished(mode: str) -> dict[str, str]:
 
 
 def newest() -> float:
-    """When the last checkpoint was written; 0 without one."""
+    """Time of the last checkpoint; 0 without one."""
     try:
         return max(
             (path.stat().st_mtime for path in Path("checkpoints").glob("*/step-*.pt")), default=0.0
@@ -54,13 +51,11 @@ def newest() -> float:
 
 
 def attempt(mode: str, number: int = 0, starting: float = 0.0, training: float = 0.0) -> int:
-    """Exit status of the command, which signal `number` ends: after so many seconds of `starting`,
-    or of `training`.
-    """
+    """Exit status of a run that gets signal `number` after seconds of `starting` or `training`."""
     before = newest()
-    with Path("said").open("ab") as said:
+    with Path("stderr.log").open("ab") as stderr:
         process = subprocess.Popen(
-            [*STEPS, "train", mode, "0"], env=ENVIRONMENT | {"DENSECL_WORKERS": "2"}, stderr=said
+            [*STEPS, "train", mode, "0"], env=ENVIRONMENT | {"DENSECL_WORKERS": "2"}, stderr=stderr
         )
         while training and newest() == before and process.poll() is None:
             time.sleep(0.01)
@@ -72,7 +67,7 @@ def attempt(mode: str, number: int = 0, starting: float = 0.0, training: float =
 
 
 def others() -> list[str]:
-    """Command lines of other processes at work in this folder."""
+    """Command lines of other processes running in this folder."""
     found = []
     for each in Path("/proc").glob("[0-9]*"):
         try:
@@ -84,7 +79,7 @@ def others() -> list[str]:
 
 
 def killed_until_done(mode: str, draw: random.Random) -> int:
-    """How often a training was killed before it ended."""
+    """Number of times a run was killed before it finished."""
     kills = 0
     while True:
         number = draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
@@ -96,7 +91,7 @@ def killed_until_done(mode: str, draw: random.Random) -> int:
         status = attempt(mode, number, **moment)
         if status == 0:
             return kills
-        assert status in {-signal.SIGKILL, -signal.SIGTERM, 75}, Path("said").read_text(
+        assert status in {-signal.SIGKILL, -signal.SIGTERM, 75}, Path("stderr.log").read_text(
             encoding="utf-8"
         )
         kills += 1
@@ -105,7 +100,7 @@ def killed_until_done(mode: str, draw: random.Random) -> int:
 
 
 def in_this_process(mode: str) -> tuple[int, int]:
-    """Bytes resident and files open after a whole training here."""
+    """Resident bytes and open files after a complete run in this process."""
     from steps.train import main
 
     with warnings.catch_warnings():
@@ -121,7 +116,7 @@ def main() -> None:
     )
     flags.add_argument("--minutes", type=float, default=30)
     flags.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    flags.add_argument("--kills", type=int, default=0, help="go on until so many, however long")
+    flags.add_argument("--kills", type=int, default=0, help="continue until this many kills")
     flags.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
     given = flags.parse_args()
     draw, end = random.Random(given.seed), time.monotonic() + 60 * given.minutes
@@ -134,10 +129,10 @@ def main() -> None:
         expected, seconds = {}, {}
         for mode in given.modes:
             begun = time.monotonic()
-            assert attempt(mode) == 0, Path("said").read_text(encoding="utf-8")
+            assert attempt(mode) == 0, Path("stderr.log").read_text(encoding="utf-8")
             expected[mode], seconds[mode] = finished(mode), time.monotonic() - begun
         print(
-            f"left alone: {', '.join(f'{mode} {took:.1f} s' for mode, took in seconds.items())}",
+            f"uninterrupted: {', '.join(f'{mode} {took:.1f} s' for mode, took in seconds.items())}",
             flush=True,
         )
         trainings, kills, seen = 0, 0, []
@@ -146,14 +141,14 @@ def main() -> None:
             kills += killed_until_done(mode, draw)
             trainings += 1
             assert finished(mode) == expected[mode], (
-                f"{mode} ended otherwise after {kills} kills in all"
+                f"{mode} ended in other bits after {kills} kills in all"
             )
             assert not list(Path().rglob("*.partial")), "a half-written file is left"
             assert not any(Path("checkpoints").iterdir()), "a checkpoint is left"
             with SIGNAL_HANDLER.defer_signals():
                 seen.append(in_this_process(mode))
             print(
-                f"{trainings} trainings, {kills} kills, {seen[-1][0] / 2**20:.0f} MiB, {seen[-1][1]} files open",
+                f"{trainings} runs, {kills} kills, {seen[-1][0] / 2**20:.0f} MiB, {seen[-1][1]} files open",
                 flush=True,
             )
         os.chdir("/")
@@ -163,7 +158,7 @@ def main() -> None:
             f"memory grew to {memory / 2**20:.0f} MiB"
         )
         assert files <= max(f for _, f in seen[:WARM]), f"open files grew to {files}"
-    print(f"done: {trainings} trainings ended complete and equal after {kills} kills")
+    print(f"done: {trainings} runs ended in equal bits after {kills} kills")
 
 
 if __name__ == "__main__":

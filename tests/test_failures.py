@@ -20,7 +20,7 @@ from densecl.datasets.storage.manifest import SCHEMA, read_manifest, write_manif
 from densecl.errors import DataError
 from densecl.runtime import cli
 from densecl.training.export import export_model
-from densecl.training.fit import Fit
+from densecl.training.train_state import StateSaver
 from steps.plan import check_network
 from tests.test_params import changed, default
 from tests.training.test_resume import outcome
@@ -266,7 +266,7 @@ def test_a_full_disk_stops_no_training_and_no_half_checkpoint_is_taken(
     of = plan("none", epochs=2, checkpoint_minutes=1e-9)
     run(workplace, "whole", of)
     monkeypatch.setattr(paths, "CHECKPOINTS", small_disk)
-    save, room = Fit.save, []
+    save, room = StateSaver.save, []
 
     def filled(self):
         if (
@@ -276,7 +276,7 @@ def test_a_full_disk_stops_no_training_and_no_half_checkpoint_is_taken(
             (small_disk / "filler").write_bytes(b"0" * (DISK - sum(room) - min(room) // 2))
         save(self)
 
-    monkeypatch.setattr(Fit, "save", filled)
+    monkeypatch.setattr(StateSaver, "save", filled)
     run(workplace, "again", of)
     said = capfd.readouterr().err
     assert len(room) == 2
@@ -284,7 +284,7 @@ def test_a_full_disk_stops_no_training_and_no_half_checkpoint_is_taken(
         "WARNING: no checkpoint at step 3: No space left on device; the last good checkpoint is "
         in said
     )
-    assert "step-000000002.pt; training goes on" in said
+    assert "step-000000002.pt; training continues" in said
     assert outcome(workplace / "again") == outcome(workplace / "whole")
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
 
@@ -358,7 +358,7 @@ def test_a_locked_mlflow_database_is_told_once_and_the_training_ends(tmp_path, m
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if "MLflow" in line]
     assert len(told) == 1
-    assert "tracking stopped, training goes on" in told[0]
+    assert "logging stopped, training continues" in told[0]
     assert Path("models/none/seed-0/model.safetensors").exists()
     assert holder.execute("select count(*) from runs").fetchone() == runs
     holder.close()
@@ -369,10 +369,10 @@ def test_a_resumed_training_goes_on_in_its_mlflow_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prepare(tmp_path, epochs=3)
     code = (
-        "import sys; from densecl.training.fit import Fit; from steps.train import main\n"
-        "close = Fit._epoch\n"
+        "import sys; from densecl.training.trainer import Trainer; from steps.train import main\n"
+        "close = Trainer._run_epoch\n"
         "def once(self):\n    close(self)\n    __import__('os').kill(__import__('os').getpid(), 9)\n"
-        "if len(sys.argv) > 1: Fit._epoch = once\n"
+        "if len(sys.argv) > 1: Trainer._run_epoch = once\n"
         "main('none', 0)"
     )
     store = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}

@@ -1,13 +1,21 @@
-"""InfoNCE against a frozen memory, in closed form. Letters: Q queries, K memory, D dimension.
+"""InfoNCE against a memory of negatives: its definition, and an exact fast path.
 
-With LSE = logsumexp_j(q.m_j / t) and O = softmax(q.M / t) M (one attention with keys = values =
-memory) and s+ = q.k / t:
+`info_nce_reference` is the definition. `info_nce` computes the same loss and gradients without the
+[Q, K] matrix of logits. With
 
-loss = softplus(LSE - s+) dloss/dq = w (O - k) / t,   dloss/dk = -w q / t,   dloss/dt = w (q.k -
-q.O) / t^2,   w = sigmoid(LSE - s+)
+    s+  = q . k / t                                     scaled similarity of the positive
+    LSE = logsumexp_j(q . m_j / t)                      over the negatives m_j
+    O   = sum_j softmax_j(q . m_j / t) m_j              their softmax-weighted mean
+    w   = sigmoid(LSE - s+)                             probability of all negatives
 
-which equals cross-entropy over the concatenated logits [s+, q.m_1 / t, ...] (van den Oord et al.
-2018; He et al. 2020).
+the cross-entropy of the positive among [s+, q . m_1 / t, ...] and its gradients are
+
+    loss     = softplus(LSE - s+)
+    dloss/dq = w (O - k) / t
+    dloss/dk = -w q / t
+    dloss/dt = w (q . k - q . O) / t^2
+
+so LSE and O, one attention of the queries with keys = values = memory (`memory_softmax`), suffice.
 """
 
 from __future__ import annotations
@@ -20,20 +28,50 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from densecl import distributed
-from densecl.contrast.memory_softmax import NegativeMask, memory_softmax
+from densecl.contrast.memory_softmax import memory_softmax
+from densecl.contrast.negative_mask import NegativeMask
 
 
 class InfoNCEOutput(NamedTuple):
-    """Mean loss, and what to watch, as 0-dim tensors."""
+    """Mean InfoNCE loss over the queries, and its diagnostics; all scalars.
+
+    Everything but the loss is without gradient.
+    """
 
     loss: Tensor
-    positive_similarity: Tensor  # mean cosine of the positives
-    negative_similarity: Tensor  # mean cosine of the negatives that count; NaN where not watched
-    pretext_top1: (
-        Tensor  # share of queries whose positive beats every negative; NaN where not watched
-    )
-    negatives: Tensor  # mean number of negatives a query has
-    chance: Tensor  # mean loss of guessing: log(1 + negatives)
+    positive_similarity: Tensor  # mean cosine of queries and keys
+    negative_similarity: Tensor  # mean cosine of queries and negatives; NaN without diagnostics
+    pretext_top1: Tensor  # share of queries whose positive ranks first; NaN without diagnostics
+    negatives: Tensor  # mean number of negatives per query
+    chance: Tensor  # mean of log(1 + negatives): the loss of a uniform guess
+
+
+def info_nce_reference(
+    queries: Tensor,
+    keys: Tensor,
+    memory: Tensor,
+    temperature: float | Tensor,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Mean cross-entropy of the positive among [positive, negatives]: the definition of InfoNCE.
+
+    Source: van den Oord et al. 2018, eq. 4; He et al. 2020, eq. 1.
+
+    Args:
+        queries, keys: [Q, D], L2-normalised; row i of both is a positive pair.
+        memory: [K, D], L2-normalised negatives.
+        temperature: scalar.
+        mask: bool [Q, K], True where a memory row is not a negative of the query.
+
+    Any float dtype; differentiable in every tensor. Holds the [Q, 1 + K] logits.
+    """
+    positive = (queries * keys).sum(dim=1, keepdim=True) / temperature  # [Q, 1]
+    negative = queries @ memory.T / temperature  # [Q, K]
+    if mask is not None:
+        negative = negative.masked_fill(mask, -torch.inf)
+    logits = torch.cat([positive, negative], dim=1)  # [Q, 1 + K]
+    target = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    return F.cross_entropy(logits, target)
 
 
 def info_nce(
@@ -48,72 +86,56 @@ def info_nce(
     memory_classes: Tensor | None = None,
     diagnostics: bool = True,
 ) -> InfoNCEOutput:
-    """Mean InfoNCE of L2-normalised fp32 queries [Q, D] with keys [Q, D] against memory [K, D].
+    """Mean InfoNCE loss of the pairs against the memory, equal to `info_nce_reference`.
 
-    Memory rows whose id (or class) equals the query's are no negatives. A row without negatives has
-    loss 0 and zero gradients. Keys get a gradient only if they require one; the memory never does.
-    Without `diagnostics` the cosines of the negatives are not looked at one by one, and the
-    device's fused attention can do the work.
+    Args:
+        queries, keys: [Q, D], L2-normalised fp32; row i of both is a positive pair. Keys receive a
+            gradient only if they require one.
+        memory: [K, D], L2-normalised fp32; never receives a gradient.
+        temperature: scalar, may require a gradient.
+        query_ids, memory_ids: [Q] and [K]; a memory row with the id of the query is not a negative.
+        query_classes, memory_classes: [Q] and [K]; likewise for the class.
+        diagnostics: also compute `negative_similarity` and `pretext_top1`. Without them the fused
+            attention of the device does the work.
+
+    A query without negatives has loss 0 and zero gradients; so has an empty batch of queries.
     """
-    temperature = torch.as_tensor(temperature, dtype=queries.dtype, device=queries.device)
     mask = NegativeMask(query_ids, memory_ids, query_classes, memory_classes)
+    return masked_info_nce(queries, keys, memory, temperature, mask, diagnostics)
+
+
+def masked_info_nce(
+    queries: Tensor,
+    keys: Tensor,
+    memory: Tensor,
+    temperature: float | Tensor,
+    mask: NegativeMask,
+    diagnostics: bool = True,
+) -> InfoNCEOutput:
+    """`info_nce` with the ids and classes in one value."""
+    temperature = torch.as_tensor(temperature, dtype=queries.dtype, device=queries.device)
     softmax = memory_softmax(
         queries.detach(), memory.detach(), temperature.detach(), mask, diagnostics
     )
-    with torch.autocast(
-        queries.device.type, enabled=False
-    ):  # compared in the precision they come in
-        loss = _InfoNCELoss.apply(queries, keys, temperature, softmax.lse, softmax.mean)
-        positive = (queries.detach() * keys.detach()).sum(-1)
-    negative_count = softmax.negative_count.sum()
+    with torch.autocast(queries.device.type, enabled=False):  # keeps the dtype of the inputs
+        loss = _InfoNCELoss.apply(queries, keys, temperature, softmax.lse, softmax.mean)  # [Q]
+        positive = (queries.detach() * keys.detach()).sum(-1)  # [Q]
+    negatives = softmax.negative_count  # [Q]
+    hardest = softmax.max_cosine  # [Q]
     return InfoNCEOutput(
         loss=loss.mean() if len(loss) else queries.sum() * 0,
         positive_similarity=positive.mean(),
         negative_similarity=torch.where(
-            negative_count > 0, softmax.cosine_sum.sum() / negative_count, torch.nan
+            negatives.sum() > 0, softmax.cosine_sum.sum() / negatives.sum(), torch.nan
         ),
-        pretext_top1=torch.where(
-            softmax.max_cosine.isnan(), torch.nan, (positive > softmax.max_cosine).float()
-        ).mean(),
-        negatives=softmax.negative_count.mean(),
-        chance=softmax.negative_count.log1p().mean(),
-    )
-
-
-def weight_by_queries(output: InfoNCEOutput, query_count: int) -> InfoNCEOutput:
-    """The share of this process: its mean over the processes is the mean over all their queries,
-    loss and gradient alike.
-
-    A filter leaves the processes unequal numbers of queries. With one process nothing changes.
-    """
-    if distributed.get_world_size() == 1:
-        return output
-    local_counts = torch.stack(
-        [output.negatives.new_tensor(query_count), torch.nan_to_num(output.negatives * query_count)]
-    )
-    query_weight, pair_weight = (
-        local_counts
-        * distributed.get_world_size()
-        / torch.stack(distributed.all_gather(local_counts)).sum(0)
-    )
-
-    def scale_mean(mean: Tensor, weight: Tensor) -> Tensor:
-        return torch.where(
-            weight == 0, 0, mean * weight
-        )  # the mean of nothing is NaN, here and everywhere
-
-    return InfoNCEOutput(
-        loss=output.loss * torch.nan_to_num(query_weight),
-        positive_similarity=scale_mean(output.positive_similarity, query_weight),
-        negative_similarity=scale_mean(output.negative_similarity, pair_weight),
-        pretext_top1=scale_mean(output.pretext_top1, query_weight),
-        negatives=scale_mean(output.negatives, query_weight),
-        chance=scale_mean(output.chance, query_weight),
+        pretext_top1=torch.where(hardest.isnan(), torch.nan, (positive > hardest).float()).mean(),
+        negatives=negatives.mean(),
+        chance=negatives.log1p().mean(),
     )
 
 
 class _InfoNCELoss(torch.autograd.Function):
-    """softplus(LSE - s+) with the closed-form gradients of the module's docstring."""
+    """softplus(LSE - s+), [Q], with the closed-form gradients of the module's docstring."""
 
     @staticmethod
     def forward(
@@ -128,11 +150,37 @@ class _InfoNCELoss(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, temperature, mean, weight = ctx.saved_tensors
         weight = (weight * upstream[0])[:, None] / temperature  # [Q, 1]
-        grad_queries = weight * (mean - keys) if ctx.needs_input_grad[0] else None
-        grad_keys = -weight * queries if ctx.needs_input_grad[1] else None
-        grad_temperature = (
-            (weight * queries * (keys - mean)).sum() / temperature
-            if ctx.needs_input_grad[2]
-            else None
-        )
+        needs_queries, needs_keys, needs_temperature, *_ = ctx.needs_input_grad
+        grad_queries = weight * (mean - keys) if needs_queries else None
+        grad_keys = -weight * queries if needs_keys else None
+        grad_temperature = None
+        if needs_temperature:
+            grad_temperature = (weight * queries * (keys - mean)).sum() / temperature
         return grad_queries, grad_keys, grad_temperature, None, None
+
+
+def weight_by_queries(output: InfoNCEOutput, query_count: int) -> InfoNCEOutput:
+    """Scale the means of this rank so that their mean over ranks is the mean over all queries.
+
+    A correspondence filter leaves the ranks unequal numbers of queries. The loss is scaled alike,
+    hence its gradient too. With one process the output is returned unchanged.
+    """
+    world_size = distributed.get_world_size()
+    if world_size == 1:
+        return output
+    pair_count = torch.nan_to_num(output.negatives * query_count)
+    counts = torch.stack([output.negatives.new_tensor(query_count), pair_count])
+    totals = torch.stack(distributed.all_gather(counts)).sum(0)
+    query_weight, pair_weight = counts * world_size / totals
+
+    def scale(mean: Tensor, weight: Tensor = query_weight) -> Tensor:
+        return torch.where(weight == 0, 0, mean * weight)  # the mean of no query is NaN
+
+    return InfoNCEOutput(
+        loss=output.loss * torch.nan_to_num(query_weight),
+        positive_similarity=scale(output.positive_similarity),
+        negative_similarity=scale(output.negative_similarity, pair_weight),
+        pretext_top1=scale(output.pretext_top1),
+        negatives=scale(output.negatives),
+        chance=scale(output.chance),
+    )

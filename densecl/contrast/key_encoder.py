@@ -1,4 +1,4 @@
-"""Who encodes the keys: the model itself, or a slow copy of it. Letters: B images."""
+"""Key encoders: the trained model itself, or its exponential moving average."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from densecl.network.vit import Backbone, Tokens, forward_tokens
 
 
 class SharedKeyEncoder(nn.Module):
-    """Keys come from the trained model and head, as the spec has it; they carry no gradient."""
+    """Keys come from the trained model and head, without gradient."""
 
     def forward(self, images: Tensor, view_tokens: Tokens) -> Tokens:  # noqa: ARG002
-        """Tokens for the keys of one view: those the model has just given."""
+        """The tokens that the model has just computed for the queries, detached."""
         return Tokens(*(part.detach() for part in view_tokens))
 
     def get_key_head(self, query_head: nn.Module) -> nn.Module:
+        """The head that projects the keys: that of the queries."""
         return query_head
 
     def update_from(self, model: Backbone, head: nn.Module, progress: float) -> None:
@@ -27,8 +28,9 @@ class SharedKeyEncoder(nn.Module):
 
 
 class MomentumKeyEncoder(nn.Module):
-    """Keys come from a moving average of model and head (He et al. 2020), its momentum
-    cosine-ramped to 1 (Grill et al. 2020).
+    """Keys come from an exponential moving average of model and head (He et al. 2020).
+
+    The momentum rises from `momentum` to 1 along a half cosine (Grill et al. 2020).
     """
 
     def __init__(self, model: Backbone, head: nn.Module, momentum: float) -> None:
@@ -43,18 +45,18 @@ class MomentumKeyEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, view_tokens: Tokens) -> Tokens:  # noqa: ARG002
-        """Tokens of the copy for one view's normalised images [B, 3, H, W]."""
+        """The average model's tokens of one view's normalised images [B, 3, H, W]."""
         return forward_tokens(self.model, images)
 
     def get_key_head(self, query_head: nn.Module) -> Any:  # noqa: ARG002
+        """The head that projects the keys: the average one."""
         return self.projection
 
     @torch.no_grad()
     def update_from(self, model: Backbone, head: nn.Module, progress: float) -> None:
-        """Move by 1 - m towards the trained weights; `progress` in [0, 1] of the whole training."""
+        """average = m * average + (1 - m) * trained; `progress` in [0, 1] of the training run."""
         m = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
         for average_module, trained_module in ((self.model, model), (self.projection, head)):
-            for average, trained in zip(
-                average_module.parameters(), trained_module.parameters(), strict=True
-            ):
+            parameters = zip(average_module.parameters(), trained_module.parameters(), strict=True)
+            for average, trained in parameters:
                 average.lerp_(trained, 1 - m)

@@ -1,26 +1,31 @@
-"""First-in, first-out memory of negatives (MoCo's queue). Letters: K entries, D dimension, R rows
-written.
-"""
+"""The first-in, first-out memory queue of negatives (He et al. 2020)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 
-class MemoryEntries(NamedTuple):
-    """Keys to remember, and where they came from."""
+class NewKeys(NamedTuple):
+    """Keys of one step, to be written to the memory queue after the optimizer's step."""
 
-    features: Tensor  # [R, D]
+    features: Tensor  # [R, D], L2-normalised
     image_ids: Tensor  # [R]
     class_ids: Tensor  # [R]
 
+    @classmethod
+    def concatenate(cls, parts: Iterable[NewKeys]) -> NewKeys:
+        """The rows of all parts in order."""
+        return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
-class Memory(nn.Module):
-    """A ring buffer of `size` features with the image, class and step they came from; all of it
-    travels with checkpoints.
+
+class MemoryQueue(nn.Module):
+    """The last `size` keys with their image, class and step, in a ring buffer.
+
+    All of it is part of the state dict, so that a resumed run has the same negatives.
     """
 
     buffer: Tensor  # [K, D]
@@ -31,9 +36,7 @@ class Memory(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.size = size
-        self.written = (
-            0  # rows ever written; known on the host, so that no step waits for the device
-        )
+        self.written = 0  # rows ever written; a Python number, so that no step waits for the device
         self.register_buffer("buffer", torch.zeros(size, dim))
         self.register_buffer("buffer_image_ids", torch.full((size,), -1))
         self.register_buffer("buffer_class_ids", torch.full((size,), -1))
@@ -41,7 +44,7 @@ class Memory(nn.Module):
 
     @property
     def filled(self) -> int:
-        """How many entries hold a feature."""
+        """Number of entries that hold a key."""
         return min(self.written, self.size)
 
     @property
@@ -61,13 +64,14 @@ class Memory(nn.Module):
 
     @property
     def steps(self) -> Tensor:
-        """[filled] step of writing, oldest first."""
+        """[filled] step at which each entry was written, oldest first."""
         return self.buffer_steps[self._index_oldest_first()]
 
     @torch.no_grad()
     def write(self, features: Tensor, image_ids: Tensor, class_ids: Tensor, step: int) -> None:
-        """Append rows [R, D] with ids [R] in order, over the oldest ones; of more than `size` rows
-        the last stay.
+        """Append rows [R, D] with ids [R] in order, over the oldest entries.
+
+        Of more than `size` rows the last `size` are retained.
         """
         rows = len(features)
         newest = slice(max(0, rows - self.size), None)
@@ -79,28 +83,29 @@ class Memory(nn.Module):
         self.written += rows
 
     def get_extra_state(self) -> Tensor:
+        """The write position, for the state dict."""
         return torch.tensor(self.written)
 
     def set_extra_state(self, state: Tensor) -> None:
+        """Restore the write position."""
         self.written = int(state)
 
     def measure_diversity(self) -> dict[str, float]:
-        """How varied the negatives are, by the names of history.csv; the same-class share is of
-        pairs of entries.
+        """How varied the entries are, by column of history.csv.
+
+        `queue_same_class` is the share of pairs of entries that have the same class; `queue_age`
+        the mean number of steps before the newest entry.
         """
         filled = self.filled
         images, classes = self.buffer_image_ids[:filled], self.buffer_class_ids[:filled]
         shares = classes.unique(return_counts=True)[1].double() / max(1, filled)
-        ages = (
-            (self.buffer_steps[:filled].max() - self.buffer_steps[:filled]).double()
-            if filled
-            else torch.zeros(1)
-        )
+        steps = self.buffer_steps[:filled]
+        ages = (steps.max() - steps).double() if filled else torch.zeros(1)
         return {
             "queue_unique_images": len(images.unique()),
             "queue_unique_classes": len(shares),
             "queue_same_class": float((shares**2).sum()),
-            "queue_age": float(ages.mean()),  # steps before the newest entry
+            "queue_age": float(ages.mean()),
             "queue_filled": filled / self.size,
         }
 

@@ -1,9 +1,8 @@
-"""Which M of an image's N patches become queries. Letters: B images, N patches, M sampled, D
-dimension.
+"""Samplers: which M of the N patches of an image become queries.
 
-All samplers take (features [B, N, D], count, generator, scores=None, allowed=None) and give
-distinct patches [B, M], M = count or N where that is less. `allowed` [B, N] bool puts the other
-patches last: they are picked only where an image has fewer than M allowed ones.
+All samplers take (features [B, N, D], count, generator, scores=None, valid=None) and return the
+indices [B, M] of distinct patches, M = min(count, N). Patches that are not `valid`, bool [B, N],
+are taken only when an image has fewer than M valid ones.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from densecl import distributed
 
 Sampler = Callable[..., Tensor]
 
-MAX_COSINE_GAP = 4.0  # beyond any difference of two cosines
+MAX_COSINE_GAP = 4.0  # larger than any difference of two cosines
 
 
 def sample_random(
@@ -26,12 +25,11 @@ def sample_random(
     count: int,
     generator: torch.Generator,
     scores: Tensor | None = None,  # noqa: ARG001
-    allowed: Tensor | None = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
-    """[B, M] distinct patches of each image, every subset equally likely."""
-    return (
-        _draw_noise(features, generator, allowed).topk(min(count, features.shape[1]), dim=1).indices
-    )
+    """[B, M] patches without replacement, every subset equally likely."""
+    noise = _draw_noise(features, generator, valid)
+    return noise.topk(min(count, features.shape[1]), dim=1).indices
 
 
 @torch.no_grad()
@@ -40,21 +38,18 @@ def sample_diverse(
     count: int,
     generator: torch.Generator,
     scores: Tensor | None = None,  # noqa: ARG001
-    allowed: Tensor | None = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
-    """[B, M] by farthest-point sampling on cosine distance (Gonzalez 1985), from a random first
-    patch.
+    """[B, M] patches by farthest-point sampling on cosine distance (Gonzalez 1985).
 
-    Each next patch is the one whose nearest chosen patch is farthest away.
+    The first patch is random; each next one is that whose nearest chosen patch is farthest away.
     """
     features = F.normalize(features.float(), dim=-1)  # [B, N, D]
-    chosen = _draw_noise(features, generator, allowed).argmax(dim=1, keepdim=True)  # [B, 1]
-    nearest = features.new_full(
-        features.shape[:2], -torch.inf
-    )  # cosine to the nearest chosen patch
-    penalty = features.new_zeros(features.shape[:2])
-    if allowed is not None:
-        penalty = penalty.masked_fill(~allowed, MAX_COSINE_GAP)
+    chosen = _draw_noise(features, generator, valid).argmax(dim=1, keepdim=True)  # [B, 1]
+    nearest = features.new_full(features.shape[:2], -torch.inf)  # cosine to the nearest chosen one
+    penalty = features.new_zeros(features.shape[:2])  # [B, N]
+    if valid is not None:
+        penalty = penalty.masked_fill(~valid, MAX_COSINE_GAP)
     picks = [chosen]
     for _ in range(min(count, features.shape[1]) - 1):
         newest = torch.take_along_dim(features, chosen[..., None], dim=1)  # [B, 1, D]
@@ -69,44 +64,35 @@ def sample_hardest(
     count: int,
     generator: torch.Generator,
     scores: Tensor | None = None,
-    allowed: Tensor | None = None,
+    valid: Tensor | None = None,
 ) -> Tensor:
-    """[B, M] patches of the highest `scores` [B, N]: cosine of the hardest negative less the
-    positive's, hardest first.
+    """[B, M] patches with the largest `scores` [B, N], in descending order.
 
-    Equal scores are drawn among at random; so are all without scores, when there are no negatives
-    yet.
+    A score is the cosine of the hardest negative minus that of the positive. Ties are broken at
+    random; without scores (no negatives yet) the patches are random.
     """
     if scores is None:
-        return sample_random(features, count, generator, allowed=allowed)
-    order = _draw_noise(features, generator, None).argsort(
-        dim=1
-    )  # of equal scores the first in it is taken
-    # A patch without negatives has -inf: the least hard, but still ahead of those that are not
-    # allowed.
-    scores = (
-        scores.clamp_min(-MAX_COSINE_GAP)
-        if allowed is None
-        else scores.clamp_min(-MAX_COSINE_GAP).masked_fill(~allowed, -torch.inf)
-    )
+        return sample_random(features, count, generator, valid=valid)
+    order = _draw_noise(features, generator, None).argsort(dim=1)  # breaks ties: first in it wins
+    # A patch without negatives scores -inf: least hard, but still ahead of invalid ones.
+    scores = scores.clamp_min(-MAX_COSINE_GAP)
+    if valid is not None:
+        scores = scores.masked_fill(~valid, -torch.inf)
     ranked = scores.gather(1, order).argsort(dim=1, descending=True, stable=True)
     return order.gather(1, ranked[:, :count])
 
 
-def _draw_noise(features: Tensor, generator: torch.Generator, allowed: Tensor | None) -> Tensor:
-    # Drawn for the images of all processes: an image's patches are the same however many processes
-    # share a batch.
-    device, shape = (
-        features.device,
-        (len(features) * distributed.get_world_size(), features.shape[1]),
-    )
-    # From pinned memory a copy does not wait for the device.
+def _draw_noise(features: Tensor, generator: torch.Generator, valid: Tensor | None) -> Tensor:
+    """[B, N] uniform in [0, 1); -1 where not valid."""
+    # Drawn for the global batch on every rank: the patches of an image do not depend on the
+    # world size.
+    device = features.device
+    shape = (len(features) * distributed.get_world_size(), features.shape[1])
+    # A copy from pinned memory does not wait for the GPU.
     pinned = device.type == "cuda" and generator.device.type == "cpu"
-    global_noise = torch.rand(
-        shape, generator=generator, device=generator.device, pin_memory=pinned
-    )
-    noise = distributed.shard_rows(global_noise).to(device, non_blocking=True)
-    return noise if allowed is None else noise.masked_fill(~allowed, -1)
+    noise = torch.rand(shape, generator=generator, device=generator.device, pin_memory=pinned)
+    noise = distributed.shard_rows(noise).to(device, non_blocking=True)
+    return noise if valid is None else noise.masked_fill(~valid, -1)
 
 
 SAMPLERS: dict[str, Sampler] = {

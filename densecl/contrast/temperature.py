@@ -1,4 +1,4 @@
-"""The temperature of InfoNCE."""
+"""The temperature of InfoNCE, fixed or learned."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-TEMPERATURE_BOUNDS = (0.01, 1.0)  # of a learnt temperature
+TEMPERATURE_BOUNDS = (0.01, 1.0)  # of a learned temperature
 
 
 class Temperature(nn.Module):
-    """Fixed, or learnt as its logarithm (Radford et al. 2021) within TEMPERATURE_BOUNDS; call
-    `clamp_` after each step.
+    """A scalar stored as its logarithm (Radford et al. 2021).
+
+    Call `clamp_` after each step to keep a learned temperature within TEMPERATURE_BOUNDS.
     """
 
     def __init__(self, initial: float, learnable: bool) -> None:
@@ -20,12 +21,14 @@ class Temperature(nn.Module):
         self.log = nn.Parameter(torch.tensor(math.log(initial)), requires_grad=learnable)
 
     def forward(self) -> Tensor:
+        """The temperature, a scalar."""
         return self.log.exp()
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Clamps the parameter itself: clamped in `forward` it would have no gradient outside, and
-        never come back.
+        """Clamp the parameter in place.
+
+        Clamped in `forward`, it would have no gradient beyond the bounds and never return.
         """
         low, high = (math.log(b) for b in TEMPERATURE_BOUNDS)
         self.log.clamp_(low, high)

@@ -1,23 +1,22 @@
-"""What an objective is given, and the pairs it makes of it. Letters: B images, D projection, Q
-queries, R rows remembered.
-"""
+"""What an objective receives, two encoded views, and the positive pairs that it forms of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-from densecl.contrast.memory import MemoryEntries
 from densecl.network.vit import Tokens
 
 
 class EncodedView(NamedTuple):
-    """One view of a batch, as an objective sees it."""
+    """One view of a batch."""
 
     tokens: Tokens  # of the trained model
-    images: Tensor  # [B, 3, H, W] normalised
-    geometry: Tensor  # [B, 5]
+    images: Tensor  # [B, 3, H, W], normalised
+    geometry: Tensor  # [B, 5], see `datasets.views.batch.ViewGeometry`
 
 
 class ViewPair(NamedTuple):
@@ -28,14 +27,20 @@ class ViewPair(NamedTuple):
     image_ids: Tensor  # [B]
     class_ids: Tensor  # [B]
 
+    def swap(self) -> ViewPair:
+        """The same batch with the two views exchanged."""
+        return self._replace(view1=self.view2, view2=self.view1)
+
 
 class PositivePairs(NamedTuple):
-    """Positives: row i of queries belongs to row i of keys; and what the memory is to keep of
-    them.
-    """
+    """Queries of view 1 with their positive keys of view 2, row by row."""
 
-    queries: Tensor  # [Q, D] of view 1, L2-normalised fp32
-    keys: Tensor  # [Q, D] of view 2, the same, without gradient
+    queries: Tensor  # [Q, D], L2-normalised fp32
+    keys: Tensor  # [Q, D], L2-normalised fp32, without gradient
     image_ids: Tensor  # [Q]
     class_ids: Tensor  # [Q]
-    memory_entries: MemoryEntries
+
+    @classmethod
+    def concatenate(cls, parts: Iterable[PositivePairs]) -> PositivePairs:
+        """The rows of all parts in order."""
+        return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))

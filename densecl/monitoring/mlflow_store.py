@@ -1,4 +1,4 @@
-"""MLflow's store: of training runs here, of the model registry in `pipelines`."""
+"""The MLflow store of training runs; `pipelines` keeps the model registry in it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 
 TRACKING_URI = "sqlite:///mlflow.db"
 EXPERIMENT = "densecl"
-# A server that does not answer may hold a training up for half a minute, not for MLflow's quarter
-# of an hour.
+# An unreachable server may delay training by half a minute, not by MLflow's quarter of an hour.
 MLFLOW_ENV_DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -21,22 +20,21 @@ MLFLOW_ENV_DEFAULTS = {
 
 
 def import_mlflow() -> Any:
-    """The module mlflow, pointed at MLFLOW_TRACKING_URI or the project's own store; it talks of
-    trouble only.
-    """
+    """The module mlflow, set to MLFLOW_TRACKING_URI or else TRACKING_URI; logs warnings only."""
     for name, value in MLFLOW_ENV_DEFAULTS.items():
         os.environ.setdefault(name, value)
     import mlflow
 
-    for logger_name in ("alembic", "mlflow"):  # the store's migrations, told line by line
+    for logger_name in ("alembic", "mlflow"):  # alembic logs each migration
         logging.getLogger(logger_name).setLevel(logging.WARNING)
     mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI))
     return mlflow
 
 
 def log_report(files: Sequence[Path], metrics: Mapping[str, float]) -> str:
-    """A run named `report` with the files as artifacts; "", or what failed: a store that fails
-    costs no report.
+    """Log a run named `report` with metrics and files; return the error, or "" if there is none.
+
+    A failing store must not cost the report.
     """
     try:
         mlflow = import_mlflow()

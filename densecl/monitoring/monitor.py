@@ -1,4 +1,4 @@
-"""What a training tells while it runs: a progress bar, one line an epoch, and an MLflow run."""
+"""Progress of a training run: a bar, one line per epoch, and an MLflow run."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ from densecl import distributed
 from densecl.artifacts import TrainPlan, write_text
 from densecl.config.flatten import flatten
 from densecl.monitoring.mlflow_store import EXPERIMENT, import_mlflow
-from densecl.training.step import StepMetrics
+from densecl.training.step_metrics import StepMetrics
 
 
 class Monitor:
-    """Context of one training. A tracking store that fails is told once; the training goes on.
+    """Context manager of one training run; only the main process prints and logs.
 
-    `fingerprint` is the training's: by that tag its run is found. `run_id_file` is a file that
-    holds the MLflow run's id for as long as the training is not done: an interrupted one goes on in
-    the same run. Only the first of several processes tells anything.
+    Args:
+        name: of the MLflow run, and before each printed line.
+        fingerprint: tag by which the MLflow run is found.
+        run_id_file: holds the id of the MLflow run until training is done, so that a resumed run
+            continues it.
+
+    If MLflow fails, one line is printed and training continues without it.
     """
 
     def __init__(
@@ -80,10 +84,10 @@ class Monitor:
     def update_progress(
         self, epoch: int, steps_done: int, images_per_second: float, metrics: StepMetrics
     ) -> None:
-        """Move the bar: epoch, images/s and the losses."""
-        losses = f"classification {float(metrics.classification_loss):.3f}"
-        if self.plan.contrast:
-            losses += f" contrast {float(metrics.contrast.loss):.3f}"
+        """Update the bar: epoch, images/s and the losses."""
+        losses = f"classification {float(metrics['classification_loss']):.3f}"
+        if "contrastive_loss" in metrics:
+            losses += f" contrast {float(metrics['contrastive_loss']):.3f}"
         text = (
             f"epoch {epoch + 1}/{self.plan.train.epochs} {images_per_second:.0f} images/s {losses}"
         )
@@ -92,7 +96,7 @@ class Monitor:
         )
 
     def log_epoch(self, row: dict[str, float]) -> None:
-        """One line for people and one metric each for MLflow."""
+        """Print one line, and log every finite value of the row to MLflow."""
         labels = {
             "loss": "loss",
             "train_top1": "train",
@@ -113,12 +117,12 @@ class Monitor:
         self._call_mlflow(lambda mlflow: mlflow.log_metrics(finite, step=epoch))
 
     def log_artifacts(self, folders: dict[str, Path]) -> None:
-        """Attach what the training wrote, by the name it has in the run."""
+        """Upload folders to the MLflow run, by their artifact path."""
         for name, folder in folders.items():
             self._call_mlflow(partial(_log_artifacts, name, folder))
 
     def print_note(self, text: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self.console.print(f"{self.name}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def _start_run(self, mlflow: Any) -> None:
@@ -147,13 +151,13 @@ class Monitor:
         except Exception as error:
             self.mlflow_enabled = False
             self.print_note(
-                f"MLflow tracking stopped, training goes on: {type(error).__name__}: "
+                f"MLflow logging stopped, training continues: {type(error).__name__}: "
                 f"{str(error).splitlines()[0]}"
             )
 
 
 def _is_active_run(mlflow: Any, run_id: str) -> bool:
-    """Is the run still in the store? It may be another store, or the run may have been deleted."""
+    """False if the run was deleted, or belongs to another store."""
     try:
         return bool(mlflow.get_run(run_id).info.lifecycle_stage == "active")
     except mlflow.exceptions.MlflowException as error:

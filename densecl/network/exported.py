@@ -1,4 +1,4 @@
-"""A trained model as the pipeline exports it: a timm state dict and a config."""
+"""Load an exported model: a timm state dict and its config."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from densecl.network.vit import Backbone, build_model
 
 
 def load_exported_model(folder: Path) -> tuple[Backbone, dict[str, Any]]:
-    """The model that a training left in `folder`, and its config."""
+    """The model in evaluation mode, and its config.json, of a folder that training exported."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = build_model(
         NetworkParams(model_name=config["architecture"], model_args=config["model_args"]),

@@ -1,4 +1,4 @@
-"""Projection heads: thrown away after training. Letters: E embedding, D projection."""
+"""Projection heads, discarded after training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from densecl.seeding import derive_seed
 
 
 class ProjectionHead(nn.Module):
-    """[..., E] -> [..., D] in fp32: Linear-GELU-Linear, no batch norm (MoCo v2's head with a ViT's
-    activation).
+    """[..., E] -> [..., D] in fp32: Linear-GELU-Linear, without batch norm.
+
+    The head of MoCo v2 with the activation of a ViT.
     """
 
     def __init__(self, embed_dim: int, projection_dim: int, seed: int) -> None:
@@ -22,5 +23,6 @@ class ProjectionHead(nn.Module):
             )
 
     def forward(self, features: Tensor) -> Tensor:
+        """Projected features [..., D], not normalised."""
         projected: Tensor = self.layers(features)
         return projected.to(torch.promote_types(projected.dtype, torch.float32))

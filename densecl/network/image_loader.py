@@ -1,4 +1,4 @@
-"""Images as a model expects them in evaluation: decoded and preprocessed in worker processes."""
+"""A loader of evaluation images, decoded and preprocessed in worker processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from densecl.runtime.hardware import count_workers
 
 
 class EvaluationImages(Dataset[tuple[Tensor, int]]):
-    """Preprocessed images in the manifest's order, each with its row number."""
+    """Preprocessed images in the order of the manifest, each with its row number."""
 
     def __init__(
         self,
@@ -36,8 +36,8 @@ class EvaluationImages(Dataset[tuple[Tensor, int]]):
         if self.size and image.size != self.size:
             raise DataError(
                 f"{self.paths[row]}: found {image.width} x {image.height} px, expected "
-                f"{self.size[0]} x {self.size[1]}: "
-                "the set is evaluated as-is; set evaluate.preprocess to model to resize it"
+                f"{self.size[0]} x {self.size[1]}: the dataset is evaluated as-is; set "
+                f"evaluate.preprocess to model to resize it"
             )
         return self.transform(image), row
 
@@ -45,9 +45,7 @@ class EvaluationImages(Dataset[tuple[Tensor, int]]):
 def build_image_loader(
     paths: list[Path], data_config: Preprocessing, batch_size: int
 ) -> DataLoader[tuple[Tensor, int]]:
-    """Batches of uint8 images [B, 3, H, W] in order, not yet normalised, with their row numbers
-    [B].
-    """
+    """Batches in order of uint8 images [B, 3, H, W], not yet normalised, and row numbers [B]."""
     size = (
         (data_config.input_size[2], data_config.input_size[1])
         if data_config.rule == "as-is"
@@ -58,6 +56,6 @@ def build_image_loader(
         batch_size=batch_size,
         num_workers=count_workers() if len(paths) > batch_size else 0,
         pin_memory=torch.cuda.is_available(),
-        # else starting workers would move the global generator of a training
+        # A generator of its own: starting workers must not advance the global one.
         generator=torch.Generator(),
     )

@@ -1,4 +1,4 @@
-"""What a model expects of its input, as timm says it."""
+"""Preprocessing of evaluation images, from the configuration of the timm model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from densecl.network.vit import Backbone
 def resolve_preprocessing(
     model: Backbone, rule: Literal["model", "as-is"] = "model"
 ) -> Preprocessing:
-    """The values of a timm model's configuration, at the size it was built for."""
+    """The preprocessing of a timm model, at the input size that it was built for."""
     cfg: Any = model.pretrained_cfg
     return Preprocessing(
         rule=rule,
@@ -32,17 +32,14 @@ def resolve_preprocessing(
 
 
 def build_evaluation_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
-    """PIL RGB -> fp32 [3, H, W]: timm's evaluation transform, or, as-is, its normalisation
-    alone.
-    """
+    """PIL RGB -> fp32 [3, H, W]: timm's evaluation transform; with `as-is` only normalisation."""
     return _build_timm_transform(preprocessing)
 
 
 def build_uint8_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
-    """PIL RGB -> uint8 [3, H, W]: `build_evaluation_transform` without the normalisation, which
-    `normalise_images` gives to the bit.
+    """PIL RGB -> uint8 [3, H, W]: `build_evaluation_transform` without its normalisation.
 
-    A quarter of the bytes pass from the workers to the model.
+    `normalise_images` adds it, with equal bits; workers send a quarter of the bytes.
     """
     return _build_timm_transform(preprocessing, normalize=False)
 
@@ -52,14 +49,14 @@ def _build_timm_transform(
 ) -> Callable[[Image.Image], Tensor]:
     settings = preprocessing.model_dump(exclude={"rule"})
     if preprocessing.rule == "as-is":
-        # A crop and a resize to the size an image already has leave it as it is.
+        # Resizing and cropping to the size that an image already has changes nothing.
         settings |= {"crop_pct": 1.0}
     transform: Any = create_transform(**settings, is_training=False, normalize=normalize)
     return transform
 
 
 def normalise_images(images: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8 [B, 3, H, W] -> torch's default type, fp32, on the device the images are on."""
+    """uint8 [B, 3, H, W] -> normalised, in torch's default dtype, on the same device."""
     mean, std = _get_mean_and_std(
         preprocessing.mean, preprocessing.std, images.device, torch.get_default_dtype()
     )
@@ -72,7 +69,7 @@ def normalise_images(images: Tensor, preprocessing: Preprocessing) -> Tensor:
 def _get_mean_and_std(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Made once: a new tensor of Python numbers waits for the device."""
+    """Cached: a new tensor of Python numbers waits for the GPU."""
     with torch.inference_mode(False):
         mean_tensor, std_tensor = (
             torch.tensor(value, device=device, dtype=dtype).view(1, 3, 1, 1)

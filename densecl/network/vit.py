@@ -1,11 +1,7 @@
-"""timm vision transformers by name, and their tokens.
-
-Letters: B images, N patches, E embedding, C classes.
-"""
+"""timm vision transformers by name, and their tokens."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import timm
@@ -22,7 +18,7 @@ Backbone = VisionTransformer | Eva
 
 
 class Tokens(NamedTuple):
-    """What one view gives: both token kinds after the final norm."""
+    """The outputs for one view; CLS and patch tokens after the final norm."""
 
     cls: Tensor  # [B, E]
     patches: Tensor  # [B, N, E]
@@ -36,8 +32,9 @@ class ModelError(DenseclError):
 def build_model(
     network: NetworkParams, num_classes: int, seed: int, drop_path: float = 0.0
 ) -> Backbone:
-    """A backbone with linear classifier, the same weights for every mode of a seed; raises
-    ModelError.
+    """A backbone with a linear classifier; the initial weights depend on the seed only.
+
+    Raises ModelError if the model cannot be built or trained here.
     """
     if drop_path:
         network = network.model_copy(
@@ -52,9 +49,7 @@ def build_model(
 
 
 def check_model(network: NetworkParams, num_classes: int = 2) -> tuple[int, int]:
-    """The patch grid; ModelError where the model cannot be trained here. Builds it without
-    memory.
-    """
+    """The patch grid of a model; ModelError if it cannot be trained here. Allocates no weights."""
     with torch.device("meta"):
         model = _create_model(network, num_classes, pretrained=False)
     return get_patch_grid(model)
@@ -67,7 +62,7 @@ def get_patch_grid(model: Backbone) -> tuple[int, int]:
 
 
 def forward_tokens(model: Backbone, images: Tensor) -> Tokens:
-    """[B, 3, H, W] normalised images to their tokens; the classifier is the model's own."""
+    """Tokens of normalised images [B, 3, H, W]."""
     features = model.forward_features(images)  # [B, prefix + N, E]
     return Tokens(
         features[:, 0], features[:, model.num_prefix_tokens :], model.forward_head(features)
@@ -75,8 +70,9 @@ def forward_tokens(model: Backbone, images: Tensor) -> Tokens:
 
 
 def forward_last_two_blocks(model: Backbone, images: Tensor) -> tuple[Tokens, Tensor]:
-    """Tokens as `forward_tokens` gives them, and the next-to-last block's patches [B, N, E], normed
-    alike.
+    """The result of `forward_tokens`, and the patches [B, N, E] of the last block but one.
+
+    Both after the final norm.
     """
     outputs: Any = model.forward_intermediates(
         images, indices=[len(model.blocks) - 2], norm=True, output_fmt="NLC"
@@ -88,7 +84,10 @@ def forward_last_two_blocks(model: Backbone, images: Tensor) -> tuple[Tokens, Te
 
 
 def load_initial_weights(model: Backbone, checkpoint: str) -> None:
-    """Load a local safetensors state dict; a classifier of another width stays as initialised."""
+    """Load a local safetensors state dict; a classifier of another width is not loaded.
+
+    Raises ModelError if the file cannot be read or does not fit the model.
+    """
     from safetensors.torch import load_file
 
     if not checkpoint.endswith(".safetensors"):
@@ -102,87 +101,79 @@ def load_initial_weights(model: Backbone, checkpoint: str) -> None:
         raise ModelError(
             f"network.checkpoint: {checkpoint} cannot be read as safetensors: {error}"
         ) from None
-    model_state = model.state_dict()
-    classifier = {
-        name
-        for name in weights
-        if name.startswith("head.")
-        and name in model_state
-        and weights[name].shape != model_state[name].shape
-    }
-    wrong = sorted(
-        n
-        for n, v in weights.items()
-        if n not in classifier and (n not in model_state or model_state[n].shape != v.shape)
-    )
-    missing = sorted(n for n in model_state if n not in weights and not n.startswith("head."))
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    found = {name: value.shape for name, value in weights.items()}
+    is_head = {name: name.startswith("head.") for name in found | expected}
+    wrong = [n for n in found if found[n] != expected.get(n) and not (is_head[n] and n in expected)]
+    missing = [n for n in expected if n not in found and not is_head[n]]
     if wrong or missing:
         raise ModelError(
             f"network.checkpoint: {checkpoint} does not fit {type(model).__name__}: "
-            f"{len(wrong)} tensors of another name or shape ({', '.join(wrong[:3])}), "
-            f"{len(missing)} missing ({', '.join(missing[:3])})"
+            f"{len(wrong)} tensors of another name or shape ({', '.join(sorted(wrong)[:3])}), "
+            f"{len(missing)} missing ({', '.join(sorted(missing)[:3])})"
         )
-    model.load_state_dict({n: v for n, v in weights.items() if n not in classifier}, strict=False)
+    fitting = {n: v for n, v in weights.items() if found[n] == expected[n]}
+    model.load_state_dict(fitting, strict=False)
 
 
 def _create_model(network: NetworkParams, num_classes: int, pretrained: bool) -> Backbone:
-    if not timm.is_model(network.model_name):
-        suggestions = (
-            ", ".join(timm.list_models(f"*{network.model_name[:8]}*")[:4])
-            or "see timm.list_models('vit*')"
-        )
+    name = network.model_name
+    if not timm.is_model(name):
+        similar = timm.list_models(f"*{name[:8]}*")[:4]
+        close = ", ".join(similar) or "see timm.list_models('vit*')"
         raise ModelError(
-            f"network.model_name: found {network.model_name!r}, which timm {timm.__version__} "
-            f"does not know; close: {suggestions}"
+            f"network.model_name: found {name!r}, which timm {timm.__version__} does not know; "
+            f"close: {close}"
         )
     try:
         model = timm.create_model(
-            network.model_name, pretrained=pretrained, num_classes=num_classes, **network.model_args
+            name, pretrained=pretrained, num_classes=num_classes, **network.model_args
         )
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"network.model_args: {network.model_name} cannot be built with {network.model_args}: "
+            f"network.model_args: {name} cannot be built with {network.model_args}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from None
     if not isinstance(model, VisionTransformer | Eva):
         raise ModelError(
-            f"network.model_name: {network.model_name} is a {type(model).__name__}; expected a "
-            f"timm VisionTransformer or Eva"
+            f"network.model_name: {name} is a {type(model).__name__}; expected a timm "
+            f"VisionTransformer or Eva"
         )
-    sides, patch = model.patch_embed.img_size, model.patch_embed.patch_size
-    if sides[0] % patch[0] or sides[1] % patch[1]:
+    _check_trainable(model, network)
+    return model
+
+
+def _check_trainable(model: Backbone, network: NetworkParams) -> None:
+    """Raise ModelError unless there are a CLS token, one classifier on it, and a square grid."""
+    name = network.model_name
+    (height, width), patch = model.patch_embed.img_size, model.patch_embed.patch_size
+    if height % patch[0] or width % patch[1]:
         raise ModelError(
-            f"network.model_args: patches of {patch[0]} x {patch[1]} px do not fill {sides[0]} x "
-            f"{sides[1]} px; "
-            "expected a patch_size that divides img_size"
+            f"network.model_args: patches of {patch[0]} x {patch[1]} px do not fill {height} x "
+            f"{width} px; expected a patch_size that divides img_size"
         )
     if model.cls_token is None:
         raise ModelError(
-            f"network.model_name: {network.model_name} has no CLS token, which classification and "
-            f"global contrast need"
+            f"network.model_name: {name} has no CLS token, which classification and the global "
+            f"objective need"
         )
-    if model.global_pool != "token" or model.num_prefix_tokens < 1 or hasattr(model, "head_dist"):
-        found = (
-            "a second, distilled classifier"
-            if hasattr(model, "head_dist")
-            else f"global_pool {model.global_pool!r}"
-        )
+    pooling = "" if model.global_pool == "token" else f"global_pool {model.global_pool!r}"
+    if hasattr(model, "head_dist"):
+        pooling = "a second, distilled classifier"
+    if pooling or model.num_prefix_tokens < 1:
         raise ModelError(
-            f"network.model_name: {network.model_name} has {found}; expected one classifier on "
-            f"the CLS token, "
-            "which global contrast and the probe read too: set model_args: {global_pool: token}, "
-            "or choose another model"
+            f"network.model_name: {name} has {pooling or 'no prefix token'}; expected one "
+            f"classifier on the CLS token, which the global objective and the probe read too: set "
+            f"model_args: {{global_pool: token}}, or choose another model"
         )
     if network.model_args.get("patch_drop_rate"):
         raise ModelError(
             f"network.model_args: found patch_drop_rate {network.model_args['patch_drop_rate']}, "
-            f"expected none: "
-            "patches that are dropped cannot be matched"
+            f"expected none: dropped patches cannot be matched"
         )
     rows, columns = get_patch_grid(model)
-    if rows != columns or rows * columns != model.patch_embed.num_patches or math.isclose(rows, 1):
+    if rows != columns or rows * columns != model.patch_embed.num_patches or rows == 1:
         raise ModelError(
-            f"network.model_name: {network.model_name} has a {rows} x {columns} patch grid; "
-            f"expected a square one of 2 x 2 or more"
+            f"network.model_name: {name} has a {rows} x {columns} patch grid; expected a square "
+            f"one of 2 x 2 or more"
         )
-    return model

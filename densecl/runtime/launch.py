@@ -1,4 +1,4 @@
-"""Start the processes that train one model together, as torchrun does, and end as they end."""
+"""Start the processes that train one model, as torchrun does, and pass on their exit status."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import sys
 from densecl.errors import DenseclError, Interrupted, RetryLater
 from densecl.runtime.hardware import count_cores
 
-MAX_RESTARTS = 3  # times that a killed process is made good for
+LOGGER = logging.getLogger(__name__)
+
+MAX_RESTARTS = 3  # after a process was killed
 
 
 class ChildProcessesFailed(DenseclError):
-    """The processes ended; what went wrong is told already."""
+    """The processes failed; they have printed why."""
 
     def __init__(self, status: int) -> None:
         super().__init__("")
@@ -21,24 +23,27 @@ class ChildProcessesFailed(DenseclError):
 
 
 def is_launched() -> bool:
-    """Is this one of several processes that torchrun, accelerate or `launch_processes` started?"""
+    """True in a process that torchrun, accelerate or `launch_processes` has started."""
     return "WORLD_SIZE" in os.environ
 
 
 def launch_processes(processes: int, arguments: list[str]) -> None:
-    """Run python with `arguments` in so many processes of this machine. A killed one restarts all
-    from the last checkpoint.
+    """Run python with `arguments` in several processes of this machine.
 
-    ChildProcessesFailed with their exit status where they stop by themselves: a mistake is not
-    tried again.
+    If one is killed, all restart from the last checkpoint, up to MAX_RESTARTS times. torchrun's own
+    restarts would also repeat an error of the user and hide the exit status.
+
+    Raises:
+        ChildProcessesFailed: a process ended with an error; carries its exit status.
+        RetryLater: a process was killed once more than MAX_RESTARTS times.
+        Interrupted: this process received a signal.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(
-        logging.CRITICAL
-    )  # what went wrong is told in one line
+    # Errors are reported in one line.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // processes)))
     config = LaunchConfig(
         min_nodes=1,
@@ -60,20 +65,20 @@ def launch_processes(processes: int, arguments: list[str]) -> None:
                     if failure.exitcode > 0
                     else RetryLater(
                         f"process {rank} was killed (signal {-failure.exitcode}) "
-                        f"{MAX_RESTARTS + 1} "
-                        f"times; the same command goes on"
+                        f"{MAX_RESTARTS + 1} times; run the same command to resume"
                     )
                 ) from None
-            message = f"process {rank} of {processes} was killed (signal {-failure.exitcode})"
-            print(
-                f"{message}: all start again from the last checkpoint; {restarts_left - 1} more "
-                f"times",
-                file=sys.stderr,
-                flush=True,
+            LOGGER.warning(
+                "process %d of %d was killed (signal %d): all restart from the last checkpoint; "
+                "%d more restarts",
+                rank,
+                processes,
+                -failure.exitcode,
+                restarts_left - 1,
             )
         except SignalException as error:
             raise Interrupted(
-                f"{error.sigval.name}: stopped; the same command goes on from the last checkpoint"
+                f"{error.sigval.name}: stopped; run the same command to resume"
             ) from None
         else:
             return

@@ -1,6 +1,4 @@
-"""The resumable state of one training: the last two of them, in a folder that one process at a time
-holds.
-"""
+"""The checkpoints of one training run: the last two, in a folder that one process locks."""
 
 from __future__ import annotations
 
@@ -23,33 +21,34 @@ from densecl.errors import DenseclError, RetryLater
 from densecl.runtime.atomic_files import open_atomic_file
 
 MAX_CHECKPOINTS = 2
-LOCK_TIMEOUT = 15.0  # s: a training that was just stopped may still be writing its checkpoint
+LOCK_TIMEOUT = 15.0  # s: a run that was just stopped may still be writing its checkpoint
 
 
 class CheckpointError(DenseclError):
-    """A checkpoint that cannot be gone on from."""
+    """A checkpoint that cannot be resumed from."""
 
 
 class CheckpointLocked(RetryLater):
-    """Another process is at this very training."""
+    """Another process is running the same training."""
 
 
 class CheckpointFolder:
-    """States of one training by the number of steps done; made by `lock_checkpoints`."""
+    """States of one training run by number of steps; created by `lock_checkpoints`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def save(self, state: dict[str, Any]) -> Path:
-        """The state's file, atomic and on the disk; older ones than the last two are gone. OSError
-        where it cannot be written.
+        """Write a state atomically and return its path; retain the last MAX_CHECKPOINTS.
+
+        Raises OSError if it cannot be written.
         """
-        path = self.folder / f"step-{state['done']:09d}.pt"
+        path = self.folder / f"step-{state['steps_done']:09d}.pt"
         try:
             with open_atomic_file(path) as file:
                 torch.save(state, file)
         except RuntimeError as error:
-            # torch reports its own bookkeeping; what the disk said stands behind it.
+            # torch hides the error of the disk behind one of its own.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
@@ -58,30 +57,31 @@ class CheckpointFolder:
         return path
 
     def list_paths(self) -> list[Path]:
-        """Oldest first."""
+        """Paths of the checkpoints, oldest first."""
         return sorted(self.folder.glob("step-*.pt"))
 
     def load_latest(self, warn: Callable[[str], None]) -> tuple[bytes | None, str]:
-        """The newest whole checkpoint and its path; of a damaged one `print_error` hears, and the
-        one before takes its place.
+        """Bytes and path of the newest intact checkpoint; (None, "") without one.
+
+        A corrupt checkpoint is reported to `warn`, and the previous one is used.
         """
         for path in reversed(self.list_paths()):
             try:
                 data = read_checkpoint(path)
                 load_state(data, str(path))
             except CheckpointError as error:
-                warn(f"WARNING: {error}; taking the one before")
+                warn(f"WARNING: {error}; using the previous one")
             else:
                 return data, str(path)
         return None, ""
 
     def remove_all(self) -> None:
-        """After the export nothing needs them."""
+        """Delete the folder, once the model is exported."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def read_checkpoint(path: Path) -> bytes:
-    """The bytes of a checkpoint's file; CheckpointError where it cannot be read."""
+    """The bytes of a checkpoint; CheckpointError if the file cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -92,10 +92,10 @@ def read_checkpoint(path: Path) -> bytes:
 
 
 def load_state(data: bytes, source: str) -> dict[str, Any]:
-    """The state of a checkpoint's bytes; CheckpointError where they are damaged or no checkpoint.
+    """The state in a checkpoint's bytes; CheckpointError if they are corrupt or no checkpoint.
 
-    Tensors and plain values only: pickled code is not run. Checksums are compared, which torch does
-    not do.
+    Loads tensors and plain values only: pickled code is not run. Verifies the checksums, which
+    torch does not do.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -108,38 +108,35 @@ def load_state(data: bytes, source: str) -> dict[str, Any]:
         state = (
             None if problem else torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
         )
-    except Exception as error:  # whatever bytes can make a reader raise
+    except Exception as error:  # corrupt bytes may raise anything
         problem = " ".join(str(error).split())[:100]
     if problem:
         raise CheckpointError(f"{source}: damaged or no checkpoint ({problem})")
-    if not isinstance(state, dict) or not {"fits", "done", "model"} <= set(state):
+    if not isinstance(state, dict) or not {"compatibility", "steps_done", "model"} <= set(state):
         raise CheckpointError(
-            f"{source}: no checkpoint of a training: found {type(state).__name__} without fits, "
-            f"done and model"
+            f"{source}: not a checkpoint of a training run: found {type(state).__name__}, expected "
+            f"a dict with compatibility, steps_done and model"
         )
     return state
 
 
 def check_compatible(stored: dict[str, Any], expected: dict[str, Any], source: str) -> None:
-    """CheckpointError that names the first thing in which a checkpoint's training is another
-    one.
-    """
+    """Raise CheckpointError that names the first value in which two training runs differ."""
     for name, value in expected.items():
         if stored.get(name) != value:
             raise CheckpointError(
                 f"{source}: {name}: found {str(stored.get(name))[:80]}, expected "
-                f"{str(value)[:80]}: it was made by another "
-                "training; resume it with its own params, data and code, or start without it"
+                f"{str(value)[:80]}: it belongs to another training run; resume it with its own "
+                f"params, data and code, or start without it"
             )
 
 
 @contextmanager
 def lock_checkpoints(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[CheckpointFolder]:
-    """The folder's checkpoints, for this process alone; InUse says who holds them after `patience`
-    seconds.
+    """The checkpoints of a folder, locked for this process.
 
-    The lock ends with its process. It is POSIX's, not flock: that one would live on in loader
-    workers that outlast a killed trainer.
+    Raises CheckpointLocked, which names the holder, after `timeout` seconds. The lock ends with its
+    process. It is a POSIX lock: flock's would live on in loader workers that outlast the trainer.
     """
     path, deadline = folder / "lock", time.monotonic() + timeout
     while True:
@@ -148,7 +145,7 @@ def lock_checkpoints(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[Ch
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                break  # else the one before removed the folder with this lock
+                break  # else the previous holder removed the folder with this lock
         except (BlockingIOError, PermissionError):
             if time.monotonic() > deadline:
                 file.seek(0)

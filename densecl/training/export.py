@@ -1,6 +1,4 @@
-"""What a training leaves: weights that timm loads, and what is needed to build and feed the
-model.
-"""
+"""Export of a trained model: weights that timm loads, and how to build and feed it."""
 
 from __future__ import annotations
 
@@ -24,15 +22,10 @@ def export_model(
     classes: list[str],
     fingerprint: str,
 ) -> None:
-    """`model.safetensors` (a timm state dict), the `config.json` to build and feed it, and the
-    projection's `heads.safetensors`.
-    """
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    save_file(
-        {n: v.detach().cpu().contiguous() for n, v in head_state.items()},
-        folder / "heads.safetensors",
-    )
+    """Write model.safetensors (a timm state dict), heads.safetensors and config.json."""
+    _save_tensors(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
+    _save_tensors(head_state, folder / "heads.safetensors")
+    is_probe = plan.contrast is not None and plan.contrast.lambda_weight == 1
     config = {
         "architecture": plan.network.model_name,
         "model_args": plan.network.model_args,
@@ -40,10 +33,15 @@ def export_model(
         "classes": classes,
         "pretrained_cfg": resolve_preprocessing(model).model_dump(mode="json", exclude={"rule"}),
         "mode": plan.mode,
-        "classifier": "linear probe"
-        if plan.contrast and plan.contrast.lambda_weight == 1
-        else "trained",
+        "classifier": "linear probe" if is_probe else "trained",
         "seed": seed,
         "fingerprint": fingerprint,
     }
     write_text(folder / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
+
+
+def _save_tensors(
+    state: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(tensors, path, metadata=metadata)

@@ -1,4 +1,4 @@
-"""What decides a training, as a few hex digits. Imports no torch."""
+"""A hash of all that decides the result of a training run. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import densecl
 from densecl.artifacts import TrainPlan
 
-# Of the package: files, and folders with all their modules.
+# Files of the package, and folders with all their modules.
 TRAINING_CODE = (
     "config/params.py",
     "contrast",
@@ -24,7 +24,7 @@ TRAINING_CODE = (
 
 
 def compute_fingerprint(plan: TrainPlan, seed: int, manifest: bytes) -> str:
-    """16 hex digits of all that decides a training: params, seed, data and the training code."""
+    """16 hex digits of params, seed, data and training code."""
     return _hash_modules(f"{seed}\0{plan.model_dump_json()}\0".encode() + manifest, TRAINING_CODE)
 
 
@@ -33,13 +33,10 @@ def hash_code(parts: Iterable[str] = TRAINING_CODE) -> str:
     return _hash_modules(b"", parts)
 
 
-def _hash_modules(head: bytes, parts: Iterable[str]) -> str:
-    digest, package = hashlib.sha256(head), Path(densecl.__file__).parent
+def _hash_modules(prefix: bytes, parts: Iterable[str]) -> str:
+    digest, package = hashlib.sha256(prefix), Path(densecl.__file__).parent
     for part in parts:
-        for source in (
-            sorted((package / part).rglob("*.py"))
-            if (package / part).is_dir()
-            else [package / part]
-        ):
+        path = package / part
+        for source in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

@@ -1,6 +1,4 @@
-"""A linear classifier on frozen CLS features: what lambda = 1 is evaluated with. Letters: B images,
-E embedding, C classes.
-"""
+"""A linear classifier on frozen CLS features, which lambda = 1 is evaluated with."""
 
 from __future__ import annotations
 
@@ -8,15 +6,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densecl.datasets.storage.usable_images import ImageSet
+from densecl.network.image_loader import build_image_loader
+from densecl.network.preprocessing import normalise_images, resolve_preprocessing
+from densecl.network.vit import Backbone, forward_tokens
+
 L2_PENALTY = 1e-4  # on the squared weights of standardised features
 MAX_ITERATIONS = 200
 
 
-def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Weight [C, E] and bias [C] of multinomial logistic regression on features [B, E], by L-BFGS
-    to convergence.
+@torch.no_grad()
+def attach_linear_probe(model: Backbone, images: ImageSet, classes: int, batch_size: int) -> None:
+    """Replace the classifier by a linear probe on the training images' frozen CLS features."""
+    device = next(model.parameters()).device
+    files = [images.root / path for path in images.frame["path"]]
+    preprocessing = resolve_preprocessing(model)
+    model.eval()
+    features = torch.cat(
+        [
+            forward_tokens(model, normalise_images(batch.to(device), preprocessing)).cls.float()
+            for batch, _ in build_image_loader(files, preprocessing, batch_size)
+        ]
+    )
+    labels = torch.tensor(images.frame["label"].to_numpy(copy=True), device=device)
+    with torch.enable_grad():
+        weight, bias = fit_linear_probe(features, labels, classes)
+    model.get_classifier().load_state_dict({"weight": weight, "bias": bias})
 
-    Features are standardised for the fit; the result takes them as they are. Deterministic.
+
+def fit_linear_probe(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Weight [C, E] and bias [C] of multinomial logistic regression on features [B, E].
+
+    L-BFGS to convergence on standardised features; the result takes features as they are.
+    Deterministic. labels: [B].
     """
     features = features.double()
     mean, std = features.mean(0), features.std(0).clamp_min(1e-6)

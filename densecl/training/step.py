@@ -1,9 +1,6 @@
-"""One optimisation step, the same for every mode."""
+"""One training step, the same for every mode: encode, score, backward, step, write the queue."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,35 +10,19 @@ from torch import Tensor, nn
 from densecl import distributed
 from densecl.artifacts import Preprocessing
 from densecl.config.params import TrainParams
-from densecl.contrast.infonce import InfoNCEOutput
-from densecl.contrast.memory import MemoryEntries
+from densecl.contrast.memory import NewKeys
 from densecl.contrast.objective import Objective
 from densecl.contrast.view_pairs import EncodedView, ViewPair
 from densecl.datasets.views.batch import ViewBatch
 from densecl.metrics import is_topk_correct
 from densecl.network.preprocessing import normalise_images
 from densecl.network.vit import Backbone, Tokens, forward_tokens
-from densecl.training.diagnostics.gradient_alignment import (
-    GradientAlignment,
-    compute_gradient_alignment,
-    not_computed,
-)
-
-
-class StepMetrics(NamedTuple):
-    """What a step saw, as 0-dim tensors on the device and without gradient."""
-
-    loss: Tensor
-    classification_loss: Tensor
-    top1: Tensor
-    top5: Tensor
-    contrast: InfoNCEOutput
-    conflict: GradientAlignment
-    gradient_norm: Tensor  # before clipping
+from densecl.training.diagnostics.gradient_alignment import compute_gradient_alignment
+from densecl.training.step_metrics import StepMetrics, average_micro_batches
 
 
 class TrainStep:
-    """Model, objective and optimiser together; `step` scores, steps, then writes the memory."""
+    """Model, objective and optimizer; call it with a batch to take one step."""
 
     def __init__(
         self,
@@ -54,186 +35,138 @@ class TrainStep:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.preprocessing, self.settings = preprocessing, settings
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.ema = (
-            ModelEmaV3(model, decay=settings.ema_decay, use_warmup=True)
-            if settings.ema_decay
-            else None
-        )
+        self.ema = None
+        if settings.ema_decay:
+            self.ema = ModelEmaV3(model, decay=settings.ema_decay, use_warmup=True)
         if settings.compile:
             compile_blocks(model, objective)
 
-    def step(
+    def __call__(
         self,
         batch: ViewBatch,
         lambda_weight: float,
         step: int,
         progress: float = 0.0,
-        log_diagnostics: bool = False,
+        diagnostics: bool = False,
     ) -> StepMetrics:
-        """One step with lambda = `lambda_weight` on a batch that lies on the model's device.
+        """Take one step on a batch on the model's device; the metrics of the global batch.
 
-        All parts of an accumulated batch are scored against the same memory, which is written once,
-        after the step. `progress` in [0, 1] is of the whole training; with `log_diagnostics` the
-        negatives are watched and the two losses' gradients compared.
+        Args:
+            lambda_weight: total loss = (1 - lambda) * classification + lambda * contrastive.
+            step: number of the step in the training run, stored with the new keys.
+            progress: share of the training run that is done, in [0, 1].
+            diagnostics: also log the negatives, and the alignment of the two losses' gradients.
+
+        With `grad_accumulation`, all micro-batches are scored against the same memory queue.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        parts: list[StepMetrics] = []
-        entry_parts: list[MemoryEntries] = []
+        metrics: list[StepMetrics] = []
+        new_keys: list[NewKeys] = []
         image_shares: list[float] = []
-        for part in zip(
-            *(column.chunk(self.settings.grad_accumulation) for column in batch), strict=True
-        ):
-            metrics, entries = self.forward(
-                ViewBatch(*part), lambda_weight, log_diagnostics and not parts
+        parts = self.settings.grad_accumulation
+        for columns in zip(*(column.chunk(parts) for column in batch), strict=True):
+            micro_batch = ViewBatch(*columns)
+            loss, micro_metrics, micro_keys = self.forward(
+                micro_batch, lambda_weight, diagnostics and not metrics
             )
-            image_shares.append(
-                len(part[0]) / len(batch.labels)
-            )  # a small set's batch may not divide evenly
-            (metrics.loss * image_shares[-1]).backward()
-            parts.append(_detach_metrics(metrics))
-            entry_parts.append(entries)
-        all_entries = MemoryEntries(
-            *(torch.cat(column) for column in zip(*entry_parts, strict=True))
-        )
-        norm = self.step_optimizer(all_entries, step, progress)
-        return _reduce_over_processes(_mean_over_parts(parts, image_shares))._replace(
-            gradient_norm=norm
-        )
+            # The batch of a small dataset may not divide evenly.
+            share = len(micro_batch.labels) / len(batch.labels)
+            (loss * share).backward()
+            metrics.append(micro_metrics)
+            new_keys.append(micro_keys)
+            image_shares.append(share)
+        gradient_norm = self.step_optimizer(NewKeys.concatenate(new_keys), step, progress)
+        step_metrics = _all_reduce_metrics(average_micro_batches(metrics, image_shares))
+        return step_metrics | {"gradient_norm": gradient_norm}
 
     def forward(
-        self, batch: ViewBatch, lambda_weight: float, log_diagnostics: bool
-    ) -> tuple[StepMetrics, MemoryEntries]:
-        """Both losses of a batch, with their graph."""
+        self, batch: ViewBatch, lambda_weight: float, diagnostics: bool
+    ) -> tuple[Tensor, StepMetrics, NewKeys]:
+        """The total loss of a batch with its graph, its metrics, and the keys to store."""
         with self.autocast():
             views = self.encode_views(batch)
-            contrast, entries = self.objective.forward(views, diagnostics=log_diagnostics)
-        view_tokens = (views.view1.tokens, views.view2.tokens)
-        classification = (
-            self.compute_classification_loss(view_tokens[0], batch.labels)
-            + self.compute_classification_loss(view_tokens[1], batch.labels)
+            contrast, new_keys = self.objective.forward(views, diagnostics)
+        tokens1, tokens2 = views.view1.tokens, views.view2.tokens
+        classification_loss = (
+            self.compute_classification_loss(tokens1, batch.labels)
+            + self.compute_classification_loss(tokens2, batch.labels)
         ) / 2
-        loss = (1 - lambda_weight) * classification + lambda_weight * contrast.loss
-        alignment = not_computed(loss)
-        if log_diagnostics and contrast.loss.requires_grad:
-            alignment = compute_gradient_alignment(self.model, classification, contrast.loss)
+        loss = (1 - lambda_weight) * classification_loss + lambda_weight * contrast.loss
         top1, top5 = (
-            is_topk_correct(view_tokens[0].logits.detach(), batch.labels, k).float().mean()
-            for k in (1, 5)
+            is_topk_correct(tokens1.logits.detach(), batch.labels, k).float().mean() for k in (1, 5)
         )
-        return StepMetrics(
-            loss, classification, top1, top5, contrast, alignment, loss.detach()
-        ), entries
+        metrics = {
+            "loss": loss.detach(),
+            "classification_loss": classification_loss.detach(),
+            "train_top1": top1,
+            "train_top5": top5,
+            **contrast.metrics,
+        }
+        if diagnostics and contrast.loss.requires_grad:
+            metrics |= compute_gradient_alignment(self.model, classification_loss, contrast.loss)
+        return loss, metrics, new_keys
 
     def autocast(self) -> torch.autocast:
+        """The precision of backbone and heads."""
         device_type = next(self.model.parameters()).device.type
         return torch.autocast(
             device_type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"
         )
 
     def encode_views(self, batch: ViewBatch) -> ViewPair:
-        """Tokens of the two views from one forward pass."""
+        """The tokens of both views, from one forward pass of 2 B images."""
         images = normalise_images(torch.cat([batch.view1, batch.view2]), self.preprocessing)
-        halves = [part.chunk(2) for part in (*forward_tokens(self.model, images), images)]
+        tokens = forward_tokens(self.model, images)
+        cls, patches, logits, pixels = (part.chunk(2) for part in (*tokens, images))
         geometries = (batch.geometry1, batch.geometry2)
         view1, view2 = (
-            EncodedView(Tokens(*(h[i] for h in halves[:3])), halves[3][i], geometries[i])
+            EncodedView(Tokens(cls[i], patches[i], logits[i]), pixels[i], geometries[i])
             for i in (0, 1)
         )
         return ViewPair(view1, view2, batch.image_ids, batch.labels)
 
     def compute_classification_loss(self, view_tokens: Tokens, labels: Tensor) -> Tensor:
-        """Cross-entropy of one view."""
+        """Mean cross-entropy of one view, in fp32 or better."""
         logits = view_tokens.logits.to(torch.promote_types(view_tokens.logits.dtype, torch.float32))
         return F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
 
-    def step_optimizer(self, entries: MemoryEntries, step: int, progress: float) -> Tensor:
-        """Average over processes, clip, step, then remember and let averages follow; the gradient's
-        norm before clipping.
+    def step_optimizer(self, new_keys: NewKeys, step: int, progress: float) -> Tensor:
+        """Average gradients over ranks, clip, step; then update the objective and the EMA.
+
+        Returns the norm of the gradient before clipping.
         """
         distributed.average_gradients(self.parameters)
-        # The model's norm apart: with lambda = 0 the objective's zeros then leave it, as in mode
-        # none, the same to the bit.
+        # Two norms: with lambda = 0 the zero gradients of the objective then leave the model's norm
+        # equal to that of mode none, to the bit.
         norm = _compute_gradient_norm(self.model)
         norm = torch.hypot(norm, _compute_gradient_norm(self.objective).to(norm))
         nn.utils.clip_grads_with_norm_(self.parameters, self.settings.grad_clip or torch.inf, norm)
         self.optimizer.step()
-        self.objective.update_after_step(self.model, entries, step, progress)
+        self.objective.update_after_step(self.model, new_keys, step, progress)
         if self.ema:
             self.ema.update(self.model, step)
         return norm.detach()
 
 
 def compile_blocks(model: Backbone, objective: Objective) -> None:
-    """One compiled graph for the blocks of the model, and one for those of a momentum copy; the
-    rest runs as written.
-    """
+    """Compile the blocks of the model, and those of a momentum encoder; the rest stays eager."""
     import torch._functorch.config as functorch
 
-    functorch.donated_buffer = (
-        False  # the two losses' gradients are compared on a graph that is walked again
-    )
+    # The gradient alignment walks the graph a second time.
+    functorch.donated_buffer = False
     for part in (model, *(m for m in objective.modules() if isinstance(m, Backbone))):
         for block in part.blocks:
             block.compile()
 
 
-def _compute_gradient_norm(module: nn.Module) -> Tensor:
-    """Of all its gradients; 0 without any."""
+def _compute_gradient_norm(module: Backbone | Objective) -> Tensor:
+    """Of all gradients of a module; 0 without any."""
     return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
 
 
-def _detach_metrics(outcome: StepMetrics) -> StepMetrics:
-    plain = {n: v.detach() for n, v in outcome._asdict().items() if isinstance(v, Tensor)}
-    contrast, pull = (
-        InfoNCEOutput(*(v.detach() for v in outcome.contrast)),
-        GradientAlignment(*(v.detach() for v in outcome.conflict)),
-    )
-    return outcome._replace(**plain, contrast=contrast, conflict=pull)
-
-
-def _reduce_over_processes(outcome: StepMetrics) -> StepMetrics:
-    """The figures of the whole batch, the same in every process."""
+def _all_reduce_metrics(metrics: StepMetrics) -> StepMetrics:
+    """Means over the ranks, the same on every rank."""
     if distributed.get_world_size() == 1:
-        return outcome
-    columns = [v for v in outcome if isinstance(v, Tensor)]
-    flat = iter(
-        distributed.all_reduce_mean(
-            torch.stack(
-                [v.to(outcome.loss) for v in (*columns, *outcome.contrast, *outcome.conflict)]
-            )
-        )
-    )
-    whole = {
-        name: next(flat) for name, value in outcome._asdict().items() if isinstance(value, Tensor)
-    }
-    return outcome._replace(
-        **whole,
-        contrast=InfoNCEOutput(*(next(flat) for _ in InfoNCEOutput._fields)),
-        conflict=GradientAlignment(*(next(flat) for _ in GradientAlignment._fields)),
-    )
-
-
-def _mean_over_parts(parts: Sequence[StepMetrics], shares: Sequence[float]) -> StepMetrics:
-    """Means over the parts of an accumulated batch by their shares of the images; what only some
-    parts saw, over those.
-    """
-    if len(parts) == 1:
-        return parts[0]
-
-    def mean(values: Sequence[Tensor]) -> Tensor:
-        column = torch.stack([v.to(parts[0].loss) for v in values])
-        weights = column.new_tensor(shares) * ~column.isnan()
-        return (column.nan_to_num() * weights).sum() / weights.sum()
-
-    whole = {
-        n: mean([getattr(p, n) for p in parts])
-        for n in StepMetrics._fields
-        if n not in ("contrast", "conflict")
-    }
-    contrast = InfoNCEOutput(
-        *(mean(column) for column in zip(*(p.contrast for p in parts), strict=True))
-    )
-    pull = GradientAlignment(
-        *(mean(column) for column in zip(*(p.conflict for p in parts), strict=True))
-    )
-    return StepMetrics(**whole, contrast=contrast, conflict=pull)
+        return metrics
+    values = torch.stack([value.to(metrics["loss"]) for value in metrics.values()])
+    return dict(zip(metrics, distributed.all_reduce_mean(values).unbind(), strict=True))

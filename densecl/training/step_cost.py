@@ -1,6 +1,4 @@
-"""What a mode costs: steps of three kinds timed in turn, in one process, on one batch that lies in
-memory.
-"""
+"""The cost of a mode: three kinds of step timed in turn, in one process, on one batch in memory."""
 
 from __future__ import annotations
 
@@ -14,8 +12,10 @@ from torch.nn.functional import normalize
 from densecl import distributed
 from densecl.artifacts import Preprocessing
 from densecl.config.params import TrainParams
-from densecl.contrast.memory import MemoryEntries
-from densecl.contrast.objective import ContrastiveObjective, Objective
+from densecl.contrast.build import AnyObjective
+from densecl.contrast.contrastive import ContrastiveObjective
+from densecl.contrast.memory import NewKeys
+from densecl.contrast.objective import NoObjective
 from densecl.datasets.views.batch import ViewBatch
 from densecl.network.preprocessing import normalise_images
 from densecl.network.vit import Backbone, forward_tokens
@@ -27,26 +27,23 @@ TIMING_ROUNDS, BUDGET_SECONDS = 7, 8.0  # at least one round, however slow
 
 def measure_step_costs(
     model: Backbone,
-    objective: Objective,
+    objective: AnyObjective,
     preprocessing: Preprocessing,
     settings: TrainParams,
     batch: ViewBatch,
 ) -> dict[str, float]:
-    """Median seconds of this mode's step, of classification on the same two views, and on one view.
+    """Median seconds of a step: of this mode, of mode none, and of classifying one view.
 
-    Works on copies with a full memory: the training that goes on is untouched.
+    Works on copies with a full memory queue, so that the training run is not affected. With
+    `grad_accumulation`, a step is of one micro-batch.
     """
-    batch = ViewBatch(
-        *(column.chunk(settings.grad_accumulation)[0] for column in batch)
-    )  # what is in memory at a time
+    batch = ViewBatch(*(column.chunk(settings.grad_accumulation)[0] for column in batch))
     settings = settings.model_copy(update={"grad_accumulation": 1})
-    mode_step, none_step = (
-        _build_train_step(model, objective, preprocessing, settings),
-        _build_train_step(model, Objective(), preprocessing, settings),
-    )
+    mode_step = _build_train_step(model, objective, preprocessing, settings)
+    none_step = _build_train_step(model, NoObjective(), preprocessing, settings)
     steps = {
-        "step_seconds": lambda: mode_step.step(batch, mode_step.objective.lambda_weight, 0),
-        "none_step_seconds": lambda: none_step.step(batch, 0.0, 0),
+        "step_seconds": lambda: mode_step(batch, mode_step.objective.lambda_weight, 0),
+        "none_step_seconds": lambda: none_step(batch, 0.0, 0),
         "one_view_step_seconds": lambda: step_one_view(none_step, batch),
     }
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -58,50 +55,42 @@ def measure_step_costs(
             run_step()
             _wait_for_device()
             times[name].append(time.perf_counter() - start)
-        if round_ and distributed.any_rank(
-            time.perf_counter() - started > BUDGET_SECONDS
-        ):  # all stop in the same round
+        # All ranks stop in the same round.
+        if round_ and distributed.any_rank(time.perf_counter() - started > BUDGET_SECONDS):
             break
-    return {
-        name: median(durations[1:]) for name, durations in times.items()
-    }  # the first round warms up
+    return {name: median(seconds[1:]) for name, seconds in times.items()}  # round 0 warms up
 
 
 def step_one_view(train_step: TrainStep, batch: ViewBatch) -> None:
-    """Plain classification: one view, no objective."""
+    """Take a step of plain classification: one view, no objective."""
     train_step.optimizer.zero_grad(set_to_none=True)
     with train_step.autocast():
-        view_tokens = forward_tokens(
-            train_step.model, normalise_images(batch.view1, train_step.preprocessing)
-        )
-    train_step.compute_classification_loss(view_tokens, batch.labels).backward()
-    train_step.step_optimizer(
-        MemoryEntries(view_tokens.cls[:0], batch.image_ids[:0], batch.labels[:0]), 0, 0.0
-    )
+        images = normalise_images(batch.view1, train_step.preprocessing)
+        tokens = forward_tokens(train_step.model, images)
+    train_step.compute_classification_loss(tokens, batch.labels).backward()
+    no_keys = NewKeys(tokens.cls[:0], batch.image_ids[:0], batch.labels[:0])
+    train_step.step_optimizer(no_keys, 0, 0.0)
+
+
+def fill_memory(objective: AnyObjective, num_classes: int) -> None:
+    """Fill the memory queue, if there is one, with noise of images that are in no batch."""
+    if not isinstance(objective, ContrastiveObjective):
+        return
+    memory = objective.memory
+    noise = torch.randn(memory.buffer.shape, generator=torch.Generator().manual_seed(0))
+    ids = torch.arange(memory.size, device=memory.buffer.device)
+    memory.write(normalize(noise, dim=1), ids + 2**40, ids % num_classes, 0)
 
 
 def _build_train_step(
-    model: Backbone, objective: Objective, preprocessing: Preprocessing, settings: TrainParams
+    model: Backbone, objective: AnyObjective, preprocessing: Preprocessing, settings: TrainParams
 ) -> TrainStep:
-    generator = getattr(objective, "generator", None)
-    model, objective = (
-        copy.deepcopy(model),
-        copy.deepcopy(objective, {id(generator): generator.clone_state()} if generator else None),
-    )
-    if isinstance(objective, ContrastiveObjective):
-        memory = objective.memory
-        noise = torch.Generator(device="cpu").manual_seed(0)
-        image_ids = torch.arange(memory.size) + 2**40  # images of which none is in the batch
-        classes = torch.arange(memory.size) % model.num_classes
-        memory.write(
-            normalize(torch.randn(memory.buffer.shape, generator=noise), dim=1),
-            image_ids,
-            classes,
-            0,
-        )
-    return TrainStep(
-        model, objective, build_optimizer(model, objective, settings), preprocessing, settings
-    )
+    generator = getattr(objective, "generator", None)  # torch cannot deep-copy it
+    known_copies = {id(generator): generator.clone_state()} if generator else None
+    model, objective = copy.deepcopy(model), copy.deepcopy(objective, known_copies)
+    fill_memory(objective, model.num_classes)
+    optimizer = build_optimizer(model, objective, settings)
+    return TrainStep(model, objective, optimizer, preprocessing, settings)
 
 
 def _wait_for_device() -> None:

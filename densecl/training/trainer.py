@@ -1,52 +1,53 @@
-"""The state of one training, and its steps; `fit` puts them together."""
+"""The training loop: epochs of steps, each with a row of the history and a checkpoint."""
 
 from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 
 from densecl import distributed
-from densecl.artifacts import TrainPlan
-from densecl.config.params import GlobalContrastParams
-from densecl.contrast.dense import build_objective, count_keys_per_image
+from densecl.artifacts import TrainingCost, TrainPlan
+from densecl.contrast.build import build_objective, limit_queue_size
 from densecl.datasets.views.batch import ViewBatch
 from densecl.datasets.views.two_views import EpochSampler, TwoViewDataset, create_epoch_loader
-from densecl.errors import DenseclError
+from densecl.errors import Interrupted
 from densecl.monitoring.monitor import Monitor
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import Backbone, build_model, get_patch_grid
-from densecl.runtime.hardware import count_workers, get_device, measure_peak_memory
+from densecl.runtime.hardware import (
+    count_workers,
+    get_device,
+    get_device_name,
+    measure_peak_memory,
+)
+from densecl.runtime.signals import SIGNAL_HANDLER
 from densecl.seeding import derive_seed
-from densecl.training import checkpoint
 from densecl.training.diagnostics.features import FeatureDiagnostics
-from densecl.training.epoch_metrics import compute_epoch_means, pack, unpack
+from densecl.training.failures import NonFiniteLossError, TrainingError, explain_failures
 from densecl.training.optim import build_optimizer, build_schedule
-from densecl.training.step import StepMetrics, TrainStep
+from densecl.training.step import TrainStep
 from densecl.training.step_cost import measure_step_costs
+from densecl.training.step_metrics import (
+    StepMetrics,
+    compute_epoch_means,
+    find_training_warnings,
+    stack_steps,
+)
+from densecl.training.train_state import StateSaver
 
-# steps between looks at the loss and at both losses' gradients: each look waits for the device
-LOG_EVERY = 10
-
-
-class TrainingError(DenseclError):
-    """A training that cannot go on."""
-
-
-class NonFiniteLossError(Exception):
-    """A step after which nothing can be learned; `fit` adds what is kept and what to try."""
+LOG_EVERY = 10  # steps between diagnostic steps, which wait for the device
+VALIDATION_RISK = 30.0  # s of steps that a kill during validation may cost
 
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """All that one training reads; `validate` gives top-1 of each evaluation set for a model."""
+    """All that one training run reads."""
 
     plan: TrainPlan
     seed: int
@@ -54,48 +55,37 @@ class TrainingSpec:
     root: Path
     classes: list[str]
     fingerprint: str
-    validate: Callable[[Backbone], dict[str, float]]
+    validate: Callable[[Backbone], dict[str, float]]  # top-1 by evaluation dataset
 
 
 class Trainer:
-    """State of one training; everything random in it follows from the seed."""
+    """One training run. Everything random in it follows from the seed."""
+
+    saver: StateSaver
+    monitor: Monitor
 
     def __init__(self, spec: TrainingSpec) -> None:
-        self.spec, settings = spec, spec.plan.train
+        self.spec, self.settings = spec, spec.plan.train
+        images, settings = len(spec.frame), self.settings
         self.device = get_device()
-        self.batch_size, self.micro_batches = (
-            min(settings.batch_size, len(spec.frame)),
-            settings.grad_accumulation,
-        )
-        if (
-            self.batch_size % (self.micro_batches * distributed.get_world_size())
-            and distributed.get_world_size() > 1
-        ):
-            raise TrainingError(
-                f"a batch of {self.batch_size} images in {self.micro_batches} parts cannot be "
-                f"shared by "
-                f"{distributed.get_world_size()} processes "
-                "alike; make train.batch_size a multiple of grad_accumulation x processes, and no "
-                "larger than the set"
-            )
-        self.steps_per_epoch = min(
-            settings.steps_per_epoch or len(spec.frame), len(spec.frame) // self.batch_size
-        )
+        self.batch_size = min(settings.batch_size, images)
+        self.micro_batches = settings.grad_accumulation
+        _check_divisible(self.batch_size, self.micro_batches)
+        self.steps_per_epoch = min(settings.steps_per_epoch or images, images // self.batch_size)
         self.model = build_model(
             spec.plan.network, len(spec.classes), spec.seed, settings.drop_path
         ).to(self.device)
         self.preprocessing = resolve_preprocessing(self.model)
-        size = (self.preprocessing.input_size[1], self.preprocessing.input_size[2])
         self.views = TwoViewDataset(
-            spec.frame.reset_index(drop=True), spec.root, spec.plan.data, size, spec.seed
+            spec.frame.reset_index(drop=True),
+            spec.root,
+            spec.plan.data,
+            self.preprocessing.input_size[1:],
+            spec.seed,
         )
         self.generator = torch.Generator().manual_seed(derive_seed(spec.seed, "samples"))
         contrast = spec.plan.contrast
-        queue_size = (
-            self._limit_queue_size(contrast, math.prod(get_patch_grid(self.model)))
-            if contrast
-            else 0
-        )
+        queue_size = limit_queue_size(contrast, images, math.prod(get_patch_grid(self.model)))
         self.objective = build_objective(
             contrast, self.model, queue_size, spec.seed, self.generator
         ).to(self.device)
@@ -105,64 +95,88 @@ class Trainer:
             self.model, self.objective, self.optimizer, self.preprocessing, settings
         )
         self.feature_diagnostics = FeatureDiagnostics(self.views, spec.seed, self.device)
-        self.history: list[dict[str, float]] = []  # a row an epoch
-        self.step_metrics: list[StepMetrics] = []  # of the epoch under way, a step each
-        self.steps_checked = 0  # of them, known to be finite
-        self.epoch_seconds = 0.0  # spent on those steps, over all interruptions
-
-    def _limit_queue_size(self, contrast: GlobalContrastParams, patches: int) -> int:
-        """At most half of what one pass over the set writes: more would hold an image's older keys
-        beside its newer ones.
-        """
-        requested = contrast.queue_size
-        limit = max(1, len(self.spec.frame) * count_keys_per_image(contrast, patches) // 2)
-        if requested > limit:
-            warnings.warn(
-                f"contrast.queue_size: {requested} is more than half of what one pass over the "
-                f"training set writes; "
-                f"cut to {limit} for mode {self.spec.plan.mode}",
-                stacklevel=2,
-            )
-        return min(requested, limit)
-
-    @property
-    def eval_model(self) -> Backbone:
-        """The model that is validated and exported: the averaged weights where there are any."""
-        return self.train_step.ema.module if self.train_step.ema else self.model
-
-    def measure_costs(self) -> dict[str, float]:
-        """Step times of this mode beside plain classification, on the first batch."""
-        return measure_step_costs(
-            self.model,
-            self.objective,
-            self.preprocessing,
-            self.spec.plan.train,
-            self.load_first_batch(),
-        )
-
-    def load_first_batch(self) -> ViewBatch:
-        """Views of this process's share of the first batch."""
-        order = EpochSampler(len(self.views), 0, self.spec.seed, self.batch_size)
-        items = [
-            self.views[i]
-            for i in distributed.shard_epoch(order.items, self.batch_size, self.micro_batches)
-        ]
-        return ViewBatch(
-            *(torch.stack(column).to(self.device) for column in zip(*items, strict=True))
-        )
+        self.history: list[dict[str, float]] = []  # one row per finished epoch
+        self.step_metrics: list[StepMetrics] = []  # one per step of the current epoch
+        self.steps_checked = 0  # of the current epoch, known to be finite
+        self.epoch_seconds = 0.0  # of the current epoch's steps, over all interruptions
+        self.costs: dict[str, float] = {}  # step times, measured once before the first step
+        self.previous_seconds, self.started_at = 0.0, time.monotonic()  # of runs before this one
 
     @property
     def steps_done(self) -> int:
-        """Steps done, of all epochs: where the sampler stands, since order and views follow from
-        seed and epoch.
-        """
+        """Steps done in all epochs."""
         return len(self.history) * self.steps_per_epoch + len(self.step_metrics)
 
-    def train_epoch(self, monitor: Monitor, after_step: Callable[[], object]) -> None:
-        """The steps that are left of the current epoch; `after_step` is called when one is
-        whole.
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training run."""
+        return self.steps_per_epoch * self.settings.epochs
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Finished epochs, and steps done in the current one."""
+        return len(self.history), len(self.step_metrics)
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds of this training run, over all interruptions."""
+        return self.previous_seconds + time.monotonic() - self.started_at
+
+    @property
+    def eval_model(self) -> Backbone:
+        """The model to validate and export: the EMA if there is one."""
+        return self.train_step.ema.module if self.train_step.ema else self.model
+
+    def fit(self, saver: StateSaver, monitor: Monitor) -> None:
+        """Train to the last epoch, from wherever `saver` has resumed.
+
+        Raises Interrupted after a signal, with the state saved, and TrainingError if the loss is
+        not finite or memory is exhausted.
         """
-        epoch, first_step = len(self.history), len(self.step_metrics)
+        self.saver, self.monitor = saver, monitor
+        with explain_failures(self), torch.random.fork_rng():
+            self.costs = self.costs or self.measure_costs()
+            while len(self.history) < self.settings.epochs:
+                self._run_epoch()
+
+    def measure_costs(self) -> dict[str, float]:
+        """Step times of this mode and of plain classification, on the first batch."""
+        first_batch = self._load_first_batch()
+        return measure_step_costs(
+            self.model, self.objective, self.preprocessing, self.settings, first_batch
+        )
+
+    def _load_first_batch(self) -> ViewBatch:
+        """The share of this rank in the first batch, on the device."""
+        order = EpochSampler(len(self.views), 0, self.spec.seed, self.batch_size).items
+        local = distributed.shard_epoch(order, self.batch_size, self.micro_batches)
+        columns = zip(*(self.views[item] for item in local), strict=True)
+        return ViewBatch(*(torch.stack(column).to(self.device) for column in columns))
+
+    def _run_epoch(self) -> None:
+        """The remaining steps of the current epoch, then its row and a checkpoint."""
+        # A signal waits for the end of a step, so that all ranks stop after the same one.
+        with SIGNAL_HANDLER.defer_signals():
+            self._train_epoch()
+        SIGNAL_HANDLER.raise_if_signalled()
+        self.check_finite()
+        if self.saver.seconds_since_save > VALIDATION_RISK:
+            self.saver.save()
+        row = self._build_epoch_row() if distributed.is_main_process() else {}
+        accuracies = self.spec.validate(self.eval_model)
+        row |= {f"top1/{name}": top1 for name, top1 in accuracies.items()}
+        with SIGNAL_HANDLER.defer_signals():
+            self.history.append(row)
+            self.step_metrics, self.steps_checked, self.epoch_seconds = [], 0, 0.0
+            if distributed.is_main_process():
+                self.monitor.log_epoch(row)
+                self.saver.save()
+                for warning in find_training_warnings(row):
+                    self.monitor.print_note(f"WARNING: {warning}")
+        SIGNAL_HANDLER.raise_if_signalled()
+
+    def _train_epoch(self) -> None:
+        epoch, first_step = self.position
         if first_step == self.steps_per_epoch:
             return
         self.model.train()
@@ -177,125 +191,86 @@ class Trainer:
             self.micro_batches,
         )
         for index, batch in enumerate(loader, first_step):
-            log_diagnostics = index % LOG_EVERY == 0 or index == self.steps_per_epoch - 1
-            self.step_metrics.append(
-                self._run_step(epoch * self.steps_per_epoch + index, batch, log_diagnostics)
-            )
+            diagnostics = index % LOG_EVERY == 0 or index == self.steps_per_epoch - 1
+            self.step_metrics.append(self._run_step(self.steps_done, batch, diagnostics))
             self.epoch_seconds = previous_seconds + time.perf_counter() - start
-            if log_diagnostics:
+            if diagnostics:
                 self.check_finite()
                 rate = (index + 1) * self.batch_size / self.epoch_seconds
-                monitor.update_progress(epoch, index + 1, rate, self.step_metrics[-1])
-            after_step()
+                self.monitor.update_progress(epoch, index + 1, rate, self.step_metrics[-1])
+            self._end_step()
 
-    def _run_step(self, step: int, batch: ViewBatch, log_diagnostics: bool) -> StepMetrics:
-        # Drop path is the only reader of the global generator: seeded anew, it has no state to
-        # carry over.
+    def _run_step(self, step: int, batch: ViewBatch, diagnostics: bool) -> StepMetrics:
+        # Only drop path reads the global generator; seeded per step, it needs no checkpoint.
         torch.manual_seed(derive_seed(self.spec.seed, "dropout", step, distributed.get_rank()))
         self.schedule.step_update(step)
         lambda_weight = self.objective.compute_lambda_weight(step / self.steps_per_epoch)
-        progress = (step + 1) / (self.steps_per_epoch * self.spec.plan.train.epochs)
-        device_batch = ViewBatch(*(t.to(self.device, non_blocking=True) for t in batch))
-        return self.train_step.step(device_batch, lambda_weight, step, progress, log_diagnostics)
+        progress = (step + 1) / self.total_steps
+        batch = ViewBatch(*(column.to(self.device, non_blocking=True) for column in batch))
+        return self.train_step(batch, lambda_weight, step, progress, diagnostics)
+
+    def _end_step(self) -> None:
+        if self.saver.seconds_since_save > self.settings.checkpoint_minutes * 60:
+            self.saver.save()
+        if distributed.any_rank(bool(SIGNAL_HANDLER.received)):
+            SIGNAL_HANDLER.raise_if_signalled()
+            raise Interrupted("another rank received a signal")
 
     def check_finite(self) -> None:
-        """Raise NonFiniteLossError at the first of this epoch's steps whose loss or gradient is not
-        finite; waits for the device.
+        """Raise NonFiniteLossError at the first step whose loss or gradient is not finite.
+
+        Checks the steps since the last call; waits for the device.
         """
-        unchecked = self.step_metrics[self.steps_checked :]
+        unchecked = stack_steps(self.step_metrics[self.steps_checked :])
         if not unchecked:
             return
-        loss_and_norm = torch.stack(
-            [torch.stack([o.loss.float(), o.gradient_norm.float()]) for o in unchecked]
-        )
-        not_finite = (~loss_and_norm.isfinite()).any(1).nonzero()
-        if len(not_finite):
-            index = int(not_finite[0])
-            step = self.steps_checked + index
-            loss, norm = loss_and_norm[index].tolist()
+        loss, norm = unchecked["loss"], unchecked["gradient_norm"]  # [steps]
+        bad_steps = (~(loss.isfinite() & norm.isfinite())).nonzero()
+        if len(bad_steps):
+            index = int(bad_steps[0])
             raise NonFiniteLossError(
-                f"loss is {loss:g} and the gradient's norm {norm:g} at epoch {len(self.history)}, "
-                f"step {step}"
+                f"loss is {float(loss[index]):g} and the norm of the gradient "
+                f"{float(norm[index]):g} at epoch {len(self.history)}, "
+                f"step {self.steps_checked + index}"
             )
         self.steps_checked = len(self.step_metrics)
 
-    def build_epoch_row(self) -> dict[str, float]:
-        """The epoch's row, by the names of history.csv, once all its steps are done."""
-        epoch = len(self.history)
-        row = {
-            "epoch": epoch,
-            **compute_epoch_means(self.step_metrics, self.spec.plan.contrast is not None),
-        }
-        row |= self.feature_diagnostics.compute_diagnostics(
-            self.model, self.objective, self.preprocessing, self.spec.plan.train.batch_size
-        )
-        row |= {
+    def _build_epoch_row(self) -> dict[str, float]:
+        """The row of history.csv of the epoch whose steps are all done."""
+        last_position = (self.steps_done - 1) / self.steps_per_epoch  # fractional epoch
+        return {
+            "epoch": len(self.history),
+            **compute_epoch_means(self.step_metrics),
+            **self.feature_diagnostics.compute_diagnostics(
+                self.model, self.objective, self.preprocessing, self.settings.batch_size
+            ),
             "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
             "images_per_second": self.steps_per_epoch * self.batch_size / self.epoch_seconds,
             "seconds": self.epoch_seconds,
             "peak_memory_bytes": measure_peak_memory(self.device),
-        }
-        if self.spec.plan.contrast is not None:
-            last_position = (
-                epoch * self.steps_per_epoch + self.steps_per_epoch - 1
-            ) / self.steps_per_epoch
-            row |= {
-                **self.objective.collect_metrics(),
-                "lambda_weight": self.objective.compute_lambda_weight(last_position),
-            }
-        return row
-
-    def end_epoch(self, row: dict[str, float]) -> None:
-        """The epoch becomes a row of the history; the next one begins."""
-        self.history.append(row)
-        self.step_metrics, self.steps_checked, self.epoch_seconds = [], 0, 0.0
-
-    @property
-    def compatibility(self) -> dict[str, Any]:
-        """What a checkpoint must share with this training; the fingerprint holds all, the rest says
-        where they differ.
-        """
-        plan = self.spec.plan
-        return {
-            "architecture": plan.network.model_name,
-            "model_args": plan.network.model_args,
-            "classes": self.spec.classes,
-            "mode": plan.mode,
-            "seed": self.spec.seed,
-            "fingerprint": self.spec.fingerprint,
+            **self.objective.collect_metrics(last_position),
         }
 
-    def collect_state(self) -> dict[str, Any]:
-        """All that a resumed training needs to end in the same bits; the schedule and the views
-        follow from `steps_done`.
-        """
-        ema = self.train_step.ema
-        return {
-            "fits": self.compatibility,
-            "done": self.steps_done,
-            "model": self.model.state_dict(),
-            "objective": self.objective.state_dict(),
-            "average": ema.module.state_dict() if ema else None,
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "history": self.history,
-            "outcomes": pack(self.step_metrics),
-            "seconds": self.epoch_seconds,
-        }
+    def build_cost(self) -> TrainingCost:
+        """What the training run has cost, for cost.json."""
+        history = pd.DataFrame(self.history)
+        return TrainingCost(
+            wall_seconds=self.wall_seconds,
+            images_per_second=float(history["images_per_second"].median()),
+            peak_memory_bytes=int(history["peak_memory_bytes"].max()),
+            device=get_device_name(self.device),
+            views=2,
+            batch_size=self.batch_size,
+            queue_size_effective=self.objective.memory_size,
+            **self.costs,
+        )
 
-    def restore_state(self, state: dict[str, Any], source: str) -> None:
-        """Go on from a state; CheckpointError where it is another training's."""
-        checkpoint.check_compatible(state["fits"], self.compatibility, source)
-        try:
-            self.model.load_state_dict(state["model"])
-            self.objective.load_state_dict(state["objective"])
-            if self.train_step.ema:
-                self.train_step.ema.module.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.generator.set_state(state["generator"])
-            self.history, self.step_metrics = state["history"], unpack(state["outcomes"])
-            self.epoch_seconds = float(state["seconds"])
-        except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-            raise checkpoint.CheckpointError(
-                f"{source}: does not fit: {' '.join(str(error).split())[:160]}; start without it"
-            ) from None
+
+def _check_divisible(batch_size: int, micro_batches: int) -> None:
+    world_size = distributed.get_world_size()
+    if world_size > 1 and batch_size % (micro_batches * world_size):
+        raise TrainingError(
+            f"train.batch_size: found a batch of {batch_size} images in {micro_batches} "
+            f"micro-batches, expected one that {world_size} processes can share equally; make it a "
+            "multiple of grad_accumulation x processes, no larger than the dataset"
+        )

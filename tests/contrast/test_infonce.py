@@ -1,4 +1,4 @@
-"""`info_nce` against a cross-entropy over the concatenated logits, in float64."""
+"""`info_nce` against its definition `info_nce_reference` in float64."""
 
 from __future__ import annotations
 
@@ -10,24 +10,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch.nn.attention.flex_attention import flex_attention
 
-from densecl.contrast import info_nce, memory_softmax
+from densecl.contrast import NegativeMask, info_nce, info_nce_reference, memory_softmax
 
 
 def unit(rows: int, dim: int, generator: torch.Generator) -> torch.Tensor:
     return F.normalize(torch.randn(rows, dim, generator=generator), dim=1)
 
 
-def naive(q, k, memory, t, same):
-    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ memory.T], 1) / t
-    own = torch.cat([torch.zeros(len(q), 1, dtype=torch.bool), same], 1)
-    return F.cross_entropy(
-        logits.masked_fill(own, -torch.inf), torch.zeros(len(q), dtype=torch.long)
-    )
-
-
 @torch.no_grad()
-def cancelling(q, k, t, memory, same) -> list[float]:
-    """Size of the terms whose difference the loss and the gradients to q, k and t are."""
+def compute_term_sizes(q, k, t, memory, same) -> list[float]:
+    """Size of the terms whose difference is the loss and the gradients to q, k and t."""
     logits = (q @ memory.T / t).masked_fill(same, -torch.inf)
     own, others = (q * k).sum(1) / t, logits.logsumexp(1)
     weight = (others - own).sigmoid() / len(q)  # 0 without negatives
@@ -35,7 +27,7 @@ def cancelling(q, k, t, memory, same) -> list[float]:
     dots = (
         (q * k).abs().sum(1) / t,
         q.abs() @ memory.abs().T / t,
-    )  # what the products themselves add up
+    )  # sums inside the products
     margin = (
         torch.where(others.isinf(), 0, others.abs()) + dots[0]
     )  # an error in it is a relative one of the weight
@@ -49,9 +41,10 @@ PATHS = ("tiles", "small tiles", "fused", "flex")
 
 
 @contextmanager
-def computed_by(path: str):
-    """The three ways of attending; flex runs uncompiled, since torch compiles its log-sum-exp for
-    GPUs only.
+def use_path(path: str):
+    """Select one implementation of the softmax.
+
+    Flex attention runs uncompiled: torch compiles its log-sum-exp for GPUs only.
     """
     with pytest.MonkeyPatch.context() as patch:
         if path == "small tiles":
@@ -103,12 +96,12 @@ def test_loss_and_gradients_equal_cross_entropy(
         k.double().requires_grad_(),
         torch.tensor(temperature).double().requires_grad_(),
     ]
-    with computed_by(path) as how:
+    with use_path(path) as how:
         contrast = info_nce(ours[0], ours[1], memory, ours[2], **ids, **how)
-    loss = naive(*exact[:2], memory.double(), exact[2], same)
+    loss = info_nce_reference(*exact[:2], memory.double(), exact[2], same)
     contrast.loss.backward()
     loss.backward()
-    terms = cancelling(*exact, memory.double(), same)
+    terms = compute_term_sizes(*exact, memory.double(), same)
     pairs = zip(
         [contrast.loss, *(x.grad for x in ours)],
         [loss, *(x.grad for x in exact)],
@@ -141,11 +134,9 @@ def test_loss_and_gradients_equal_cross_entropy(
     )
 
 
-@pytest.mark.parametrize("watch", [True, False])
-def test_several_tiles_of_wide_features_with_masks(watch):
-    """Sizes around those of the real tiles, and under bf16 autocast, which must not lower a CPU's
-    products.
-    """
+@pytest.mark.parametrize("diagnostics", [True, False])
+def test_several_tiles_of_wide_features_with_masks(diagnostics):
+    """Sizes around those of the real tiles; bf16 autocast must not lower precision on a CPU."""
     generator = torch.Generator().manual_seed(0)
     rows, held = memory_softmax.QUERY_TILE + 52, 2 * memory_softmax.MEMORY_TILE + 7
     q, k, memory = (
@@ -157,15 +148,15 @@ def test_several_tiles_of_wide_features_with_masks(watch):
     same = ids["query_ids"][:, None] == ids["memory_ids"][None]
     ours, exact = q.clone().requires_grad_(), q.double().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        contrast = info_nce(ours, k, memory, 0.2, **ids, diagnostics=watch)
-    loss = naive(exact, k.double(), memory.double(), 0.2, same)
+        contrast = info_nce(ours, k, memory, 0.2, **ids, diagnostics=diagnostics)
+    loss = info_nce_reference(exact, k.double(), memory.double(), 0.2, same)
     contrast.loss.backward()
     loss.backward()
     assert float(contrast.loss.detach()) == pytest.approx(float(loss.detach()), rel=1e-6)
     assert (ours.grad - exact.grad).norm() <= 1e-6 * exact.grad.norm()
 
 
-def test_chance_is_the_loss_of_guessing_and_nothing_is_said_of_no_negatives():
+def test_chance_is_the_loss_of_a_uniform_guess_and_no_negatives_give_nan():
     one = F.normalize(torch.ones(3, 8), dim=1)
     guessed = info_nce(
         one,
@@ -175,9 +166,7 @@ def test_chance_is_the_loss_of_guessing_and_nothing_is_said_of_no_negatives():
         query_ids=torch.tensor([0, 1, 2]),
         memory_ids=torch.tensor([0, 0, 0, 1, 9]),
     )
-    assert float(guessed.loss) == pytest.approx(
-        float(guessed.chance)
-    )  # all alike: nobody knows better
+    assert float(guessed.loss) == pytest.approx(float(guessed.chance))  # all similarities are equal
     assert float(guessed.chance) == pytest.approx(
         float(torch.tensor([2.0, 4.0, 5.0]).log1p().mean())
     )
@@ -186,8 +175,8 @@ def test_chance_is_the_loss_of_guessing_and_nothing_is_said_of_no_negatives():
     assert float(none.loss) == float(none.chance) == 0
 
 
-def test_the_private_operation_gives_output_and_log_sum_exp():
-    """`fused` calls it by name; a new torch must keep its order of results and its scale."""
+def test_private_flash_operation_returns_output_and_log_sum_exp():
+    """`compute_flash_cpu` relies on its order of results and its scale."""
     generator = torch.Generator().manual_seed(0)
     q, memory = unit(5, 16, generator), unit(70, 16, generator)
     mean, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
@@ -198,7 +187,7 @@ def test_the_private_operation_gives_output_and_log_sum_exp():
     assert torch.allclose(mean[0, 0].double(), logits.softmax(1) @ memory.double(), atol=1e-5)
 
 
-def test_the_fused_path_is_taken_where_nothing_is_watched(monkeypatch):
+def test_fused_path_is_taken_without_diagnostics(monkeypatch):
     taken = []
     real = memory_softmax.compute_flash_cpu
     monkeypatch.setattr(
@@ -215,21 +204,19 @@ def test_the_fused_path_is_taken_where_nothing_is_watched(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_flex_under_bf16_autocast_errs_like_cross_entropy_under_it():
-    """Uncompiled flex rounds its scores and its output to bf16; the kernel for GPUs only the
-    latter.
-    """
+def test_flex_error_under_bf16_autocast_is_that_of_cross_entropy():
+    """Uncompiled flex rounds scores and output to bf16; the GPU kernel only the output."""
     generator = torch.Generator().manual_seed(0)
     q, k, memory = unit(64, 64, generator), unit(64, 64, generator), unit(1024, 64, generator)
-    none, exact = torch.zeros(64, 1024, dtype=torch.bool), q.double().requires_grad_()
-    naive(exact, k.double(), memory.double(), 0.2, none).backward()
+    exact = q.double().requires_grad_()
+    info_nce_reference(exact, k.double(), memory.double(), 0.2).backward()
     errors = []
-    for path in ("flex", "naive"):
+    for path in ("flex", "reference"):
         given = q.clone().requires_grad_()
-        with computed_by(path) as how, torch.autocast("cpu", torch.bfloat16):
+        with use_path(path) as how, torch.autocast("cpu", torch.bfloat16):
             loss = (
-                naive(given, k, memory, 0.2, none)
-                if path == "naive"
+                info_nce_reference(given, k, memory, 0.2)
+                if path == "reference"
                 else info_nce(given, k, memory, 0.2, **how).loss
             )
         loss.backward()
@@ -245,21 +232,19 @@ def test_flex_under_bf16_autocast_errs_like_cross_entropy_under_it():
     images=st.integers(1, 6),
     seed=st.integers(0, 10**6),
 )
-def test_hardest_negative_is_the_largest_cosine_left(rows, held, images, seed):
+def test_hardest_negative_is_the_largest_unmasked_cosine(rows, held, images, seed):
     generator = torch.Generator().manual_seed(seed)
     q, memory = unit(rows, 8, generator), unit(held, 8, generator)
-    ids = memory_softmax.NegativeMask(
-        torch.arange(rows) % images, torch.arange(held) % (images + 1)
-    )
+    ids = NegativeMask(torch.arange(rows) % images, torch.arange(held) % (images + 1))
     same = ids.query_ids[:, None] == ids.memory_ids[None]
     cosines = torch.cat(
         [(q @ memory.T).masked_fill(same, -torch.inf), torch.full((rows, 1), -torch.inf)], 1
     )
-    with computed_by("small tiles"):
+    with use_path("small tiles"):
         assert torch.allclose(memory_softmax.hardest_negative(q, memory, ids), cosines.amax(1))
 
 
-def test_a_row_without_negatives_has_no_loss_and_no_gradient():
+def test_query_without_negatives_has_zero_loss_and_gradient():
     generator = torch.Generator().manual_seed(0)
     q = unit(2, 8, generator).requires_grad_()
     memory = unit(3, 8, generator)
@@ -276,7 +261,7 @@ def test_a_row_without_negatives_has_no_loss_and_no_gradient():
     assert q.grad[1].abs().sum() > 0
 
 
-def test_keys_and_memory_get_no_gradient_unless_asked():
+def test_keys_get_a_gradient_only_if_required_and_memory_never():
     generator = torch.Generator().manual_seed(0)
     q, k, memory = (
         unit(3, 8, generator).requires_grad_(),

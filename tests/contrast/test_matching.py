@@ -1,6 +1,4 @@
-"""Matches by position against pixels tracked through the real augmentations, and the filters
-against loops.
-"""
+"""Matches by position against pixels tracked through the augmentations; filters against loops."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ GRID, SIDE = (4, 4), 32
 
 
 def coordinate_image(size: int = 256) -> Image.Image:
-    """Red grows to the right, green downwards: a pixel's colour tells where it was."""
+    """Red increases to the right, green downwards: the colour of a pixel encodes its position."""
     across, down = np.meshgrid(np.arange(size), np.arange(size))
     return Image.fromarray(np.stack([across, down, 0 * down], 2).astype(np.uint8))
 
@@ -73,7 +71,7 @@ def test_true_positions_follow_the_pixels_through_crop_and_flip():
     assert outside > 50
 
 
-def test_same_crop_flipped_mirrors_the_columns_and_apart_nothing_is_visible():
+def test_flip_mirrors_columns_and_disjoint_crops_share_no_patch():
     whole, mirrored = torch.tensor([[0, 0, 1, 1, 0.0]]), torch.tensor([[0, 0, 1, 1, 1.0]])
     index, visible = find_true_matches(whole, mirrored, (2, 3))
     assert index.tolist() == [[2, 1, 0, 5, 4, 3]]
@@ -86,7 +84,7 @@ def test_same_crop_flipped_mirrors_the_columns_and_apart_nothing_is_visible():
     )  # of the smaller
 
 
-def test_a_crop_inside_the_other_overlaps_by_one():
+def test_contained_crop_has_overlap_one():
     generator = torch.Generator().manual_seed(0)
     outer = torch.rand(500, 4, generator=generator) * 0.4 + torch.tensor([0.0, 0.0, 0.3, 0.3])
     inner = torch.cat([outer[:, :2] + 0.1 * outer[:, 2:], 0.37 * outer[:, 2:]], 1)
@@ -106,7 +104,7 @@ def test_a_crop_inside_the_other_overlaps_by_one():
     )  # no pair falls out of the bins
 
 
-def test_mutual_and_similarity_are_their_definitions():
+def test_mutual_match_and_similarity_follow_their_definitions():
     first, second = torch.randn(2, 9, 5), torch.randn(2, 9, 5)
     index, similar = match_patches(first, second), compute_match_similarity(first, second)
     both, back = is_mutual_match(first, second), match_patches(second, first)
@@ -118,7 +116,7 @@ def test_mutual_and_similarity_are_their_definitions():
             )
 
 
-def test_min_overlap_holds_and_leaves_the_first_crop_alone():
+def test_min_overlap_is_reached_without_changing_the_first_crop():
     wanted = PLAIN.model_copy(update={"min_overlap": 0.5})
     for seed in range(40):
         first, second = draw_crops(100, 80, wanted, np.random.default_rng(seed))
@@ -130,7 +128,7 @@ def test_min_overlap_holds_and_leaves_the_first_crop_alone():
         assert compute_crop_overlap(*boxes).item() >= 0.5 - 1e-9
 
 
-def test_quality_is_full_for_features_that_know_the_place_and_position_knows_nothing_of_moved_views():
+def test_accuracy_is_one_for_exact_features_and_low_for_positional_ones_on_moved_views():
     first = torch.tensor([[0, 0, 1, 1, 0.0]]).repeat(3, 1)
     second = torch.tensor([[0, 0, 1, 1, 0.0], [0, 0, 1, 1, 1.0], [0.5, 0.5, 0.5, 0.5, 0.0]])
     truth, visible = find_true_matches(first, second, GRID)

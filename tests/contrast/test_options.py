@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from densecl.config.params import DenseContrastParams, GlobalContrastParams
+from densecl.contrast import ViewPair, find_true_matches, info_nce_reference, is_mutual_match
 from densecl.contrast.key_encoder import MomentumKeyEncoder
-from densecl.contrast.matching import find_true_matches, is_mutual_match
-from densecl.contrast.view_pairs import ViewPair
 from densecl.network.vit import Tokens, build_model, forward_tokens
 from tests.contrast.test_view_pairs import TINY, objective_of, rng, side, two_views
 
@@ -26,15 +25,13 @@ def filled(objective, rows: int = 40, seed: int = 5):
     return objective
 
 
-def naive(query, key, memory, temperature: float) -> float:
-    logits = torch.cat([(query @ key)[None], memory @ query]).double() / temperature
-    return float(F.cross_entropy(logits[None], torch.tensor([0])).detach())
+def reference(query, key, memory, temperature: float) -> float:
+    pair = (query[None].double(), key[None].double())
+    return float(info_nce_reference(*pair, memory.double(), temperature).detach())
 
 
-def test_densecl_as_published_is_a_combination_of_options():
-    """Wang et al. 2021: argmax on backbone features, one direction, every patch, one pooled entry
-    an image.
-    """
+def test_published_densecl_is_a_combination_of_options():
+    """Wang et al. 2021: argmax of backbone features, one direction, all patches, pooled entries."""
     settings = DenseContrastParams(
         correspondence_features="backbone",
         patches_per_image=999,
@@ -52,7 +49,7 @@ def test_densecl_as_published_is_a_combination_of_options():
         for s in range(16):
             match = max(range(16), key=lambda m: float(F.cosine_similarity(f1[s], f2[m], dim=0)))
             losses.append(
-                naive(
+                reference(
                     F.normalize(r[s], dim=0),
                     F.normalize(t[match], dim=0),
                     objective.memory.features,
@@ -65,9 +62,7 @@ def test_densecl_as_published_is_a_combination_of_options():
 
 
 def test_dense_loss_of_one_image_pair_by_hand():
-    """Two patches, features in the plane, a head that changes nothing, two negatives; worked out
-    with a pocket calculator.
-    """
+    """Two patches, 2-D features, an identity head and two negatives, worked out by hand."""
     objective = objective_of(DenseContrastParams(patches_per_image=2, dense_dim=2, temperature=0.5))
     objective.head.layers = torch.nn.Identity()
     objective.memory.write(
@@ -87,23 +82,23 @@ def test_dense_loss_of_one_image_pair_by_hand():
     ]
     assert losses == pytest.approx([0.206380, 0.571153], abs=1e-6)
     assert float(contrast.loss.detach()) == pytest.approx(sum(losses) / 2, abs=1e-6)
-    assert float(contrast.positive_similarity) == pytest.approx(0.88, abs=1e-6)
-    assert float(contrast.negative_similarity) == pytest.approx(-0.2, abs=1e-6)
-    assert float(contrast.pretext_top1) == 1
+    assert float(contrast.metrics["positive_similarity"]) == pytest.approx(0.88, abs=1e-6)
+    assert float(contrast.metrics["negative_similarity"]) == pytest.approx(-0.2, abs=1e-6)
+    assert float(contrast.metrics["pretext_top1"]) == 1
     assert torch.allclose(rows.features, torch.tensor([[0.8, 0.6], [0.8, 0.6]]))
 
 
-def test_geometric_takes_true_positions_and_leaves_unseen_patches_out():
+def test_geometric_matches_are_true_and_hidden_patches_are_excluded():
     settings = DenseContrastParams(
         correspondence_features="geometric", patches_per_image=16, dense_dim=6
     )
     objective = objective_of(settings)
     shifted = torch.tensor([[0.25, 0.25, 0.75, 0.75, 1.0]])
     views = ViewPair(side(1), side(2, geometry=shifted), torch.tensor([7, 9]), torch.tensor([0, 1]))
-    pairs = objective.build_pairs(views)
+    pairs, new_keys = objective.build_pairs(views)
     truth, visible = find_true_matches(views.view1.geometry, views.view2.geometry, (4, 4))
     assert 0 < int(visible.sum()) < 32
-    assert len(pairs.queries) == int(visible.sum()) == len(pairs.memory_entries.features)
+    assert len(pairs.queries) == int(visible.sum()) == len(new_keys.features)
     queries = F.normalize(objective.head(views.view1.tokens.patches), dim=-1)
     keys = F.normalize(objective.head(views.view2.tokens.patches), dim=-1)
     for query, key, image in zip(pairs.queries, pairs.keys, pairs.image_ids, strict=True):
@@ -114,7 +109,7 @@ def test_geometric_takes_true_positions_and_leaves_unseen_patches_out():
 
 
 @pytest.mark.parametrize("strategy", ["random", "diverse", "hardest"])
-def test_filters_keep_only_patches_that_pass_and_sample_among_them(strategy):
+def test_filters_restrict_sampling_to_valid_patches(strategy):
     views = two_views()
     for changed in (
         {"correspondence_filter": "mutual"},
@@ -131,7 +126,7 @@ def test_filters_keep_only_patches_that_pass_and_sample_among_them(strategy):
             if settings.correspondence_filter == "mutual"
             else cosines.amax(2) >= 0.7
         )
-        pairs = objective.build_pairs(views)
+        pairs, _ = objective.build_pairs(views)
         assert len(pairs.queries) == int(passing.sum(1).clamp_max(3).sum())
         for query, image in zip(pairs.queries, pairs.image_ids, strict=True):
             b = 0 if image == 7 else 1
@@ -147,7 +142,7 @@ def test_hardest_is_the_negative_closest_to_overtaking_the_positive():
     views = two_views(
         image_ids=(100, 9)
     )  # entries of image 100 are no negatives of the first image
-    pairs = objective.build_pairs(views)
+    pairs, _ = objective.build_pairs(views)
     queries, keys = (
         F.normalize(objective.head(s.tokens.patches), dim=-1).detach() for s in views[:2]
     )
@@ -160,26 +155,26 @@ def test_hardest_is_the_negative_closest_to_overtaking_the_positive():
         assert chosen == set(sorted(range(16), key=lead.__getitem__)[-4:])
 
 
-def test_other_class_leaves_entries_of_the_query_s_class_out():
+def test_other_class_excludes_entries_of_the_query_class():
     objective = filled(objective_of(GlobalContrastParams(dense_dim=6, negatives="other_class")))
     views = two_views()
     contrast, _ = objective.forward(views)
     queries, keys = (F.normalize(objective.head(s.tokens.cls), dim=-1) for s in views[:2])
     memory, classes = objective.memory.features, objective.memory.class_ids
-    losses = [naive(queries[b], keys[b], memory[classes != b], 0.2) for b in range(2)]
+    losses = [reference(queries[b], keys[b], memory[classes != b], 0.2) for b in range(2)]
     assert float(contrast.loss.detach()) == pytest.approx(sum(losses) / 2, abs=1e-5)
 
 
-def test_memory_per_image_caps_what_an_image_adds():
+def test_memory_per_image_limits_the_new_keys_of_an_image():
     objective = objective_of(
         DenseContrastParams(patches_per_image=5, dense_dim=6, memory_per_image=2)
     )
-    pairs = objective.build_pairs(two_views())
-    assert pairs.memory_entries.image_ids.tolist() == [7, 7, 9, 9]
-    assert torch.equal(pairs.memory_entries.features[:2], pairs.keys[:2])
+    pairs, new_keys = objective.build_pairs(two_views())
+    assert new_keys.image_ids.tolist() == [7, 7, 9, 9]
+    assert torch.equal(new_keys.features[:2], pairs.keys[:2])
 
 
-def test_symmetric_is_the_mean_of_both_directions_and_remembers_both():
+def test_symmetric_loss_is_the_mean_of_both_directions_and_stores_both():
     views = two_views()
     back = views._replace(view1=views.view2, view2=views.view1)
     one, both = (
@@ -191,7 +186,7 @@ def test_symmetric_is_the_mean_of_both_directions_and_remembers_both():
     assert rows.image_ids.tolist() == [7, 9, 7, 9]
 
 
-def test_momentum_keys_come_from_a_copy_that_follows_slower_and_slower():
+def test_momentum_encoder_moves_ever_more_slowly():
     model = build_model(TINY, 3, 0)
     objective = objective_of(
         GlobalContrastParams(dense_dim=6, key_encoder="momentum", key_momentum=0.9)
@@ -218,9 +213,9 @@ def test_momentum_keys_come_from_a_copy_that_follows_slower_and_slower():
     )  # travels with checkpoints
 
 
-def test_diversity_counts_the_memory():
+def test_diversity_metrics_count_entries_of_the_memory():
     objective = filled(objective_of(GlobalContrastParams(dense_dim=6), 80), rows=30)
-    assert objective.collect_metrics() == pytest.approx(
+    assert objective.collect_metrics(0.0) == pytest.approx(
         {
             "queue_unique_images": 15,
             "queue_unique_classes": 3,
@@ -228,5 +223,6 @@ def test_diversity_counts_the_memory():
             "queue_age": 0,
             "queue_filled": 30 / 80,
             "temperature": 0.2,
+            "lambda_weight": 0.5,
         }
     )

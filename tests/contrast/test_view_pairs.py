@@ -1,6 +1,8 @@
-"""Matching, sampling, memory and the objectives, against slow re-derivations."""
+"""Matching, sampling, memory queue and objectives against slow re-derivations."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -8,11 +10,17 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
 from densecl.config.params import DenseContrastParams, GlobalContrastParams, NetworkParams
-from densecl.contrast import SAMPLERS, Memory, match_patches
-from densecl.contrast.dense import build_objective
-from densecl.contrast.objective import Objective
-from densecl.contrast.temperature import TEMPERATURE_BOUNDS, Temperature
-from densecl.contrast.view_pairs import EncodedView, ViewPair
+from densecl.contrast import (
+    SAMPLERS,
+    EncodedView,
+    MemoryQueue,
+    NoObjective,
+    Temperature,
+    ViewPair,
+    build_objective,
+    match_patches,
+)
+from densecl.contrast.temperature import TEMPERATURE_BOUNDS
 from densecl.network.vit import Tokens, build_model
 
 TINY = NetworkParams(
@@ -26,7 +34,7 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_match_is_its_indexing_equation_and_permutes_with_the_second_view():
+def test_match_is_the_argmax_and_permutes_with_the_second_view():
     first, second = torch.randn(2, 5, 4, generator=rng()), torch.randn(2, 6, 4, generator=rng(1))
     index = match_patches(first, second)
     for b in range(2):
@@ -48,7 +56,7 @@ def test_samplers_pick_distinct_patches_of_each_image(name):
     assert all(len(set(row.tolist())) == 7 for row in picks)
 
 
-def test_diverse_reaches_every_direction_and_hardest_picks_the_planted():
+def test_diverse_covers_all_directions_and_hardest_picks_the_largest_scores():
     directions = torch.eye(4).repeat_interleave(25, 0)[None]  # 4 directions, 25 patches each
     reached = {
         name: [
@@ -65,7 +73,7 @@ def test_diverse_reaches_every_direction_and_hardest_picks_the_planted():
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_samplers_take_what_is_allowed_first_and_no_more_than_there_is(name):
+def test_samplers_take_valid_patches_first_and_at_most_all(name):
     features, allowed = torch.randn(50, 9, 8, generator=rng()), torch.zeros(50, 9, dtype=torch.bool)
     allowed[:, [1, 4, 7]] = True
     for scores in (torch.randn(50, 9, generator=rng(2)), torch.full((50, 9), -torch.inf), None):
@@ -79,7 +87,7 @@ def test_samplers_take_what_is_allowed_first_and_no_more_than_there_is(name):
         )
 
 
-def test_equally_hard_patches_are_drawn_among_at_random():
+def test_hardest_breaks_ties_at_random():
     features, scores = torch.randn(400, 6, 4, generator=rng()), torch.zeros(400, 6)
     shares = (
         torch.bincount(SAMPLERS["hardest"](features, 2, rng(1), scores).flatten(), minlength=6)
@@ -90,8 +98,8 @@ def test_equally_hard_patches_are_drawn_among_at_random():
 
 @settings(max_examples=50, deadline=None)
 @given(size=st.integers(1, 17), writes=st.lists(st.integers(0, 40), max_size=8))
-def test_memory_is_the_tail_of_all_that_was_written(size, writes):
-    memory, rows, total = Memory(size, 2), [], 0
+def test_memory_holds_the_last_rows_written(size, writes):
+    memory, rows, total = MemoryQueue(size, 2), [], 0
     for step, count in enumerate(writes):
         ids = torch.arange(total, total + count)
         memory.write(torch.stack([ids, -ids], 1).float(), ids, ids % 5, step)
@@ -102,7 +110,7 @@ def test_memory_is_the_tail_of_all_that_was_written(size, writes):
     assert list(zip(memory.image_ids.tolist(), memory.steps.tolist(), strict=True)) == tail
     assert memory.features[:, 0].tolist() == [float(i) for i, _ in tail]
     assert memory.class_ids.tolist() == [i % 5 for i, _ in tail]
-    again = Memory(size, 2)
+    again = MemoryQueue(size, 2)
     again.load_state_dict(memory.state_dict())
     for each in (memory, again):
         each.write(torch.ones(3, 2), torch.full((3,), 99), torch.zeros(3, dtype=torch.int64), 9)
@@ -136,7 +144,7 @@ def test_dense_pairs_are_sampled_patches_with_their_matches(features):
         DenseContrastParams(patches_per_image=4, dense_dim=5, correspondence_features=features)
     )
     views = two_views()
-    pairs = objective.build_pairs(views)
+    pairs, new_keys = objective.build_pairs(views)
     assert pairs.queries.shape == pairs.keys.shape == (8, 5)
     assert pairs.image_ids.tolist() == [7] * 4 + [9] * 4
     first, second = views.view1.tokens.patches, views.view2.tokens.patches
@@ -149,10 +157,10 @@ def test_dense_pairs_are_sampled_patches_with_their_matches(features):
         assert torch.allclose(pairs.keys[row], dense2[b, int(cosines.argmax())])
     assert not pairs.keys.requires_grad
     assert pairs.queries.requires_grad
-    assert torch.equal(pairs.memory_entries.features, pairs.keys)
+    assert torch.equal(new_keys.features, pairs.keys)
 
 
-def test_score_sees_the_memory_before_the_step_and_after_adds_exactly_the_keys():
+def test_loss_uses_the_memory_before_the_step_and_the_update_adds_the_keys():
     objective = objective_of(GlobalContrastParams(dense_dim=5), 16)
     views = two_views(image_ids=(0, 1))
     contrast, rows = objective.forward(views)
@@ -160,11 +168,13 @@ def test_score_sees_the_memory_before_the_step_and_after_adds_exactly_the_keys()
     objective.update_after_step(build_model(TINY, 3, 0), rows, 0, 0.1)
     assert torch.equal(objective.memory.features, rows.features)
     contrast, _ = objective.forward(views)
-    assert float(contrast.negatives) == 1  # of two entries, one is the query's own image
+    assert float(contrast.metrics["contrastive_chance"]) == pytest.approx(
+        math.log(2)
+    )  # of two entries, one is the query's own image
     assert float(contrast.loss.detach()) > 0
 
 
-def test_ramp_starts_at_zero_ends_at_the_target_and_rises():
+def test_lambda_ramp_rises_from_zero_to_the_target():
     settings_ = GlobalContrastParams(
         lambda_weight=0.6, contrastive_weight_adaptive=True, ramp_epochs=4
     )
@@ -174,13 +184,13 @@ def test_ramp_starts_at_zero_ends_at_the_target_and_rises():
     assert values[16] == values[-1] == pytest.approx(0.6)
     assert values == sorted(values)
     assert objective.compute_lambda_weight(2.0) == pytest.approx(0.3)
-    assert Objective().compute_lambda_weight(3.0) == 0
+    assert NoObjective().compute_lambda_weight(3.0) == 0
 
 
 @pytest.mark.parametrize(
     ("towards", "bound"), [(-1.0, TEMPERATURE_BOUNDS[1]), (1.0, TEMPERATURE_BOUNDS[0])]
 )
-def test_learnt_temperature_stays_within_its_bounds_and_comes_back(towards, bound):
+def test_learned_temperature_stays_within_bounds_and_can_return(towards, bound):
     objective = objective_of(GlobalContrastParams(dense_dim=5, learnable_temp=True), 16)
     optimizer = torch.optim.SGD(objective.temperature.parameters(), lr=10.0)
     model, (_, rows) = build_model(TINY, 3, 0), objective.forward(two_views())

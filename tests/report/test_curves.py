@@ -5,20 +5,20 @@ is left out.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from densecl.contrast.infonce import InfoNCEOutput
-from densecl.contrast.memory import Memory
 from densecl.report.charts.curves import build_curve_groups
 from densecl.report.charts.panels import Panel, Profile, build_panel_groups
-from densecl.training.diagnostics.gradient_alignment import GradientAlignment
 from densecl.training.diagnostics.match_accuracy import measure_match_accuracy
-from densecl.training.epoch_metrics import compute_epoch_means
-from densecl.training.step import StepMetrics
+from densecl.training.step_metrics import compute_epoch_means
+from tests.training.test_optimisation import stepper
+from tests.training.test_trainer import CONTRASTS, batch_of
 
 # In history.csv and on no curve: the axis itself, and what follows from the rest.
 UNDRAWN = {
@@ -34,8 +34,6 @@ OF_THE_TRAINER = (
     "images_per_second",
     "seconds",
     "peak_memory_bytes",
-    "temperature",
-    "lambda_weight",
     "rank_cls",
     "similarity_cls",
     "rank_patches_within",
@@ -43,32 +41,25 @@ OF_THE_TRAINER = (
 )
 
 
-def written() -> list[str]:
+@cache
+def written() -> tuple[str, ...]:
     """Columns of a dense training, from the code that names them."""
-    zero = torch.zeros(())
-    outcome = StepMetrics(
-        zero,
-        zero,
-        zero,
-        zero,
-        InfoNCEOutput(*[zero] * len(InfoNCEOutput._fields)),
-        GradientAlignment(zero, zero, zero),
-        zero,
-    )
+    train_step = stepper(CONTRASTS["dense"])
+    metrics = train_step(batch_of(4), 0.5, 0, diagnostics=True)
     patches = torch.rand(2, 4, 3)
     crops = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]] * 2)
     features = dict.fromkeys(("dense", "last", "before_last"), (patches, patches))
     found = (
-        compute_epoch_means([outcome], contrastive=True)
+        compute_epoch_means([metrics])
         | measure_match_accuracy(features, crops, crops, (2, 2))
-        | Memory(4, 3).measure_diversity()
+        | train_step.objective.collect_metrics(0.0)
     )
-    return ["epoch", *found, *OF_THE_TRAINER, "top1/imagenet"]
+    return ("epoch", *found, *OF_THE_TRAINER, "top1/imagenet")
 
 
-def history(columns: list[str], epochs: int = 5, seed: int = 0) -> pd.DataFrame:
+def history(columns: Sequence[str], epochs: int = 5, seed: int = 0) -> pd.DataFrame:
     values = np.random.default_rng(seed).uniform(0.1, 0.9, (epochs, len(columns)))
-    return pd.DataFrame(values, columns=columns).assign(epoch=range(epochs))
+    return pd.DataFrame(values, columns=list(columns)).assign(epoch=range(epochs))
 
 
 def drawn(histories: dict[str, list[pd.DataFrame]]) -> dict[str, str]:

@@ -1,5 +1,6 @@
-"""Twenty steps of each case, by one process or by one of several; `python -m
-tests.training.distributed_worker OUT` writes OUT-<rank>.pt.
+"""Twenty steps of each case, in one process or as one rank of several.
+
+`python -m tests.training.distributed_worker OUT` writes OUT-<rank>.pt.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from densecl.config.params import (
     NetworkParams,
     TrainParams,
 )
-from densecl.contrast.dense import build_objective
+from densecl.contrast import build_objective
 from densecl.datasets.views.batch import ViewBatch
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import build_model
@@ -61,9 +62,7 @@ CASES = {  # settings, precision, parts of a batch
 
 
 def batches() -> list[ViewBatch]:
-    """The whole batches, the same in every process; crops that differ, so that geometry is no
-    constant.
-    """
+    """The global batches, the same on every rank."""
     generator = torch.Generator().manual_seed(0)
     found = []
     for step in range(STEPS):
@@ -77,7 +76,7 @@ def batches() -> list[ViewBatch]:
 
 
 def outcomes(name: str) -> dict[str, torch.Tensor]:
-    """Losses [STEPS], figures of the last step, memory and weights of one case."""
+    """Losses [STEPS], metrics of the last step, memory and weights of one case."""
     settings, precision, parts = CASES[name]
     torch.set_default_dtype(precision)
     train = TrainParams(learning_rate=1e-3, batch_size=BATCH, grad_accumulation=parts)
@@ -96,16 +95,13 @@ def outcomes(name: str) -> dict[str, torch.Tensor]:
     for step, batch in enumerate(batches()):
         mine = distributed.shard_epoch(range(BATCH), BATCH, parts)
         part = ViewBatch(*(column[mine] for column in batch))
-        seen.append(
-            stepper.step(part, objective.lambda_weight, step, step / STEPS, log_diagnostics=True)
-        )
+        seen.append(stepper(part, objective.lambda_weight, step, step / STEPS, diagnostics=True))
     last = seen[-1]
     found = {
-        "losses": torch.stack([s.loss for s in seen]),
-        "classification": torch.stack([s.classification_loss for s in seen]),
-        "gradient": torch.stack([s.gradient_norm for s in seen]),
-        "contrast": torch.stack([*last.contrast]),
-        "conflict": torch.stack([*last.conflict]),
+        "losses": torch.stack([s["loss"] for s in seen]),
+        "classification": torch.stack([s["classification_loss"] for s in seen]),
+        "gradient": torch.stack([s["gradient_norm"] for s in seen]),
+        "metrics": torch.stack(list(last.values())),
         "weights": torch.cat([p.detach().flatten() for p in model.parameters()]),
     }
     if settings:

@@ -1,4 +1,4 @@
-"""Options of the optimisation, and what is watched, on one small batch."""
+"""Options of the optimisation, and metrics, on one small batch."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 
 from densecl.config.params import DenseContrastParams, GlobalContrastParams, TrainParams
-from densecl.contrast.dense import build_objective
+from densecl.contrast import build_objective
 from densecl.metrics import compute_effective_rank, compute_mean_cosine
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import build_model
-from densecl.training.epoch_metrics import (
+from densecl.training.linear_probe import fit_linear_probe
+from densecl.training.optim import build_optimizer, build_schedule
+from densecl.training.step import TrainStep
+from densecl.training.step_metrics import (
     MIN_FEATURE_RANK,
     compute_epoch_means,
     find_training_warnings,
 )
-from densecl.training.linear_probe import fit_linear_probe
-from densecl.training.optim import build_optimizer, build_schedule
-from densecl.training.step import TrainStep
 from tests.training.test_trainer import CONTRASTS, NETWORK, batch_of
 
 
@@ -38,7 +38,7 @@ def stepper(contrast, **settings) -> TrainStep:
 
 
 @pytest.mark.parametrize("mode", ["dense", "global", "none"])
-def test_thirty_two_images_can_be_learned_by_heart(mode):
+def test_overfits_thirty_two_images(mode):
     batch = batch_of(32)
     contrast = {
         "dense": DenseContrastParams(queue_size=512, patches_per_image=8, dense_dim=16),
@@ -46,14 +46,14 @@ def test_thirty_two_images_can_be_learned_by_heart(mode):
         "none": None,
     }[mode]
     learner = stepper(contrast, batch_size=32, learning_rate=2e-3)
-    outcomes = [
-        learner.step(batch, 0.2 if contrast else 0.0, step, step / 120) for step in range(120)
-    ]
-    assert float(outcomes[-1].top1) == 1
-    assert float(outcomes[-1].classification_loss) < 0.2 * float(outcomes[0].classification_loss)
+    outcomes = [learner(batch, 0.2 if contrast else 0.0, step, step / 120) for step in range(120)]
+    assert float(outcomes[-1]["train_top1"]) == 1
+    assert float(outcomes[-1]["classification_loss"]) < 0.2 * float(
+        outcomes[0]["classification_loss"]
+    )
     if contrast:
-        assert float(outcomes[-1].contrast.positive_similarity) > float(
-            outcomes[0].contrast.positive_similarity
+        assert float(outcomes[-1]["positive_similarity"]) > float(
+            outcomes[0]["positive_similarity"]
         )
     learner.model.eval()
     cls = learner.encode_views(batch).view1.tokens.cls.detach()
@@ -62,8 +62,8 @@ def test_thirty_two_images_can_be_learned_by_heart(mode):
 
 @pytest.mark.parametrize(("images", "parts"), [(10, 8), (7, 3), (8, 4)])
 @pytest.mark.parametrize("mode", ["dense", "global", "none"])
-def test_parts_of_any_size_give_the_gradient_of_the_batch(mode, images, parts):
-    """A set smaller than train.batch_size makes a batch that its parts may not divide."""
+def test_micro_batches_of_any_size_give_the_gradient_of_the_batch(mode, images, parts):
+    """The batch of a dataset smaller than train.batch_size may not divide evenly."""
     contrast = {
         "dense": DenseContrastParams(queue_size=64, patches_per_image=16, dense_dim=16)
     }.get(mode, CONTRASTS[mode])
@@ -78,20 +78,20 @@ def test_parts_of_any_size_give_the_gradient_of_the_batch(mode, images, parts):
             learner.objective.memory.write(
                 noise, torch.arange(64) + 100, torch.zeros(64, dtype=torch.long), 0
             )
-        outcome = learner.step(batch_of(images), 0.5, 0)
+        outcome = learner(batch_of(images), 0.5, 0)
         grads = torch.cat([p.grad.flatten() for p in learner.model.parameters()])
-        found.append((float(outcome.loss), float(outcome.top1), grads))
+        found.append((float(outcome["loss"]), float(outcome["train_top1"]), grads))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     assert found[0][1] == pytest.approx(found[1][1])
     assert (found[0][2] - found[1][2]).norm() <= 1e-5 * found[0][2].norm()
 
 
 @pytest.mark.parametrize("mode", ["global", "none"])
-def test_an_accumulated_batch_is_the_batch(mode):
+def test_accumulated_steps_equal_whole_batch_steps(mode):
     whole, parts = stepper(CONTRASTS[mode]), stepper(CONTRASTS[mode], grad_accumulation=4)
     for step in range(3):
-        seen = [s.step(batch_of(8), 0.5, step) for s in (whole, parts)]
-        assert float(seen[0].loss) == pytest.approx(float(seen[1].loss), abs=1e-5)
+        seen = [s(batch_of(8), 0.5, step) for s in (whole, parts)]
+        assert float(seen[0]["loss"]) == pytest.approx(float(seen[1]["loss"]), abs=1e-5)
     if mode == "global":
         assert torch.allclose(
             whole.objective.memory.features, parts.objective.memory.features, atol=1e-4
@@ -101,7 +101,7 @@ def test_an_accumulated_batch_is_the_batch(mode):
         assert torch.allclose(one, other, atol=2e-4)
 
 
-def test_rate_is_absolute_or_scaled_and_falls_with_depth():
+def test_learning_rate_is_absolute_or_scaled_and_decays_by_layer():
     assert TrainParams(
         batch_size=128, learning_rate=1e-3, learning_rate_batch=512
     ).peak_learning_rate == pytest.approx(2.5e-4)
@@ -125,16 +125,16 @@ def test_rate_is_absolute_or_scaled_and_falls_with_depth():
     assert patches == pytest.approx(block0 / 2)
 
 
-def test_averaged_weights_follow_and_bf16_stays_near_fp32():
+def test_ema_follows_the_weights_and_bf16_stays_near_fp32():
     averaged = stepper(None, ema_decay=0.99)
     start = averaged.ema.module.head.weight.detach().clone()
     for step in range(4):
-        averaged.step(batch_of(8), 0.0, step)
+        averaged(batch_of(8), 0.0, step)
     own, mean = (m.head.weight.detach() for m in (averaged.model, averaged.ema.module))
     assert 0 < float((mean - start).norm()) < float((own - start).norm())
     fine, coarse = stepper(CONTRASTS["dense"]), stepper(CONTRASTS["dense"], precision="bf16")
-    first, second = (s.step(batch_of(8), 0.5, 0) for s in (fine, coarse))
-    assert float(first.loss) == pytest.approx(float(second.loss), rel=0.02)
+    first, second = (s(batch_of(8), 0.5, 0) for s in (fine, coarse))
+    assert float(first["loss"]) == pytest.approx(float(second["loss"]), rel=0.02)
     assert (
         fine.objective.memory.features.dtype
         == coarse.objective.memory.features.dtype
@@ -142,27 +142,29 @@ def test_averaged_weights_follow_and_bf16_stays_near_fp32():
     )
 
 
-def test_gradient_conflict_is_that_of_the_two_losses():
+def test_gradient_alignment_is_that_of_the_two_losses():
     learner = stepper(CONTRASTS["dense"])
-    assert torch.isnan(learner.step(batch_of(8), 0.5, 0).conflict.cosine)  # not looked at
+    assert "gradient_cosine" not in learner(batch_of(8), 0.5, 0)
     drawn = learner.objective.generator.get_state()
-    outcome, _ = learner.forward(batch_of(8), 0.5, log_diagnostics=True)
+    _, outcome, _ = learner.forward(batch_of(8), 0.5, diagnostics=True)
     shared = list(learner.model.blocks[-1].parameters())
     pulls = []
     for weight in (0.0, 1.0):
         learner.model.zero_grad()
         learner.objective.generator.set_state(drawn)
-        scored, _ = learner.forward(batch_of(8), weight, log_diagnostics=False)
-        scored.loss.backward()
+        loss, _, _ = learner.forward(batch_of(8), weight, diagnostics=False)
+        loss.backward()
         pulls.append(torch.cat([p.grad.flatten() for p in shared]))
-    assert float(outcome.conflict.classification) == pytest.approx(float(pulls[0].norm()), rel=1e-3)
-    assert float(outcome.conflict.contrast) == pytest.approx(float(pulls[1].norm()), rel=1e-3)
-    assert float(outcome.conflict.cosine) == pytest.approx(
+    assert float(outcome["gradient_classification"]) == pytest.approx(
+        float(pulls[0].norm()), rel=1e-3
+    )
+    assert float(outcome["gradient_contrast"]) == pytest.approx(float(pulls[1].norm()), rel=1e-3)
+    assert float(outcome["gradient_cosine"]) == pytest.approx(
         float(F.cosine_similarity(*pulls, dim=0)), abs=1e-4
     )
 
 
-def test_alarms_are_for_collapse_and_for_a_loss_at_chance():
+def test_warnings_are_for_collapse_and_for_a_loss_at_chance():
     fine = {
         "rank_cls": 9.0,
         "similarity_cls": 0.4,
@@ -175,31 +177,29 @@ def test_alarms_are_for_collapse_and_for_a_loss_at_chance():
     assert find_training_warnings({"rank_cls": 9.0, "similarity_cls": 0.4}) == []
 
 
-def test_features_that_differ_only_by_rounding_are_called_collapsed():
+def test_features_that_differ_only_by_rounding_have_collapsed():
     noise = torch.randn(128, 48, generator=torch.Generator().manual_seed(0))
     nearly_one = torch.ones(48) + 1e-6 * noise
     row = {
         "rank_cls": float(compute_effective_rank(nearly_one)),
         "similarity_cls": float(compute_mean_cosine(nearly_one)),
     }
-    assert row["rank_cls"] > MIN_FEATURE_RANK  # which is why it is not asked alone
+    assert row["rank_cls"] > MIN_FEATURE_RANK  # so the rank alone does not suffice
     assert "collapsed" in find_training_warnings(row)[0]
     assert abs(float(compute_mean_cosine(noise))) < 0.05
     pair = torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
     assert float(compute_mean_cosine(pair)) == pytest.approx((2**-0.5 + 0 + 2**-0.5) / 3)
 
 
-def test_means_of_an_epoch_pass_over_what_was_not_looked_at():
+def test_epoch_means_skip_steps_without_diagnostics():
     learner = stepper(CONTRASTS["global"])
-    outcomes = [
-        learner.step(batch_of(8), 0.5, step, log_diagnostics=step == 1) for step in range(3)
-    ]
-    row = compute_epoch_means(outcomes, contrastive=True)
-    assert row["gradient_cosine"] == pytest.approx(float(outcomes[1].conflict.cosine))
-    assert row["loss"] == pytest.approx(sum(float(o.loss) for o in outcomes) / 3)
+    outcomes = [learner(batch_of(8), 0.5, step, diagnostics=step == 1) for step in range(3)]
+    row = compute_epoch_means(outcomes)
+    assert row["gradient_cosine"] == pytest.approx(float(outcomes[1]["gradient_cosine"]))
+    assert row["loss"] == pytest.approx(sum(float(o["loss"]) for o in outcomes) / 3)
 
 
-def test_probe_separates_what_a_line_separates_and_takes_features_as_they_are():
+def test_probe_separates_linearly_separable_features():
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(3, 5, generator=generator) * 4 + 100
     labels = torch.arange(90) % 3
@@ -211,17 +211,17 @@ def test_probe_separates_what_a_line_separates_and_takes_features_as_they_are():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own workings
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns about itself
 @pytest.mark.skipif(
     not shutil.which("g++"), reason="torch.compile needs a C++ compiler (g++) on a CPU"
 )
-def test_compiled_steps_are_the_eager_ones():
+def test_compiled_steps_equal_eager_steps():
     contrast = CONTRASTS["dense"].model_copy(update={"key_encoder": "momentum"})
     plain, compiled = stepper(contrast), stepper(contrast, compile=True)
     for step in range(3):
-        one, other = (
-            s.step(batch_of(8), 0.5, step, log_diagnostics=step == 1) for s in (plain, compiled)
+        one, other = (s(batch_of(8), 0.5, step, diagnostics=step == 1) for s in (plain, compiled))
+        assert float(one["loss"]) == pytest.approx(float(other["loss"]), abs=1e-4)
+        assert float(one["contrastive_loss"]) == pytest.approx(
+            float(other["contrastive_loss"]), abs=1e-4
         )
-        assert float(one.loss) == pytest.approx(float(other.loss), abs=1e-4)
-        assert float(one.contrast.loss) == pytest.approx(float(other.contrast.loss), abs=1e-4)
     assert list(plain.model.state_dict()) == list(compiled.model.state_dict())

@@ -1,6 +1,4 @@
-"""Two processes against one: the same losses, the same memory, the same accuracy; and what a killed
-one does.
-"""
+"""Two processes give the losses, memory and accuracy of one; a killed process restarts all."""
 
 from __future__ import annotations
 
@@ -17,7 +15,14 @@ import torch
 
 from densecl import distributed
 from tests.training import distributed_worker
-from tests.training.test_resume import VARIES, alive, kept, needs_proc, started, until
+from tests.training.test_resume import (
+    VARIES,
+    list_checkpoints,
+    list_processes,
+    needs_proc,
+    start_command,
+    wait_until,
+)
 from tests.training.training_project import ENVIRONMENT, ROOT, STEPS, prepare
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
@@ -31,7 +36,7 @@ def port() -> str:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
-    """Outcomes of all cases in each of two processes."""
+    """Results of all cases in each of two processes."""
     out = tmp_path_factory.mktemp("ranks") / "of"
     names = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port()}
     both = [
@@ -47,7 +52,7 @@ def two(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
 
 
 @pytest.mark.parametrize("name", distributed_worker.CASES)
-def test_two_processes_take_the_steps_of_one(two, name):
+def test_two_processes_equal_one(two, name):
     before = torch.get_default_dtype()
     try:
         one = distributed_worker.outcomes(name)
@@ -58,21 +63,20 @@ def test_two_processes_take_the_steps_of_one(two, name):
         torch.equal(first[key].nan_to_num(), second[key].nan_to_num()) for key in one
     )  # to the bit
     close = {"rtol": 0, "atol": 1e-4 if name.endswith("fp32") else 1e-9}
-    for key in set(one) - {"images", "written", "conflict", "contrast"}:
+    for key in set(one) - {"images", "written", "metrics"}:
         torch.testing.assert_close(
-            first[key], one[key], **close, msg=lambda told, key=key: f"{key}: {told}"
+            first[key], one[key], **close, msg=lambda message, key=key: f"{key}: {message}"
         )
-    for key in ("conflict", "contrast"):  # watched in fp32
-        torch.testing.assert_close(
-            first[key].double(), one[key].double(), rtol=1e-4, atol=1e-5, equal_nan=True
-        )
+    torch.testing.assert_close(  # gradient alignment is computed in fp32
+        first["metrics"].double(), one["metrics"].double(), rtol=1e-4, atol=1e-5, equal_nan=True
+    )
     assert all(torch.equal(first[key], one[key]) for key in {"images", "written"} & set(one))
 
 
 def test_the_filtered_case_has_unequal_numbers_of_queries(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "densecl.contrast.objective.weight_by_queries",
+        "densecl.contrast.contrastive.weight_by_queries",
         lambda contrast, queries: seen.append(queries) or contrast,
     )
     before = torch.get_default_dtype()
@@ -84,7 +88,7 @@ def test_the_filtered_case_has_unequal_numbers_of_queries(monkeypatch):
 
 
 @pytest.mark.parametrize(("size", "parts"), [(1, 1), (2, 1), (2, 2), (4, 1)])
-def test_shares_hold_every_image_of_each_part_once(monkeypatch, size, parts):
+def test_shards_partition_each_micro_batch(monkeypatch, size, parts):
     monkeypatch.setattr(distributed, "get_world_size", lambda: size)
     items, shares = list(range(24)), []
     for rank in range(size):
@@ -107,9 +111,9 @@ def left(place: Path) -> tuple[dict[str, bytes], pd.DataFrame]:
     return weights, pd.read_csv(place / "reports/training/dense-0/history.csv").drop(columns=VARIES)
 
 
-def of_rank(place: Path, rank: int) -> int:
+def find_rank(place: Path, rank: int) -> int:
     """The training process of a rank at work in a folder, by its environment."""
-    for process in sorted(alive(place)):  # before its loader's workers
+    for process in sorted(list_processes(place)):  # before its loader's workers
         if f"RANK={rank}".encode() in Path(f"/proc/{process}/environ").read_bytes().split(b"\0"):
             return process
     raise AssertionError(f"no rank {rank}")
@@ -118,33 +122,35 @@ def of_rank(place: Path, rank: int) -> int:
 @needs_proc
 @pytest.mark.slow
 def test_a_killed_process_restarts_all_from_the_checkpoint(staged):
-    whole = started(staged, *STEPS, "train", "dense", "0")  # train.processes: 2
-    assert whole.wait() == 0, whole.said()
-    assert whole.said().count("epoch 4/4") == 1  # the first process speaks
+    whole = start_command(staged, *STEPS, "train", "dense", "0")  # train.processes: 2
+    assert whole.wait() == 0, whole.read_stderr()
+    assert whole.read_stderr().count("epoch 4/4") == 1  # only rank 0 prints
     weights, history = left(staged)
 
-    again = started(staged, *TORCHRUN, "--max-restarts", "2", "-m", "steps", "train", "dense", "0")
-    until(lambda: kept(staged))
-    os.kill(of_rank(staged, 1), signal.SIGKILL)
-    assert again.wait() == 0, again.said()
-    assert "goes on after step" in again.said()
+    again = start_command(
+        staged, *TORCHRUN, "--max-restarts", "2", "-m", "steps", "train", "dense", "0"
+    )
+    wait_until(lambda: list_checkpoints(staged))
+    os.kill(find_rank(staged, 1), signal.SIGKILL)
+    assert again.wait() == 0, again.read_stderr()
+    assert "resumes after step" in again.read_stderr()
     assert left(staged)[0] == weights
     assert left(staged)[1].equals(history)
-    until(lambda: not alive(staged), 10)
+    wait_until(lambda: not list_processes(staged), 10)
     assert not any((staged / "checkpoints").iterdir())
 
 
 @pytest.mark.slow
-def test_validation_counts_every_image_once_and_one_process_goes_on_from_two(staged):
-    both = started(staged, *TORCHRUN, "-m", "steps", "train", "none", "0")
-    until(lambda: kept(staged))
+def test_validation_counts_every_image_once_and_one_process_resumes_from_two(staged):
+    both = start_command(staged, *TORCHRUN, "-m", "steps", "train", "none", "0")
+    wait_until(lambda: list_checkpoints(staged))
     both.send_signal(signal.SIGTERM)
     both.wait()
     prepare(
         staged, checkpoint_minutes=1e-9, drop_path=0.1
     )  # processes: 1, and neither plan nor fingerprint another
-    alone = started(staged, *STEPS, "train", "none", "0")
-    assert alone.wait() == 0, alone.said()
-    assert "goes on after step" in alone.said()
+    alone = start_command(staged, *STEPS, "train", "none", "0")
+    assert alone.wait() == 0, alone.read_stderr()
+    assert "resumes after step" in alone.read_stderr()
     history = pd.read_csv(staged / "reports/training/none-0/history.csv")
     assert ((history["top1/imagenet"] * 12) % 1 == 0).all()  # of 12 images: no duplicate is counted

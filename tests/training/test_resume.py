@@ -1,6 +1,4 @@
-"""Whatever ends a training, the same command ends in the same bits; and what is kept is whole or
-not taken.
-"""
+"""However a training run is interrupted, it resumes to the same bits; corrupt state is not used."""
 
 from __future__ import annotations
 
@@ -21,16 +19,15 @@ import torch
 from densecl import paths
 from densecl.artifacts import TrainPlan
 from densecl.config.params import DenseContrastParams, TrainParams
-from densecl.contrast.infonce import InfoNCEOutput
 from densecl.errors import Interrupted
 from densecl.runtime.signals import SIGNAL_HANDLER
-from densecl.training import checkpoint, trainer
-from densecl.training.diagnostics.gradient_alignment import GradientAlignment
-from densecl.training.epoch_metrics import pack, unpack
+from densecl.training import checkpoint
+from densecl.training.failures import TrainingError
 from densecl.training.fingerprint import compute_fingerprint
-from densecl.training.fit import Fit
-from densecl.training.step import StepMetrics, TrainStep
+from densecl.training.step import TrainStep
+from densecl.training.step_metrics import split_steps, stack_steps
 from densecl.training.train import train
+from densecl.training.trainer import Trainer
 from tests.training.test_trainer import DATA, NETWORK, images, plan, run, validator, workplace  # noqa: F401 - a fixture
 from tests.training.training_project import ENVIRONMENT, STEPS, prepare
 
@@ -52,7 +49,7 @@ EVERYTHING = DenseContrastParams(
 )
 
 
-def everything(**changed: object) -> TrainPlan:
+def build_full_plan(**changed: object) -> TrainPlan:
     settings = {
         "batch_size": 8,
         "epochs": 2,
@@ -69,7 +66,7 @@ def everything(**changed: object) -> TrainPlan:
 
 
 class Killed(BaseException):
-    """Nothing handles it: what is on the disk is all that is left, as after kill -9."""
+    """Handled nowhere: only what is on the disk remains, as after kill -9."""
 
 
 def outcome(folder: Path) -> tuple[bytes, bytes, str]:
@@ -82,56 +79,54 @@ def outcome(folder: Path) -> tuple[bytes, bytes, str]:
 
 
 @pytest.mark.parametrize(
-    "of", [everything(), plan("global", epochs=2, checkpoint_minutes=1e-9)], ids=["dense", "global"]
+    "of",
+    [build_full_plan(), plan("global", epochs=2, checkpoint_minutes=1e-9)],
+    ids=["dense", "global"],
 )
-def test_killed_after_every_step_it_ends_in_the_same_bits(workplace, monkeypatch, of):
+def test_run_killed_after_every_step_ends_in_the_same_bits(workplace, monkeypatch, of):
     run(workplace, "whole", of)
-    after_step, left = Fit._after_step, []
+    after_step, left = Trainer._end_step, []
 
     def killed(self):
         after_step(self)
-        left.append(self.trainer.steps_done)
+        left.append(self.steps_done)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fit, "_after_step", killed)
+        patch.setattr(Trainer, "_end_step", killed)
         for _ in range(6):  # 24 images in batches of 8, twice
             with pytest.raises(Killed):
                 run(workplace, "again", of)
     assert left == [1, 2, 3, 4, 5, 6]
-    monkeypatch.setattr(
-        trainer.Trainer, "measure_costs", lambda self: pytest.fail("measured again")
-    )
+    monkeypatch.setattr(Trainer, "measure_costs", lambda self: pytest.fail("measured again"))
     run(workplace, "again", of)
     assert outcome(workplace / "again") == outcome(workplace / "whole")
     assert not any(paths.CHECKPOINTS.iterdir())
 
 
-def test_steps_survive_packing():
-    values = [torch.tensor(float(number)) for number in range(14)]
-    seen = StepMetrics(
-        *values[:4],
-        InfoNCEOutput(*values[4:10]),
-        GradientAlignment(*values[10:13]),
-        gradient_norm=values[13],
-    )
-    assert unpack(pack([seen, seen])) == [seen, seen]
-    assert unpack(pack([])) == []
+def test_step_metrics_survive_stacking():
+    steps = [{"loss": torch.tensor(1.0), "gradient_norm": torch.tensor(n)} for n in (2.0, 3.0)]
+    assert split_steps(stack_steps(steps)) == steps
+    assert split_steps(stack_steps([])) == []
+    diagnostic = steps[0] | {"gradient_cosine": torch.tensor(0.5)}
+    first, second = split_steps(stack_steps([diagnostic, steps[1]]))
+    assert first == diagnostic
+    assert second["gradient_cosine"].isnan()
 
 
-def stopped_at(
+def run_until(
     place: Path, monkeypatch, step: int, of: TrainPlan, name: str = "again"
 ) -> list[Path]:
-    """A training that is killed after `step`; its checkpoints, oldest first."""
-    after_step = Fit._after_step
+    """Kill a training run after `step`; its checkpoints, oldest first."""
+    after_step = Trainer._end_step
 
     def killed(self):
         after_step(self)
-        if self.trainer.steps_done == step:
+        if self.steps_done == step:
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Fit, "_after_step", killed)
+        patch.setattr(Trainer, "_end_step", killed)
         with pytest.raises(Killed):
             run(place, name, of)
     return sorted(paths.CHECKPOINTS.glob("*/step-*.pt"))
@@ -142,9 +137,9 @@ class Bomb:
         return (Path.touch, (Path("exploded"),))
 
 
-def bomb() -> bytes:
+def build_pickle_bomb() -> bytes:
     buffer = io.BytesIO()
-    torch.save({"fits": {}, "done": 9, "model": Bomb()}, buffer)
+    torch.save({"compatibility": {}, "steps_done": 9, "model": Bomb()}, buffer)
     return buffer.getvalue()
 
 
@@ -159,34 +154,34 @@ def flipped(data: bytes) -> bytes:
         lambda d: d[: len(d) // 2],
         lambda d: b"",
         flipped,
-        lambda d: bomb(),
+        lambda d: build_pickle_bomb(),
         lambda d: pickle.dumps(Bomb()),
     ],
     ids=["truncated", "empty", "one bit", "pickle in a zip", "pickle"],
 )
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(workplace, monkeypatch, capfd, damage):
+def test_corrupt_checkpoint_falls_back_to_the_previous_one(workplace, monkeypatch, capfd, damage):
     of = plan("none", epochs=2, checkpoint_minutes=1e-9)
     run(workplace, "whole", of)
-    before, last = stopped_at(workplace, monkeypatch, 4, of)
+    before, last = run_until(workplace, monkeypatch, 4, of)
     assert (before.name, last.name) == ("step-000000003.pt", "step-000000004.pt")
     last.write_bytes(damage(last.read_bytes()))
     capfd.readouterr()
     run(workplace, "again", of)
     said = capfd.readouterr().err
     assert f"WARNING: {last}: damaged or no checkpoint" in said
-    assert f"goes on after step 3 of 6 from {before}" in said
+    assert f"resumes after step 3 of 6 from {before}" in said
     assert not Path("exploded").exists()
     assert outcome(workplace / "again") == outcome(workplace / "whole")
 
 
-def test_another_training_s_checkpoints_are_left_alone(workplace, monkeypatch):
+def test_checkpoints_of_another_training_run_are_untouched(workplace, monkeypatch):
     of = plan("none", epochs=2, checkpoint_minutes=1e-9)
-    kept = stopped_at(workplace, monkeypatch, 2, of)
+    paths_before = run_until(workplace, monkeypatch, 2, of)
     run(workplace, "other", plan("none", epochs=1, warmup_epochs=0.0))
-    assert [path for path in kept if path.exists()] == kept
+    assert all(path.exists() for path in paths_before)
 
 
-def test_how_a_training_is_carried_out_does_not_change_its_fingerprint():
+def test_execution_settings_do_not_change_the_fingerprint():
     one, other = plan("none"), plan("none", checkpoint_minutes=3.0, processes=2)
     assert compute_fingerprint(one, 0, b"") == compute_fingerprint(other, 0, b"")
     assert compute_fingerprint(one, 0, b"") != compute_fingerprint(plan("none", epochs=7), 0, b"")
@@ -194,13 +189,13 @@ def test_how_a_training_is_carried_out_does_not_change_its_fingerprint():
 
 
 @pytest.mark.filterwarnings("ignore:contrast.queue_size")
-def test_resume_takes_a_copied_checkpoint_and_refuses_what_does_not_fit(
+def test_resume_accepts_a_copied_checkpoint_and_rejects_incompatible_ones(
     workplace, monkeypatch, tmp_path
 ):
     of = plan("none", epochs=2, checkpoint_minutes=1e-9)
     run(workplace, "whole", of)
     copied = tmp_path / "copied.pt"
-    copied.write_bytes(stopped_at(workplace, monkeypatch, 4, of)[-1].read_bytes())
+    copied.write_bytes(run_until(workplace, monkeypatch, 4, of)[-1].read_bytes())
 
     def resumed(plan_: TrainPlan, path: Path, root: str = "train") -> None:
         train(
@@ -223,7 +218,7 @@ def test_resume_takes_a_copied_checkpoint_and_refuses_what_does_not_fit(
     truncated = tmp_path / "truncated.pt"
     truncated.write_bytes(copied.read_bytes()[:-100])
     harmful = tmp_path / "harmful.pt"
-    harmful.write_bytes(bomb())
+    harmful.write_bytes(build_pickle_bomb())
     for bad, path, root, said in (
         (
             of.model_copy(update={"network": small}),
@@ -251,7 +246,7 @@ def test_resume_takes_a_copied_checkpoint_and_refuses_what_does_not_fit(
     assert outcome(workplace / "r") == outcome(workplace / "whole")
 
 
-def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
+def test_locked_checkpoints_name_their_holder(tmp_path):
     with checkpoint.lock_checkpoints(tmp_path / "f") as kept:
         code = f"from pathlib import Path\nfrom densecl.training import checkpoint\nwith checkpoint.lock_checkpoints(Path({str(kept.folder)!r}), 0.3): pass"
         done = subprocess.run(
@@ -270,10 +265,10 @@ def test_a_second_trainer_is_told_who_holds_the_checkpoints(tmp_path):
         assert kept.load_latest(print) == (None, "")
 
 
-def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypatch):
+def test_signal_waits_for_the_step_and_saves_a_checkpoint(workplace, monkeypatch):
     of = plan("none", epochs=2)
     run(workplace, "whole", of)
-    take = trainer.Trainer._run_step
+    take = Trainer._run_step
 
     def signalled(self, step, batch, look):
         if step == 1:
@@ -281,7 +276,7 @@ def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypa
         return take(self, step, batch, look)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_run_step", signalled)
+        patch.setattr(Trainer, "_run_step", signalled)
         patch.setattr(SIGNAL_HANDLER, "received", 0)
         with pytest.raises(
             Interrupted,
@@ -292,30 +287,30 @@ def test_a_signal_waits_for_the_step_and_leaves_a_checkpoint(workplace, monkeypa
     assert outcome(workplace / "again") == outcome(workplace / "whole")
 
 
-def test_a_loss_that_is_not_finite_names_step_checkpoint_and_knobs(workplace, monkeypatch):
-    take = trainer.Trainer._run_step
+def test_non_finite_loss_names_step_checkpoint_and_params(workplace, monkeypatch):
+    take = Trainer._run_step
 
     def diverges(self, step, batch, look):
         seen = take(self, step, batch, look)
-        return seen._replace(loss=seen.loss * torch.inf) if step >= 4 else seen
+        return seen | {"loss": seen["loss"] * torch.inf} if step >= 4 else seen
 
-    monkeypatch.setattr(trainer.Trainer, "_run_step", diverges)
+    monkeypatch.setattr(Trainer, "_run_step", diverges)
     said = r"loss is inf .* at epoch 1, step 1; the last good checkpoint is .*step-000000003.pt; lower train.learning_rate"
-    with pytest.raises(trainer.TrainingError, match=said):
+    with pytest.raises(TrainingError, match=said):
         run(workplace, "bad", plan("none", checkpoint_minutes=30.0))
 
 
-def test_out_of_memory_says_what_fits(workplace, monkeypatch):
+def test_out_of_memory_names_params_and_checkpoint(workplace, monkeypatch):
     score = TrainStep.forward
 
-    def cramped(self, batch, weight, log_diagnostics):
+    def cramped(self, batch, weight, diagnostics):
         if len(batch.labels) > 3:
             torch.empty(2**62, dtype=torch.uint8)  # refused by the allocator itself
-        return score(self, batch, weight, log_diagnostics)
+        return score(self, batch, weight, diagnostics)
 
     monkeypatch.setattr(TrainStep, "forward", cramped)
-    said = r"out of memory with 8 images at a time .*train.grad_accumulation: 4 fits \(2 images at a time, tried here\)"
-    with pytest.raises(trainer.TrainingError, match=said):
+    said = r"out of memory with 8 images at a time .*double train.grad_accumulation \(now 1\), halve train.batch_size \(now 8\).*no checkpoint yet"
+    with pytest.raises(TrainingError, match=said):
         run(workplace, "big", plan("none"))
 
 
@@ -328,12 +323,10 @@ def staged(tmp_path, monkeypatch) -> Path:
     return prepare(tmp_path, checkpoint_minutes=1e-9)
 
 
-def started(place: Path, *command: str) -> subprocess.Popen[bytes]:
-    """A command at work in a folder, in a session of its own; `said` is what it writes to
-    stderr.
-    """
-    said = place / f"said-{len(list(place.glob('said-*')))}"
-    with said.open("wb") as file:
+def start_command(place: Path, *command: str) -> subprocess.Popen[bytes]:
+    """Start a command in a folder, in a session of its own; `read_stderr` returns its stderr."""
+    stderr = place / f"stderr-{len(list(place.glob('stderr-*')))}"
+    with stderr.open("wb") as file:
         process = subprocess.Popen(
             command,
             cwd=place,
@@ -341,23 +334,23 @@ def started(place: Path, *command: str) -> subprocess.Popen[bytes]:
             stderr=file,
             start_new_session=True,
         )
-    process.said = said.read_text
+    process.read_stderr = stderr.read_text
     return process
 
 
-def kept(place: Path) -> list[Path]:
+def list_checkpoints(place: Path) -> list[Path]:
     return sorted(place.glob("checkpoints/*/step-*.pt"))
 
 
-def until(condition, seconds: float = 60.0) -> None:
+def wait_until(condition, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.01)
 
 
-def alive(place: Path) -> dict[int, str]:
-    """Command lines of the processes at work in a folder, zombies left out."""
+def list_processes(place: Path) -> dict[int, str]:
+    """Command lines of the processes running in a folder, without zombies."""
     found = {}
     for each in Path("/proc").glob("[0-9]*"):
         try:
@@ -374,31 +367,31 @@ def alive(place: Path) -> dict[int, str]:
 @pytest.mark.slow
 def test_the_stage_survives_kill_9_and_sigterm(staged):
     command = [*STEPS, "train", "dense", "0"]
-    whole = started(staged, *command)
-    assert whole.wait() == 0, whole.said()
+    whole = start_command(staged, *command)
+    assert whole.wait() == 0, whole.read_stderr()
     reference = {p.name: p.read_bytes() for p in (staged / "models/dense/seed-0").iterdir()}
     history = pd.read_csv(staged / "reports/training/dense-0/history.csv").drop(columns=VARIES)
 
-    killed = started(staged, *command)
-    until(lambda: kept(staged))
-    time.sleep(random.uniform(0, 0.3))  # any moment will do
+    killed = start_command(staged, *command)
+    wait_until(lambda: list_checkpoints(staged))
+    time.sleep(random.uniform(0, 0.3))  # at a random moment
     killed.kill()
     killed.wait()
-    until(lambda: not alive(staged), 5)  # its loader's worker too
+    wait_until(lambda: not list_processes(staged), 5)  # nor its loader's worker
 
-    asked = started(staged, *command)
-    before = kept(staged)
-    until(lambda: kept(staged) != before or asked.poll() is not None)
-    os.killpg(asked.pid, signal.SIGTERM)  # its workers are sent it too, as by `timeout` or Slurm
+    asked = start_command(staged, *command)
+    before = list_checkpoints(staged)
+    wait_until(lambda: list_checkpoints(staged) != before or asked.poll() is not None)
+    os.killpg(asked.pid, signal.SIGTERM)  # to its workers too, as by `timeout` or Slurm
     begun = time.monotonic()
-    assert asked.wait() in {0, 75}  # 0: it was just done
+    assert asked.wait() in {0, 75}  # 0: it had just finished
     assert time.monotonic() - begun < 10
-    said = asked.said()
+    said = asked.read_stderr()
     if asked.returncode:
         assert said.splitlines()[-1].startswith("error: SIGTERM: stopped after step ")
-        done = started(staged, *command)
+        done = start_command(staged, *command)
         assert done.wait() == 0
-        assert "goes on after step" in done.said()
+        assert "resumes after step" in done.read_stderr()
     assert {p.name: p.read_bytes() for p in (staged / "models/dense/seed-0").iterdir()} == reference
     assert (
         pd.read_csv(staged / "reports/training/dense-0/history.csv")
@@ -418,8 +411,13 @@ def test_a_stage_ends_with_the_process_that_started_it(staged, shell):
         if shell
         else f"subprocess.run({inner.split()!r})"
     )
-    parent = started(staged, sys.executable, "-c", f"import subprocess; {call}")
-    until(lambda: kept(staged))
+    parent = start_command(staged, sys.executable, "-c", f"import subprocess; {call}")
+    wait_until(lambda: list_checkpoints(staged))
     parent.kill()
     parent.wait()
-    until(lambda: not [line for line in alive(staged).values() if not line.startswith("sh -c")], 10)
+    wait_until(
+        lambda: (
+            not [line for line in list_processes(staged).values() if not line.startswith("sh -c")]
+        ),
+        10,
+    )

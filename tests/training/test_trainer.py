@@ -1,4 +1,4 @@
-"""The training loop on a learnable toy set, through the files it writes."""
+"""The training loop on a learnable toy dataset, tested through the files that it writes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from densecl.config.params import (
     TrainParams,
     ViewParams,
 )
-from densecl.contrast.dense import build_objective
+from densecl.contrast import build_objective
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.datasets.views.batch import ViewBatch
 from densecl.evaluation.predict import predict_images
@@ -132,7 +132,7 @@ def test_each_mode_learns_and_its_export_is_a_timm_model(workplace, mode):
     assert not (workplace / paths.CHECKPOINTS / config["fingerprint"]).exists()
 
 
-def test_the_modes_share_start_order_and_views():
+def test_modes_share_initial_weights():
     starts = [build_model(NETWORK, 3, 0).state_dict() for _ in range(2)]
     assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
     assert not torch.equal(
@@ -155,7 +155,7 @@ def batch_of(count: int) -> ViewBatch:
 
 @pytest.mark.parametrize("clip", [None, 0.05])
 @pytest.mark.parametrize("mode", ["dense", "global"])
-def test_lambda_zero_steps_are_those_of_none_to_the_bit(mode, clip):
+def test_lambda_zero_equals_mode_none_bit_for_bit(mode, clip):
     after = []
     for contrast in (CONTRASTS[mode], None):
         model = build_model(NETWORK, 3, 0)
@@ -165,7 +165,7 @@ def test_lambda_zero_steps_are_those_of_none_to_the_bit(mode, clip):
             model, objective, optimizer, resolve_preprocessing(model), TrainParams(grad_clip=clip)
         )
         for step in range(3):
-            stepper.step(batch_of(6), 0.0, step)
+            stepper(batch_of(6), 0.0, step)
         after.append(model.state_dict())
     assert all(torch.equal(after[0][name], after[1][name]) for name in after[0])
 
@@ -203,7 +203,7 @@ def test_memory_larger_than_half_an_epoch_is_cut_and_recorded(workplace):
     )  # 24 images x 8 / 2
 
 
-def test_a_loss_that_is_not_finite_stops_with_what_to_try(workplace):
+def test_non_finite_loss_stops_training_with_advice(workplace):
     with pytest.raises(trainer.TrainingError, match=r"epoch 0, step 0.*learning_rate"):
         run(workplace, "bad", plan("none").model_copy(update={"network": broken_start(workplace)}))
 
@@ -228,7 +228,7 @@ def test_effective_rank_counts_directions():
     assert compute_effective_rank(torch.ones(5, 6)).item() == pytest.approx(1, rel=1e-4)
 
 
-def test_correct_within_counts_labels_among_the_largest():
+def test_topk_correct_counts_labels_among_the_largest():
     logits = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
     assert is_topk_correct(logits, torch.tensor([1, 0]), 1).tolist() == [False, False]
     assert is_topk_correct(logits, torch.tensor([1, 0]), 2).tolist() == [True, False]

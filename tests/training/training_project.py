@@ -1,6 +1,4 @@
-"""A folder in which `python -m steps train MODE SEED` runs in seconds: drawn images, their
-manifests, plans, no DVC.
-"""
+"""A project folder in which `python -m steps train MODE SEED` runs in seconds, without DVC."""
 
 from __future__ import annotations
 
@@ -58,15 +56,13 @@ ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # nobody there: told once
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # no server: one line, then no MLflow
 }
 STEPS = [sys.executable, "-m", "steps"]
 
 
 def prepare(place: Path, per_class: int = 24, **train: Any) -> Path:
-    """Write all that the training stage reads, relative to `place`, which must be the working
-    directory.
-    """
+    """Write all that the training stage reads to `place`, which must be the working directory."""
     params = parse_params(PARAMS | {"train": PARAMS["train"] | train}, "params.yaml")
     (place / "params.yaml").write_text(
         yaml.safe_dump(PARAMS | {"train": PARAMS["train"] | train}), encoding="utf-8"

@@ -1,5 +1,6 @@
-"""What is looked at after each epoch, on the same views of the same training images for every
-mode.
+"""Ranks of features and accuracy of matches, after each epoch, on fixed views of training images.
+
+The images and views are the same for every mode of a seed, and none is trained on.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from densecl.network.vit import Backbone, forward_last_two_blocks, get_patch_gri
 from densecl.seeding import derive_seed
 from densecl.training.diagnostics.match_accuracy import measure_match_accuracy
 
-MAX_IMAGES = 256  # at most; as many CLS features give the rank
-PICTURE_PAIRS = 6  # pairs kept for the picture
-VIEW_EPOCH = -1  # of the views: none that is trained on
+MAX_IMAGES = 256
+PICTURE_PAIRS = 6  # view pairs of the picture of matches
+VIEW_EPOCH = -1  # draws views that no training epoch draws
 
 
 class FeatureDiagnostics:
@@ -43,7 +44,7 @@ class FeatureDiagnostics:
     def compute_diagnostics(
         self, model: Backbone, objective: Objective, preprocessing: Preprocessing, batch_size: int
     ) -> dict[str, float]:
-        """Effective ranks and match quality, by the names of history.csv."""
+        """Effective ranks and accuracy of matches, by column of history.csv."""
         cls, features = self._extract_features(
             self.batch, model, objective, preprocessing, batch_size
         )
@@ -57,7 +58,7 @@ class FeatureDiagnostics:
             ),
             "rank_patches_across": float(
                 compute_effective_rank(patches1[np.arange(len(patches1)), positions])
-            ),  # one patch an image
+            ),  # one patch per image
         }
         return metrics | measure_match_accuracy(
             features, self.batch.geometry1, self.batch.geometry2, get_patch_grid(model)
@@ -67,9 +68,7 @@ class FeatureDiagnostics:
     def save_match_picture(
         self, model: Backbone, objective: Objective, preprocessing: Preprocessing, path: Path
     ) -> None:
-        """Write what a drawing of matches needs: views uint8 [P, 3, H, W], match, truth and visible
-        [P, N].
-        """
+        """Write views, uint8 [P, 3, H, W], and match, truth and visible, [P, N], as safetensors."""
         batch = ViewBatch(*(column[:PICTURE_PAIRS] for column in self.batch))
         _, features = self._extract_features(batch, model, objective, preprocessing, PICTURE_PAIRS)
         truth, visible = find_true_matches(batch.geometry1, batch.geometry2, get_patch_grid(model))
@@ -89,8 +88,9 @@ class FeatureDiagnostics:
         preprocessing: Preprocessing,
         batch_size: int,
     ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        """CLS [B, E] of view 1, and named patch features [B, N, .] of both views: two blocks, and
-        the head's if there is one.
+        """CLS [B, E] of view 1, and patch features [B, N, E or D] of both views by name.
+
+        The names: `last` and `before_last` block, and `dense` for the head of the dense objective.
         """
         was_training, views = model.training, []
         model.eval()

@@ -1,8 +1,6 @@
-"""Do the two losses pull the same way? Measured where the paths to their heads part."""
+"""Cosine between the gradients of the two losses at the last block that both heads share."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,25 +9,14 @@ from densecl import distributed
 from densecl.network.vit import Backbone
 
 
-class GradientAlignment(NamedTuple):
-    """Gradients of the two losses, each unweighted, at the last block's weights; NaN where not
-    looked at.
-    """
-
-    classification: Tensor  # norm
-    contrast: Tensor  # norm
-    cosine: Tensor  # below 0: they work against each other (Yu et al. 2020)
-
-
-def not_computed(like: Tensor) -> GradientAlignment:
-    nan = like.detach().new_full((), torch.nan)
-    return GradientAlignment(nan, nan, nan)
-
-
 def compute_gradient_alignment(
-    model: Backbone, classification: Tensor, contrast: Tensor
-) -> GradientAlignment:
-    """Costs one more backward pass through the heads and the last block only; the graph stays."""
+    model: Backbone, classification_loss: Tensor, contrastive_loss: Tensor
+) -> dict[str, Tensor]:
+    """Norms and cosine of both losses' unweighted gradients, averaged over ranks.
+
+    A negative cosine means that the losses conflict (Yu et al. 2020); it is NaN where a gradient is
+    0, as without negatives. Costs one more backward pass through the heads and the last block.
+    """
     shared = list(model.blocks[-1].parameters())
     gradients = [
         distributed.all_reduce_mean(
@@ -37,12 +24,11 @@ def compute_gradient_alignment(
                 [g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)]
             ).float()
         )
-        for loss in (classification, contrast)
+        for loss in (classification_loss, contrastive_loss)
     ]
-    classification_norm, contrast_norm = (gradient.norm() for gradient in gradients)
-    # 0 / 0 is NaN: without negatives the contrastive loss pulls nowhere.
-    return GradientAlignment(
-        classification_norm,
-        contrast_norm,
-        gradients[0] @ gradients[1] / (classification_norm * contrast_norm),
-    )
+    classification, contrast = (gradient.norm() for gradient in gradients)
+    return {
+        "gradient_classification": classification,
+        "gradient_contrast": contrast,
+        "gradient_cosine": gradients[0] @ gradients[1] / (classification * contrast),
+    }

@@ -1,10 +1,9 @@
-"""How well patches are matched, judged by where the crops lie. Letters: B images, N patches, E
-embedding.
+"""Accuracy of patch matches, against the true correspondence given by the crops.
 
-A match counts within 0 patches if it is the patch that holds the true position, within 1 if it is
-that one or a neighbour. Only patches whose centre view 2 shows are counted. Beside it stand what
-guessing gives (chance) and what the same index in view 2 gives (identity): features that have
-learned position instead of content score like the latter.
+A match is correct within 0 patches if it is the patch that contains the true position, within 1 if
+it is that patch or a neighbour. Only patches whose centre view 2 shows are counted. Two baselines:
+a uniform guess (chance), and the same index in view 2 (identity), which features score that encode
+position instead of content.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from densecl.contrast.matching import (
     match_patches,
 )
 
-OVERLAP_BINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the crops' overlap
-MOVED_THRESHOLD = 1.0  # patches: a mean displacement above it makes a pair shifted
+OVERLAP_BINS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the overlap of the two crops
+MOVED_THRESHOLD = 1.0  # patches; a pair has moved if the mean displacement is larger
 
 
 def measure_match_accuracy(
@@ -31,12 +30,11 @@ def measure_match_accuracy(
     geometry2: Tensor,
     grid: tuple[int, int],
 ) -> dict[str, float]:
-    """Shares by the names of history.csv, for named features [B, N, E] of both views; geometry [B,
-    5].
+    """Accuracies by column of history.csv, NaN where no patch counts.
 
-    `match/<name>/within0` and `within1` over all pairs; `moved0` over pairs flipped differently or
-    shifted by more than a patch; `overlap-<low>` within 1 by bins of overlap. NaN where nothing can
-    be counted.
+    features: name -> [B, N, E] of both views; geometry1, geometry2: [B, 5]; grid: (rows, columns).
+    `match/<name>/within0` and `within1` over all pairs; `moved0`: within 0, over pairs flipped
+    differently or shifted by more than a patch; `overlap-<low>`: within 1, by overlap of the crops.
     """
     truth, visible = find_true_matches(geometry1, geometry2, grid)
     identity = torch.arange(truth.shape[1], device=truth.device).expand_as(truth)
@@ -69,7 +67,7 @@ def measure_match_accuracy(
 
 
 def build_neighbour_mask(grid: tuple[int, int]) -> Tensor:
-    """[N, N] bool: are two patches the same or neighbours, corners included?"""
+    """Bool [N, N]: True for patches that are the same or neighbours, corners included."""
     rows, columns = grid
     position = torch.stack(
         torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), -1

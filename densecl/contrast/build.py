@@ -1,0 +1,57 @@
+"""Build the objective of a mode from its settings."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from densecl.config.params import DenseContrastParams, GlobalContrastParams
+from densecl.contrast.dense import DenseObjective
+from densecl.contrast.global_ import GlobalObjective
+from densecl.contrast.objective import NoObjective
+from densecl.network.vit import Backbone
+
+AnyObjective = NoObjective | GlobalObjective | DenseObjective
+
+
+def build_objective(
+    settings: GlobalContrastParams | None,
+    model: Backbone,
+    queue_size: int,
+    seed: int,
+    generator: torch.Generator,
+) -> AnyObjective:
+    """The objective of the mode that `settings` belong to; None is mode none."""
+    if settings is None:
+        return NoObjective()
+    if isinstance(settings, DenseContrastParams):
+        return DenseObjective(settings, model, queue_size, seed, generator)
+    return GlobalObjective(settings, model, queue_size, seed, generator)
+
+
+def limit_queue_size(settings: GlobalContrastParams | None, images: int, patches: int) -> int:
+    """`queue_size`, at most half of the keys that one epoch of `images` writes; warns if cut.
+
+    A larger queue would hold older keys of an image beside its newer ones.
+    """
+    if settings is None:
+        return 0
+    limit = max(1, images * _count_keys_per_image(settings, patches) // 2)
+    if settings.queue_size > limit:
+        mode = "dense" if isinstance(settings, DenseContrastParams) else "global"
+        warnings.warn(
+            f"contrast.queue_size: {settings.queue_size} is more than half of the keys that one "
+            f"epoch writes; cut to {limit} for mode {mode}",
+            stacklevel=2,
+        )
+    return min(settings.queue_size, limit)
+
+
+def _count_keys_per_image(settings: GlobalContrastParams, patches: int) -> int:
+    """Largest number of keys that one image of N patches adds to the memory queue in a step."""
+    directions = 2 if settings.symmetric else 1
+    if not isinstance(settings, DenseContrastParams) or settings.memory_unit == "image":
+        return directions
+    sampled = min(settings.patches_per_image, patches)
+    return directions * min(sampled, settings.memory_per_image or sampled)

@@ -1,0 +1,51 @@
+"""Which memory entries are negatives of a query, stated by ids instead of a [Q, K] mask."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class NegativeMask(NamedTuple):
+    """A memory entry with the image (or class) id of the query is masked: it is not a negative.
+
+    Ids count only if given for both sides; without any, every entry is a negative.
+    """
+
+    query_ids: Tensor | None = None  # [Q]
+    memory_ids: Tensor | None = None  # [K]
+    query_classes: Tensor | None = None  # [Q]
+    memory_classes: Tensor | None = None  # [K]
+
+    @property
+    def id_pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """The ids to compare, as pairs of ([Q], [K])."""
+        both = ((self.query_ids, self.memory_ids), (self.query_classes, self.memory_classes))
+        return [(q, m) for q, m in both if q is not None and m is not None]
+
+    def build_mask(self, query_slice: slice, memory_slice: slice) -> Tensor | None:
+        """Bool [queries, entries] of a tile, True where masked; None if nothing in it is masked."""
+        mask = None
+        for q, m in self.id_pairs:
+            # This test pays on a CPU; on a GPU it would wait for the device.
+            if m.is_cpu and not torch.isin(m[memory_slice], q[query_slice]).any():
+                continue
+            is_same = q[query_slice, None] == m[None, memory_slice]
+            mask = is_same if mask is None else mask | is_same
+        return mask
+
+    def has_masked(self, queries: Tensor) -> Tensor:
+        """Bool [Q]: True for queries [Q, D] with at least one masked entry."""
+        has_masked = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
+        for q, m in self.id_pairs:
+            has_masked |= torch.isin(q, m)
+        return has_masked
+
+    def select_queries(self, selected: Tensor) -> NegativeMask:
+        """The mask of the queries where `selected`, bool [Q], is True."""
+        return self._replace(
+            query_ids=None if self.query_ids is None else self.query_ids[selected],
+            query_classes=None if self.query_classes is None else self.query_classes[selected],
+        )

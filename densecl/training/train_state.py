@@ -1,0 +1,122 @@
+"""The state of a training run: what a checkpoint holds, and when it is saved."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from densecl.training.checkpoint import CheckpointError, CheckpointFolder, check_compatible
+from densecl.training.step_metrics import split_steps, stack_steps
+
+if TYPE_CHECKING:
+    from densecl.monitoring.monitor import Monitor
+    from densecl.training.trainer import Trainer, TrainingSpec
+
+
+def describe_compatibility(spec: TrainingSpec) -> dict[str, Any]:
+    """What a checkpoint must share with a training run to be resumed by it.
+
+    The fingerprint covers everything; the rest tells where two runs differ.
+    """
+    plan = spec.plan
+    return {
+        "architecture": plan.network.model_name,
+        "model_args": plan.network.model_args,
+        "classes": spec.classes,
+        "mode": plan.mode,
+        "seed": spec.seed,
+        "fingerprint": spec.fingerprint,
+    }
+
+
+def collect_state(trainer: Trainer) -> dict[str, Any]:
+    """All that a resumed run needs to end in the same bits.
+
+    Schedule, image order and views follow from seed and `steps_done`.
+    """
+    ema = trainer.train_step.ema
+    return {
+        "compatibility": describe_compatibility(trainer.spec),
+        "steps_done": trainer.steps_done,
+        "model": trainer.model.state_dict(),
+        "objective": trainer.objective.state_dict(),
+        "ema": ema.module.state_dict() if ema else None,
+        "optimizer": trainer.optimizer.state_dict(),
+        "generator": trainer.generator.get_state(),
+        "history": trainer.history,
+        "step_metrics": stack_steps(trainer.step_metrics),
+        "epoch_seconds": trainer.epoch_seconds,
+        "costs": trainer.costs,
+        "wall_seconds": trainer.wall_seconds,
+    }
+
+
+def restore_state(trainer: Trainer, state: dict[str, Any], source: str) -> None:
+    """Continue from a state; CheckpointError if it is that of another training run."""
+    check_compatible(state["compatibility"], describe_compatibility(trainer.spec), source)
+    try:
+        trainer.model.load_state_dict(state["model"])
+        trainer.objective.load_state_dict(state["objective"])
+        if trainer.train_step.ema:
+            trainer.train_step.ema.module.load_state_dict(state["ema"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        trainer.generator.set_state(state["generator"])
+        trainer.history, trainer.costs = state["history"], state["costs"]
+        columns = {name: c.to(trainer.device) for name, c in state["step_metrics"].items()}
+        trainer.step_metrics = split_steps(columns)
+        trainer.epoch_seconds = float(state["epoch_seconds"])
+        trainer.previous_seconds = float(state["wall_seconds"])
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{source}: does not fit: {' '.join(str(error).split())[:160]}; start without it"
+        ) from None
+
+
+class StateSaver:
+    """Saves and restores a trainer's state; `folder` is None in all but the main process."""
+
+    def __init__(self, trainer: Trainer, folder: CheckpointFolder | None, monitor: Monitor) -> None:
+        self.trainer, self.folder, self.monitor = trainer, folder, monitor
+        self.last_path = ""  # of the last good checkpoint
+        self.last_position: tuple[int, int] | None = None  # of the trainer, when it was saved
+        self.last_time = time.monotonic()
+
+    @property
+    def seconds_since_save(self) -> float:
+        """Seconds since the last attempt to save, or since the start."""
+        return time.monotonic() - self.last_time
+
+    def describe_last(self) -> str:
+        """A clause on the last good checkpoint."""
+        if not self.last_path:
+            return "there is no checkpoint yet"
+        return f"the last good checkpoint is {self.last_path}"
+
+    def restore(self, state: dict[str, Any], source: str) -> None:
+        """Continue from a state; CheckpointError if it is that of another training run."""
+        restore_state(self.trainer, state, source)
+        self.last_path, self.last_position = source, self.trainer.position
+        self.monitor.print_note(
+            f"resumes after step {self.trainer.steps_done} of {self.trainer.total_steps} "
+            f"from {source}"
+        )
+
+    def save(self) -> None:
+        """Save the state as of the last step, unless it is saved already.
+
+        A full or read-only disk is a warning. Raises NonFiniteLossError instead of saving a step
+        whose loss is not finite.
+        """
+        trainer = self.trainer
+        if self.folder is None or self.last_position == trainer.position:
+            return
+        trainer.check_finite()
+        self.last_time = time.monotonic()
+        try:
+            self.last_path = str(self.folder.save(collect_state(trainer)))
+            self.last_position = trainer.position
+        except OSError as error:
+            self.monitor.print_note(
+                f"WARNING: no checkpoint at step {trainer.steps_done}: {error.strerror}; "
+                f"{self.describe_last()}; training continues"
+            )
