@@ -149,17 +149,9 @@ def broadcast_bytes(data: bytes | None) -> bytes | None:
     """The bytes of rank 0, or None, on every rank."""
     if get_world_size() == 1:
         return data
-    length = torch.tensor([-1 if data is None else len(data)])
-    run_collective(lambda: dist.broadcast(length, 0))
-    if int(length) < 0:
-        return None
-    buffer = (
-        torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        if data is not None and is_main_process()
-        else torch.empty(int(length), dtype=torch.uint8)
-    )
-    run_collective(lambda: dist.broadcast(buffer, 0))
-    return buffer.numpy().tobytes()
+    objects = [data]
+    run_collective(lambda: dist.broadcast_object_list(objects, src=0, device=torch.device("cpu")))
+    return objects[0]
 
 
 def run_collective(collective: Callable[[], object]) -> None:
