@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 from densecl.config.params import NetworkParams
 from densecl.contrast import SAMPLERS, info_nce, match_patches
-from densecl.contrast.memory_softmax import hardest_negative
+from densecl.contrast.memory_softmax import find_hardest_negative
 from densecl.datasets.synthetic.styles import PHOTO, SYNTHETIC_CLASSES, render_photograph
 from densecl.network.heads import ProjectionHead
 from densecl.network.vit import build_model, forward_tokens
@@ -62,9 +62,8 @@ def main() -> None:
             start = time.perf_counter()
             scores = None
             if name == "hardest":  # computing the scores is part of its cost
-                scores = hardest_negative(first.flatten(0, 1), memory).view(first.shape[:2]) - (
-                    first * matched
-                ).sum(-1)
+                hardest = find_hardest_negative(first.flatten(0, 1), memory)
+                scores = hardest.view(first.shape[:2]) - (first * matched).sum(-1)
             picks = sampler(first, SAMPLED, torch.Generator().manual_seed(draw), scores)
             seconds = time.perf_counter() - start
             queries, keys = (

@@ -15,7 +15,7 @@ from densecl.contrast.matching import (
     match_patches,
 )
 from densecl.contrast.memory import NewKeys
-from densecl.contrast.memory_softmax import hardest_negative
+from densecl.contrast.memory_softmax import find_hardest_negative
 from densecl.contrast.sampling import SAMPLERS
 from densecl.contrast.view_pairs import PositivePairs, ViewPair
 
@@ -46,14 +46,14 @@ class DenseObjective(ContrastiveObjective):
         valid = None if valid is None else valid.gather(1, picks)  # [B, M]
         image_ids = views.image_ids[:, None].expand_as(picks)  # [B, M]
         class_ids = views.class_ids[:, None].expand_as(picks)  # [B, M]
+        columns = (queries, keys, image_ids, class_ids)
+        pairs = PositivePairs(*(_flatten(part, valid) for part in columns))  # Q rows
+
         if self.settings.memory_unit == "image":  # pooled, then normalised, as in DenseCL's code
             pooled = F.normalize(projected.mean(1), dim=-1)  # [B, D]
-            new_keys = NewKeys(pooled, views.image_ids, views.class_ids)
-        else:
-            stored = self._limit_stored_keys(picks, valid)
-            new_keys = NewKeys(*(_flatten(part, stored) for part in (keys, image_ids, class_ids)))
-        columns = (queries, keys, image_ids, class_ids)
-        return PositivePairs(*(_flatten(part, valid) for part in columns)), new_keys
+            return pairs, NewKeys(pooled, views.image_ids, views.class_ids)
+        stored = self._limit_stored_keys(picks, valid)  # [B, M]
+        return pairs, NewKeys(*(_flatten(part, stored) for part in (keys, image_ids, class_ids)))
 
     def _match_patches(
         self, patches1: Tensor, patches2: Tensor, views: ViewPair
@@ -97,7 +97,7 @@ class DenseObjective(ContrastiveObjective):
         image_ids = views.image_ids.repeat_interleave(patches)  # [B * N]
         class_ids = views.class_ids.repeat_interleave(patches)  # [B * N]
         mask = self._build_negative_mask(image_ids, class_ids)
-        hardest = hardest_negative(queries.flatten(0, 1), self.negatives, mask)  # [B * N]
+        hardest = find_hardest_negative(queries.flatten(0, 1), self.negatives, mask)  # [B * N]
         return hardest.view(batch, patches) - (queries * keys).sum(-1)
 
     def _limit_stored_keys(self, picks: Tensor, valid: Tensor | None) -> Tensor | None:

@@ -196,7 +196,9 @@ def _concatenate(parts: list[MemorySoftmax]) -> MemorySoftmax:
 
 
 @torch.no_grad()
-def hardest_negative(queries: Tensor, memory: Tensor, mask: NegativeMask | None = None) -> Tensor:
+def find_hardest_negative(
+    queries: Tensor, memory: Tensor, mask: NegativeMask | None = None
+) -> Tensor:
     """[Q] largest cosine of each query [Q, D] with a negative of memory [K, D]; -inf without."""
     mask, hardest = mask or NegativeMask(), queries.new_full((len(queries),), -torch.inf)
     query_starts = range(0, len(queries), QUERY_TILE)

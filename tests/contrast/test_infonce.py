@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 
 import pytest
@@ -35,6 +36,25 @@ def compute_term_sizes(q, k, t, memory, same) -> list[float]:
     to_keys = (weight * margin / t).norm()
     to_temperature = (weight / t * (dots[0] + (spread * dots[1]).sum(1))).sum()
     return [float(x) for x in (margin.mean(), to_queries.maximum(to_keys), to_keys, to_temperature)]
+
+
+def test_reference_is_the_mean_negative_log_probability_of_the_positive():
+    generator = torch.Generator().manual_seed(0)
+    q, k, memory = (unit(rows, 4, generator).double() for rows in (3, 3, 5))
+    mask = torch.zeros(3, 5, dtype=torch.bool)
+    mask[0, 1] = mask[2] = True
+    losses = []
+    for row in range(3):
+        positive = math.exp(float(q[row] @ k[row]) / 0.3)
+        negatives = [
+            math.exp(float(q[row] @ memory[entry]) / 0.3)
+            for entry in range(5)
+            if not mask[row, entry]
+        ]
+        losses.append(-math.log(positive / (positive + sum(negatives))))
+    assert losses[2] == 0  # no negatives
+    loss = float(info_nce_reference(q, k, memory, 0.3, mask))
+    assert loss == pytest.approx(sum(losses) / 3, rel=1e-12)
 
 
 PATHS = ("tiles", "small tiles", "fused", "flex")
@@ -241,7 +261,7 @@ def test_hardest_negative_is_the_largest_unmasked_cosine(rows, held, images, see
         [(q @ memory.T).masked_fill(same, -torch.inf), torch.full((rows, 1), -torch.inf)], 1
     )
     with use_path("small tiles"):
-        assert torch.allclose(memory_softmax.hardest_negative(q, memory, ids), cosines.amax(1))
+        assert torch.allclose(memory_softmax.find_hardest_negative(q, memory, ids), cosines.amax(1))
 
 
 def test_query_without_negatives_has_zero_loss_and_gradient():
