@@ -7,10 +7,8 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from densecl import paths
 from densecl.runtime import cli
 
 Options = Mapping[str, Mapping[str, Any]]
@@ -49,19 +47,6 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
         "schedule.scheduler.run_schedule",
         SCHEDULE_OPTIONS,
     ),
-    "schedule install": (
-        "write a systemd unit, crontab line or workflow that does",
-        "install.install",
-        {
-            "--as": {"required": True, "choices": ("systemd", "cron", "github"), "dest": "kind"},
-            **SCHEDULE_OPTIONS,
-            "--output": {
-                "type": Path,
-                "default": paths.DEPLOY_FOLDER,
-                "help": "folder for the files",
-            },
-        },
-    ),
     "promote": (
         "make a version the champion",
         "registry.registry.main_promote",
@@ -83,11 +68,6 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
             },
             "--html": {"metavar": "PATH", "help": "write it as a page too"},
         },
-    ),
-    "prune": (
-        "remove what removed modes, seeds and sets left behind, after showing it",
-        "prune.main",
-        {"--yes": {"action": "store_true", "help": "do not ask"}},
     ),
     "ui": (
         "MLflow, and ZenML's dashboard where it is installed, on 127.0.0.1",
@@ -112,7 +92,7 @@ def _build_parser() -> argparse.ArgumentParser:
     for name, (purpose, target, options) in COMMANDS.items():
         group, _, command = name.rpartition(" ")
         if group not in groups:
-            outer = groups[""].add_parser(group, help=f"{group} run, {group} install")
+            outer = groups[""].add_parser(group, help=f"{group} run")
             groups[group] = outer.add_subparsers(required=True, metavar="COMMAND")
         subparser = groups[group].add_parser(command, help=purpose, description=purpose)
         subparser.set_defaults(target=target)

@@ -1,191 +1,134 @@
-"""Retraining by the clock: a scheduler in the foreground, a line in reports/schedule.csv for each
-of its ticks.
+"""Scheduled retraining: a loop in the foreground that adds one line per tick to
+reports/schedule.csv.
 
-Each retraining is a process of its own, so that this one stays small for weeks and outlives
-whatever happens there.
+Each retraining is a process of its own, so that the loop stays small for weeks and survives
+whatever happens there; since the loop waits for it, two never overlap.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
-import queue
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from datetime import datetime, tzinfo
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
 
 from densecl import paths
 from densecl.config.params import load_params
-from densecl.errors import EXIT_RETRY, Interrupted
+from densecl.errors import EXIT_RETRY
 from densecl.runtime.signals import STOP_SIGNALS
-from pipelines import handover
 from pipelines.outcome import csv_log
-from pipelines.schedule.cron import build_trigger, parse_timezone
+from pipelines.schedule.cron import CronSchedule, parse_timezone
 from pipelines.schemas import Outcome, RetrainingRecord, Tick
 
-if TYPE_CHECKING:
-    from apscheduler.schedulers.background import BackgroundScheduler
-    from apscheduler.triggers.base import BaseTrigger
-
 RETRAINING = (sys.executable, "-m", "pipelines", "retraining")
-WAKEUP_INTERVAL = 30.0  # s between looks at the clock: a wait stands still while the machine sleeps
-STOP_TIMEOUT = 60.0  # s that a retraining may take to stop; its training takes up to 8
+POLL_INTERVAL = 0.2  # seconds between checks of the clock, the signals and the retraining
+LATE = 30.0  # seconds after which a tick is called late
+STOP_TIMEOUT = 60.0  # seconds that a retraining may take to stop; its training takes up to 8
 
 
 def run_schedule(cron: str, timezone: str | None, command: Sequence[str] = RETRAINING) -> None:
-    """Retrain whenever `cron` says so, until SIGINT or SIGTERM; a ZenML stack that schedules by
-    itself is handed the task.
-    """
-    zone = parse_timezone(timezone)
-    trigger = build_trigger(cron, zone)
-    load_params(paths.PARAMS)  # a mistake is told now, not in the night
-    if handover.wanted():
-        handover.hand_over(cron, zone)
-        return
-    Scheduler(trigger, zone, command).run_until_signal()
+    """Retrain at every tick of `cron`, until SIGINT or SIGTERM."""
+    schedule = CronSchedule(cron, parse_timezone(timezone))
+    load_params(paths.PARAMS)  # report errors now rather than at night
+    Scheduler(schedule, command).run_until_signal()
 
 
 class Scheduler:
-    """APScheduler around one retraining at a time. Jobs live in memory; what is kept is
-    reports/schedule.csv.
-    """
+    """Runs one retraining per tick. All state is in reports/schedule.csv."""
 
-    def __init__(self, trigger: BaseTrigger, timezone: tzinfo, command: Sequence[str]) -> None:
-        self.trigger, self.timezone, self.command = trigger, timezone, command
-        self.due: queue.SimpleQueue[datetime] = queue.SimpleQueue()
-        self.start_lock = threading.Lock()
-        self.is_stopping = False
-        self.child: subprocess.Popen[str] | None = None
+    def __init__(self, schedule: CronSchedule, command: Sequence[str]) -> None:
+        self.schedule, self.command = schedule, command
+        self.signal: signal.Signals | None = None  # the one that asked to stop
 
     def run_until_signal(self) -> None:
-        """Until a signal; a retraining at work is stopped first, recorded, and caught up at the
-        next start.
+        """Run ticks until a signal arrives. A running retraining is stopped first and recorded; the
+        next start catches it up.
         """
-        scheduler = self._build_scheduler()
-        scheduler.start()
-        try:
-            for signal_number in STOP_SIGNALS:
-                signal.signal(signal_number, _raise_interrupted)
-            while True:
-                time.sleep(WAKEUP_INTERVAL)
-                scheduler.wakeup()
-        except Interrupted as interruption:
-            _print_line(f"{interruption}: ending; the next start catches up what is missed")
-            for signal_number in STOP_SIGNALS:
-                signal.signal(signal_number, signal.SIG_DFL)  # the second one ends it at once
-            scheduler.pause()
-            self._stop_child()
-            scheduler.shutdown(wait=True)
-
-    def _build_scheduler(self) -> BackgroundScheduler:
-        from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_SUBMITTED
-        from apscheduler.schedulers.background import BackgroundScheduler
-
-        logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        scheduler, first_tick = (
-            BackgroundScheduler(timezone=self.timezone),
-            self.find_first_tick(datetime.now(self.timezone)),
-        )
-        self._print_next(first_tick)
-        scheduler.add_job(
-            self._run_tick,
-            self.trigger,
-            next_run_time=first_tick,
-            coalesce=True,
-            max_instances=1,
-            misfire_grace_time=None,  # one catch-up; no overlap; however late
-        )
-        scheduler.add_listener(
-            lambda event: self.due.put(event.scheduled_run_times[-1]), EVENT_JOB_SUBMITTED
-        )
-        scheduler.add_listener(self._record_skip, EVENT_JOB_MAX_INSTANCES)
-        return scheduler
+        for signal_number in STOP_SIGNALS:
+            signal.signal(signal_number, self._request_stop)
+        due = self._merge_missed(self.find_first_tick(_now()))
+        while self._wait_until(due):
+            self._run_tick(due)
+            if not self.signal:
+                due = self._skip_missed(due)
+        if self.signal:
+            _print_line(f"{self.signal.name}: stopped; the next start catches up missed ticks")
 
     def find_first_tick(self, now: datetime) -> datetime:
-        """The tick to begin with: the one that was stopped, or the first since the last recorded
-        one; in the past, if missed.
+        """The tick that was stopped, or the first one since the last recorded tick: in the past if
+        it was missed.
         """
         ticks = [
-            t
-            for t in csv_log.read_records(paths.SCHEDULE_LOG, Tick)
-            if _parse_time(t.scheduled) <= now
-        ]  # a clock may be set back
+            tick
+            for tick in csv_log.read_records(paths.SCHEDULE_LOG, Tick)
+            if _parse_time(tick.scheduled) <= now  # a clock may be set back
+        ]
         if not ticks:
-            return self.trigger.get_next_fire_time(None, now)
-        started = [t for t in ticks if t.status is not None]
+            return self.schedule.find_next(now)
+        started = [tick for tick in ticks if tick.status is not None]
         if started and started[-1].outcome == "failed" and started[-1].status == EXIT_RETRY:
-            return _parse_time(started[-1].scheduled).astimezone(self.timezone)
-        latest = max(_parse_time(t.scheduled) for t in ticks).astimezone(self.timezone)
-        return self.trigger.get_next_fire_time(latest, latest)
+            return _parse_time(started[-1].scheduled).astimezone(self.schedule.timezone)
+        return self.schedule.find_next(max(_parse_time(tick.scheduled) for tick in ticks))
 
-    def _run_tick(self) -> None:
-        scheduled = self.due.get()
-        started, start_clock = datetime.now(self.timezone), time.monotonic()
+    def _wait_until(self, due: datetime) -> bool:
+        """Sleep until `due` by the wall clock; False if a signal arrives before."""
+        _print_line(f"next: {_format_time(due)} ({self.schedule.timezone})")
+        while not self.signal and (left := (due - _now()).total_seconds()) > 0:
+            time.sleep(min(left, POLL_INTERVAL))
+        return self.signal is None
+
+    def _run_tick(self, scheduled: datetime) -> None:
+        started, start_clock = _now(), time.monotonic()
         delay = started - scheduled
-        _print_line(
-            f"{_format_time(scheduled)}: retraining"
-            + (f", {delay} late" if delay.total_seconds() > WAKEUP_INTERVAL else "")
-        )
+        late = f", {delay} late" if delay.total_seconds() > LATE else ""
+        _print_line(f"{_format_time(scheduled)}: retraining{late}")
         result = self._run_retraining(started)
-        if result is not None:
-            self._record_tick(scheduled, started, time.monotonic() - start_clock, *result)
-            now = datetime.now(self.timezone)
-            if not self.is_stopping:
-                self._print_next(self.trigger.get_next_fire_time(now, now))
+        self._record_tick(scheduled, started, time.monotonic() - start_clock, *result)
 
-    def _run_retraining(self, started: datetime) -> tuple[Outcome, int | None, str] | None:
-        """How it ended; None where the scheduler ends before it began, so that the tick counts as
-        missed.
-        """
-        with self.start_lock:
-            if self.is_stopping:
-                return None
-            try:
-                self.child = subprocess.Popen(
-                    self.command,
-                    stdin=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    encoding="utf-8",
-                    errors="replace",
-                    process_group=0,  # Ctrl-C is ours to pass on, once
-                )
-            except OSError as error:
-                return "failed", None, f"could not be started: {error}"
-        message = ""
-        for line in self.child.stderr or ():
-            sys.stderr.write(line)
-            message = (
-                line.removeprefix("error: ").strip() if line.startswith("error: ") else message
-            )
-        return read_outcome(self.child.wait(), started, message, self.is_stopping)
-
-    def _stop_child(self) -> None:
-        with self.start_lock:
-            self.is_stopping = True
-        if self.child is None or self.child.poll() is not None:
-            return
-        self.child.terminate()
+    def _run_retraining(self, started: datetime) -> tuple[Outcome, int | None, str]:
+        """Outcome, exit status and message of one retraining."""
         try:
-            self.child.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.child.pid, signal.SIGKILL)
+            child = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                process_group=0,  # Ctrl-C reaches only the scheduler, which passes it on once
+            )
+        except OSError as error:
+            return "failed", None, f"could not be started: {error}"
+        errors: list[str] = []
+        reader = threading.Thread(target=_forward_errors, args=(child, errors), daemon=True)
+        reader.start()
+        while child.poll() is None and not self.signal:
+            time.sleep(POLL_INTERVAL)
+        was_stopped = child.poll() is None
+        if was_stopped:
+            _stop_child(child)
+        status = child.wait()
+        reader.join(POLL_INTERVAL)  # a grandchild may hold the pipe open
+        return read_outcome(status, started, errors[-1] if errors else "", was_stopped)
 
-    def _record_skip(self, event: Any) -> None:
-        self._record_tick(
-            event.scheduled_run_times[-1],
-            datetime.now(self.timezone),
-            0,
-            "skipped",
-            None,
-            "one was still at work",
-        )
+    def _merge_missed(self, due: datetime) -> datetime:
+        """The last of the ticks that were missed: one retraining catches them all up."""
+        while (following := self.schedule.find_next(due)) <= _now():
+            due = following
+        return due
+
+    def _skip_missed(self, ran: datetime) -> datetime:
+        """The next tick from now on; those that passed during the retraining become one line."""
+        due, now = self.schedule.find_next(ran), _now()
+        if due > now:
+            return due
+        detail = "another retraining was still running, also for all later ticks until then"
+        self._record_tick(due, now, 0, "skipped", None, detail)
+        return self.schedule.find_next(now)
 
     def _record_tick(
         self,
@@ -196,29 +139,52 @@ class Scheduler:
         status: int | None,
         detail: str,
     ) -> None:
-        csv_log.append_record(
-            paths.SCHEDULE_LOG,
-            Tick(
-                scheduled=scheduled.isoformat(timespec="seconds"),
-                started=started.isoformat(timespec="seconds"),
-                seconds=round(seconds, 1),
-                outcome=outcome,
-                status=status,
-                detail=detail,
-            ),
+        tick = Tick(
+            scheduled=scheduled.isoformat(timespec="seconds"),
+            started=started.astimezone(self.schedule.timezone).isoformat(timespec="seconds"),
+            seconds=round(seconds, 1),
+            outcome=outcome,
+            status=status,
+            detail=detail,
         )
+        csv_log.append_record(paths.SCHEDULE_LOG, tick)
         _print_line(f"{_format_time(scheduled)}: {outcome} after {seconds:.0f} s: {detail}")
 
-    def _print_next(self, due: datetime) -> None:
-        _print_line(f"next: {_format_time(due)} ({self.timezone})")
+    def _request_stop(self, signal_number: int, _: object) -> None:
+        self.signal = signal.Signals(signal_number)
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
+
+
+def _now() -> datetime:
+    """In UTC: differences of times in one zone ignore a change of clocks between them."""
+    return datetime.now(UTC)
+
+
+def _forward_errors(child: subprocess.Popen[str], errors: list[str]) -> None:
+    """Copy the child's stderr to ours and collect its error messages."""
+    for line in child.stderr or ():
+        sys.stderr.write(line)
+        if line.startswith("error: "):
+            errors.append(line.removeprefix("error: ").strip())
+
+
+def _stop_child(child: subprocess.Popen[str]) -> None:
+    """Ask the retraining to stop at a checkpoint; kill its process group if it takes too long."""
+    child.terminate()
+    try:
+        child.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def read_outcome(
     status: int, started: datetime, message: str, was_stopped: bool
 ) -> tuple[Outcome, int, str]:
-    """Outcome, exit status and a sentence of a retraining that began at `started`: what it recorded
-    itself, else what its status tells. 75 without a record of its own means that it did not begin,
-    since another one is at work.
+    """Outcome, exit status and message of a retraining that began at `started`: what it recorded
+    itself, otherwise what its status says. Status 75 without a record means that it did not start,
+    because another pipeline is running.
     """
     records = [
         r
@@ -228,13 +194,9 @@ def read_outcome(
     if records:
         return records[-1].outcome, status, records[-1].said
     if status == EXIT_RETRY and not was_stopped:
-        return "skipped", status, message or "it did not begin"
+        return "skipped", status, message or "it did not start"
     cause = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
     return "failed", status, message or f"it ended {cause} and recorded nothing"
-
-
-def _raise_interrupted(signal_number: int, _: object) -> None:
-    raise Interrupted(signal.Signals(signal_number).name)
 
 
 def _parse_time(text: str) -> datetime:
