@@ -1,0 +1,104 @@
+"""What `pip install .` gives: `densecl` alone, with its data, importable with the light dependencies."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import densecl
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# Import names that differ from the name of the distribution.
+IMPORT_NAMES = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
+
+
+def list_light_imports() -> set[str]:
+    names = [re.match(r"[\w.-]+", line)[0] for line in PROJECT["dependencies"]]
+    return {IMPORT_NAMES.get(name, name).split(".")[0] for name in names}
+
+
+def iter_module_imports(node: ast.AST) -> Iterator[str]:
+    """Top packages that are imported when the module is: not inside functions, not for types."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        if isinstance(child, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in child.names)
+        elif isinstance(child, ast.ImportFrom) and child.module:
+            yield child.module.split(".")[0]
+        else:
+            yield from iter_module_imports(child)
+
+
+def test_every_module_imports_only_light_dependencies():
+    allowed = list_light_imports() | sys.stdlib_module_names | {"densecl"}
+    found = {
+        (str(path.relative_to(ROOT)), name)
+        for path in (ROOT / "densecl").rglob("*.py")
+        for name in iter_module_imports(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert len(found) > 200
+    assert {entry for entry in found if entry[1] not in allowed} == set()
+
+
+def test_the_public_names_exist():
+    for package in ("contrast", "network", "training", "evaluation", "analysis"):
+        code = f"import densecl.{package} as p; print(all(hasattr(p, name) for name in p.__all__))"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True
+        )
+        assert done.stdout == "True\n", (package, done.stderr)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_its_data(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith(f"densecl-{densecl.__version__}-")
+    names = zipfile.ZipFile(wheel).namelist()
+    tracked = subprocess.run(
+        ["git", "ls-files", "densecl"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert set(tracked) <= set(names)
+    assert {name.split("/")[0] for name in names} == {
+        "densecl",
+        f"densecl-{densecl.__version__}.dist-info",
+    }
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--target",
+            tmp_path / "site",
+            wheel,
+        ],
+        check=True,
+    )
+    code = (
+        "import densecl, densecl.contrast as c; print(densecl.__file__, c.info_nce, c.MemoryQueue)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(str(tmp_path / "site"))
