@@ -1,8 +1,12 @@
-# make repro   environment, then the whole comparison of params.yaml
-# make test    environment, then all tests
-# make soak    environment, then 30 minutes of trainings killed at random (MINUTES=5 for fewer)
-# make ui      environment, then MLflow and ZenML's dashboard on 127.0.0.1, until Ctrl-C
-# make bench   environment, then what the parts cost beside each other
+# Every target first installs what it needs into .venv.
+# make repro   the whole comparison of params.yaml
+# make test    all tests
+# make lint    formatter, linter and type checker
+# make docs    the documentation with its API pages, in docs/_build/html
+# make bench   benchmarks, as ratios measured in one run
+# make soak    30 minutes of training runs killed at random (MINUTES=5 for fewer)
+# make ui      MLflow and ZenML's dashboard on 127.0.0.1, until Ctrl-C
+# make lock    resolve both lock files again
 PYTHON ?= python3
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,40 +17,53 @@ export GX_ANALYTICS_ENABLED := false
 export ZENML_ANALYTICS_OPT_IN := false
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test soak ui lint bench lock
+.PHONY: repro test lint docs bench soak ui lock
 
 repro: .venv/ready
 	dvc repro
 	@cat reports/table.txt; echo; echo reports/report.html
 
-# Two at a time, a thread each: threads that spin for each other on two cores take ten times as long.
-test: .venv/ready
+# Two processes of one thread each: threads that spin for each other on two cores take ten times as
+# long.
+test: .venv/dev
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-soak: .venv/ready
+soak: .venv/dev
 	python -m tests.stress --minutes $(or $(MINUTES),30)
 
 ui: .venv/ready
 	@python -m pipelines ui
 
-bench: .venv/ready .peers/ready
+bench: .venv/dev .peers/ready
 	PYTHONPATH=.peers python -m benchmarks
 
-lint: .venv/ready
+lint: .venv/dev
 	ruff check .
 	ruff format --check .
 	mypy
 
-# The lock holds versions and hashes for Python 3.11 to 3.13 on Linux and macOS, and names no registry.
-lock: $(BIN)/uv
-	uv pip compile pyproject.toml --group dev --extra s3 --extra server --universal --python-version 3.11 --generate-hashes --no-header \
-		--quiet --no-annotate --upgrade --output-file requirements.lock
+docs: .venv/dev
+	python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo docs/_build/html/index.html
 
+# The locks hold versions and hashes for Python 3.11 to 3.13 on Linux and macOS, and name no
+# registry: what a run needs, and what tests, lint and docs need beside it, at the same versions.
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet --no-annotate
+lock: $(BIN)/uv
+	$(LOCK) --extra pipeline --upgrade --output-file requirements.lock
+	$(LOCK) --extra pipeline --extra s3 --extra server --group dev --constraint requirements.lock \
+		--upgrade --output-file requirements-dev.lock
+
+INSTALL := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode
 .venv/ready: requirements.lock | $(BIN)/uv
-	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode -r requirements.lock
+	$(INSTALL) -r requirements.lock
 	@touch $@
 
-# What people use today, beside which `bench` measures; none of it is imported elsewhere.
+.venv/dev: requirements-dev.lock .venv/ready
+	$(INSTALL) -r requirements-dev.lock
+	@touch $@
+
+# Common implementations that `bench` compares with; nothing else imports them.
 .peers/ready: benchmarks/peers.lock | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --no-deps --require-hashes --python $(BIN)/python --target .peers -r benchmarks/peers.lock
 	@touch $@

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from densecl.artifacts import TrainPlan
-from densecl.config.params import TRAIN_SET, load_params
+from densecl.config.params import TRAIN_SET, Mode, load_params
 from densecl.datasets.manifests.scan import list_classes, scan_dataset
 from densecl.datasets.storage.manifest import read_manifest, select_usable, write_manifest
 from densecl.datasets.storage.usable_images import ImageSet
@@ -75,7 +75,8 @@ def main() -> None:
         )
         images = ImageSet(select_usable(read_manifest(Path("manifest.parquet"))), folder)
         for name in args.only:
-            change, mode = VARIANTS[name], "dense" if VARIANTS[name] else "none"
+            change = VARIANTS[name]
+            mode: Mode = "dense" if change else "none"
             contrast = (
                 params.contrast.model_copy(update=BASE_OPTIONS | change).resolve_mode(mode)
                 if change

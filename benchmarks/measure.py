@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -27,7 +27,7 @@ class BenchmarkRow(NamedTuple):
     target: str
 
 
-def measure_alternating(calls: dict[str, Call], rounds: int) -> dict[str, list[float]]:
+def measure_alternating(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
     """Seconds of each kind, called in turn (A B A B ...); a first round that warms up is left
     out.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import timm
 import torch
@@ -45,7 +46,7 @@ class StepSetup:
     """What is timed; targets: dense / none in time and in memory, global / none, none / bare."""
 
     model: str = "vit_tiny_patch16_224"
-    model_args: dict[str, int] = field(default_factory=dict)
+    model_args: dict[str, Any] = field(default_factory=dict)
     batch: int = 16
     queue: int = 65536
     train: TrainParams = field(default_factory=TrainParams)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -44,7 +45,7 @@ def measure_rows(rounds: int = 9) -> list[BenchmarkRow]:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/runs.db"
         try:
             with Monitor(plan, 0, EPOCH_STEPS, "dense-0", "benchmark") as monitor:
-                calls = {
+                calls: dict[str, Callable[[], object]] = {
                     "step": partial(train_step, batch, 0.5, 0),
                     "logged": lambda: monitor.update_progress(0, 1, 1.0, metrics),
                     "epoch": lambda: monitor.log_epoch(row),

@@ -1,5 +1,5 @@
 """What can go wrong for a user, told in one line without a traceback; exit statuses as in
-docs/failures.md.
+docs/operations.md.
 """
 
 # 75 is EX_TEMPFAIL of sysexits.h; 1 with a traceback is what nobody foresaw, and with one line a

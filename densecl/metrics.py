@@ -22,7 +22,8 @@ def compute_effective_rank(features: Tensor) -> Tensor:
     share = singular_values / singular_values.sum().clamp_min(
         torch.finfo(singular_values.dtype).tiny
     )
-    return torch.special.entr(share).sum().exp()
+    result: Tensor = torch.special.entr(share).sum().exp()
+    return result
 
 
 @torch.no_grad()

@@ -52,7 +52,6 @@ BASELINE_PLAN = Path("data/baseline/plan.json")  # the params and code that made
 RETRAINING_LOCK = Path("cache/retraining.lock")
 ZENML_STORE = Path(".zenml")  # ZenML's store
 UI_LOGS = Path("cache/ui")
-DEPLOY_FOLDER = Path("deploy")  # what `schedule install` writes
 
 
 def export_folder(mode: str, seed: int) -> Path:

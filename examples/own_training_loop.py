@@ -9,6 +9,7 @@ from __future__ import annotations
 import timm
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from densecl.contrast import SAMPLERS, InfoNCEOutput, MemoryQueue, info_nce, match_patches
@@ -35,7 +36,7 @@ def take_patches(features: Tensor, index: Tensor) -> Tensor:
 def train(steps: int = 40) -> InfoNCEOutput:
     """Train for some steps; the contrastive output of the last one."""
     torch.manual_seed(0)
-    model = timm.create_model(
+    model: VisionTransformer = timm.create_model(  # type: ignore[assignment]
         "vit_tiny_patch16_224", img_size=32, patch_size=4, num_classes=CLASSES, depth=2
     )
     head = ProjectionHead(model.embed_dim, PROJECTION, seed=0)

@@ -1,4 +1,4 @@
-"""Row by row what docs/failures.md says of bad params and of a disk or a store that refuses."""
+"""Row by row what docs/operations.md says of bad params and of a disk or a store that refuses."""
 
 from __future__ import annotations
 

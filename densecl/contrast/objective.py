@@ -22,7 +22,7 @@ class ContrastiveOutput(NamedTuple):
 class Objective(Protocol):
     """A contrastive objective: `NoObjective`, `GlobalObjective` or `DenseObjective`.
 
-    All three are `nn.Module`s that answer the same calls, so that nothing in the training loop
+    All three are modules (`nn.Module`) with the same methods, so that nothing in the training loop
     depends on the mode.
     """
 

@@ -52,7 +52,8 @@ def _build_timm_transform(
         # Resizing and cropping to the size that an image already has changes nothing.
         settings |= {"crop_pct": 1.0}
     transform: Any = create_transform(**settings, is_training=False, normalize=normalize)
-    return transform
+    result: Callable[[Image.Image], Tensor] = transform
+    return result
 
 
 def normalise_images(images: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -41,7 +42,7 @@ def measure_step_costs(
     settings = settings.model_copy(update={"grad_accumulation": 1})
     mode_step = _build_train_step(model, objective, preprocessing, settings)
     none_step = _build_train_step(model, NoObjective(), preprocessing, settings)
-    steps = {
+    steps: dict[str, Callable[[], object]] = {
         "step_seconds": lambda: mode_step(batch, mode_step.objective.lambda_weight, 0),
         "none_step_seconds": lambda: none_step(batch, 0.0, 0),
         "one_view_step_seconds": lambda: step_one_view(none_step, batch),

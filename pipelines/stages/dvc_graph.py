@@ -124,7 +124,10 @@ class StageGraph:
 
         with _collect_errors() as error_file:
             try:
-                return self.repo.reproduce(targets=[self.stages[name].addressing], single_item=True)
+                result: list[Any] = self.repo.reproduce(
+                    targets=[self.stages[name].addressing], single_item=True
+                )
+                return result
             except ReproductionError as error:
                 raise _translate_failure(
                     name, error, error_file.read_text(encoding="utf-8")

@@ -127,7 +127,8 @@ def scan_dataset(
         pa.array(values, field.type)
         for values, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)
     ]
-    return pa.table(columns, schema=SCHEMA).to_pandas()
+    result: pd.DataFrame = pa.table(columns, schema=SCHEMA).to_pandas()
+    return result
 
 
 def list_labelled_files(

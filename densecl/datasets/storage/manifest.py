@@ -83,7 +83,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
             f"the "
             f"set's root; {hint}"
         )
-    return frame
+    result: pd.DataFrame = frame
+    return result
 
 
 def select_usable(frame: pd.DataFrame, excluded: Iterable[str] = ()) -> pd.DataFrame:

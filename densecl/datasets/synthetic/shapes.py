@@ -159,7 +159,8 @@ class Pose(NamedTuple):
         flip = -1 if self.mirrored else 1
         c, s = np.cos(self.radians), np.sin(self.radians)
         matrix = np.array([[c, -s], [s, c]]) @ np.array([[flip, self.shear], [0, 1]])
-        return points @ matrix.T * self.size + (self.x, self.y)
+        result: Points = points @ matrix.T * self.size + (self.x, self.y)
+        return result
 
     def compute_grid(self, size: int) -> np.ndarray:
         """[2, size, size] object coordinates of each pixel's centre: textures turn with the

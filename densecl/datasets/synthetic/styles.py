@@ -405,4 +405,5 @@ class ReferenceClassifier(NamedTuple):
         """[C] softmax of sharpened scores."""
         scores = 6 * (ReferenceClassifier.extract_features(image) @ self.weights)
         exponentials = np.exp(scores - scores.max())
-        return exponentials / exponentials.sum()
+        result: np.ndarray = exponentials / exponentials.sum()
+        return result

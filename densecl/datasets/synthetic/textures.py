@@ -24,20 +24,23 @@ def _sharpen_field(field: Field) -> Field:
 def sample_noise(size: int, cells: int, rng: np.random.Generator) -> Field:
     """Smooth random field with about `cells` bumps a side."""
     coarse = Image.fromarray(rng.random((cells + 1, cells + 1), dtype=np.float32))
-    return np.clip(np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
+    result: Field = np.clip(np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
+    return result
 
 
 def _make_scales(g: np.ndarray) -> Field:
     row = np.floor(g[1] * 4)
     x = (g[0] * 4 + 0.5 * (row % 2)) % 1 - 0.5
     y = (g[1] * 4) % 1
-    return np.clip(1.4 - 2 * np.hypot(x, y - 0.1), 0, 1)
+    result: Field = np.clip(1.4 - 2 * np.hypot(x, y - 0.1), 0, 1)
+    return result
 
 
 def _make_bricks(g: np.ndarray) -> Field:
     row = np.floor(g[1] * 4)
     x, y = (g[0] * 2 + 0.5 * (row % 2)) % 1, (g[1] * 4) % 1
-    return np.clip(np.minimum(np.minimum(x, 1 - x) * 12, np.minimum(y, 1 - y) * 6), 0, 1)
+    result: Field = np.clip(np.minimum(np.minimum(x, 1 - x) * 12, np.minimum(y, 1 - y) * 6), 0, 1)
+    return result
 
 
 TEXTURES: dict[str, Texture] = {
@@ -80,7 +83,8 @@ def render_surface(
     dark = convert_to_rgb(hue, vivid * rng.uniform(0.7, 0.95), rng.uniform(0.3, 0.5))
     light = convert_to_rgb(hue + 0.04, vivid * rng.uniform(0.3, 0.6), rng.uniform(0.85, 1.0))
     flat = dark + (light - dark) * rng.random()
-    return flat + (dark + (light - dark) * field - flat) * bold
+    result: np.ndarray = flat + (dark + (light - dark) * field - flat) * bold
+    return result
 
 
 def render_background(size: int, rng: np.random.Generator) -> np.ndarray:
@@ -115,4 +119,5 @@ def render_background(size: int, rng: np.random.Generator) -> np.ndarray:
             + (convert_to_rgb(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.95)) - field)
             * spot
         )
-    return field * (0.92 + 0.16 * sample_noise(size, 9, rng)[..., None])
+    result: np.ndarray = field * (0.92 + 0.16 * sample_noise(size, 9, rng)[..., None])
+    return result

@@ -127,13 +127,14 @@ def _encode_webp(view: np.ndarray) -> str:
 
 def _is_near(match: np.ndarray, truth: np.ndarray, grid_side: int) -> np.ndarray:
     """[P, N] bool: same patch or a neighbour."""
-    return (
+    result: np.ndarray = (
         np.maximum(
             np.abs(match // grid_side - truth // grid_side),
             np.abs(match % grid_side - truth % grid_side),
         )
         <= 1
     )
+    return result
 
 
 def _compute_centre(patch: int, grid_side: int, patch_px: float) -> tuple[float, float]:
