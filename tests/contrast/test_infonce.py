@@ -35,6 +35,8 @@ def compute_term_sizes(q, k, t, memory, same) -> list[float]:
     to_queries = (weight / t * ((spread @ memory).norm(dim=1) + 1)).norm()
     to_keys = (weight * margin / t).norm()
     to_temperature = (weight / t * (dots[0] + (spread * dots[1]).sum(1))).sum()
+    pull = own - (spread * (q @ memory.T / t)).sum(1)  # scaled by the weight, as the keys are
+    to_temperature = to_temperature.maximum((weight * margin / t * pull.abs()).sum())
     return [float(x) for x in (margin.mean(), to_queries.maximum(to_keys), to_keys, to_temperature)]
 
 
