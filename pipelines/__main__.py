@@ -78,7 +78,7 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 done, 2 a mistake, 75 stopped and to be gone on with (docs/operations.md)."""
+    """Exit status as in `densecl.errors`."""
     arguments = vars(_build_parser().parse_args(argv))
     module, _, function = arguments.pop("target").rpartition(".")
     return cli.run_command(

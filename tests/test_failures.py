@@ -305,7 +305,7 @@ def test_a_disk_full_at_the_export_stops_with_one_line_and_the_same_command_ends
         assert cli.run_command(lambda: run(workplace, "again", of)) == 75
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith(
-        "error: model.safetensors: No space left on device; nothing half-written is kept; make room"
+        "error: model.safetensors: No space left on device; no partial file is left; free space"
     )
     assert not list((workplace / "again").rglob("*"))
     run(workplace, "again", of)

@@ -48,7 +48,7 @@ def test_what_is_finished_in_time_is_finished(number):
     assert status == 75
     assert said.splitlines() == [
         "finished",
-        f"error: {signal.Signals(number).name}: stopped; nothing is lost, the same command goes on",
+        f"error: {signal.Signals(number).name}: stopped; nothing is lost, rerun the same command to resume",
     ]
 
 

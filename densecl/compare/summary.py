@@ -41,10 +41,10 @@ def format_verdict(comparison: ExperimentComparison) -> str:
     worse, better = comparison.select_by_call("worse"), comparison.select_by_call("better")
     counts = Counter(delta.call for delta in comparison.deltas if delta.dataset != SHIFTED_MEAN)
     labels: dict[Call, str] = {
-        "open": "cannot be told apart",
+        "open": "not significantly different",
         "identical": "identical",
-        "unlike": "not judged, asked among different classes",
-        "missing": "not to be compared",
+        "unlike": "not judged: scored among different classes",
+        "missing": "not comparable",
     }
     if worse or better:
         first, second = (
@@ -58,7 +58,7 @@ def format_verdict(comparison: ExperimentComparison) -> str:
         clauses = [f"B is {first[0]} than A on {_format_largest(first[1])}", second_clause]
     elif counts["open"]:
         clauses = [
-            f"No difference between A and B can be told from chance in "
+            f"No significant difference between A and B in "
             f"{_format_cell_count(counts['open'])}"
         ]
         del labels["open"]
@@ -132,13 +132,13 @@ def _describe_power(comparison: ExperimentComparison) -> list[str]:
     least, most = format_percent(min(values)), format_percent(max(values))
     span = least if least == most else f"{least} to {most}"
     return [
-        f"Where two cannot be told apart, a true difference below {span} points (by cell, at "
-        f"80 % power) may have been missed."
+        f"Where A and B do not differ significantly, the test has 80 % power to detect differences "
+        f"of {span} points (by cell); smaller ones may have gone undetected."
     ]
 
 
 def _describe_scope(comparison: ExperimentComparison) -> list[str]:
-    """What is told apart or not is the models, or the modes where every cell has seeds enough."""
+    """Whether the results are about the models, or about the modes: by the number of seeds."""
     judged = [delta for delta in comparison.deltas if delta.call in ("better", "worse", "open")]
     short_modes = {delta.mode for delta in judged if len(delta.seeds) < SEEDS_FOR_MODE}
     enough_seeds, few_seeds = (

@@ -1,4 +1,4 @@
-"""What pydantic refuses, in a line a mistake."""
+"""Validation errors of pydantic as messages, one line per error."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 
 def format_errors(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Each names the key as it stands in the file, what was found and what is allowed."""
+    """One message per error: the key as written in the file, what was found, what is allowed."""
     items = error.errors(include_url=False)
-    # A sequence whose items were refused is also called too short: one mistake, one line.
+    # A sequence with refused items is also reported as too short: report the items only.
     return [
         _format_error(i, model)
         for i in items
@@ -27,7 +27,10 @@ def _is_nested_in(inner: Any, outer: Any) -> bool:
 
 
 def _format_error(item: Any, model: type[BaseModel]) -> str:
-    path = [str(part) for part in item["loc"]]
+    path = [
+        ascii(part)[1:-1] if isinstance(part, str) and not part.isprintable() else str(part)
+        for part in item["loc"]
+    ]
     key = ".".join(path)
     found = " ".join(reprlib.repr(item["input"])[:80].split())  # never the whole of a huge value
     if item["type"] == "extra_forbidden":
@@ -48,7 +51,7 @@ def _format_error(item: Any, model: type[BaseModel]) -> str:
 
 
 def list_field_names(model: type[BaseModel]) -> list[str]:
-    """As they stand in the file."""
+    """Names of the keys as written in the file."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -124,12 +124,12 @@ def describe_verdict(comparison: Comparison, mode: Mode, baseline: Mode) -> str:
             object_ = "it" if seeds == 1 or seeds >= SEEDS_FOR_MODE else "them"
     if not clauses:
         return (
-            f"{_capitalize(subject)} and {baseline_subject} cannot be told "
-            f"apart {_format_tested_sets(comparison, tested)}"
+            f"{_capitalize(subject)} and {baseline_subject} do not differ significantly "
+            f"{_format_tested_sets(comparison, tested)}"
         )
     undecided = len(tested) - sum(map(len, groups.values()))
     return f"{_capitalize(subject)} {join_clauses(clauses)}" + (
-        "; no other difference between the two can be told from chance" if undecided else ""
+        "; no other difference between the two is statistically significant" if undecided else ""
     )
 
 
@@ -228,7 +228,7 @@ def _describe_single_mode(comparison: Comparison) -> str:
 
 
 def _describe_power(comparison: Comparison) -> list[str]:
-    """What "cannot be told from chance" rules out."""
+    """Power of the tests that found no significant difference."""
     scope = SHIFTED_MEAN if comparison.complete_sets else CONTROL_SET
     undecided = [
         (a, b) for a, b in comparison.pairs if not get_significance(comparison, scope, a, b)
@@ -238,9 +238,9 @@ def _describe_power(comparison: Comparison) -> list[str]:
     if not values:
         return []
     return [
-        f"Where two cannot be told apart {_format_place(comparison, scope)}: a true difference of "
-        f"{format_percent(max(values))} points would have been "
-        "told there in 80 % of such runs; a smaller one may well have been missed."
+        f"Where two modes do not differ significantly {_format_place(comparison, scope)}, the test "
+        f"has 80 % power to detect a difference of {format_percent(max(values))} points; smaller "
+        "ones may have gone undetected."
     ]
 
 

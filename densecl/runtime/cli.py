@@ -1,6 +1,4 @@
-"""How a command ends: one line for what went wrong, and an exit status that says whether to change
-something or go on.
-"""
+"""How a command ends: one line per error, and an exit status (see `densecl.errors`)."""
 
 from __future__ import annotations
 
@@ -16,16 +14,16 @@ from typing import NoReturn
 from densecl.errors import EXIT_OK, EXIT_RETRY, DenseclError
 from densecl.runtime.signals import SIGNAL_HANDLER, exit_with_parent
 
-# environment: a file that gets what is told too, for who started this command and reports on it
+# Environment variable: a file that also receives the errors, for the process that reports them.
 ERROR_LOG_ENV = "DENSECL_ERROR_LOG"
-# What a disk or its owner refuses: no mistake in params or data, and gone once there is room or
+# A disk that is full or read-only: not an error of params or data, and gone once there is room or
 # permission.
 RETRYABLE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def setup_process(stage: bool) -> None:
-    """Once, in the main thread of a process that is a command. A stage ends with its parent, `dvc
-    repro` or torchrun, unless hanging up is ignored: who types nohup wants it to outlive the shell.
+    """Call once, in the main thread of a command. A stage ends with its parent (`dvc repro`,
+    torchrun), unless SIGHUP is ignored: under nohup it must outlive the shell.
     """
     SIGNAL_HANDLER.install_handlers()
     if stage and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -33,8 +31,8 @@ def setup_process(stage: bool) -> None:
 
 
 def exit_immediately(status: int) -> NoReturn:
-    """End at once. torch takes seconds to tear itself down, and a kill in them would undo for `dvc
-    repro` what is done.
+    """Exit without clean-up. torch takes seconds to tear itself down, and a kill during them would
+    make `dvc repro` discard finished work.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -42,9 +40,7 @@ def exit_immediately(status: int) -> NoReturn:
 
 
 def run_command(command: Callable[[], object]) -> int:
-    """Exit status of a call: 0 done, 2 a mistake, 75 stopped and to be gone on with; what went
-    wrong is on stderr.
-    """
+    """Run a command and return its exit status; errors are printed to stderr."""
     try:
         command()
     except DenseclError as error:
@@ -56,7 +52,7 @@ def run_command(command: Callable[[], object]) -> int:
             print_error(
                 reason
                 if " " in reason
-                else f"{reason}: stopped; nothing is lost, the same command goes on"
+                else f"{reason}: stopped; nothing is lost, rerun the same command to resume"
             )
         return EXIT_RETRY
     except OSError as error:
@@ -64,15 +60,15 @@ def run_command(command: Callable[[], object]) -> int:
             raise
         prefix = f"{error.filename}: " if error.filename else ""
         print_error(
-            f"{prefix}{error.strerror}; nothing half-written is kept; make room or allow writing, "
-            f"then run the same command again"
+            f"{prefix}{error.strerror}; no partial file is left; free space or allow writing, "
+            f"then rerun the same command"
         )
         return EXIT_RETRY
     return EXIT_OK
 
 
 def print_error(text: str) -> None:
-    """On stderr, a line a mistake."""
+    """Print to stderr, one line per error."""
     rank = os.environ.get("RANK", "0")  # of several processes that train one model
     prefix = "error: " if rank == "0" else f"error: process {rank}: "
     if text:

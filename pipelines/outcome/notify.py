@@ -51,7 +51,7 @@ def notify_outcome(
         except Exception as error:  # whatever it is, the retraining itself has ended well
             reason = str(error) if isinstance(error, DeliveryError) else type(error).__name__
             print(
-                f"warning: retraining.notify.{key}: {reason}; nobody was told there",
+                f"warning: retraining.notify.{key}: {reason}; delivery failed",
                 file=sys.stderr,
                 flush=True,
             )

@@ -84,7 +84,7 @@ def test_a_planted_difference_is_called_and_a_null_is_not(before, after):
     said = format_verdict(found)
     assert said.startswith("B is worse than A on the mean of the shifted sets (dense: −")
     assert ", sketch (dense: −" in said or " and sketch (dense: −" in said
-    assert said.endswith("; better nowhere; 5 cells cannot be told apart.")
+    assert said.endswith("; better nowhere; 5 cells not significantly different.")
 
 
 def test_numbers_are_those_of_the_prediction_files(before, after):
@@ -317,7 +317,7 @@ def test_damaged_cells_are_missing_and_say_why(tmp_path, before):
     assert (
         "no file reports/predictions/sketch/dense-0.parquet" in line(found, "sketch", "dense").note
     )
-    assert "2 cells are not to be compared" in format_verdict(found)
+    assert "2 cells are not comparable" in format_verdict(found)
     assert re.search(
         r"missing +B: seed 0: no file reports/predictions", pages(before, b, tmp_path / "out")[0]
     )

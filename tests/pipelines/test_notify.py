@@ -136,7 +136,7 @@ def test_what_may_pass_is_tried_again_and_nothing_is_redirected(
     assert len(server.bodies) == calls
     said = capfd.readouterr().err
     assert said == (
-        f"warning: retraining.notify.webhook: {told}; nobody was told there\n" if told else ""
+        f"warning: retraining.notify.webhook: {told}; delivery failed\n" if told else ""
     )
 
 
@@ -149,7 +149,7 @@ def test_a_server_that_hangs_is_given_up(server, capfd, caplog):
     told = capfd.readouterr().err
     assert (
         told
-        == "warning: retraining.notify.webhook: 127.0.0.1: ReadTimeout (3 tries); nobody was told there\n"
+        == "warning: retraining.notify.webhook: 127.0.0.1: ReadTimeout (3 tries); delivery failed\n"
     )
     assert SECRET not in caplog.text
 
@@ -174,7 +174,7 @@ def test_a_server_that_is_not_there_and_addresses_that_are_none(server, capfd, c
         notify_outcome(NotifyParams(webhook=address), FINISHED, None)
         assert (
             capfd.readouterr().err
-            == f"warning: retraining.notify.webhook: {told}; nobody was told there\n"
+            == f"warning: retraining.notify.webhook: {told}; delivery failed\n"
         )
     assert SECRET not in caplog.text
 
@@ -190,7 +190,7 @@ def test_the_file_gets_a_line_a_retraining(tmp_path, capfd):
         "promoted",
     ]
     notify_outcome(NotifyParams(file=str(tmp_path)), FINISHED, None)
-    assert "Is a directory; nobody was told there" in capfd.readouterr().err
+    assert "Is a directory; delivery failed" in capfd.readouterr().err
 
 
 def test_one_that_fails_does_not_keep_the_other_from_being_told(tmp_path, capfd):

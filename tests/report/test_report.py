@@ -142,7 +142,7 @@ def test_what_a_test_would_have_missed_is_said(single: tuple[Path, str]) -> None
         for a, b in (("global", "none"),)
     )
     assert (
-        f"a true difference of {100 * largest:.1f} points would have been told there in 80 % of such runs"
+        f"the test has 80 % power to detect a difference of {100 * largest:.1f} points"
         in text
     )
 
@@ -207,11 +207,11 @@ def test_planted_differences_are_called_and_nulls_are_not(single: tuple[Path, st
         assert f"by {shown[0]} points [{shown[1]}, {shown[2]}] on {dataset}" in dense
     assert " on imagenet-v2" not in dense
     assert (
-        "no other difference between the two can be told from chance; it cost 55 % more time."
+        "no other difference between the two is statistically significant; it cost 55 % more time."
         in dense
     )
     assert global_.startswith(
-        "The global model and the none model cannot be told apart on any of 5 sets"
+        "The global model and the none model do not differ significantly on any of 5 sets"
     )
     assert "these models, not of the modes" in text
     assert "0.1 to 0.5 points" in text

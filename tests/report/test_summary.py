@@ -74,7 +74,7 @@ def test_both_the_interval_and_the_corrected_p_must_say_so(row, expected):
     found = compared({"sketch": row})
     assert get_significance(found, "sketch", "dense", "none") == expected
     said = build_headline(found, {})[0]
-    assert ("beats" in said, "falls behind" in said, "cannot be told apart" in said) == (
+    assert ("beats" in said, "falls behind" in said, "do not differ significantly" in said) == (
         expected == 1,
         expected == -1,
         expected == 0,
@@ -84,7 +84,7 @@ def test_both_the_interval_and_the_corrected_p_must_say_so(row, expected):
 def test_the_form_of_the_headline():
     found = compared({"imagenet": OPEN, "imagenet-r": OPEN, "sketch": UP}, "0 1 2")
     assert build_headline(found, {"dense": [cost(1.09)] * 3}) == [
-        "Dense beats none by 2.1 points [0.8, 3.4] on sketch; no other difference between the two can be told from chance.",
+        "Dense beats none by 2.1 points [0.8, 3.4] on sketch; no other difference between the two is statistically significant.",
         "Dense cost 9 % more time.",
     ]
     assert "so this speaks of the modes" in build_details(found)[-1]
@@ -115,7 +115,7 @@ def test_both_directions_and_the_largest_are_named():
     found = compared({"imagenet": UP, "imagenet-r": DOWN, "sketch": OPEN}, "0 1 2")
     assert build_headline(found, {})[0] == (
         "Dense beats none by 2.1 points [0.8, 3.4] on imagenet and falls behind it by 5.0 points [2.0, 8.0] on imagenet-r; "
-        "no other difference between the two can be told from chance."
+        "no other difference between the two is statistically significant."
     )
 
 
