@@ -71,8 +71,9 @@ def build_comparison_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def get_significance(comparison: Comparison, dataset: str, mode: str, baseline: str) -> int:
-    """+1 above, -1 below, 0 not told apart: the interval leaves 0 out and the corrected p is below
-    the level.
+    """+1 significantly above the baseline, -1 significantly below, otherwise 0.
+
+    Significant: the interval excludes 0 and the corrected p-value is below the level.
     """
     row = comparison.get_row(dataset, mode, f"difference_to_{baseline}")
     p = comparison.get_row(dataset, mode, f"difference_to_{baseline}_p_holm")

@@ -14,7 +14,7 @@ from densecl.analysis.statistics import Estimate, Outcomes, WeightedOutcomes
 from densecl.compare.pairing import NO_UNMATCHED, PairedCell, UnmatchedCounts
 from densecl.config.params import ReportParams
 
-# identical: the same predictions; open: not told apart; unlike: not the same question; missing:
+# identical: the same predictions; open: not significant; unlike: not the same question; missing:
 # nothing to compare
 Call = Literal["better", "worse", "open", "identical", "unlike", "missing"]
 

@@ -16,7 +16,7 @@ from densecl.report.charts.svg import COLOURS
 CALL_LABELS = {
     "better": "better",
     "worse": "worse",
-    "open": "not told apart",
+    "open": "not significant",
     "identical": "identical",
     "unlike": "not judged",
     "missing": "missing",

@@ -58,8 +58,7 @@ def format_verdict(comparison: ExperimentComparison) -> str:
         clauses = [f"B is {first[0]} than A on {_format_largest(first[1])}", second_clause]
     elif counts["open"]:
         clauses = [
-            f"No significant difference between A and B in "
-            f"{_format_cell_count(counts['open'])}"
+            f"No significant difference between A and B in {_format_cell_count(counts['open'])}"
         ]
         del labels["open"]
     elif counts["identical"]:
@@ -88,8 +87,6 @@ def _format_cell_count(count: int) -> str:
 
 
 def _format_count(count: int, text: str) -> str:
-    if text.startswith("cannot"):
-        return f"{_format_cell_count(count)} {text}"
     return f"{_format_cell_count(count)} {'is' if count == 1 else 'are'} {text}"
 
 

@@ -39,7 +39,7 @@ class TableCell:
     main: str
     sub: str = ""
     source: str = ""
-    significance: int = 0  # +1 or -1: told apart from the baseline; 0: not, or nothing to tell
+    significance: int = 0  # +1 or -1: significantly different from the baseline; 0: not
     missing: bool = False
     bar: Bar | None = None
 

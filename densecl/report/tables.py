@@ -141,7 +141,7 @@ def _build_extra_cell(row: MetricRow | None, metric: str) -> TableCell:
 
 
 def format_plain_text(table: TableData) -> str:
-    """Aligned columns for a terminal; a star where two modes are told apart."""
+    """Aligned columns for a terminal; a star marks significant differences."""
     header = [
         "set",
         *(

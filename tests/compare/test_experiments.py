@@ -84,7 +84,7 @@ def test_a_planted_difference_is_called_and_a_null_is_not(before, after):
     said = format_verdict(found)
     assert said.startswith("B is worse than A on the mean of the shifted sets (dense: −")
     assert ", sketch (dense: −" in said or " and sketch (dense: −" in said
-    assert said.endswith("; better nowhere; 5 cells not significantly different.")
+    assert said.endswith("; better nowhere; 5 cells are not significantly different.")
 
 
 def test_numbers_are_those_of_the_prediction_files(before, after):

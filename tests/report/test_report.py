@@ -141,10 +141,7 @@ def test_what_a_test_would_have_missed_is_said(single: tuple[Path, str]) -> None
         value(read(root), SHIFTED_MEAN, a, f"difference_to_{b}_detectable")["value"]
         for a, b in (("global", "none"),)
     )
-    assert (
-        f"the test has 80 % power to detect a difference of {100 * largest:.1f} points"
-        in text
-    )
+    assert f"the test has 80 % power to detect a difference of {100 * largest:.1f} points" in text
 
 
 def test_an_incomplete_set_says_so_beside_every_number(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-MAX_LINES = 12  # at most, a pair: more cannot be told apart
+MAX_LINES = 12  # per pair; more lines could not be distinguished
 VIEW_PX, GAP_PX, COLUMNS = 160, 20, 3  # px of a view, px between the two, pairs side by side
 WEBP_QUALITY = 80
 

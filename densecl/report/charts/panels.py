@@ -133,7 +133,8 @@ COLLAPSE = (
         "Likeness of images",
         "cosine",
         {"similarity_cls": "CLS, different images"},
-        "Mean cosine between different images. Near 1 they can hardly be told apart, whatever the "
+        "Mean cosine between different images. Near 1 they can hardly be distinguished, whatever "
+        "the "
         "rank.",
     ),
     Panel(

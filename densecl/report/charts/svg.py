@@ -168,7 +168,7 @@ def _format_forest_caption(comparison: Comparison, modes: Sequence[str], baselin
     return (
         f"{legend[0].upper()}{legend[1:]}. Right of the line: better than {baseline}. Bars are "
         f"{level} % intervals. "
-        "Filled: told apart after Holm's correction; hollow: not told apart."
+        "Filled: significant after Holm's correction; hollow: not significant."
     )
 
 
