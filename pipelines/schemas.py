@@ -4,14 +4,18 @@ in [0, 1].
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from densecl.artifacts import Artifact
 
 StageResult = Literal["ran", "restored", "unchanged"]
-Outcome = Literal["promoted", "rejected", "unchanged", "failed", "skipped"]
+# Files written before 0.2.0 call a rejected candidate `kept`.
+Outcome = Annotated[
+    Literal["promoted", "rejected", "unchanged", "failed", "skipped"],
+    BeforeValidator(lambda value: "rejected" if value == "kept" else value),
+]
 
 
 class StageRef(Artifact):

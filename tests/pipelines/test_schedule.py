@@ -240,6 +240,12 @@ def test_a_half_line_is_stepped_over(tmp_path):
     assert [t.detail for t in csv_log.read_records(path, Tick)] == ['two lines, "quoted"'] * 2
 
 
+def test_a_file_from_before_version_0_2_is_read(tmp_path):
+    path = tmp_path / "schedule.csv"
+    path.write_text("scheduled,started,seconds,outcome,status,detail\na,b,1.0,kept,0,old\n")
+    assert [t.outcome for t in csv_log.read_records(path, Tick)] == ["rejected"]
+
+
 def fires(expression: str, count: int, start: datetime) -> list[str]:
     schedule, found, now = CronSchedule(expression, PARIS), [], start
     for _ in range(count):
