@@ -66,7 +66,6 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
                 "help": "path of a model, md5, id of an MLflow or ZenML "
                 "run, version, champion or candidate",
             },
-            "--html": {"metavar": "PATH", "help": "write it as a page too"},
         },
     ),
     "ui": (

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from densecl import paths
-from densecl.artifacts import write_text
 from densecl.config.params import load_params
 from densecl.errors import DenseclError
 from densecl.monitoring.mlflow_store import EXPERIMENT
@@ -24,7 +23,7 @@ from pipelines.lineage.chain import (
     build_version_nodes,
     find_model,
 )
-from pipelines.lineage.render import render_page, render_text
+from pipelines.lineage.render import render_text
 from pipelines.registry import mlflow_client, registry
 from pipelines.registry.mlflow_client import ALIASES, RegistryError
 from pipelines.stages.dvc_history import (
@@ -244,15 +243,9 @@ def build_lineage(query: str) -> Lineage:
     return builder.to_lineage(query, resolved.description, resolver.notes)
 
 
-def main(x: str, html: str | None = None) -> None:
-    """Print the chain of X with its Mermaid source; write it as a page to `html` where that is
-    given.
-    """
-    lineage = build_lineage(x)
-    print(render_text(lineage))
-    if html:
-        write_text(Path(html), render_page(lineage))
-        print(html)
+def main(x: str) -> None:
+    """Print the chain of X with its Mermaid source."""
+    print(render_text(build_lineage(x)))
 
 
 def _is_version_of(
