@@ -1,4 +1,4 @@
-"""What the stages hand to each other as JSON; fractions lie in [0, 1]."""
+"""Artifacts that stages exchange as JSON; fractions are in [0, 1]."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class ReportPlan(Artifact):
 
 
 class Evidence(Artifact):
-    """A finding about images that can be looked at."""
+    """A finding about images, with the images to show."""
 
     text: str
     images: tuple[str, ...]  # image_ids: the one at fault, then the one that it repeats

@@ -30,9 +30,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 worse where asked (`compare`), 2 a mistake, 75 stopped and to be gone
-    on with (docs/operations.md).
-    """
+    """Exit status as in `densecl.errors`."""
     parser = argparse.ArgumentParser(prog="python -m steps", description=__doc__)
     stages = parser.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, (purpose, names) in STAGES.items():

@@ -22,9 +22,9 @@ def main(dataset: str, mode: str, seed: int) -> None:
     """Write the cell's predictions, its control's and its figures; where params let it, the reason
     why there are none.
 
-    `champion` stands for a mode. It may have been trained on other classes than there are now:
-    labels are found by wnid in the model's own class list, and images of classes that it does not
-    know are left out and counted.
+    `champion` takes the place of a mode. It may have been trained on other classes than there are
+    now: labels are found by wnid in the model's own class list, and images of classes that it does
+    not know are left out and counted.
     """
     reuse_freed_memory()
     plan = read_json(DatasetPlan, paths.plan_file(dataset))

@@ -48,8 +48,8 @@ def check_protocols(params: Params) -> None:
 
 
 def check_roots(params: Params) -> None:
-    """Raise where a set's folder cannot be used; built-in sets are drawn later, sets that may be
-    missing are told of.
+    """Raise where a set's folder cannot be used; built-in sets are drawn later, datasets that may
+    be missing are reported.
     """
     from densecl.datasets.manifests.scan import check_root
 

@@ -1,4 +1,6 @@
-"""What `pip install .` gives: `densecl` alone, with its data, importable with the light dependencies."""
+"""What `pip install .` gives: `densecl` alone, with its data, importable with the light
+dependencies.
+"""
 
 from __future__ import annotations
 

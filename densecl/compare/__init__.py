@@ -1,3 +1,3 @@
-"""Two experiments side by side: read from folders, paired image by image, told apart or not, and
+"""Two experiments side by side: read from folders, paired image by image, tested, and
 what differed between them.
 """

@@ -1,5 +1,5 @@
-"""One line of the comparison: B - A for one mode on one set or on the mean, and whether it is told
-from chance.
+"""One line of the comparison: B - A for one mode on one set or on the mean, and whether it is
+significant.
 """
 
 from __future__ import annotations

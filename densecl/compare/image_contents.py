@@ -16,7 +16,7 @@ from densecl.analysis.results import READ_ERRORS
 
 
 class ImageContents:
-    """The manifests below a root; each is read once, and only where it is asked for."""
+    """The manifests below a root; each is read once, and only on demand."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -45,7 +45,7 @@ NO_UNMATCHED = UnmatchedCounts()
 
 @dataclass(frozen=True)
 class PairedCell:
-    """a, b [n, S]: 1.0 where right; a row is an image, a column a seed."""
+    """a, b [n, S]: 1.0 where correct; one row per image, one column per seed."""
 
     seeds: tuple[int, ...]
     a: Outcomes

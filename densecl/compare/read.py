@@ -1,4 +1,4 @@
-"""One experiment as it lies in a folder: its plan, its cells, and what stands beside them."""
+"""One experiment read from a folder: its plan, its cells and their context."""
 
 from __future__ import annotations
 

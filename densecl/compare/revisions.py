@@ -25,7 +25,7 @@ class RevisionNotFoundError(DenseclError):
 
 def fetch_revision(name: str, root: Path) -> tuple[str, list[str]]:
     """The revision's commit; its evaluations, predictions, manifests, costs, plan and model config
-    lie below `place`.
+    are written below `place`.
 
     NoRevisionError where git knows none of that name. What is in dvc.lock but neither in the cache
     nor in the remote is an error where the comparison needs it, else a note.

@@ -1,4 +1,4 @@
-"""The long table of compare.csv: a row a number, fractions in [0, 1], costs in their units."""
+"""The long table of compare.csv: one row per number, fractions in [0, 1], costs in their units."""
 
 from __future__ import annotations
 

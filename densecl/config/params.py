@@ -206,7 +206,7 @@ def _check_unique(key: str, values: tuple[object, ...]) -> None:
 
 
 def load_params(path: Path) -> Params:
-    """Validated params of a YAML file; raises ParamsError with one line a problem."""
+    """Validated params of a YAML file; raises ParamsError with one line per problem."""
     try:
         values = load_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -142,7 +142,7 @@ def find_texture_labels(image_ids: pd.Series, labels: pd.Series) -> pd.Series:
     own.
 
     A cue's class is that of the images whose shape has its name. NotApplicable where file names are
-    not `<shape><n>-<texture><m>`, or one shape's name stands in two classes.
+    not `<shape><n>-<texture><m>`, or one shape's name occurs in two classes.
     """
     cues = image_ids.str.extract(CUE_CONFLICT_PATTERN.pattern)
     unnamed = cues.isna().any(axis=1)
@@ -153,7 +153,7 @@ def find_texture_labels(image_ids: pd.Series, labels: pd.Series) -> pd.Series:
     pairs = pd.DataFrame({"cue": cues[0], "label": labels}).drop_duplicates()
     if pairs["cue"].duplicated().any():
         raise NotApplicable(
-            f"shape {pairs['cue'][pairs['cue'].duplicated()].iloc[0]} stands in two classes"
+            f"shape {pairs['cue'][pairs['cue'].duplicated()].iloc[0]} occurs in two classes"
         )
     texture = cues[1].map(pairs.set_index("cue")["label"])
     return texture.where(texture != labels).fillna(-1).astype("int64")

@@ -1,4 +1,4 @@
-"""A model on a set: one row an image. Letters: B images, C classes."""
+"""Predictions of a model on a dataset: one row per image. Letters: B images, C classes."""
 
 from __future__ import annotations
 

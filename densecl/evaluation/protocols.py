@@ -1,5 +1,5 @@
-"""How each set is scored: one row a set, and the rules that read it. The only place that knows a
-set by its name.
+"""How each dataset is scored: one protocol per dataset, and the rules that read it. The only place
+that knows a set by its name.
 
 A set that is no row here is scored as `folder`, or as the row that `evaluate.protocol.<set>` names.
 """

@@ -99,7 +99,7 @@ def _read_history(path: Path) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         message = " ".join(str(error).split())
         raise DataError(
-            f"{path}: {message}; expected a row an epoch; remove the file and train again (dvc "
+            f"{path}: {message}; expected one row per epoch; remove the file and train again (dvc "
             f"repro)"
         ) from None
 

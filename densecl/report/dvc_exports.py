@@ -1,5 +1,5 @@
-"""The comparison as the files that `dvc metrics` and `dvc plots` show: one row a mode, one curve a
-file.
+"""The comparison as the files that `dvc metrics` and `dvc plots` show: one row per mode, one curve
+per file.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def build_difference_plot(comparison: Comparison) -> pd.DataFrame:
 
 
 def iter_curves(histories: Histories) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(column of history.csv, frame with `epoch` and a column a mode: the mean over its seeds); nan
-    where a mode has none.
+    """(column of history.csv, frame with `epoch` and one column per mode: the mean over its seeds);
+    nan where a mode has none.
     """
     columns = dict.fromkeys(
         c for frames in histories.values() for frame in frames for c in frame.columns

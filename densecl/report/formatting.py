@@ -52,7 +52,7 @@ class TableData:
 
     @property
     def shared_files(self) -> list[str]:
-        """The files that every row comes from, where they are the same for all: said once, below
+        """The files that every row comes from, where they are the same for all: named once, below
         the table.
         """
         row_files = [list_source_files(entries) for _, _, entries in self.rows]

@@ -140,7 +140,7 @@ def _build_missing_cells(reason: str) -> tuple[TableCell, ...]:
 
 
 def build_seed_table(comparison: Comparison) -> TableData:
-    """Top-1 of every model, a column a seed; what is missing says why."""
+    """Top-1 of every model, one column per seed; missing entries give the reason."""
     modes, seeds = list_modes(comparison), comparison.plan.seeds
     rows = []
     for dataset in comparison.plan.datasets:

@@ -65,9 +65,9 @@ def compute_changes(params: Params, root: Path = Path()) -> SourceChanges:
 def write_baseline(
     params: Params, changes: SourceChanges, root: Path = Path(), folder: Path = paths.BASELINE
 ) -> None:
-    """From now on changes are told from the manifests as they are, and from the params and code
-    that were seen before the training: what changed in the days that it took makes a candidate of
-    its own. The baseline holds copies.
+    """From now on changes are measured against the manifests as they are, and from the params and
+    code that were seen before the training: what changed in the days that it took makes a candidate
+    of its own. The baseline holds copies.
     """
     folder = root / folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -248,8 +248,8 @@ def _format_value(value: Any) -> str:
 
 
 def format_changes(changes: SourceChanges) -> str:
-    """The changes as text for a terminal: a line a set, then params and code, then what follows
-    from it.
+    """The changes as text for a terminal: one line per dataset, then params and code, then what
+    follows from it.
     """
     return "\n".join(
         [

@@ -46,7 +46,7 @@ def judge_candidate(params: Params, champion: Champion, root: Path = Path()) -> 
 
     Without a champion: top-1 on validation surely above chance, and the least top-1 of
     `retraining.gate.minimum`. With one: the lower bound of the difference on validation above
-    -margin, and on no set a fall by more than max_drop that can be told from none.
+    -margin, and on no dataset a significant drop of more than max_drop.
     """
     mode, seed = params.candidate
     if champion.version is None:
@@ -259,7 +259,7 @@ def _estimate_needed_images(pair: PairedResult, margin: float) -> str:
 def check_regression(
     gate_params: GateParams, name: str, pair: PairedResult | Criterion
 ) -> Criterion:
-    """Fails where a set falls by more than max_drop and its whole interval lies below 0."""
+    """Fails where a set falls by more than max_drop and its whole interval is below 0."""
     max_drop = gate_params.max_drop
     if isinstance(pair, Criterion):
         return pair

@@ -1,5 +1,5 @@
-"""How a retraining ended, told to a webhook and to a file. Nothing here can fail a run: what goes
-wrong is a line of warning.
+"""Notification of how a retraining ended, to a webhook and a file. Nothing here can fail a run:
+what goes wrong is a line of warning.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RETRYABLE_STATUSES = {
 
 
 class DeliveryError(Exception):
-    """Nobody was told; the message never holds more of the address than its host: the rest is a
+    """Delivery failed; the message never holds more of the address than its host: the rest is a
     secret.
     """
 

@@ -118,7 +118,7 @@ def _format_sentence(text: str) -> str:
 
 def _describe_changes(changes: SourceChanges, verdict: GateVerdict | None) -> str:
     if verdict and not changes.has_changes:
-        return "Nothing since the last judged candidate; this one was asked for all the same."
+        return "Nothing since the last judged candidate; this one was forced."
     return describe_consequence(changes)
 
 

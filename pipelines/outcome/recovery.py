@@ -14,7 +14,7 @@ from pipelines.stages.runs import get_start_time
 
 
 def find_unrecorded_run(params: Params) -> RetrainingRecord | None:
-    """Of the newest version, where no line tells of it, and its run is one of this project's."""
+    """Of the newest version, where no line records it, and its run is one of this project's."""
     name = params.retraining.registry
     try:
         number, tags = next(reversed(registry.list_version_tags(name).items()), ("", {}))

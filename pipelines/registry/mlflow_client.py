@@ -30,7 +30,7 @@ class RegistryError(DenseclError):
 
 
 class RegistryUnavailable(RegistryError, RetryLater):
-    """The disk or another process stands in the way: nobody's mistake."""
+    """The disk or another process blocks the store; not an error of the user."""
 
 
 @contextmanager

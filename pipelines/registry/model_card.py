@@ -86,7 +86,7 @@ def render_card(
 
 
 class RawMarkdown(str):
-    """Text of a known pattern that stands in a block of code, where escapes would be part of it."""
+    """Text of a known pattern that is in a block of code, where escapes would be part of it."""
 
 
 def escape_markdown(value: object) -> object:

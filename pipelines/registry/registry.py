@@ -43,7 +43,7 @@ def get_champion(name: str) -> Champion:
 
 def get_tags(name: str, version: str) -> dict[str, str]:
     """What is written on a version, given by number, `v` and number, or alias: mode, seed,
-    fingerprint, sha256 of each file, verdict and what it said, what `register_model` was given, who
+    fingerprint, sha256 of each file, verdict and its text, what `register_model` was given, who
     promoted it or rolled it back, why and when.
     """
     return resolve_version(name, version)[1]
@@ -108,7 +108,7 @@ def attach_file(name: str, version: str, file: Path) -> None:
 
 
 def fetch_card(name: str, version: str) -> bool:
-    """models/card.md is the version's card, and True; no card stands there where the version has
+    """models/card.md is the version's card, and True; there is no card where the version has
     none.
     """
     with mlflow_client.open_store() as client:
@@ -145,7 +145,7 @@ def fetch_champion(name: str, champion: Champion) -> None:
 
 
 def promote_version(name: str, version: str, who: str, why: str) -> str:
-    """`version` is champion, and who, why and when stand in its tags; its number. A champion stays
+    """`version` is champion, and who, why and when are in its tags; its number. A champion stays
     as it is.
     """
     with mlflow_client.open_store() as client:

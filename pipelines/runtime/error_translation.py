@@ -32,7 +32,7 @@ DAMAGE_MESSAGES = ("file is not a database", "database disk image is malformed")
 @contextmanager
 def translate_errors() -> Iterator[None]:
     """What a block raises is one line, where it is the disk's or the store's doing; anything else
-    goes on as it is.
+    is raised unchanged.
     """
     try:
         yield

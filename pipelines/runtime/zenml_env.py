@@ -1,4 +1,4 @@
-"""What must stand in the environment before ZenML is imported."""
+"""Environment variables that must be set before ZenML is imported."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ SEED = 0
 
 
 def write_champion_stages(params: Params) -> None:
-    """Write reports/champion/dvc.yaml, a stage a set, from the stage `evaluate` of dvc.yaml; cells
-    of sets that are no longer evaluated go with their stages.
+    """Write reports/champion/dvc.yaml, one stage per dataset, from the stage `evaluate` of
+    dvc.yaml; cells of sets that are no longer evaluated go with their stages.
     """
     template = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["evaluate"]
     stages = {name: _build_stage(template, name) for name in params.evaluate.datasets}

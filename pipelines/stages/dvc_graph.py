@@ -32,7 +32,7 @@ ROOT_FILE = Path("dvc.yaml")
 
 
 class StageGraph:
-    """Stages by the name that stands in dvc.yaml, each after those it depends on.
+    """Stages by their name in dvc.yaml, each after those it depends on.
 
     One opened repository serves all of them: opening takes half a second, telling whether a stage
     changed a hundredth.
@@ -260,7 +260,7 @@ def _translate_failure(name: str, error: BaseException, error_log: str) -> Dense
                     else message
                 )
                 return RetryLater(
-                    f"{name}: {reason}: `python -m pipelines replay` goes on from there"
+                    f"{name}: {reason}: `python -m pipelines replay` resumes from there"
                 )
             return DenseclError(
                 f"{name}: its command failed with status {status}: "

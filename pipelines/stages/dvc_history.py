@@ -47,8 +47,8 @@ class LockSnapshot:
     stages: dict[str, LockedStage]
 
     def find_writer(self, path: str) -> LockedStage | None:
-        """The stage that leaves the path, the folder it lies in, or something in the folder that it
-        is.
+        """The stage that leaves the path, the folder that contains it, or something in the folder
+        that it is.
         """
         return next(
             (

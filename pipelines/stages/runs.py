@@ -65,7 +65,7 @@ def list_changed_stages(run: PipelineRunResponse) -> list[str]:
     """Stages of the run's finished steps that are no longer as these left them: skipped, they would
     be mixed with what is new.
 
-    Images that came since do not count while the manifests are those of the run: it goes on with
+    Images that came since do not count while the manifests are those of the run: it continues with
     these.
     """
     graphs: dict[str, StageGraph] = {}

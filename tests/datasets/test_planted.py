@@ -111,7 +111,7 @@ def test_leaked_copies_exact_reencoded_and_mirrored(place: Path) -> None:
     )
     coded, turned = verdict.warnings
     assert re.fullmatch(
-        rf"{A}/coded.webp: looks like {A}/{A}_1.JPEG of the train set \(\d+ of 256 bits of its hash differ\); look at both",
+        rf"{A}/coded.webp: looks like {A}/{A}_1.JPEG of the train set \(\d+ of 256 bits of its hash differ\); compare both",
         coded,
     )
     assert f"{B}/turned.jpg: looks like {A}/{A}_2.JPEG of the train set mirrored" in turned

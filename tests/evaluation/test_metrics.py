@@ -88,7 +88,7 @@ def test_names_that_tell_no_cue_leave_the_figure_out():
         match="file names are not <shape><n>-<texture><m>: s/n/ILSVRC2012_val_00000001",
     ):
         compute_shape_bias(cues(("ILSVRC2012_val_00000001.png", 0, 0)))
-    with pytest.raises(NotApplicable, match="shape cat stands in two classes"):
+    with pytest.raises(NotApplicable, match="shape cat occurs in two classes"):
         compute_shape_bias(cues(("cat1-dog1.png", 0, 0), ("cat2-dog1.png", 1, 0)))
     found = compute_shape_bias(cues(("cat1-dog1.png", 0, 7), ("dog1-cat1.png", 1, 7)))
     assert found.value is None

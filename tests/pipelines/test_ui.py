@@ -70,5 +70,5 @@ def test_a_server_that_fails_ends_the_other_and_is_named(tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: ZenML: ")
-    assert "cache/ui/zenml.log has what it said" in done.stderr
+    assert "cache/ui/zenml.log holds its output" in done.stderr
     assert Path(tmp_path, "cache/ui/zenml.log").read_text() == "no database\n"

@@ -57,7 +57,7 @@ def mirror_hashes(hashes: Hashes) -> Hashes:
 
 
 class DHashIndex:
-    """Keys [K, W], sorted once by each word, so that no search looks at all pairs."""
+    """Keys [K, W], sorted once by each word, so that no search visits all pairs."""
 
     def __init__(self, keys: Hashes) -> None:
         self.keys = keys

@@ -1,4 +1,4 @@
-"""A set, in any of its layouts -> manifest: one row an image file, bad files included and marked.
+"""A dataset, in any layout -> manifest: one row per image file; bad files are included and marked.
 
 Read are the files directly inside class folders (layout devkit: in the set's folder) that carry an
 image extension; names that start with a dot, other files and folders further down are not. The
@@ -52,15 +52,15 @@ def list_classes(train_root: Path) -> list[str]:
 
 
 def check_root(root: Path, layout: Layout, devkit: str | None = None) -> None:
-    """Cheap look at a set; DataError that names the path, what was found, what is expected and what
-    to do.
+    """Cheap check of a dataset; DataError that names the path, what was found, what is expected and
+    what to do.
     """
     image_root = open_image_root(root)
     if layout == "devkit":
         kit.read_ground_truth(_check_devkit_given(root, devkit))
         _list_flat_images(root, image_root)
         return
-    expected = "one folder a class, " + (
+    expected = "one folder per class, " + (
         "named by its wnid" if layout == "wnid" else "named by its index (0, 1, ...)"
     )
     folders = image_root.list_folders()

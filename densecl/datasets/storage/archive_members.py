@@ -1,4 +1,4 @@
-"""What a .tar or .zip holds and where, told from its headers; a member that could lead out of it is
+"""What a .tar or .zip holds and where, from its headers; a member that could lead out of it is
 refused by name.
 """
 

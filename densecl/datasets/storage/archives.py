@@ -3,7 +3,7 @@ under a member's name.
 
 .tar (also a tar of one tar a class, as ILSVRC2012_img_train.tar) and .zip are read by offset. gzip
 cannot be sought: a .tar.gz is decompressed once, whole, to a plain tar in the cache that is named
-by the SHA-256 of the .tar.gz. Indices lie there too, since listing 1.3 million members means
+by the SHA-256 of the .tar.gz. Indices are there too, since listing 1.3 million members means
 reading as many headers.
 """
 

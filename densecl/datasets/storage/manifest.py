@@ -1,4 +1,4 @@
-"""The manifest of a set: one row an image file, bad files included and marked (`problem`)."""
+"""The manifest of a dataset: one row per image file; bad files are marked (`problem`)."""
 
 from __future__ import annotations
 

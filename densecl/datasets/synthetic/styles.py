@@ -1,4 +1,5 @@
-"""The built-in image sets: drawn by code, laid out like the unpacked archives they stand for.
+"""The built-in image sets: drawn by code, laid out like the unpacked archives that they
+imitate.
 
 An object's shape always decides its class; its texture and colour go with the class four times in
 five; pose, size, light and background are free. That makes a small ViT learn in minutes, makes it

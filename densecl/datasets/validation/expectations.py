@@ -242,7 +242,7 @@ def _build_image_rules(is_train: bool) -> Suite:
         build_expectation(
             null, "same content as {repeated}; both are used", WARNING, column="repeated"
         ),
-        build_expectation(null, "{near}; look at both", WARNING, column="near"),
+        build_expectation(null, "{near}; compare both", WARNING, column="near"),
         build_expectation(null, "{odd}", WARNING, column="odd"),
     ]
 
@@ -319,7 +319,7 @@ def _build_class_table(
 
 
 def _describe_shared_content(images: pd.DataFrame, counts: pd.Series) -> pd.Series:
-    """[classes] what is told of a class most of whose images have the same bytes as another's; null
+    """[classes] the message for a class most of whose images have the same bytes as another's; null
     for the others.
     """
     texts = pd.Series(None, counts.index, dtype="str")

@@ -1,4 +1,6 @@
-"""Great Expectations run over tables, told in our words: one line a row that breaks a rule."""
+"""Great Expectations run over tables, reported in our words: one line per row that breaks a
+rule.
+"""
 
 from __future__ import annotations
 

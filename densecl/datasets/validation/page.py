@@ -31,7 +31,8 @@ def write_validation_page(
     path: Path,
     roots: Mapping[str, Path],
 ) -> None:
-    """Write the page, a card a set in the order of `verdicts`; the same bytes for the same input.
+    """Write the page, one card per dataset in the order of `verdicts`; the same bytes for the same
+    input.
 
     `roots`: where each set's images lie, for the thumbnails.
     """

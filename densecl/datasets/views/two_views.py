@@ -39,7 +39,7 @@ Crop = tuple[int, int, int, int]  # top, left, height, width in px
 
 
 class TwoViewDataset(Dataset[ViewBatch]):
-    """Items are asked for as (epoch, row); each is a ViewBatch without its B."""
+    """Items are indexed by (epoch, row); each is a ViewBatch without its B."""
 
     def __init__(
         self, frame: pd.DataFrame, root: Path, data: DataParams, size: tuple[int, int], seed: int

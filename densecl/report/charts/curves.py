@@ -80,7 +80,7 @@ def _iter_charts(group: PanelGroup, histories: Histories) -> Iterator[Chart]:
 
 
 def _iter_epoch_curves(panel: Panel, histories: Histories) -> Iterator[Curve]:
-    """The modes' lines, then what they stand beside: the mean over all trainings."""
+    """The modes' lines, then their reference: the mean over all training runs."""
     factor = UNIT_FACTORS.get(panel.unit, 1.0)
     frames = [
         (mode, frame)
@@ -185,7 +185,7 @@ def _draw_curve(axes: Axes, curve: Curve, line_width: float) -> None:
 
 def _draw_markers(axes: Axes, curves: Sequence[Curve], size: float, tolerance: float) -> None:
     """Each mode's marker where its line ends, so that it is known without colour; earlier where
-    another one lies there.
+    another one is there.
     """
     ends: list[tuple[str, float]] = []
     for curve in curves:

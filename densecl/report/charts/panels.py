@@ -207,7 +207,7 @@ COST = (
 
 
 def iter_matching_panels() -> Iterable[Panel | Profile]:
-    """A row a measure, a column a kind of features."""
+    """One row per metric, one column per kind of features."""
     measures = {
         "within0": (
             "on the true patch",

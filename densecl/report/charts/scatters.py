@@ -25,7 +25,7 @@ Point = tuple[str, float, float]  # mode, control, set: fractions
 
 
 def draw_control_charts(comparison: Comparison) -> list[Chart]:
-    """A chart a shifted set: a point a model; the published line where it holds."""
+    """One chart per shifted dataset, one point per model; the published line where it holds."""
     return [chart for s in comparison.shifted_sets if (chart := _draw_control_chart(comparison, s))]
 
 

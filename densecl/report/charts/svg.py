@@ -108,8 +108,8 @@ def _convert_to_inline(text: str, salt: str, alt: str) -> str:
 
 
 def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
-    """Differences to `baseline` with intervals, a row a set and the mean below; None where there is
-    nothing to draw.
+    """Differences to `baseline` with intervals, one row per dataset and the mean below; None where
+    there is nothing to draw.
     """
     modes = [m for m in COLOURS if m in comparison.plan.modes and m != baseline]
     datasets = [*comparison.plan.datasets, SHIFTED_MEAN]

@@ -1,4 +1,4 @@
-"""What is taken for what: a matrix a mode where classes are few, and the most frequent mistakes."""
+"""What is taken for what: a matrix per mode where classes are few, and the most frequent errors."""
 
 from __future__ import annotations
 

@@ -27,9 +27,7 @@ WEBP_QUALITY = 72
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture with the words below it; without one, `missing_reason` says what stands in its
-    way.
-    """
+    """A picture with the words below it; without one, `missing_reason` gives the reason."""
 
     data_uri: str  # data URI of a WebP, or ""
     missing_reason: str
