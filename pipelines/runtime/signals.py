@@ -49,8 +49,8 @@ class SignalForwarder:
         """RetryLater if a signal has come."""
         if self.received:
             raise RetryLater(
-                f"{signal.Signals(self.received).name}: stopped; `python -m pipelines replay` goes "
-                f"on from there"
+                f"{signal.Signals(self.received).name}: stopped; `python -m pipelines replay` "
+                f"resumes from there"
             )
 
     def _forward_signal(self, signal_number: int, _: object) -> None:
