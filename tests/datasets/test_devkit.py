@@ -128,7 +128,10 @@ def test_layout_and_kit_need_each_other(tmp_path: Path) -> None:
         (tmp_path / "params.yaml").write_text(
             text.replace("imagenet: {root: ", f"imagenet: {{{change}, root: ", 1)
         )
-        with pytest.raises(ParamsError, match=r"datasets.imagenet: .*need each other"):
+        with pytest.raises(
+            ParamsError,
+            match=r"datasets.imagenet: .*expected both layout devkit and a devkit, or neither",
+        ):
             load_params(tmp_path / "params.yaml")
     assert DatasetParams(root="a", tracked_by="a", layout="devkit", devkit="kit").devkit == "kit"
 
