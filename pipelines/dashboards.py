@@ -67,8 +67,8 @@ def main() -> None:
         ended_name = next(name for name, server in servers.items() if server.poll() is not None)
         raise DenseclError(
             f"{ended_name}: ended by itself with status {servers[ended_name].returncode}; "
-            f"{_get_log_path(ended_name)} has "
-            f"what it said"
+            f"{_get_log_path(ended_name)} holds "
+            f"its output"
         )
     except Interrupted:
         print("ended", flush=True)
@@ -158,8 +158,8 @@ def _wait_for_server(name: str, server: subprocess.Popen[bytes], port: int) -> N
             return
         time.sleep(0.2)
     raise DenseclError(
-        f"{name}: no answer on port {port} within {START_TIMEOUT:g} s; {_get_log_path(name)} has "
-        f"what it said"
+        f"{name}: no answer on port {port} within {START_TIMEOUT:g} s; {_get_log_path(name)} holds "
+        f"its output"
     )
 
 

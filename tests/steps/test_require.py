@@ -23,7 +23,7 @@ SETS = ("imagenet", "imagenet-r", "sketch", "stylized", "imagenet-a")
 REASONS = {
     "imagenet-r": r"no/such/place: found no class folders and 0 image files",
     "sketch": r"sketch/n10000002: empty class folder",
-    "stylized": r"^stylized/n10000001/image_4_0.JPEG: found 40 x 40 px, expected 32 x 32: the set is evaluated as-is",
+    "stylized": r"^stylized/n10000001/image_4_0.JPEG: found 40 x 40 px, expected 32 x 32: the dataset is evaluated as-is",
     "imagenet-a": r"n10000001/image_3_0.JPEG: .*train set, which no evaluation image may share",
 }
 
