@@ -31,7 +31,8 @@ test: .venv/dev
 soak: .venv/dev
 	python -m tests.stress --minutes $(or $(MINUTES),30)
 
-ui: .venv/ready
+# The dashboard is the extra `server`, which is in requirements-dev.lock.
+ui: .venv/dev
 	@python -m pipelines ui
 
 bench: .venv/dev .peers/ready
@@ -47,12 +48,16 @@ docs: .venv/dev
 	@echo docs/_build/html/index.html
 
 # The locks hold versions and hashes for Python 3.11 to 3.13 on Linux and macOS, and name no
-# registry: what a run needs, and what tests, lint and docs need beside it, at the same versions.
+# registry. requirements.lock is what a run needs, requirements-dev.lock adds tests, lint, docs and
+# extras. The larger set is resolved first, since it has more bounds; uv then keeps the versions
+# that it finds in the output file. (As `--constraint`, the lock's markers split the resolution by
+# machine names for which there are no wheels.)
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --quiet --no-annotate
 lock: $(BIN)/uv
-	$(LOCK) --extra pipeline --upgrade --output-file requirements.lock
-	$(LOCK) --extra pipeline --extra s3 --extra server --group dev --constraint requirements.lock \
-		--upgrade --output-file requirements-dev.lock
+	$(LOCK) --extra pipeline --extra s3 --extra server --group dev --upgrade \
+		--output-file requirements-dev.lock
+	cp requirements-dev.lock requirements.lock
+	$(LOCK) --extra pipeline --output-file requirements.lock
 
 INSTALL := VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --require-hashes --compile-bytecode
 .venv/ready: requirements.lock | $(BIN)/uv

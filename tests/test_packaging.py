@@ -104,3 +104,17 @@ def test_the_wheel_holds_the_package_and_its_data(tmp_path):
         check=True,
     )
     assert done.stdout.startswith(str(tmp_path / "site"))
+
+
+def test_both_locks_pin_the_same_versions():
+    run, development = (_read_pins(name) for name in ("requirements.lock", "requirements-dev.lock"))
+    assert run
+    assert {name: development.get(name) for name in run} == run
+
+
+def _read_pins(name: str) -> dict[str, set[str]]:
+    """Versions per package; several where they differ per version of Python."""
+    pins: dict[str, set[str]] = {}
+    for package, version in re.findall(r"^([a-z0-9.-]+)==(\S+)", (ROOT / name).read_text(), re.M):
+        pins.setdefault(package, set()).add(version)
+    return pins
