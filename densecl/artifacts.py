@@ -39,21 +39,21 @@ class Artifact(BaseModel):
 
 
 class DatasetPlan(Artifact):
-    """What render, prepare and evaluate read of one set."""
+    """What render, prepare and evaluate read about one dataset."""
 
     name: str
     dataset: DatasetParams
-    train_root: str  # its folders are the class list
+    train_root: str  # the names of its folders are the class list
     render: RenderParams | None
-    preprocess: Literal["model", "as-is"] | None  # None: as the protocol says
+    preprocess: Literal["model", "as-is"] | None  # None: the protocol's rule
     protocol: str  # row of densecl/evaluation/protocols.py
-    classes: tuple[str, ...]  # wnids it is scored over; empty: as the protocol says
-    optional: bool  # missing or failed, it leaves a reason and stops nothing
+    classes: tuple[str, ...]  # wnids that are scored; empty: those of the protocol
+    optional: bool  # if it is missing or fails, the reason is reported and the pipeline continues
 
 
 class ValidatePlan(Artifact):
     datasets: dict[str, DatasetParams]
-    optional: tuple[str, ...]  # whose failure stops nothing
+    optional: tuple[str, ...]  # datasets whose failure does not stop the pipeline
     values: ValidateParams
 
 
@@ -67,7 +67,7 @@ class TrainPlan(Artifact):
     @field_validator("contrast", mode="before")
     @classmethod
     def _parse_contrast(cls, value: Any, info: ValidationInfo) -> Any:
-        """A mapping read from JSON becomes the settings of its mode."""
+        """Parse a mapping that was read from JSON as the settings of its mode."""
         contrast_types = {"dense": DenseContrastParams, "global": GlobalContrastParams}
         return (
             contrast_types[info.data["mode"]].model_validate(value)
@@ -77,7 +77,7 @@ class TrainPlan(Artifact):
 
 
 class ExecutionPlan(Artifact):
-    """How trainings are carried out; no stage depends on it."""
+    """How training runs are executed; no stage depends on it."""
 
     checkpoint_minutes: float
     processes: int
@@ -88,32 +88,32 @@ class EvaluatePlan(Artifact):
 
 
 class ReportPlan(Artifact):
-    """Every cell the tables must have, whether its file exists or not."""
+    """Every cell that the tables must have, whether its file exists or not."""
 
     modes: tuple[Mode, ...]
     seeds: tuple[int, ...]
     datasets: tuple[str, ...]
-    protocols: dict[str, str]  # set -> row of densecl/evaluation/protocols.py
+    protocols: dict[str, str]  # dataset -> row of densecl/evaluation/protocols.py
     rendered: tuple[str, ...]
     values: ReportParams
     params: dict[str, Any]
 
 
 class Evidence(Artifact):
-    """A finding about images, with the images to show."""
+    """A finding about images, and the images to show."""
 
     text: str
-    images: tuple[str, ...]  # image_ids: the one at fault, then the one that it repeats
+    images: tuple[str, ...]  # image_ids: the image at fault, then the one that it duplicates
 
 
 class ValidationResult(Artifact):
-    """Outcome of validation for one set."""
+    """Outcome of validation for one dataset."""
 
     dataset: str
     passed: bool
     images: int  # usable ones
     classes: int
-    absent: tuple[str, ...]  # wnids of the train set without a usable image here
+    absent: tuple[str, ...]  # wnids of the training dataset without a usable image here
     excluded: tuple[str, ...]  # image_ids left out of training and evaluation
     failures: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -121,8 +121,8 @@ class ValidationResult(Artifact):
 
 
 class TrainingCost(Artifact):
-    """What a training cost; step times are medians of one alternating measurement in the same
-    process, batch in memory.
+    """Cost of a training run; step times are medians of one interleaved measurement in one process,
+    with the batch in memory.
     """
 
     wall_seconds: float
@@ -158,7 +158,7 @@ class MatchedControl(Artifact):
 
 
 class SubsetAccuracy(Artifact):
-    """Some images of a set: those of a class or of a rendition."""
+    """Accuracy on a subset of a dataset: one class or one rendition."""
 
     images: int
     top1: float
@@ -166,19 +166,17 @@ class SubsetAccuracy(Artifact):
 
 
 class ShapeBias(Artifact):
-    """Of the decisions for an image's shape or texture class, the share for shape (Geirhos et al.
-    2019).
-    """
+    """Share of shape in decisions for an image's shape or texture class (Geirhos et al. 2019)."""
 
     value: float | None  # None: no decision for either
     shape: int  # decisions
     texture: int
-    images: int  # with two different classes of the set
-    left_out: int  # images whose texture is no class of the set, or is the shape's own
+    images: int  # whose shape and texture are different classes of the dataset
+    left_out: int  # images whose texture is no class of the dataset, or equals the shape's
 
 
 class MissingEvaluation(Artifact):
-    """In a cell's place where its set is missing or cannot be used."""
+    """Replaces an evaluation if the dataset is missing or cannot be used."""
 
     dataset: str
     mode: str
@@ -187,8 +185,8 @@ class MissingEvaluation(Artifact):
 
 
 class Evaluation(Artifact):
-    """One cell: one set, one mode, one seed. What a set does not have is None or empty, and
-    `left_out` says why.
+    """One cell: one dataset, mode and seed. Metrics that a dataset does not have are None or empty;
+    `left_out` gives the reasons.
     """
 
     dataset: str
@@ -197,8 +195,8 @@ class Evaluation(Artifact):
     seed: int
     images: int
     excluded: int  # by validation
-    outside: int  # of classes that the set is not scored over
-    shortfall: str  # what of the published set is not there
+    outside: int  # images of classes that are not scored
+    shortfall: str  # what is missing of the published dataset
     classes: int  # scored ones
     top1: float
     top5: float
@@ -217,12 +215,12 @@ class Evaluation(Artifact):
     control: MatchedControl | None
     relative_accuracy: float | None
     effective_robustness: float | None
-    left_out: dict[str, str]  # figure -> why it is not there
+    left_out: dict[str, str]  # metric -> why it is missing
     preprocessing: Preprocessing
 
 
 def write_json(path: Path, artifact: BaseModel) -> None:
-    """The record as byte-stable JSON; appears whole or not at all."""
+    """Write an artifact atomically as byte-stable JSON."""
     text = json.dumps(
         artifact.model_dump(mode="json", by_alias=True),
         indent=1,
@@ -233,20 +231,20 @@ def write_json(path: Path, artifact: BaseModel) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Atomic: a reader sees the old file or the new one."""
+    """Write text atomically: readers see the old file or the new one."""
     with open_atomic_file(path) as file:
         file.write(text.encode("utf-8"))
 
 
 def read_evaluation(path: Path) -> Evaluation | MissingEvaluation:
-    """What an evaluation left: its figures, or why there are none."""
+    """Read the evaluation of a cell, or the reason why there is none."""
     return TypeAdapter[Evaluation | MissingEvaluation](
         Evaluation | MissingEvaluation
     ).validate_json(path.read_text(encoding="utf-8"))
 
 
 def read_json(artifact_type: type[T], path: Path) -> T:
-    """DataError where the file holds something else."""
+    """Read an artifact; DataError if the file holds something else."""
     try:
         return artifact_type.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:

@@ -21,7 +21,7 @@ class DataError(DenseclError):
 
 
 class RetryLater(DenseclError):
-    """Interrupted through no fault of the user: the same command resumes."""
+    """Interrupted through no fault of the user; rerun the same command to resume."""
 
     status = EXIT_RETRY
 

@@ -1,4 +1,4 @@
-"""Where everything lies, relative to the project's root; paths are spelt here and nowhere else."""
+"""Paths of all files, relative to the project root; no other module spells them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ COMPARE_FOLDER = Path(
 )  # what `python -m steps compare` writes; no artifact of the pipeline
 
 # Retraining.
-CHAMPION = "champion"  # stands where a mode stands: the champion is one more model to evaluate
+CHAMPION = "champion"  # used as a mode: the champion is one more model to evaluate
 CHAMPION_REPORTS = Path("reports/champion")  # its cells, and the dvc.yaml of its evaluation
 MODEL_CARD = Path("models/card.md")
 CHANGES = Path("reports/changes.json")
 GATE = Path("reports/gate.json")
 RETRAINING_PAGE = Path("reports/retraining.html")
-RETRAINING_LOG = Path("reports/retraining.csv")  # a line a retraining
-SCHEDULE_LOG = Path("reports/schedule.csv")  # a line a tick of the scheduler
+RETRAINING_LOG = Path("reports/retraining.csv")  # one line per retraining
+SCHEDULE_LOG = Path("reports/schedule.csv")  # one line per tick of the scheduler
 BASELINE = Path(
     "data/baseline"
 )  # manifests that the last judged candidate was trained and evaluated on
@@ -55,12 +55,12 @@ UI_LOGS = Path("cache/ui")
 
 
 def export_folder(mode: str, seed: int) -> Path:
-    """What `python -m steps export` writes; no artifact of the pipeline."""
+    """Output of `python -m steps export`; not an artifact of the pipeline."""
     return Path("exports") / f"{mode}-{seed}"
 
 
 def plan_file(unit: str) -> Path:
-    """Resolved values of a unit: a set, a mode, validate, evaluate or report."""
+    """Resolved params of a unit: a dataset, a mode, validate, evaluate or report."""
     return PLANS / f"{unit}.json"
 
 
@@ -69,7 +69,7 @@ def rendered_folder(folder: str) -> Path:
 
 
 def masks_folder(folder: str) -> Path:
-    """Exact object masks of a built-in set: same names as the images, .png."""
+    """Exact object masks of a built-in dataset: same names as the images, .png."""
     return RENDERED / "masks" / folder
 
 
@@ -102,8 +102,8 @@ def predictions_file(dataset: str, mode: str, seed: int) -> Path:
 
 
 def control_predictions_file(dataset: str, mode: str, seed: int) -> Path:
-    """Rows of the matched control: validation images of the set's classes under its mask; empty for
-    validation itself.
+    """Predictions on the matched control: validation images of the dataset's classes under its
+    mask; empty for validation itself.
     """
     return _resolve_folder(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.control.parquet"
 
@@ -117,10 +117,12 @@ def plot_file(name: str) -> Path:
 
 
 def curve_file(column: str) -> Path:
-    """Of a column of history.csv; `top1/imagenet` becomes top1-imagenet.csv."""
+    """File of one column of history.csv; `top1/imagenet` becomes top1-imagenet.csv."""
     return PLOTS / "curves" / f"{column.replace('/', '-')}.csv"
 
 
 def _resolve_folder(folder: Path, mode: str) -> Path:
-    """The champion's cells lie apart: the report depends on the folders of the modes as a whole."""
+    """The champion's cells have their own folder, since the report depends on the folders of the
+    modes.
+    """
     return CHAMPION_REPORTS / folder.name if mode == CHAMPION else folder

@@ -1,4 +1,4 @@
-"""Named random streams: every generator follows from the seed and words, not global state."""
+"""Named random streams: every generator depends on the seed and on words, never on global state."""
 
 from __future__ import annotations
 

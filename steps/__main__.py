@@ -1,5 +1,5 @@
-"""`python -m steps STAGE ...`: what `dvc.yaml` runs, `compare` and `export`. Nothing heavy is
-imported before a stage is known.
+"""`python -m steps STAGE ...`: the stages of `dvc.yaml`, `compare` and `export`. Only the chosen
+stage is imported.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from densecl.runtime import cli
 
 STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "plan": ("check params.yaml and write what each unit reads", ()),
-    "render": ("draw a built-in set", ("dataset",)),
-    "prepare": ("write the manifest of a set", ("dataset",)),
+    "render": ("draw a built-in dataset", ("dataset",)),
+    "prepare": ("write the manifest of a dataset", ("dataset",)),
     "validate": ("check all manifests; stop on critical failures", ()),
     "train": ("train one model", ("mode", "seed")),
-    "evaluate": ("evaluate one model on one set", ("dataset", "mode", "seed")),
+    "evaluate": ("evaluate one model on one dataset", ("dataset", "mode", "seed")),
     "report": ("compare the modes", ()),
     "compare": (
         "compare two experiments: git revisions, DVC experiments, workspace or report folders",

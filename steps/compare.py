@@ -1,4 +1,4 @@
-"""Two experiments side by side: git revisions, DVC experiments, the workspace or report folders."""
+"""Compare two experiments: git revisions, DVC experiments, the workspace or report folders."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from densecl.errors import DenseclError, RegressionFound
 
 
 def main(a: str, b: str, fail_if_worse: bool = False, output: str | None = None) -> None:
-    """Write compare.html, compare.md and compare.csv to `output` (reports/compare/); raise Worse
-    where asked and B is.
+    """Write compare.html, compare.md and compare.csv to `output` (reports/compare/); with
+    `fail_if_worse`, raise RegressionFound if B is worse.
     """
     folder = Path(output) if output else paths.COMPARE_FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise DenseclError(
-            f"--output {folder}: {error.strerror}; expected a folder, or where one can be made"
+            f"--output {folder}: {error.strerror}; expected a folder, or a path where one can be "
+            "created"
         ) from None
     with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
         origins = [
@@ -48,7 +49,7 @@ def main(a: str, b: str, fail_if_worse: bool = False, output: str | None = None)
         dataset, mode, seed = missing_cells[0]
         more = f", and {len(missing_cells) - 1} more" if len(missing_cells) > 1 else ""
         raise DenseclError(
-            f"not judged: A has {dataset}, {mode}, seed {seed} and B has not "
+            f"not judged: A has {dataset}, {mode}, seed {seed}, and B does not "
             f"({comparison.b.missing[missing_cells[0]]}){more}; "
-            "what is not there cannot pass: evaluate it in B, or take it out of the plan of B"
+            "a missing cell cannot pass: evaluate it in B, or remove it from the plan of B"
         )

@@ -1,4 +1,4 @@
-"""One cell of the table: one model on one set, with its matched control."""
+"""Evaluate one model on one dataset and on its matched control: one cell of the table."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from densecl.runtime.hardware import reuse_freed_memory
 
 
 def main(dataset: str, mode: str, seed: int) -> None:
-    """Write the cell's predictions, its control's and its figures; where params let it, the reason
-    why there are none.
+    """Write the predictions and metrics of the cell; for an optional dataset that fails, the
+    reason.
 
     `champion` takes the place of a mode. It may have been trained on other classes than there are
     now: labels are found by wnid in the model's own class list, and images of classes that it does

@@ -16,7 +16,7 @@ def main() -> None:
 
 
 def list_flags() -> dict[str, str]:
-    """Flags of train.py by the key that they set."""
+    """Flags of train.py, by the key that they set."""
     keys = {"cl_mode": "modes", "seed": "seeds"}
     keys |= {name: f"{section}.{name}" for section, names in FLAGS.items() for name in names}
     return {

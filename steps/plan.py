@@ -1,5 +1,5 @@
-"""Check `params.yaml` whole, then write to `data/plan/` what each unit reads, so that a change
-reruns just what it touches.
+"""Check all of `params.yaml`, then write what each unit reads to `data/plan/`, so that a change
+reruns only affected stages.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from densecl.evaluation.protocols import PROTOCOLS, resolve_layout, resolve_prot
 
 
 def main() -> None:
-    """Write every plan file and remove what earlier params left; nothing is touched when a check
+    """Write every plan file and remove files of earlier params; nothing is changed if a check
     fails.
     """
     params = load_params(paths.PARAMS)
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def check_protocols(params: Params) -> None:
-    """Raise where params name a protocol that is no row of the table."""
+    """Raise DenseclError if params name an unknown protocol."""
     for name, protocol in params.evaluate.protocol.items():
         if protocol not in PROTOCOLS:
             raise DenseclError(
@@ -48,8 +48,8 @@ def check_protocols(params: Params) -> None:
 
 
 def check_roots(params: Params) -> None:
-    """Raise where a set's folder cannot be used; built-in sets are drawn later, datasets that may
-    be missing are reported.
+    """Raise DenseclError if a dataset's folder cannot be used. Built-in datasets are drawn later;
+    missing optional datasets are reported.
     """
     from densecl.datasets.manifests.scan import check_root
 
@@ -59,7 +59,7 @@ def check_roots(params: Params) -> None:
             if Path(dataset.root) != rendered_root:
                 raise DenseclError(
                     f"{paths.PARAMS}: datasets.{name}.root: found {dataset.root}, expected "
-                    f"{rendered_root}, where render.{name} draws"
+                    f"{rendered_root}, where render.{name} draws its images"
                 )
             continue
         try:
@@ -67,13 +67,13 @@ def check_roots(params: Params) -> None:
         except DenseclError as error:
             if name not in params.optional_datasets:
                 raise DenseclError(f"{paths.PARAMS}: datasets.{name}.root: {error}") from None
-            print(f"warning: {name}: left out: {error}")
+            print(f"warning: {name}: skipped: {error}")
             create_placeholder(name, Path(dataset.tracked_by))
 
 
 def create_placeholder(name: str, tracked_by: Path) -> None:
-    """Make the path that DVC watches, where there is none: DVC fails on a dependency that is not
-    there, and notices a set that comes to lie where nothing was.
+    """Create an empty path for DVC to watch: DVC fails on a missing dependency, and notices when
+    the dataset appears.
     """
     if tracked_by.exists():
         return
@@ -85,20 +85,22 @@ def create_placeholder(name: str, tracked_by: Path) -> None:
             tracked_by.mkdir(parents=True)
     except OSError as error:
         raise DenseclError(
-            f"{paths.PARAMS}: datasets.{name}.tracked_by: {tracked_by} is not there and cannot be "
-            f"made ({error.strerror}); "
-            "DVC must find what it watches: name a path that exists"
+            f"{paths.PARAMS}: datasets.{name}.tracked_by: {tracked_by} is missing and cannot be "
+            f"created ({error.strerror}); DVC must find the path that it watches: name a path that "
+            "exists"
         ) from None
-    print(f"warning: {name}: made an empty {tracked_by} for DVC to watch")
+    print(f"warning: {name}: created an empty {tracked_by} for DVC to watch")
 
 
 def check_network(params: Params) -> None:
-    """Raise where timm cannot build the model; asked last, since timm takes seconds to import."""
+    """Raise DenseclError if timm cannot build the model; called last, since importing timm takes
+    seconds.
+    """
     from densecl.network.vit import check_model
 
     if params.network.checkpoint and not Path(params.network.checkpoint).is_file():
         raise DenseclError(
-            f"{paths.PARAMS}: network.checkpoint: {params.network.checkpoint} is no file; "
+            f"{paths.PARAMS}: network.checkpoint: {params.network.checkpoint} is not a file; "
             f"expected local safetensors weights"
         )
     try:
@@ -110,13 +112,13 @@ def check_network(params: Params) -> None:
         print(
             f"warning: {paths.PARAMS}: contrast.patches_per_image: found "
             f"{dense.patches_per_image}, but "
-            f"{params.network.model_name} has {rows * columns} patches: all of them are taken",
+            f"{params.network.model_name} has {rows * columns} patches: all of them are used",
             file=sys.stderr,
         )
 
 
 def resolve_plans(params: Params) -> dict[str, Artifact]:
-    """The plan of every unit, with just the keys it reads."""
+    """The plan of every unit, with only the keys it reads."""
     units: dict[str, Artifact] = {
         name: DatasetPlan(
             name=name,
@@ -158,8 +160,8 @@ def resolve_plans(params: Params) -> dict[str, Artifact]:
 
 
 def prune_artifacts(params: Params, units: set[str]) -> None:
-    """Remove from folders that a stage depends on as a whole what is in no plan; DVC's cache still
-    holds it.
+    """Remove files that no plan names from folders that a stage depends on; DVC's cache retains
+    them.
     """
     runs = [(mode, seed) for mode in params.modes for seed in params.seeds]
     cells = [(name, mode, seed) for name in params.evaluate.datasets for mode, seed in runs]

@@ -1,4 +1,4 @@
-"""List a set: one manifest row an image, with content hash, size and what is wrong with it."""
+"""List a dataset: one manifest row per image, with its content hash, size and problems."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from densecl.runtime.hardware import count_workers
 
 
 def main(dataset: str) -> None:
-    """Write data/manifests/<set>.parquet; of a set that may be missing and is, without rows and
-    with the reason.
+    """Write data/manifests/<set>.parquet; for a missing optional dataset, an empty manifest with
+    the reason.
     """
     plan = read_json(DatasetPlan, paths.plan_file(dataset))
     source, classes = plan.dataset, list_classes(Path(plan.train_root))
@@ -37,7 +37,7 @@ def main(dataset: str) -> None:
         if not plan.optional:
             raise
         write_missing_manifest(paths.manifest_file(dataset), str(error))
-        print(f"{dataset}: left out: {error}")
+        print(f"{dataset}: skipped: {error}")
         return
     write_manifest(frame, paths.manifest_file(dataset))
     print(f"{len(frame)} files of {frame['label'].nunique()} classes in {source.root}")
@@ -45,7 +45,7 @@ def main(dataset: str) -> None:
 
 @contextmanager
 def _open_progress_bar(dataset: str) -> Iterator[Progress | None]:
-    """What to call with (done, total): a bar on a terminal, else nothing."""
+    """A function to call with (done, total), or None without a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""Gate on the manifests: critical failures stop the pipeline, after the page that shows them is
+"""Validate the manifests: critical failures stop the pipeline once the page that shows them is
 written.
 """
 

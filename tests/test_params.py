@@ -85,7 +85,7 @@ def test_the_method_s_defaults_stand_in_the_finetune_preset():
         (
             "evaluate.datasets",
             ["imagenet", "imagenet-c"],
-            r"evaluate.datasets: no set 'imagenet-c' in datasets; there are ",
+            r"evaluate.datasets: no dataset 'imagenet-c' in datasets; there are ",
         ),
         (
             "evaluate.datasets",
@@ -95,7 +95,7 @@ def test_the_method_s_defaults_stand_in_the_finetune_preset():
         (
             "datasets.dense",
             {"root": "x", "tracked_by": "x"},
-            r"datasets: 'dense' cannot name a set",
+            r"datasets: 'dense' cannot name a dataset",
         ),
         ("datasets.sketch", {"root": "x"}, r"datasets.sketch.tracked_by: missing"),
         ("render.sketch.folder", "../x", r"render.sketch.folder: found '../x'"),

@@ -21,6 +21,6 @@ NonEmptyNames = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
 class StrictModel(BaseModel):
-    """Frozen; unknown keys and values of another type are errors."""
+    """A frozen model that rejects unknown keys and values of another type."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)

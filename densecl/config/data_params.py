@@ -10,7 +10,7 @@ from densecl.config.base import Count, Fraction, Range, StrictModel
 
 
 class RenderParams(StrictModel):
-    """One built-in dataset: how it is drawn, and under which folder of data/rendered."""
+    """One built-in dataset: how it is drawn, and its folder under data/rendered."""
 
     style: Literal["photo", "recollected", "adversarial", "rendition", "cue-conflict", "sketch"] = (
         Field(description="drawing style")

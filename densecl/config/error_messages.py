@@ -56,13 +56,13 @@ def list_field_names(model: type[BaseModel]) -> list[str]:
 
 
 def _find_section_model(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
-    """The model behind a key path; mappings of sets are stepped over by their value type."""
+    """The model behind a key path; the names of datasets in it are skipped."""
     for part in path:
         names = {
             field.alias or name: field.annotation for name, field in model.model_fields.items()
         }
         if part not in names:
-            continue  # the name of a set
+            continue  # the name of a dataset
         models = [
             k
             for k in (names[part], *get_args(names[part]))

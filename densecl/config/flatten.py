@@ -1,4 +1,4 @@
-"""Nested parameters as one level of dotted keys."""
+"""Flatten nested parameters to dotted keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def flatten(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` -> `{"a.b": 1}`; an empty mapping stays a value."""
+    """Return `{"a.b": 1}` for `{"a": {"b": 1}}`; an empty mapping stays a value."""
     flat: dict[str, Any] = {}
     for key, value in mapping.items():
         if isinstance(value, Mapping) and value:

@@ -1,5 +1,5 @@
-"""`params.yaml` as frozen models: an unknown key, a wrong type or an impossible value is an error
-that names its key.
+"""`params.yaml` as frozen models; an unknown key, a wrong type or an invalid value is an error that
+names its key.
 
 A parameter is documented once, at its field; docs/params.md, `train.py --help` and the error
 messages read it there. Imports no torch, so that typos are reported immediately.
@@ -77,8 +77,8 @@ RESERVED_UNITS = (*MODES, "validate", "evaluate", "report", "classes", "executio
 
 
 class ParamsError(DenseclError):
-    """A params file that cannot be used; the message names file, key, what was found and what is
-    allowed.
+    """A params file that cannot be used; the message names the file, the key, what was found and
+    what is allowed.
     """
 
 
@@ -112,7 +112,9 @@ class Params(StrictModel):
 
     @property
     def optional_datasets(self) -> tuple[str, ...]:
-        """Sets that may be missing or fail: they leave a reason and stop nothing."""
+        """Datasets that may be missing or invalid; the reason is reported and the pipeline
+        continues.
+        """
         return tuple(
             name
             for name in self.datasets
@@ -129,17 +131,17 @@ class Params(StrictModel):
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in RESERVED_UNITS:
                 raise ConfigValueError(
                     "datasets",
-                    f"{name!r} cannot name a set: use a-z, 0-9, '-' and '_', and none of "
+                    f"{name!r} cannot name a dataset: use a-z, 0-9, '-' and '_', and none of "
                     f"{', '.join(RESERVED_UNITS)}",
                 )
         if TRAIN_SET not in dataset_names:
             raise ConfigValueError(
-                "datasets", f"{TRAIN_SET} is missing: it is the set that models are trained on"
+                "datasets", f"{TRAIN_SET} is missing: it is the dataset that models are trained on"
             )
         if CONTROL_SET not in self.evaluate.datasets:
             raise ConfigValueError(
                 "evaluate.datasets",
-                f"{CONTROL_SET} is missing: it is the control of every shifted set",
+                f"{CONTROL_SET} is missing: it is the control of every shifted dataset",
             )
         referenced = {
             "evaluate.datasets": self.evaluate.datasets,
@@ -152,7 +154,8 @@ class Params(StrictModel):
             for name in names:
                 if name not in dataset_names:
                     raise ConfigValueError(
-                        key, f"no set {name!r} in datasets; there are {', '.join(dataset_names)}"
+                        key,
+                        f"no dataset {name!r} in datasets; there are {', '.join(dataset_names)}",
                     )
         evaluated = {
             "train.validate_on": self.train.validate_on or (),
@@ -191,7 +194,7 @@ class Params(StrictModel):
 
 
 class ConfigValueError(ValueError):
-    """A value that is impossible together with another: the key to blame, and why."""
+    """A value that contradicts another one: the key at fault, and the reason."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(f"{key}: {reason}")

@@ -10,7 +10,9 @@ from ruamel.yaml.events import AliasEvent
 
 
 class YamlError(ValueError):
-    """A text that is not YAML, or that no params file needs; the message says where."""
+    """Text that is not valid YAML, or uses a feature that no params file needs; the message gives
+    the line.
+    """
 
 
 def load_yaml(text: str) -> Any:

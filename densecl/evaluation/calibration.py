@@ -1,4 +1,5 @@
-"""How far confidence is from accuracy, and whether it ranks the answers. Letters: B images.
+"""Calibration: difference between confidence and accuracy, and ranking of predictions by
+confidence. B: images.
 
 All take confidence [B] and correct [B] and give a fraction; NaN without images. Where images share
 a confidence, each counts as right by the share of them that is: no figure depends on the order of
@@ -31,8 +32,8 @@ def expected_calibration_error(
 def equal_mass_calibration_error(
     confidence: np.ndarray, correct: np.ndarray, bins: int = BIN_COUNT
 ) -> float:
-    """Mean |accuracy - confidence| over bins of as many images each, to one, in the order of
-    confidence (Nixon et al. 2019).
+    """Mean |accuracy - confidence| over bins with equal numbers of images (within one), by
+    ascending confidence (Nixon et al. 2019).
     """
     if not len(confidence):
         return float("nan")
@@ -42,8 +43,7 @@ def equal_mass_calibration_error(
 
 
 def rms_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """Root of the mean squared (accuracy - confidence) over bins of 100 images in the order of
-    confidence.
+    """Root mean square of (accuracy - confidence) over bins of 100 images, by ascending confidence.
 
     As ImageNet-A's authors define it (Hendrycks et al. 2021, calibration_tools.py), the last bin
     taking the rest, but with that bin: their loop ends one bin early and so leaves out up to 199 of
@@ -59,8 +59,8 @@ def rms_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
 
 
 def response_rate_accuracy(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """AURRA, the area under the response rate accuracy curve: accuracy on the k most confident
-    answers, averaged over k.
+    """AURRA, the area under the response rate accuracy curve: mean over k of the accuracy on the k
+    most confident predictions.
 
     Hendrycks et al. 2021, calibration_tools.py.
     """
@@ -73,7 +73,9 @@ def response_rate_accuracy(confidence: np.ndarray, correct: np.ndarray) -> float
 def _sort_by_confidence(
     confidence: np.ndarray, correct: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both in ascending confidence; answers of one confidence are right by their share."""
+    """Confidence and correctness by ascending confidence; tied predictions share their mean
+    correctness.
+    """
     levels, level_index = np.unique(confidence, return_inverse=True)
     counts = np.bincount(level_index)
     accuracy = np.bincount(level_index, weights=correct.astype(float)) / counts

@@ -1,5 +1,5 @@
-"""Effective robustness: how far accuracy under shift lies above what clean accuracy lets expect
-(Taori et al. 2020).
+"""Effective robustness: accuracy under shift minus the accuracy expected from clean accuracy (Taori
+et al. 2020).
 
 The expectation is logit(shift) = slope logit(clean) + intercept, fitted on the standard-training
 models of imagenet-testbed's public table (`effective_robustness.csv`), in fractions. It holds at
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class FitSegment(NamedTuple):
-    """A fit for clean accuracies from `low` to `high`."""
+    """One published fit, valid for clean accuracies from `low` to `high`."""
 
     low: float
     high: float
@@ -25,14 +25,14 @@ class FitSegment(NamedTuple):
 
 
 class NoPublishedFit(ValueError):
-    """There is no published fit for this set or this clean accuracy; the message says which."""
+    """No published fit exists for this dataset or this clean accuracy; the message gives the
+    reason.
+    """
 
 
 @cache
 def load_fit_segments(protocol: str) -> tuple[FitSegment, ...]:
-    """The fits of one set, in the order of clean accuracy; none for a set that the table has
-    not.
-    """
+    """The fits of one dataset by ascending clean accuracy; empty if none is published."""
     text = (files("densecl.evaluation") / "effective_robustness.csv").read_text(encoding="utf-8")
     return tuple(
         FitSegment(
@@ -47,7 +47,7 @@ def load_fit_segments(protocol: str) -> tuple[FitSegment, ...]:
 
 
 def find_fit_segment(protocol: str, clean_accuracy: float) -> FitSegment:
-    """The fit that holds at this clean accuracy; NoPublishedFit where none does."""
+    """The fit that is valid at this clean accuracy; raises NoPublishedFit."""
     segments = load_fit_segments(protocol)
     if not segments:
         raise NoPublishedFit(f"no published fit for {protocol}")
@@ -62,8 +62,8 @@ def find_fit_segment(protocol: str, clean_accuracy: float) -> FitSegment:
 
 
 def compute_expected_accuracy(protocol: str, clean_accuracy: float) -> float:
-    """Accuracy under shift of a standard model with this clean accuracy; NoPublishedFit as
-    `find_fit_segment`.
+    """Expected accuracy under shift of a standard model with this clean accuracy; raises
+    NoPublishedFit.
     """
     segment = find_fit_segment(protocol, clean_accuracy)
     return 1 / (
@@ -75,7 +75,7 @@ def compute_expected_accuracy(protocol: str, clean_accuracy: float) -> float:
 
 
 def compute_slope(protocol: str, clean_accuracy: float) -> float:
-    """d expected / d clean, for the error that the clean accuracy's own error adds."""
+    """d expected / d clean, which propagates the standard error of the clean accuracy."""
     expected_accuracy = compute_expected_accuracy(protocol, clean_accuracy)
     return (
         find_fit_segment(protocol, clean_accuracy).slope

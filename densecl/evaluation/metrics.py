@@ -1,6 +1,4 @@
-"""The figures of a cell, each counted from its rows of predictions; fractions in [0, 1], nll in
-nats.
-"""
+"""Metrics of one cell, from its predictions; fractions are in [0, 1], nll is in nats."""
 
 from __future__ import annotations
 
@@ -28,11 +26,11 @@ CUE_CONFLICT_PATTERN = re.compile(
 
 
 class NotApplicable(ValueError):
-    """A figure that this set does not have; the message says why."""
+    """A metric that this dataset does not have; the message gives the reason."""
 
 
 def compute_metrics(rows: pd.DataFrame) -> dict[str, Any]:
-    """The figures that every set has."""
+    """Metrics that every dataset has."""
     tiny = float(np.finfo(np.float32).tiny)
     confidence = rows["confidence"].to_numpy(dtype=np.float64)
     correct = rows["correct"].to_numpy()
@@ -54,8 +52,8 @@ def compute_metrics(rows: pd.DataFrame) -> dict[str, Any]:
 def compute_dataset_metrics(
     rows: pd.DataFrame, protocol: str, classes: Sequence[str], control: MatchedControl | None
 ) -> dict[str, Any]:
-    """Figures that only some sets have, by field of Evaluation; `left_out` says why one is not
-    there.
+    """Metrics that only some datasets have, by field of Evaluation; `left_out` gives the reason for
+    a missing one.
     """
     name_scheme = PROTOCOLS[protocol].names
     top1, left_out = float(rows["correct"].mean()), {}
@@ -85,23 +83,21 @@ def compute_dataset_metrics(
 
 
 def compute_class_accuracy(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, SubsetAccuracy]:
-    """Accuracy of each class that has images, by wnid."""
+    """Accuracy per class with images, by wnid."""
     return {
         classes[int(label)]: group for label, group in _group_accuracy(rows, rows["label"]).items()
     }
 
 
 def compute_rendition_accuracy(rows: pd.DataFrame) -> dict[str, SubsetAccuracy]:
-    """Accuracy by what the file name begins with, as in `art_0.jpg`; NotApplicable where a name
-    does not begin so.
+    """Accuracy per rendition, the file name's prefix as in `art_0.jpg`; NotApplicable if a name has
+    none.
     """
     return _group_accuracy(rows, extract_renditions(rows["image_id"]))
 
 
 def extract_renditions(image_ids: pd.Series) -> pd.Series:
-    """[B] the word before the first underscore of each file name; NotApplicable where one has
-    none.
-    """
+    """[B] prefix of each file name up to the first underscore; NotApplicable without one."""
     renditions = image_ids.str.extract(RENDITION_PATTERN.pattern, expand=False)
     if renditions.isna().any():
         raise NotApplicable(
@@ -123,7 +119,7 @@ def _group_accuracy(rows: pd.DataFrame, key: pd.Series) -> dict[Any, SubsetAccur
 
 
 def compute_shape_bias(rows: pd.DataFrame) -> ShapeBias:
-    """Shape bias over the set's classes; NotApplicable as `find_texture_labels`."""
+    """Shape bias over the dataset's classes; raises NotApplicable as `find_texture_labels`."""
     texture = find_texture_labels(rows["image_id"], rows["label"])
     usable = texture >= 0
     shape_count = int((usable & rows["correct"]).sum())
@@ -138,8 +134,8 @@ def compute_shape_bias(rows: pd.DataFrame) -> ShapeBias:
 
 
 def find_texture_labels(image_ids: pd.Series, labels: pd.Series) -> pd.Series:
-    """[B] class index of each image's texture; -1 where that is no class of the set, or the shape's
-    own.
+    """[B] class index of each image's texture; -1 if it is no class of the dataset, or the class of
+    the shape.
 
     A cue's class is that of the images whose shape has its name. NotApplicable where file names are
     not `<shape><n>-<texture><m>`, or one shape's name occurs in two classes.
@@ -160,7 +156,7 @@ def find_texture_labels(image_ids: pd.Series, labels: pd.Series) -> pd.Series:
 
 
 def compute_relative_accuracy(top1: float, control_top1: float) -> float:
-    """Accuracy as a share of the control's; NotApplicable where the control has none."""
+    """Accuracy as a share of the control's; NotApplicable without a control."""
     if control_top1 == 0:
         raise NotApplicable("no image of the control is right")
     return top1 / control_top1
@@ -169,7 +165,7 @@ def compute_relative_accuracy(top1: float, control_top1: float) -> float:
 def compute_effective_robustness(
     protocol: str, classes: Sequence[str], top1: float, control_top1: float
 ) -> float:
-    """Effective robustness; NotApplicable or NoPublishedFit where the published fit does not
+    """Effective robustness; raises NotApplicable or NoPublishedFit if the published fit does not
     apply.
     """
     if not is_imagenet(classes):

@@ -34,8 +34,8 @@ def prepare_scoring(
     preprocess: PreprocessRule | None = None,
     wnids: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, Preprocessing, list[int]]:
-    """How a set is scored: the rows of `frame` whose class counts, their preprocessing, the indices
-    that are not masked.
+    """The rows of `frame` whose classes are scored, their preprocessing, and the class indices that
+    are not masked.
     """
     height, width = model.patch_embed.img_size
     data_config = resolve_preprocessing(
@@ -45,9 +45,8 @@ def prepare_scoring(
     scored_frame = frame[frame["label"].isin(scored_indices)].reset_index(drop=True)
     if scored_frame.empty:
         raise DataError(
-            f"found {len(frame)} images, none of the {len(scored_indices)} classes that the set "
-            f"is scored "
-            f"over"
+            f"found {len(frame)} images, none of the {len(scored_indices)} classes that the "
+            "dataset is scored over"
         )
     return scored_frame, data_config, scored_indices
 
@@ -60,8 +59,8 @@ def predict_images(
     scored_indices: list[int],
     batch_size: int,
 ) -> pd.DataFrame:
-    """One row an image of the manifest `frame`; `scored_indices` are the class indices whose logits
-    are not masked.
+    """Predictions, one row per image of the manifest `frame`; logits outside `scored_indices` are
+    masked.
     """
     model_device = get_device()
     model = model.to(model_device).eval()
@@ -82,9 +81,7 @@ def predict_images(
 
 
 def _iter_batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """As the loader gives them; a worker's DataError in its own words, without the traceback that
-    torch puts before them.
-    """
+    """Iterate over a loader; a worker's DataError is raised with its own message only."""
     try:
         yield from loader
     except DataError as error:
@@ -95,7 +92,7 @@ def _iter_batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tens
 
 
 def score_logits(logits: Tensor, labels: Tensor, scored_indices: list[int]) -> pd.DataFrame:
-    """Rows of logits [B, C]: predictions over the scored classes, and over all (`_unmasked`)."""
+    """Prediction rows of logits [B, C]: over the scored classes, and over all (`_unmasked`)."""
     masked = torch.full_like(logits, -torch.inf)
     masked[:, scored_indices] = logits[:, scored_indices]
     probabilities, unmasked = masked.double().softmax(1), logits.double().softmax(1)
@@ -116,7 +113,7 @@ def score_logits(logits: Tensor, labels: Tensor, scored_indices: list[int]) -> p
 
 
 def create_empty_predictions() -> pd.DataFrame:
-    """A table of predictions without images."""
+    """An empty table of predictions."""
     rows = score_logits(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64), [0])
     rows.insert(0, "image_id", pd.Series([], dtype="str"))
     return rows

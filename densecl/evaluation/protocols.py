@@ -1,5 +1,5 @@
-"""How each dataset is scored: one protocol per dataset, and the rules that read it. The only place
-that knows a set by its name.
+"""How each dataset is scored: one protocol per dataset, and the functions that apply it. No other
+module knows datasets by name.
 
 A set that is no row here is scored as `folder`, or as the row that `evaluate.protocol.<set>` names.
 """
@@ -22,7 +22,7 @@ PreprocessRule = Literal["model", "as-is"]
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """One set as its authors publish it; `images` and `classes` hold where the model knows the 1000
+    """The protocol of one published dataset; `images` and `classes` hold for models of the 1000
     ImageNet classes.
     """
 
@@ -32,7 +32,7 @@ class EvaluationProtocol:
     preprocess: PreprocessRule = (
         "model"  # as-is: normalised only, where every image has the model's input size
     )
-    # the set whose images of the same classes it is measured against; "": itself one
+    # dataset whose images of the same classes are the control; "" if it is a control itself
     control: str = CONTROL_SET
     names: Literal["", "rendition", "cue-conflict"] = ""  # what its file names tell
 
@@ -60,12 +60,12 @@ PROTOCOLS = {
 
 
 def resolve_protocol(params: Params, name: str) -> str:
-    """The row a set is scored by: the one params name, else its own, else `folder`."""
+    """The protocol of a dataset: the one that params name, else its own, else `folder`."""
     return params.evaluate.protocol.get(name) or (name if name in PROTOCOLS else FOLDER_PROTOCOL)
 
 
 def resolve_layout(params: Params, name: str) -> DatasetParams:
-    """The set's entry, with its protocol's layout where params do not say one."""
+    """The dataset's params, with the layout of its protocol unless params name one."""
     dataset = params.datasets[name]
     has_layout = "layout" in dataset.model_fields_set
     return (
@@ -76,8 +76,8 @@ def resolve_layout(params: Params, name: str) -> DatasetParams:
 
 
 def is_imagenet(classes: Sequence[str]) -> bool:
-    """True where the class list is that of ImageNet-1k, which published lists, counts and fits are
-    about.
+    """True if the class list is that of ImageNet-1k, to which published lists, counts and fits
+    apply.
     """
     return list(classes) == sorted(read_lines(IMAGENET1K_WNIDS))
 
@@ -85,7 +85,7 @@ def is_imagenet(classes: Sequence[str]) -> bool:
 def resolve_scored_classes(
     protocol: str, frame: pd.DataFrame, classes: Sequence[str], wnids: Sequence[str] = ()
 ) -> list[int]:
-    """Sorted indices into the training classes; logits of all others are masked.
+    """Sorted indices into the training classes; the logits of all others are masked.
 
     The wnids that params give, else the published list where the class list is ImageNet-1k, else
     the classes that have images. DataError where params name a class that the train set has not.
@@ -108,7 +108,7 @@ def resolve_scored_classes(
 def resolve_preprocess_rule(
     protocol: str, requested: PreprocessRule | None, frame: pd.DataFrame, size: tuple[int, int]
 ) -> PreprocessRule:
-    """What params say, else the row's; as-is needs every image of the set at the input size
+    """The rule in params, else that of the protocol; `as-is` requires images of the input size
     (height, width), in pixels.
     """
     if requested is not None or PROTOCOLS[protocol].preprocess == "model":
@@ -121,9 +121,7 @@ def resolve_preprocess_rule(
 def describe_missing(
     protocol: str, images: int, labels: Sequence[int], scored: Sequence[int], classes: Sequence[str]
 ) -> str:
-    """What of the published set is not there, "" where nothing is missing or no count is
-    published.
-    """
+    """What is missing of the published dataset; "" if nothing is, or no count is published."""
     expected = PROTOCOLS[protocol].images
     if expected is None or not is_imagenet(classes):
         return ""

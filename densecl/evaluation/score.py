@@ -27,23 +27,23 @@ from densecl.network.vit import Backbone
 
 @dataclass(frozen=True)
 class CellPredictions:
-    """Rows of the set and of its control, with how they were scored."""
+    """Predictions on the dataset and on its control, and how both were scored."""
 
     rows: pd.DataFrame
     control_rows: pd.DataFrame
     outside_classes: int
     scored_labels: list[int]
     preprocessing: Preprocessing
-    missing_control_reason: str  # why there is none, where there should be one
+    missing_control_reason: str  # why the expected control is missing
 
 
 class NoKnownClassError(DataError):
-    """The set holds nothing that the model could name: no fault of the set."""
+    """The dataset has no class that the model knows; the dataset itself is valid."""
 
 
 def restrict_to_known_classes(plan: DatasetPlan, classes: list[str]) -> DatasetPlan:
-    """The plan without the scored classes that an older model does not know; NoKnownClassError
-    where none is left.
+    """The plan without classes that an older model does not know; NoKnownClassError if none
+    remains.
     """
     known_classes = tuple(wnid for wnid in plan.classes if wnid in classes)
     if plan.classes and not known_classes:
@@ -55,8 +55,8 @@ def restrict_to_known_classes(plan: DatasetPlan, classes: list[str]) -> DatasetP
 
 
 def relabel_to_model(name: str, frame: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Rows of the classes that a model knows, `label` its own index of their wnid; NoClassKnown
-    where none is left.
+    """Rows of classes that the model knows, `label` being the model's own index of their wnid;
+    NoKnownClassError if none remains.
     """
     labels = frame["wnid"].map({wnid: index for index, wnid in enumerate(classes)})
     known = labels.notna()
@@ -71,8 +71,8 @@ def relabel_to_model(name: str, frame: pd.DataFrame, classes: list[str]) -> pd.D
 def score_dataset(
     dataset: str, plan: DatasetPlan, model: Backbone, classes: list[str]
 ) -> CellPredictions:
-    """Every image of the set and of its control, decoded and scored once; DataError where the set
-    cannot be used.
+    """Predict every image of the dataset and of its control once; DataError if the dataset cannot
+    be used.
     """
     batch_size = read_json(EvaluatePlan, paths.plan_file("evaluate")).batch_size
     images = load_usable_images(dataset)
@@ -102,14 +102,14 @@ def score_dataset(
 def _predict_control(
     name: str, model: Backbone, classes: list[str], scored_labels: list[int], batch_size: int
 ) -> pd.DataFrame:
-    """Rows of the control's images of the scored classes, under the same mask and the control's own
-    preprocessing.
+    """Predictions on control images of the scored classes, under the same mask and with the
+    control's own preprocessing.
     """
     images = load_usable_images(name)
     frame = relabel_to_model(name, images.frame, classes)
     frame = frame[frame["label"].isin(scored_labels)].reset_index(drop=True)
     if frame.empty:
-        raise DataError(f"{name} has no image of the set's classes")
+        raise DataError(f"{name} has no image of the dataset's classes")
     rule = resolve_preprocess_rule(
         images.protocol, images.preprocess, frame, model.patch_embed.img_size
     )
@@ -121,7 +121,7 @@ def _predict_control(
 def build_evaluation(
     cell: CellPredictions, plan: DatasetPlan, mode: str, seed: int, classes: list[str]
 ) -> Evaluation:
-    """All figures of a cell."""
+    """All metrics of a cell."""
     control = None
     if len(cell.control_rows):
         control = MatchedControl(

@@ -13,9 +13,7 @@ from densecl.network.vit import Backbone
 def build_validator(
     datasets: Mapping[str, ImageSet], classes: Sequence[str], batch_size: int
 ) -> Callable[[Backbone], dict[str, float]]:
-    """A function that gives top-1 of a model on each dataset; several processes share the
-    images.
-    """
+    """A function that returns the top-1 of a model per dataset; ranks share the images."""
     return lambda model: {
         name: _compute_top1(model, images, classes, batch_size) for name, images in datasets.items()
     }

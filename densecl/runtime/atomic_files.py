@@ -1,6 +1,4 @@
-"""Files and folders that are whole or not there: written beside their place, synced, then
-renamed.
-"""
+"""Atomic files and folders: written under a temporary name, synced to disk, then renamed."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ from typing import BinaryIO
 
 @contextmanager
 def open_atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to; it stands at `path` once the block has ended well, else what stood there
-    stays.
-    """
+    """Open a file that replaces `path` when the block ends without an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
@@ -33,9 +29,7 @@ def open_atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def create_atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill; it stands at `path` once the block has ended well, else what stood there
-    stays.
-    """
+    """Create a folder that replaces `path` when the block ends without an exception."""
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -52,7 +46,7 @@ def create_atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def fsync_path(path: Path) -> None:
-    """What the path holds is on the disk; of a folder, its names."""
+    """Sync the content of a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -14,10 +14,9 @@ from typing import NoReturn
 from densecl.errors import EXIT_OK, EXIT_RETRY, DenseclError
 from densecl.runtime.signals import SIGNAL_HANDLER, exit_with_parent
 
-# Environment variable: a file that also receives the errors, for the process that reports them.
+# Environment variable: a file that also receives the errors, for the parent that reports them.
 ERROR_LOG_ENV = "DENSECL_ERROR_LOG"
-# A disk that is full or read-only: not an error of params or data, and gone once there is room or
-# permission.
+# A full or read-only disk is not an error of params or data: rerunning succeeds once it is fixed.
 RETRYABLE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
@@ -48,7 +47,7 @@ def run_command(command: Callable[[], object]) -> int:
         return error.status
     except KeyboardInterrupt as error:
         reason = str(error) or "SIGINT"
-        if os.environ.get("RANK", "0") == "0":  # the others were asked too
+        if os.environ.get("RANK", "0") == "0":  # every rank receives the signal
             print_error(
                 reason
                 if " " in reason

@@ -1,4 +1,4 @@
-"""git as a reader: it starts no hook and no monitor that a repository's configuration names."""
+"""Read-only git: no hook or file-system monitor that a repository configures is started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SAFE = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null")
 
 
 def run_git(*args: str, root: Path = Path(), timeout: float = 60.0) -> str:
-    """What git prints; "" where it is missing, fails or takes longer than `timeout` seconds."""
+    """The output of git; "" if it is missing, fails or takes longer than `timeout` seconds."""
     try:
         result = subprocess.run(
             ["git", *SAFE, "-C", str(root), *args],

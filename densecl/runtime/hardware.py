@@ -1,6 +1,6 @@
-"""What this machine offers. None of it changes a result on the CPU, so none of it is a param.
+"""Properties of this machine. None of them changes a result on the CPU, so none is a param.
 
-torch is imported where it is asked: drawing and listing images start without it.
+torch is imported inside functions: drawing and listing images start without it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def count_workers() -> int:
-    """Processes that load images: DENSECL_WORKERS, else one a core up to 16; views do not depend on
-    it.
+    """Number of processes that load images: DENSECL_WORKERS, else one per core, at most 16. Views
+    do not depend on it.
 
     Training processes that share a machine (torchrun's LOCAL_WORLD_SIZE) share its cores.
     """
@@ -47,7 +47,7 @@ def get_device() -> torch.device:
 
 
 def reuse_freed_memory() -> None:
-    """Keep freed blocks in the process: glibc else gives each large tensor back and faults its
+    """Keep freed blocks in the process: glibc otherwise unmaps each large tensor and faults its
     pages in again.
 
     The gain is largest for small models; it has no effect on the values.
@@ -57,12 +57,12 @@ def reuse_freed_memory() -> None:
     if sys.platform == "linux" and not torch.cuda.is_available():
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl has not
         if mallopt is not None:
-            mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for a large block
+            mallopt(-4, 0)  # M_MMAP_MAX: no separate mapping for a large block
             mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing goes back from the top of the heap
 
 
 def get_device_name(device: torch.device) -> str:
-    """For the cost table, e.g. 'NVIDIA H200' or 'x86_64 CPU, 2 threads'."""
+    """Name of the device for the cost table, e.g. 'NVIDIA H200' or 'x86_64 CPU, 2 threads'."""
     import torch
 
     if device.type == "cuda":
@@ -71,7 +71,7 @@ def get_device_name(device: torch.device) -> str:
 
 
 def measure_peak_memory(device: torch.device) -> int:
-    """Bytes: of the allocator on a GPU, of the whole process on the CPU."""
+    """Peak memory in bytes: of the allocator on a GPU, of the whole process on the CPU."""
     import torch
 
     if device.type == "cuda":

@@ -1,5 +1,4 @@
-"""When this process ends: on a signal, after what must be finished; and with the process that
-started it.
+"""When a process ends: on a signal, once pending writes are done; and together with its parent.
 
 Imports no torch: every command starts with it.
 """
@@ -21,15 +20,15 @@ from densecl.errors import EXIT_RETRY, Interrupted
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOP_TIMEOUT = (
-    8.0  # s from a signal to the end, whatever hangs: so that a large process is gone within 10
+    8.0  # s from a signal to a forced exit, so that even a hanging process ends within 10 s
 )
 SHELLS = ("sh", "dash", "bash", "zsh", "ksh", "fish")
 PR_SET_PDEATHSIG = 1
 
 
 class SignalHandler:
-    """Has a signal asked to stop? Raises Interrupted at once, or, within `held()`, when `check` is
-    called.
+    """Raises Interrupted on SIGINT and SIGTERM: at once, or inside `defer_signals()` when
+    `raise_if_signalled` is called.
     """
 
     def __init__(self) -> None:
@@ -37,15 +36,15 @@ class SignalHandler:
         self.deferral_depth = 0
 
     def install_handlers(self) -> None:
-        """Take SIGINT and SIGTERM over, for a command's whole life; forked children do not inherit
-        it.
+        """Handle SIGINT and SIGTERM for the lifetime of the command; forked children do not inherit
+        the handlers.
         """
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         for number in STOP_SIGNALS:
             signal.signal(number, self._handle_signal)
-        # Written to by the C handler: a main thread that waits inside a library would never run a
-        # Python handler.
+        # The C handler writes to it: a main thread that waits inside a library never runs a Python
+        # handler.
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         self._writer = writer  # kept open
         threading.Thread(target=self._exit_after_timeout, args=(reader,), daemon=True).start()
@@ -53,7 +52,7 @@ class SignalHandler:
 
     @contextlib.contextmanager
     def defer_signals(self) -> Iterator[None]:
-        """Inside, a signal waits for `raise_if_signalled`."""
+        """Within the context, a signal takes effect in `raise_if_signalled`."""
         self.deferral_depth += 1
         try:
             yield
@@ -61,7 +60,7 @@ class SignalHandler:
             self.deferral_depth -= 1
 
     def raise_if_signalled(self) -> None:
-        """Raise Interrupted if a signal has come."""
+        """Raise Interrupted if a signal was received."""
         if self.received:
             raise Interrupted(signal.Signals(self.received).name)
 
@@ -69,18 +68,17 @@ class SignalHandler:
         is_first, self.received = not self.received, number
         if (
             is_first and not self.deferral_depth
-        ):  # a second signal must not break off what the first one's end is writing
+        ):  # a second signal must not interrupt the writes that follow the first
             self.raise_if_signalled()
 
     def _exit_after_timeout(self, reader: socket.socket) -> None:
         while not set(STOP_SIGNALS) & set(reader.recv(64)):
-            pass  # other signals wake it too, e.g. SIGCHLD
+            pass  # other signals arrive too, e.g. SIGCHLD
         time.sleep(STOP_TIMEOUT)
         os.write(
             2,
-            b"error: stopped at once: the step or the writing did not end in time; the same "
-            b"command goes on "
-            b"from the last checkpoint\n",
+            b"error: stopped at once: the step or a write did not end in time; rerun the same "
+            b"command to resume from the last checkpoint\n",
         )
         os._exit(EXIT_RETRY)
 
@@ -89,16 +87,15 @@ SIGNAL_HANDLER = SignalHandler()
 
 
 def exit_with_parent(number: int = signal.SIGTERM) -> None:
-    """Send this process `number` when the one that started it dies, so that a killed `dvc repro`
-    leaves nothing at work.
+    """Send this process `number` when its parent dies, so that a killed `dvc repro` leaves no
+    process running.
 
-    Linux does it by itself; elsewhere, and where a shell stands between, a thread looks twice a
-    second.
+    Linux does this itself; elsewhere, and below a shell, a thread checks twice per second.
     """
     parent = os.getppid()
     _set_parent_death_signal(number)
     if parent == 1:
-        # started by init, or in a container whose first process is the shell: nobody to end with
+        # started by init, or in a container whose first process is the shell
         return
     grandparent = _read_parent_pid(parent) if _read_process_name(parent) in SHELLS else 0
 
@@ -113,20 +110,20 @@ def exit_with_parent(number: int = signal.SIGTERM) -> None:
 
 
 def exit_worker_with_parent() -> None:
-    """The same for a helper process, at once: it has nothing to finish."""
+    """Kill a worker process together with its parent; it has nothing to finish."""
     parent = os.getppid()
     _set_parent_death_signal(signal.SIGKILL)
-    if os.getppid() != parent:  # died before the kernel was told
+    if os.getppid() != parent:  # it died before prctl took effect
         os._exit(EXIT_RETRY)
 
 
 def _reset_child_signals() -> None:
-    """In a forked child (a loader's worker): a signal to the whole group, as Ctrl-C and `timeout`
-    send, is the parent's to answer, which still needs the batches of its last step; the child ends
-    with it.
+    """Restore default signals in a forked child (a loader's worker). Ctrl-C and `timeout` signal
+    the whole group, but the parent still needs the batches of its last step; the child ends with
+    the parent.
     """
-    os.setpgid(0, 0)  # ignoring would not do: torch's workers set a handler of their own
-    signal.set_wakeup_fd(-1)  # else what the child is sent would look to the parent as its own
+    os.setpgid(0, 0)  # SIG_IGN is not enough: torch's workers install their own handler
+    signal.set_wakeup_fd(-1)  # else the parent would receive the child's signals
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     exit_worker_with_parent()
@@ -145,7 +142,7 @@ def _read_process_name(process: int) -> str:
 
 
 def _read_parent_pid(process: int) -> int:
-    """0 where it cannot be known."""
+    """The parent's process id, or 0 if unknown."""
     try:
         return int(
             Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]

@@ -75,7 +75,7 @@ def test_what_b_lacks_is_not_passed(there, tmp_path, capsys):
     assert main(["compare", "a", str(tmp_path / "torn")]) == 0
     assert main(["compare", "a", str(tmp_path / "torn"), "--fail-if-worse"]) == 2
     told = capsys.readouterr()
-    assert "error: not judged: A has sketch, none, seed 0 and B has not (" in told.err
+    assert "error: not judged: A has sketch, none, seed 0, and B does not (" in told.err
     assert str(tmp_path) not in (paths.COMPARE_FOLDER / "compare.md").read_text()
     assert (
         main(["compare", str(tmp_path / "torn"), "a", "--fail-if-worse"]) == 0

@@ -193,7 +193,7 @@ def test_a_set_that_is_not_there_stops_nothing_where_params_say_so_and_trains_no
 
     edit(workplace, lose)
     said = call(workplace, "dvc", "repro", "evaluate@sketch-none-0")
-    assert "sketch: left out: elsewhere/sketch: found no class folders and 0 image files" in said
+    assert "sketch: skipped: elsewhere/sketch: found no class folders and 0 image files" in said
     assert "python -m steps train" not in said
     record = json.loads((workplace / "reports/evaluation/sketch/none-0.json").read_text())
     assert record["reason"].startswith("elsewhere/sketch: found no class folders")

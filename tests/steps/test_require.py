@@ -67,7 +67,7 @@ def write(values: dict, **evaluate_values: object) -> None:
 def test_present_goes_on_and_every_table_says_why(values, capsys):
     write(values)
     plan.main()
-    assert "imagenet-r: left out: no/such/place: no such folder" in capsys.readouterr().out
+    assert "imagenet-r: skipped: no/such/place: no such folder" in capsys.readouterr().out
     assert Path("no/such/place").is_dir()  # DVC must find what it watches
     for name in values["datasets"]:
         prepare.main(name)

@@ -1,5 +1,5 @@
-"""What a step is given: two views of each image of a batch, and where they were cut. Letters: B
-images, H and W pixels.
+"""A training batch: two views of each image, and the geometry of each view. B: images; H, W:
+pixels.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class ViewGeometry(NamedTuple):
-    """Where a view was cut: shares of the image's height and width; flipped after the cut."""
+    """Crop of a view as shares of the image's height and width; the flip follows the crop."""
 
     top: float
     left: float

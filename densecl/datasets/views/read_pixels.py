@@ -1,6 +1,4 @@
-"""Pixels of an image file, for training: Pillow's to the bit, from OpenCV's quicker build of the
-same JPEG library.
-"""
+"""Decode images for training with OpenCV's JPEG build, bit-identical to Pillow and faster."""
 
 from __future__ import annotations
 
@@ -24,7 +22,9 @@ READ_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def read_pixels(path: Path) -> Pixels:
-    """RGB [H, W, 3], writable; equal to `decode_image(path)`, with its errors."""
+    """Decode an image to writable RGB [H, W, 3]; equals `decode_image(path)` and raises the same
+    errors.
+    """
     try:
         content = read_file(path)
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as header:  # reads no pixel

@@ -1,5 +1,5 @@
-"""Crop, colour jitter and blur of uint8 pixels [H, W, 3], as torchvision defines them and several
-times as fast.
+"""Crop, colour jitter and blur of uint8 pixels [H, W, 3]; torchvision's definitions, several times
+as fast.
 
 torchvision's own operations on a 224 px view take longer than decoding the photograph it is cut
 from. Factors mean what they mean in `torchvision.transforms.v2.functional`; a test holds the mean
@@ -29,8 +29,8 @@ BLUR_REACH = 4  # standard deviations: beyond them a Gaussian adds less than a h
 
 
 def resize_crop(pixels: Pixels, crop: tuple[int, int, int, int], size: tuple[int, int]) -> Pixels:
-    """[*size, 3]: the crop (top, left, height, width in px) resized bilinearly with antialias, as
-    Pillow does.
+    """Resize the crop (top, left, height, width in px) to [*size, 3], bilinear with antialiasing as
+    in Pillow.
     """
     top, left, height, width = crop
     part: Any = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)[
@@ -41,29 +41,29 @@ def resize_crop(pixels: Pixels, crop: tuple[int, int, int, int], size: tuple[int
 
 
 def flip_horizontal(pixels: Pixels) -> Pixels:
-    """Left and right exchanged."""
+    """Mirror the image left to right."""
     return np.asarray(cv2.flip(pixels, 1), np.uint8)
 
 
 def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
-    """Every level times the factor."""
+    """Multiply every level by the factor."""
     return _apply_level_table(pixels, factor, 0.0)
 
 
 def adjust_contrast(pixels: Pixels, factor: float) -> Pixels:
-    """Away from (above 1) or towards (below 1) the mean grey."""
+    """Blend with the mean grey level; a factor above 1 increases contrast."""
     return _apply_level_table(pixels, factor, float(GREY @ cv2.mean(pixels)[:3]))
 
 
 def adjust_saturation(pixels: Pixels, factor: float) -> Pixels:
-    """Away from (above 1) or towards (below 1) each pixel's grey."""
+    """Blend with the grey level of each pixel; a factor above 1 increases saturation."""
     mixed = factor * np.eye(3, dtype=np.float32) + (1 - factor) * GREY
     cut = np.full((3, 1), -0.5, np.float32)  # rounded to the nearest, where torchvision rounds down
     return np.asarray(cv2.transform(pixels, np.hstack([mixed, cut]).astype(np.float32)), np.uint8)
 
 
 def adjust_hue(pixels: Pixels, factor: float) -> Pixels:
-    """Turned by the factor of a full circle, in [-0.5, 0.5]."""
+    """Rotate the hue by a share of the full circle, in [-0.5, 0.5]."""
     turned = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV_FULL)
     turned[..., 0] += np.uint8(round(factor * 256) % 256)  # wraps at the full circle
     return np.asarray(cv2.cvtColor(turned, cv2.COLOR_HSV2RGB_FULL), np.uint8)
@@ -72,8 +72,8 @@ def adjust_hue(pixels: Pixels, factor: float) -> Pixels:
 def apply_color_jitter(
     pixels: Pixels, jitter: ColorJitterParams, rng: np.random.Generator
 ) -> Pixels:
-    """The four adjustments in random order, each by a factor drawn uniformly (torchvision's
-    ColorJitter); of strength 0, none.
+    """Apply the four adjustments in random order with uniform factors (torchvision's ColorJitter);
+    skip those of strength 0.
     """
     strengths = {
         adjust_brightness: jitter.brightness,

@@ -1,4 +1,4 @@
-"""Two augmented views of every image, drawn from (seed, epoch, image) whatever the number of
+"""Two augmented views per image; randomness depends on (seed, epoch, image), not on the number of
 workers.
 
 Letters: B images, H and W pixels of a view.
@@ -39,7 +39,7 @@ Crop = tuple[int, int, int, int]  # top, left, height, width in px
 
 
 class TwoViewDataset(Dataset[ViewBatch]):
-    """Items are indexed by (epoch, row); each is a ViewBatch without its B."""
+    """Dataset indexed by (epoch, row); each item is a ViewBatch without the batch dimension."""
 
     def __init__(
         self, frame: pd.DataFrame, root: Path, data: DataParams, size: tuple[int, int], seed: int
@@ -82,7 +82,7 @@ class TwoViewDataset(Dataset[ViewBatch]):
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Rows `start` to `limit` of one epoch, in an order drawn from (seed, epoch)."""
+    """Rows `start` to `limit` of one epoch, in an order that depends on (seed, epoch)."""
 
     def __init__(self, length: int, epoch: int, seed: int, limit: int, start: int = 0) -> None:
         generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
@@ -106,9 +106,9 @@ def create_epoch_loader(
     start: int = 0,
     parts: int = 1,
 ) -> DataLoader[ViewBatch]:
-    """`steps` full batches of one epoch from batch `start` on; the tail that fills no batch has its
-    turn in another epoch's order. Of several processes each loads its share of the `parts` of every
-    batch.
+    """A loader of `steps` full batches of one epoch from batch `start` on. An incomplete last batch
+    is dropped; the order differs per epoch. With several processes, each loads its share of the
+    `parts` of every batch.
     """
     order = EpochSampler(len(views), epoch, views.seed, steps * batch_size, start * batch_size)
     order.items = distributed.shard_epoch(order.items, batch_size, parts)
@@ -133,8 +133,8 @@ def augment_view(
     size: tuple[int, int],
     rng: np.random.Generator,
 ) -> tuple[Tensor, ViewGeometry]:
-    """One view of uint8 [H, W, 3] as uint8 [3, *size] with its geometry: the crop, then flip,
-    colour jitter, blur.
+    """Augment uint8 [H, W, 3] to uint8 [3, *size] with its geometry: crop, then flip, colour
+    jitter, blur.
     """
     image_height, image_width = pixels.shape[:2]
     flipped = bool(rng.random() < data.flip)
@@ -160,8 +160,8 @@ def augment_view(
 def draw_crops(
     width: int, height: int, data: DataParams, rng: np.random.Generator
 ) -> tuple[Crop, Crop]:
-    """Crops of both views; view 2's is drawn anew until `min_overlap` holds, and else is the best
-    of the tries.
+    """Draw the crops of both views; redraw that of view 2 until `min_overlap` holds, else take the
+    best try.
     """
     crop1 = draw_crop(width, height, data.view1, rng)
     crop2 = draw_crop(width, height, data.view2, rng)
@@ -177,7 +177,7 @@ def draw_crops(
 
 
 def _compute_overlap(crop1: Crop, crop2: Crop) -> float:
-    """Shared area as a share of the smaller crop."""
+    """Area of the intersection as a share of the smaller crop."""
     shared = 1
     for start, length in ((0, 2), (1, 3)):
         low = max(crop1[start], crop2[start])
@@ -186,8 +186,8 @@ def _compute_overlap(crop1: Crop, crop2: Crop) -> float:
 
 
 def draw_crop(width: int, height: int, view: ViewParams, rng: np.random.Generator) -> Crop:
-    """(top, left, height, width) in px: area share and log-uniform ratio within the view's ranges
-    (Szegedy et al. 2015).
+    """Draw (top, left, height, width) in px; area share and log-uniform aspect ratio within the
+    view's ranges (Szegedy et al. 2015).
     """
     for _ in range(MAX_CROP_TRIES):
         area = width * height * rng.uniform(*view.scale)
