@@ -150,7 +150,7 @@ def test_a_place_that_cannot_be_made_is_told(values):
     write(values)
     with pytest.raises(
         DenseclError,
-        match=r"datasets.imagenet-r.tracked_by: params.yaml/inside is not there and cannot be made",
+        match=r"datasets.imagenet-r.tracked_by: params.yaml/inside is missing and cannot be created",
     ):
         plan.main()
 
