@@ -1,4 +1,4 @@
-# Every target first installs what it needs into .venv.
+# Each target first installs its requirements into .venv.
 # make repro   the whole comparison of params.yaml
 # make test    all tests
 # make lint    formatter, linter and type checker
@@ -23,8 +23,8 @@ repro: .venv/ready
 	dvc repro
 	@cat reports/table.txt; echo; echo reports/report.html
 
-# Two processes of one thread each: threads that spin for each other on two cores take ten times as
-# long.
+# Two processes with one thread each: more threads than cores would spin while they wait for each
+# other, and take ten times as long.
 test: .venv/dev
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
