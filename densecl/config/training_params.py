@@ -198,7 +198,7 @@ class TrainParams(StrictModel):
     )
     validate_on: Names | None = Field(
         default=None,
-        description="datasets whose top-1 is logged after each epoch; null: all of evaluate.datasets",
+        description="datasets whose top-1 is logged after each epoch; null: all evaluated",
     )
 
     @model_validator(mode="after")
