@@ -44,7 +44,7 @@ class GlobalContrastParams(StrictModel):
         default=False,
         description="raise lambda from 0 to lambda_weight over ramp_epochs, along half a cosine",
     )
-    ramp_epochs: Positive = Field(default=10.0, description="length of that ramp, in epochs")
+    ramp_epochs: Positive = Field(default=10.0, description="length of the lambda ramp, in epochs")
     queue_size: Count = Field(
         default=65536,
         description="entries of the memory queue; reduced, with a warning, to half of the keys "
@@ -68,7 +68,7 @@ class GlobalContrastParams(StrictModel):
         description="keys come from the trained weights, or from their exponential moving average",
     )
     key_momentum: Fraction = Field(
-        default=0.99, description="initial momentum of that average; it rises to 1 during training"
+        default=0.99, description="initial momentum of the key encoder; rises to 1 during training"
     )
     symmetric: bool = Field(default=False, description="also score view 2 against view 1")
 
@@ -87,7 +87,7 @@ class DenseContrastParams(GlobalContrastParams):
     )
     correspondence_filter: Literal["none", "mutual", "threshold"] = Field(
         default="none",
-        description="matches that count: all, mutual nearest neighbours, or those whose cosine "
+        description="matches that are used: all, mutual nearest neighbours, or those whose cosine "
         "reaches correspondence_threshold",
     )
     correspondence_threshold: Annotated[float, Field(ge=-1, le=1)] = Field(
@@ -139,7 +139,7 @@ class ContrastParams(DenseContrastParams):
 
 class TrainParams(StrictModel):
     batch_size: Count = Field(default=256, description="images per step, each in two views")
-    epochs: Count = Field(default=100, description="passes over the training set")
+    epochs: Count = Field(default=100, description="passes over the training dataset")
     grad_accumulation: Count = Field(
         default=1, description="micro-batches per step, processed one after the other"
     )
@@ -190,14 +190,15 @@ class TrainParams(StrictModel):
     # How a run is carried out, not what it computes: in no plan file that a stage depends on, so a
     # change reruns nothing.
     checkpoint_minutes: Annotated[Positive, Field(exclude=True)] = Field(
-        default=10.0, description="minutes between checkpoints, beside the one per epoch"
+        default=10.0,
+        description="minutes between checkpoints within an epoch; each epoch ends with one",
     )
     processes: Annotated[Count, Field(exclude=True)] = Field(
         default=1, description="processes on this machine that share each batch"
     )
     validate_on: Names | None = Field(
         default=None,
-        description="datasets whose top-1 is logged after each epoch; null: every evaluation set",
+        description="datasets whose top-1 is logged after each epoch; null: all evaluated",
     )
 
     @model_validator(mode="after")

@@ -297,8 +297,8 @@ def test_page_of_clean_sets_says_so(manifests: Manifests, tmp_path: Path) -> Non
         check_manifests(manifests, ValidateParams()), manifests, tmp_path / "validation.html", {}
     )
     text = Reader((tmp_path / "validation.html").read_text(encoding="utf-8")).text
-    assert "All sets passed validation" in text
-    assert "84 usable images in 3 sets" in " ".join(text.split())
+    assert "All datasets passed validation" in text
+    assert "84 usable images in 3 datasets" in " ".join(text.split())
     assert "Files with a problem" not in text
 
 

@@ -70,10 +70,10 @@ def test_tables_sort_down_up_and_back(page):
         "[...document.querySelectorAll('table')].every(t => t.querySelector('thead button'))"
     )
     names, values = column(page, 0), [float(v) for v in column(page, 1)]
-    assert names[-1] == "mean of shifted sets"
+    assert names[-1] == "mean of shifted datasets"
     assert click(page, 1) == "descending"
     assert [float(v) for v in column(page, 1)[:-1]] == sorted(values[:-1], reverse=True)
-    assert column(page, 0)[-1] == "mean of shifted sets"
+    assert column(page, 0)[-1] == "mean of shifted datasets"
     assert click(page, 1) == "ascending"
     assert [float(v) for v in column(page, 1)[:-1]] == sorted(values[:-1])
     assert click(page, 1) is None

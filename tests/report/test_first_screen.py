@@ -170,7 +170,7 @@ def test_differences_their_intervals_p_and_stars(page) -> None:
 
 def test_the_mean_of_the_shifted_sets(page) -> None:
     root, _, rows = page
-    mean = rows["mean of shifted sets"]
+    mean = rows["mean of shifted datasets"]
     raw = {}
     for at, (first, second) in enumerate(PAIRS, start=3):
         gaps = [read(root, s, first) - read(root, s, second) for s in SHIFTED]
@@ -220,7 +220,7 @@ def test_the_heading_says_what_the_table_says_and_no_more(page) -> None:
         for value, low, high, place in re.findall(
             r"by ([\d.]+) points \[([−\d.]+), ([−\d.]+)\] on (average|[\w-]+)", sentences[mode]
         ):
-            named["mean of shifted sets" if place == "average" else place] = (
+            named["mean of shifted datasets" if place == "average" else place] = (
                 number(value),
                 number(low),
                 number(high),

@@ -256,7 +256,7 @@ def test_the_page_is_one_harmless_file(single: tuple[Path, str]) -> None:
     assert page.tags.count("svg") >= 10
     assert page.unlabelled == 0
     assert len(text) < 3_000_000
-    assert "not ImageNet figures" in text
+    assert "not ImageNet results" in text
     assert "reports/predictions/sketch/dense-0.parquet" in text
 
 
