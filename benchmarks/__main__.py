@@ -1,6 +1,7 @@
 """Run the benchmarks and write docs/performance.md: `make bench`.
 
-Needs a quiet machine, and a quarter of an hour on two cores.
+Needs a quiet machine, and a quarter of an hour on two cores. `python -m benchmarks NAME ...` prints
+the rows of some parts and writes nothing.
 """
 
 from __future__ import annotations
@@ -10,75 +11,58 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
-import cv2
-import PIL
-import timm
-import torch
-import torchvision
-
-from benchmarks import (
-    evaluation,
-    infonce,
-    lightly_loss,
-    loader,
-    pipeline,
-    processes,
-    scan,
-    steps,
-    tracking,
-)
-from benchmarks.measure import BenchmarkRow
+from benchmarks.losses import measure_dense_loss, measure_info_nce
+from benchmarks.measure import BenchmarkRow, format_rows
+from benchmarks.photographs import measure_evaluation, measure_loader
+from benchmarks.pipeline import measure_pipeline
+from benchmarks.processes import measure_processes
+from benchmarks.scan import measure_scan
+from benchmarks.steps import StepSetup, measure_steps
+from benchmarks.tracking import measure_tracking
 from densecl.runtime.hardware import get_device, get_device_name
 
 PAGE = Path("docs/performance.md")
 MARK = "<!-- below: written by `make bench` -->\n"
-PAGE_HEADER = """
-{machine}
-
-| id | measure | ours | peer | ratio | target |
-|---|---|---|---|---|---|
-"""
+TABLE_HEADER = "| id | measure | ours | peer | ratio | target |\n|---|---|---|---|---|---|\n"
+SECTIONS: dict[str, Callable[[Path], list[BenchmarkRow]]] = {  # each gets an empty folder
+    "infonce": lambda _: measure_info_nce(),
+    "lightly": lambda _: measure_dense_loss(),
+    "steps": lambda _: measure_steps(StepSetup()),
+    "tracking": measure_tracking,
+    "processes": lambda _: measure_processes(),
+    "loader": measure_loader,
+    "evaluation": measure_evaluation,
+    "scan": measure_scan,
+    "pipeline": measure_pipeline,
+}
 
 
 def main() -> None:
-    versions = {
-        "torch": torch,
-        "torchvision": torchvision,
-        "timm": timm,
-        "Pillow": PIL,
-        "OpenCV": cv2,
+    packages = {
+        "torch": "torch",
+        "torchvision": "torchvision",
+        "timm": "timm",
+        "Pillow": "pillow",
+        "OpenCV": "opencv-python-headless",
     }
-    version_list = ", ".join(f"{name} {module.__version__}" for name, module in versions.items())
-    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    versions = ", ".join(f"{name} {version(package)}" for name, package in packages.items())
     machine = (
         f"Machine: {get_device_name(get_device())} (OMP_NUM_THREADS "
-        f"{threads}); Python {platform.python_version()}, {version_list}."
+        f"{os.environ.get('OMP_NUM_THREADS', 'all')}); Python {platform.python_version()}, "
+        f"{versions}."
     )
     lines = []
-    with tempfile.TemporaryDirectory() as folder:
-        sections: dict[str, Callable[[], list[BenchmarkRow]]] = {
-            "infonce": infonce.measure_rows,
-            "lightly": lightly_loss.measure_rows,
-            "steps": steps.measure_rows,
-            "tracking": tracking.measure_rows,
-            "processes": processes.measure_rows,
-            "loader": lambda: loader.measure_rows(Path(folder)),
-            "evaluation": lambda: evaluation.measure_rows(Path(folder)),
-            "scan": lambda: scan.measure_rows(Path(folder)),
-            "pipeline": lambda: pipeline.measure_rows(Path(folder)),
-        }
-        for name in sys.argv[1:] or sections:
-            for row in sections[name]():
-                lines.append("| " + " | ".join(row) + " |")
-                print(lines[-1], flush=True)
-    if not sys.argv[1:]:  # a part alone is shown, not kept
+    for name in sys.argv[1:] or SECTIONS:
+        with tempfile.TemporaryDirectory() as folder:
+            lines.append(format_rows(SECTIONS[name](Path(folder))))
+        print(lines[-1], flush=True)
+    if not sys.argv[1:]:
         introduction = PAGE.read_text(encoding="utf-8").split(MARK)[0]
-        PAGE.write_text(
-            introduction + MARK + PAGE_HEADER.format(machine=machine) + "\n".join(lines) + "\n",
-            encoding="utf-8",
-        )
+        table = TABLE_HEADER + "\n".join(lines)
+        PAGE.write_text(f"{introduction}{MARK}\n{machine}\n\n{table}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,13 @@ import pandas as pd
 from densecl.artifacts import TrainPlan
 from densecl.config.params import TRAIN_SET, Mode, load_params
 from densecl.datasets.manifests.scan import list_classes, scan_dataset
-from densecl.datasets.storage.manifest import read_manifest, select_usable, write_manifest
+from densecl.datasets.storage.manifest import select_usable
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.runtime.hardware import count_workers
 from densecl.training.train import train
 
-BASE_OPTIONS = {
-    "correspondence_filter": "none",
-    "correspondence_features": "dense",
-}  # what a variant does not change
+# Unless the variant changes them.
+BASE_OPTIONS = {"correspondence_filter": "none", "correspondence_features": "dense"}
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "none": None,
     "momentum keys": {"key_encoder": "momentum"},
@@ -56,46 +55,39 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(VARIANTS), help="names of variants")
     args = parser.parse_args()
     params, folder = load_params(args.params), args.folder.resolve()
-    settings = params.train.model_copy(update={"epochs": args.epochs})
-    data = params.data
-    if args.scale:
-        views = {
-            f"view{n}": getattr(data, f"view{n}").model_copy(update={"scale": (low, 1.0)})
-            for n, low in enumerate(args.scale, 1)
+    data = params.data.model_copy(
+        update={
+            f"view{n}": getattr(params.data, f"view{n}").model_copy(update={"scale": (low, 1.0)})
+            for n, low in enumerate(args.scale or (), 1)
         }
-        data = data.model_copy(update=views)
+    )
+    settings = params.train.model_copy(update={"epochs": args.epochs})
     print("variant                     dense   identity  moved   identity  rank  top-1", flush=True)
-    with tempfile.TemporaryDirectory() as workplace:
-        os.chdir(workplace)
+    with tempfile.TemporaryDirectory() as workplace, chdir(workplace):
         os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///runs.db"
         classes = list_classes(folder)
-        write_manifest(
-            scan_dataset(TRAIN_SET, folder, "wnid", classes, max(1, count_workers())),
-            Path("manifest.parquet"),
-        )
-        images = ImageSet(select_usable(read_manifest(Path("manifest.parquet"))), folder)
+        frame = scan_dataset(TRAIN_SET, folder, "wnid", classes, max(1, count_workers()))
+        images = ImageSet(select_usable(frame), folder)
         for name in args.only:
-            change = VARIANTS[name]
+            change = VARIANTS[name] or {}
             mode: Mode = "dense" if change else "none"
-            contrast = (
-                params.contrast.model_copy(update=BASE_OPTIONS | change).resolve_mode(mode)
-                if change
-                else None
-            )
+            options = params.contrast.model_copy(update=BASE_OPTIONS | change)
             plan = TrainPlan(
-                mode=mode, network=params.network, data=data, train=settings, contrast=contrast
+                mode=mode,
+                network=params.network,
+                data=data,
+                train=settings,
+                contrast=options.resolve_mode(mode),
             )
-            train(
-                plan, 0, images, classes, lambda _: {}, Path(name, "model"), Path(name, "training")
-            )
+            outputs = Path(name, "model"), Path(name, "training")
+            train(plan, 0, images, classes, lambda _: {}, *outputs)
             row = pd.read_csv(Path(name, "training", "history.csv")).iloc[-1]
             features = "dense" if change else "last"
-            accuracies = [
-                row[f"match/{which}/{criterion}"]
+            cells = "   ".join(
+                f"{row[f'match/{source}/{criterion}']:.3f}"
                 for criterion in ("within0", "moved0")
-                for which in (features, "identity")
-            ]
-            cells = "   ".join(f"{accuracy:.3f}" for accuracy in accuracies)
+                for source in (features, "identity")
+            )
             print(
                 f"{name:26}  {cells}   {row['rank_patches_within']:5.1f}  {row['train_top1']:.3f}",
                 flush=True,

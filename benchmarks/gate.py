@@ -16,8 +16,8 @@ DISCORDANT = (0.06, 0.2)  # share of images on which the two models differ
 def simulate_error_rates(
     n: int, truth: float, discordant: float, trials: int
 ) -> tuple[float, float]:
-    """Share of candidates, truly worse by `truth`, that `val` lets pass, and that `fall` refuses,
-    on n images.
+    """Shares of candidates, truly worse by `truth` on n images, that `val` passes and that `fall`
+    rejects.
     """
     shares = [(discordant - truth) / 2, (discordant + truth) / 2, 1 - discordant]
     rng, passed, refused = np.random.default_rng(0), 0, 0

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import torch
+from torch.utils.benchmark import timer
 
 PROC_STATUS, PROC_CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 MEBIBYTE = 2**20
 Call = Callable[[], object]
+Times = dict[str, list[float]]  # seconds per round, by the name of the call
 
 
 class BenchmarkRow(NamedTuple):
@@ -27,19 +28,41 @@ class BenchmarkRow(NamedTuple):
     target: str
 
 
-def measure_alternating(calls: Mapping[str, Call], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each kind, called in turn (A B A B ...); a first round that warms up is left
-    out.
-    """
-    times: dict[str, list[float]] = {name: [] for name in calls}
+def measure_alternating(calls: Mapping[str, Call], rounds: int) -> Times:
+    """Seconds per call, called in turn (A B A B ...); the first round warms up and is left out."""
+    times: Times = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
-            _wait_for_device()
-            start = time.perf_counter()
+            start = timer()  # waits for the GPU
             call()
-            _wait_for_device()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(timer() - start)
     return {name: seconds[1:] for name, seconds in times.items()}
+
+
+def measure_peak_memory(build: Callable[..., Call], *args: object) -> float:
+    """MiB that calling `build(*args)()` adds to the peak memory of a fresh process: of the
+    allocator on a GPU, of the whole process on the CPU.
+    """
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measure_memory_growth, (build, args))
+
+
+def _measure_memory_growth(build: Callable[..., Call], args: tuple[object, ...]) -> float:
+    call = build(*args)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        PROC_CLEAR_REFS.write_text("5", encoding="ascii")
+    before = _read_peak_memory()  # what is in use now
+    call()
+    return (_read_peak_memory() - before) / MEBIBYTE
+
+
+def _read_peak_memory() -> int:
+    """Bytes; on the CPU as Linux counts them per process: `ru_maxrss` starts at the parent's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return 1024 * int(PROC_STATUS.read_text(encoding="ascii").split("VmHWM:")[1].split()[0])
 
 
 def format_ratio(ours: list[float], peer: list[float]) -> str:
@@ -49,45 +72,49 @@ def format_ratio(ours: list[float], peer: list[float]) -> str:
 
 
 def format_seconds(seconds: list[float]) -> str:
-    """The median, as people read it."""
+    """The median in s or ms."""
     median_seconds = median(seconds)
     return f"{median_seconds:.3f} s" if median_seconds >= 0.1 else f"{1000 * median_seconds:.2f} ms"
 
 
-def measure_peak_memory(prepare: Callable[..., Call], *args: object) -> float:
-    """MiB that calling what `prepare(*given)` returns adds to the peak of a process of its own: on
-    a GPU of its allocator's.
-    """
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_measure_memory_growth, (prepare, args))
+def make_time_row(
+    row_id: str, measure: str, times: Times, ours: str, peer: str, target: str, note: str = ""
+) -> BenchmarkRow:
+    """Time of `ours` / time of `peer`."""
+    cells = format_seconds(times[ours]) + note, format_seconds(times[peer])
+    return BenchmarkRow(row_id, measure, *cells, format_ratio(times[ours], times[peer]), target)
 
 
-def _measure_memory_growth(prepare: Callable[..., Call], args: tuple[object, ...]) -> float:
-    call = prepare(*args)
-    if torch.cuda.is_available():
-        _wait_for_device()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        _wait_for_device()
-        return (torch.cuda.max_memory_allocated() - before) / MEBIBYTE
-    PROC_CLEAR_REFS.write_text("5", encoding="ascii")  # the peak is now what is resident
-    before = _read_resident_peak()
-    call()
-    return (_read_resident_peak() - before) / MEBIBYTE
+def make_rate_row(
+    row_id: str,
+    measure: str,
+    times: Times,
+    ours: str,
+    peer: str,
+    target: str,
+    amount: float,
+    unit: str,
+) -> BenchmarkRow:
+    """Throughput of `ours` / throughput of `peer`; each call processes `amount` units."""
+    ratio = format_ratio(times[peer], times[ours])
+    rates = {name: f"{amount / median(times[name]):,.0f} {unit}/s" for name in (ours, peer)}
+    return BenchmarkRow(row_id, measure, rates[ours], rates[peer], ratio, target)
 
 
-def _read_resident_peak() -> int:
-    """Bytes. Linux's own count: a child's `ru_maxrss` begins at its parent's."""
-    line = next(
-        line
-        for line in PROC_STATUS.read_text(encoding="ascii").splitlines()
-        if line.startswith("VmHWM")
-    )
-    return 1024 * int(line.split()[1])
+def make_memory_row(
+    row_id: str,
+    measure: str,
+    memory: Mapping[str, float],
+    ours: str,
+    peer: str,
+    target: str,
+    note: str = "",
+) -> BenchmarkRow:
+    """Added memory in MiB of `ours` / of `peer`."""
+    cells = f"{memory[ours]:.0f} MiB{note}", f"{memory[peer]:.0f} MiB"
+    return BenchmarkRow(row_id, measure, *cells, f"{memory[ours] / memory[peer]:.3f}", target)
 
 
-def _wait_for_device() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def format_rows(rows: Iterable[BenchmarkRow]) -> str:
+    """Rows of a Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

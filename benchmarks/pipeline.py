@@ -11,22 +11,26 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.measure import BenchmarkRow, format_ratio, format_seconds, measure_alternating
+from benchmarks.measure import BenchmarkRow, make_time_row, measure_alternating
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("plan", "render", "prepare", "validate", "train", "evaluate", "report")
 
 
 def run_command(folder: Path, *command: str) -> None:
+    """Run a program of the environment in `folder`; SystemExit with its output if it fails."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # it doubles the start-up time
     result = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=_build_environment(), check=False
+        command, cwd=folder, capture_output=True, text=True, env=environment, check=False
     )
     if result.returncode:
         raise SystemExit(f"{' '.join(command)} failed in {folder}:\n{result.stdout}{result.stderr}")
 
 
 def build_finished_project(folder: Path) -> Path:
-    """A clone in which the whole pipeline of the tests' small params has run."""
+    """A clone in which the whole pipeline has run with the small params of the tests."""
     run_command(folder, "git", "clone", "--quiet", str(ROOT), "done")
     project = folder / "done"
     shutil.copy(ROOT / "tests" / "small.yaml", project / "params.yaml")
@@ -35,7 +39,7 @@ def build_finished_project(folder: Path) -> Path:
 
 
 def copy_with_true_stages(project: Path) -> Path:
-    """The same folder with `true` for every command; what the stages made is there already."""
+    """The same folder with `true` for every command; the stages' outputs are there already."""
     copy = project.with_name("true")
     shutil.copytree(project, copy, symlinks=True)
     graph = yaml.safe_load((copy / "dvc.yaml").read_text(encoding="utf-8"))
@@ -46,54 +50,33 @@ def copy_with_true_stages(project: Path) -> Path:
     return copy
 
 
-def measure_rows(folder: Path, rounds: int = 5) -> list[BenchmarkRow]:
+def measure_pipeline(folder: Path, rounds: int = 5) -> list[BenchmarkRow]:
+    """`dvc repro`, `--help`, and the import of each stage."""
     project = build_finished_project(folder)
+    projects = {"ours": project, "true": copy_with_true_stages(project)}
     calls = {
-        "ours": partial(run_command, project, "dvc", "repro", "--quiet"),
-        "true": partial(run_command, copy_with_true_stages(project), "dvc", "repro", "--quiet"),
+        name: partial(run_command, path, "dvc", "repro", "--quiet")
+        for name, path in projects.items()
     }
+    idle = "dvc repro with nothing to do / the same graph of `true`"
     times = measure_alternating(calls, rounds)
-    show_help = partial(run_command, ROOT, sys.executable, "-m", "steps", "--help")
+    rows = [make_time_row("P12", idle, times, "ours", "true", "≤ 1.3 and ≤ 3 s")]
+    arguments = {"python": ["-c", ""], "python -m steps --help": ["-m", "steps", "--help"]}
+    arguments |= {f"importing the stage {name}": ["-c", f"import steps.{name}"] for name in STAGES}
     starts = {
-        name: partial(run_command, ROOT, sys.executable, "-c", f"import steps.{name}")
-        for name in STAGES
+        name: partial(run_command, ROOT, sys.executable, *options)
+        for name, options in arguments.items()
     }
-    bare_python = {"python": partial(run_command, ROOT, sys.executable, "-c", "")}
-    start_times = measure_alternating({"--help": show_help} | bare_python | starts, rounds)
-    return [
-        BenchmarkRow(
-            "P12",
-            "dvc repro with nothing to do / the same graph of `true`",
-            format_seconds(times["ours"]),
-            format_seconds(times["true"]),
-            format_ratio(times["ours"], times["true"]),
-            "≤ 1.3 and ≤ 3 s",
-        ),
-        BenchmarkRow(
+    times = measure_alternating(starts, rounds)
+    del starts["python"]
+    return rows + [
+        make_time_row(
             "start",
-            "python -m steps --help / python alone",
-            format_seconds(start_times["--help"]),
-            format_seconds(start_times["python"]),
-            format_ratio(start_times["--help"], start_times["python"]),
-            "≤ 0.5 s",
-        ),
-        *(
-            BenchmarkRow(
-                "start",
-                f"importing the stage {name} / python alone",
-                format_seconds(start_times[name]),
-                format_seconds(start_times["python"]),
-                format_ratio(start_times[name], start_times["python"]),
-                "-",
-            )
-            for name in STAGES
-        ),
+            f"{name} / python alone",
+            times,
+            name,
+            "python",
+            "≤ 0.5 s" if name.endswith("--help") else "-",
+        )
+        for name in starts
     ]
-
-
-def _build_environment() -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {
-        name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-    }
-    return environment | {"PATH": path, "DVC_NO_ANALYTICS": "1"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -13,8 +12,9 @@ import torch.nn.functional as F
 
 from benchmarks.measure import (
     BenchmarkRow,
-    format_ratio,
-    format_seconds,
+    Call,
+    make_memory_row,
+    make_time_row,
     measure_alternating,
     measure_peak_memory,
 )
@@ -34,11 +34,8 @@ from densecl.training.step import TrainStep
 from densecl.training.step_cost import fill_memory, step_one_view
 
 CLASSES = 1000
-MODES = {
-    "dense": DenseContrastParams(),
-    "global": GlobalContrastParams(),
-    "none": None,
-}  # the method's own values
+# With the defaults of the method.
+MODES = {"dense": DenseContrastParams(), "global": GlobalContrastParams(), "none": None}
 
 
 @dataclass(frozen=True)
@@ -59,20 +56,14 @@ class StepSetup:
 
 
 def build_batch(setup: StepSetup) -> ViewBatch:
+    """Random views of uncropped images, on the device."""
     generator, size = torch.Generator().manual_seed(0), setup.model_args.get("img_size", 224)
-    views = torch.randint(
-        0, 256, (2, setup.batch, 3, size, size), dtype=torch.uint8, generator=generator
-    )
+    shape = (2, setup.batch, 3, size, size)
+    views = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    rows = torch.arange(setup.batch)
     full_crop = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]]).expand(setup.batch, 5)
-    cpu_batch = ViewBatch(
-        views[0],
-        views[1],
-        torch.arange(setup.batch),
-        torch.arange(setup.batch),
-        full_crop,
-        full_crop,
-    )
-    return ViewBatch(*(part.to(get_device()) for part in cpu_batch))
+    columns = (*views, rows, rows, full_crop, full_crop)
+    return ViewBatch(*(column.to(get_device()) for column in columns))
 
 
 def build_train_step(setup: StepSetup, mode: str) -> TrainStep:
@@ -86,119 +77,89 @@ def build_train_step(setup: StepSetup, mode: str) -> TrainStep:
     return TrainStep(model.train(), objective, optimizer, resolve_preprocessing(model), setup.train)
 
 
-def build_step(setup: StepSetup, mode: str) -> Callable[[], object]:
-    return partial(
-        build_train_step(setup, mode), build_batch(setup), 0.5 if MODES[mode] else 0.0, 0
-    )
+def build_step(setup: StepSetup, mode: str, diagnostics: bool = False) -> Call:
+    """A step of a mode; with `diagnostics`, as every tenth one is."""
+    train_step = build_train_step(setup, mode)
+    weight = train_step.objective.lambda_weight
+    return partial(train_step, build_batch(setup), weight, 0, diagnostics=diagnostics)
 
 
-def build_diagnostic_step(setup: StepSetup) -> Callable[[], object]:
-    """A dense step with diagnostics, as every tenth one is."""
-    return partial(build_train_step(setup, "dense"), build_batch(setup), 0.5, 0, diagnostics=True)
-
-
-def build_triple_step(
-    prepare: Callable[..., Callable[[], object]], *args: object
-) -> Callable[[], object]:
-    """Three steps, after which the optimizer has its state and memory no longer grows."""
-    run_step = prepare(*args)
-    return lambda: [run_step() for _ in range(3)]
-
-
-def build_one_view_step(setup: StepSetup) -> Callable[[], object]:
+def build_one_view_step(setup: StepSetup) -> Call:
     """Plain classification on one view."""
     return partial(step_one_view, build_train_step(setup, "none"), build_batch(setup))
 
 
-def build_bare_step(setup: StepSetup) -> Callable[[], object]:
+def build_bare_step(setup: StepSetup) -> Call:
     """The same two views in a loop of ten lines on timm and torch."""
-    model = (
-        timm.create_model(setup.model, num_classes=CLASSES, **setup.model_args)
-        .train()
-        .to(get_device())
-    )
+    model = timm.create_model(setup.model, num_classes=CLASSES, **setup.model_args)
+    model = model.train().to(get_device())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05, fused=True)
-    view_batch, data_config = (
-        build_batch(setup),
-        resolve_preprocessing(build_model(setup.network, CLASSES, 0)),
-    )
+    batch = build_batch(setup)
+    preprocessing = resolve_preprocessing(build_model(setup.network, CLASSES, 0))
     use_bf16 = setup.train.precision == "bf16"
 
     def run_step() -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(get_device().type, torch.bfloat16, enabled=use_bf16):
-            logits = model(
-                normalise_images(torch.cat([view_batch.view1, view_batch.view2]), data_config)
-            )
-        F.cross_entropy(logits.float(), view_batch.labels.repeat(2)).backward()
+            logits = model(normalise_images(torch.cat([batch.view1, batch.view2]), preprocessing))
+        F.cross_entropy(logits.float(), batch.labels.repeat(2)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
 
     return run_step
 
 
-def measure_rows(setup: StepSetup | None = None) -> list[BenchmarkRow]:
-    setup = setup or StepSetup()
+def build_three_steps(setup: StepSetup, mode: str) -> Call:
+    """Three steps, after which the optimizer has its state and memory no longer grows."""
+    run_step = build_one_view_step(setup) if mode == "one view" else build_step(setup, mode)
+    return lambda: [run_step() for _ in range(3)]
+
+
+def measure_steps(setup: StepSetup) -> list[BenchmarkRow]:
+    """Time and memory of the modes, of a one-view step and of a bare timm loop."""
     calls = {mode: build_step(setup, mode) for mode in MODES}
     calls |= {
         "one view": build_one_view_step(setup),
         "bare": build_bare_step(setup),
-        "diagnostic": build_diagnostic_step(setup),
+        "diagnostic": build_step(setup, "dense", diagnostics=True),
     }
     times = measure_alternating(calls, setup.rounds)
-    setting = f"{setup.model}, batch {setup.batch}"
-
-    def format_time_row(name: str, measure: str, ours: str, peer: str, target: str) -> BenchmarkRow:
-        return BenchmarkRow(
-            name,
-            f"{measure}, {setting}",
-            format_seconds(times[ours]),
-            format_seconds(times[peer]),
-            format_ratio(times[ours], times[peer]),
-            target,
-        )
-
+    memory = {
+        mode: measure_peak_memory(build_three_steps, setup, mode) for mode in (*MODES, "one view")
+    }
     dense_target, dense_memory_target, global_target, none_target = setup.targets
+    setting = f"{setup.model}, batch {setup.batch}"
     time_rows = [
-        format_time_row("P4", "dense / none at equal views", "dense", "none", dense_target),
-        format_time_row(
-            "P4", "dense / a one-view step", "dense", "one view", "the method expects 1.4 to 1.6"
-        ),
-        format_time_row(
+        ("P4", "dense / none at equal views", "dense", "none", dense_target),
+        ("P4", "dense / a one-view step", "dense", "one view", "the method expects 1.4 to 1.6"),
+        (
             "P4",
             "dense, a diagnostic step / an ordinary one",
             "diagnostic",
             "dense",
             "every 10th is diagnostic",
         ),
-        format_time_row("P6", "global / none at equal views", "global", "none", global_target),
-        format_time_row(
-            "P6", "global / a one-view step", "global", "one view", "the method expects 1.2 to 1.3"
-        ),
-        format_time_row("P7", "none / a bare timm loop on two views", "none", "bare", none_target),
+        ("P6", "global / none at equal views", "global", "none", global_target),
+        ("P6", "global / a one-view step", "global", "one view", "the method expects 1.2 to 1.3"),
+        ("P7", "none / a bare timm loop on two views", "none", "bare", none_target),
     ]
-    peak_memory = {
-        mode: measure_peak_memory(partial(build_triple_step, build_step, setup, mode))
-        for mode in MODES
-    }
-    peak_memory["one view"] = measure_peak_memory(
-        partial(build_triple_step, build_one_view_step, setup)
-    )
-
-    def format_memory_row(name: str, mode: str, peer: str, target: str) -> BenchmarkRow:
-        return BenchmarkRow(
-            name,
-            f"{mode} / {peer}, memory added by three steps, {setting}",
-            f"{peak_memory[mode]:.0f} MiB",
-            f"{peak_memory[peer]:.0f} MiB",
-            f"{peak_memory[mode] / peak_memory[peer]:.3f}",
+    memory_rows = [
+        ("P5", "dense", "none", dense_memory_target),
+        ("P5", "dense", "one view", "the method expects 2 to 3"),
+        ("P6", "global", "none", global_target),
+        ("P6", "global", "one view", "the method expects 1.5"),
+    ]
+    return [
+        make_time_row(row_id, f"{measure}, {setting}", times, ours, peer, target)
+        for row_id, measure, ours, peer, target in time_rows
+    ] + [
+        make_memory_row(
+            row_id,
+            f"{ours} / {peer}, memory added by three steps, {setting}",
+            memory,
+            ours,
+            peer,
             target,
         )
-
-    return [
-        *time_rows,
-        format_memory_row("P5", "dense", "none", dense_memory_target),
-        format_memory_row("P5", "dense", "one view", "the method expects 2 to 3"),
-        format_memory_row("P6", "global", "none", global_target),
-        format_memory_row("P6", "global", "one view", "the method expects 1.5"),
+        for row_id, ours, peer, target in memory_rows
     ]

@@ -1,4 +1,4 @@
-"""The GPU script runs without a GPU in small, and training starts with little installed."""
+"""The GPU script runs at small sizes without a GPU, and its imports need few packages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import gpu, infonce, measure, steps
+from benchmarks import gpu, losses, measure, steps
 
 HEAVY = (
     "cv2",
@@ -27,24 +27,23 @@ HEAVY = (
 
 @pytest.mark.slow
 def test_gpu_rows_of_small_sizes(monkeypatch):
-    for module in (infonce, steps):  # no process of its own, and so no figure of memory
+    for module in (losses, steps):  # no process of its own, so memory is not measured
         monkeypatch.setattr(
-            module, "measure_peak_memory", lambda prepare, *given: (prepare(*given)(), 1.0)[1]
+            module, "measure_peak_memory", lambda build, *args: (build(*args)(), 1.0)[1]
         )
-    rows = gpu.measure_rows(small=True)
+    rows = gpu.measure_gpu(small=True)
     assert {row.id for row in rows} == {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "MFU"}
     exact = next(row for row in rows if row.id == "P3")
     assert float(exact.ours) <= 1e-6
 
 
-@pytest.mark.parametrize("module", ["benchmarks.gpu"])
-def test_imports_need_no_more_than_a_gpu_box_has(module):
-    code = f"import sys\nfor name in {HEAVY}: sys.modules[name] = None\nimport {module}"
+def test_gpu_script_imports_no_heavy_package():
+    code = f"import sys\nfor name in {HEAVY}: sys.modules[name] = None\nimport benchmarks.gpu"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_ratio_is_of_each_round_and_the_first_round_is_left_out():
+def test_ratio_is_taken_per_round_and_the_first_round_is_left_out():
     assert measure.format_ratio([1.0, 2.0, 9.0], [2.0, 2.0, 3.0]) == "1.000 (0.500 to 3.000)"
     calls = []
     times = measure.measure_alternating(
@@ -55,9 +54,9 @@ def test_ratio_is_of_each_round_and_the_first_round_is_left_out():
 
 
 def test_added_memory_is_what_a_call_touches():
-    grown = measure.measure_peak_memory(_thirty_two_mebibytes)
+    grown = measure.measure_peak_memory(allocate_32_mebibytes)
     assert 31 <= grown < 48
 
 
-def _thirty_two_mebibytes():
+def allocate_32_mebibytes():
     return lambda: bytearray(32 * 2**20)

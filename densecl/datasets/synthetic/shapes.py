@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,130 +17,111 @@ class ShapePart(NamedTuple):
     filled: bool = True
 
 
-def make_polygon(*points: tuple[float, float]) -> Points:
-    return np.array(points, dtype=float)
+def make_polygon(*points: tuple[float, float], filled: bool = True) -> ShapePart:
+    """A polygon through these points."""
+    return ShapePart(np.array(points, dtype=float), filled)
+
+
+def make_box(
+    left: float, top: float, right: float, bottom: float, filled: bool = True
+) -> ShapePart:
+    """A rectangle."""
+    corners = (left, top), (right, top), (right, bottom), (left, bottom)
+    return make_polygon(*corners, filled=filled)
 
 
 def make_ellipse(
-    x: float, y: float, rx: float, ry: float, start: float = 0, end: float = 360
-) -> Points:
-    """Arc in degrees, clockwise from the right as y points down."""
+    x: float,
+    y: float,
+    rx: float,
+    ry: float,
+    start: float = 0,
+    end: float = 360,
+    filled: bool = True,
+) -> ShapePart:
+    """An ellipse, or its arc in degrees, clockwise from the right as y points down."""
     angle = np.radians(np.linspace(start, end, 48))
-    return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1)
+    return ShapePart(np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1), filled)
 
 
-def make_box(left: float, top: float, right: float, bottom: float) -> Points:
-    return make_polygon((left, top), (right, top), (right, bottom), (left, bottom))
-
-
-def make_star() -> list[ShapePart]:
+def make_star() -> ShapePart:
+    """A star of five points."""
     angle = np.radians(np.arange(10) * 36 - 90)
     radius = np.where(np.arange(10) % 2, 0.42, 1.0)
-    return [ShapePart(np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1))]
+    return ShapePart(np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1))
 
 
-def make_heart() -> list[ShapePart]:
+def make_heart() -> ShapePart:
+    """The heart curve."""
     t = np.linspace(0, 2 * np.pi, 60)
-    x, y = (
-        16 * np.sin(t) ** 3,
-        -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)),
-    )
-    return [ShapePart(np.stack([x / 17, y / 17], 1))]
+    x = 16 * np.sin(t) ** 3
+    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+    return ShapePart(np.stack([x / 17, y / 17], 1))
 
 
-def make_crescent() -> list[ShapePart]:
-    return [
-        ShapePart(make_ellipse(0, 0, 0.95, 0.95)),
-        ShapePart(make_ellipse(0.42, -0.12, 0.74, 0.74), filled=False),
-    ]
-
-
-def make_house() -> list[ShapePart]:
-    return [
-        ShapePart(make_polygon((-1, -0.1), (0, -0.95), (1, -0.1))),
-        ShapePart(make_box(-0.75, -0.12, 0.75, 0.9)),
-        ShapePart(make_box(0.4, -0.9, 0.65, -0.2)),
-        ShapePart(make_box(-0.18, 0.3, 0.2, 0.9), filled=False),
-    ]
-
-
-def make_tree() -> list[ShapePart]:
-    tiers = [(-1.0, -0.35, 0.5), (-0.6, 0.15, 0.7), (-0.15, 0.65, 0.9)]
-    return [
-        ShapePart(make_polygon((0, top), (half, base), (-half, base))) for top, base, half in tiers
-    ] + [ShapePart(make_box(-0.15, 0.6, 0.15, 1))]
-
-
-def make_fish() -> list[ShapePart]:
-    return [
-        ShapePart(make_ellipse(-0.2, 0, 0.75, 0.45)),
-        ShapePart(make_polygon((0.4, 0), (1, -0.5), (0.82, 0), (1, 0.5))),
-        ShapePart(make_polygon((-0.35, -0.38), (0.1, -0.75), (0.2, -0.35))),
-        ShapePart(make_ellipse(-0.62, -0.1, 0.08, 0.08), filled=False),
-    ]
-
-
-def make_mug() -> list[ShapePart]:
-    return [
-        ShapePart(make_ellipse(0.45, 0.05, 0.5, 0.5)),
-        ShapePart(make_ellipse(0.45, 0.05, 0.28, 0.28), filled=False),
-        ShapePart(make_polygon((-0.8, -0.8), (0.45, -0.8), (0.38, 0.85), (-0.7, 0.85))),
-    ]
-
-
-def make_key() -> list[ShapePart]:
-    teeth = [ShapePart(make_box(x, 0.1, x + 0.14, 0.48)) for x in (0.45, 0.74)]
-    return [
-        ShapePart(make_ellipse(-0.55, 0, 0.45, 0.45)),
-        ShapePart(make_ellipse(-0.6, 0, 0.2, 0.2), filled=False),
-        ShapePart(make_box(-0.15, -0.12, 1, 0.14)),
-        *teeth,
-    ]
-
-
-def make_umbrella() -> list[ShapePart]:
-    scallops = [
-        ShapePart(make_ellipse(x, 0.02, 0.32, 0.2), filled=False) for x in (-0.64, 0.0, 0.64)
-    ]
-    return [
-        ShapePart(make_ellipse(0, 0, 0.98, 0.9, 180, 360)),
-        *scallops,
-        ShapePart(make_box(-0.06, -0.1, 0.06, 0.8)),
-        ShapePart(make_ellipse(0.2, 0.75, 0.26, 0.25, 0, 180)),
-        ShapePart(make_ellipse(0.2, 0.73, 0.13, 0.13, 0, 180), filled=False),
-    ]
-
-
-def make_plane() -> list[ShapePart]:
-    return [
-        ShapePart(make_ellipse(0, 0, 0.16, 1.0)),
-        ShapePart(make_polygon((0, -0.25), (1, 0.25), (1, 0.45), (0, 0.2), (-1, 0.45), (-1, 0.25))),
-        ShapePart(
-            make_polygon(
-                (0, 0.6), (0.42, 0.85), (0.42, 0.98), (0, 0.88), (-0.42, 0.98), (-0.42, 0.85)
-            )
-        ),
-    ]
-
-
-def make_butterfly() -> list[ShapePart]:
-    wings = [ShapePart(make_ellipse(s * 0.5, -0.4, 0.48, 0.5)) for s in (-1, 1)] + [
-        ShapePart(make_ellipse(s * 0.4, 0.45, 0.38, 0.42)) for s in (-1, 1)
-    ]
-    feelers = [
-        ShapePart(
+SHAPES: dict[str, list[ShapePart]] = {
+    "butterfly": [
+        *(make_ellipse(s * 0.5, -0.4, 0.48, 0.5) for s in (-1, 1)),
+        *(make_ellipse(s * 0.4, 0.45, 0.38, 0.42) for s in (-1, 1)),
+        *(
             make_polygon((s * 0.02, -0.6), (s * 0.28, -1.0), (s * 0.36, -0.96), (s * 0.1, -0.55))
-        )
-        for s in (-1, 1)
-    ]
-    return [*wings, *feelers, ShapePart(make_ellipse(0, 0.05, 0.17, 0.72))]
-
-
-def make_mushroom() -> list[ShapePart]:
-    return [
-        ShapePart(make_ellipse(0, 0.05, 0.98, 0.95, 180, 360)),
-        ShapePart(make_polygon((-0.25, 0), (0.25, 0), (0.36, 0.95), (-0.36, 0.95))),
-    ]
+            for s in (-1, 1)
+        ),
+        make_ellipse(0, 0.05, 0.17, 0.72),
+    ],
+    "crescent": [
+        make_ellipse(0, 0, 0.95, 0.95),
+        make_ellipse(0.42, -0.12, 0.74, 0.74, filled=False),
+    ],
+    "fish": [
+        make_ellipse(-0.2, 0, 0.75, 0.45),
+        make_polygon((0.4, 0), (1, -0.5), (0.82, 0), (1, 0.5)),
+        make_polygon((-0.35, -0.38), (0.1, -0.75), (0.2, -0.35)),
+        make_ellipse(-0.62, -0.1, 0.08, 0.08, filled=False),
+    ],
+    "heart": [make_heart()],
+    "house": [
+        make_polygon((-1, -0.1), (0, -0.95), (1, -0.1)),
+        make_box(-0.75, -0.12, 0.75, 0.9),
+        make_box(0.4, -0.9, 0.65, -0.2),
+        make_box(-0.18, 0.3, 0.2, 0.9, filled=False),
+    ],
+    "key": [
+        make_ellipse(-0.55, 0, 0.45, 0.45),
+        make_ellipse(-0.6, 0, 0.2, 0.2, filled=False),
+        make_box(-0.15, -0.12, 1, 0.14),
+        *(make_box(x, 0.1, x + 0.14, 0.48) for x in (0.45, 0.74)),
+    ],
+    "mug": [
+        make_ellipse(0.45, 0.05, 0.5, 0.5),
+        make_ellipse(0.45, 0.05, 0.28, 0.28, filled=False),
+        make_polygon((-0.8, -0.8), (0.45, -0.8), (0.38, 0.85), (-0.7, 0.85)),
+    ],
+    "mushroom": [
+        make_ellipse(0, 0.05, 0.98, 0.95, 180, 360),
+        make_polygon((-0.25, 0), (0.25, 0), (0.36, 0.95), (-0.36, 0.95)),
+    ],
+    "plane": [
+        make_ellipse(0, 0, 0.16, 1.0),
+        make_polygon((0, -0.25), (1, 0.25), (1, 0.45), (0, 0.2), (-1, 0.45), (-1, 0.25)),
+        make_polygon((0, 0.6), (0.42, 0.85), (0.42, 0.98), (0, 0.88), (-0.42, 0.98), (-0.42, 0.85)),
+    ],
+    "star": [make_star()],
+    "tree": [
+        *(
+            make_polygon((0, top), (half, base), (-half, base))
+            for top, base, half in ((-1.0, -0.35, 0.5), (-0.6, 0.15, 0.7), (-0.15, 0.65, 0.9))
+        ),
+        make_box(-0.15, 0.6, 0.15, 1),
+    ],
+    "umbrella": [
+        make_ellipse(0, 0, 0.98, 0.9, 180, 360),
+        *(make_ellipse(x, 0.02, 0.32, 0.2, filled=False) for x in (-0.64, 0.0, 0.64)),
+        make_box(-0.06, -0.1, 0.06, 0.8),
+        make_ellipse(0.2, 0.75, 0.26, 0.25, 0, 180),
+        make_ellipse(0.2, 0.73, 0.13, 0.13, 0, 180, filled=False),
+    ],
+}
 
 
 class Pose(NamedTuple):
@@ -177,28 +157,7 @@ def render_mask(parts: list[ShapePart], pose: Pose, size: int) -> Image.Image:
     fine = 4 * size
     mask = Image.new("L", (fine, fine), 0)
     draw = ImageDraw.Draw(mask)
-    for part in parts:
-        draw.polygon(
-            [tuple(p) for p in pose.transform_points(part.points) * fine],
-            fill=255 if part.filled else 0,
-        )
+    for points, filled in parts:
+        outline = pose.transform_points(points) * fine
+        draw.polygon([tuple(p) for p in outline], fill=255 if filled else 0)
     return mask.reduce(4)
-
-
-SHAPES: dict[str, Callable[[], list[ShapePart]]] = {
-    f.__name__.removeprefix("make_"): f
-    for f in (
-        make_butterfly,
-        make_crescent,
-        make_fish,
-        make_heart,
-        make_house,
-        make_key,
-        make_mug,
-        make_mushroom,
-        make_plane,
-        make_star,
-        make_tree,
-        make_umbrella,
-    )
-}
