@@ -10,7 +10,8 @@ from densecl.compare.changes import CostChange, ExperimentChanges
 from densecl.compare.deltas import Delta
 from densecl.compare.differences import ExperimentComparison
 from densecl.compare.image_contents import ImageDiff
-from densecl.compare.summary import format_interval, format_percent, format_points
+from densecl.compare.summary import format_interval
+from densecl.pages.formatting import format_p_value, format_percent, format_points
 from densecl.report.charts.svg import COLOURS
 
 CALL_LABELS = {
@@ -101,15 +102,11 @@ def format_delta(delta: Delta, scale_limit: float, mode_seeds: tuple[int, ...]) 
     return DeltaRow(
         delta,
         "mean of shifted" if delta.dataset == SHIFTED_MEAN else delta.dataset,
-        "–" if delta.a is None else format_percent(delta.a),
-        "–" if delta.b is None else format_percent(delta.b),
+        format_percent(delta.a),
+        format_percent(delta.b),
         format_points(estimate.value) if estimate else CALL_LABELS[delta.call],
         format_interval(estimate) if estimate else "",
-        ""
-        if delta.p_holm is None
-        else "< 0.001"
-        if delta.p_holm < 0.001
-        else f"{delta.p_holm:.3f}",
+        "" if delta.p_holm is None else format_p_value(delta.p_holm),
         CALL_LABELS[delta.call],
         "; ".join([*details, *([note] if note else [])]),
         IntervalBar(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ from densecl.compare.differences import ExperimentComparison
 from densecl.compare.summary import (
     build_sentences,
     format_interval,
-    format_percent,
-    format_points,
     format_verdict,
     list_caveats,
 )
 from densecl.compare.table import build_table
-from densecl.report.templating import create_environment
+from densecl.pages.formatting import align_columns, format_percent, format_points
+from densecl.pages.templates import create_environment
 
+TEMPLATES = Path(__file__).parent / "templates"
 MAX_LIST_ROWS = 40  # rows of a list in a pull request: a comment may hold 65,536 characters
 MAX_VALUE_CHARS = 300  # characters of a value there
 
@@ -35,7 +34,8 @@ def write_comparison(
     """
     context = _build_context(comparison, changes)
     for name in ("compare.html", "compare.md"):
-        rendered = create_environment(name).get_template(name).render(context)
+        environment = create_environment(TEMPLATES, markdown=name.endswith(".md"))
+        rendered = environment.get_template(name).render(context)
         write_text(folder / name, re.sub(r"\n{3,}", "\n\n", rendered))
     text = build_table(comparison, changes).to_csv(
         index=False, float_format="%.10g", lineterminator="\n"
@@ -92,7 +92,7 @@ def _format_plain_text(context: dict[str, Any]) -> str:
         ]
     return "\n".join(
         [
-            *_format_columns(rows),
+            align_columns(rows),
             "",
             context["verdict"],
             *context["sentences"],
@@ -106,11 +106,3 @@ def _describe_delta(e: formatting.DeltaRow) -> str:
     call, unmatched = e.call if e.difference != e.call else "", str(e.delta.unmatched)
     reason = e.delta.note if e.delta.call == "missing" else ""
     return "; ".join(t for t in (call, reason, f"left out: {unmatched}" if unmatched else "") if t)
-
-
-def _format_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -18,8 +18,7 @@ from densecl import paths
 from densecl.analysis.comparison import SHIFTED_MEAN, build_comparison_table, compare_modes
 from densecl.artifacts import MissingEvaluation, write_json
 from densecl.errors import DataError
-from densecl.report.render import write_report
-from densecl.report.templating import TEMPLATES
+from densecl.report.render import TEMPLATES, write_report
 from tests.report.report_factory import PLANTED, SETS, Page, make, predictions, read, value
 
 
