@@ -11,8 +11,7 @@ from densecl.analysis.differences import SHIFTED_MEAN
 from densecl.analysis.results import BASELINE
 from densecl.analysis.statistics import SEEDS_FOR_MODE, Estimate
 from densecl.compare.changes import CostChange, ExperimentChanges
-from densecl.compare.deltas import Call, Delta
-from densecl.compare.differences import ExperimentComparison
+from densecl.compare.differences import Call, Delta, ExperimentComparison
 from densecl.pages.formatting import clip_list, format_percent, format_points, join_names
 from densecl.report.summary import SEED_NOISE
 
@@ -61,7 +60,7 @@ def format_verdict(comparison: ExperimentComparison) -> str:
     else:
         clauses = ["Nothing could be judged"]
     clauses += [_format_count(counts[call], text) for call, text in labels.items() if counts[call]]
-    partial = sum(str(delta.unmatched) != "" for delta in comparison.deltas)
+    partial = sum(any(delta.unmatched.values()) for delta in comparison.deltas)
     return (
         "; ".join(
             [

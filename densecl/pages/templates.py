@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,7 +31,7 @@ def create_environment(folder: Path, markdown: bool = False) -> Environment:
 
 def escape_control_characters(value: object) -> object:
     """The value; in text, control characters, which no HTML may hold, as Python writes them."""
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return re.sub(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], value)
 
@@ -41,7 +40,7 @@ def escape_markdown(value: object) -> object:
     """Text that a pull request shows as it is: no markup, no link, no mention, also inside a
     table. Numbers and Markup stay as they are.
     """
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     text = re.sub(
         r"([\\`*_\[\]|~$])", r"\\\1", html.escape(re.sub(r"\s+", " ", value), quote=False)

@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from densecl import paths
 from densecl.analysis.comparison import build_comparison_table, compare_modes
 from densecl.artifacts import ReportPlan, write_text
@@ -54,6 +52,8 @@ def render_page(name: str, context: Mapping[str, Any]) -> str:
     """The template of that name; `script_hash` is of the one script that the page's policy lets
     run.
     """
+    from markupsafe import Markup
+
     environment = create_environment(TEMPLATES, markdown=name.endswith(".md"))
     environment.filters["files"] = list_source_files
     script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
