@@ -12,7 +12,7 @@ import pandas as pd
 from densecl import paths
 from densecl.analysis.results import read_seed_results
 from densecl.analysis.statistics import Estimate, Outcomes, estimate_paired_difference
-from densecl.artifacts import Evaluation, MissingEvaluation, read_evaluation
+from densecl.artifacts import Evaluation
 from densecl.config.params import ReportParams
 
 
@@ -52,9 +52,7 @@ def read_model_predictions(
     results = read_seed_results(root, dataset, mode, [seed])
     if results.missing:
         reason = results.missing[0].removeprefix(f"seed {seed}: ")
-        return MissingPredictions(
-            reason, _is_unscorable(root / paths.evaluation_file(dataset, mode, seed))
-        )
+        return MissingPredictions(reason, bool(results.unscorable))
     config = paths.model_folder(mode, seed) / "config.json"
     try:
         classes = json.loads((root / config).read_text(encoding="utf-8"))["classes"]
@@ -62,13 +60,6 @@ def read_model_predictions(
     except (OSError, ValueError, LookupError, TypeError) as error:
         return MissingPredictions(f"the class list in {config} cannot be used ({error})", False)
     return ModelPredictions(results.rows[seed].assign(wnid=wnids), results.records[seed])
-
-
-def _is_unscorable(path: Path) -> bool:
-    try:
-        return isinstance(read_evaluation(path), MissingEvaluation)
-    except (OSError, ValueError):
-        return False
 
 
 def estimate_difference(

@@ -26,6 +26,10 @@ READ_ERRORS = (
     NotImplementedError,
 )  # what reading damaged files raises
 OUTCOME_COLUMNS = {"top1": "correct", "top5": "correct5", "top1_unmasked": "correct_unmasked"}
+PREDICTION_COLUMNS = (
+    *("image_id", "label", "prediction", "confidence", "p_true"),
+    *OUTCOME_COLUMNS.values(),
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class SeedResults:
     rows: dict[int, pd.DataFrame] = field(default_factory=dict)
     controls: dict[int, pd.DataFrame] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    unscorable: list[int] = field(default_factory=list)  # seeds whose evaluation itself says so
 
     @property
     def note(self) -> str:
@@ -68,10 +73,6 @@ def describe_incompleteness(record: Evaluation) -> list[str]:
     return notes + (
         [f"{record.outside} images of classes outside its list left out"] if record.outside else []
     )
-
-
-class MissingCellError(ValueError):
-    """A cell that the pipeline left out; the message says why."""
 
 
 class UnpairedImagesError(ValueError):
@@ -118,75 +119,52 @@ class Comparison:
 def read_seed_results(root: Path, dataset: str, mode: str, seeds: Sequence[int]) -> SeedResults:
     cell = SeedResults()
     for seed in seeds:
+        file = paths.evaluation_file(dataset, mode, seed)
         try:
-            record, rows, control = _read_seed(root, dataset, mode, seed)
+            record = read_evaluation(root / file)
+            if isinstance(record, MissingEvaluation):
+                cell.missing.append(f"seed {seed}: {record.reason}")
+                cell.unscorable.append(seed)
+                continue
+            rows = read_predictions(root / paths.predictions_file(dataset, mode, seed), record.top1)
+            if record.control:
+                cell.controls[seed] = read_predictions(
+                    root / record.control.predictions, record.control.top1
+                )
         except FileNotFoundError as error:
-            cell.missing.append(f"seed {seed}: no file {_make_relative(error.filename, root)}")
-            continue
-        except MissingCellError as error:
-            cell.missing.append(f"seed {seed}: {error}")
-            continue
+            path = Path(str(error.filename))
+            name = path.relative_to(root) if path.is_relative_to(root) else path
+            cell.missing.append(f"seed {seed}: no file {name}")
         except READ_ERRORS as error:
             message = " ".join(str(error).split())[:200]
-            cell.missing.append(
-                f"seed {seed}: {paths.evaluation_file(dataset, mode, seed)} cannot be used: "
-                f"{message}"
-            )
-            continue
-        cell.records[seed], cell.rows[seed] = record, rows
-        if control is not None:
-            cell.controls[seed] = control
+            cell.missing.append(f"seed {seed}: {file} cannot be used: {message}")
+        else:
+            cell.records[seed], cell.rows[seed] = record, rows
     return cell
 
 
-def _make_relative(name: object, root: Path) -> Path:
-    path = Path(str(name))
-    return path.relative_to(root) if path.is_relative_to(root) else path
-
-
-def _read_seed(
-    root: Path, dataset: str, mode: str, seed: int
-) -> tuple[Evaluation, pd.DataFrame, pd.DataFrame | None]:
-    record = read_evaluation(root / paths.evaluation_file(dataset, mode, seed))
-    if isinstance(record, MissingEvaluation):
-        raise MissingCellError(record.reason)
-    rows = _read_predictions(root / paths.predictions_file(dataset, mode, seed))
-    control = _read_predictions(root / record.control.predictions) if record.control else None
-    _check_top1(record.top1, rows, "its own")
-    if record.control and control is not None:
-        _check_top1(record.control.top1, control, "its control's")
-    return record, rows, control
-
-
-def _read_predictions(path: Path) -> pd.DataFrame:
-    columns = ["image_id", "label", "prediction", "confidence", "p_true", *OUTCOME_COLUMNS.values()]
-    return validate_predictions(pd.read_parquet(path, columns=columns), path.name)
-
-
-def validate_predictions(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Indexed and sorted by image_id; ValueError where an image is there twice or an answer is not
-    judged by its label.
+def read_predictions(
+    path: Path, top1: float, columns: Sequence[str] = PREDICTION_COLUMNS
+) -> pd.DataFrame:
+    """Indexed and sorted by image_id; ValueError where an image is there twice, an answer is not
+    judged by its label, or top-1 is not the evaluation's.
     """
-    rows = rows.set_index("image_id").sort_index()
+    rows = pd.read_parquet(path, columns=list(columns)).set_index("image_id").sort_index()
     if rows.empty or rows.index.has_duplicates:
-        raise ValueError(f"{name} holds {'no rows' if rows.empty else 'an image twice'}")
+        raise ValueError(f"{path.name} holds {'no rows' if rows.empty else 'an image twice'}")
     expected = (rows["prediction"] == rows["label"]).to_numpy(float)
     if mismatches := int((rows["correct"].to_numpy(float) != expected).sum()):
         raise ValueError(
-            f"{name}: of {mismatches} images `correct` is not what label and prediction say; "
-            f"evaluate "
-            f"the cell again"
+            f"{path.name}: of {mismatches} images `correct` is not what label and prediction say; "
+            f"evaluate the cell again"
         )
-    return rows
-
-
-def _check_top1(top1: float, rows: pd.DataFrame, source: str) -> None:
     recomputed = float(rows["correct"].mean())
     if not abs(recomputed - top1) <= 1e-6:  # nor NaN
         raise ValueError(
-            f"it says top1 {top1:.6f} but {source} predictions give {recomputed:.6f}; evaluate the "
-            f"cell again"
+            f"the evaluation says top1 {top1:.6f} but {path.name} gives {recomputed:.6f}; "
+            f"evaluate the cell again"
         )
+    return rows
 
 
 def build_outcome_matrix(

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from densecl import paths
 from densecl.analysis.dvc_lock import DvcLock
 from densecl.compare.differences import ExperimentComparison
-from densecl.compare.image_contents import ImageDiff, compare_image_contents
-from densecl.compare.schemas import CostRecord
+from densecl.compare.read import CostRecord, Experiment
 
 ABSENT = "not there"
 
@@ -27,41 +27,54 @@ class CostChange:
     is_same_run: bool  # the same trainings: nothing was trained again
 
 
+class DataChange(NamedTuple):
+    """One set: its images in A and in B (None: no manifest), and what differs ("": nothing)."""
+
+    dataset: str
+    images_a: int | None
+    images_b: int | None
+    difference: str
+
+
 @dataclass(frozen=True)
 class ExperimentChanges:
-    params: tuple[tuple[str, str, str], ...] | None  # key, A, B; None: not known
-    data: tuple[ImageDiff, ...]
-    sources: dict[str, bool]  # set -> its folder or archive is the same, where both locks tell
-    code: dict[str, tuple[str, ...]] | None  # stage -> files that differ; None: not known
+    params: list[tuple[str, str, str]] | None  # key, A, B; None: not known
+    data: list[DataChange]
+    code: dict[str, list[str]] | None  # stage -> files that differ; None: not known
     models: dict[str, bool]  # <mode>-<seed> -> the same bytes, where both locks tell
-    classes: (
-        tuple[int, int, int] | None
-    )  # that A knows, B knows, both know; None: the same lists, or not known
-    costs: tuple[CostChange, ...]
+    classes: tuple[int, int, int] | None  # in A, in B, in both; None: the same lists, or not known
+    costs: list[CostChange]
 
 
 def find_changes(
     comparison: ExperimentComparison, locks: tuple[DvcLock, DvcLock]
 ) -> ExperimentChanges:
     a, b = comparison.a, comparison.b
-    datasets = list(dict.fromkeys([*a.contents.list_datasets(), *b.contents.list_datasets()]))
     lock_a, lock_b = locks
+    data = []
+    for name in dict.fromkeys([*a.manifests, *b.manifests]):
+        in_both = name in lock_a.sources and name in lock_b.sources
+        moved = in_both and lock_a.sources[name] != lock_b.sources[name]
+        data.append(_compare_images(a, b, name, moved))
+    models = {
+        f"{mode}-{seed}": paths.model_folder(mode, seed).as_posix()
+        for mode, seeds in comparison.seeds.items()
+        for seed in seeds
+    }
+    costs = [_compare_costs(comparison, mode) for mode in comparison.modes]
     return ExperimentChanges(
-        params=None
-        if a.params is None or b.params is None
-        else tuple(_compare_params(a.params, b.params)),
-        data=tuple(compare_image_contents(a.contents, b.contents, name) for name in datasets),
-        sources={
-            s: lock_a.sources[s] == lock_b.sources[s]
-            for s in datasets
-            if s in lock_a.sources and s in lock_b.sources
+        None if a.params is None or b.params is None else _compare_params(a.params, b.params),
+        data,
+        _compare_code(lock_a, lock_b) if lock_a.code and lock_b.code else None,
+        {
+            run: lock_a.outs[path] == lock_b.outs[path]
+            for run, path in models.items()
+            if path in lock_a.outs and path in lock_b.outs
         },
-        code=_compare_code(lock_a, lock_b) if lock_a.code and lock_b.code else None,
-        models=_compare_models(comparison, lock_a, lock_b),
-        classes=_compare_classes(a.classes, b.classes),
-        costs=tuple(
-            cost for mode in comparison.modes if (cost := _compare_costs(comparison, mode))
-        ),
+        None
+        if not a.classes or not b.classes or a.classes == b.classes
+        else (len(a.classes), len(b.classes), len({*a.classes} & {*b.classes})),
+        [cost for cost in costs if cost],
     )
 
 
@@ -73,50 +86,65 @@ def _compare_params(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str
     ]
 
 
-def _compare_code(a: DvcLock, b: DvcLock) -> dict[str, tuple[str, ...]]:
+def _compare_code(a: DvcLock, b: DvcLock) -> dict[str, list[str]]:
     """By stage, where both have the stage."""
-    changed_files = {}
-    for stage in a.code.keys() & b.code.keys():
-        files_a, files_b = a.code[stage], b.code[stage]
-        files = [
-            path for path in sorted({*files_a, *files_b}) if files_a.get(path) != files_b.get(path)
-        ]
-        if files:
-            changed_files[stage] = tuple(files)
-    return dict(sorted(changed_files.items()))
+    changed = {
+        stage: sorted(
+            path
+            for path in {*a.code[stage], *b.code[stage]}
+            if a.code[stage].get(path) != b.code[stage].get(path)
+        )
+        for stage in sorted(a.code.keys() & b.code.keys())
+    }
+    return {stage: files for stage, files in changed.items() if files}
 
 
-def _compare_models(comparison: ExperimentComparison, a: DvcLock, b: DvcLock) -> dict[str, bool]:
-    is_same = {}
-    for mode, seeds in comparison.seeds.items():
-        for seed in seeds:
-            path = paths.model_folder(mode, seed).as_posix()
-            if path in a.outs and path in b.outs:
-                is_same[f"{mode}-{seed}"] = a.outs[path] == b.outs[path]
-    return is_same
-
-
-def _compare_classes(a: Sequence[str], b: Sequence[str]) -> tuple[int, int, int] | None:
-    return (len(a), len(b), len({*a} & {*b})) if a and b and tuple(a) != tuple(b) else None
+def _compare_images(a: Experiment, b: Experiment, dataset: str, moved: bool) -> DataChange:
+    """`moved`: the folder or archive is another one, as both locks tell."""
+    manifests = [x.manifests.get(dataset) for x in (a, b)]
+    first, second = (manifest.rows if manifest else None for manifest in manifests)
+    counts = (None if first is None else len(first), None if second is None else len(second))
+    if first is None or second is None:
+        letters = [letter for letter, n in zip("AB", counts, strict=True) if n is None]
+        return DataChange(dataset, *counts, f"no manifest in {' and '.join(letters)}")
+    texts = []
+    if len({manifest.digest for manifest in manifests if manifest}) > 1:
+        common = first.index.intersection(second.index)
+        added, removed = second.drop(common), first.drop(common)
+        differs = first.loc[common] != second.loc[common]
+        kinds = {
+            "added": len(added),
+            "removed": len(removed),
+            "with another content": int(differs["sha256"].sum()),
+            "with another class": int(differs["wnid"].sum()),
+            "of those added only renamed": int(added["sha256"].isin(removed["sha256"]).sum()),
+        }
+        texts = [f"{count:,} {kind}" for kind, count in kinds.items() if count]
+        texts = texts or ["the same images; other facts of the manifest differ"]
+    if moved:
+        texts.append("the folder or archive has changed")
+    return DataChange(dataset, *counts, ", ".join(texts))
 
 
 def _compare_costs(comparison: ExperimentComparison, mode: str) -> CostChange | None:
-    cost_pairs = {
-        seed: (cost_a, cost_b)
+    a, b = comparison.a.costs, comparison.b.costs
+    runs = [
+        (mode, seed)
         for seed in comparison.seeds.get(mode, ())
-        if (cost_a := comparison.a.costs.get((mode, seed)))
-        and (cost_b := comparison.b.costs.get((mode, seed)))
-    }
-    if not cost_pairs:
+        if (mode, seed) in a and (mode, seed) in b
+    ]
+    if not runs:
         return None
-    costs_a, costs_b = ([pair[side] for pair in cost_pairs.values()] for side in (0, 1))
-    devices = tuple(", ".join(dict.fromkeys(c.device for c in side)) for side in (costs_a, costs_b))
+    costs_a, costs_b = ([costs[run] for run in runs] for costs in (a, b))
+    device_a, device_b = (
+        ", ".join(dict.fromkeys(c.device for c in costs)) for costs in (costs_a, costs_b)
+    )
     return CostChange(
         mode,
-        tuple(cost_pairs),
+        tuple(seed for _, seed in runs),
         _compute_means(costs_a),
         _compute_means(costs_b),
-        (devices[0], devices[1]),
+        (device_a, device_b),
         costs_a == costs_b,
     )
 

@@ -4,30 +4,53 @@ the report.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Literal
 
+import numpy as np
+
+from densecl.analysis import statistics
 from densecl.analysis.differences import SHIFTED_MEAN
 from densecl.analysis.results import compute_report_seed
-from densecl.analysis.statistics import WeightedOutcomes
-from densecl.compare.deltas import (
-    Call,
-    Delta,
-    apply_correction,
-    build_delta,
-    compute_change,
-    compute_detectable_delta,
-    estimate_mean_delta,
+from densecl.analysis.statistics import Estimate, Outcomes, WeightedOutcomes
+from densecl.compare.pairing import (
+    UNMATCHED_KINDS,
+    PairedCell,
+    UnmatchedCounts,
+    UnpairedCellError,
+    build_paired_cell,
 )
-from densecl.compare.pairing import PairedCell, UnpairedCellError, build_paired_cell
 from densecl.compare.read import Experiment
 from densecl.config.params import CONTROL_SET, ReportParams
 from densecl.errors import DenseclError
 from densecl.evaluation.protocols import PROTOCOLS
 
-CellKey = tuple[str, str]  # set, mode
-CellPairs = Mapping[CellKey, PairedCell]
+# identical: the same predictions; open: not significant; unlike: not the same question; missing:
+# nothing to compare
+Call = Literal["better", "worse", "open", "identical", "unlike", "missing"]
+CellPairs = Mapping[tuple[str, str], PairedCell]  # by set and mode
+
+
+@dataclass(frozen=True)
+class Delta:
+    """B - A for one mode on one set, or on the mean of the shifted sets; fractions in [0, 1]."""
+
+    dataset: str
+    mode: str
+    call: Call
+    note: str = ""
+    seeds: tuple[int, ...] = ()
+    a: float | None = None
+    b: float | None = None
+    difference: Estimate | None = None  # None: identical predictions, or nothing to compare
+    p_holm: float | None = None
+    detectable: float | None = None  # smallest true difference that would be called with 80 % power
+    images: int = 0
+    unmatched: UnmatchedCounts = field(default_factory=lambda: dict.fromkeys(UNMATCHED_KINDS, 0))
+    per_seed: tuple[Delta, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,73 +73,48 @@ class ExperimentComparison:
     @property
     def seeds(self) -> dict[str, tuple[int, ...]]:
         """The seeds that some set of a mode is compared over."""
-        seeds_by_mode: dict[str, set[int]] = {mode: set() for mode in self.modes}
-        for (_, mode), paired in self.pairs.items():
-            seeds_by_mode[mode].update(paired.seeds)
-        return {mode: tuple(sorted(seeds)) for mode, seeds in seeds_by_mode.items() if seeds}
+        seeds = {mode: set[int]() for mode in self.modes}
+        for (_, mode), pair in self.pairs.items():
+            seeds[mode].update(pair.seeds)
+        return {mode: tuple(sorted(found)) for mode, found in seeds.items() if found}
 
 
 def compare_experiments(a: Experiment, b: Experiment) -> ExperimentComparison:
     """Every set and mode of both; DenseclError where they have no image of any in common."""
-    modes, datasets = (
-        _list_common(a.plan.modes, b.plan.modes),
-        _list_common(a.plan.datasets, b.plan.datasets),
+    modes = tuple(mode for mode in a.plan.modes if mode in b.plan.modes)
+    datasets = tuple(dataset for dataset in a.plan.datasets if dataset in b.plan.datasets)
+    report_params = ReportParams(  # the more cautious of the two, where they differ
+        confidence=max(x.report_params.confidence for x in (a, b)),
+        bootstrap_samples=max(x.report_params.bootstrap_samples for x in (a, b)),
     )
-    report_params = _merge_report_params(a.report_params, b.report_params)
-    pairs, absent = _build_pairs(a, b, datasets, modes)
+    pairs: dict[tuple[str, str], PairedCell] = {}
+    absent: dict[tuple[str, str], str] = {}
+    for key in itertools.product(datasets, modes):
+        try:
+            pairs[key] = build_paired_cell(a, b, *key)
+        except UnpairedCellError as error:
+            absent[key] = str(error)
     if not pairs:
         raise DenseclError(_format_nothing_common(a, b, list(absent.values())))
-    by_mode = [_compute_mode_deltas(pairs, absent, datasets, mode, report_params) for mode in modes]
+    by_mode = {
+        mode: _compute_mode_deltas(pairs, absent, datasets, mode, report_params) for mode in modes
+    }
     shifted_sets = _list_shifted_sets(a, b, datasets)
-    means = apply_correction(
-        [
-            _compute_mean_delta(pairs, shifted_sets, mode, report_params, len(modes))
-            for mode in modes
-        ],
-        report_params,
-    )
-    deltas = [
-        delta
-        for mode_deltas, mean in zip(by_mode, means, strict=True)
-        for delta in (*mode_deltas, *([mean] if mean.seeds else []))
+    means = [
+        _compute_mean_delta(pairs, shifted_sets, mode, report_params, len(modes)) for mode in modes
     ]
-    return ExperimentComparison(a, b, report_params, modes, datasets, tuple(deltas), pairs)
-
-
-def _list_common(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in first if name in second)
-
-
-def _merge_report_params(a: ReportParams, b: ReportParams) -> ReportParams:
-    """The more cautious of the two, where they differ."""
-    return ReportParams(
-        confidence=max(a.confidence, b.confidence),
-        bootstrap_samples=max(a.bootstrap_samples, b.bootstrap_samples),
-    )
-
-
-def _build_pairs(
-    a: Experiment, b: Experiment, datasets: tuple[str, ...], modes: tuple[str, ...]
-) -> tuple[CellPairs, dict[CellKey, str]]:
-    """By set and mode: what can be compared, and why the rest cannot."""
-    pairs: dict[CellKey, PairedCell] = {}
-    absent: dict[CellKey, str] = {}
-    for dataset in datasets:
-        for mode in modes:
-            try:
-                pairs[dataset, mode] = build_paired_cell(a, b, dataset, mode)
-            except UnpairedCellError as error:
-                absent[dataset, mode] = str(error)
-    return pairs, absent
+    for mean in _apply_correction(means, report_params):
+        if mean.seeds:
+            by_mode[mean.mode].append(mean)
+    deltas = tuple(itertools.chain.from_iterable(by_mode.values()))
+    return ExperimentComparison(a, b, report_params, modes, datasets, deltas, pairs)
 
 
 def _format_nothing_common(a: Experiment, b: Experiment, reasons: list[str]) -> str:
     contents = [
-        f"{experiment.origin.name} has sets {', '.join(plan.datasets)}, modes "
-        f"{', '.join(plan.modes)}, "
-        f"seeds {', '.join(map(str, plan.seeds))}"
-        for experiment in (a, b)
-        for plan in (experiment.plan,)
+        f"{x.origin.name} has sets {', '.join(x.plan.datasets)}, modes {', '.join(x.plan.modes)}, "
+        f"seeds {', '.join(map(str, x.plan.seeds))}"
+        for x in (a, b)
     ]
     reason = f" ({reasons[0]})" if reasons else ""
     return (
@@ -127,40 +125,107 @@ def _format_nothing_common(a: Experiment, b: Experiment, reasons: list[str]) -> 
 
 def _compute_mode_deltas(
     pairs: CellPairs,
-    absent: Mapping[CellKey, str],
+    absent: Mapping[tuple[str, str], str],
     datasets: tuple[str, ...],
     mode: str,
     report_params: ReportParams,
 ) -> list[Delta]:
     """The lines of the sets; Holm's family is those that are tested."""
     deltas = [
-        build_delta(s, mode, pairs[s, mode], report_params)
+        _build_delta(s, mode, pairs[s, mode], report_params)
         if (s, mode) in pairs
         else Delta(s, mode, "missing", absent[s, mode])
         for s in datasets
     ]
     tests = sum(delta.call == "open" for delta in deltas)
-    for i, delta in enumerate(deltas):
-        if delta.call == "open":
-            terms = [WeightedOutcomes(1.0, compute_change(pairs[delta.dataset, mode]))]
-            deltas[i] = replace(
-                delta, detectable=compute_detectable_delta(terms, report_params, tests)
+    return _apply_correction(
+        [
+            replace(
+                delta,
+                detectable=_compute_detectable([pairs[delta.dataset, mode]], report_params, tests),
             )
-    return apply_correction(deltas, report_params)
+            if delta.call == "open"
+            else delta
+            for delta in deltas
+        ],
+        report_params,
+    )
+
+
+def _build_delta(dataset: str, mode: str, pair: PairedCell, report_params: ReportParams) -> Delta:
+    """Not yet corrected: `open` is what is to be tested."""
+    unchecked = "" if pair.by_content else "matched by name: no manifest"
+    call: Call = "identical" if pair.identical else "unlike" if pair.class_mismatch else "open"
+
+    def build(seeds: tuple[int, ...], a: Outcomes, b: Outcomes, *seed_words: str) -> Delta:
+        random_seed = compute_report_seed("compare", dataset, mode, *seed_words)
+        return Delta(
+            dataset,
+            mode,
+            call,
+            seeds=seeds,
+            a=float(a.mean()),
+            b=float(b.mean()),
+            difference=None
+            if pair.identical
+            else _estimate_change([b - a], report_params, random_seed),
+            images=a.shape[0],
+        )
+
+    return replace(
+        build(pair.seeds, pair.a, pair.b),
+        note="; ".join(filter(None, (pair.class_mismatch, unchecked))),
+        unmatched=pair.unmatched,
+        per_seed=tuple(
+            build((seed,), pair.a[:, [i]], pair.b[:, [i]], str(seed))
+            for i, seed in enumerate(pair.seeds)
+        ),
+    )
+
+
+def _estimate_change(
+    changes: Sequence[Outcomes], report_params: ReportParams, seed: int
+) -> Estimate:
+    """Mean over sets of b - a: the same but for the sign where A and B are exchanged, whatever the
+    redraws are.
+    """
+    total = sum(float(change.mean()) for change in changes)
+    first = next((x for change in changes for x in change[change != 0]), 0.0)
+    falls = total < 0 or (total == 0 and first < 0)
+    gaps = [-change if falls else change for change in changes]
+    settings = (report_params.confidence, report_params.bootstrap_samples, seed)
+    if len(gaps) == 1:
+        estimate = statistics.estimate_paired_difference(gaps[0], np.zeros_like(gaps[0]), *settings)
+    else:
+        estimate = statistics.estimate_mean_difference(gaps, *settings)
+    if not falls:
+        return estimate
+    # Not -x, which makes -0.0 of 0.0.
+    return Estimate(0.0 - estimate.value, 0.0 - estimate.high, 0.0 - estimate.low, estimate.p)
+
+
+def _compute_detectable(
+    pairs: Sequence[PairedCell], report_params: ReportParams, tests: int
+) -> float | None:
+    """The smallest difference that one of so many tests would call with 80 % power; None where
+    images are too few for a spread.
+    """
+    terms = [WeightedOutcomes(1 / len(pairs), pair.b - pair.a) for pair in pairs]
+    if min(term.outcomes.shape[0] for term in terms) < 2:
+        return None
+    return statistics.compute_detectable_difference(terms, report_params.confidence, max(tests, 1))
 
 
 def _list_shifted_sets(a: Experiment, b: Experiment, datasets: tuple[str, ...]) -> tuple[str, ...]:
     """Sets that are measured against a control, as the evaluations of both say."""
-    protocols = {
-        (dataset, cell.record.protocol) for x in (a, b) for (dataset, _, _), cell in x.cells.items()
-    }
     unshifted = {
-        dataset_name
-        for dataset_name, protocol in protocols
+        dataset
+        for x in (a, b)
+        for (dataset, _, _), cell in x.cells.items()
         if (
-            not PROTOCOLS[protocol].control
-            if protocol in PROTOCOLS
-            else dataset_name == CONTROL_SET
+            not PROTOCOLS[cell.record.protocol].control
+            if cell.record.protocol in PROTOCOLS
+            else dataset == CONTROL_SET
         )
     }
     return tuple(dataset for dataset in datasets if dataset not in unshifted)
@@ -178,34 +243,40 @@ def _compute_mean_delta(
     }
     if len(complete) < 2:
         return Delta(SHIFTED_MEAN, mode, "missing", "fewer than two shifted sets can be compared")
-    omitted = [s for s in shifted if s not in complete]
-    note = f"mean over {', '.join(complete)}" + (
-        f"; left out: {', '.join(omitted)}" if omitted else ""
-    )
-    a, b = (
-        fmean(float(side.mean()) for side in sides)
-        for sides in zip(*((p.a, p.b) for p in complete.values()), strict=True)
-    )
+    omitted = ", ".join(s for s in shifted if s not in complete)
+    cells = list(complete.values())
     delta = Delta(
         SHIFTED_MEAN,
         mode,
         "identical",
-        note,
+        f"mean over {', '.join(complete)}" + (f"; left out: {omitted}" if omitted else ""),
         seeds,
-        a,
-        b,
-        images=sum(p.a.shape[0] for p in complete.values()),
+        fmean(float(p.a.mean()) for p in cells),
+        fmean(float(p.b.mean()) for p in cells),
+        images=sum(p.a.shape[0] for p in cells),
     )
-    if all(p.identical for p in complete.values()):
+    if all(p.identical for p in cells):
         return delta
-    changes = [compute_change(p) for p in complete.values()]
-    estimate = estimate_mean_delta(
-        changes, report_params, compute_report_seed("compare", SHIFTED_MEAN, mode)
-    )
-    terms = [WeightedOutcomes(1 / len(complete), outcomes) for outcomes in changes]
+    random_seed = compute_report_seed("compare", SHIFTED_MEAN, mode)
     return replace(
         delta,
         call="open",
-        difference=estimate,
-        detectable=compute_detectable_delta(terms, report_params, tests),
+        difference=_estimate_change([p.b - p.a for p in cells], report_params, random_seed),
+        detectable=_compute_detectable(cells, report_params, tests),
     )
+
+
+def _apply_correction(deltas: Sequence[Delta], report_params: ReportParams) -> list[Delta]:
+    """Holm's p over the open lines, and the call that it and the interval allow."""
+    tested = {
+        i: delta.difference
+        for i, delta in enumerate(deltas)
+        if delta.call == "open" and delta.difference
+    }
+    adjusted = statistics.apply_holm_correction([float(e.p or 0) for e in tested.values()])
+    decided = list(deltas)
+    for (i, estimate), p in zip(tested.items(), adjusted, strict=True):
+        significant = p <= 1 - report_params.confidence and not estimate.low <= 0 <= estimate.high
+        call: Call = "open" if not significant else "better" if estimate.value > 0 else "worse"
+        decided[i] = replace(decided[i], call=call, p_holm=p)
+    return decided

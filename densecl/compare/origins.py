@@ -8,8 +8,8 @@ from pathlib import Path
 
 from densecl import paths
 from densecl.analysis.dvc_lock import find_changed_outs, read_lock
+from densecl.compare.read import Origin
 from densecl.compare.revisions import RevisionNotFoundError, fetch_revision
-from densecl.compare.schemas import Origin
 from densecl.errors import DenseclError
 from densecl.runtime.git import run_git
 

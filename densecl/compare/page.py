@@ -4,27 +4,51 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from densecl import paths
 from densecl.analysis.differences import SHIFTED_MEAN
 from densecl.artifacts import write_text
-from densecl.compare import formatting
-from densecl.compare.changes import ExperimentChanges
-from densecl.compare.differences import ExperimentComparison
+from densecl.compare.changes import CostChange, ExperimentChanges
+from densecl.compare.differences import Delta, ExperimentComparison
+from densecl.compare.pairing import UNMATCHED_KINDS, describe_unmatched
 from densecl.compare.summary import (
     build_sentences,
     format_interval,
-    format_percent,
-    format_points,
     format_verdict,
     list_caveats,
 )
-from densecl.compare.table import build_table
-from densecl.report.templating import create_environment
+from densecl.pages.formatting import (
+    align_columns,
+    format_count,
+    format_p_value,
+    format_percent,
+    format_points,
+)
+from densecl.pages.templates import create_environment
+from densecl.report.charts.svg import COLOURS
 
+TEMPLATES = Path(__file__).parent / "templates"
 MAX_LIST_ROWS = 40  # rows of a list in a pull request: a comment may hold 65,536 characters
 MAX_VALUE_CHARS = 300  # characters of a value there
+BAR_WIDTH = 200  # of the picture of an interval
+CALL_LABELS = {
+    "better": "better",
+    "worse": "worse",
+    "open": "not significant",
+    "identical": "identical",
+    "unlike": "not judged",
+    "missing": "missing",
+}
+COUNTS = ("images", *UNMATCHED_KINDS)
+COLUMNS = (
+    *("dataset", "mode", "seeds", "metric", "a", "b", "difference", "low", "high", "p", "p_holm"),
+    *("detectable", "call", *COUNTS, "note"),
+)
 
 
 def write_comparison(
@@ -35,7 +59,8 @@ def write_comparison(
     """
     context = _build_context(comparison, changes)
     for name in ("compare.html", "compare.md"):
-        rendered = create_environment(name).get_template(name).render(context)
+        environment = create_environment(TEMPLATES, markdown=name.endswith(".md"))
+        rendered = environment.get_template(name).render(context)
         write_text(folder / name, re.sub(r"\n{3,}", "\n\n", rendered))
     text = build_table(comparison, changes).to_csv(
         index=False, float_format="%.10g", lineterminator="\n"
@@ -45,35 +70,50 @@ def write_comparison(
 
 
 def _build_context(comparison: ExperimentComparison, changes: ExperimentChanges) -> dict[str, Any]:
-    scale_limit = formatting.compute_scale_limit(comparison)
-    groups = [
-        (
-            mode,
-            [
-                formatting.format_delta(delta, scale_limit, comparison.seeds.get(mode, ()))
-                for delta in comparison.deltas
-                if delta.mode == mode
-            ],
-        )
-        for mode in formatting.list_modes(comparison)
+    # In the report's order; a mode that it does not know comes last.
+    modes = sorted(comparison.modes, key=lambda mode: [*COLOURS, mode].index(mode))
+    limits = [
+        max(-delta.difference.low, delta.difference.high)
+        for delta in comparison.deltas
+        if delta.difference
     ]
+    scale_limit = max(limits, default=0) or 0.01  # the end of the pictures' scale
+    unchanged = [f"{d.dataset} ({d.images_a:,})" for d in changes.data if not d.difference]
     return {
         "verdict": format_verdict(comparison),
         "sentences": build_sentences(comparison, changes),
         "cautions": list_caveats(comparison, changes),
-        "sides": [formatting.format_side(comparison, letter) for letter in "AB"],
-        "groups": groups,
+        "sides": [_format_side(comparison, letter) for letter in "AB"],
+        "groups": [
+            (
+                mode,
+                [
+                    _format_delta(delta, scale_limit, comparison.seeds.get(mode, ()))
+                    for delta in comparison.deltas
+                    if delta.mode == mode
+                ],
+            )
+            for mode in modes
+        ],
         "far": format_percent(scale_limit),
         "level": f"{100 * comparison.report_params.confidence:g}",
         "samples": comparison.report_params.bootstrap_samples,
         "alpha": f"{1 - comparison.report_params.confidence:.3g}",
         "alone": [delta for delta in comparison.deltas if len(delta.per_seed) > 1],
-        "costs": [formatting.format_cost(c) for c in changes.costs],
+        "costs": [_format_cost(c) for c in changes.costs],
         "changed": changes,
-        "alike": formatting.describe_unchanged_sets(changes),
-        "data": [row for d in changes.data if (row := formatting.format_data_change(d, changes))],
-        "models": formatting.describe_model_changes(changes),
-        "width": formatting.BAR_WIDTH,
+        "alike": f"The same images: {', '.join(unchanged)}."
+        if unchanged
+        else ""
+        if changes.data
+        else "Images: not known, there are no manifests.",
+        "data": [d for d in changes.data if d.difference],
+        "models": "; ".join(
+            f"{', '.join(runs)}: {text}"
+            for text, is_same in (("other weights", False), ("the same weights", True))
+            if (runs := [run for run, same in changes.models.items() if same == is_same])
+        ),
+        "width": BAR_WIDTH,
         "longest": MAX_LIST_ROWS,
         "value": MAX_VALUE_CHARS,
         "mean": SHIFTED_MEAN,
@@ -83,34 +123,124 @@ def _build_context(comparison: ExperimentComparison, changes: ExperimentChanges)
     }
 
 
+def _format_side(comparison: ExperimentComparison, letter: str) -> dict[str, str]:
+    experiment = comparison.a if letter == "A" else comparison.b
+    plan = experiment.plan
+    return {
+        "letter": letter,
+        "name": experiment.origin.name,
+        "commit": experiment.origin.commit[:12],
+        "dirty": "changed since" if experiment.origin.dirty else "",
+        "holds": f"{format_count(len(plan.datasets), 'set')}; {', '.join(plan.modes)}; "
+        f"{_list_seeds(plan.seeds)}",
+    }
+
+
+def _list_seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s'[: len(seeds) > 1]} {', '.join(map(str, seeds))}"
+
+
+def _format_delta(delta: Delta, scale_limit: float, mode_seeds: tuple[int, ...]) -> dict[str, Any]:
+    """A line as it is shown; `bar` is its interval in px of BAR_WIDTH."""
+    estimate, is_mean = delta.difference, delta.dataset == SHIFTED_MEAN
+    unmatched = describe_unmatched(delta.unmatched)
+    files = [paths.predictions_file(delta.dataset, delta.mode, seed) for seed in delta.seeds]
+    note = delta.note.partition("; ")[2] if is_mean else delta.note  # its sets stand above it
+    details = (
+        f"{delta.images:,} images" if delta.images else "",
+        f"left out: {unmatched}" if unmatched else "",
+        f"only {_list_seeds(delta.seeds)}" if delta.seeds and delta.seeds != mode_seeds else "",
+        note,
+    )
+    return {
+        "delta": delta,
+        "label": "mean of shifted" if is_mean else delta.dataset,
+        "a": format_percent(delta.a),
+        "b": format_percent(delta.b),
+        "difference": format_points(estimate.value) if estimate else CALL_LABELS[delta.call],
+        "interval": format_interval(estimate) if estimate else "",
+        "p": "" if delta.p_holm is None else format_p_value(delta.p_holm),
+        "call": CALL_LABELS[delta.call],
+        "unmatched": unmatched,
+        "details": "; ".join(filter(None, details)),
+        "bar": {
+            name: BAR_WIDTH / 2 * (1 + getattr(estimate, name) / scale_limit)
+            for name in ("low", "value", "high")
+            if estimate
+        },
+        "source": "" if is_mean else ", ".join(map(str, files)),
+    }
+
+
+def _format_cost(costs: CostChange) -> dict[str, str]:
+    """Each entry "A → B"; what was not trained again is the same training."""
+
+    def format_change(name: str, number_format: str, factor: float = 1.0) -> str:
+        return " → ".join(f"{factor * side[name]:{number_format}}" for side in (costs.a, costs.b))
+
+    return {
+        "mode": costs.mode,
+        "step": format_change("step_seconds", ",.1f", 1000),
+        "ratio": f"{costs.b['step_seconds'] / costs.a['step_seconds']:.2f} ×",
+        "none": format_change("against_none", ".2f"),
+        "memory": format_change("peak_memory_bytes", ".2f", 2.0**-30),
+        "minutes": format_change("wall_seconds", ".1f", 1 / 60),
+        "rate": format_change("images_per_second", ",.0f"),
+        "same": "the same training" if costs.is_same_run else "",
+        "device": " → ".join(dict.fromkeys(costs.devices)),
+    }
+
+
 def _format_plain_text(context: dict[str, Any]) -> str:
     rows = [("mode", "set", "A", "B", "B − A", "")]
-    for mode, entries in context["groups"]:
+    for mode, lines in context["groups"]:
+        for line in lines:
+            # The call, why a cell is missing and what of it is left out.
+            notes = (
+                line["call"] if line["difference"] != line["call"] else "",
+                line["delta"].note if line["delta"].call == "missing" else "",
+                f"left out: {line['unmatched']}" if line["unmatched"] else "",
+            )
+            difference = f"{line['difference']} {line['interval']}".strip()
+            sides = (line["label"], line["a"], line["b"])
+            rows.append((mode, *sides, difference, "; ".join(filter(None, notes))))
+    sentences = (context["verdict"], *context["sentences"], *context["cautions"])
+    return "\n".join([align_columns(rows), "", *sentences])
+
+
+def build_table(comparison: ExperimentComparison, changes: ExperimentChanges) -> pd.DataFrame:
+    """The long table of compare.csv: one row per number, fractions in [0, 1], costs in their
+    units.
+    """
+    rows = []
+    for delta in comparison.deltas:
+        rows.append(_build_row(delta) | dict(delta.unmatched) | {"note": delta.note})
+        for seed_delta in delta.per_seed if len(delta.per_seed) > 1 else ():
+            call = "" if seed_delta.difference else "identical"
+            rows.append(_build_row(seed_delta) | {"call": call})
+    for cost in changes.costs:
         rows += [
-            (mode, e.label, e.a, e.b, f"{e.difference} {e.interval}".strip(), _describe_delta(e))
-            for e in entries
+            {
+                "mode": cost.mode,
+                "seeds": " ".join(map(str, cost.seeds)),
+                "metric": name,
+                "a": a,
+                "b": cost.b[name],
+                "difference": cost.b[name] - a,
+                "note": "the same training" if cost.is_same_run else "",
+            }
+            for name, a in cost.a.items()
         ]
-    return "\n".join(
-        [
-            *_format_columns(rows),
-            "",
-            context["verdict"],
-            *context["sentences"],
-            *context["cautions"],
-        ]
-    )
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COUNTS, "Int64"))
 
 
-def _describe_delta(e: formatting.DeltaRow) -> str:
-    """The call, why a cell is missing and what of it is left out."""
-    call, unmatched = e.call if e.difference != e.call else "", str(e.delta.unmatched)
-    reason = e.delta.note if e.delta.call == "missing" else ""
-    return "; ".join(t for t in (call, reason, f"left out: {unmatched}" if unmatched else "") if t)
-
-
-def _format_columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+def _build_row(delta: Delta) -> dict[str, Any]:
+    estimate = asdict(delta.difference) if delta.difference else {}
+    return {
+        **{name: value for name, value in vars(delta).items() if name in COLUMNS},
+        "seeds": " ".join(map(str, delta.seeds)),
+        "metric": "top1",
+        "difference": estimate.pop("value", None),
+        "note": "",
+        **estimate,
+    }

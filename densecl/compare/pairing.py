@@ -4,43 +4,30 @@ class.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import pandas as pd
 
+from densecl.analysis.results import build_outcome_matrix
 from densecl.analysis.statistics import Outcomes
-from densecl.compare.read import Experiment
-from densecl.compare.schemas import EvaluationRecord
+from densecl.compare.read import EvaluationRecord, Experiment
+
+# Why images of a cell are not compared, in the order of the columns of compare.csv.
+UNMATCHED_KINDS = {
+    "only_a": "in A only",
+    "only_b": "in B only",
+    "changed": "whose content differs",
+    "relabelled": "of another class",
+    "partly": "not scored for every seed",
+}
+UnmatchedCounts = Mapping[str, int]
 
 
 class UnpairedCellError(ValueError):
     """Nothing of a cell can be compared; the message says why."""
-
-
-@dataclass(frozen=True)
-class UnmatchedCounts:
-    """Images of a cell that are not compared."""
-
-    only_a: int = 0
-    only_b: int = 0
-    changed: int = 0  # another content under the same name
-    relabelled: int = 0  # another class
-    partly: int = 0  # not scored for every common seed
-
-    def __str__(self) -> str:
-        kinds = (
-            (self.only_a, "in A only"),
-            (self.only_b, "in B only"),
-            (self.changed, "whose content differs"),
-            (self.relabelled, "of another class"),
-            (self.partly, "not scored for every seed"),
-        )
-        return ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
-
-
-NO_UNMATCHED = UnmatchedCounts()
 
 
 @dataclass(frozen=True)
@@ -56,27 +43,40 @@ class PairedCell:
     by_content: bool  # contents were compared, not names alone
 
 
+def describe_unmatched(counts: UnmatchedCounts) -> str:
+    return ", ".join(f"{n:,} {UNMATCHED_KINDS[kind]}" for kind, n in counts.items() if n)
+
+
 def build_paired_cell(a: Experiment, b: Experiment, dataset: str, mode: str) -> PairedCell:
-    """The cells of the seeds that both have; Unpaired where no seed or no image is common."""
+    """The cells of the seeds that both have; UnpairedCellError where no seed or no image is
+    common.
+    """
     seeds = sorted({*a.list_seeds(dataset, mode)} & {*b.list_seeds(dataset, mode)})
     if not seeds:
         raise UnpairedCellError(_describe_no_seed(a, b, dataset, mode))
-    rows_a, rows_b = ([x.cells[dataset, mode, seed].rows for seed in seeds] for x in (a, b))
-    same_bytes = a.contents.get_digest(dataset) == b.contents.get_digest(dataset) != ""
-    manifests = None if same_bytes else _read_manifests(a, b, dataset)
-    index, unmatched = _match_images(rows_a, rows_b, manifests)
+    rows_a, rows_b = ({seed: x.cells[dataset, mode, seed].rows for seed in seeds} for x in (a, b))
+    manifest_a, manifest_b = (x.manifests.get(dataset) for x in (a, b))
+    same_bytes = bool(manifest_a and manifest_b and manifest_a.digest == manifest_b.digest)
+    contents_a, contents_b = (
+        None if same_bytes or not manifest else manifest.rows
+        for manifest in (manifest_a, manifest_b)
+    )
+    index, unmatched = _match_images([*rows_a.values()], [*rows_b.values()], contents_a, contents_b)
     if not len(index):
-        raise UnpairedCellError(f"no image in common: {unmatched}")
-    rows_a, rows_b = ([frame.loc[index] for frame in side] for side in (rows_a, rows_b))
+        raise UnpairedCellError(f"no image in common: {describe_unmatched(unmatched)}")
+    rows_a, rows_b = (
+        {seed: rows.loc[index] for seed, rows in side.items()} for side in (rows_a, rows_b)
+    )
     records = [x.cells[dataset, mode, seeds[0]].record for x in (a, b)]
+    answers = ["prediction", "confidence", "correct"]
     return PairedCell(
         tuple(seeds),
-        _build_outcomes(rows_a),
-        _build_outcomes(rows_b),
+        build_outcome_matrix(rows_a, "correct", seeds),
+        build_outcome_matrix(rows_b, "correct", seeds),
         unmatched,
-        identical=all(_has_same_answers(f, s) for f, s in zip(rows_a, rows_b, strict=True)),
+        identical=all(np.array_equal(rows_a[s][answers], rows_b[s][answers]) for s in seeds),
         class_mismatch=describe_class_mismatch(*records),
-        by_content=same_bytes or manifests is not None,
+        by_content=same_bytes or (contents_a is not None and contents_b is not None),
     )
 
 
@@ -88,20 +88,23 @@ def describe_class_mismatch(a: EvaluationRecord, b: EvaluationRecord) -> str:
     """
     if a.classes != b.classes:
         return f"A chose among {a.classes} classes and B among {b.classes}"
-    classes_a, classes_b = a.per_class.keys(), b.per_class.keys()
-    if not (classes_a <= classes_b or classes_b <= classes_a):
-        return (
-            f"A and B chose among different classes "
-            f"({len(classes_a & classes_b)} of {a.classes} in common)"
-        )
-    return ""
+    common = a.per_class.keys() & b.per_class.keys()
+    if len(common) == min(len(a.per_class), len(b.per_class)):
+        return ""
+    return f"A and B chose among different classes ({len(common)} of {a.classes} in common)"
 
 
 def _describe_no_seed(a: Experiment, b: Experiment, dataset: str, mode: str) -> str:
     reasons = [
-        f"{name}: {reason}"
-        for name, experiment in (("A", a), ("B", b))
-        if (reason := experiment.describe_missing(dataset, mode))
+        f"{letter}: {'; '.join(texts)}"
+        for letter, experiment in (("A", a), ("B", b))
+        if (
+            texts := [
+                f"seed {s}: {text}"
+                for (d, m, s), text in experiment.missing.items()
+                if (d, m) == (dataset, mode)
+            ]
+        )
     ]
     return (
         "; ".join(reasons)
@@ -109,61 +112,33 @@ def _describe_no_seed(a: Experiment, b: Experiment, dataset: str, mode: str) -> 
     )
 
 
-def _read_manifests(
-    a: Experiment, b: Experiment, dataset: str
-) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    manifest_a, manifest_b = a.contents.get_manifest(dataset), b.contents.get_manifest(dataset)
-    return None if manifest_a is None or manifest_b is None else (manifest_a, manifest_b)
-
-
 def _match_images(
     rows_a: Sequence[pd.DataFrame],
     rows_b: Sequence[pd.DataFrame],
-    manifests: tuple[pd.DataFrame, pd.DataFrame] | None,
+    contents_a: pd.DataFrame | None,
+    contents_b: pd.DataFrame | None,
 ) -> tuple[pd.Index, UnmatchedCounts]:
     """Names of the images to compare, sorted, and how many are left out for what; without manifests
     by name and label.
     """
-    names_a, names_b = (_merge_indices(side) for side in (rows_a, rows_b))
+    names_a, names_b = (
+        reduce(pd.Index.union, (frame.index for frame in side)) for side in (rows_a, rows_b)
+    )
     common = names_a.intersection(names_b)
-    index = common
-    for frame in (*rows_a, *rows_b):
-        index = index.intersection(frame.index)
-    scored = len(index)
-    if manifests:
-        manifest_a, manifest_b = (frame.reindex(index) for frame in manifests)
-        same_content = (manifest_a["sha256"] == manifest_b["sha256"]).to_numpy(
-            bool
-        )  # an image that no manifest holds is not known
-        same_class = (manifest_a["wnid"] == manifest_b["wnid"]).to_numpy(bool)
+    index = reduce(pd.Index.intersection, (frame.index for frame in (*rows_a, *rows_b)), common)
+    if contents_a is not None and contents_b is not None:
+        same = contents_a.reindex(index) == contents_b.reindex(index)
+        # An image that no manifest holds is not known.
+        same_content, same_class = same["sha256"].to_numpy(bool), same["wnid"].to_numpy(bool)
     else:
-        same_content = np.ones(scored, bool)
-        same_class = (
-            rows_a[0].loc[index, "label"].to_numpy() == rows_b[0].loc[index, "label"].to_numpy()
-        )
-    changed, relabelled = int((~same_content).sum()), int((same_content & ~same_class).sum())
-    return index[same_content & same_class].sort_values(), UnmatchedCounts(
+        label_a, label_b = (side[0].loc[index, "label"].to_numpy() for side in (rows_a, rows_b))
+        same_content, same_class = np.ones(len(index), bool), label_a == label_b
+    counts = (
         len(names_a) - len(common),
         len(names_b) - len(common),
-        changed,
-        relabelled,
-        len(common) - scored,
+        int((~same_content).sum()),
+        int((same_content & ~same_class).sum()),
+        len(common) - len(index),
     )
-
-
-def _merge_indices(frames: Sequence[pd.DataFrame]) -> pd.Index:
-    index = frames[0].index
-    for frame in frames[1:]:
-        index = index if frame.index.equals(index) else index.union(frame.index)
-    return index
-
-
-def _build_outcomes(frames: Sequence[pd.DataFrame]) -> Outcomes:
-    return np.column_stack([frame["correct"].to_numpy(float) for frame in frames])
-
-
-def _has_same_answers(rows_a: pd.DataFrame, rows_b: pd.DataFrame) -> bool:
-    return all(
-        np.array_equal(rows_a[name].to_numpy(), rows_b[name].to_numpy())
-        for name in ("prediction", "confidence", "correct")
-    )
+    unmatched = dict(zip(UNMATCHED_KINDS, counts, strict=True))
+    return index[same_content & same_class].sort_values(), unmatched

@@ -1,40 +1,102 @@
-"""One experiment read from a folder: its plan, its cells and their context."""
+"""One experiment read from a folder: its plan, its cells and their context.
+
+Leniently: two experiments may come from two versions of the code, so unknown keys are ignored.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from densecl import paths
-from densecl.analysis.results import READ_ERRORS, validate_predictions
-from densecl.compare.image_contents import ImageContents
-from densecl.compare.schemas import (
-    CellPredictions,
-    CostRecord,
-    EvaluationRecord,
-    ExperimentPlan,
-    LenientModel,
-    ModelConfig,
-    Origin,
-    UnscoredRecord,
-)
+from densecl.analysis.results import READ_ERRORS, read_predictions
 from densecl.config.flatten import flatten
 from densecl.config.params import ReportParams, load_params
 from densecl.errors import DenseclError
 
-COLUMNS = ["image_id", "label", "prediction", "correct", "confidence"]
+COLUMNS = ("image_id", "label", "prediction", "correct", "confidence")
 CELL_FILE = re.compile(r"([a-z]+)-(\d+)\.json")
 SAFE_NAME = re.compile(r"(?!\.)[^/\\\0]+")  # a name that stays in its folder
 
 
+class LenientModel(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class ExperimentPlan(LenientModel):
+    """What of a ReportPlan is read."""
+
+    modes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    datasets: tuple[str, ...]
+    values: dict[str, Any] = {}
+    params: dict[str, Any] = {}
+
+
+class EvaluationRecord(LenientModel):
+    """What of an Evaluation is read."""
+
+    protocol: str
+    classes: int  # that were candidates
+    top1: float
+    per_class: dict[str, Any]  # by wnid: those with images
+
+
+class UnscoredRecord(LenientModel):
+    reason: str
+
+
+class CostRecord(LenientModel):
+    """What of a training's cost.json is read; step times are medians of one measurement in the
+    training's process.
+    """
+
+    device: str
+    step_seconds: float = Field(gt=0)
+    none_step_seconds: float = Field(gt=0)
+    wall_seconds: float
+    peak_memory_bytes: int
+    images_per_second: float
+
+
+class ModelConfig(LenientModel):
+    """What of a model's config.json is read."""
+
+    classes: tuple[str, ...]
+
+
 T = TypeVar("T", bound=LenientModel)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an experiment came from."""
+
+    name: str  # as it was asked for
+    root: Path
+    commit: str = ""  # of git; "": not known
+    dirty: tuple[str, ...] = ()  # tracked files that differ from the commit
+    notes: tuple[str, ...] = ()
+
+
+class CellPredictions(NamedTuple):
+    """One set, mode and seed: `rows` are indexed by image_id."""
+
+    record: EvaluationRecord
+    rows: pd.DataFrame
+
+
+class ManifestContents(NamedTuple):
+    digest: str  # of the file's bytes
+    rows: pd.DataFrame | None  # sha256 and wnid by image_id; None: the file cannot be read
 
 
 @dataclass(frozen=True)
@@ -44,27 +106,18 @@ class Experiment:
     cells: dict[tuple[str, str, int], CellPredictions]
     missing: dict[tuple[str, str, int], str]  # planned cells that cannot be used, and why
     costs: dict[tuple[str, int], CostRecord]
-    classes: tuple[
-        str, ...
-    ]  # wnids that the models know, in index order; () where no model's config is there
+    classes: tuple[str, ...]  # wnids in index order; () where no model's config is there
     notes: tuple[str, ...]
 
-    @property
-    def root(self) -> Path:
-        return self.origin.root
-
     @cached_property
-    def contents(self) -> ImageContents:
-        return ImageContents(self.root)
+    def manifests(self) -> dict[str, ManifestContents]:
+        """By set, so that an image is known by its content and not by its name alone."""
+        files = (self.origin.root / paths.MANIFESTS).glob("*.parquet")
+        return {path.stem: _read_manifest(path) for path in sorted(files, key=lambda p: p.stem)}
 
     @cached_property
     def report_params(self) -> ReportParams:
-        known = {
-            key: value
-            for key, value in self.plan.values.items()
-            if key in ReportParams.model_fields
-        }
-        return ReportParams.model_validate_json(TypeAdapter(dict[str, Any]).dump_json(known))
+        return ReportParams.model_validate(self.plan.values, extra="ignore")
 
     @cached_property
     def params(self) -> dict[str, str] | None:
@@ -75,30 +128,18 @@ class Experiment:
     def list_seeds(self, dataset: str, mode: str) -> list[int]:
         return sorted(s for d, m, s in self.cells if (d, m) == (dataset, mode))
 
-    def describe_missing(self, dataset: str, mode: str) -> str:
-        reasons = [
-            f"seed {s}: {text}"
-            for (d, m, s), text in self.missing.items()
-            if (d, m) == (dataset, mode)
-        ]
-        return "; ".join(reasons)
-
 
 def read_experiment(origin: Origin) -> Experiment:
     """Every planned cell of the folder; DenseclError where it holds no evaluation at all."""
-    notes = list(origin.notes)
+    root, notes = origin.root, list(origin.notes)
     plan = _read_plan(origin, notes)
     cells: dict[tuple[str, str, int], CellPredictions] = {}
     missing: dict[tuple[str, str, int], str] = {}
-    for cell_key in itertools.product(plan.datasets, plan.modes, plan.seeds):
+    for key in itertools.product(plan.datasets, plan.modes, plan.seeds):
         try:
-            cells[cell_key] = _read_cell(origin.root, *cell_key)
-        except FileNotFoundError as error:
-            path = Path(str(error.filename))
-            inside = path.is_relative_to(origin.root)
-            missing[cell_key] = f"no file {path.relative_to(origin.root) if inside else path.name}"
+            cells[key] = _read_cell(root, *key)
         except READ_ERRORS as error:
-            missing[cell_key] = " ".join(_remove_root(str(error), origin.root).split())[:200]
+            missing[key] = " ".join(_remove_root(str(error), root).split())[:200]
     if not cells:
         reason = next(iter(missing.values()), "no cell is planned")
         raise DenseclError(
@@ -112,12 +153,12 @@ def read_experiment(origin: Origin) -> Experiment:
         for run in runs
         if (
             cost := _read_optional(
-                CostRecord, origin.root / paths.training_folder(*run) / "cost.json", notes
+                CostRecord, root / paths.training_folder(*run) / "cost.json", notes
             )
         )
     }
     configs = (
-        _read_optional(ModelConfig, origin.root / paths.model_folder(*run) / "config.json", notes)
+        _read_optional(ModelConfig, root / paths.model_folder(*run) / "config.json", notes)
         for run in runs
     )
     classes = next((config.classes for config in configs if config), ())
@@ -129,6 +170,15 @@ def _remove_root(text: str, root: Path) -> str:
     for folder in {root.absolute().as_posix(), root.as_posix()} - {"."}:
         text = text.replace(f"{folder}/", "")
     return text
+
+
+def _read_manifest(path: Path) -> ManifestContents:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        rows = pd.read_parquet(path, columns=["image_id", "sha256", "wnid"])
+    except READ_ERRORS:
+        return ManifestContents(digest, None)
+    return ManifestContents(digest, rows.drop_duplicates("image_id").set_index("image_id"))
 
 
 def _read_plan(origin: Origin, notes: list[str]) -> ExperimentPlan:
@@ -168,27 +218,17 @@ def _infer_plan(root: Path, notes: list[str]) -> ExperimentPlan:
 
 
 def _read_cell(root: Path, dataset: str, mode: str, seed: int) -> CellPredictions:
-    for file in (
-        paths.evaluation_file(dataset, mode, seed),
-        paths.predictions_file(dataset, mode, seed),
-    ):
+    evaluation = paths.evaluation_file(dataset, mode, seed)
+    predictions = paths.predictions_file(dataset, mode, seed)
+    for file in (evaluation, predictions):
         if not (root / file).is_file():
             raise ValueError(f"no file {file}")
-    path = root / paths.evaluation_file(dataset, mode, seed)
     record: EvaluationRecord | UnscoredRecord = TypeAdapter[EvaluationRecord | UnscoredRecord](
         EvaluationRecord | UnscoredRecord
-    ).validate_json(path.read_text(encoding="utf-8"))
+    ).validate_json((root / evaluation).read_bytes())
     if isinstance(record, UnscoredRecord):
         raise ValueError(record.reason)
-    rows = pd.read_parquet(root / paths.predictions_file(dataset, mode, seed), columns=COLUMNS)
-    rows = validate_predictions(rows, f"{path.stem}.parquet")
-    recomputed = float(rows["correct"].mean())
-    if not abs(recomputed - record.top1) <= 1e-6:  # nor NaN
-        raise ValueError(
-            f"{path.name} says top1 {record.top1:.6f} but its predictions give {recomputed:.6f}; "
-            f"evaluate the cell again"
-        )
-    return CellPredictions(record, rows)
+    return CellPredictions(record, read_predictions(root / predictions, record.top1, COLUMNS))
 
 
 def _read_optional(model: type[T], path: Path, notes: list[str]) -> T | None:
@@ -202,7 +242,7 @@ def _read_optional(model: type[T], path: Path, notes: list[str]) -> T | None:
 
 def _read_json(model: type[T], path: Path) -> T:
     try:
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
+        return model.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first_error = error.errors(include_url=False)[0]
         field = ".".join(map(str, first_error["loc"]))

@@ -11,21 +11,11 @@ from densecl.analysis.differences import SHIFTED_MEAN
 from densecl.analysis.results import BASELINE
 from densecl.analysis.statistics import SEEDS_FOR_MODE, Estimate
 from densecl.compare.changes import CostChange, ExperimentChanges
-from densecl.compare.deltas import Call, Delta
-from densecl.compare.differences import ExperimentComparison
+from densecl.compare.differences import Call, Delta, ExperimentComparison
+from densecl.pages.formatting import clip_list, format_percent, format_points, join_names
 from densecl.report.summary import SEED_NOISE
 
 MAX_NAMED_CELLS = 3  # cells that the verdict names for each direction
-
-
-def format_percent(value: float) -> str:
-    return f"{100 * value:.1f}".replace("-", "−")
-
-
-def format_points(value: float) -> str:
-    """Signed; what rounds to nothing has no sign."""
-    text = f"{100 * value:+.1f}"
-    return "0.0" if text in {"+0.0", "-0.0"} else text.replace("-", "−")
 
 
 def format_interval(estimate: Estimate) -> str:
@@ -70,7 +60,7 @@ def format_verdict(comparison: ExperimentComparison) -> str:
     else:
         clauses = ["Nothing could be judged"]
     clauses += [_format_count(counts[call], text) for call, text in labels.items() if counts[call]]
-    partial = sum(str(delta.unmatched) != "" for delta in comparison.deltas)
+    partial = sum(any(delta.unmatched.values()) for delta in comparison.deltas)
     return (
         "; ".join(
             [
@@ -106,7 +96,7 @@ def _format_largest(deltas: Sequence[Delta]) -> str:
         if delta.difference
     ]
     rest = [f"{len(order) - MAX_NAMED_CELLS} more"] if len(order) > MAX_NAMED_CELLS else []
-    return " and ".join(t for t in (", ".join([*texts, *rest][:-1]), [*texts, *rest][-1]) if t)
+    return join_names([*texts, *rest])
 
 
 def build_sentences(comparison: ExperimentComparison, changes: ExperimentChanges) -> list[str]:
@@ -172,7 +162,7 @@ def _format_seeds(deltas: Sequence[Delta]) -> str:
         if counts == [1] and len(seeds) == 1
         else f"{count_text} common seeds"
     )
-    return f"From {seed_text} of {_join_names(modes)}"
+    return f"From {seed_text} of {join_names(modes)}"
 
 
 def _describe_costs(costs: Sequence[CostChange]) -> list[str]:
@@ -194,21 +184,13 @@ def _describe_costs(costs: Sequence[CostChange]) -> list[str]:
     )
 
 
-def _join_names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -> list[str]:
     """What a reader must know before believing the table."""
     caveats = [*_describe_unshared(comparison)]
     for letter, experiment in (("A", comparison.a), ("B", comparison.b)):
         if experiment.origin.dirty:
-            text = ", ".join(experiment.origin.dirty[:3]) + (
-                f" and {len(experiment.origin.dirty) - 3} more"
-                if len(experiment.origin.dirty) > 3
-                else ""
-            )
-            caveats.append(f"{letter} has changes that are in no commit: {text}.")
+            files = clip_list(experiment.origin.dirty, 3)
+            caveats.append(f"{letter} has changes that are in no commit: {files}.")
         caveats += [f"{letter}: {note}." for note in experiment.notes]
     if any("no manifest" in delta.note for delta in comparison.deltas):
         caveats.append(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from densecl.artifacts import ReportPlan
 from densecl.config.params import ContrastParams
-from densecl.report.formatting import format_percent
+from densecl.pages.formatting import format_percent
 
 # What matches are found on -> its name in history.csv; on the crops' geometry nothing is learned.
 MATCHING_FEATURES = {"dense": "dense", "backbone": "last"}

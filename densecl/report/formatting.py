@@ -11,6 +11,7 @@ from typing import NamedTuple
 from densecl import paths
 from densecl.analysis.cell_metrics import CONTROL_METRICS
 from densecl.analysis.comparison import SHIFTED_MEAN, Comparison, MetricRow, get_significance
+from densecl.pages.formatting import format_p_value, format_percent, format_points
 from densecl.report.charts import svg
 
 
@@ -85,18 +86,6 @@ def list_modes(comparison: Comparison) -> tuple[str, ...]:
     return tuple(m for m in svg.COLOURS if m in comparison.plan.modes)
 
 
-def format_percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}".replace("-", "−")
-
-
-def format_points(value: float) -> str:
-    return f"{100 * value:+.1f}".replace("-", "−")
-
-
-def format_p_value(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
-
-
 def _format_source(row: MetricRow) -> str:
     if not row.seeds:
         return str(paths.COMPARISON)
@@ -152,14 +141,10 @@ def build_difference_cell(
         if dataset == SHIFTED_MEAN or baseline_row is None
         else f"{cell.source}, {_format_source(baseline_row)}"
     )
+    p_text = format_p_value(p_row.value)
     return TableCell(
         cell.main,
-        f"{cell.sub}; {format_p_value(p_row.value)}",
+        f"{cell.sub}; p {'' if p_text[0] == '<' else '= '}{p_text}",
         files,
         get_significance(comparison, dataset, mode, baseline),
     )
-
-
-def join_clauses(clauses: Sequence[str]) -> str:
-    """a; a and b; a, b and c."""
-    return clauses[0] if len(clauses) == 1 else f"{', '.join(clauses[:-1])} and {clauses[-1]}"

@@ -15,13 +15,8 @@ from densecl.analysis.results import Comparison
 from densecl.artifacts import ReportPlan, TrainingCost, read_json
 from densecl.config.params import TRAIN_SET
 from densecl.errors import DenseclError
-from densecl.report.formatting import (
-    TableCell,
-    TableData,
-    build_text_cells,
-    format_percent,
-    list_modes,
-)
+from densecl.pages.formatting import clip_list, format_percent
+from densecl.report.formatting import TableCell, TableData, build_text_cells, list_modes
 from densecl.runtime.git import run_git
 
 PACKAGES = (
@@ -74,10 +69,7 @@ def describe_commit(root: Path) -> str:
         line[3:]
         for line in run_git("status", "--porcelain", "--", *CODE_PATHS, root=root).splitlines()
     ]
-    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return head + (
-        f", with uncommitted changes in {', '.join(changed[:3])}{more}" if changed else ""
-    )
+    return head + (f", with uncommitted changes in {clip_list(changed, 3)}" if changed else "")
 
 
 def build_artifact_table(plan: ReportPlan, root: Path) -> tuple[TableData, str]:

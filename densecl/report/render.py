@@ -4,19 +4,22 @@ the same bytes.
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from densecl import paths
 from densecl.analysis.comparison import build_comparison_table, compare_modes
 from densecl.artifacts import ReportPlan, write_text
+from densecl.pages.templates import create_environment
 from densecl.report.context import build_context, read_training_results
 from densecl.report.dvc_exports import write_dvc_exports
-from densecl.report.formatting import TableCell, TableData
-from densecl.report.summary import describe_results
+from densecl.report.formatting import list_source_files
 from densecl.report.tables import format_plain_text
-from densecl.report.templating import create_environment
 
-__all__ = ["TableCell", "TableData", "create_environment", "describe_results", "write_report"]
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(plan: ReportPlan, root: Path = Path()) -> str:
@@ -31,8 +34,8 @@ def write_report(plan: ReportPlan, root: Path = Path()) -> str:
     costs, histories = read_training_results(plan, root)
     write_dvc_exports(comparison, costs, histories, root)
     context = build_context(comparison, costs, histories, root)
-    for name, path in (("report.html", paths.REPORT_PAGE), ("report.md", paths.REPORT_TEXT)):
-        write_text(root / path, create_environment(name).get_template(name).render(context))
+    for path in (paths.REPORT_PAGE, paths.REPORT_TEXT):
+        write_text(root / path, render_page(path.name, context))
     missing = [f"Missing: {line}" for line in context["missing"]]
     return "\n".join(
         [
@@ -42,4 +45,21 @@ def write_report(plan: ReportPlan, root: Path = Path()) -> str:
             *context["details"],
             *missing,
         ]
+    )
+
+
+def render_page(name: str, context: Mapping[str, Any]) -> str:
+    """The template of that name; `script_hash` is of the one script that the page's policy lets
+    run.
+    """
+    from markupsafe import Markup
+
+    environment = create_environment(TEMPLATES, markdown=name.endswith(".md"))
+    environment.filters["files"] = list_source_files
+    script = (TEMPLATES / "sort.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(name).render(
+        context,
+        script=Markup(script),  # noqa: S704 - our own
+        script_hash=f"sha256-{digest}",
     )

@@ -15,7 +15,7 @@ from densecl.analysis.comparison import (
 from densecl.analysis.statistics import SEEDS_FOR_MODE
 from densecl.artifacts import TrainingCost
 from densecl.config.params import CONTROL_SET, Mode
-from densecl.report.formatting import format_percent, join_clauses
+from densecl.pages.formatting import capitalize_first, format_percent, join_names
 
 Costs = Mapping[str, Sequence[TrainingCost]]  # mode -> one a seed
 MAX_NAMED_SETS = 3  # sets that a sentence names for each direction, the largest differences first
@@ -55,10 +55,10 @@ def build_headline(comparison: Comparison, costs: Costs) -> list[str]:
     if len(compared_modes) == 1:
         return [
             f"{verdicts[compared_modes[0]]}.",
-            f"{_capitalize(_format_cost(compared_modes[0], costs))}.",
+            f"{capitalize_first(_format_cost(compared_modes[0], costs))}.",
         ]
     clauses = {
-        a: text or f"{_capitalize(a)} and {baseline} have no set and seed in common"
+        a: text or f"{capitalize_first(a)} and {baseline} have no set and seed in common"
         for a, text in verdicts.items()
     }
     decided = {
@@ -119,16 +119,16 @@ def describe_verdict(comparison: Comparison, mode: Mode, baseline: Mode) -> str:
         if groups[sign]:
             clauses.append(
                 f"{_select_verb(sign, seeds)} {object_} "
-                f"{join_clauses(list(_iter_places(comparison, groups[sign], mode, baseline)))}"
+                f"{join_names(list(_iter_places(comparison, groups[sign], mode, baseline)))}"
             )
             object_ = "it" if seeds == 1 or seeds >= SEEDS_FOR_MODE else "them"
     if not clauses:
         return (
-            f"{_capitalize(subject)} and {baseline_subject} do not differ significantly "
+            f"{capitalize_first(subject)} and {baseline_subject} do not differ significantly "
             f"{_format_tested_sets(comparison, tested)}"
         )
     undecided = len(tested) - sum(map(len, groups.values()))
-    return f"{_capitalize(subject)} {join_clauses(clauses)}" + (
+    return f"{capitalize_first(subject)} {join_names(clauses)}" + (
         "; no other difference between the two is statistically significant" if undecided else ""
     )
 
@@ -222,7 +222,7 @@ def _describe_single_mode(comparison: Comparison) -> str:
     return (
         ""
         if row is None or row.value is None
-        else f"{_capitalize(_format_place(comparison, scope))}, it has "
+        else f"{capitalize_first(_format_place(comparison, scope))}, it has "
         f"a top-1 of {format_percent(row.value)} %."
     )
 
@@ -270,7 +270,3 @@ def _describe_scope(comparison: Comparison) -> list[str]:
         f"cover the noise between "
         f"seeds ({SEED_NOISE}); another seed may order the modes differently."
     ]
-
-
-def _capitalize(text: str) -> str:
-    return text[:1].upper() + text[1:]

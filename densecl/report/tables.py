@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from densecl import paths
 from densecl.analysis.comparison import BASELINE, SHIFTED_MEAN, Comparison, MetricRow
 from densecl.analysis.results import describe_incompleteness
+from densecl.pages.formatting import align_columns, format_percent
 from densecl.report.formatting import (
     TableCell,
     TableData,
     build_difference_cell,
     build_metric_cell,
-    format_percent,
     list_modes,
 )
 
@@ -157,14 +157,10 @@ def format_plain_text(table: TableData) -> str:
                 label,
                 *(
                     f"{n.main} ({n.sub.split(';')[0]}){' *' * bool(n.significance)}"
-                    if n.main[0] in "+−" and n.sub
+                    if ";" in n.sub
                     else n.main
                     for n in entries
                 ),
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return align_columns(lines)

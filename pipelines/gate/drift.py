@@ -20,8 +20,8 @@ from densecl.config.params import TRAIN_SET, Params
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.manifest import read_manifest, select_usable
 from densecl.errors import DataError
+from densecl.pages.formatting import format_count
 from densecl.training import fingerprint
-from pipelines.formatting import format_count
 from pipelines.gate.psi import (
     LARGE,
     MODERATE,

@@ -24,8 +24,8 @@ from densecl.analysis.paired import (
 )
 from densecl.analysis.statistics import Estimate, compute_wilson_interval
 from densecl.config.params import CONTROL_SET, GateParams, Params, ReportParams
+from densecl.pages.formatting import format_count, format_percent, format_points
 from densecl.seeding import derive_seed
-from pipelines.formatting import format_count, format_percent, format_points, format_signed
 from pipelines.schemas import Champion, Criterion, GateVerdict
 
 CriterionName = Literal["val", "fall", "minimum", "chance"]
@@ -98,7 +98,7 @@ def _check_chance(
     passed = estimate.low > bound
     sentence = (
         f"{_format_accuracy(estimate)}, "
-        f"{'' if passed else 'not '}surely above chance ({format_percent(bound)})"
+        f"{'' if passed else 'not '}surely above chance ({format_percent(bound)} %)"
     )
     return _build_criterion(
         "chance", CONTROL_SET, estimate, bound, len(predictions.rows), passed, sentence
@@ -122,7 +122,7 @@ def _check_minimum(
     passed = estimate.value >= bound
     sentence = (
         f"{_format_accuracy(estimate)}, "
-        f"{'at least' if passed else 'below'} the minimum of {format_percent(bound)}"
+        f"{'at least' if passed else 'below'} the minimum of {format_percent(bound)} %"
     )
     return _build_criterion(
         "minimum", name, estimate, bound, len(predictions.rows), passed, sentence
@@ -226,13 +226,13 @@ def check_validation(gate_params: GateParams, pair: PairedResult | Criterion) ->
     estimate = pair.difference
     passed = estimate.low > -margin
     if passed:
-        sentence = f"a fall of {format_points(margin)} is ruled out"
+        sentence = f"a fall of {format_percent(margin)} points is ruled out"
     elif estimate.high < -margin:
-        sentence = f"surely a fall of more than {format_points(margin)}"
+        sentence = f"surely a fall of more than {format_percent(margin)} points"
     else:
         sentence = (
             f"the interval is too wide to rule out a fall of "
-            f"{format_points(margin)}{_estimate_needed_images(pair, margin)}"
+            f"{format_percent(margin)} points{_estimate_needed_images(pair, margin)}"
         )
     return _build_criterion(
         "val",
@@ -268,13 +268,14 @@ def check_regression(
     if exceeds_drop and is_significant:
         span = f"({-100 * estimate.high:.1f} to {-100 * estimate.low:.1f})"
         sentence = (
-            f"falls by {format_points(-estimate.value)} {span}, more than {format_points(max_drop)}"
+            f"falls by {format_percent(-estimate.value)} points {span}, "
+            f"more than {format_percent(max_drop)} points"
         )
     else:
         reason = (
-            f"more than {format_points(max_drop)}, but it may be chance"
+            f"more than {format_percent(max_drop)} points, but it may be chance"
             if exceeds_drop
-            else f"no fall of more than {format_points(max_drop)}"
+            else f"no fall of more than {format_percent(max_drop)} points"
         )
         sentence = f"{_format_difference(estimate)}: {reason}"
     return _build_criterion(
@@ -316,15 +317,15 @@ def _format_verdict(promoted: bool, champion: str | None, criteria: Sequence[Cri
 
 def _format_accuracy(estimate: Estimate) -> str:
     return (
-        f"top-1 {format_percent(estimate.value)} "
+        f"top-1 {format_percent(estimate.value)} % "
         f"({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
     )
 
 
 def _format_difference(estimate: Estimate) -> str:
     return (
-        f"{format_signed(estimate.value)} points "
-        f"({format_signed(estimate.low)} to {format_signed(estimate.high)})"
+        f"{format_points(estimate.value)} points "
+        f"({format_points(estimate.low)} to {format_points(estimate.high)})"
     )
 
 

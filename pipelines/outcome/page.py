@@ -13,14 +13,14 @@ from densecl import paths
 from densecl.artifacts import write_text
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.validation.page import make_thumbnail
+from densecl.pages.formatting import capitalize_first, format_percent, format_points
+from densecl.pages.templates import create_environment
 from densecl.report.charts.svg import COLOURS
-from pipelines.formatting import format_percent, format_signed
 from pipelines.gate.chart import render_forest
 from pipelines.gate.drift import describe_consequence, describe_shift, is_changed
 from pipelines.gate.psi import LARGE, MODERATE
 from pipelines.schemas import Criterion, DatasetDrift, GateVerdict, RetrainingRecord, SourceChanges
 
-TEMPLATES = Path(__file__).parent / "templates"
 MAX_PICTURES = 6  # thumbnails a set
 MAX_HISTORY = 30  # retrainings in the history
 FULL_BAR_PSI = 0.5  # a PSI that fills its bar
@@ -48,15 +48,7 @@ def write_page(
     thumbnails; `history` are the earlier retrainings, oldest first; `version` is the candidate's in
     the registry, whose lineage can be asked.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = create_environment(Path(__file__).parent / "templates")
     environment.filters |= {"printable": to_printable, "percent": format_percent}
     drawing, alt_text = render_forest(verdict) if verdict else ("", "")
     text = environment.get_template("retraining.html").render(
@@ -64,7 +56,7 @@ def write_page(
         headline=_format_headline(changes, verdict, record),
         verdict=verdict,
         finished=record,
-        said=_format_sentence(
+        said=capitalize_first(
             record.said if record else verdict.said if verdict else describe_consequence(changes)
         ),
         criteria=[_format_criterion(change) for change in verdict.criteria] if verdict else [],
@@ -112,10 +104,6 @@ def _format_headline(
     return f"Refused: {name} is not promoted; {stays}."
 
 
-def _format_sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _describe_changes(changes: SourceChanges, verdict: GateVerdict | None) -> str:
     if verdict and not changes.has_changes:
         return "Nothing since the last judged candidate; this one was forced."
@@ -125,7 +113,7 @@ def _describe_changes(changes: SourceChanges, verdict: GateVerdict | None) -> st
 def _format_criterion(criterion: Criterion) -> dict[str, str | bool]:
     """A row of the table, in percent for a first champion and in points beside another one."""
     is_share = criterion.name in ("chance", "minimum")
-    number = (lambda value: f"{100 * value:.1f}") if is_share else format_signed
+    number = format_percent if is_share else format_points
     value = "–" if criterion.value is None else number(criterion.value)
     span = (
         "–"

@@ -5,13 +5,13 @@ files of its run.
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from densecl import paths
 from densecl.artifacts import (
@@ -24,6 +24,8 @@ from densecl.artifacts import (
 )
 from densecl.config.flatten import flatten
 from densecl.config.params import TRAIN_SET, Params
+from densecl.pages.formatting import format_percent
+from densecl.pages.templates import create_environment
 from pipelines.registry import registry
 from pipelines.schemas import GateVerdict, RegisteredVersion
 from pipelines.stages.dvc_history import compute_md5
@@ -49,25 +51,18 @@ def render_card(
     params: Params, registered: RegisteredVersion, verdict: GateVerdict, tags: Mapping[str, str]
 ) -> str:
     """Markdown."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     mode, seed = verdict.mode, verdict.seed
     config = json.loads(
         (paths.model_folder(mode, seed) / "config.json").read_text(encoding="utf-8")
     )
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=escape_markdown,
-        autoescape=False,  # noqa: S701 - `finalize` escapes Markdown
-    )
+    templates = create_environment(Path(__file__).parent / "templates", markdown=True)
     table = pd.read_csv(paths.COMPARISON, dtype={"seeds": str})
     rows = _collect_results(params, table[table["mode"] == mode], mode, seed)
-    return templates.get_template("card.md").render(
+    return templates.get_template(
+        "card.md"
+    ).render(
         registered=registered,
-        name=RawMarkdown(registered.name),
+        name=Markup(registered.name),  # noqa: S704 - of a known pattern, in a block of code
         verdict=verdict,
         config=config,
         mode=mode,
@@ -83,17 +78,6 @@ def render_card(
         traced=_list_lineage_tags(tags),
         champion=paths.model_folder(paths.CHAMPION, 0).as_posix(),
     )
-
-
-class RawMarkdown(str):
-    """Text of a known pattern that is in a block of code, where escapes would be part of it."""
-
-
-def escape_markdown(value: object) -> object:
-    """Text that cannot become markup, also inside a table; numbers stay as they are."""
-    if not isinstance(value, str) or isinstance(value, RawMarkdown):
-        return value
-    return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", " ".join(value.split()))
 
 
 def _list_parameters(mode: str) -> list[tuple[str, str]]:
@@ -150,7 +134,7 @@ def _collect_results(
                 "note": missing,
                 "mine": MISSING
                 if cell is None or isinstance(cell, MissingEvaluation)
-                else _format_percent(cell.top1),
+                else format_percent(cell.top1),
                 "seeds": str(top1.seeds) if top1 and pd.notna(top1.seeds) else MISSING,
                 **{
                     metric: _format_interval(metrics.get(metric))
@@ -166,13 +150,9 @@ def _format_interval(row: Any) -> str:
     if row is None or pd.isna(row.value):
         return MISSING
     interval = (
-        "" if pd.isna(row.low) else f" ({_format_percent(row.low)} to {_format_percent(row.high)})"
+        "" if pd.isna(row.low) else f" ({format_percent(row.low)} to {format_percent(row.high)})"
     )
-    return _format_percent(row.value) + interval
-
-
-def _format_percent(value: float) -> str:
-    return f"{100 * value:.1f}".replace("-", "−")
+    return format_percent(row.value) + interval
 
 
 def _format_criteria(verdict: GateVerdict) -> list[dict[str, Any]]:
@@ -181,7 +161,7 @@ def _format_criteria(verdict: GateVerdict) -> list[dict[str, Any]]:
             "name": c.name,
             "dataset": c.dataset,
             "images": c.images,
-            "bound": _format_percent(c.bound),
+            "bound": format_percent(c.bound),
             "said": c.said,
             "value": _format_interval(c),
             "passed": "held" if c.passed else "refused",

@@ -18,11 +18,9 @@ from densecl import paths
 from densecl.analysis.differences import SHIFTED_MEAN
 from densecl.analysis.dvc_lock import read_lock
 from densecl.compare.changes import find_changes
-from densecl.compare.deltas import Delta
-from densecl.compare.differences import ExperimentComparison, compare_experiments
+from densecl.compare.differences import Delta, ExperimentComparison, compare_experiments
 from densecl.compare.page import write_comparison
-from densecl.compare.read import read_experiment
-from densecl.compare.schemas import Origin
+from densecl.compare.read import Origin, read_experiment
 from densecl.compare.summary import format_verdict
 from densecl.errors import DenseclError
 from tests.page_checks import faults
@@ -157,7 +155,7 @@ def test_only_the_same_images_are_compared(tmp_path, before):
     b = other.write(tmp_path)
     found = compared(before, b)
     each = line(found, "sketch", "none")
-    assert (each.unmatched.only_a, each.unmatched.only_b, each.unmatched.changed) == (100, 100, 40)
+    assert [each.unmatched[kind] for kind in ("only_a", "only_b", "changed")] == [100, 100, 40]
     assert each.images == 2000 - 140
     one, two = correct(before, "sketch", "none"), correct(b, "sketch", "none")
     kept = [f"sketch/{i:05d}.png" for i in range(140, 2000)]
@@ -174,7 +172,7 @@ def test_an_image_of_another_class_is_left_out(tmp_path, before):
     frame.loc[:4, "wnid"] = "n99999999"
     frame.to_parquet(path)
     found = compared(before, tmp_path)
-    assert line(found, "sketch", "dense").unmatched.relabelled == 5
+    assert line(found, "sketch", "dense").unmatched["relabelled"] == 5
     assert format_verdict(found).endswith("alike in 6 cells; images are left out of 2 cells.")
 
 
@@ -251,7 +249,7 @@ def test_three_common_seeds_speak_of_the_mode(tmp_path):
     each = line(found, "sketch", "dense")
     assert each.seeds == seeds
     assert each.call == "better"
-    assert [one.seed for one in each.per_seed] == [0, 1, 2]
+    assert [one.seeds for one in each.per_seed] == [(0,), (1,), (2,)]
     assert each.difference.value == pytest.approx(
         np.mean([one.difference.value for one in each.per_seed])
     )
@@ -267,7 +265,7 @@ def test_other_candidates_are_another_question(tmp_path, before):
     assert {each.call for each in found.deltas} == {"unlike"}
     each = line(found, "sketch", "dense")
     assert "A chose among 10 classes and B among 8" in each.note
-    assert each.unmatched.relabelled > 0
+    assert each.unmatched["relabelled"] > 0
     assert (
         "The models know different class lists: 10 in A, 8 in B, 8 in both"
         in pages(before, b, tmp_path / "out")[0]

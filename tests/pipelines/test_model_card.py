@@ -10,8 +10,9 @@ import pytest
 from densecl import paths
 from densecl.artifacts import TrainingCost, ValidationResult, write_json
 from densecl.config.params import load_params
+from densecl.pages.templates import escape_markdown
 from pipelines.registry import registry
-from pipelines.registry.model_card import attach_card, escape_markdown
+from pipelines.registry.model_card import attach_card
 from pipelines.stages.dvc_history import compute_md5
 from tests.pipelines.conftest import verdict
 from tests.pipelines.test_registry import NAME, TAGS
@@ -115,7 +116,7 @@ def test_names_cannot_become_markup(run):
     text = paths.MODEL_CARD.read_text(encoding="utf-8")
     assert "alert(1)" in text
     assert not re.search(r"(?<!\\)<(script|/td)|(?<!\\)\[x|(?<!\\)\*\*`", text)
-    assert escape_markdown("a|b\n# c") == r"a\|b \# c"
+    assert escape_markdown("a|b\n# c") == "a\\|b #\u2060 c"
     widths = {
         line.count("|") - line.count(r"\|")
         for line in text.splitlines()

@@ -18,8 +18,7 @@ from densecl import paths
 from densecl.analysis.comparison import SHIFTED_MEAN, build_comparison_table, compare_modes
 from densecl.artifacts import MissingEvaluation, write_json
 from densecl.errors import DataError
-from densecl.report.render import write_report
-from densecl.report.templating import TEMPLATES
+from densecl.report.render import TEMPLATES, write_report
 from tests.report.report_factory import PLANTED, SETS, Page, make, predictions, read, value
 
 
@@ -312,7 +311,7 @@ def test_predictions_that_do_not_give_the_recorded_top1_are_refused(tmp_path: Pa
     rows.assign(label=rows["prediction"], correct=True).to_parquet(path)
     row = value(build_comparison_table(compare_modes(plan, tmp_path)), "sketch", "none", "top1")
     assert pd.isna(row["value"])
-    assert "its own predictions give 1.000000; evaluate the cell again" in row["note"]
+    assert "none-0.parquet gives 1.000000; evaluate the cell again" in row["note"]
 
 
 def test_answers_that_their_labels_do_not_judge_are_refused(tmp_path: Path) -> None:

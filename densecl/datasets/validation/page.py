@@ -4,8 +4,6 @@ text.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,9 @@ from densecl.datasets.storage.decode import decode_image, is_fatal
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.manifest import select_usable
 from densecl.errors import DataError
+from densecl.pages.formatting import format_bytes
+from densecl.pages.templates import create_environment, encode_thumbnail
 
-TEMPLATES = Path(__file__).parent / "templates"
 MAX_LISTED_FILES = 200  # files with a problem that a card lists; the manifest names all
 MAX_PICTURED_FINDINGS = 48  # findings of a set that are shown as thumbnails
 THUMBNAIL_PX = 96  # px, the longer side
@@ -36,19 +35,11 @@ def write_validation_page(
 
     `roots`: where each set's images lie, for the thumbnails.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = create_environment(Path(__file__).parent / "templates")
     environment.filters |= {
         "printable": to_printable,
-        "count": _format_count,
-        "size": _format_bytes,
+        "count": "{:,}".format,
+        "size": format_bytes,
     }
     cards = [
         _build_card(verdict, manifests[name]) | {"pictured": _collect_pictures(verdict, roots)}
@@ -118,13 +109,7 @@ def make_thumbnail(image_id: str, roots: Mapping[str, Path]) -> dict[str, str] |
         image = decode_image(roots[dataset] / path)
     except (DataError, KeyError):
         return None
-    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return {
-        "name": image_id,
-        "data": "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"),
-    }
+    return {"name": image_id, "data": encode_thumbnail(image, THUMBNAIL_PX, "JPEG", quality=80)}
 
 
 def _format_sizes(images: pd.DataFrame) -> str:
@@ -139,12 +124,7 @@ def _format_spread(counts: pd.Series) -> str:
     if counts.empty:
         return "none"
     low, high = int(counts.min()), int(counts.max())
-    return (
-        _format_count(low)
-        if low == high
-        else f"{_format_count(low)}–{_format_count(high)}, median "
-        f"{_format_count(round(counts.median()))}"
-    )
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}, median {round(counts.median()):,}"
 
 
 def _build_bars(counts: pd.Series) -> list[dict[str, Any]]:
@@ -153,15 +133,3 @@ def _build_bars(counts: pd.Series) -> list[dict[str, Any]]:
         {"wnid": wnid, "images": int(n), "percent": round(100 * n / most, 1)}
         for wnid, n in counts.items()
     ]
-
-
-def _format_count(number: int) -> str:
-    return f"{number:,}"
-
-
-def _format_bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} GB"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from densecl.pages.templates import encode_thumbnail
 
 MAX_LINES = 12  # per pair; more lines could not be distinguished
 VIEW_PX, GAP_PX, COLUMNS = 160, 20, 3  # px of a view, px between the two, pairs side by side
@@ -119,10 +119,7 @@ def _encode_webp(view: np.ndarray) -> str:
     from PIL import Image
 
     image = Image.fromarray(view.transpose(1, 2, 0))
-    image.thumbnail((VIEW_PX, VIEW_PX))
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=WEBP_QUALITY, method=4)
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return encode_thumbnail(image, VIEW_PX, "WEBP", quality=WEBP_QUALITY, method=4)
 
 
 def _is_near(match: np.ndarray, truth: np.ndarray, grid_side: int) -> np.ndarray:

@@ -9,8 +9,9 @@ import numpy as np
 
 from densecl.analysis.results import BASELINE, Comparison
 from densecl.evaluation import effective_robustness
+from densecl.pages.formatting import format_percent
 from densecl.report.charts.svg import COLOURS, INK, MARKERS, PAPER, Chart, render_svg
-from densecl.report.formatting import format_percent, list_modes
+from densecl.report.formatting import list_modes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

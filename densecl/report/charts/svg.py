@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from densecl.analysis.comparison import SHIFTED_MEAN, Comparison, MetricRow, get_significance
+from densecl.pages.formatting import clip_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -145,7 +146,7 @@ def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
         axes.axvline(0, color=INK, linewidth=1)
         axes.axhline(len(datasets) - 1.5, color=RULE, linewidth=1)
         axes.set_yticks(
-            range(len(datasets)), [_clip_name(s) for s in datasets[:-1]] + ["mean of shifted"]
+            range(len(datasets)), [clip_text(s, 22) for s in datasets[:-1]] + ["mean of shifted"]
         )
         axes.set_ylim(len(datasets) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
@@ -180,7 +181,3 @@ def _describe_forest(rows: Mapping[tuple[str, Any], MetricRow | None], baseline:
         if r is not None and r.value is not None
     ]
     return f"Points of top-1 above {baseline}: " + ", ".join(texts)
-
-
-def _clip_name(name: str) -> str:
-    return name if len(name) <= 22 else name[:21] + "…"

@@ -15,14 +15,8 @@ from densecl.analysis.results import BASELINE, READ_ERRORS, Comparison
 from densecl.config.params import TRAIN_SET
 from densecl.datasets.imagenet import load_class_descriptions
 from densecl.datasets.storage.filenames import to_printable
-from densecl.report.formatting import (
-    TableCell,
-    TableData,
-    build_bar,
-    format_percent,
-    format_points,
-    list_modes,
-)
+from densecl.pages.formatting import format_percent, format_points
+from densecl.report.formatting import TableCell, TableData, build_bar, list_modes
 
 MAX_CLASSES = 20  # classes up to which all are shown; of more, those that change most
 CHANGED_CLASSES = 10  # of them, in each direction

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from densecl.analysis.results import Comparison
+from densecl.pages.formatting import clip_text
 from densecl.report.formatting import TableCell, TableData, list_modes
 from densecl.report.sections.classes import (
     MAX_CLASSES,
@@ -100,7 +101,7 @@ def _build_matrix(
         mode,
         (side, side),
         cells,
-        tuple(_clip_name(get_class_name(names, label).display_name) for label in labels),
+        tuple(clip_text(get_class_name(names, label).display_name, 12) for label in labels),
         alt,
     )
 
@@ -134,7 +135,3 @@ def _build_error_table(
             )
         )
     return TableData((("Share of the class, %", tuple(counts_by_mode)),), tuple(rows))
-
-
-def _clip_name(name: str) -> str:
-    return name if len(name) <= 12 else name[:11] + "…"

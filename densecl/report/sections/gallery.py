@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,8 @@ from densecl import paths
 from densecl.analysis.results import Comparison, compute_report_seed
 from densecl.datasets.storage.filenames import to_printable
 from densecl.errors import DataError
-from densecl.report.formatting import format_percent
+from densecl.pages.formatting import format_percent
+from densecl.pages.templates import encode_thumbnail
 from densecl.report.sections.classes import ClassNames, get_class_name
 
 EXAMPLE_COUNT = 8
@@ -93,10 +92,7 @@ class ThumbnailLoader:
             return "", str(error).split("; ")[0].removeprefix(
                 f"{to_printable(self.root / self.image_paths[image_id])}: "
             )
-        image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-        buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=WEBP_QUALITY, method=4)
-        return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii"), ""
+        return encode_thumbnail(image, THUMBNAIL_PX, "WEBP", quality=WEBP_QUALITY, method=4), ""
 
 
 def build_examples(
