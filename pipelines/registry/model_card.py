@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from densecl import paths
+from densecl.analysis.dvc_lock import compute_md5
 from densecl.artifacts import (
     MissingEvaluation,
     TrainingCost,
@@ -26,7 +27,6 @@ from densecl.config.flatten import flatten
 from densecl.config.params import TRAIN_SET, Params
 from pipelines.registry import registry
 from pipelines.schemas import GateVerdict, RegisteredVersion
-from pipelines.stages.dvc_history import compute_md5
 
 MISSING = "–"
 NAMED_CLASSES = 10  # that are named

@@ -8,11 +8,11 @@ import re
 import pytest
 
 from densecl import paths
+from densecl.analysis.dvc_lock import compute_md5
 from densecl.artifacts import TrainingCost, ValidationResult, write_json
 from densecl.config.params import load_params
 from pipelines.registry import registry
 from pipelines.registry.model_card import attach_card, escape_markdown
-from pipelines.stages.dvc_history import compute_md5
 from tests.pipelines.conftest import verdict
 from tests.pipelines.test_registry import NAME, TAGS
 
