@@ -16,9 +16,9 @@ from densecl import paths
 from densecl.artifacts import read_json
 from densecl.config.params import Params, load_params
 from densecl.errors import DenseclError
+from densecl.runtime.locks import hold_lock
 from pipelines.outcome import csv_log
 from pipelines.runtime import error_translation, zenml_env
-from pipelines.runtime.project_lock import lock_project
 from pipelines.runtime.signals import SIGNAL_FORWARDER
 from pipelines.schemas import GateVerdict, Outcome, RegisteredVersion, RetrainingRecord
 
@@ -95,7 +95,7 @@ def _prepare_run(tracked: bool = True) -> Iterator[None]:
     ZenML takes seconds to import.
     """
     load_params(paths.PARAMS)
-    with error_translation.translate_errors(), lock_project():
+    with error_translation.translate_errors(), hold_lock(paths.RETRAINING_LOCK):
         zenml_env.configure_environment()
         SIGNAL_FORWARDER.install_handlers()
         if paths.BASELINE_NEXT.exists():

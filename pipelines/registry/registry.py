@@ -21,9 +21,9 @@ from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config.params import load_params
 from densecl.runtime.atomic_files import create_atomic_folder
+from densecl.runtime.locks import hold_lock
 from pipelines.registry import mlflow_client
 from pipelines.registry.mlflow_client import CANDIDATE, CHAMPION, FILES, RegistryError
-from pipelines.runtime.project_lock import lock_project
 from pipelines.schemas import Champion, GateVerdict, RegisteredVersion
 
 CHAMPIONS_TAG = "champions"  # tag of the registered model: versions, the oldest champion first
@@ -229,8 +229,8 @@ def _has_same_files(first: Any, second: Any) -> bool:
 def main_promote(version: str, why: str, who: str | None = None) -> None:
     """`python -m pipelines promote VERSION --why TEXT`."""
     name = load_params(paths.PARAMS).retraining.registry
-    with (
-        lock_project()
+    with hold_lock(
+        paths.RETRAINING_LOCK
     ):  # a retraining at work would judge against one champion and replace another
         before = get_champion(name).version
         now = promote_version(name, version, who or getpass.getuser(), why)
@@ -240,7 +240,7 @@ def main_promote(version: str, why: str, who: str | None = None) -> None:
 def main_rollback(why: str, who: str | None = None) -> None:
     """`python -m pipelines rollback --why TEXT`."""
     name = load_params(paths.PARAMS).retraining.registry
-    with lock_project():
+    with hold_lock(paths.RETRAINING_LOCK):
         before = get_champion(name).version
         now = rollback_champion(name, who or getpass.getuser(), why)
         _report_champion(name, now, f" again; rolled back: {before}")

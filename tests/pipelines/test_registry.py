@@ -19,10 +19,11 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
+from densecl import paths
 from densecl.errors import EXIT_RETRY, RetryLater
+from densecl.runtime.locks import hold_lock
 from pipelines.registry import mlflow_client, registry
 from pipelines.registry.mlflow_client import RegistryError
-from pipelines.runtime.project_lock import lock_project
 from pipelines.schemas import Champion
 from tests.pipelines.conftest import PRETRAINED, verdict
 
@@ -164,7 +165,7 @@ def test_every_rollback_goes_one_champion_further_back(trained, capsys):
 
 def test_nobody_is_promoted_while_a_retraining_is_at_work(trained):
     add(trained, "first", promoted=False)
-    with lock_project(), pytest.raises(RetryLater, match="another pipeline is at work here"):
+    with hold_lock(paths.RETRAINING_LOCK), pytest.raises(RetryLater, match="held by process"):
         registry.main_promote("1", "by hand")
     assert registry.get_champion(NAME).version is None
 
