@@ -41,13 +41,8 @@ def run_retraining(dry_run: bool, force: bool) -> None:
         if dry_run:
             _print_changes()
             return
-        from pipelines.outcome.recovery import find_unrecorded_run
         from pipelines.retraining import retraining
 
-        if (unrecorded := find_unrecorded_run(load_params(paths.PARAMS))) is not None:
-            print(f"{unrecorded.said}; version {unrecorded.version}", flush=True)
-            csv_log.append_record(paths.RETRAINING_LOG, unrecorded)
-            _report_outcome(load_params(paths.PARAMS), unrecorded, None)
         _record_run(lambda: retraining(force=force))
 
 

@@ -15,11 +15,10 @@ from densecl import paths
 from densecl.analysis.dvc_lock import LockedFile, LockedStage
 from densecl.config.params import load_params
 from densecl.errors import DenseclError
-from densecl.monitoring.mlflow_store import EXPERIMENT
 from pipelines.lineage.chain import Lineage
 from pipelines.lineage.render import render_text
 from pipelines.registry import mlflow_client, registry
-from pipelines.registry.mlflow_client import ALIASES, RegistryError
+from pipelines.registry.mlflow_client import ALIASES
 from pipelines.stages.dvc_history import LockSnapshot, WorkspaceState, iter_snapshots
 
 EXPECTED = (
@@ -67,15 +66,13 @@ class QueryResolver:
 
     def list_runs(self, fingerprint: str) -> list[tuple[str, dict[str, str]]]:
         """MLflow runs of a training, the newest first."""
-        return (
-            self._ask_store(lambda: mlflow_client.find_training_runs(EXPERIMENT, fingerprint)) or []
-        )
+        return self._ask_store(lambda: mlflow_client.find_training_runs(fingerprint)) or []
 
     def _ask_store(self, ask: Callable[[], T]) -> T | None:
         """A store that does not answer is a note, not the end: most is in dvc.lock."""
         try:
             return ask()
-        except RegistryError as error:
+        except DenseclError as error:
             if str(error) not in self.notes:
                 self.notes.append(str(error))
             return None
