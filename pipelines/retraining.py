@@ -115,9 +115,8 @@ def register(
         "zenml_run": str(get_step_context().pipeline_run.id),
     } | {f"md5 {path}": md5 for path, md5 in manifests.items()}
     registered = registry.register_model(params.retraining.registry, folder, verdict, tags)
-    model_card.attach_card(
-        params, registered, verdict, registry.get_tags(registered.name, registered.version)
-    )
+    _, written = registry.resolve_version(registered.name, registered.version)
+    model_card.attach_card(params, registered, verdict, written)
     baseline.write_next_baseline(params, changes, registered)
     if verdict.promoted:
         registry.promote_candidate(registered, verdict)

@@ -16,9 +16,9 @@ from densecl import paths
 from densecl.artifacts import read_json
 from densecl.config.params import Params, load_params
 from densecl.errors import DenseclError
+from densecl.runtime.locks import hold_lock
 from pipelines.outcome import csv_log
 from pipelines.runtime import error_translation, zenml_env
-from pipelines.runtime.project_lock import lock_project
 from pipelines.runtime.signals import SIGNAL_FORWARDER
 from pipelines.schemas import GateVerdict, Outcome, RegisteredVersion, RetrainingRecord
 
@@ -41,13 +41,8 @@ def run_retraining(dry_run: bool, force: bool) -> None:
         if dry_run:
             _print_changes()
             return
-        from pipelines.outcome.recovery import find_unrecorded_run
         from pipelines.retraining import retraining
 
-        if (unrecorded := find_unrecorded_run(load_params(paths.PARAMS))) is not None:
-            print(f"{unrecorded.said}; version {unrecorded.version}", flush=True)
-            csv_log.append_record(paths.RETRAINING_LOG, unrecorded)
-            _report_outcome(load_params(paths.PARAMS), unrecorded, None)
         _record_run(lambda: retraining(force=force))
 
 
@@ -95,7 +90,7 @@ def _prepare_run(tracked: bool = True) -> Iterator[None]:
     ZenML takes seconds to import.
     """
     load_params(paths.PARAMS)
-    with error_translation.translate_errors(), lock_project():
+    with error_translation.translate_errors(), hold_lock(paths.RETRAINING_LOCK):
         zenml_env.configure_environment()
         SIGNAL_FORWARDER.install_handlers()
         if paths.BASELINE_NEXT.exists():

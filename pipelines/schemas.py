@@ -138,5 +138,5 @@ class Tick(Artifact):
     started: str
     seconds: float
     outcome: Outcome
-    status: int | None  # the retraining's exit status; None: it was not started
-    detail: str
+    status: int | None = None  # the retraining's exit status; None: it was not started
+    detail: str = ""

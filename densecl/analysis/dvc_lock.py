@@ -1,5 +1,5 @@
-"""What dvc.lock tells: the code, the data and the models that an experiment's files were made
-with.
+"""What dvc.lock tells: path -> md5 of all that each stage read and left; the code, the data and the
+models that an experiment's files were made with.
 """
 
 from __future__ import annotations
@@ -7,11 +7,32 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import yaml
 
 from densecl import paths
 from densecl.errors import DenseclError
+
+
+@dataclass(frozen=True)
+class LockedFile:
+    """A file or folder with the md5 that DVC recorded; a folder's ends in .dir."""
+
+    path: str
+    md5: str
+    files: int | None = None  # of a folder
+
+    @property
+    def is_code(self) -> bool:
+        return PurePosixPath(self.path).parts[0] in paths.CODE_FOLDERS
+
+
+@dataclass(frozen=True)
+class LockedStage:
+    name: str
+    reads: tuple[LockedFile, ...]
+    writes: tuple[LockedFile, ...]
 
 
 @dataclass(frozen=True)
@@ -27,53 +48,56 @@ class DvcLock:
     outs: dict[str, str] = field(default_factory=dict)
 
 
-def read_lock(root: Path) -> DvcLock:
-    path = root / paths.DVC_LOCK
-    if not path.is_file():
-        return DvcLock()
+def parse_stages(text: str, source: str) -> dict[str, LockedStage]:
+    """The stages of a dvc.lock by name; DenseclError names the `source` of a text that is none."""
+
+    def parse_files(entries: list[dict[str, Any]]) -> tuple[LockedFile, ...]:
+        return tuple(LockedFile(e["path"], e.get("md5") or "", e.get("nfiles")) for e in entries)
+
     try:
-        text = path.read_text(encoding="utf-8")
         stages = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]  # noqa: S506 - a SafeLoader
-        return _parse_lock(stages)
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return {
+            name: LockedStage(
+                name, parse_files(stage.get("deps", ())), parse_files(stage.get("outs", ()))
+            )
+            for name, stage in stages.items()
+        }
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:120]
         raise DenseclError(
-            f"{paths.DVC_LOCK}: cannot be read ({' '.join(str(error).split())[:120]}); expected "
-            f"what "
-            f"`dvc repro` writes"
+            f"{source}: found no stages as DVC writes them ({reason}); `dvc repro` writes it anew"
         ) from None
 
 
-def _parse_lock(stages: dict[str, dict[str, list[dict[str, str]]]]) -> DvcLock:
-    lock = DvcLock()
-    for stage in stages.values():
-        for out in stage.get("outs", []):
-            lock.outs[out["path"]] = out.get("md5", "")
-    for name, stage in stages.items():
-        stage_name, _, unit = name.partition("@")
-        for dep in stage.get("deps", []):
-            path, md5 = dep["path"], dep.get("md5", "")
-            if PurePosixPath(path).parts[0] in paths.CODE_FOLDERS:
-                lock.code.setdefault(stage_name, {})[path] = md5
-            elif stage_name == "prepare" and path != str(paths.plan_file(unit)):
-                lock.sources.setdefault(unit, md5)  # the first: the second is the training set's
+def read_lock(root: Path) -> DvcLock:
+    path, lock = root / paths.DVC_LOCK, DvcLock()
+    if not path.is_file():
+        return lock
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for name, stage in parse_stages(text, str(paths.DVC_LOCK)).items():
+        kind, _, unit = name.partition("@")
+        lock.outs.update((file.path, file.md5) for file in stage.writes)
+        for file in stage.reads:
+            if file.is_code:
+                lock.code.setdefault(kind, {})[file.path] = file.md5
+            elif kind == "prepare" and file.path != str(paths.plan_file(unit)):
+                lock.sources.setdefault(unit, file.md5)  # the second is the training set's
     return lock
 
 
 def find_changed_outs(lock: DvcLock, root: Path) -> list[str]:
     """Files of evaluations, predictions and manifests in `root` that are not those of its lock."""
     folders = (paths.EVALUATION, paths.PREDICTIONS, paths.MANIFESTS)
-    hashes = {
-        path: md5
-        for path, md5 in lock.outs.items()
-        if any(PurePosixPath(path).is_relative_to(folder) for folder in folders)
-    }
     return [
         path
-        for path, md5 in hashes.items()
-        if (root / path).is_file() and _compute_md5(root / path) != md5
+        for path, md5 in lock.outs.items()
+        if any(PurePosixPath(path).is_relative_to(folder) for folder in folders)
+        and (root / path).is_file()
+        and compute_md5(root / path) != md5
     ]
 
 
-def _compute_md5(path: Path) -> str:
+def compute_md5(path: Path) -> str:
+    """Of a file's bytes, as DVC records it."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
-import os
 import shutil
-import socket
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from densecl.errors import DenseclError, RetryLater
+from densecl.errors import DenseclError
 from densecl.runtime.atomic_files import open_atomic_file
+from densecl.runtime.locks import hold_lock
 
 MAX_CHECKPOINTS = 2
 LOCK_TIMEOUT = 15.0  # s: a run that was just stopped may still be writing its checkpoint
@@ -26,10 +22,6 @@ LOCK_TIMEOUT = 15.0  # s: a run that was just stopped may still be writing its c
 
 class CheckpointError(DenseclError):
     """A checkpoint that cannot be resumed from."""
-
-
-class CheckpointLocked(RetryLater):
-    """Another process is running the same training."""
 
 
 class CheckpointFolder:
@@ -135,29 +127,7 @@ def check_compatible(stored: dict[str, Any], expected: dict[str, Any], source: s
 def lock_checkpoints(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[CheckpointFolder]:
     """The checkpoints of a folder, locked for this process.
 
-    Raises CheckpointLocked, which names the holder, after `timeout` seconds. The lock ends with its
-    process. It is a POSIX lock: flock's would live on in loader workers that outlast the trainer.
+    Raises RetryLater, which names the holder, after `timeout` seconds.
     """
-    path, deadline = folder / "lock", time.monotonic() + timeout
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                break  # else the previous holder removed the folder with this lock
-        except (BlockingIOError, PermissionError):
-            if time.monotonic() > deadline:
-                file.seek(0)
-                raise CheckpointLocked(
-                    f"{folder}: in use by {file.read().strip() or 'another process'}; wait until "
-                    f"it ends, or stop it"
-                ) from None
-            time.sleep(0.2)
-        file.close()
-    with file:
-        file.truncate(0)
-        locked_at = datetime.now().astimezone().isoformat(timespec="seconds")
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {locked_at}\n")
-        file.flush()
+    with hold_lock(folder / "lock", timeout):
         yield CheckpointFolder(folder)

@@ -1,26 +1,20 @@
-"""From images to a verdict, link by link: what each stage read and left, with which parameters, at
-which commit.
-"""
+"""From images to a verdict, link by link: what each stage read and left, with which parameters."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+import networkx
 
 from densecl import paths
+from densecl.analysis.dvc_lock import LockedFile, LockedStage
 from densecl.config.flatten import flatten
-from pipelines.stages.dvc_history import (
-    PLANNING,
-    LockedFile,
-    LockedStage,
-    LockSnapshot,
-    WorkspaceState,
-)
+from pipelines.schemas import GateVerdict
+from pipelines.stages.dvc_history import LockSnapshot, WorkspaceState
 
-# First word of a stage's name -> what its link is called, in the order of the chain.
+# First word of a node's name -> what its link is called, in the order of the chain.
 NODE_KINDS = {
     "data": "data",
     "render": "data",
@@ -31,230 +25,163 @@ NODE_KINDS = {
     "report": "report",
     "gate": "gate",
     "version": "version",
+    "stage": "stage",  # any other
 }
-CODE_FOLDERS = ("densecl/", "steps/")
-VALUES = "values"  # the fact that holds what a plan says
-MAX_NAMED_FILES = 3  # changed files of code that are named
+KIND_ORDER = list(NODE_KINDS.values())
+PRINTED_TAGS = (
+    "verdict",
+    "said",
+    "judged",
+    "history",
+)  # of a version; the others follow as they are
 
 
-@dataclass(frozen=True)
+@dataclass
 class LineageNode:
     """One stage, folder of images, verdict or version; notes say what is missing or has changed
     since.
     """
 
     name: str
-    reads: tuple[LockedFile, ...] = ()
-    writes: tuple[LockedFile, ...] = ()
-    facts: tuple[tuple[str, str], ...] = ()  # what else is known, by name
-    notes: tuple[str, ...] = ()
+    reads: list[LockedFile] = field(default_factory=list)
+    writes: list[LockedFile] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)  # what else is known, by name
+    notes: list[str] = field(default_factory=list)
 
     @property
     def kind(self) -> str:
         return NODE_KINDS.get(self.name.partition("@")[0].partition(" ")[0], "stage")
 
 
-@dataclass(frozen=True)
 class Lineage:
-    """Links in the order of the chain, and which of them (by name) follow from which."""
-
-    query: str
-    resolved_as: str  # what that was taken for
-    source: str
-    git: str
-    nodes: tuple[LineageNode, ...]
-    edges: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass
-class LineageBuilder:
     """The links of some stages of a record, and of what came before and after them."""
 
-    record: LockSnapshot
-    workspace: WorkspaceState
-    nodes: dict[str, LineageNode] = field(default_factory=dict)
-    edges: dict[tuple[str, str], None] = field(default_factory=dict)
+    def __init__(
+        self, resolved_as: str, snapshot: LockSnapshot, workspace: WorkspaceState, notes: list[str]
+    ) -> None:
+        self.resolved_as = resolved_as  # what the query was taken for
+        self.snapshot, self.workspace, self.notes = snapshot, workspace, notes
+        self.graph = networkx.DiGraph()  # names of nodes
+        self._nodes: dict[str, LineageNode] = {}
+
+    @property
+    def nodes(self) -> list[LineageNode]:
+        """In the order of the chain."""
+        return sorted(self._nodes.values(), key=lambda node: KIND_ORDER.index(node.kind))
 
     def add_stages(self, focus: Iterable[LockedStage]) -> None:
         """The stages, all that follow from them, and all that these were made from; of a report
         only the focus's cells.
         """
-        focus = list(focus)
-        after = _collect_reachable(focus, self.record.list_readers)
-        before = _collect_reachable(
-            [s for s in after.values() if s.name != "report" or s in focus],
-            self.record.list_writers,
+        stages = self.snapshot.stages
+        graph = networkx.DiGraph(
+            (writer.name, reader.name)
+            for writer in stages.values()
+            for reader in stages.values()
+            if any(_is_overlapping(out, dep) for out in writer.writes for dep in reader.reads)
         )
-        for stage in (before | after).values():
-            self.nodes[stage.name] = self._build_node(stage)
-        for stage in (before | after).values():
-            for writer in self.record.list_writers(stage):
-                if writer.name in self.nodes:
-                    self.edges[writer.name, stage.name] = None
+        graph.add_nodes_from(stages)
+        start = {stage.name for stage in focus}
+        after = start.union(*(networkx.descendants(graph, name) for name in start))
+        origins = after - ({"report"} - start)
+        names = after.union(*(networkx.ancestors(graph, name) for name in origins))
+        self.graph.update(graph.subgraph(names))
+        for stage in (stages[name] for name in stages if name in names):
+            self._nodes[stage.name] = self._build_node(stage)
             if stage.name.startswith("prepare"):
                 self._add_sources(stage)
+
+    def add_version(self, name: str, number: str, tags: Mapping[str, str], training: str) -> None:
+        """The gate's verdict on the model of a training, and the version that it became."""
+        verdict = GateVerdict.model_validate_json(tags["judged"])
+        champion = f"version {verdict.champion}" if verdict.champion else "none"
+        gate, version = f"gate of version {number}", f"version {number} of {name}"
+        self._nodes[gate] = LineageNode(
+            gate,
+            facts=[
+                ("said", verdict.said),
+                ("champion", champion),
+                *((f"{c.name} {c.dataset}", c.said) for c in verdict.criteria),
+            ],
+        )
+        self._nodes[version] = LineageNode(
+            version,
+            facts=[
+                ("verdict", tags["verdict"]),
+                *((key, tags[key] or "none") for key in sorted(tags) if key not in PRINTED_TAGS),
+                *(("history", line) for line in tags.get("history", "").splitlines()),
+            ],
+        )
+        judged = [n for n in self.graph.successors(training) if n.startswith("evaluate@")]
+        self.graph.add_edges_from((cell, gate) for cell in judged or [training])
+        self.graph.add_edge(gate, version)
 
     def _add_sources(self, stage: LockedStage) -> None:
         """Folders and archives that no stage made are links of their own."""
         for file in stage.reads:
-            if not _is_code(file) and self.record.find_writer(file.path) is None:
+            if not (file.is_code or _is_plan(file) or self._list_outs(file)):
                 name = f"data {file.path}"
-                self.nodes[name] = LineageNode(
-                    name, writes=(file,), notes=_describe_changes([file], self.workspace)
+                self._nodes[name] = LineageNode(
+                    name, writes=[file], notes=self._describe_changes([file])
                 )
-                self.edges[name, stage.name] = None
+                self.graph.add_edge(name, stage.name)
 
     def _build_node(self, stage: LockedStage) -> LineageNode:
-        dependencies = tuple(dict.fromkeys(stage.reads))
-        plans = [f for f in dependencies if f.path.startswith(f"{paths.PLANS.as_posix()}/")]
-        code = [f for f in dependencies if _is_code(f)]
-        reads = tuple(f for f in dependencies if f not in plans and f not in code)
-        facts, notes = [("git", self.record.git or "none")], []
-        for plan in plans:
+        files = dict.fromkeys(stage.reads)
+        plans = list(filter(_is_plan, files))
+        code = [file for file in files if file.is_code]
+        node = LineageNode(
+            stage.name,
+            [file for file in files if file not in plans and file not in code],
+            list(stage.writes),
+            [(f"params {plan.path}", plan.md5) for plan in plans],
+            self._describe_changes([*plans, *stage.writes, *code]),
+        )
+        if code:
+            node.facts.append(("code", ", ".join(f"{file.path} {file.md5[:12]}" for file in code)))
+        for plan in plans if node.kind == "training" else ():
             text = self.workspace.read_text(plan)
-            facts.append((f"params {plan.path}", plan.md5))
-            if text is not None:
-                facts.append((VALUES, _format_plan(text)))
-            else:
-                notes.append(
+            if text is None:
+                node.notes.append(
                     f"{plan.path}: its content {plan.md5} is in neither the workspace nor DVC's "
                     f"cache"
                 )
-        if code:
-            facts.append(("code", f"{_hash_files(code)} of {len(code)} files"))
-        notes += [
-            *self._find_stale_reads(reads),
-            *_describe_changes([*plans, *stage.writes], self.workspace),
-            *_describe_code_changes(code, self.workspace),
-        ]
-        return LineageNode(stage.name, reads, stage.writes, tuple(facts), tuple(notes))
-
-    def _find_stale_reads(self, reads: Iterable[LockedFile]) -> list[str]:
-        """Files that the stage before left anew after this stage had read them."""
-        notes = []
-        for file in reads:
-            writer = self.record.find_writer(file.path)
-            for out in writer.writes if writer else ():
-                left = out.md5 if out.path == file.path else self._get_md5_inside(out, file)
-                if writer and left not in ("", file.md5):
-                    notes.append(
-                        f"{file.path}: read {file.md5[:12]}, but {writer.name} has left "
-                        f"{left[:12]} since"
+            else:
+                values = flatten(json.loads(text)).items()
+                node.facts.append(("values", ", ".join(f"{k} {json.dumps(v)}" for k, v in values)))
+        for file in node.reads:
+            for writer, out in self._list_outs(file):
+                inside = self.workspace.list_folder(out).get(file.path[len(out.path) + 1 :], "")
+                left = out.md5 if out.path == file.path else inside
+                if left not in ("", file.md5):
+                    node.notes.append(
+                        f"{file.path}: read {file.md5[:12]}, but {writer} has left {left[:12]} "
+                        f"since"
                     )
-        return notes
+        return node
 
-    def _get_md5_inside(self, folder: LockedFile, file: LockedFile) -> str:
-        subpath = file.path.removeprefix(f"{folder.path}/")
-        return self.workspace.list_folder(folder).get(subpath, "") if subpath != file.path else ""
+    def _list_outs(self, file: LockedFile) -> list[tuple[str, LockedFile]]:
+        """What stages left of a file, and which: the file, a folder that contains it, or something
+        in the folder that it is.
+        """
+        return [
+            (stage.name, out)
+            for stage in self.snapshot.stages.values()
+            for out in stage.writes
+            if _is_overlapping(out, file)
+        ]
 
-    def to_lineage(self, query: str, resolved_as: str, notes: Iterable[str]) -> Lineage:
-        order = list(dict.fromkeys(NODE_KINDS.values()))
-        nodes = sorted(
-            self.nodes.values(),
-            key=lambda node: order.index(node.kind) if node.kind in order else len(order),
-        )
-        return Lineage(
-            query,
-            resolved_as,
-            self.record.source,
-            self.record.git,
-            tuple(nodes),
-            tuple(self.edges),
-            tuple(notes),
-        )
+    def _describe_changes(self, files: Iterable[LockedFile]) -> list[str]:
+        changes = [(file, self.workspace.describe_change(file)) for file in files]
+        return [
+            f"{file.path}: recorded {file.md5[:12]}, {change}" for file, change in changes if change
+        ]
 
 
-def find_model(stage: LockedStage) -> LockedFile | None:
-    """The model that a training left."""
-    return (
-        next((f for f in stage.writes if f.path.startswith("models/")), None)
-        if _is_training(stage)
-        else None
-    )
+def _is_plan(file: LockedFile) -> bool:
+    return file.path.startswith(f"{paths.PLANS.as_posix()}/")
 
 
-def _is_training(stage: LockedStage) -> bool:
-    return stage.name.startswith("train@")
-
-
-def build_version_nodes(
-    name: str, number: str, tags: Mapping[str, str]
-) -> tuple[LineageNode, LineageNode]:
-    """The gate's verdict on a model, and the version that it became."""
-    judged: dict[str, Any] = json.loads(tags.get("judged", "{}"))
-    against = (
-        f"version {judged.get('champion')}"
-        if judged.get("champion")
-        else "no champion: absolute minimums"
-    )
-    criteria = [(f"{c['name']} {c['dataset']}", c["said"]) for c in judged.get("criteria", ())]
-    gate = LineageNode(
-        f"gate of version {number}",
-        facts=(("said", tags.get("said", "")), ("against", against), *criteria),
-    )
-    tag_names = (
-        "verdict",
-        "mode",
-        "seed",
-        "fingerprint",
-        "dvc_md5",
-        "git",
-        "zenml_run",
-        "mlflow_run",
-    )
-    facts = [(key, tags[key] or "none") for key in tag_names if key in tags]
-    facts += [
-        (key, value) for key, value in sorted(tags.items()) if key.startswith(("sha256.", "md5 "))
-    ]
-    facts += [("history", line) for line in tags.get("history", "").splitlines()]
-    return gate, LineageNode(f"version {number} of {name}", facts=tuple(facts))
-
-
-def _collect_reachable(
-    start: Iterable[LockedStage], get_neighbours: Callable[[LockedStage], list[LockedStage]]
-) -> dict[str, LockedStage]:
-    reached: dict[str, LockedStage] = {}
-    pending = list(start)
-    while pending:
-        stage = pending.pop(0)
-        if stage.name not in reached and stage.name != PLANNING:
-            reached[stage.name] = stage
-            pending += get_neighbours(stage)
-    return reached
-
-
-def _is_code(file: LockedFile) -> bool:
-    return file.path.startswith(CODE_FOLDERS)
-
-
-def _hash_files(files: Iterable[LockedFile]) -> str:
-    """One md5 of several files."""
-    listing = "".join(f"{f.path} {f.md5}\n" for f in sorted(files, key=lambda f: f.path))
-    return hashlib.md5(listing.encode(), usedforsecurity=False).hexdigest()
-
-
-def _describe_changes(files: Iterable[LockedFile], workspace: WorkspaceState) -> tuple[str, ...]:
-    changes = [(file, workspace.describe_change(file)) for file in files]
-    return tuple(
-        f"{file.path}: recorded {file.md5[:12]}, {change}" for file, change in changes if change
-    )
-
-
-def _describe_code_changes(code: list[LockedFile], workspace: WorkspaceState) -> list[str]:
-    changed = [file.path for file in code if workspace.describe_change(file)]
-    if not changed:
-        return []
-    more = f" and {len(changed) - MAX_NAMED_FILES} more" if len(changed) > MAX_NAMED_FILES else ""
-    return [
-        f"code: {len(changed)} of {len(code)} files have changed since: "
-        f"{', '.join(changed[:MAX_NAMED_FILES])}{more}"
-    ]
-
-
-def _format_plan(text: str) -> str:
-    """A plan's keys and values; the report's copy of all params apart, which the other plans
-    hold.
-    """
-    plan = {key: value for key, value in json.loads(text).items() if key != "params"}
-    return ", ".join(f"{key} {json.dumps(value)}" for key, value in flatten(plan).items())
+def _is_overlapping(first: LockedFile, second: LockedFile) -> bool:
+    a, b = f"{first.path}/", f"{second.path}/"
+    return a.startswith(b) or b.startswith(a)

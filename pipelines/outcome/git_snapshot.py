@@ -18,12 +18,14 @@ from pathlib import Path
 
 from densecl import paths
 from densecl.config.params import Params
+from densecl.errors import DenseclError
+from densecl.runtime.git import run_git
 from pipelines.outcome import csv_log
 from pipelines.schemas import GateVerdict, RetrainingRecord
 
 SNAPSHOT_FILES = (
     paths.PARAMS,
-    Path("dvc.lock"),
+    paths.DVC_LOCK,
     paths.CHAMPION_REPORTS / "dvc.yaml",
     paths.CHAMPION_REPORTS / "dvc.lock",
     paths.COMPARISON,
@@ -37,135 +39,91 @@ SNAPSHOT_FILES = (
 CELL_FOLDERS = (paths.EVALUATION, paths.CHAMPION_REPORTS / paths.EVALUATION.name)  # their *.json
 MAX_BYTES = 2**20  # bytes of a file that is kept; a report beyond is none of the small ones
 CODE_PATHS = ("densecl", "steps", "pipelines", "dvc.yaml", "pyproject.toml", "requirements.lock")
-DEFAULT_COMMITTER = (
-    "densecl retraining",
-    "retraining@localhost",
-)  # who commits where git knows nobody
+SETTINGS = (
+    "user.name=densecl retraining",
+    "user.email=retraining@localhost",
+    "core.hooksPath=/dev/null",
+    "core.splitIndex=false",
+)
 
 
 def save_snapshot(params: Params, record: RetrainingRecord, verdict: GateVerdict) -> str | None:
     """The tag that holds this retraining; None, and a warning, where git could not: that fails no
     retraining.
     """
-    if params.retraining.git == "off":
+    settings = params.retraining
+    if settings.git == "off":
         return None
     try:
         return _create_snapshot(
-            record,
-            verdict,
-            params.retraining.branch if params.retraining.git == "commit" else None,
+            record, verdict, settings.branch if settings.git == "commit" else None
         )
-    except (OSError, ValueError, GitError) as error:
+    except (OSError, DenseclError) as error:
         _print_warning(f"{error}; this retraining is not kept in git")
         return None
 
 
-class GitError(Exception):
-    """Git's own last line."""
-
-
 def _create_snapshot(record: RetrainingRecord, verdict: GateVerdict, branch: str | None) -> str:
-    prefix = _run_git("rev-parse", "--show-prefix")
-    head = _resolve_commit("HEAD")
+    started = datetime.fromisoformat(record.started).astimezone(UTC)
+    tag = f"retraining/{started:%Y%m%dT%H%M%SZ}-{record.outcome}"
     ref = f"refs/heads/{branch}" if branch else None
-    if ref and (worktree := _run_git("for-each-ref", "--format=%(worktreepath)", ref)):
+    if ref and (worktree := _call_git("for-each-ref", "--format=%(worktreepath)", ref)):
         _print_warning(
             f"retraining.branch: {branch} is checked out in {worktree}, and moving it would look "
             f"like changes there; only tagged"
         )
         ref = None
-    tip = _resolve_commit(ref) if ref else None
-    files, large = _collect_files()
-    tag = format_tag(record)
-    with tempfile.TemporaryDirectory() as folder:
-        sources = {path: path.absolute() for path in files}
-        if paths.RETRAINING_LOG not in large:
-            rows = Path(folder, paths.RETRAINING_LOG.name)
-            sources[paths.RETRAINING_LOG] = _copy_log(record.model_copy(update={"git": tag}), rows)
-        tree = _write_tree(head, prefix, sources, Path(folder, "index"))
-    parents = [tip, head] if tip and head and not _is_ancestor(head, tip) else [tip or head]
-    commit = _create_commit(
-        tree, [p for p in parents if p], _format_message(record, verdict, head, large)
-    )
-    _run_git("update-ref", f"refs/tags/{tag}", commit, "")  # "": there is none yet
-    if ref:
-        _move_branch(ref, commit, tip)
-    return tag
-
-
-def format_tag(record: RetrainingRecord) -> str:
-    """`retraining/<start, UTC>-<outcome>`."""
-    started = datetime.fromisoformat(record.started).astimezone(UTC)
-    return f"retraining/{started:%Y%m%dT%H%M%SZ}-{record.outcome}"
-
-
-def _collect_files() -> tuple[list[Path], list[Path]]:
-    """Small ones, and those left out for their size."""
+    head, tip = _resolve_commit("HEAD"), _resolve_commit(ref) if ref else ""
     files = [path for path in SNAPSHOT_FILES if path.is_file()]
     files += [path for folder in CELL_FOLDERS for path in sorted(folder.rglob("*.json"))]
     large = [path for path in files if path.stat().st_size > MAX_BYTES]
-    return [path for path in files if path not in large], large
-
-
-def _copy_log(record: RetrainingRecord, copy: Path) -> Path:
-    """A copy of the lines of all retrainings, this one's too, which is written where its tag is
-    known to hold.
-    """
-    if paths.RETRAINING_LOG.exists():
-        shutil.copyfile(paths.RETRAINING_LOG, copy)
-    csv_log.append_record(copy, record)
-    return copy
-
-
-def _write_tree(head: str | None, prefix: str, files: dict[Path, Path], index: Path) -> str:
-    """HEAD's tree with these files, whose bytes lie where the values say, and without kept ones
-    that are gone.
-    """
-    _run_git("read-tree", head or "--empty", index=index)
-    removed = [path.as_posix() for path in (*SNAPSHOT_FILES, *CELL_FOLDERS)]
-    _run_git(
-        "--literal-pathspecs",
-        "rm",
-        "-rfq",
-        "--cached",
-        "--ignore-unmatch",
-        "--",
-        *removed,
-        index=index,
+    tree = _write_tree(
+        head, [path for path in files if path not in large], record.model_copy(update={"git": tag})
     )
-    # What lies under a link, as DVC may leave it, not the link; bytes as they are.
-    names = "".join(f"{source}\n" for source in files.values())
-    hashes = _run_git("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=names).split()
-    entries = zip(hashes, files, strict=True)
-    lines = "".join(f"100644 {digest}\t{prefix}{path.as_posix()}\0" for digest, path in entries)
-    _run_git("update-index", "-z", "--index-info", index=index, stdin=lines)
-    return _run_git("write-tree", index=index)
-
-
-def _create_commit(tree: str, parents: list[str], message: str) -> str:
-    parent_arguments = [word for parent in parents for word in ("-p", parent)]
-    return _run_git(
+    parents = dict.fromkeys(commit for commit in (tip, head) if commit)
+    commit = _call_git(
         "commit-tree",
         "--no-gpg-sign",
         tree,
-        *parent_arguments,
-        stdin=message,
-        committer=_get_committer(),
+        *(word for parent in parents for word in ("-p", parent)),
+        stdin=_format_message(record, verdict, head, large),
     )
-
-
-def _move_branch(ref: str, commit: str, tip: str | None) -> None:
+    _call_git("update-ref", f"refs/tags/{tag}", commit, "")  # "": there is none yet
     try:
-        _run_git("update-ref", "-m", "retraining", ref, commit, tip or "")
-    except GitError as error:  # moved meanwhile, or a branch `retraining/...` is in its way
+        if ref:
+            _call_git("update-ref", "-m", "retraining", ref, commit, tip)
+    except DenseclError as error:  # moved meanwhile, or a branch `retraining/...` is in its way
         _print_warning(f"retraining.branch: {error}; only tagged")
+    return tag
+
+
+def _write_tree(head: str, files: list[Path], record: RetrainingRecord) -> str:
+    """HEAD's tree with copies of these files and this retraining's line in the log, without kept
+    files that are gone.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        index, copies = Path(folder, "index"), Path(folder, "files")
+        project = copies / _call_git("rev-parse", "--show-prefix")
+        project.mkdir(parents=True)
+        for path in files:  # what lies under a link, as DVC may leave it
+            (project / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, project / path)
+        if paths.RETRAINING_LOG in files or not paths.RETRAINING_LOG.exists():
+            csv_log.append_record(project / paths.RETRAINING_LOG, record)
+        _call_git("read-tree", head or "--empty", index=index)
+        removed = [path.as_posix() for path in (*SNAPSHOT_FILES, *CELL_FOLDERS)]
+        _call_git("rm", "-rfq", "--cached", "--ignore-unmatch", "--", *removed, index=index)
+        _call_git(f"--work-tree={copies}", "add", "--force", "--no-all", ".", index=index)
+        return _call_git("write-tree", index=index)
 
 
 def _format_message(
-    record: RetrainingRecord, verdict: GateVerdict, head: str | None, large: list[Path]
+    record: RetrainingRecord, verdict: GateVerdict, head: str, large: list[Path]
 ) -> str:
     lines = [f"Retraining of {record.started}: {record.outcome}", "", verdict.said, ""]
-    if changed := _list_changed_code():
+    status = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    changed = [entry[3:] for entry in _call_git(*status, "--", *CODE_PATHS).split("\0") if entry]
+    if changed:
         what = f"differed from {head[:12]} in" if head else "is in no commit"
         lines += [f"The code of this retraining {what}: {', '.join(changed)}", ""]
     if large:
@@ -179,71 +137,26 @@ def _format_message(
     return "\n".join(lines + [f"{key}: {value}" for key, value in trailers.items() if value]) + "\n"
 
 
-def _list_changed_code() -> list[str]:
-    """Code files that are not as HEAD has them, new ones too."""
-    entries = _run_git(
-        "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all", "--", *CODE_PATHS
-    ).split("\0")
-    return [entry[3:] for entry in entries if entry]
+def _resolve_commit(revision: str) -> str:
+    """Its hash; "" where there is no such commit."""
+    return run_git("rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}").strip()
 
 
-def _resolve_commit(revision: str) -> str | None:
-    try:
-        return _run_git("rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}")
-    except GitError:
-        return None
-
-
-def _is_ancestor(ancestor: str, descendant: str) -> bool:
-    try:
-        _run_git("merge-base", "--is-ancestor", ancestor, descendant)
-    except GitError:
-        return False
-    return True
-
-
-def _get_committer() -> dict[str, str]:
-    """Environment that names the committer where git knows nobody."""
-    environment: dict[str, str] = {}
-    for role in ("AUTHOR", "COMMITTER"):
-        try:
-            _run_git("var", f"GIT_{role}_IDENT")
-        except GitError:
-            environment |= {
-                f"GIT_{role}_NAME": DEFAULT_COMMITTER[0],
-                f"GIT_{role}_EMAIL": DEFAULT_COMMITTER[1],
-            }
-    return environment
-
-
-def _run_git(
-    *arguments: str,
-    stdin: str = "",
-    index: Path | None = None,
-    committer: dict[str, str] | None = None,
-) -> str:
-    """What git prints, stripped of the line's end; GitError with what it complained of."""
-    environment = os.environ | (committer or {}) | ({"GIT_INDEX_FILE": str(index)} if index else {})
-    switches = (
-        "--no-optional-locks",
-        "-c",
-        "core.hooksPath=/dev/null",
-        "-c",
-        "core.splitIndex=false",
-    )
+def _call_git(*arguments: str, stdin: str = "", index: Path | None = None) -> str:
+    """What git prints, stripped of the line's end; DenseclError with what it complained of."""
+    switches = [word for setting in SETTINGS for word in ("-c", setting)]
     result = subprocess.run(
-        ["git", *switches, *arguments],
+        ["git", "--no-optional-locks", "--literal-pathspecs", *switches, *arguments],
         input=stdin,
         capture_output=True,
         encoding="utf-8",
+        errors="replace",
         check=False,
-        env=environment,
+        env=os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {}),
     )
     if result.returncode:
-        errors = result.stderr.strip().splitlines()
-        raise GitError(
-            errors[-1] if errors else f"git {arguments[0]} ended with {result.returncode}"
-        )
+        reason = result.stderr.strip() or f"git {arguments[0]} ended with {result.returncode}"
+        raise DenseclError(reason.splitlines()[-1])
     return result.stdout.rstrip("\n")
 
 

@@ -5,34 +5,20 @@ what goes wrong is a line of warning.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from densecl.config.params import NotifyParams
+from densecl.errors import DenseclError
 from pipelines.schemas import GateVerdict, RetrainingRecord
 
 TIMEOUT = 10.0  # s that a server may take to connect, and again to answer
-MAX_TRIES = 3
-RETRY_PAUSE = 1.0  # s before the second try, twice that before the third
-RETRYABLE_STATUSES = {
-    408,
-    425,
-    429,
-    500,
-    502,
-    503,
-    504,
-}  # HTTP states that may be gone at the next try
-
-
-class DeliveryError(Exception):
-    """Delivery failed; the message never holds more of the address than its host: the rest is a
-    secret.
-    """
+RETRIES = 2  # after the first try
+RETRY_PAUSE = 1.0  # s; doubled from try to try
+RETRYABLE_STATUSES = (408, 425, 429, 500, 502, 503, 504)  # may be gone at the next try
 
 
 def notify_outcome(
@@ -44,12 +30,12 @@ def notify_outcome(
         ("webhook", targets.webhook, _post_webhook),
         ("file", targets.file, _append_line),
     ):
-        if target is None:
-            continue
         try:
-            send(target, body)
+            if target is not None:
+                send(target, body)
         except Exception as error:  # whatever it is, the retraining itself has ended well
-            reason = str(error) if isinstance(error, DeliveryError) else type(error).__name__
+            # Not the text of other errors: it holds the address, which is a secret.
+            reason = str(error) if isinstance(error, DenseclError) else type(error).__name__
             print(
                 f"warning: retraining.notify.{key}: {reason}; delivery failed",
                 file=sys.stderr,
@@ -58,81 +44,52 @@ def notify_outcome(
 
 
 def format_message(record: RetrainingRecord, verdict: GateVerdict | None) -> dict[str, Any]:
-    """The record's fields, and `text` as Slack shows it: a headline, the sentence, a line a
+    """The record's fields, and `text` as Slack shows it: a headline, the sentence, a line per
     criterion that was not met.
     """
-    versions = [f"candidate version {record.version}"] if record.version else []
-    versions += [f"champion version {record.champion}"] if record.champion else []
-    lines = [
-        f"Retraining: {record.outcome}" + (f" ({', '.join(versions)})" if versions else ""),
-        record.said,
-    ]
-    lines += (
-        [f"• {c.dataset}, {c.name}: {c.said}" for c in verdict.criteria if not c.passed]
-        if verdict
-        else []
-    )
-    lines += [f"git: {record.git}"] if record.git else []
-    return record.model_dump() | {"text": _escape_slack("\n".join(lines))}
-
-
-def _escape_slack(text: str) -> str:
-    """Slack's own rule; else `<!channel>` in the name of a class would call everybody."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    numbers = {"candidate": record.version, "champion": record.champion}
+    versions = ", ".join(f"{name} version {number}" for name, number in numbers.items() if number)
+    lines = [f"Retraining: {record.outcome}" + (f" ({versions})" if versions else ""), record.said]
+    if verdict is not None:
+        lines += [f"• {c.dataset}, {c.name}: {c.said}" for c in verdict.criteria if not c.passed]
+    if record.git:
+        lines.append(f"git: {record.git}")
+    text = "\n".join(lines)
+    # Slack's own rule; else `<!channel>` in the name of a class would call everybody.
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return record.model_dump() | {"text": escaped}
 
 
 def _post_webhook(target: str, body: dict[str, Any]) -> None:
     import requests
+    from urllib3 import Retry
 
-    address = _resolve_address(target)
-    host = urlsplit(address).hostname
-    for attempt in range(1, MAX_TRIES + 1):
-        try:
-            # A redirect would carry the message to a place that nobody named.
-            with requests.post(
-                address, json=body, timeout=TIMEOUT, allow_redirects=False, stream=True
-            ) as response:
-                status = response.status_code
-            if 200 <= status < 300:
-                return
-            reason, is_transient = (
-                f"{host} answered with status {status}",
-                status in RETRYABLE_STATUSES,
-            )
-        except (requests.ConnectionError, requests.Timeout) as error:
-            reason, is_transient = f"{host}: {type(error).__name__}", True
-        except requests.RequestException as error:
-            raise DeliveryError(f"{host}: {type(error).__name__}") from None
-        if not is_transient or attempt == MAX_TRIES:
-            raise DeliveryError(f"{reason} ({attempt} tries)" if is_transient else reason)
-        time.sleep(RETRY_PAUSE * attempt)
-
-
-def _resolve_address(target: str) -> str:
-    if target.startswith("$"):
-        name = target[1:]
-        if not os.environ.get(name):
-            raise DeliveryError(f"the environment variable {name} is not set")
-        target = os.environ[name]
-    try:
-        parts = urlsplit(target)
-        if parts.scheme in {"http", "https"} and parts.hostname:
-            return target
-    except ValueError:
-        pass
-    raise DeliveryError("the address is none: expected http:// or https:// and a host")
+    address = os.environ.get(target[1:], "") if target.startswith("$") else target
+    if not address.startswith(("http://", "https://")):
+        raise DenseclError("found no http:// or https:// address; set it, or its variable")
+    # urllib3 logs each retry with the whole address.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    retry = Retry(
+        RETRIES,
+        allowed_methods=None,  # POST too
+        status_forcelist=RETRYABLE_STATUSES,
+        raise_on_status=False,
+        backoff_factor=RETRY_PAUSE,
+        respect_retry_after_header=False,  # the retraining does not wait for hours
+    )
+    with requests.Session() as session:
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
+        # A redirect would carry the message to a place that nobody named.
+        with session.post(
+            address, json=body, timeout=TIMEOUT, allow_redirects=False, stream=True
+        ) as response:
+            if not 200 <= response.status_code < 300:
+                raise DenseclError(f"the server answered with status {response.status_code}")
 
 
 def _append_line(target: str, body: dict[str, Any]) -> None:
     path = Path(target)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(
-                handle, json.dumps(body, ensure_ascii=False).encode() + b"\n"
-            )  # one call: never half a line
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise DeliveryError(f"{path}: {error.strerror}") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(body, ensure_ascii=False) + "\n")

@@ -15,13 +15,13 @@ from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from densecl.errors import DenseclError, RetryLater
-from densecl.monitoring.mlflow_store import import_mlflow
+from densecl.errors import DenseclError
+from densecl.monitoring import mlflow_store
 from pipelines.runtime import error_translation
 
 FILES = ("model.safetensors", "config.json")
 ALIASES = (CANDIDATE, CHAMPION) = ("candidate", "champion")
-EXPERIMENT = "densecl-registry"  # of MLflow: decides where the registry's files lie
+EXPERIMENT = "densecl-registry"  # of MLflow
 REQUIREMENTS = ("torch", "torchvision", "timm", "pillow", "safetensors", "numpy", "pandas")
 
 
@@ -29,14 +29,10 @@ class RegistryError(DenseclError):
     """What is asked of the registry is not there, or its files are damaged."""
 
 
-class RegistryUnavailable(RegistryError, RetryLater):
-    """The disk or another process blocks the store; not an error of the user."""
-
-
 @contextmanager
 def open_store() -> Iterator[Any]:
     """MLflow's client; what MLflow refuses is one line that names the store."""
-    mlflow = import_mlflow()
+    mlflow = mlflow_store.import_mlflow()
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -47,9 +43,7 @@ def open_store() -> Iterator[Any]:
         if translation := error_translation.translate_sqlite(
             f"MLflow at {uri}", message, "put it back from a backup, with mlruns/"
         ):
-            raise (RegistryUnavailable if isinstance(translation, RetryLater) else RegistryError)(
-                str(translation)
-            ) from None
+            raise translation from None
         raise RegistryError(
             f"MLflow at {uri}: {message}; check MLFLOW_TRACKING_URI and that the store answers"
         ) from None
@@ -83,7 +77,7 @@ def find_version(client: Any, name: str, version: str) -> Any:
         match = _get_or_none(client.get_model_version, name, number) if number.isdecimal() else None
     if match is not None:
         return _check_identity(match)
-    available = ", ".join(str(v.version) for v in list_versions(client, name))
+    available = ", ".join(str(v.version) for v in list_versions(name))
     hint = (
         f"there are {available}"
         if available
@@ -94,33 +88,22 @@ def find_version(client: Any, name: str, version: str) -> Any:
     )
 
 
-def list_versions(client: Any, name: str, extra_filter: str = "") -> list[Any]:
+def list_versions(name: str, extra_filter: str = "") -> list[Any]:
     """All versions, the oldest first."""
-    query, token = f"name='{name}'{extra_filter}", None
-    versions: list[Any] = []
-    while True:
-        page = client.search_model_versions(query, page_token=token)
-        versions, token = [*versions, *page], page.token
-        if not token:
-            return sorted(versions, key=lambda each: int(each.version))
+    import mlflow
+
+    versions = mlflow.search_model_versions(filter_string=f"name='{name}'{extra_filter}")
+    return sorted(versions, key=lambda version: int(version.version))
 
 
-def find_by_identity(client: Any, name: str, identity: str) -> str | None:
-    """The version of that identity."""
-    matches = list_versions(client, name, f" and tags.identity='{identity}'")
-    return str(matches[-1].version) if matches else None
-
-
-def find_training_runs(experiment_name: str, fingerprint: str) -> list[tuple[str, dict[str, str]]]:
+def find_training_runs(fingerprint: str) -> list[tuple[str, dict[str, str]]]:
     """Id and tags of the training runs of a fingerprint, the newest first."""
     with open_store() as client:
-        experiment = client.get_experiment_by_name(experiment_name)
-        runs = (
-            client.search_runs([experiment.experiment_id], f"tags.fingerprint = '{fingerprint}'")
-            if experiment
-            else []
-        )
-        return [(run.info.run_id, dict(run.data.tags)) for run in runs]
+        experiment = client.get_experiment_by_name(mlflow_store.EXPERIMENT)
+        if experiment is None:
+            return []
+        runs = client.search_runs([experiment.experiment_id], f"tags.fingerprint = '{fingerprint}'")
+    return [(run.info.run_id, run.data.tags) for run in runs]
 
 
 def get_run_tags(run_id: str) -> dict[str, str] | None:
@@ -158,7 +141,8 @@ def create_version(client: Any, name: str, folder: Path, tags: dict[str, str]) -
         ColSpec(Array("string"), "top5_wnid"),
         ColSpec(Array("double"), "top5_probability"),
     ]
-    mlflow.set_experiment(experiment_id=_ensure_experiment(client))
+    # MLflow keeps an absolute path of an experiment's files: a moved or copied project has its own.
+    mlflow.set_experiment(f"{EXPERIMENT} in {Path.cwd()}")
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message=".*input example was not provided", category=UserWarning
@@ -180,43 +164,6 @@ def create_version(client: Any, name: str, folder: Path, tags: dict[str, str]) -
     return str(version.version)
 
 
-def _ensure_experiment(client: Any) -> str:
-    """Id of the registry's experiment. MLflow keeps absolute paths: one whose files lie elsewhere,
-    since the project was moved or copied, makes room.
-    """
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is not None and experiment.lifecycle_stage == "deleted":
-        client.restore_experiment(experiment.experiment_id)
-    if (
-        experiment is not None
-        and (folder := _parse_local_path(experiment.artifact_location))
-        and _is_elsewhere(folder)
-    ):
-        client.rename_experiment(experiment.experiment_id, f"{EXPERIMENT} in {folder}")
-        experiment = None
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    experiment_id = str(client.create_experiment(EXPERIMENT))
-    if folder := _parse_local_path(client.get_experiment(experiment_id).artifact_location):
-        folder.mkdir(parents=True, exist_ok=True)
-    return experiment_id
-
-
-def _is_elsewhere(folder: Path) -> bool:
-    """Whether a folder of files is gone, or is the mlruns of another project than this one, whose
-    store is used.
-    """
-    import mlflow
-
-    store_path, project = mlflow.get_tracking_uri().removeprefix("sqlite:///"), Path.cwd()
-    copied = (
-        Path(store_path).absolute().parent == project
-        and folder.parent.name == "mlruns"
-        and folder.parent.parent != project
-    )
-    return copied or not folder.exists()
-
-
 def _parse_local_path(uri: str) -> Path | None:
     parts = urlparse(uri)
     return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
@@ -234,7 +181,7 @@ def fetch_verified_files(client: Any, version: Any) -> Iterator[Path]:
             scratch,
         )
         for file in FILES:
-            actual, expected = hash_if_present(folder / file), version.tags[f"sha256.{file}"]
+            actual, expected = hash_file(folder / file), version.tags[f"sha256.{file}"]
             if actual != expected:
                 raise RegistryError(
                     f"{folder / file}: "
@@ -281,10 +228,9 @@ def _fetch_path(uri: str, subpath: str, scratch: str) -> Path:
     return path / subpath
 
 
-def hash_if_present(path: Path) -> str | None:
-    return hash_file(path) if path.is_file() else None
-
-
 def hash_file(path: Path) -> str:
+    """sha256 of a file's bytes; "" where there is no file."""
+    if not path.is_file():
+        return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

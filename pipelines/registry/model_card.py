@@ -14,6 +14,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from densecl import paths
+from densecl.analysis.dvc_lock import compute_md5
 from densecl.artifacts import (
     MissingEvaluation,
     TrainingCost,
@@ -28,7 +29,6 @@ from densecl.pages.formatting import format_percent
 from densecl.pages.templates import create_environment
 from pipelines.registry import registry
 from pipelines.schemas import GateVerdict, RegisteredVersion
-from pipelines.stages.dvc_history import compute_md5
 
 MISSING = "–"
 NAMED_CLASSES = 10  # that are named

@@ -29,7 +29,7 @@ ENVIRONMENT_DEFAULTS = {
 }
 # Loggers that tell what is raised as well, with SQL and tracebacks.
 DUPLICATE_LOGGERS = ("zenml.orchestrators.step_launcher", "zenml.log_stores")
-STORE_PATH = Path("local_stores/default_zen_store/zenml.db")  # ZenML's own, below its folder
+STORE_PATH = "local_stores/default_zen_store/zenml.db"  # ZenML's own, below its folder
 
 
 def configure_environment() -> None:
@@ -68,19 +68,15 @@ def _reset_moved_store(folder: Path) -> None:
     Without the path it takes the store in `folder`.
     """
     file = folder / "config.yaml"
+    if not file.exists():
+        return
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
-    except (yaml.YAMLError, UnicodeDecodeError):
+        config = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        url = config.get("store", {}).get("url", "")
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError):
         raise DenseclError(
-            f"{file}: not readable as YAML; remove it: ZenML writes a new one"
+            f"{file}: not readable as a YAML mapping; remove it: ZenML writes a new one"
         ) from None
-    if not isinstance(config, dict):
-        return  # ZenML writes a new one, and says so
-    store_path = Path(str((config.get("store") or {}).get("url", "")).removeprefix("sqlite:///"))
-    expected_tail = Path(folder.name) / STORE_PATH
-    if (
-        store_path != folder / STORE_PATH
-        and store_path.parts[-len(expected_tail.parts) :] == expected_tail.parts
-    ):
+    if url.endswith(f"{folder.name}/{STORE_PATH}") and url != f"sqlite:///{folder / STORE_PATH}":
         del config["store"]
         write_text(file, yaml.safe_dump(config))

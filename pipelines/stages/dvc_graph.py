@@ -40,7 +40,7 @@ class StageGraph:
 
     def __init__(self, file: Path = ROOT_FILE) -> None:
         self.file = file
-        self.repo = _open_repo()
+        self.repo = open_repo()
         self.stages: dict[str, PipelineStage] = {}
         self.upstream: dict[str, tuple[str, ...]] = {}
         self._load_stages()
@@ -144,7 +144,8 @@ def get_stage_kind(name: str) -> str:
     return name.partition("@")[0]
 
 
-def _open_repo() -> Repo:
+def open_repo() -> Repo:
+    """DVC's repository of this folder; DenseclError where there is none."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
     from dvc.scm import SCMError

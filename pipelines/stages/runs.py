@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from densecl.errors import DenseclError
-from densecl.monitoring.mlflow_store import EXPERIMENT, import_mlflow
+from pipelines.registry import mlflow_client
 from pipelines.runtime import zenml_env
 from pipelines.stages.dvc_graph import StageGraph, get_stage_kind
 
@@ -24,16 +23,10 @@ def find_training_run(folder: Path) -> str | None:
     """
     fingerprint = json.loads((folder / "config.json").read_text(encoding="utf-8"))["fingerprint"]
     try:
-        client = import_mlflow().MlflowClient()
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        runs = (
-            client.search_runs([experiment.experiment_id], f"tags.fingerprint = '{fingerprint}'")
-            if experiment
-            else []
-        )
-    except Exception:  # a store that is down: the link is missing, the pipeline goes on
+        runs = mlflow_client.find_training_runs(fingerprint)
+    except DenseclError:  # a store that is down: the link is missing, the pipeline goes on
         return None
-    return str(runs[0].info.run_id) if runs else None
+    return runs[0][0] if runs else None
 
 
 def reap_dead_runs() -> list[str]:
@@ -96,18 +89,6 @@ def list_changed_stages(run: PipelineRunResponse) -> list[str]:
 def get_pipeline_name(run: PipelineRunResponse) -> str:
     """`comparison` or `retraining`."""
     return run.pipeline.name if run.pipeline else "retraining"
-
-
-def get_start_time(run_id: str) -> datetime | None:
-    """When the run of this id began; None where ZenML knows none."""
-    try:
-        return (
-            zenml_env.get_client()
-            .get_pipeline_run(run_id, allow_name_prefix_match=False)
-            .created.replace(tzinfo=UTC)
-        )
-    except (KeyError, ValueError):
-        return None
 
 
 def get_latest_run() -> PipelineRunResponse | None:

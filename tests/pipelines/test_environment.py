@@ -32,21 +32,13 @@ def test_the_store_is_the_one_in_the_project(tmp_path, monkeypatch, url, stays):
     assert os.environ["ZENML_CONFIG_PATH"] == str(tmp_path / ".zenml")
 
 
-@pytest.mark.parametrize("text", ["- a", ""])
-def test_a_configuration_that_is_no_mapping_is_left_to_zenml(tmp_path, monkeypatch, text):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "environ", {})
-    file = tmp_path / ".zenml/config.yaml"
-    file.parent.mkdir()
-    file.write_bytes(text.encode("latin-1"))
-    zenml_env.configure_environment()
-    assert file.read_bytes() == text.encode("latin-1")
-
-
-def test_a_configuration_that_is_no_yaml_is_told(tmp_path, monkeypatch):
+@pytest.mark.parametrize("text", ["a: [", "- a"])
+def test_a_configuration_that_is_no_yaml_is_told(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", {})
     (tmp_path / ".zenml").mkdir()
-    (tmp_path / ".zenml/config.yaml").write_text("a: [")
-    with pytest.raises(DenseclError, match=r"config\.yaml: not readable as YAML; remove it"):
+    (tmp_path / ".zenml/config.yaml").write_text(text)
+    with pytest.raises(
+        DenseclError, match=r"config\.yaml: not readable as a YAML mapping; remove it"
+    ):
         zenml_env.configure_environment()

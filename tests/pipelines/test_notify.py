@@ -17,6 +17,7 @@ from pipelines.outcome import notify as room
 from pipelines.outcome.notify import notify_outcome
 from pipelines.schemas import Criterion, GateVerdict, RetrainingRecord
 
+NO_ADDRESS = "found no http:// or https:// address; set it, or its variable"
 SECRET = "T0/B0/s3cr3t"  # noqa: S105
 FINISHED = RetrainingRecord(
     started="2026-01-05T03:00:00+01:00",
@@ -123,9 +124,9 @@ def test_the_address_may_stand_in_the_environment(server, monkeypatch):
     ("answers", "calls", "told"),
     [
         ([500, 429, 200], 3, ""),
-        ([500, 500, 500], 3, "127.0.0.1 answered with status 500 (3 tries)"),
-        ([404], 1, "127.0.0.1 answered with status 404"),
-        ([302], 1, "127.0.0.1 answered with status 302"),
+        ([500, 500, 500], 3, "the server answered with status 500"),
+        ([404], 1, "the server answered with status 404"),
+        ([302], 1, "the server answered with status 302"),
     ],
 )
 def test_what_may_pass_is_tried_again_and_nothing_is_redirected(
@@ -145,12 +146,9 @@ def test_a_server_that_hangs_is_given_up(server, capfd, caplog):
     server.slow = 1.0
     begun = time.monotonic()
     notify_outcome(NotifyParams(webhook=server.address), FINISHED, None)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 3
     told = capfd.readouterr().err
-    assert (
-        told
-        == "warning: retraining.notify.webhook: 127.0.0.1: ReadTimeout (3 tries); delivery failed\n"
-    )
+    assert told == "warning: retraining.notify.webhook: ConnectionError; delivery failed\n"
     assert SECRET not in caplog.text
 
 
@@ -161,15 +159,12 @@ def test_a_server_that_is_not_there_and_addresses_that_are_none(server, capfd, c
     monkeypatch.setenv("NOT_AN_ADDRESS", f"file:///{SECRET}")
     monkeypatch.delenv("NO_SUCH_HOOK", raising=False)
     for address, told in (
-        (f"http://user:word@127.0.0.1:{port}/{SECRET}", "127.0.0.1: ConnectionError (3 tries)"),
-        (f"http://127.0.0.1:port/{SECRET}", "127.0.0.1: InvalidURL"),
-        ("$NO_SUCH_HOOK", "the environment variable NO_SUCH_HOOK is not set"),
-        ("$NOT_AN_ADDRESS", "the address is none: expected http:// or https:// and a host"),
-        (
-            f"hooks.example.com/{SECRET}",
-            "the address is none: expected http:// or https:// and a host",
-        ),
-        (f"http://[{SECRET}", "the address is none: expected http:// or https:// and a host"),
+        (f"http://user:word@127.0.0.1:{port}/{SECRET}", "ConnectionError"),
+        (f"http://127.0.0.1:port/{SECRET}", "InvalidURL"),
+        ("$NO_SUCH_HOOK", NO_ADDRESS),
+        ("$NOT_AN_ADDRESS", NO_ADDRESS),
+        (f"hooks.example.com/{SECRET}", NO_ADDRESS),
+        (f"http://[{SECRET}", "InvalidURL"),
     ):
         notify_outcome(NotifyParams(webhook=address), FINISHED, None)
         assert (
@@ -190,7 +185,7 @@ def test_the_file_gets_a_line_a_retraining(tmp_path, capfd):
         "promoted",
     ]
     notify_outcome(NotifyParams(file=str(tmp_path)), FINISHED, None)
-    assert "Is a directory; delivery failed" in capfd.readouterr().err
+    assert "IsADirectoryError; delivery failed" in capfd.readouterr().err
 
 
 def test_one_that_fails_does_not_keep_the_other_from_being_told(tmp_path, capfd):

@@ -120,22 +120,6 @@ def test_the_first_candidate_that_beats_chance_is_champion(place):
     assert "imagenet" in (place / "reports/retraining.html").read_text()
 
 
-def test_a_record_that_a_kill_prevented_is_written_at_the_next_start(place):
-    path = place / "reports/retraining.csv"
-    text = path.read_text()
-    path.write_text("".join(line for line in text.splitlines(True) if ",promoted," not in line))
-    assert "killed before this line was written" in pipelines(place, "retraining")
-    late, last = ends(place).iloc[-2], ends(place).iloc[-1]
-    assert (late.outcome, late.version, late.champion, last.outcome) == (
-        "promoted",
-        "1",
-        "1",
-        "unchanged",
-    )
-    assert pipelines(place, "retraining").count("killed before") == 0
-    path.write_text(text)
-
-
 def test_nothing_changed_is_recorded_and_trains_nothing(place):
     started = time.monotonic()
     said = pipelines(place, "retraining")

@@ -256,9 +256,7 @@ def test_locked_checkpoints_name_their_holder(tmp_path):
             text=True,
             check=False,
         )
-        assert (
-            f"CheckpointLocked: {kept.folder}: in use by process {os.getpid()} on " in done.stderr
-        )
+        assert f"RetryLater: {kept.folder}/lock: held by process {os.getpid()} on " in done.stderr
         assert " since 2" in done.stderr
         kept.remove_all()
     with checkpoint.lock_checkpoints(tmp_path / "f", 0.0) as kept:  # the lock ended with its holder

@@ -1,0 +1,38 @@
+"""One process at a time: a second one is told who is at work, and stops."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from densecl.errors import RetryLater
+
+
+@contextmanager
+def hold_lock(path: Path, timeout: float = 0.0) -> Iterator[None]:
+    """A lock on the file `path` for the block; it goes with its process, however that dies.
+
+    Raises RetryLater, which names the holder, after `timeout` seconds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(path, timeout=timeout).acquire()
+    except (Timeout, FileNotFoundError):  # the holder may have removed the folder
+        holder = path.read_text(encoding="utf-8") if path.exists() else ""
+        raise RetryLater(
+            f"{path}: held by {holder or 'another process'}; run again when it has ended, or stop "
+            f"it"
+        ) from None
+    with lock:
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        command = " ".join(sys.argv[1:])
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {now} (`{command}`)"
+        path.write_text(holder, encoding="utf-8")
+        yield
