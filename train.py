@@ -8,19 +8,15 @@ are written to runs/<experiment-name>/: model/ (safetensors, config.json) and tr
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from densecl import paths
-from densecl.artifacts import TrainPlan
+from densecl.artifacts import DatasetPlan
 from densecl.config.params import (
     MODES,
     TRAIN_SET,
@@ -32,8 +28,13 @@ from densecl.config.params import (
     load_params,
     parse_params,
 )
+from densecl.config.yaml_loader import load_yaml
 from densecl.errors import DenseclError
 from densecl.runtime import cli
+from steps.plan import check_network, is_available, resolve_dataset_plan, resolve_train_plan
+
+if TYPE_CHECKING:
+    from densecl.datasets.storage.usable_images import ImageSet
 
 # Section of params.yaml -> its keys that have a flag of the same name.
 FLAGS: dict[str, tuple[str, ...]] = {
@@ -82,8 +83,17 @@ def build_parser() -> argparse.ArgumentParser:
     for section, names in FLAGS.items():
         group = parser.add_argument_group(section)
         for name in names:
-            _add_flag(group, name, SECTIONS[section].model_fields[name])
-    parser.set_defaults(model_name=DEFAULT_MODEL, model_args={})
+            field = SECTIONS[section].model_fields[name]
+            default = DEFAULT_MODEL if name == "model_name" else field.default
+            suffix = f" (default: {default})" if default else ""
+            options: dict[str, Any] = {"type": load_yaml, "default": default}
+            if field.annotation is bool:
+                options = {"action": "store_true"}
+            group.add_argument(
+                f"--{name.replace('_', '-')}",
+                help=(field.description or "").replace("%", "%%") + suffix,
+                **options,
+            )
     add("--experiment-name", help="folder under runs/ (default: <mode>_<model>)")
     add("--seed", type=int, default=0, help="seed of all randomness (default: 0)")
     add(
@@ -99,28 +109,6 @@ def build_parser() -> argparse.ArgumentParser:
         help="resume from this checkpoint of the same run (its own checkpoints are found without)",
     )
     return parser
-
-
-def _add_flag(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
-    """The flag of one key."""
-    flag, text = f"--{name.replace('_', '-')}", (field.description or "").replace("%", "%%")
-    if field.annotation is bool:
-        group.add_argument(flag, action="store_true", help=text)
-        return
-    default = DEFAULT_MODEL if name == "model_name" else field.default
-    suffix = "" if default in (None, {}) else f" (default: {default})"
-    group.add_argument(flag, type=_find_type(field.annotation), default=default, help=text + suffix)
-
-
-def _find_type(annotation: Any) -> Callable[[str], Any]:
-    """What parses a value of this annotation; mappings are written as JSON."""
-    if annotation in (int, float, str):
-        return cast("Callable[[str], Any]", annotation)
-    if get_origin(annotation) is dict:
-        return json.loads
-    if get_origin(annotation) is Literal:
-        return str
-    return _find_type(get_args(annotation)[0])  # the first of a union, or what Annotated annotates
 
 
 def build_params(args: dict[str, Any]) -> Params:
@@ -156,39 +144,35 @@ def run_training(args: dict[str, Any]) -> None:
             f"--experiment-name: found {name!r}, expected letters, digits, '.', '_' and '-'"
         )
     params = build_params(args)
-    mode = params.modes[0]
-    validation_names = (
-        params.evaluate.datasets if params.train.validate_on is None else params.train.validate_on
-    )
-    validation_names = check_datasets(params, (TRAIN_SET, *validation_names))[1:]
+    validation_names = params.train.validate_on
+    if validation_names is None:
+        validation_names = params.evaluate.datasets
+    dataset_plans = {
+        dataset: resolve_dataset_plan(params, dataset)
+        for dataset in dict.fromkeys((TRAIN_SET, *validation_names))
+        if is_available(params, dataset)
+    }
+    check_network(params)
 
     from densecl import distributed
-    from densecl.datasets.manifests.scan import list_classes
+    from densecl.datasets.storage.image_root import list_class_folders
     from densecl.evaluation.validator import build_validator
     from densecl.training.train import train
 
     distributed.init_process_group()
-    image_sets = {
-        dataset: load_image_set(params, dataset) for dataset in (TRAIN_SET, *validation_names)
+    image_sets = {dataset: load_image_set(plan) for dataset, plan in dataset_plans.items()}
+    images = image_sets[TRAIN_SET]
+    validation = {
+        dataset: image_sets[dataset] for dataset in validation_names if dataset in image_sets
     }
-    plan = TrainPlan(
-        mode=mode,
-        network=params.network,
-        data=params.data,
-        train=params.train,
-        contrast=params.contrast.resolve_mode(mode),
-    )
-    folder, classes = paths.RUNS / name, list_classes(image_sets[TRAIN_SET].root)
+    plan = resolve_train_plan(params, params.modes[0])
+    folder, classes = paths.RUNS / name, list_class_folders(images.root)
     train(
         plan,
         args["seed"],
-        image_sets[TRAIN_SET],
+        images,
         classes,
-        build_validator(
-            {dataset: image_sets[dataset] for dataset in validation_names},
-            classes,
-            plan.train.batch_size,
-        ),
+        build_validator(validation, classes, plan.train.batch_size),
         folder / "model",
         folder / "training",
         args["resume"],
@@ -196,36 +180,9 @@ def run_training(args: dict[str, Any]) -> None:
     print(folder)
 
 
-def check_datasets(params: Params, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The available datasets; raises DenseclError before anything heavy starts if a required one or
-    the model cannot be used.
-    """
-    from densecl.datasets.manifests.scan import check_root
-    from densecl.evaluation.protocols import resolve_layout
-
-    available = []
-    for name in names:
-        dataset = params.datasets[name]
-        try:
-            check_root(Path(dataset.root), resolve_layout(params, name).layout, dataset.devkit)
-        except DenseclError as error:
-            if name in params.optional_datasets:
-                print(f"warning: {name} is skipped: {error}", file=sys.stderr)
-                continue
-            hint = f"; `dvc repro render@{name}` draws it" if name in params.render else ""
-            raise DenseclError(f"datasets.{name}.root: {error}{hint}") from None
-        available.append(name)
-
-    from densecl.network.vit import check_model
-
-    check_model(params.network)
-    return tuple(available)
-
-
-def load_image_set(params: Params, name: str) -> Any:
+def load_image_set(plan: DatasetPlan) -> ImageSet:
     """Usable images of a dataset, from the pipeline's manifest or from one written to runs/ now."""
     from densecl import distributed
-    from densecl.datasets.manifests.scan import list_classes, scan_dataset
     from densecl.datasets.storage.manifest import (
         check_unchanged,
         read_manifest,
@@ -233,39 +190,17 @@ def load_image_set(params: Params, name: str) -> Any:
         write_manifest,
     )
     from densecl.datasets.storage.usable_images import ImageSet
-    from densecl.evaluation.protocols import resolve_layout, resolve_protocol
-    from densecl.runtime.hardware import count_workers
+    from steps.prepare import scan_images
 
-    dataset = params.datasets[name]
-    path = paths.manifest_file(name)
+    path = paths.manifest_file(plan.name)
     if not path.exists():
-        path = paths.RUNS / "manifests" / f"{name}.parquet"
+        path = paths.RUNS / "manifests" / f"{plan.name}.parquet"
         if distributed.is_main_process():
-            classes, source = (
-                list_classes(Path(params.datasets[TRAIN_SET].root)),
-                resolve_layout(params, name),
-            )
-            write_manifest(
-                scan_dataset(
-                    name,
-                    Path(source.root),
-                    source.layout,
-                    classes,
-                    max(1, count_workers()),
-                    devkit=source.devkit,
-                ),
-                path,
-            )
+            write_manifest(scan_images(plan), path)
         distributed.any_rank(False)  # the others wait until it is written
-    frame, root, evaluate = select_usable(read_manifest(path)), Path(dataset.root), params.evaluate
+    frame, root = select_usable(read_manifest(path)), Path(plan.dataset.root)
     check_unchanged(frame, root)
-    return ImageSet(
-        frame,
-        root,
-        evaluate.preprocess.get(name),
-        resolve_protocol(params, name),
-        evaluate.classes.get(name, ()),
-    )
+    return ImageSet(frame, root, plan.preprocess, plan.protocol, plan.classes)
 
 
 if __name__ == "__main__":

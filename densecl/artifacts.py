@@ -111,12 +111,12 @@ class ValidationResult(Artifact):
 
     dataset: str
     passed: bool
-    images: int  # usable ones
-    classes: int
-    absent: tuple[str, ...]  # wnids of the training dataset without a usable image here
-    excluded: tuple[str, ...]  # image_ids left out of training and evaluation
-    failures: tuple[str, ...]
-    warnings: tuple[str, ...]
+    images: int = 0  # usable ones
+    classes: int = 0
+    absent: tuple[str, ...] = ()  # wnids of the training dataset without a usable image here
+    excluded: tuple[str, ...] = ()  # image_ids left out of training and evaluation
+    failures: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from typing import Any
 
 from densecl.runtime import cli
 
@@ -19,13 +20,19 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "report": ("compare the modes", ()),
     "compare": (
         "compare two experiments: git revisions, DVC experiments, workspace or report folders",
-        ("a", "b", "--fail-if-worse", "--output FOLDER"),
+        ("a", "b", "--fail-if-worse", "--output"),
     ),
     "export": (
         "write a trained model with its heads and a torch.export program to exports/",
         ("mode", "seed"),
     ),
     "params": ("write docs/params.md, every key of params.yaml, from the schema", ()),
+}
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "seed": {"type": int},
+    "--fail-if-worse": {"action": "store_true"},
+    "--output": {"metavar": "FOLDER"},
 }
 
 
@@ -36,11 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, (purpose, names) in STAGES.items():
         stage = stages.add_parser(name, help=purpose, description=purpose)
         for argument in names:
-            flag, _, value = argument.partition(" ")
-            if value or not flag.startswith("--"):
-                stage.add_argument(flag, type=int if flag == "seed" else str, metavar=value or None)
-            else:
-                stage.add_argument(flag, action="store_true")
+            stage.add_argument(argument, **OPTIONS.get(argument, {}))
     args = vars(parser.parse_args(arguments))
     return cli.run_command(
         lambda: importlib.import_module(f"steps.{args.pop('stage')}").main(**args)

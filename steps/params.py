@@ -7,7 +7,7 @@ import sys
 from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config import reference
-from train import FLAGS, build_parser
+from train import FLAGS
 
 
 def main() -> None:
@@ -17,10 +17,8 @@ def main() -> None:
 
 def list_flags() -> dict[str, str]:
     """Flags of train.py, by the key that they set."""
-    keys = {"cl_mode": "modes", "seed": "seeds"}
-    keys |= {name: f"{section}.{name}" for section, names in FLAGS.items() for name in names}
-    return {
-        keys[action.dest]: action.option_strings[-1]
-        for action in build_parser()._actions
-        if action.dest in keys
+    return {"modes": "--cl-mode", "seeds": "--seed"} | {
+        f"{section}.{name}": f"--{name.replace('_', '-')}"
+        for section, names in FLAGS.items()
+        for name in names
     }

@@ -5,6 +5,8 @@ reruns only affected stages.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 from densecl import paths
@@ -18,7 +20,7 @@ from densecl.artifacts import (
     ValidatePlan,
     write_json,
 )
-from densecl.config.params import TRAIN_SET, DenseContrastParams, Params, load_params
+from densecl.config.params import TRAIN_SET, DenseContrastParams, Mode, Params, load_params
 from densecl.errors import DenseclError
 from densecl.evaluation.protocols import PROTOCOLS, resolve_layout, resolve_protocol
 
@@ -34,7 +36,7 @@ def main() -> None:
     units = resolve_plans(params)
     for unit, record in units.items():
         write_json(paths.plan_file(unit), record)
-    prune_artifacts(params, set(units))
+    prune_artifacts(params, units)
 
 
 def check_protocols(params: Params) -> None:
@@ -42,7 +44,7 @@ def check_protocols(params: Params) -> None:
     for name, protocol in params.evaluate.protocol.items():
         if protocol not in PROTOCOLS:
             raise DenseclError(
-                f"{paths.PARAMS}: evaluate.protocol.{name}: found {protocol!r}, expected one of "
+                f"evaluate.protocol.{name}: found {protocol!r}, expected one of "
                 f"{', '.join(PROTOCOLS)}"
             )
 
@@ -51,24 +53,34 @@ def check_roots(params: Params) -> None:
     """Raise DenseclError if a dataset's folder cannot be used. Built-in datasets are drawn later;
     missing optional datasets are reported.
     """
-    from densecl.datasets.manifests.scan import check_root
-
     for name, dataset in params.datasets.items():
         if name in params.render:
             rendered_root = paths.rendered_folder(params.render[name].folder)
             if Path(dataset.root) != rendered_root:
                 raise DenseclError(
-                    f"{paths.PARAMS}: datasets.{name}.root: found {dataset.root}, expected "
+                    f"datasets.{name}.root: found {dataset.root}, expected "
                     f"{rendered_root}, where render.{name} draws its images"
                 )
-            continue
-        try:
-            check_root(Path(dataset.root), resolve_layout(params, name).layout, dataset.devkit)
-        except DenseclError as error:
-            if name not in params.optional_datasets:
-                raise DenseclError(f"{paths.PARAMS}: datasets.{name}.root: {error}") from None
-            print(f"warning: {name}: skipped: {error}")
+        elif not is_available(params, name):
             create_placeholder(name, Path(dataset.tracked_by))
+
+
+def is_available(params: Params, name: str) -> bool:
+    """False, with a warning, for an optional dataset that cannot be used; DenseclError for a
+    required one.
+    """
+    from densecl.datasets.manifests.scan import check_root
+
+    dataset = resolve_layout(params, name)
+    try:
+        check_root(Path(dataset.root), dataset.layout, dataset.devkit)
+    except DenseclError as error:
+        if name in params.optional_datasets:
+            print(f"warning: {name}: skipped: {error}")
+            return False
+        hint = f"; `dvc repro render@{name}` draws it" if name in params.render else ""
+        raise DenseclError(f"datasets.{name}.root: {error}{hint}") from None
+    return True
 
 
 def create_placeholder(name: str, tracked_by: Path) -> None:
@@ -85,9 +97,8 @@ def create_placeholder(name: str, tracked_by: Path) -> None:
             tracked_by.mkdir(parents=True)
     except OSError as error:
         raise DenseclError(
-            f"{paths.PARAMS}: datasets.{name}.tracked_by: {tracked_by} is missing and cannot be "
-            f"created ({error.strerror}); DVC must find the path that it watches: name a path that "
-            "exists"
+            f"datasets.{name}.tracked_by: {tracked_by} is missing and cannot be created "
+            f"({error.strerror}); DVC must find the path that it watches: name a path that exists"
         ) from None
     print(f"warning: {name}: created an empty {tracked_by} for DVC to watch")
 
@@ -98,89 +109,83 @@ def check_network(params: Params) -> None:
     """
     from densecl.network.vit import check_model
 
-    if params.network.checkpoint and not Path(params.network.checkpoint).is_file():
+    checkpoint = params.network.checkpoint
+    if checkpoint and not Path(checkpoint).is_file():
         raise DenseclError(
-            f"{paths.PARAMS}: network.checkpoint: {params.network.checkpoint} is not a file; "
-            f"expected local safetensors weights"
+            f"network.checkpoint: {checkpoint} is not a file; expected local safetensors weights"
         )
-    try:
-        rows, columns = check_model(params.network)
-    except DenseclError as error:
-        raise DenseclError(f"{paths.PARAMS}: {error}") from None
+    rows, columns = check_model(params.network)
     dense = params.contrast.resolve_mode("dense") if "dense" in params.modes else None
     if isinstance(dense, DenseContrastParams) and dense.patches_per_image > rows * columns:
         print(
-            f"warning: {paths.PARAMS}: contrast.patches_per_image: found "
-            f"{dense.patches_per_image}, but "
+            f"warning: contrast.patches_per_image: found {dense.patches_per_image}, but "
             f"{params.network.model_name} has {rows * columns} patches: all of them are used",
             file=sys.stderr,
         )
 
 
+def resolve_dataset_plan(params: Params, name: str) -> DatasetPlan:
+    return DatasetPlan(
+        name=name,
+        dataset=resolve_layout(params, name),
+        train_root=params.datasets[TRAIN_SET].root,
+        render=params.render.get(name),
+        preprocess=params.evaluate.preprocess.get(name),
+        protocol=resolve_protocol(params, name),
+        classes=params.evaluate.classes.get(name, ()),
+        optional=name in params.optional_datasets,
+    )
+
+
+def resolve_train_plan(params: Params, mode: Mode) -> TrainPlan:
+    return TrainPlan(
+        mode=mode,
+        network=params.network,
+        data=params.data,
+        train=params.train,
+        contrast=params.contrast.resolve_mode(mode),
+    )
+
+
 def resolve_plans(params: Params) -> dict[str, Artifact]:
     """The plan of every unit, with only the keys it reads."""
-    units: dict[str, Artifact] = {
-        name: DatasetPlan(
-            name=name,
-            dataset=resolve_layout(params, name),
-            train_root=params.datasets[TRAIN_SET].root,
-            render=params.render.get(name),
-            preprocess=params.evaluate.preprocess.get(name),
-            protocol=resolve_protocol(params, name),
-            classes=params.evaluate.classes.get(name, ()),
-            optional=name in params.optional_datasets,
-        )
-        for name in params.datasets
+    return {
+        **{name: resolve_dataset_plan(params, name) for name in params.datasets},
+        **{mode: resolve_train_plan(params, mode) for mode in params.modes},
+        "validate": ValidatePlan(
+            datasets=params.datasets, optional=params.optional_datasets, values=params.validate_
+        ),
+        "execution": ExecutionPlan(
+            checkpoint_minutes=params.train.checkpoint_minutes, processes=params.train.processes
+        ),
+        "evaluate": EvaluatePlan(batch_size=params.evaluate.batch_size),
+        "report": ReportPlan(
+            modes=params.modes,
+            seeds=params.seeds,
+            datasets=params.evaluate.datasets,
+            rendered=tuple(params.render),
+            protocols={name: resolve_protocol(params, name) for name in params.evaluate.datasets},
+            values=params.report,
+            params=params.model_dump(mode="json", by_alias=True, exclude={"retraining"}),
+        ),
     }
-    for mode in params.modes:
-        units[mode] = TrainPlan(
-            mode=mode,
-            network=params.network,
-            data=params.data,
-            train=params.train,
-            contrast=params.contrast.resolve_mode(mode),
-        )
-    units["validate"] = ValidatePlan(
-        datasets=params.datasets, optional=params.optional_datasets, values=params.validate_
-    )
-    units["execution"] = ExecutionPlan(
-        checkpoint_minutes=params.train.checkpoint_minutes, processes=params.train.processes
-    )
-    units["evaluate"] = EvaluatePlan(batch_size=params.evaluate.batch_size)
-    units["report"] = ReportPlan(
-        modes=params.modes,
-        seeds=params.seeds,
-        datasets=params.evaluate.datasets,
-        rendered=tuple(params.render),
-        protocols={name: resolve_protocol(params, name) for name in params.evaluate.datasets},
-        values=params.report,
-        params=params.model_dump(mode="json", by_alias=True, exclude={"retraining"}),
-    )
-    return units
 
 
-def prune_artifacts(params: Params, units: set[str]) -> None:
+def prune_artifacts(params: Params, units: Iterable[str]) -> None:
     """Remove files that no plan names from folders that a stage depends on; DVC's cache retains
     them.
     """
-    runs = [(mode, seed) for mode in params.modes for seed in params.seeds]
-    cells = [(name, mode, seed) for name in params.evaluate.datasets for mode, seed in runs]
-    expected = {paths.plan_file(unit) for unit in units} | {
-        paths.manifest_file(name) for name in params.datasets
-    }
-    expected |= {
-        build_path(*cell)
-        for cell in cells
-        for build_path in (
-            paths.evaluation_file,
-            paths.predictions_file,
-            paths.control_predictions_file,
-        )
-    }
-    expected |= {
-        paths.training_folder(*score_dataset) / name
-        for score_dataset in runs
-        for name in ("history.csv", "cost.json", "matches.safetensors")
+    runs = list(product(params.modes, params.seeds))
+    cell_files = (paths.evaluation_file, paths.predictions_file, paths.control_predictions_file)
+    training_files = ("history.csv", "cost.json", "matches.safetensors")
+    expected = {
+        *map(paths.plan_file, units),
+        *map(paths.manifest_file, params.datasets),
+        *(
+            build_path(name, *run)
+            for build_path, name, run in product(cell_files, params.evaluate.datasets, runs)
+        ),
+        *(paths.training_folder(*run) / name for run, name in product(runs, training_files)),
     }
     for folder in (
         paths.PLANS,

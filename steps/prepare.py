@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from densecl import paths
 from densecl.artifacts import DatasetPlan, read_json
 from densecl.datasets.manifests.missing_manifest import write_missing_manifest
-from densecl.datasets.manifests.scan import Progress, list_classes, scan_dataset
+from densecl.datasets.manifests.scan import list_classes, scan_dataset
 from densecl.datasets.storage.manifest import write_manifest
 from densecl.errors import DataError
 from densecl.runtime.hardware import count_workers
@@ -20,44 +22,37 @@ def main(dataset: str) -> None:
     """Write data/manifests/<set>.parquet; for a missing optional dataset, an empty manifest with
     the reason.
     """
-    plan = read_json(DatasetPlan, paths.plan_file(dataset))
-    source, classes = plan.dataset, list_classes(Path(plan.train_root))
+    plan, path = read_json(DatasetPlan, paths.plan_file(dataset)), paths.manifest_file(dataset)
     try:
-        with _open_progress_bar(dataset) as progress:
-            frame = scan_dataset(
-                dataset,
-                Path(source.root),
-                source.layout,
-                classes,
-                max(1, count_workers()),
-                devkit=source.devkit,
-                progress=progress,
-            )
+        frame = scan_images(plan)
     except DataError as error:
         if not plan.optional:
             raise
-        write_missing_manifest(paths.manifest_file(dataset), str(error))
+        write_missing_manifest(path, str(error))
         print(f"{dataset}: skipped: {error}")
         return
-    write_manifest(frame, paths.manifest_file(dataset))
-    print(f"{len(frame)} files of {frame['label'].nunique()} classes in {source.root}")
+    write_manifest(frame, path)
+    print(f"{len(frame)} files of {frame['label'].nunique()} classes in {plan.dataset.root}")
 
 
-@contextmanager
-def _open_progress_bar(dataset: str) -> Iterator[Progress | None]:
-    """A function to call with (done, total), or None without a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bars, TimeRemainingColumn
-
-    with Bars(
-        f"{dataset}: ",
+def scan_images(plan: DatasetPlan) -> pd.DataFrame:
+    """The manifest of a dataset; shows a progress bar on a terminal."""
+    source = plan.dataset
+    with Progress(
+        f"{plan.name}: ",
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-    ) as bars:
-        task = bars.add_task(dataset, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task(plan.name, total=None)
+        return scan_dataset(
+            plan.name,
+            Path(source.root),
+            source.layout,
+            list_classes(Path(plan.train_root)),
+            max(1, count_workers()),
+            devkit=source.devkit,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )

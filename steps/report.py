@@ -18,21 +18,13 @@ def main() -> None:
     plan = read_json(ReportPlan, paths.plan_file("report"))
     table = write_report(plan)
     write_text(paths.REPORT_TABLE, table + "\n")
-    failed = log_report(
-        (paths.REPORT_PAGE, paths.REPORT_TEXT, paths.COMPARISON), _read_metrics(plan)
-    )
+    top1 = {
+        f"{mode}/{dataset}": value
+        for mode in plan.modes
+        for dataset, value in json.loads(
+            paths.metrics_file(mode).read_text(encoding="utf-8")
+        ).items()
+    }
+    failed = log_report((paths.REPORT_PAGE, paths.REPORT_TEXT, paths.COMPARISON), top1)
     if failed:
         print(f"warning: the report is written, but not in MLflow: {failed}", file=sys.stderr)
-
-
-def _read_metrics(plan: ReportPlan) -> dict[str, float]:
-    """<mode>/<set> -> top-1, as in reports/metrics/."""
-    files = {
-        mode: json.loads(paths.metrics_file(mode).read_text(encoding="utf-8"))
-        for mode in plan.modes
-    }
-    return {
-        f"{mode}/{name}": value
-        for mode, top1_by_set in files.items()
-        for name, value in top1_by_set.items()
-    }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from densecl import paths
 from densecl.artifacts import ExecutionPlan, ReportPlan, TrainPlan, ValidationResult, read_json
 from densecl.config.params import TRAIN_SET
-from densecl.runtime.launch import is_launched, launch_processes
+from densecl.runtime.launch import launch_processes
 
 
 def main(mode: str, seed: int) -> None:
@@ -16,7 +18,7 @@ def main(mode: str, seed: int) -> None:
     the model, so they are no dependency and a new one retrains nothing.
     """
     execution = read_json(ExecutionPlan, paths.plan_file("execution"))
-    if execution.processes > 1 and not is_launched():
+    if execution.processes > 1 and "WORLD_SIZE" not in os.environ:
         launch_processes(execution.processes, ["-m", "steps", "train", mode, str(seed)])
         return
     from densecl.datasets.storage.image_root import list_class_folders

@@ -24,24 +24,22 @@ def main() -> None:
     """
     plan = read_json(ValidatePlan, paths.plan_file("validate"))
     manifests = {name: read_manifest(paths.manifest_file(name)) for name in plan.datasets}
-    missing_reasons = {
-        name: reason
-        for name in plan.datasets
-        if (reason := read_missing_reason(paths.manifest_file(name)))
-    }
-    present = {name: frame for name, frame in manifests.items() if name not in missing_reasons}
+    reasons = {name: read_missing_reason(paths.manifest_file(name)) for name in plan.datasets}
+    present = {name: frame for name, frame in manifests.items() if not reasons[name]}
     results = check_manifests(present, plan.values, plan.datasets)
     verdicts = {
-        name: _build_missing_result(name, missing_reasons[name])
-        if name in missing_reasons
-        else results[name]
+        name: results[name]
+        if name in present
+        else ValidationResult(dataset=name, passed=False, failures=(reasons[name],))
         for name in plan.datasets
     }
     roots = {name: Path(dataset.root) for name, dataset in plan.datasets.items()}
     write_validation_page(verdicts, manifests, paths.VALIDATION_PAGE, roots)
-    required = {name: verdict for name, verdict in verdicts.items() if name not in plan.optional}
     failures = [
-        f"{name}: {failure}" for name, verdict in required.items() for failure in verdict.failures
+        f"{name}: {failure}"
+        for name, verdict in verdicts.items()
+        if name not in plan.optional
+        for failure in verdict.failures
     ]
     if failures:
         raise DataError(
@@ -56,16 +54,3 @@ def main() -> None:
             *verdict.warnings,
         ):
             print(f"warning: {name}: {warning}")
-
-
-def _build_missing_result(name: str, reason: str) -> ValidationResult:
-    return ValidationResult(
-        dataset=name,
-        passed=False,
-        images=0,
-        classes=0,
-        excluded=(),
-        absent=(),
-        failures=(reason,),
-        warnings=(),
-    )

@@ -85,7 +85,7 @@ def test_the_method_s_defaults_stand_in_the_finetune_preset():
         (
             "evaluate.datasets",
             ["imagenet", "imagenet-c"],
-            r"evaluate.datasets: no dataset 'imagenet-c' in datasets; there are ",
+            r"evaluate.datasets: found 'imagenet-c', expected one of datasets \(imagenet, ",
         ),
         (
             "evaluate.datasets",

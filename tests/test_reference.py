@@ -58,7 +58,7 @@ def test_every_key_of_the_shipped_file_stands_on_the_page():
 
 
 def test_every_key_has_a_description():
-    assert [key.name for key in reference.iter_entries() if not key.description] == []
+    assert [key.name for key in reference.list_entries() if not key.description] == []
 
 
 def test_defaults_on_the_page_are_those_a_file_gets():
@@ -72,7 +72,7 @@ def test_defaults_on_the_page_are_those_a_file_gets():
         for name in ("processes", "checkpoint_minutes")
     }
     checked = 0
-    for key in reference.iter_entries():
+    for key in reference.list_entries():
         if "<set>" in key.name or key.default == "**required**":
             continue
         shown = load_yaml(key.default.split("`")[1])
@@ -95,7 +95,7 @@ def test_defaults_on_the_page_are_those_a_file_gets():
     ],
 )
 def test_bounds_on_the_page_hold(key: str, allowed: str, refused: object):
-    assert next(k for k in reference.iter_entries() if k.name == key).allowed == allowed
+    assert next(k for k in reference.list_entries() if k.name == key).allowed == allowed
     values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     section, name = key.split(".")
     values[section][name] = refused

@@ -13,17 +13,12 @@ def format_errors(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One message per error: the key as written in the file, what was found, what is allowed."""
     items = error.errors(include_url=False)
     # A sequence with refused items is also reported as too short: report the items only.
+    parents = {item["loc"][:-1] for item in items}
     return [
-        _format_error(i, model)
-        for i in items
-        if not (i["type"] == "too_short" and any(_is_nested_in(j, i) for j in items))
+        _format_error(item, model)
+        for item in items
+        if item["type"] != "too_short" or item["loc"] not in parents
     ]
-
-
-def _is_nested_in(inner: Any, outer: Any) -> bool:
-    return (
-        len(inner["loc"]) > len(outer["loc"]) and inner["loc"][: len(outer["loc"])] == outer["loc"]
-    )
 
 
 def _format_error(item: Any, model: type[BaseModel]) -> str:
@@ -58,15 +53,16 @@ def list_field_names(model: type[BaseModel]) -> list[str]:
 def _find_section_model(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
     """The model behind a key path; the names of datasets in it are skipped."""
     for part in path:
-        names = {
-            field.alias or name: field.annotation for name, field in model.model_fields.items()
-        }
-        if part not in names:
-            continue  # the name of a dataset
-        models = [
-            k
-            for k in (names[part], *get_args(names[part]))
-            if isinstance(k, type) and issubclass(k, BaseModel)
-        ]
-        model = models[0] if models else model
+        annotation = next(
+            (f.annotation for name, f in model.model_fields.items() if part == (f.alias or name)),
+            None,  # the name of a dataset
+        )
+        model = next(
+            (
+                candidate
+                for candidate in (annotation, *get_args(annotation))
+                if isinstance(candidate, type) and issubclass(candidate, BaseModel)
+            ),
+            model,
+        )
     return model

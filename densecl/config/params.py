@@ -8,6 +8,7 @@ messages read it there. Imports no torch, so that typos are reported immediately
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +44,7 @@ from densecl.config.training_params import (
     NetworkParams,
     TrainParams,
 )
-from densecl.config.yaml_loader import YamlError, load_yaml
+from densecl.config.yaml_loader import load_yaml
 from densecl.errors import DenseclError
 
 __all__ = [
@@ -122,90 +123,77 @@ class Params(StrictModel):
         )
 
     @model_validator(mode="after")
-    def _check_consistency(self) -> Params:  # noqa: PLR0912 - one rule per branch
-        _check_unique("modes", self.modes)
-        _check_unique("seeds", self.seeds)
-        _check_unique("evaluate.datasets", self.evaluate.datasets)
-        dataset_names = sorted(self.datasets)
-        for name in dataset_names:
+    def _check_consistency(self) -> Params:
+        evaluated = self.evaluate.datasets
+        for key, values in {
+            "modes": self.modes,
+            "seeds": self.seeds,
+            "evaluate.datasets": evaluated,
+        }.items():
+            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            if repeated:
+                raise ValueError(
+                    f"{key}: {', '.join(repeated)} named more than once; one name is one run"
+                )
+        for name in self.datasets:
             if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in RESERVED_UNITS:
-                raise ConfigValueError(
-                    "datasets",
-                    f"{name!r} cannot name a dataset: use a-z, 0-9, '-' and '_', and none of "
-                    f"{', '.join(RESERVED_UNITS)}",
+                raise ValueError(
+                    f"datasets: {name!r} cannot name a dataset: use a-z, 0-9, '-' and '_', and "
+                    f"none of {', '.join(RESERVED_UNITS)}"
                 )
-        if TRAIN_SET not in dataset_names:
-            raise ConfigValueError(
-                "datasets", f"{TRAIN_SET} is missing: it is the dataset that models are trained on"
+        if TRAIN_SET not in self.datasets:
+            raise ValueError(
+                f"datasets: {TRAIN_SET} is missing: it is the dataset that models are trained on"
             )
-        if CONTROL_SET not in self.evaluate.datasets:
-            raise ConfigValueError(
+        if CONTROL_SET not in evaluated:
+            raise ValueError(
+                f"evaluate.datasets: {CONTROL_SET} is missing: it is the control of every shifted "
+                "dataset"
+            )
+        mode = self.retraining.mode
+        references: list[tuple[str, Iterable[str], str, Collection[str]]] = [
+            ("evaluate.datasets", evaluated, "datasets", self.datasets),
+            ("evaluate.preprocess", self.evaluate.preprocess, "datasets", self.datasets),
+            ("evaluate.protocol", self.evaluate.protocol, "datasets", self.datasets),
+            ("evaluate.classes", self.evaluate.classes, "datasets", self.datasets),
+            ("render", self.render, "datasets", self.datasets),
+            ("train.validate_on", self.train.validate_on or (), "evaluate.datasets", evaluated),
+            (
+                "retraining.gate.minimum",
+                self.retraining.gate.minimum,
                 "evaluate.datasets",
-                f"{CONTROL_SET} is missing: it is the control of every shifted dataset",
-            )
-        referenced = {
-            "evaluate.datasets": self.evaluate.datasets,
-            "evaluate.preprocess": self.evaluate.preprocess,
-            "evaluate.protocol": self.evaluate.protocol,
-            "evaluate.classes": self.evaluate.classes,
-            "render": self.render,
-        }
-        for key, names in referenced.items():
+                evaluated,
+            ),
+            ("retraining.mode", (mode,) if mode else (), "modes", self.modes),
+        ]
+        for key, names, section, known in references:
             for name in names:
-                if name not in dataset_names:
-                    raise ConfigValueError(
-                        key,
-                        f"no dataset {name!r} in datasets; there are {', '.join(dataset_names)}",
+                if name not in known:
+                    raise ValueError(
+                        f"{key}: found {name!r}, expected one of {section} "
+                        f"({', '.join(sorted(known))})"
                     )
-        evaluated = {
-            "train.validate_on": self.train.validate_on or (),
-            "retraining.gate.minimum": self.retraining.gate.minimum,
-        }
-        for key, names in evaluated.items():
-            for name in names:
-                if name not in self.evaluate.datasets:
-                    raise ConfigValueError(key, f"{name!r} is not in evaluate.datasets")
-        if self.retraining.mode and self.retraining.mode not in self.modes:
-            raise ConfigValueError(
-                "retraining.mode",
-                f"found {self.retraining.mode}, expected one of modes ({', '.join(self.modes)})",
-            )
-        for mode in ("dense", "global"):
-            try:
-                mode_params = self.contrast.resolve_mode(mode)
-            except ValidationError as error:
-                raise ConfigValueError(
-                    f"contrast.{mode}", "; ".join(format_errors(error, DenseContrastParams))
-                ) from None
-            if (
-                mode_params
-                and mode in self.modes
-                and mode_params.contrastive_weight_adaptive
-                and mode_params.ramp_epochs > self.train.epochs
-            ):
-                raise ConfigValueError(
-                    "contrast.ramp_epochs",
-                    f"found {mode_params.ramp_epochs:g} for mode {mode}, expected at most "
-                    f"train.epochs "
-                    f"({self.train.epochs}): the weight would never reach lambda_weight; shorten "
-                    f"the ramp",
-                )
+        self._check_modes()
         return self
 
-
-class ConfigValueError(ValueError):
-    """A value that contradicts another one: the key at fault, and the reason."""
-
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(f"{key}: {reason}")
-
-
-def _check_unique(key: str, values: tuple[object, ...]) -> None:
-    repeated = sorted({str(v) for v in values if values.count(v) > 1})
-    if repeated:
-        raise ConfigValueError(
-            key, f"{', '.join(repeated)} named more than once; one name is one run"
-        )
+    def _check_modes(self) -> None:
+        for mode in ("dense", "global"):
+            try:
+                contrast = self.contrast.resolve_mode(mode)
+            except ValidationError as error:
+                reasons = "; ".join(format_errors(error, DenseContrastParams))
+                raise ValueError(f"contrast.{mode}: {reasons}") from None
+            if (
+                contrast
+                and mode in self.modes
+                and contrast.contrastive_weight_adaptive
+                and contrast.ramp_epochs > self.train.epochs
+            ):
+                raise ValueError(
+                    f"contrast.ramp_epochs: found {contrast.ramp_epochs:g} for mode {mode}, "
+                    f"expected at most train.epochs ({self.train.epochs}): the weight would never "
+                    "reach lambda_weight; shorten the ramp"
+                )
 
 
 def load_params(path: Path) -> Params:
@@ -216,7 +204,7 @@ def load_params(path: Path) -> Params:
         raise ParamsError(
             f"{path}: no such file; `cp presets/imagenet-finetune.yaml {path}` gives one to edit"
         ) from None
-    except (YamlError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ParamsError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ParamsError(

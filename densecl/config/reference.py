@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from functools import cache
+from itertools import groupby
 from typing import Any, NamedTuple
 
-from densecl.config import params
 from densecl.config.params import TRAIN_SET, DenseContrastParams, GlobalContrastParams, Params
+
+DENSE_ONLY = set(DenseContrastParams.model_fields) - set(GlobalContrastParams.model_fields)
+SCHEMA = Params.model_json_schema(by_alias=True)
 
 
 class ParamEntry(NamedTuple):
@@ -30,47 +32,31 @@ def render_params_page(flags: Mapping[str, str]) -> str:
         "errors that name\nthe key: `python -m steps plan` checks the file. A flag is an option "
         f"of `train.py` that sets the key for one\nrun. `datasets` must contain {TRAIN_SET}.",
     ]
-    sections: dict[str, list[ParamEntry]] = {}
-    for entry in iter_entries():
-        section = entry.name.split(".")[0] if "." in entry.name else ""
-        sections.setdefault(section, []).append(entry)
-    notes = {
-        name: _build_schema()["$defs"].get(_find_model_name(field), {})
-        for name, field in _build_schema()["properties"].items()
-    }
-    for section, section_entries in sections.items():
+    for section, entries in groupby(list_entries(), _find_section):
         if section:
-            parts.append(f"## {section}")
-            parts += [text] if (text := notes[section].get("description")) else []
-        parts.append("\n".join(_render_table(section_entries, flags)))
-    return "\n\n".join(parts) + "\n"
+            model = _find_model_name(SCHEMA["properties"][section])
+            parts += [f"## {section}", SCHEMA["$defs"].get(model, {}).get("description", "")]
+        rows = ["| key | allowed | default | description | flag |", "|---|---|---|---|---|"]
+        for entry in entries:
+            flag = f"`{flags[entry.name]}`" if entry.name in flags else ""
+            cells = [cell.replace("|", "\\|") for cell in (f"`{entry.name}`", *entry[1:], flag)]
+            rows.append(f"| {' | '.join(cells)} |")
+        parts.append("\n".join(rows))
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def iter_entries() -> Iterator[ParamEntry]:
+def _find_section(entry: ParamEntry) -> str:
+    """The top-level section of a key; empty for a key of the file itself."""
+    return entry.name.split(".")[0] if "." in entry.name else ""
+
+
+def list_entries() -> list[ParamEntry]:
     """Every leaf of the schema in its order; top-level keys come before sections."""
-    leaves = list(_iter_leaves(_build_schema(), "Params", "", None))
-    return iter([k for k in leaves if "." not in k.name] + [k for k in leaves if "." in k.name])
-
-
-@cache
-def _build_schema() -> dict[str, Any]:
-    return Params.model_json_schema(by_alias=True)
-
-
-def _render_table(section_entries: list[ParamEntry], flags: Mapping[str, str]) -> Iterator[str]:
-    yield "| key | allowed | default | description | flag |"
-    yield "|---|---|---|---|---|"
-    for entry in section_entries:
-        flag = f"`{flags[entry.name]}`" if entry.name in flags else ""
-        yield (
-            "| "
-            + " | ".join(c.replace("|", "\\|") for c in (f"`{entry.name}`", *entry[1:], flag))
-            + " |"
-        )
+    return sorted(_iter_leaves(SCHEMA, "", None), key=lambda entry: "." in entry.name)
 
 
 def _iter_leaves(
-    schema: Mapping[str, Any], model: str, prefix: str, section_default: Mapping[str, Any] | None
+    schema: Mapping[str, Any], prefix: str, section_default: Mapping[str, Any] | None
 ) -> Iterator[ParamEntry]:
     """Leaves below a model; `section_default` is the default of the whole section, if its parent
     states one.
@@ -78,19 +64,16 @@ def _iter_leaves(
     for name, field in schema["properties"].items():
         model_name, by_set = _find_model_name(field), "additionalProperties" in field
         if not model_name or by_set:
-            allowed = "a mapping" if model_name else _describe_allowed(field)
             yield ParamEntry(
                 f"{prefix}{name}",
-                allowed,
+                "a mapping" if model_name else _describe_allowed(field),
                 _format_default(field, name, section_default, prefix),
-                describe_field(model, name),
+                field.get("description", "") + ("; mode dense only" if name in DENSE_ONLY else ""),
             )
         if model_name:
-            child_prefix = f"{prefix}{name}.<set>." if by_set else f"{prefix}{name}."
             yield from _iter_leaves(
-                _build_schema()["$defs"][model_name],
-                model_name,
-                child_prefix,
+                SCHEMA["$defs"][model_name],
+                f"{prefix}{name}.<set>." if by_set else f"{prefix}{name}.",
                 (section_default or {}).get(name, field.get("default")),
             )
 
@@ -163,14 +146,3 @@ def _format_value(value: Any) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_format_value(item) for item in value)}]"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def describe_field(model: str, name: str) -> str:
-    """The description of a field, marked if mode global has no such key."""
-    fields = getattr(params, model).model_fields
-    field = next((n for n, info in fields.items() if info.alias == name), name)
-    text = fields[field].description or ""
-    is_dense_only = (
-        field in DenseContrastParams.model_fields and field not in GlobalContrastParams.model_fields
-    )
-    return f"{text}; mode dense only" if is_dense_only else text

@@ -1,7 +1,7 @@
 """Calibration: difference between confidence and accuracy, and ranking of predictions by
 confidence. B: images.
 
-All take confidence [B] and correct [B] and give a fraction; NaN without images. Where images share
+All take confidence [B] and correct [B] of one image or more and give a fraction. Where images share
 a confidence, each counts as right by the share of them that is: no figure depends on the order of
 the images.
 """
@@ -22,8 +22,6 @@ def expected_calibration_error(
 
     The last bin holds confidence 1 too.
     """
-    if not len(confidence):
-        return float("nan")
     bin_index = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = np.bincount(bin_index, weights=correct.astype(float) - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
@@ -35,8 +33,6 @@ def equal_mass_calibration_error(
     """Mean |accuracy - confidence| over bins with equal numbers of images (within one), by
     ascending confidence (Nixon et al. 2019).
     """
-    if not len(confidence):
-        return float("nan")
     confidence, accuracy = _sort_by_confidence(confidence, correct)
     gaps = [part.sum() for part in np.array_split(accuracy - confidence, bins)]
     return float(np.abs(gaps).sum() / len(confidence))
@@ -49,8 +45,6 @@ def rms_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
     taking the rest, but with that bin: their loop ends one bin early and so leaves out up to 199 of
     the most confident answers.
     """
-    if not len(confidence):
-        return float("nan")
     confidence, accuracy = _sort_by_confidence(confidence, correct)
     starts = np.arange(max(1, len(confidence) // IMAGES_PER_BIN)) * IMAGES_PER_BIN
     sizes = np.diff(np.append(starts, len(confidence)))
@@ -64,8 +58,6 @@ def response_rate_accuracy(confidence: np.ndarray, correct: np.ndarray) -> float
 
     Hendrycks et al. 2021, calibration_tools.py.
     """
-    if not len(confidence):
-        return float("nan")
     accuracy = _sort_by_confidence(confidence, correct)[1][::-1]
     return float((np.cumsum(accuracy) / np.arange(1, len(accuracy) + 1)).mean())
 

@@ -57,8 +57,9 @@ def compute_dataset_metrics(
     """
     name_scheme = PROTOCOLS[protocol].names
     top1, left_out = float(rows["correct"].mean()), {}
+    per_class = _group_accuracy(rows, rows["label"])
     metrics: dict[str, Any] = {
-        "per_class": compute_class_accuracy(rows, classes),
+        "per_class": {classes[int(label)]: group for label, group in per_class.items()},
         "renditions": {},
         "shape_bias": None,
         "relative_accuracy": None,
@@ -70,23 +71,18 @@ def compute_dataset_metrics(
     if name_scheme == "cue-conflict":
         computations["shape_bias"] = lambda: compute_shape_bias(rows)
     if control is not None:
-        computations["relative_accuracy"] = lambda: compute_relative_accuracy(top1, control.top1)
-        computations["effective_robustness"] = lambda: compute_effective_robustness(
-            protocol, classes, top1, control.top1
-        )
+        computations |= {
+            "relative_accuracy": lambda: compute_relative_accuracy(top1, control.top1),
+            "effective_robustness": lambda: compute_effective_robustness(
+                protocol, classes, top1, control.top1
+            ),
+        }
     for metric, compute in computations.items():
         try:
             metrics[metric] = compute()
         except (NotApplicable, effective_robustness.NoPublishedFit) as reason:
             left_out[metric] = str(reason)
     return metrics | {"left_out": left_out}
-
-
-def compute_class_accuracy(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, SubsetAccuracy]:
-    """Accuracy per class with images, by wnid."""
-    return {
-        classes[int(label)]: group for label, group in _group_accuracy(rows, rows["label"]).items()
-    }
 
 
 def compute_rendition_accuracy(rows: pd.DataFrame) -> dict[str, SubsetAccuracy]:

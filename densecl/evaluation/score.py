@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pandas as pd
 
 from densecl import paths
@@ -12,7 +10,6 @@ from densecl.artifacts import (
     EvaluatePlan,
     Evaluation,
     MatchedControl,
-    Preprocessing,
     ValidationResult,
     read_json,
 )
@@ -23,18 +20,6 @@ from densecl.evaluation.predict import create_empty_predictions, predict_images,
 from densecl.evaluation.protocols import PROTOCOLS, describe_missing, resolve_preprocess_rule
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import Backbone
-
-
-@dataclass(frozen=True)
-class CellPredictions:
-    """Predictions on the dataset and on its control, and how both were scored."""
-
-    rows: pd.DataFrame
-    control_rows: pd.DataFrame
-    outside_classes: int
-    scored_labels: list[int]
-    preprocessing: Preprocessing
-    missing_control_reason: str  # why the expected control is missing
 
 
 class NoKnownClassError(DataError):
@@ -68,35 +53,62 @@ def relabel_to_model(name: str, frame: pd.DataFrame, classes: list[str]) -> pd.D
     return frame[known].assign(label=labels[known].astype("int64")).reset_index(drop=True)
 
 
-def score_dataset(
-    dataset: str, plan: DatasetPlan, model: Backbone, classes: list[str]
-) -> CellPredictions:
-    """Predict every image of the dataset and of its control once; DataError if the dataset cannot
-    be used.
+def evaluate_dataset(
+    plan: DatasetPlan, model: Backbone, classes: list[str], mode: str, seed: int
+) -> tuple[Evaluation, pd.DataFrame, pd.DataFrame]:
+    """All metrics of a cell, and the predictions on every image of the dataset and of its control;
+    DataError if the dataset cannot be used.
     """
     batch_size = read_json(EvaluatePlan, paths.plan_file("evaluate")).batch_size
-    images = load_usable_images(dataset)
-    known_rows = relabel_to_model(dataset, images.frame, classes)
+    verdict = read_json(ValidationResult, paths.validation_file(plan.name))
+    images = load_usable_images(plan.name)
     frame, preprocessing, scored_labels = prepare_scoring(
         model,
-        known_rows,
+        relabel_to_model(plan.name, images.frame, classes),
         classes,
         protocol=plan.protocol,
         preprocess=plan.preprocess,
         wnids=plan.classes,
     )
     rows = predict_images(model, frame, images.root, preprocessing, scored_labels, batch_size)
-    control_rows, reason = create_empty_predictions(), ""
-    if control := PROTOCOLS[plan.protocol].control:
+    control, control_rows, missing_reason = None, create_empty_predictions(), ""
+    if control_name := PROTOCOLS[plan.protocol].control:
         try:
-            control_rows = _predict_control(control, model, classes, scored_labels, batch_size)
+            control_rows = _predict_control(control_name, model, classes, scored_labels, batch_size)
         except DataError as error:
-            if not read_json(DatasetPlan, paths.plan_file(control)).optional:
+            if not read_json(DatasetPlan, paths.plan_file(control_name)).optional:
                 raise
-            reason = f"the control {control} cannot be used: {error}"
-    return CellPredictions(
-        rows, control_rows, len(images.frame) - len(frame), scored_labels, preprocessing, reason
+            missing_reason = f"the control {control_name} cannot be used: {error}"
+        else:
+            control = MatchedControl(
+                dataset=control_name,
+                images=len(control_rows),
+                top1=float(control_rows["correct"].mean()),
+                top5=float(control_rows["correct5"].mean()),
+                predictions=paths.control_predictions_file(plan.name, mode, seed).as_posix(),
+            )
+    specific_metrics = compute_dataset_metrics(rows, plan.protocol, classes, control)
+    if missing_reason:
+        specific_metrics["left_out"] |= dict.fromkeys(
+            ("control", "relative_accuracy", "effective_robustness"), missing_reason
+        )
+    labels = rows["label"].unique().tolist()
+    evaluation = Evaluation(
+        dataset=plan.name,
+        protocol=plan.protocol,
+        mode=mode,
+        seed=seed,
+        images=len(rows),
+        outside=len(images.frame) - len(frame),
+        excluded=len(verdict.excluded),
+        classes=len(scored_labels),
+        control=control,
+        shortfall=describe_missing(plan.protocol, len(rows), labels, scored_labels, classes),
+        preprocessing=preprocessing,
+        **compute_metrics(rows),
+        **specific_metrics,
     )
+    return evaluation, rows, control_rows
 
 
 def _predict_control(
@@ -115,42 +127,4 @@ def _predict_control(
     )
     return predict_images(
         model, frame, images.root, resolve_preprocessing(model, rule), scored_labels, batch_size
-    )
-
-
-def build_evaluation(
-    cell: CellPredictions, plan: DatasetPlan, mode: str, seed: int, classes: list[str]
-) -> Evaluation:
-    """All metrics of a cell."""
-    control = None
-    if len(cell.control_rows):
-        control = MatchedControl(
-            dataset=PROTOCOLS[plan.protocol].control,
-            images=len(cell.control_rows),
-            top1=float(cell.control_rows["correct"].mean()),
-            top5=float(cell.control_rows["correct5"].mean()),
-            predictions=paths.control_predictions_file(plan.name, mode, seed).as_posix(),
-        )
-    specific_metrics = compute_dataset_metrics(cell.rows, plan.protocol, classes, control)
-    if cell.missing_control_reason:
-        specific_metrics["left_out"] |= dict.fromkeys(
-            ("control", "relative_accuracy", "effective_robustness"), cell.missing_control_reason
-        )
-    labels = cell.rows["label"].unique().tolist()
-    return Evaluation(
-        dataset=plan.name,
-        protocol=plan.protocol,
-        mode=mode,
-        seed=seed,
-        images=len(cell.rows),
-        outside=cell.outside_classes,
-        excluded=len(read_json(ValidationResult, paths.validation_file(plan.name)).excluded),
-        classes=len(cell.scored_labels),
-        control=control,
-        shortfall=describe_missing(
-            plan.protocol, len(cell.rows), labels, cell.scored_labels, classes
-        ),
-        preprocessing=cell.preprocessing,
-        **compute_metrics(cell.rows),
-        **specific_metrics,
     )

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from densecl import distributed
 from densecl.artifacts import TrainPlan, write_text
 from densecl.config.flatten import flatten
 from densecl.monitoring.mlflow_store import EXPERIMENT, import_mlflow
-from densecl.training.step_metrics import StepMetrics
 
 
 class Monitor:
@@ -60,10 +58,9 @@ class Monitor:
             name, total=plan.train.epochs * steps_per_epoch, seen=""
         )
         self.steps_per_epoch = steps_per_epoch
-        self.exit_stack = ExitStack()
 
     def __enter__(self) -> Monitor:
-        self.exit_stack.enter_context(self.progress_bar)
+        self.progress_bar.start()
         self._call_mlflow(self._start_run)
         return self
 
@@ -79,10 +76,10 @@ class Monitor:
                 "KILLED" if interrupted else "FAILED" if error_type else "FINISHED"
             )
         )
-        self.exit_stack.close()
+        self.progress_bar.stop()
 
     def update_progress(
-        self, epoch: int, steps_done: int, images_per_second: float, metrics: StepMetrics
+        self, epoch: int, steps_done: int, images_per_second: float, metrics: Mapping[str, Tensor]
     ) -> None:
         """Update the bar: epoch, images/s and the losses."""
         losses = f"classification {float(metrics['classification_loss']):.3f}"
@@ -118,8 +115,12 @@ class Monitor:
 
     def log_artifacts(self, folders: dict[str, Path]) -> None:
         """Upload folders to the MLflow run, by their artifact path."""
-        for name, folder in folders.items():
-            self._call_mlflow(partial(_log_artifacts, name, folder))
+
+        def upload(mlflow: Any) -> None:
+            for name, folder in folders.items():
+                mlflow.log_artifacts(str(folder), name)
+
+        self._call_mlflow(upload)
 
     def print_note(self, text: str) -> None:
         """Print a line above the bar."""
@@ -127,13 +128,8 @@ class Monitor:
 
     def _start_run(self, mlflow: Any) -> None:
         mlflow.set_experiment(EXPERIMENT)
-        run_id = (
-            self.run_id_file.read_text(encoding="utf-8")
-            if self.run_id_file and self.run_id_file.exists()
-            else None
-        )
-        if run_id and _is_active_run(mlflow, run_id):
-            mlflow.start_run(run_id=run_id)
+        if self.run_id_file and self.run_id_file.exists():
+            mlflow.start_run(run_id=self.run_id_file.read_text(encoding="utf-8"))
             return
         tags = {"mode": self.plan.mode, "seed": str(self.seed), "fingerprint": self.fingerprint}
         run = mlflow.start_run(run_name=self.name, tags=tags)
@@ -154,17 +150,3 @@ class Monitor:
                 f"MLflow logging stopped, training continues: {type(error).__name__}: "
                 f"{str(error).splitlines()[0]}"
             )
-
-
-def _is_active_run(mlflow: Any, run_id: str) -> bool:
-    """False if the run was deleted, or belongs to another store."""
-    try:
-        return bool(mlflow.get_run(run_id).info.lifecycle_stage == "active")
-    except mlflow.exceptions.MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
-
-
-def _log_artifacts(name: str, folder: Path, mlflow: Any) -> None:
-    mlflow.log_artifacts(str(folder), name)

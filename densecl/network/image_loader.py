@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from densecl.artifacts import Preprocessing
 from densecl.datasets.storage.decode import decode_image
 from densecl.errors import DataError
-from densecl.network.preprocessing import build_uint8_transform
+from densecl.network.preprocessing import build_evaluation_transform
 from densecl.runtime.hardware import count_workers
 
 
@@ -52,7 +52,7 @@ def build_image_loader(
         else None
     )
     return DataLoader(
-        EvaluationImages(paths, build_uint8_transform(data_config), size),
+        EvaluationImages(paths, build_evaluation_transform(data_config, normalize=False), size),
         batch_size=batch_size,
         num_workers=count_workers() if len(paths) > batch_size else 0,
         pin_memory=torch.cuda.is_available(),

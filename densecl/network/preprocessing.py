@@ -31,22 +31,14 @@ def resolve_preprocessing(
     )
 
 
-def build_evaluation_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
-    """PIL RGB -> fp32 [3, H, W]: timm's evaluation transform; with `as-is` only normalisation."""
-    return _build_timm_transform(preprocessing)
-
-
-def build_uint8_transform(preprocessing: Preprocessing) -> Callable[[Image.Image], Tensor]:
-    """PIL RGB -> uint8 [3, H, W]: `build_evaluation_transform` without its normalisation.
-
-    `normalise_images` adds it, with equal bits; workers send a quarter of the bytes.
-    """
-    return _build_timm_transform(preprocessing, normalize=False)
-
-
-def _build_timm_transform(
+def build_evaluation_transform(
     preprocessing: Preprocessing, normalize: bool = True
 ) -> Callable[[Image.Image], Tensor]:
+    """PIL RGB -> fp32 [3, H, W]: timm's evaluation transform; with `as-is` only normalisation.
+
+    Without `normalize`, uint8 [3, H, W]: `normalise_images` then adds the normalisation, with equal
+    bits; workers send a quarter of the bytes.
+    """
     settings = preprocessing.model_dump(exclude={"rule"})
     if preprocessing.rule == "as-is":
         # Resizing and cropping to the size that an image already has changes nothing.

@@ -145,35 +145,40 @@ def _create_model(network: NetworkParams, num_classes: int, pretrained: bool) ->
 
 def _check_trainable(model: Backbone, network: NetworkParams) -> None:
     """Raise ModelError unless there are a CLS token, one classifier on it, and a square grid."""
-    name = network.model_name
-    (height, width), patch = model.patch_embed.img_size, model.patch_embed.patch_size
-    if height % patch[0] or width % patch[1]:
-        raise ModelError(
-            f"network.model_args: patches of {patch[0]} x {patch[1]} px do not fill {height} x "
-            f"{width} px; expected a patch_size that divides img_size"
-        )
-    if model.cls_token is None:
-        raise ModelError(
-            f"network.model_name: {name} has no CLS token, which classification and the global "
-            f"objective need"
-        )
+    name, embed = network.model_name, model.patch_embed
+    (height, width), patch, (rows, columns) = embed.img_size, embed.patch_size, embed.grid_size
     pooling = "" if model.global_pool == "token" else f"global_pool {model.global_pool!r}"
     if hasattr(model, "head_dist"):
         pooling = "a second, distilled classifier"
-    if pooling or model.num_prefix_tokens < 1:
-        raise ModelError(
+    patch_drop_rate = network.model_args.get("patch_drop_rate")
+    rules = (
+        (
+            height % patch[0] == 0 and width % patch[1] == 0,
+            f"network.model_args: patches of {patch[0]} x {patch[1]} px do not fill {height} x "
+            f"{width} px; expected a patch_size that divides img_size",
+        ),
+        (
+            model.cls_token is not None,
+            f"network.model_name: {name} has no CLS token, which classification and the global "
+            f"objective need",
+        ),
+        (
+            not pooling and model.num_prefix_tokens >= 1,
             f"network.model_name: {name} has {pooling or 'no prefix token'}; expected one "
             f"classifier on the CLS token, which the global objective and the probe read too: set "
-            f"model_args: {{global_pool: token}}, or choose another model"
-        )
-    if network.model_args.get("patch_drop_rate"):
-        raise ModelError(
-            f"network.model_args: found patch_drop_rate {network.model_args['patch_drop_rate']}, "
-            f"expected none: dropped patches cannot be matched"
-        )
-    rows, columns = get_patch_grid(model)
-    if rows != columns or rows * columns != model.patch_embed.num_patches or rows == 1:
-        raise ModelError(
+            f"model_args: {{global_pool: token}}, or choose another model",
+        ),
+        (
+            not patch_drop_rate,
+            f"network.model_args: found patch_drop_rate {patch_drop_rate}, expected none: dropped "
+            f"patches cannot be matched",
+        ),
+        (
+            rows == columns > 1 and rows * columns == embed.num_patches,
             f"network.model_name: {name} has a {rows} x {columns} patch grid; expected a square "
-            f"one of 2 x 2 or more"
-        )
+            f"one of 2 x 2 or more",
+        ),
+    )
+    for holds, problem in rules:
+        if not holds:
+            raise ModelError(problem)

@@ -6,25 +6,12 @@ import logging
 import os
 import sys
 
-from densecl.errors import DenseclError, Interrupted, RetryLater
+from densecl.errors import Interrupted, RetryLater
 from densecl.runtime.hardware import count_cores
 
 LOGGER = logging.getLogger(__name__)
 
 MAX_RESTARTS = 3  # after a process was killed
-
-
-class ChildProcessesFailed(DenseclError):
-    """The processes failed; they have printed why."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__("")
-        self.status = status
-
-
-def is_launched() -> bool:
-    """True in a process that torchrun, accelerate or `launch_processes` has started."""
-    return "WORLD_SIZE" in os.environ
 
 
 def launch_processes(processes: int, arguments: list[str]) -> None:
@@ -34,7 +21,7 @@ def launch_processes(processes: int, arguments: list[str]) -> None:
     restarts would also repeat an error of the user and hide the exit status.
 
     Raises:
-        ChildProcessesFailed: a process ended with an error; carries its exit status.
+        SystemExit: a process ended with an error; carries its exit status.
         RetryLater: a process was killed once more than MAX_RESTARTS times.
         Interrupted: this process received a signal.
     """
@@ -59,14 +46,12 @@ def launch_processes(processes: int, arguments: list[str]) -> None:
             elastic_launch(config, sys.executable)(*arguments)
         except ChildFailedError as error:
             rank, failure = min(error.failures.items(), key=lambda item: item[1].timestamp)
-            if failure.exitcode >= 0 or not restarts_left:
-                raise (
-                    ChildProcessesFailed(failure.exitcode)
-                    if failure.exitcode > 0
-                    else RetryLater(
-                        f"process {rank} was killed (signal {-failure.exitcode}) "
-                        f"{MAX_RESTARTS + 1} times; run the same command to resume"
-                    )
+            if failure.exitcode > 0:
+                raise SystemExit(failure.exitcode) from None  # it has printed why
+            if not restarts_left:
+                raise RetryLater(
+                    f"process {rank} was killed (signal {-failure.exitcode}) "
+                    f"{MAX_RESTARTS + 1} times; run the same command to resume"
                 ) from None
             LOGGER.warning(
                 "process %d of %d was killed (signal %d): all restart from the last checkpoint; "

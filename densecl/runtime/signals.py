@@ -97,11 +97,12 @@ def exit_with_parent(number: int = signal.SIGTERM) -> None:
     if parent == 1:
         # started by init, or in a container whose first process is the shell
         return
-    grandparent = _read_parent_pid(parent) if _read_process_name(parent) in SHELLS else 0
+    name, grandparent = _read_process(parent)
+    is_watched = name in SHELLS and grandparent > 1
 
     def watch_parent() -> None:
         while os.getppid() == parent and (
-            grandparent <= 1 or _read_parent_pid(parent) == grandparent
+            not is_watched or _read_process(parent)[1] == grandparent
         ):
             time.sleep(0.5)
         os.kill(os.getpid(), number)
@@ -134,18 +135,10 @@ def _set_parent_death_signal(number: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))
 
 
-def _read_process_name(process: int) -> str:
+def _read_process(process: int) -> tuple[str, int]:
+    """Name and parent of a process; ("", 0) if unknown."""
     try:
-        return Path(f"/proc/{process}/comm").read_text(encoding="utf-8").strip()
+        head, _, tail = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")
     except OSError:
-        return ""
-
-
-def _read_parent_pid(process: int) -> int:
-    """The parent's process id, or 0 if unknown."""
-    try:
-        return int(
-            Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
-        )
-    except OSError:
-        return 0
+        return "", 0
+    return head.partition("(")[2], int(tail.split()[1])

@@ -23,8 +23,10 @@ def export_model(
     fingerprint: str,
 ) -> None:
     """Write model.safetensors (a timm state dict), heads.safetensors and config.json."""
-    _save_tensors(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
-    _save_tensors(head_state, folder / "heads.safetensors")
+    states = {"model": (model.state_dict(), {"format": "pt"}), "heads": (head_state, None)}
+    for name, (state, metadata) in states.items():
+        tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+        save_file(tensors, folder / f"{name}.safetensors", metadata=metadata)
     is_probe = plan.contrast is not None and plan.contrast.lambda_weight == 1
     config = {
         "architecture": plan.network.model_name,
@@ -38,10 +40,3 @@ def export_model(
         "fingerprint": fingerprint,
     }
     write_text(folder / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
-
-
-def _save_tensors(
-    state: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
-) -> None:
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    save_file(tensors, path, metadata=metadata)

@@ -19,42 +19,35 @@ class TrainingError(DenseclError):
     """A training run that cannot continue."""
 
 
-class NonFiniteLossError(Exception):
-    """A step whose loss or gradient is not finite."""
-
-
 @contextmanager
 def explain_failures(trainer: Trainer) -> Iterator[None]:
     """Save on a signal; turn a failure into an error that says what to do.
 
     Raises:
         Interrupted: a signal arrived; the state is saved.
-        TrainingError: the loss is not finite, or memory is exhausted.
+        TrainingError: memory is exhausted.
         RetryLater: a signal also stopped the loader's workers within a step.
     """
     try:
-        try:
-            yield
-        except Interrupted as stop:
-            with SIGNAL_HANDLER.defer_signals():
-                trainer.saver.save()
-            raise Interrupted(
-                f"{stop}: stopped after step {trainer.steps_done} of {trainer.total_steps}; "
-                f"{trainer.saver.describe_last()}; run the same command to resume"
-            ) from None
-    except NonFiniteLossError as error:
-        raise TrainingError(
-            f"{error}; {trainer.saver.describe_last()}; lower train.learning_rate, raise "
-            f"contrast.temperature, lengthen train.warmup_epochs or lower train.grad_clip"
+        yield
+    except Interrupted as stop:
+        with SIGNAL_HANDLER.defer_signals():
+            trainer.saver.save()
+        raise Interrupted(
+            f"{stop}: stopped after step {trainer.steps_done} of {trainer.total_steps}; "
+            f"{trainer.saver.describe_last()}; run the same command to resume"
         ) from None
     except RuntimeError as error:
-        # A signal to the process group ends the loader's workers too.
+        # A signal to all processes of a job ends the loader's workers too.
         if SIGNAL_HANDLER.received and "DataLoader worker" in str(error):
             raise RetryLater(
                 f"stopped within a step; {trainer.saver.describe_last()}; run the same command to "
                 f"resume"
             ) from None
-        if not _is_out_of_memory(error):
+        # The CPU's allocator has no exception of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and not any(
+            phrase in str(error) for phrase in ("not enough memory", "can't allocate memory")
+        ):
             raise
         images = trainer.batch_size // trainer.micro_batches
         raise TrainingError(
@@ -63,13 +56,3 @@ def explain_failures(trainer: Trainer) -> Iterator[None]:
             f"(now {trainer.batch_size}) or start more processes; "
             f"{trainer.saver.describe_last()}"
         ) from None
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """True if a GPU, or the CPU's allocator (which has no exception of its own), refused memory."""
-    message = str(error)
-    return (
-        isinstance(error, torch.OutOfMemoryError)
-        or "not enough memory" in message
-        or "can't allocate memory" in message
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from densecl.training.checkpoint import CheckpointError, CheckpointFolder, check_compatible
+from densecl.training.checkpoint import CheckpointFolder, check_compatible
 from densecl.training.step_metrics import split_steps, stack_steps
 
 if TYPE_CHECKING:
@@ -51,27 +51,6 @@ def collect_state(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def restore_state(trainer: Trainer, state: dict[str, Any], source: str) -> None:
-    """Continue from a state; CheckpointError if it is that of another training run."""
-    check_compatible(state["compatibility"], describe_compatibility(trainer.spec), source)
-    try:
-        trainer.model.load_state_dict(state["model"])
-        trainer.objective.load_state_dict(state["objective"])
-        if trainer.train_step.ema:
-            trainer.train_step.ema.module.load_state_dict(state["ema"])
-        trainer.optimizer.load_state_dict(state["optimizer"])
-        trainer.generator.set_state(state["generator"])
-        trainer.history, trainer.costs = state["history"], state["costs"]
-        columns = {name: c.to(trainer.device) for name, c in state["step_metrics"].items()}
-        trainer.step_metrics = split_steps(columns)
-        trainer.epoch_seconds = float(state["epoch_seconds"])
-        trainer.previous_seconds = float(state["wall_seconds"])
-    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{source}: does not fit: {' '.join(str(error).split())[:160]}; start without it"
-        ) from None
-
-
 class StateSaver:
     """Saves and restores a trainer's state; `folder` is None in all but the main process."""
 
@@ -94,17 +73,28 @@ class StateSaver:
 
     def restore(self, state: dict[str, Any], source: str) -> None:
         """Continue from a state; CheckpointError if it is that of another training run."""
-        restore_state(self.trainer, state, source)
-        self.last_path, self.last_position = source, self.trainer.position
+        trainer = self.trainer
+        check_compatible(state["compatibility"], describe_compatibility(trainer.spec), source)
+        trainer.model.load_state_dict(state["model"])
+        trainer.objective.load_state_dict(state["objective"])
+        if trainer.train_step.ema:
+            trainer.train_step.ema.module.load_state_dict(state["ema"])
+        trainer.optimizer.load_state_dict(state["optimizer"])
+        trainer.generator.set_state(state["generator"])
+        trainer.history, trainer.costs = state["history"], state["costs"]
+        columns = {name: c.to(trainer.device) for name, c in state["step_metrics"].items()}
+        trainer.step_metrics = split_steps(columns)
+        trainer.epoch_seconds = state["epoch_seconds"]
+        trainer.previous_seconds = state["wall_seconds"]
+        self.last_path, self.last_position = source, trainer.position
         self.monitor.print_note(
-            f"resumes after step {self.trainer.steps_done} of {self.trainer.total_steps} "
-            f"from {source}"
+            f"resumes after step {trainer.steps_done} of {trainer.total_steps} from {source}"
         )
 
     def save(self) -> None:
         """Save the state as of the last step, unless it is saved already.
 
-        A full or read-only disk is a warning. Raises NonFiniteLossError instead of saving a step
+        A full or read-only disk is a warning. Raises TrainingError instead of saving a step
         whose loss is not finite.
         """
         trainer = self.trainer

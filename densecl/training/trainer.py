@@ -29,7 +29,7 @@ from densecl.runtime.hardware import (
 from densecl.runtime.signals import SIGNAL_HANDLER
 from densecl.seeding import derive_seed
 from densecl.training.diagnostics.features import FeatureDiagnostics
-from densecl.training.failures import NonFiniteLossError, TrainingError, explain_failures
+from densecl.training.failures import TrainingError, explain_failures
 from densecl.training.optim import build_optimizer, build_schedule
 from densecl.training.step import TrainStep
 from densecl.training.step_cost import measure_step_costs
@@ -70,7 +70,14 @@ class Trainer:
         self.device = get_device()
         self.batch_size = min(settings.batch_size, images)
         self.micro_batches = settings.grad_accumulation
-        _check_divisible(self.batch_size, self.micro_batches)
+        world_size = distributed.get_world_size()
+        if world_size > 1 and self.batch_size % (self.micro_batches * world_size):
+            raise TrainingError(
+                f"train.batch_size: found a batch of {self.batch_size} images in "
+                f"{self.micro_batches} micro-batches, expected one that {world_size} processes can "
+                "share equally; make it a multiple of grad_accumulation x processes, no larger "
+                "than the dataset"
+            )
         self.steps_per_epoch = min(settings.steps_per_epoch or images, images // self.batch_size)
         self.model = build_model(
             spec.plan.network, len(spec.classes), spec.seed, settings.drop_path
@@ -141,17 +148,13 @@ class Trainer:
 
     def measure_costs(self) -> dict[str, float]:
         """Step times of this mode and of plain classification, on the first batch."""
-        first_batch = self._load_first_batch()
-        return measure_step_costs(
-            self.model, self.objective, self.preprocessing, self.settings, first_batch
-        )
-
-    def _load_first_batch(self) -> ViewBatch:
-        """The share of this rank in the first batch, on the device."""
         order = EpochSampler(len(self.views), 0, self.spec.seed, self.batch_size).items
         local = distributed.shard_epoch(order, self.batch_size, self.micro_batches)
         columns = zip(*(self.views[item] for item in local), strict=True)
-        return ViewBatch(*(torch.stack(column).to(self.device) for column in columns))
+        batch = ViewBatch(*(torch.stack(column).to(self.device) for column in columns))
+        return measure_step_costs(
+            self.model, self.objective, self.preprocessing, self.settings, batch
+        )
 
     def _run_epoch(self) -> None:
         """The remaining steps of the current epoch, then its row and a checkpoint."""
@@ -217,7 +220,7 @@ class Trainer:
             raise Interrupted("another rank received a signal")
 
     def check_finite(self) -> None:
-        """Raise NonFiniteLossError at the first step whose loss or gradient is not finite.
+        """Raise TrainingError at the first step whose loss or gradient is not finite.
 
         Checks the steps since the last call; waits for the device.
         """
@@ -228,10 +231,12 @@ class Trainer:
         bad_steps = (~(loss.isfinite() & norm.isfinite())).nonzero()
         if len(bad_steps):
             index = int(bad_steps[0])
-            raise NonFiniteLossError(
+            raise TrainingError(
                 f"loss is {float(loss[index]):g} and the norm of the gradient "
                 f"{float(norm[index]):g} at epoch {len(self.history)}, "
-                f"step {self.steps_checked + index}"
+                f"step {self.steps_checked + index}; {self.saver.describe_last()}; lower "
+                "train.learning_rate, raise contrast.temperature, lengthen train.warmup_epochs or "
+                "lower train.grad_clip"
             )
         self.steps_checked = len(self.step_metrics)
 
@@ -263,14 +268,4 @@ class Trainer:
             batch_size=self.batch_size,
             queue_size_effective=self.objective.memory_size,
             **self.costs,
-        )
-
-
-def _check_divisible(batch_size: int, micro_batches: int) -> None:
-    world_size = distributed.get_world_size()
-    if world_size > 1 and batch_size % (micro_batches * world_size):
-        raise TrainingError(
-            f"train.batch_size: found a batch of {batch_size} images in {micro_batches} "
-            f"micro-batches, expected one that {world_size} processes can share equally; make it a "
-            "multiple of grad_accumulation x processes, no larger than the dataset"
         )

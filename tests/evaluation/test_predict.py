@@ -10,7 +10,6 @@ from PIL import Image
 from densecl.artifacts import Preprocessing
 from densecl.network.preprocessing import (
     build_evaluation_transform,
-    build_uint8_transform,
     normalise_images,
 )
 
@@ -28,7 +27,9 @@ def test_pixels_normalised_in_a_batch_are_timm_s_transform_to_the_bit(rule, size
     )
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for _ in range(3)]
-    pixels = torch.stack([build_uint8_transform(values)(image) for image in images])
+    pixels = torch.stack(
+        [build_evaluation_transform(values, normalize=False)(image) for image in images]
+    )
     before = pixels.clone()
     expected = torch.stack([build_evaluation_transform(values)(image) for image in images])
     assert pixels.dtype == torch.uint8

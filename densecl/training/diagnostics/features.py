@@ -95,7 +95,7 @@ class FeatureDiagnostics:
         was_training, views = model.training, []
         model.eval()
         for images in (batch.view1, batch.view2):
-            parts: dict[str, list[Tensor]] = {}
+            parts: list[dict[str, Tensor]] = []
             for chunk in images.split(batch_size):
                 view_tokens, previous_patches = forward_last_two_blocks(
                     model, normalise_images(chunk.to(self.device), preprocessing)
@@ -107,9 +107,8 @@ class FeatureDiagnostics:
                 }
                 if isinstance(objective, DenseObjective):
                     features["dense"] = objective.head(view_tokens.patches)
-                for name, value in features.items():
-                    parts.setdefault(name, []).append(value.float().cpu())
-            views.append({name: torch.cat(value) for name, value in parts.items()})
+                parts.append({name: value.float().cpu() for name, value in features.items()})
+            views.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
         model.train(was_training)
         feature_pairs = {
             name: (views[0][name], views[1][name]) for name in views[0] if name != "cls"

@@ -16,6 +16,7 @@ TRAINING_CODE = (
     "datasets/storage",
     "datasets/views",
     "distributed.py",
+    "fingerprint.py",
     "metrics.py",
     "network",
     "seeding.py",
@@ -25,15 +26,11 @@ TRAINING_CODE = (
 
 def compute_fingerprint(plan: TrainPlan, seed: int, manifest: bytes) -> str:
     """16 hex digits of params, seed, data and training code."""
-    return _hash_modules(f"{seed}\0{plan.model_dump_json()}\0".encode() + manifest, TRAINING_CODE)
+    return hash_code(prefix=f"{seed}\0{plan.model_dump_json()}\0".encode() + manifest)
 
 
-def hash_code(parts: Iterable[str] = TRAINING_CODE) -> str:
-    """16 hex digits of the package's modules in `parts`."""
-    return _hash_modules(b"", parts)
-
-
-def _hash_modules(prefix: bytes, parts: Iterable[str]) -> str:
+def hash_code(parts: Iterable[str] = TRAINING_CODE, prefix: bytes = b"") -> str:
+    """16 hex digits of `prefix` and of the package's modules in `parts`."""
     digest, package = hashlib.sha256(prefix), Path(densecl.__file__).parent
     for part in parts:
         path = package / part
