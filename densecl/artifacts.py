@@ -6,15 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    SerializeAsAny,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from densecl.config.params import (
     DataParams,
@@ -62,18 +54,8 @@ class TrainPlan(Artifact):
     network: NetworkParams
     data: DataParams
     train: TrainParams
-    contrast: SerializeAsAny[GlobalContrastParams] | None
-
-    @field_validator("contrast", mode="before")
-    @classmethod
-    def _parse_contrast(cls, value: Any, info: ValidationInfo) -> Any:
-        """Parse a mapping that was read from JSON as the settings of its mode."""
-        contrast_types = {"dense": DenseContrastParams, "global": GlobalContrastParams}
-        return (
-            contrast_types[info.data["mode"]].model_validate(value)
-            if isinstance(value, dict)
-            else value
-        )
+    # Read from JSON, a mapping is the first of the two that has all of its keys.
+    contrast: GlobalContrastParams | DenseContrastParams | None
 
 
 class ExecutionPlan(Artifact):

@@ -195,8 +195,7 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
         paths.TRAINING,
     ):
         for path in sorted(folder.rglob("*"), reverse=True):
-            if path.is_dir():
-                if not any(path.iterdir()):
-                    path.rmdir()
-            elif path not in expected and path.name != ".gitignore":
+            if path.is_file() and path not in expected and path.name != ".gitignore":
                 path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from PIL import Image
@@ -43,9 +43,8 @@ def build_evaluation_transform(
     if preprocessing.rule == "as-is":
         # Resizing and cropping to the size that an image already has changes nothing.
         settings |= {"crop_pct": 1.0}
-    transform: Any = create_transform(**settings, is_training=False, normalize=normalize)
-    result: Callable[[Image.Image], Tensor] = transform
-    return result
+    transform = create_transform(**settings, is_training=False, normalize=normalize)
+    return cast("Callable[[Image.Image], Tensor]", transform)
 
 
 def normalise_images(images: Tensor, preprocessing: Preprocessing) -> Tensor:

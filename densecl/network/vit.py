@@ -102,17 +102,19 @@ def load_initial_weights(model: Backbone, checkpoint: str) -> None:
             f"network.checkpoint: {checkpoint} cannot be read as safetensors: {error}"
         ) from None
     expected = {name: value.shape for name, value in model.state_dict().items()}
-    found = {name: value.shape for name, value in weights.items()}
-    is_head = {name: name.startswith("head.") for name in found | expected}
-    wrong = [n for n in found if found[n] != expected.get(n) and not (is_head[n] and n in expected)]
-    missing = [n for n in expected if n not in found and not is_head[n]]
+    wrong = [
+        name
+        for name, value in weights.items()
+        if value.shape != expected.get(name) and not (name in expected and name.startswith("head."))
+    ]
+    missing = [n for n in expected if n not in weights and not n.startswith("head.")]
     if wrong or missing:
         raise ModelError(
             f"network.checkpoint: {checkpoint} does not fit {type(model).__name__}: "
             f"{len(wrong)} tensors of another name or shape ({', '.join(sorted(wrong)[:3])}), "
             f"{len(missing)} missing ({', '.join(sorted(missing)[:3])})"
         )
-    fitting = {n: v for n, v in weights.items() if found[n] == expected[n]}
+    fitting = {name: value for name, value in weights.items() if value.shape == expected[name]}
     model.load_state_dict(fitting, strict=False)
 
 

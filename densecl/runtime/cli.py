@@ -70,12 +70,11 @@ def print_error(text: str) -> None:
     """Print to stderr, one line per error."""
     rank = os.environ.get("RANK", "0")  # of several processes that train one model
     prefix = "error: " if rank == "0" else f"error: process {rank}: "
-    if text:
-        lines = "\n".join(prefix + line for line in text.splitlines())
-        print(lines, file=sys.stderr, flush=True)
-        if path := os.environ.get(ERROR_LOG_ENV):
-            with (
-                contextlib.suppress(OSError),
-                Path(path).open("a", encoding="utf-8") as file,
-            ):  # a full disk, say
-                print(lines, file=file)
+    lines = "\n".join(prefix + line for line in text.splitlines())
+    print(lines, file=sys.stderr, flush=True)
+    if path := os.environ.get(ERROR_LOG_ENV):
+        with (
+            contextlib.suppress(OSError),
+            Path(path).open("a", encoding="utf-8") as file,
+        ):  # a full disk, say
+            print(lines, file=file)

@@ -29,7 +29,6 @@ from densecl.runtime.hardware import (
 from densecl.runtime.signals import SIGNAL_HANDLER
 from densecl.seeding import derive_seed
 from densecl.training.diagnostics.features import FeatureDiagnostics
-from densecl.training.failures import TrainingError, explain_failures
 from densecl.training.optim import build_optimizer, build_schedule
 from densecl.training.step import TrainStep
 from densecl.training.step_cost import measure_step_costs
@@ -39,7 +38,7 @@ from densecl.training.step_metrics import (
     find_training_warnings,
     stack_steps,
 )
-from densecl.training.train_state import StateSaver
+from densecl.training.train_state import StateSaver, TrainingError, explain_failures
 
 LOG_EVERY = 10  # steps between diagnostic steps, which wait for the device
 VALIDATION_RISK = 30.0  # s of steps that a kill during validation may cost

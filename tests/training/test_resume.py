@@ -23,10 +23,10 @@ from densecl.errors import Interrupted
 from densecl.fingerprint import compute_fingerprint
 from densecl.runtime.signals import SIGNAL_HANDLER
 from densecl.training import checkpoint
-from densecl.training.failures import TrainingError
 from densecl.training.step import TrainStep
 from densecl.training.step_metrics import split_steps, stack_steps
 from densecl.training.train import train
+from densecl.training.train_state import TrainingError
 from densecl.training.trainer import Trainer
 from tests.training.test_trainer import DATA, NETWORK, images, plan, run, validator, workplace  # noqa: F401 - a fixture
 from tests.training.training_project import ENVIRONMENT, STEPS, prepare

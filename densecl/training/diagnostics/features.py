@@ -49,7 +49,7 @@ class FeatureDiagnostics:
             self.batch, model, objective, preprocessing, batch_size
         )
         patches1 = features["last"][0]
-        positions = np.arange(len(patches1)) % patches1.shape[1]
+        rows = np.arange(len(patches1))
         metrics = {
             "rank_cls": float(compute_effective_rank(cls)),
             "similarity_cls": float(compute_mean_cosine(cls)),
@@ -57,7 +57,7 @@ class FeatureDiagnostics:
                 np.mean([float(compute_effective_rank(patches)) for patches in patches1])
             ),
             "rank_patches_across": float(
-                compute_effective_rank(patches1[np.arange(len(patches1)), positions])
+                compute_effective_rank(patches1[rows, rows % patches1.shape[1]])
             ),  # one patch per image
         }
         return metrics | measure_match_accuracy(
