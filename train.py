@@ -11,7 +11,7 @@ import argparse
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -29,12 +29,10 @@ from densecl.config.params import (
     parse_params,
 )
 from densecl.config.yaml_loader import load_yaml
+from densecl.datasets.storage.usable_images import ImageSet
 from densecl.errors import DenseclError
 from densecl.runtime import cli
 from steps.plan import check_network, is_available, resolve_dataset_plan, resolve_train_plan
-
-if TYPE_CHECKING:
-    from densecl.datasets.storage.usable_images import ImageSet
 
 # Section of params.yaml -> its keys that have a flag of the same name.
 FLAGS: dict[str, tuple[str, ...]] = {
@@ -189,7 +187,6 @@ def load_image_set(plan: DatasetPlan) -> ImageSet:
         select_usable,
         write_manifest,
     )
-    from densecl.datasets.storage.usable_images import ImageSet
     from steps.prepare import scan_images
 
     path = paths.manifest_file(plan.name)

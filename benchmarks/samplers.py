@@ -22,7 +22,7 @@ from densecl.contrast.memory_softmax import find_hardest_negative
 from densecl.datasets.synthetic.styles import PHOTO, SYNTHETIC_CLASSES, render_photograph
 from densecl.network.heads import ProjectionHead
 from densecl.network.vit import build_model, forward_tokens
-from densecl.training.diagnostics.match_accuracy import build_neighbour_mask
+from densecl.training.diagnostics import build_neighbour_mask
 
 IMAGES, SAMPLED, ENTRIES, DRAWS = 24, 50, 4096, 7
 

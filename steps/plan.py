@@ -22,7 +22,7 @@ from densecl.artifacts import (
 )
 from densecl.config.params import TRAIN_SET, DenseContrastParams, Mode, Params, load_params
 from densecl.errors import DenseclError
-from densecl.evaluation.protocols import PROTOCOLS, resolve_layout, resolve_protocol
+from densecl.evaluation.protocols import resolve_layout, resolve_protocol
 
 
 def main() -> None:
@@ -30,23 +30,12 @@ def main() -> None:
     fails.
     """
     params = load_params(paths.PARAMS)
-    check_protocols(params)
     check_roots(params)
     check_network(params)
     units = resolve_plans(params)
     for unit, record in units.items():
         write_json(paths.plan_file(unit), record)
     prune_artifacts(params, units)
-
-
-def check_protocols(params: Params) -> None:
-    """Raise DenseclError if params name an unknown protocol."""
-    for name, protocol in params.evaluate.protocol.items():
-        if protocol not in PROTOCOLS:
-            raise DenseclError(
-                f"evaluate.protocol.{name}: found {protocol!r}, expected one of "
-                f"{', '.join(PROTOCOLS)}"
-            )
 
 
 def check_roots(params: Params) -> None:

@@ -19,8 +19,11 @@ from densecl.evaluation.protocols import (
     resolve_scored_classes,
 )
 from densecl.metrics import is_topk_correct
-from densecl.network.image_loader import build_image_loader
-from densecl.network.preprocessing import normalise_images, resolve_preprocessing
+from densecl.network.preprocessing import (
+    build_image_loader,
+    normalise_images,
+    resolve_preprocessing,
+)
 from densecl.network.vit import Backbone
 from densecl.runtime.hardware import get_device
 

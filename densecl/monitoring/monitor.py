@@ -85,11 +85,11 @@ class Monitor:
         losses = f"classification {float(metrics['classification_loss']):.3f}"
         if "contrastive_loss" in metrics:
             losses += f" contrast {float(metrics['contrastive_loss']):.3f}"
-        text = (
-            f"epoch {epoch + 1}/{self.plan.train.epochs} {images_per_second:.0f} images/s {losses}"
-        )
         self.progress_bar.update(
-            self.task, completed=epoch * self.steps_per_epoch + steps_done, seen=text
+            self.task,
+            completed=epoch * self.steps_per_epoch + steps_done,
+            seen=f"epoch {epoch + 1}/{self.plan.train.epochs} {images_per_second:.0f} images/s "
+            f"{losses}",
         )
 
     def log_epoch(self, row: dict[str, float]) -> None:

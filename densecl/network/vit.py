@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from safetensors.torch import load_file
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -88,13 +89,6 @@ def load_initial_weights(model: Backbone, checkpoint: str) -> None:
 
     Raises ModelError if the file cannot be read or does not fit the model.
     """
-    from safetensors.torch import load_file
-
-    if not checkpoint.endswith(".safetensors"):
-        raise ModelError(
-            f"network.checkpoint: found {checkpoint}, expected a .safetensors file (pickles are "
-            f"not loaded)"
-        )
     try:
         weights = load_file(checkpoint)
     except Exception as error:
@@ -121,8 +115,7 @@ def load_initial_weights(model: Backbone, checkpoint: str) -> None:
 def _create_model(network: NetworkParams, num_classes: int, pretrained: bool) -> Backbone:
     name = network.model_name
     if not timm.is_model(name):
-        similar = timm.list_models(f"*{name[:8]}*")[:4]
-        close = ", ".join(similar) or "see timm.list_models('vit*')"
+        close = ", ".join(timm.list_models(f"*{name[:8]}*")[:4]) or "see timm.list_models('vit*')"
         raise ModelError(
             f"network.model_name: found {name!r}, which timm {timm.__version__} does not know; "
             f"close: {close}"

@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densecl.datasets.storage.usable_images import ImageSet
-from densecl.network.image_loader import build_image_loader
-from densecl.network.preprocessing import normalise_images, resolve_preprocessing
+from densecl.network.preprocessing import (
+    build_image_loader,
+    normalise_images,
+    resolve_preprocessing,
+)
 from densecl.network.vit import Backbone, forward_tokens
 
 L2_PENALTY = 1e-4  # on the squared weights of standardised features
