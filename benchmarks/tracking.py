@@ -44,7 +44,7 @@ def measure_rows(rounds: int = 9) -> list[BenchmarkRow]:
         os.chdir(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/runs.db"
         try:
-            with Monitor(plan, 0, EPOCH_STEPS, "dense-0", "benchmark") as monitor:
+            with Monitor(plan, 0, EPOCH_STEPS, "benchmark") as monitor:
                 calls: dict[str, Callable[[], object]] = {
                     "step": partial(train_step, batch, 0.5, 0),
                     "logged": lambda: monitor.update_progress(0, 1, 1.0, metrics),

@@ -203,13 +203,8 @@ class Evaluation(Artifact):
 
 def write_json(path: Path, artifact: BaseModel) -> None:
     """Write an artifact atomically as byte-stable JSON."""
-    text = json.dumps(
-        artifact.model_dump(mode="json", by_alias=True),
-        indent=1,
-        sort_keys=True,
-        ensure_ascii=False,
-    )
-    write_text(path, text + "\n")
+    values = artifact.model_dump(mode="json", by_alias=True)
+    write_text(path, json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -62,7 +62,7 @@ class FeatureDiagnostics:
         )
         patches1 = features["last"][0]
         rows = np.arange(len(patches1))
-        metrics = {
+        return {
             "rank_cls": float(compute_effective_rank(cls)),
             "similarity_cls": float(compute_mean_cosine(cls)),
             "rank_patches_within": float(
@@ -71,10 +71,10 @@ class FeatureDiagnostics:
             "rank_patches_across": float(
                 compute_effective_rank(patches1[rows, rows % patches1.shape[1]])
             ),  # one patch per image
+            **measure_match_accuracy(
+                features, self.batch.geometry1, self.batch.geometry2, get_patch_grid(model)
+            ),
         }
-        return metrics | measure_match_accuracy(
-            features, self.batch.geometry1, self.batch.geometry2, get_patch_grid(model)
-        )
 
     @torch.no_grad()
     def save_match_picture(
@@ -84,13 +84,14 @@ class FeatureDiagnostics:
         batch = ViewBatch(*(column[:PICTURE_PAIRS] for column in self.batch))
         _, features = self._extract_features(batch, model, objective, preprocessing, PICTURE_PAIRS)
         truth, visible = find_true_matches(batch.geometry1, batch.geometry2, get_patch_grid(model))
-        index = match_patches(*features["dense" if "dense" in features else "last"])
         tensors = {
             "first": batch.view1.contiguous(),
             "second": batch.view2.contiguous(),
-            "match": index,
+            "match": match_patches(*features["dense" if "dense" in features else "last"]),
+            "truth": truth,
+            "visible": visible.to(torch.uint8),
         }
-        save_file(tensors | {"truth": truth, "visible": visible.to(torch.uint8)}, path)
+        save_file(tensors, path)
 
     def _extract_features(
         self,

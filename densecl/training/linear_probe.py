@@ -23,8 +23,7 @@ def attach_linear_probe(model: Backbone, images: ImageSet, classes: int, batch_s
     """Replace the classifier by a linear probe on the training images' frozen CLS features."""
     device = next(model.parameters()).device
     files = [images.root / path for path in images.frame["path"]]
-    preprocessing = resolve_preprocessing(model)
-    model.eval()
+    preprocessing = resolve_preprocessing(model.eval())
     features = torch.cat(
         [
             forward_tokens(model, normalise_images(batch.to(device), preprocessing)).cls.float()

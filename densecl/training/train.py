@@ -71,10 +71,7 @@ def train(
             folder = paths.CHECKPOINTS / fingerprint
             checkpoints = stack.enter_context(checkpoint.lock_checkpoints(folder))
         run_id_file = checkpoints.folder / "mlflow_run" if checkpoints else None
-        name = f"{plan.mode}-{seed}"
-        with Monitor(
-            plan, seed, trainer.steps_per_epoch, name, fingerprint, run_id_file
-        ) as monitor:
+        with Monitor(plan, seed, trainer.steps_per_epoch, fingerprint, run_id_file) as monitor:
             saver = StateSaver(trainer, checkpoints, monitor)
             state = _load_resume_state(checkpoints, resume, monitor)
             if state is not None:

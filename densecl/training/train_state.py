@@ -94,8 +94,9 @@ class StateSaver:
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.generator.set_state(state["generator"])
         trainer.history, trainer.costs = state["history"], state["costs"]
-        columns = {name: c.to(trainer.device) for name, c in state["step_metrics"].items()}
-        trainer.step_metrics = split_steps(columns)
+        trainer.step_metrics = split_steps(
+            {name: column.to(trainer.device) for name, column in state["step_metrics"].items()}
+        )
         trainer.epoch_seconds = state["epoch_seconds"]
         trainer.previous_seconds = state["wall_seconds"]
         self.last_path, self.last_position = source, trainer.position

@@ -210,9 +210,10 @@ class Trainer:
         torch.manual_seed(derive_seed(self.spec.seed, "dropout", step, distributed.get_rank()))
         self.schedule.step_update(step)
         lambda_weight = self.objective.compute_lambda_weight(step / self.steps_per_epoch)
-        progress = (step + 1) / self.total_steps
         batch = ViewBatch(*(column.to(self.device, non_blocking=True) for column in batch))
-        return self.train_step(batch, lambda_weight, step, progress, diagnostics)
+        return self.train_step(
+            batch, lambda_weight, step, (step + 1) / self.total_steps, diagnostics
+        )
 
     def _end_step(self) -> None:
         if self.saver.seconds_since_save > self.settings.checkpoint_minutes * 60:
