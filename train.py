@@ -84,7 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
             field = SECTIONS[section].model_fields[name]
             default = DEFAULT_MODEL if name == "model_name" else field.default
             suffix = f" (default: {default})" if default else ""
-            options: dict[str, Any] = {"type": load_yaml, "default": default}
+            parse = field.annotation if field.annotation in (int, float, str) else load_yaml
+            options: dict[str, Any] = {"type": parse, "default": default}
             if field.annotation is bool:
                 options = {"action": "store_true"}
             group.add_argument(
