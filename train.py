@@ -161,9 +161,6 @@ def run_training(args: dict[str, Any]) -> None:
     distributed.init_process_group()
     image_sets = {dataset: load_image_set(plan) for dataset, plan in dataset_plans.items()}
     images = image_sets[TRAIN_SET]
-    validation = {
-        dataset: image_sets[dataset] for dataset in validation_names if dataset in image_sets
-    }
     plan = resolve_train_plan(params, params.modes[0])
     folder, classes = paths.RUNS / name, list_class_folders(images.root)
     train(
@@ -171,7 +168,11 @@ def run_training(args: dict[str, Any]) -> None:
         args["seed"],
         images,
         classes,
-        build_validator(validation, classes, plan.train.batch_size),
+        build_validator(
+            {name: image_sets[name] for name in validation_names if name in image_sets},
+            classes,
+            plan.train.batch_size,
+        ),
         folder / "model",
         folder / "training",
         args["resume"],

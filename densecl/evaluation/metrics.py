@@ -27,7 +27,6 @@ CUE_CONFLICT_PATTERN = re.compile(
 
 def compute_metrics(rows: pd.DataFrame) -> dict[str, Any]:
     """Metrics that every dataset has."""
-    tiny = float(np.finfo(np.float32).tiny)
     confidence = rows["confidence"].to_numpy(dtype=np.float64)
     correct = rows["correct"].to_numpy()
     return {
@@ -36,7 +35,9 @@ def compute_metrics(rows: pd.DataFrame) -> dict[str, Any]:
         "top1_unmasked": float(rows["correct_unmasked"].mean()),
         "top5_unmasked": float(rows["correct5_unmasked"].mean()),
         "macro_top1": float(rows.groupby("label")["correct"].mean().mean()),
-        "nll": float(-np.log(rows["p_true"].astype("float64").clip(lower=tiny)).mean()),
+        "nll": float(
+            -np.log(rows["p_true"].astype("float64").clip(float(np.finfo(np.float32).tiny))).mean()
+        ),
         "ece": expected_calibration_error(confidence, correct),
         "ece_equal_mass": equal_mass_calibration_error(confidence, correct),
         "rms_calibration_error": rms_calibration_error(confidence, correct),

@@ -57,10 +57,9 @@ def run_command(command: Callable[[], object]) -> int:
     except OSError as error:
         if error.errno not in RETRYABLE_ERRNOS:
             raise
-        prefix = f"{error.filename}: " if error.filename else ""
         print_error(
-            f"{prefix}{error.strerror}; no partial file is left; free space or allow writing, "
-            f"then rerun the same command"
+            f"{error.filename or 'disk'}: {error.strerror}; no partial file is left; free space or "
+            "allow writing, then rerun the same command"
         )
         return EXIT_RETRY
     return EXIT_OK

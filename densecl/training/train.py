@@ -19,7 +19,6 @@ from densecl import distributed, paths
 from densecl.artifacts import TrainPlan, write_json, write_text
 from densecl.contrast.contrastive import ContrastiveObjective
 from densecl.datasets.storage.usable_images import ImageSet
-from densecl.fingerprint import compute_fingerprint
 from densecl.monitoring.monitor import Monitor
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import Backbone
@@ -27,6 +26,7 @@ from densecl.runtime.atomic_files import create_atomic_folder
 from densecl.runtime.hardware import reuse_freed_memory
 from densecl.training import checkpoint
 from densecl.training.checkpoint import CheckpointFolder
+from densecl.training.fingerprint import compute_fingerprint
 from densecl.training.linear_probe import attach_linear_probe
 from densecl.training.train_state import StateSaver
 from densecl.training.trainer import Trainer, TrainingSpec

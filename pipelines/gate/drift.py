@@ -13,13 +13,14 @@ from typing import Any
 
 import pandas as pd
 
-from densecl import fingerprint, paths
+from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config.flatten import flatten
 from densecl.config.params import TRAIN_SET, Params
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.manifest import read_manifest, select_usable
 from densecl.errors import DataError
+from densecl.training import fingerprint
 from pipelines.formatting import format_count
 from pipelines.gate.psi import (
     LARGE,
