@@ -166,7 +166,6 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
     """
     runs = list(product(params.modes, params.seeds))
     cell_files = (paths.evaluation_file, paths.predictions_file, paths.control_predictions_file)
-    training_files = ("history.csv", "cost.json", "matches.safetensors")
     expected = {
         *map(paths.plan_file, units),
         *map(paths.manifest_file, params.datasets),
@@ -174,7 +173,11 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
             build_path(name, *run)
             for build_path, name, run in product(cell_files, params.evaluate.datasets, runs)
         ),
-        *(paths.training_folder(*run) / name for run, name in product(runs, training_files)),
+        *(
+            paths.training_folder(*run) / name
+            for run in runs
+            for name in ("history.csv", "cost.json", "matches.safetensors")
+        ),
     }
     for folder in (
         paths.PLANS,
