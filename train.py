@@ -11,7 +11,7 @@ import argparse
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -29,12 +29,10 @@ from densecl.config.params import (
     parse_params,
 )
 from densecl.config.yaml_loader import load_yaml
+from densecl.datasets.storage.usable_images import ImageSet
 from densecl.errors import DenseclError
 from densecl.runtime import cli
 from steps.plan import check_network, is_available, resolve_dataset_plan, resolve_train_plan
-
-if TYPE_CHECKING:
-    from densecl.datasets.storage.usable_images import ImageSet
 
 # Section of params.yaml -> its keys that have a flag of the same name.
 FLAGS: dict[str, tuple[str, ...]] = {
@@ -86,7 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
             field = SECTIONS[section].model_fields[name]
             default = DEFAULT_MODEL if name == "model_name" else field.default
             suffix = f" (default: {default})" if default else ""
-            options: dict[str, Any] = {"type": load_yaml, "default": default}
+            parse = field.annotation if field.annotation in (int, float, str) else load_yaml
+            options: dict[str, Any] = {"type": parse, "default": default}
             if field.annotation is bool:
                 options = {"action": "store_true"}
             group.add_argument(
@@ -162,9 +161,6 @@ def run_training(args: dict[str, Any]) -> None:
     distributed.init_process_group()
     image_sets = {dataset: load_image_set(plan) for dataset, plan in dataset_plans.items()}
     images = image_sets[TRAIN_SET]
-    validation = {
-        dataset: image_sets[dataset] for dataset in validation_names if dataset in image_sets
-    }
     plan = resolve_train_plan(params, params.modes[0])
     folder, classes = paths.RUNS / name, list_class_folders(images.root)
     train(
@@ -172,7 +168,11 @@ def run_training(args: dict[str, Any]) -> None:
         args["seed"],
         images,
         classes,
-        build_validator(validation, classes, plan.train.batch_size),
+        build_validator(
+            {name: image_sets[name] for name in validation_names if name in image_sets},
+            classes,
+            plan.train.batch_size,
+        ),
         folder / "model",
         folder / "training",
         args["resume"],
@@ -189,7 +189,6 @@ def load_image_set(plan: DatasetPlan) -> ImageSet:
         select_usable,
         write_manifest,
     )
-    from densecl.datasets.storage.usable_images import ImageSet
     from steps.prepare import scan_images
 
     path = paths.manifest_file(plan.name)

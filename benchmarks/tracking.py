@@ -36,7 +36,7 @@ def measure_tracking(folder: Path) -> list[BenchmarkRow]:
     row |= {"epoch": 0, "images_per_second": 1.0}
     row |= {f"match/{number}": 0.5 for number in range(METRICS)}
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/runs.db"
-    with chdir(folder), Monitor(plan, 0, EPOCH_STEPS, "dense-0", "benchmark") as monitor:
+    with chdir(folder), Monitor(plan, 0, EPOCH_STEPS, "benchmark") as monitor:
         calls: dict[str, Call] = {
             "step": partial(train_step, batch, 0.5, 0),
             "logged": lambda: monitor.update_progress(0, 1, 1.0, metrics),

@@ -6,15 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    SerializeAsAny,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from densecl.config.params import (
     DataParams,
@@ -62,18 +54,8 @@ class TrainPlan(Artifact):
     network: NetworkParams
     data: DataParams
     train: TrainParams
-    contrast: SerializeAsAny[GlobalContrastParams] | None
-
-    @field_validator("contrast", mode="before")
-    @classmethod
-    def _parse_contrast(cls, value: Any, info: ValidationInfo) -> Any:
-        """Parse a mapping that was read from JSON as the settings of its mode."""
-        contrast_types = {"dense": DenseContrastParams, "global": GlobalContrastParams}
-        return (
-            contrast_types[info.data["mode"]].model_validate(value)
-            if isinstance(value, dict)
-            else value
-        )
+    # Read from JSON, a mapping is the first of the two that has all of its keys.
+    contrast: GlobalContrastParams | DenseContrastParams | None
 
 
 class ExecutionPlan(Artifact):
@@ -221,13 +203,8 @@ class Evaluation(Artifact):
 
 def write_json(path: Path, artifact: BaseModel) -> None:
     """Write an artifact atomically as byte-stable JSON."""
-    text = json.dumps(
-        artifact.model_dump(mode="json", by_alias=True),
-        indent=1,
-        sort_keys=True,
-        ensure_ascii=False,
-    )
-    write_text(path, text + "\n")
+    values = artifact.model_dump(mode="json", by_alias=True)
+    write_text(path, json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

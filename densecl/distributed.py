@@ -18,10 +18,6 @@ from densecl.errors import DenseclError, RetryLater
 T = TypeVar("T")
 
 
-class RankLost(RetryLater):
-    """Another rank of this training run died or cannot be reached."""
-
-
 def init_process_group() -> None:
     """Join the process group that a launcher (torchrun, accelerate) has set up, if any.
 
@@ -121,7 +117,7 @@ def all_reduce_sum(values: Iterable[float]) -> list[float]:
     totals = torch.tensor(list(values), dtype=torch.float64)
     if get_world_size() > 1:
         run_collective(lambda: dist.all_reduce(totals))
-    return [float(value) for value in totals]
+    return totals.tolist()
 
 
 def any_rank(flag: bool) -> bool:
@@ -155,11 +151,11 @@ def broadcast_bytes(data: bytes | None) -> bytes | None:
 
 
 def run_collective(collective: Callable[[], object]) -> None:
-    """Run a collective operation; raise RankLost if another rank died."""
+    """Run a collective operation; raise RetryLater if another rank died."""
     try:
         collective()
     except RuntimeError as error:
-        raise RankLost(
+        raise RetryLater(
             f"process {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')}: "
             f"another process of this training run is gone or cannot be reached "
             f"({str(error).splitlines()[0][:120]}); torchrun with --max-restarts restarts all from "

@@ -11,7 +11,6 @@ PARAMS_PAGE = Path("docs/params.md")
 PLANS = Path("data/plan")
 RENDERED = Path("data/rendered")
 MANIFESTS = Path("data/manifests")
-VALIDATION = Path("data/validation")
 VALIDATION_PAGE = Path("reports/validation.html")
 MODELS = Path("models")
 CHECKPOINTS = Path("checkpoints")
@@ -78,7 +77,7 @@ def manifest_file(dataset: str) -> Path:
 
 
 def validation_file(dataset: str) -> Path:
-    return VALIDATION / f"{dataset}.json"
+    return Path("data/validation") / f"{dataset}.json"
 
 
 def model_folder(mode: str, seed: int) -> Path:

@@ -27,9 +27,10 @@ def main(mode: str, seed: int) -> None:
     cell.mkdir(parents=True)
     for name in ("model.safetensors", "config.json", "heads.safetensors"):
         shutil.copy(source / name, cell / name)
-    images = torch.zeros(2, *config["pretrained_cfg"]["input_size"])
     program = torch.export.export(
-        model, (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+        model,
+        (torch.zeros(2, *config["pretrained_cfg"]["input_size"]),),
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
     )
     torch.export.save(program, cell / "classifier.pt2")
     print(cell)

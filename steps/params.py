@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config import reference
@@ -12,7 +10,7 @@ from train import FLAGS
 
 def main() -> None:
     write_text(paths.PARAMS_PAGE, reference.render_params_page(list_flags()))
-    sys.stdout.write(f"{paths.PARAMS_PAGE}\n")
+    print(paths.PARAMS_PAGE)
 
 
 def list_flags() -> dict[str, str]:

@@ -22,7 +22,7 @@ from densecl.artifacts import (
 )
 from densecl.config.params import TRAIN_SET, DenseContrastParams, Mode, Params, load_params
 from densecl.errors import DenseclError
-from densecl.evaluation.protocols import PROTOCOLS, resolve_layout, resolve_protocol
+from densecl.evaluation.protocols import resolve_layout, resolve_protocol
 
 
 def main() -> None:
@@ -30,23 +30,12 @@ def main() -> None:
     fails.
     """
     params = load_params(paths.PARAMS)
-    check_protocols(params)
     check_roots(params)
     check_network(params)
     units = resolve_plans(params)
     for unit, record in units.items():
         write_json(paths.plan_file(unit), record)
     prune_artifacts(params, units)
-
-
-def check_protocols(params: Params) -> None:
-    """Raise DenseclError if params name an unknown protocol."""
-    for name, protocol in params.evaluate.protocol.items():
-        if protocol not in PROTOCOLS:
-            raise DenseclError(
-                f"evaluate.protocol.{name}: found {protocol!r}, expected one of "
-                f"{', '.join(PROTOCOLS)}"
-            )
 
 
 def check_roots(params: Params) -> None:
@@ -177,7 +166,6 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
     """
     runs = list(product(params.modes, params.seeds))
     cell_files = (paths.evaluation_file, paths.predictions_file, paths.control_predictions_file)
-    training_files = ("history.csv", "cost.json", "matches.safetensors")
     expected = {
         *map(paths.plan_file, units),
         *map(paths.manifest_file, params.datasets),
@@ -185,7 +173,11 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
             build_path(name, *run)
             for build_path, name, run in product(cell_files, params.evaluate.datasets, runs)
         ),
-        *(paths.training_folder(*run) / name for run, name in product(runs, training_files)),
+        *(
+            paths.training_folder(*run) / name
+            for run in runs
+            for name in ("history.csv", "cost.json", "matches.safetensors")
+        ),
     }
     for folder in (
         paths.PLANS,
@@ -195,8 +187,7 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
         paths.TRAINING,
     ):
         for path in sorted(folder.rglob("*"), reverse=True):
-            if path.is_dir():
-                if not any(path.iterdir()):
-                    path.rmdir()
-            elif path not in expected and path.name != ".gitignore":
+            if path.is_file() and path not in expected and path.name != ".gitignore":
                 path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):
+                path.rmdir()

@@ -27,9 +27,6 @@ def main(mode: str, seed: int) -> None:
     from densecl.training.train import train
 
     plan = read_json(TrainPlan, paths.plan_file(mode))
-    train_params = plan.train.model_copy(
-        update={"checkpoint_minutes": execution.checkpoint_minutes}
-    )
     validation_names = (
         plan.train.validate_on
         if plan.train.validate_on is not None
@@ -43,7 +40,13 @@ def main(mode: str, seed: int) -> None:
     images = load_usable_images(TRAIN_SET)
     classes = list_class_folders(images.root)
     train(
-        plan.model_copy(update={"train": train_params}),
+        plan.model_copy(
+            update={
+                "train": plan.train.model_copy(
+                    update={"checkpoint_minutes": execution.checkpoint_minutes}
+                )
+            }
+        ),
         seed,
         images,
         classes,

@@ -19,7 +19,7 @@ from densecl.config.params import Params, ParamsError, load_params, parse_params
 from densecl.datasets.storage.manifest import SCHEMA, read_manifest, write_manifest
 from densecl.errors import DataError
 from densecl.runtime import cli
-from densecl.training.export import export_model
+from densecl.training.train import export_model
 from densecl.training.train_state import StateSaver
 from steps.plan import check_network
 from tests.test_params import changed, default
@@ -52,12 +52,12 @@ from tests.training.training_project import ENVIRONMENT, STEPS, prepare
         (
             "train.grad_accumulation",
             3,
-            "grad_accumulation: found 3, expected a divisor of batch_size",
+            "grad_accumulation x processes: found 3 x 1, expected a divisor of batch_size",
         ),
         (
             "train.processes",
             3,
-            r"processes: found 3, expected a divisor of batch_size / grad_accumulation \(128\)",
+            r"grad_accumulation x processes: found 1 x 3, expected a divisor of batch_size \(128\)",
         ),
         (
             "train.checkpoint_minutes",

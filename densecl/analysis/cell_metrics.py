@@ -18,7 +18,7 @@ from densecl.analysis.results import (
 )
 from densecl.analysis.statistics import Estimate, Outcomes, WeightedOutcomes
 from densecl.evaluation import effective_robustness
-from densecl.evaluation.metrics import NotApplicable, extract_renditions, find_texture_labels
+from densecl.evaluation.metrics import extract_renditions, find_texture_labels
 
 RECORDED_METRICS = (
     "top5_unmasked",
@@ -221,7 +221,7 @@ def _add_renditions(comparison: Comparison, dataset: str, mode: str) -> None:
     correct = build_outcome_matrix(cell.rows, "correct", seeds)
     try:
         renditions = extract_renditions(pd.Series(cell.rows[seeds[0]].index)).to_numpy()
-    except NotApplicable:
+    except effective_robustness.NotApplicable:
         return
     for rendition in sorted(set(renditions)):
         metric, selected = f"top1/{rendition}", correct[renditions == rendition]
@@ -246,7 +246,7 @@ def _add_shape_bias(comparison: Comparison, dataset: str, mode: str) -> None:
         texture = find_texture_labels(first_rows["image_id"], first_rows["label"]).to_numpy()[
             :, None
         ]
-    except NotApplicable as reason:
+    except effective_robustness.NotApplicable as reason:
         comparison.add_row(
             MetricRow(
                 dataset,

@@ -32,7 +32,9 @@ def render_params_page(flags: Mapping[str, str]) -> str:
         "errors that name\nthe key: `python -m steps plan` checks the file. A flag is an option "
         f"of `train.py` that sets the key for one\nrun. `datasets` must contain {TRAIN_SET}.",
     ]
-    for section, entries in groupby(list_entries(), _find_section):
+    for section, entries in groupby(
+        list_entries(), lambda entry: entry.name.split(".")[0] if "." in entry.name else ""
+    ):
         if section:
             model = _find_model_name(SCHEMA["properties"][section])
             parts += [f"## {section}", SCHEMA["$defs"].get(model, {}).get("description", "")]
@@ -43,11 +45,6 @@ def render_params_page(flags: Mapping[str, str]) -> str:
             rows.append(f"| {' | '.join(cells)} |")
         parts.append("\n".join(rows))
     return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _find_section(entry: ParamEntry) -> str:
-    """The top-level section of a key; empty for a key of the file itself."""
-    return entry.name.split(".")[0] if "." in entry.name else ""
 
 
 def list_entries() -> list[ParamEntry]:

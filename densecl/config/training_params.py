@@ -207,16 +207,11 @@ class TrainParams(StrictModel):
             raise ValueError(
                 f"warmup_epochs must be below epochs ({self.epochs}), found {self.warmup_epochs}"
             )
-        if self.batch_size % self.grad_accumulation:
-            raise ValueError(
-                f"grad_accumulation: found {self.grad_accumulation}, expected a divisor of "
-                f"batch_size ({self.batch_size})"
-            )
         if self.batch_size % (self.grad_accumulation * self.processes):
             raise ValueError(
-                f"processes: found {self.processes}, expected a divisor of batch_size / "
-                f"grad_accumulation ({self.batch_size // self.grad_accumulation}): each process "
-                "takes the same part of every batch"
+                f"grad_accumulation x processes: found {self.grad_accumulation} x "
+                f"{self.processes}, expected a divisor of batch_size ({self.batch_size}): each "
+                "process takes the same part of every micro-batch"
             )
         return self
 

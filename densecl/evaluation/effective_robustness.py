@@ -24,8 +24,8 @@ class FitSegment(NamedTuple):
     intercept: float
 
 
-class NoPublishedFit(ValueError):
-    """No published fit exists for this dataset or this clean accuracy; the message gives the
+class NotApplicable(ValueError):
+    """A metric that this dataset or this clean accuracy does not have; the message gives the
     reason.
     """
 
@@ -47,14 +47,14 @@ def load_fit_segments(protocol: str) -> tuple[FitSegment, ...]:
 
 
 def find_fit_segment(protocol: str, clean_accuracy: float) -> FitSegment:
-    """The fit that is valid at this clean accuracy; raises NoPublishedFit."""
+    """The fit that is valid at this clean accuracy; raises NotApplicable."""
     segments = load_fit_segments(protocol)
     if not segments:
-        raise NoPublishedFit(f"no published fit for {protocol}")
+        raise NotApplicable(f"no published fit for {protocol}")
     for segment in segments:
         if segment.low <= clean_accuracy <= segment.high and clean_accuracy < 1:
             return segment
-    raise NoPublishedFit(
+    raise NotApplicable(
         f"clean top-1 {100 * clean_accuracy:.1f} % lies outside {100 * segments[0].low:g} to 100 "
         f"%, where the "
         f"fit holds"
@@ -63,7 +63,7 @@ def find_fit_segment(protocol: str, clean_accuracy: float) -> FitSegment:
 
 def compute_expected_accuracy(protocol: str, clean_accuracy: float) -> float:
     """Expected accuracy under shift of a standard model with this clean accuracy; raises
-    NoPublishedFit.
+    NotApplicable.
     """
     segment = find_fit_segment(protocol, clean_accuracy)
     return 1 / (

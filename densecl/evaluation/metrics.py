@@ -25,13 +25,8 @@ CUE_CONFLICT_PATTERN = re.compile(
 )  # <shape><n>-<texture><m>.png
 
 
-class NotApplicable(ValueError):
-    """A metric that this dataset does not have; the message gives the reason."""
-
-
 def compute_metrics(rows: pd.DataFrame) -> dict[str, Any]:
     """Metrics that every dataset has."""
-    tiny = float(np.finfo(np.float32).tiny)
     confidence = rows["confidence"].to_numpy(dtype=np.float64)
     correct = rows["correct"].to_numpy()
     return {
@@ -40,7 +35,9 @@ def compute_metrics(rows: pd.DataFrame) -> dict[str, Any]:
         "top1_unmasked": float(rows["correct_unmasked"].mean()),
         "top5_unmasked": float(rows["correct5_unmasked"].mean()),
         "macro_top1": float(rows.groupby("label")["correct"].mean().mean()),
-        "nll": float(-np.log(rows["p_true"].astype("float64").clip(lower=tiny)).mean()),
+        "nll": float(
+            -np.log(rows["p_true"].astype("float64").clip(float(np.finfo(np.float32).tiny))).mean()
+        ),
         "ece": expected_calibration_error(confidence, correct),
         "ece_equal_mass": equal_mass_calibration_error(confidence, correct),
         "rms_calibration_error": rms_calibration_error(confidence, correct),
@@ -80,7 +77,7 @@ def compute_dataset_metrics(
     for metric, compute in computations.items():
         try:
             metrics[metric] = compute()
-        except (NotApplicable, effective_robustness.NoPublishedFit) as reason:
+        except effective_robustness.NotApplicable as reason:
             left_out[metric] = str(reason)
     return metrics | {"left_out": left_out}
 
@@ -96,7 +93,7 @@ def extract_renditions(image_ids: pd.Series) -> pd.Series:
     """[B] prefix of each file name up to the first underscore; NotApplicable without one."""
     renditions = image_ids.str.extract(RENDITION_PATTERN.pattern, expand=False)
     if renditions.isna().any():
-        raise NotApplicable(
+        raise effective_robustness.NotApplicable(
             f"file names are not <rendition>_<n>: {image_ids[renditions.isna()].iloc[0]}"
         )
     return renditions
@@ -139,12 +136,12 @@ def find_texture_labels(image_ids: pd.Series, labels: pd.Series) -> pd.Series:
     cues = image_ids.str.extract(CUE_CONFLICT_PATTERN.pattern)
     unnamed = cues.isna().any(axis=1)
     if unnamed.any():
-        raise NotApplicable(
+        raise effective_robustness.NotApplicable(
             f"file names are not <shape><n>-<texture><m>: {image_ids[unnamed].iloc[0]}"
         )
     pairs = pd.DataFrame({"cue": cues[0], "label": labels}).drop_duplicates()
     if pairs["cue"].duplicated().any():
-        raise NotApplicable(
+        raise effective_robustness.NotApplicable(
             f"shape {pairs['cue'][pairs['cue'].duplicated()].iloc[0]} occurs in two classes"
         )
     texture = cues[1].map(pairs.set_index("cue")["label"])
@@ -154,18 +151,16 @@ def find_texture_labels(image_ids: pd.Series, labels: pd.Series) -> pd.Series:
 def compute_relative_accuracy(top1: float, control_top1: float) -> float:
     """Accuracy as a share of the control's; NotApplicable without a control."""
     if control_top1 == 0:
-        raise NotApplicable("no image of the control is right")
+        raise effective_robustness.NotApplicable("no image of the control is right")
     return top1 / control_top1
 
 
 def compute_effective_robustness(
     protocol: str, classes: Sequence[str], top1: float, control_top1: float
 ) -> float:
-    """Effective robustness; raises NotApplicable or NoPublishedFit if the published fit does not
-    apply.
-    """
+    """Effective robustness; raises NotApplicable if the published fit does not apply."""
     if not is_imagenet(classes):
-        raise NotApplicable(
+        raise effective_robustness.NotApplicable(
             "the published fit is for the 1000 classes of ImageNet-1k; this class list is another"
         )
     return top1 - effective_robustness.compute_expected_accuracy(protocol, control_top1)

@@ -19,8 +19,11 @@ from densecl.evaluation.protocols import (
     resolve_scored_classes,
 )
 from densecl.metrics import is_topk_correct
-from densecl.network.image_loader import build_image_loader
-from densecl.network.preprocessing import normalise_images, resolve_preprocessing
+from densecl.network.preprocessing import (
+    build_image_loader,
+    normalise_images,
+    resolve_preprocessing,
+)
 from densecl.network.vit import Backbone
 from densecl.runtime.hardware import get_device
 
@@ -96,20 +99,20 @@ def score_logits(logits: Tensor, labels: Tensor, scored_indices: list[int]) -> p
     masked = torch.full_like(logits, -torch.inf)
     masked[:, scored_indices] = logits[:, scored_indices]
     probabilities, unmasked = masked.double().softmax(1), logits.double().softmax(1)
+    prediction, prediction_unmasked = masked.argmax(1), logits.argmax(1)
     columns = {
         "label": labels,
-        "prediction": masked.argmax(1),
-        "prediction_unmasked": logits.argmax(1),
+        "prediction": prediction,
+        "prediction_unmasked": prediction_unmasked,
         "confidence": probabilities.amax(1).float(),
         "confidence_unmasked": unmasked.amax(1).float(),
         "p_true": probabilities.gather(1, labels[:, None])[:, 0].float(),
+        "correct": prediction == labels,
+        "correct5": is_topk_correct(masked, labels, 5),
+        "correct_unmasked": prediction_unmasked == labels,
+        "correct5_unmasked": is_topk_correct(logits, labels, 5),
     }
-    rows = pd.DataFrame({name: column.numpy() for name, column in columns.items()})
-    rows["correct"] = rows["prediction"] == rows["label"]
-    rows["correct5"] = is_topk_correct(masked, labels, 5).numpy()
-    rows["correct_unmasked"] = rows["prediction_unmasked"] == rows["label"]
-    rows["correct5_unmasked"] = is_topk_correct(logits, labels, 5).numpy()
-    return rows
+    return pd.DataFrame({name: column.numpy() for name, column in columns.items()})
 
 
 def create_empty_predictions() -> pd.DataFrame:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from densecl.config.params import CONTROL_SET, DatasetParams, Params
 from densecl.datasets.imagenet import IMAGENET1K_WNIDS, OFFICIAL_DATASETS, read_lines
-from densecl.errors import DataError
+from densecl.errors import DataError, DenseclError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,19 +60,25 @@ PROTOCOLS = {
 
 
 def resolve_protocol(params: Params, name: str) -> str:
-    """The protocol of a dataset: the one that params name, else its own, else `folder`."""
-    return params.evaluate.protocol.get(name) or (name if name in PROTOCOLS else FOLDER_PROTOCOL)
+    """The protocol of a dataset: the one that params name, else its own, else `folder`.
+
+    Raises DenseclError for an unknown one.
+    """
+    own = name if name in PROTOCOLS else FOLDER_PROTOCOL
+    protocol = params.evaluate.protocol.get(name, own)
+    if protocol not in PROTOCOLS:
+        raise DenseclError(
+            f"evaluate.protocol.{name}: found {protocol!r}, expected one of {', '.join(PROTOCOLS)}"
+        )
+    return protocol
 
 
 def resolve_layout(params: Params, name: str) -> DatasetParams:
     """The dataset's params, with the layout of its protocol unless params name one."""
-    dataset = params.datasets[name]
-    has_layout = "layout" in dataset.model_fields_set
-    return (
-        dataset
-        if has_layout
-        else dataset.model_copy(update={"layout": PROTOCOLS[resolve_protocol(params, name)].layout})
-    )
+    dataset, layout = params.datasets[name], PROTOCOLS[resolve_protocol(params, name)].layout
+    if "layout" in dataset.model_fields_set:
+        return dataset
+    return dataset.model_copy(update={"layout": layout})
 
 
 def is_imagenet(classes: Sequence[str]) -> bool:
@@ -126,8 +132,8 @@ def describe_missing(
     if expected is None or not is_imagenet(classes):
         return ""
     empty_classes = len(set(scored) - set(labels))
-    parts = [f"{images:,} of {expected:,} images"] if images != expected else []
-    return ", ".join(
-        parts
-        + ([f"{empty_classes} of {len(scored)} classes without images"] if empty_classes else [])
-    )
+    parts = {
+        f"{images:,} of {expected:,} images": images != expected,
+        f"{empty_classes} of {len(scored)} classes without images": empty_classes,
+    }
+    return ", ".join(part for part, is_missing in parts.items() if is_missing)

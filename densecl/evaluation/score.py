@@ -92,7 +92,6 @@ def evaluate_dataset(
         specific_metrics["left_out"] |= dict.fromkeys(
             ("control", "relative_accuracy", "effective_robustness"), missing_reason
         )
-    labels = rows["label"].unique().tolist()
     evaluation = Evaluation(
         dataset=plan.name,
         protocol=plan.protocol,
@@ -103,7 +102,9 @@ def evaluate_dataset(
         excluded=len(verdict.excluded),
         classes=len(scored_labels),
         control=control,
-        shortfall=describe_missing(plan.protocol, len(rows), labels, scored_labels, classes),
+        shortfall=describe_missing(
+            plan.protocol, len(rows), rows["label"].unique().tolist(), scored_labels, classes
+        ),
         preprocessing=preprocessing,
         **compute_metrics(rows),
         **specific_metrics,

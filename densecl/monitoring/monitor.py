@@ -23,7 +23,6 @@ class Monitor:
     """Context manager of one training run; only the main process prints and logs.
 
     Args:
-        name: of the MLflow run, and before each printed line.
         fingerprint: tag by which the MLflow run is found.
         run_id_file: holds the id of the MLflow run until training is done, so that a resumed run
             continues it.
@@ -36,11 +35,11 @@ class Monitor:
         plan: TrainPlan,
         seed: int,
         steps_per_epoch: int,
-        name: str,
         fingerprint: str,
         run_id_file: Path | None = None,
     ) -> None:
-        self.plan, self.seed, self.name, self.run_id_file = plan, seed, name, run_id_file
+        self.plan, self.seed, self.run_id_file = plan, seed, run_id_file
+        self.name = f"{plan.mode}-{seed}"  # of the MLflow run, and before each printed line
         self.fingerprint = fingerprint
         self.mlflow_enabled = distributed.is_main_process()
         self.console = Console(file=sys.stderr, quiet=not distributed.is_main_process())
@@ -55,7 +54,7 @@ class Monitor:
             disable=not self.console.is_terminal,
         )
         self.task = self.progress_bar.add_task(
-            name, total=plan.train.epochs * steps_per_epoch, seen=""
+            self.name, total=plan.train.epochs * steps_per_epoch, seen=""
         )
         self.steps_per_epoch = steps_per_epoch
 
@@ -85,11 +84,11 @@ class Monitor:
         losses = f"classification {float(metrics['classification_loss']):.3f}"
         if "contrastive_loss" in metrics:
             losses += f" contrast {float(metrics['contrastive_loss']):.3f}"
-        text = (
-            f"epoch {epoch + 1}/{self.plan.train.epochs} {images_per_second:.0f} images/s {losses}"
-        )
         self.progress_bar.update(
-            self.task, completed=epoch * self.steps_per_epoch + steps_done, seen=text
+            self.task,
+            completed=epoch * self.steps_per_epoch + steps_done,
+            seen=f"epoch {epoch + 1}/{self.plan.train.epochs} {images_per_second:.0f} images/s "
+            f"{losses}",
         )
 
     def log_epoch(self, row: dict[str, float]) -> None:

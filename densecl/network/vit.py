@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
+from safetensors.torch import load_file
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -88,13 +89,6 @@ def load_initial_weights(model: Backbone, checkpoint: str) -> None:
 
     Raises ModelError if the file cannot be read or does not fit the model.
     """
-    from safetensors.torch import load_file
-
-    if not checkpoint.endswith(".safetensors"):
-        raise ModelError(
-            f"network.checkpoint: found {checkpoint}, expected a .safetensors file (pickles are "
-            f"not loaded)"
-        )
     try:
         weights = load_file(checkpoint)
     except Exception as error:
@@ -102,25 +96,26 @@ def load_initial_weights(model: Backbone, checkpoint: str) -> None:
             f"network.checkpoint: {checkpoint} cannot be read as safetensors: {error}"
         ) from None
     expected = {name: value.shape for name, value in model.state_dict().items()}
-    found = {name: value.shape for name, value in weights.items()}
-    is_head = {name: name.startswith("head.") for name in found | expected}
-    wrong = [n for n in found if found[n] != expected.get(n) and not (is_head[n] and n in expected)]
-    missing = [n for n in expected if n not in found and not is_head[n]]
+    wrong = [
+        name
+        for name, value in weights.items()
+        if value.shape != expected.get(name) and not (name in expected and name.startswith("head."))
+    ]
+    missing = [n for n in expected if n not in weights and not n.startswith("head.")]
     if wrong or missing:
         raise ModelError(
             f"network.checkpoint: {checkpoint} does not fit {type(model).__name__}: "
             f"{len(wrong)} tensors of another name or shape ({', '.join(sorted(wrong)[:3])}), "
             f"{len(missing)} missing ({', '.join(sorted(missing)[:3])})"
         )
-    fitting = {n: v for n, v in weights.items() if found[n] == expected[n]}
+    fitting = {name: value for name, value in weights.items() if value.shape == expected[name]}
     model.load_state_dict(fitting, strict=False)
 
 
 def _create_model(network: NetworkParams, num_classes: int, pretrained: bool) -> Backbone:
     name = network.model_name
     if not timm.is_model(name):
-        similar = timm.list_models(f"*{name[:8]}*")[:4]
-        close = ", ".join(similar) or "see timm.list_models('vit*')"
+        close = ", ".join(timm.list_models(f"*{name[:8]}*")[:4]) or "see timm.list_models('vit*')"
         raise ModelError(
             f"network.model_name: found {name!r}, which timm {timm.__version__} does not know; "
             f"close: {close}"

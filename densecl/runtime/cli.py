@@ -57,10 +57,9 @@ def run_command(command: Callable[[], object]) -> int:
     except OSError as error:
         if error.errno not in RETRYABLE_ERRNOS:
             raise
-        prefix = f"{error.filename}: " if error.filename else ""
         print_error(
-            f"{prefix}{error.strerror}; no partial file is left; free space or allow writing, "
-            f"then rerun the same command"
+            f"{error.filename or 'disk'}: {error.strerror}; no partial file is left; free space or "
+            "allow writing, then rerun the same command"
         )
         return EXIT_RETRY
     return EXIT_OK
@@ -70,12 +69,11 @@ def print_error(text: str) -> None:
     """Print to stderr, one line per error."""
     rank = os.environ.get("RANK", "0")  # of several processes that train one model
     prefix = "error: " if rank == "0" else f"error: process {rank}: "
-    if text:
-        lines = "\n".join(prefix + line for line in text.splitlines())
-        print(lines, file=sys.stderr, flush=True)
-        if path := os.environ.get(ERROR_LOG_ENV):
-            with (
-                contextlib.suppress(OSError),
-                Path(path).open("a", encoding="utf-8") as file,
-            ):  # a full disk, say
-                print(lines, file=file)
+    lines = "\n".join(prefix + line for line in text.splitlines())
+    print(lines, file=sys.stderr, flush=True)
+    if path := os.environ.get(ERROR_LOG_ENV):
+        with (
+            contextlib.suppress(OSError),
+            Path(path).open("a", encoding="utf-8") as file,
+        ):  # a full disk, say
+            print(lines, file=file)

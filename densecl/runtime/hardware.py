@@ -55,10 +55,9 @@ def reuse_freed_memory() -> None:
     import torch
 
     if sys.platform == "linux" and not torch.cuda.is_available():
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl has not
-        if mallopt is not None:
-            mallopt(-4, 0)  # M_MMAP_MAX: no separate mapping for a large block
-            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing goes back from the top of the heap
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no separate mapping for a large block
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing goes back from the top of the heap
 
 
 def get_device_name(device: torch.device) -> str:

@@ -9,8 +9,6 @@ import sys
 from densecl.errors import Interrupted, RetryLater
 from densecl.runtime.hardware import count_cores
 
-LOGGER = logging.getLogger(__name__)
-
 MAX_RESTARTS = 3  # after a process was killed
 
 
@@ -53,7 +51,7 @@ def launch_processes(processes: int, arguments: list[str]) -> None:
                     f"process {rank} was killed (signal {-failure.exitcode}) "
                     f"{MAX_RESTARTS + 1} times; run the same command to resume"
                 ) from None
-            LOGGER.warning(
+            logging.getLogger(__name__).warning(
                 "process %d of %d was killed (signal %d): all restart from the last checkpoint; "
                 "%d more restarts",
                 rank,

@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from densecl.errors import EXIT_RETRY, Interrupted
 
@@ -22,7 +21,6 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOP_TIMEOUT = (
     8.0  # s from a signal to a forced exit, so that even a hanging process ends within 10 s
 )
-SHELLS = ("sh", "dash", "bash", "zsh", "ksh", "fish")
 PR_SET_PDEATHSIG = 1
 
 
@@ -90,32 +88,26 @@ def exit_with_parent(number: int = signal.SIGTERM) -> None:
     """Send this process `number` when its parent dies, so that a killed `dvc repro` leaves no
     process running.
 
-    Linux does this itself; elsewhere, and below a shell, a thread checks twice per second.
+    Linux does this itself; elsewhere a thread checks twice per second.
     """
     parent = os.getppid()
-    _set_parent_death_signal(number)
-    if parent == 1:
-        # started by init, or in a container whose first process is the shell
-        return
-    name, grandparent = _read_process(parent)
-    is_watched = name in SHELLS and grandparent > 1
 
     def watch_parent() -> None:
-        while os.getppid() == parent and (
-            not is_watched or _read_process(parent)[1] == grandparent
-        ):
+        while os.getppid() == parent:
             time.sleep(0.5)
         os.kill(os.getpid(), number)
 
-    threading.Thread(target=watch_parent, daemon=True).start()
+    if sys.platform != "linux":
+        threading.Thread(target=watch_parent, daemon=True).start()
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))
+    if os.getppid() != parent:  # it died before prctl took effect
+        os.kill(os.getpid(), number)
 
 
 def exit_worker_with_parent() -> None:
     """Kill a worker process together with its parent; it has nothing to finish."""
-    parent = os.getppid()
-    _set_parent_death_signal(signal.SIGKILL)
-    if os.getppid() != parent:  # it died before prctl took effect
-        os._exit(EXIT_RETRY)
+    exit_with_parent(signal.SIGKILL)
 
 
 def _reset_child_signals() -> None:
@@ -128,17 +120,3 @@ def _reset_child_signals() -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     exit_worker_with_parent()
-
-
-def _set_parent_death_signal(number: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))
-
-
-def _read_process(process: int) -> tuple[str, int]:
-    """Name and parent of a process; ("", 0) if unknown."""
-    try:
-        head, _, tail = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")
-    except OSError:
-        return "", 0
-    return head.partition("(")[2], int(tail.split()[1])

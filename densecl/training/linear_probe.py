@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densecl.datasets.storage.usable_images import ImageSet
-from densecl.network.image_loader import build_image_loader
-from densecl.network.preprocessing import normalise_images, resolve_preprocessing
+from densecl.network.preprocessing import (
+    build_image_loader,
+    normalise_images,
+    resolve_preprocessing,
+)
 from densecl.network.vit import Backbone, forward_tokens
 
 L2_PENALTY = 1e-4  # on the squared weights of standardised features
@@ -20,8 +23,7 @@ def attach_linear_probe(model: Backbone, images: ImageSet, classes: int, batch_s
     """Replace the classifier by a linear probe on the training images' frozen CLS features."""
     device = next(model.parameters()).device
     files = [images.root / path for path in images.frame["path"]]
-    preprocessing = resolve_preprocessing(model)
-    model.eval()
+    preprocessing = resolve_preprocessing(model.eval())
     features = torch.cat(
         [
             forward_tokens(model, normalise_images(batch.to(device), preprocessing)).cls.float()

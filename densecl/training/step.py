@@ -17,7 +17,6 @@ from densecl.datasets.views.batch import ViewBatch
 from densecl.metrics import is_topk_correct
 from densecl.network.preprocessing import normalise_images
 from densecl.network.vit import Backbone, Tokens, forward_tokens
-from densecl.training.diagnostics.gradient_alignment import compute_gradient_alignment
 from densecl.training.step_metrics import StepMetrics, average_micro_batches
 
 
@@ -35,9 +34,8 @@ class TrainStep:
         self.model, self.objective, self.optimizer = model, objective, optimizer
         self.preprocessing, self.settings = preprocessing, settings
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.ema = None
-        if settings.ema_decay:
-            self.ema = ModelEmaV3(model, decay=settings.ema_decay, use_warmup=True)
+        decay = settings.ema_decay
+        self.ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
         if settings.compile:
             compile_blocks(model, objective)
 
@@ -60,21 +58,18 @@ class TrainStep:
         With `grad_accumulation`, all micro-batches are scored against the same memory queue.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        metrics: list[StepMetrics] = []
-        new_keys: list[NewKeys] = []
-        image_shares: list[float] = []
+        outputs: list[tuple[StepMetrics, NewKeys, float]] = []
         parts = self.settings.grad_accumulation
         for columns in zip(*(column.chunk(parts) for column in batch), strict=True):
             micro_batch = ViewBatch(*columns)
             loss, micro_metrics, micro_keys = self.forward(
-                micro_batch, lambda_weight, diagnostics and not metrics
+                micro_batch, lambda_weight, diagnostics and not outputs
             )
             # The batch of a small dataset may not divide evenly.
             share = len(micro_batch.labels) / len(batch.labels)
             (loss * share).backward()
-            metrics.append(micro_metrics)
-            new_keys.append(micro_keys)
-            image_shares.append(share)
+            outputs.append((micro_metrics, micro_keys, share))
+        metrics, new_keys, image_shares = zip(*outputs, strict=True)
         gradient_norm = self.step_optimizer(NewKeys.concatenate(new_keys), step, progress)
         step_metrics = _all_reduce_metrics(average_micro_batches(metrics, image_shares))
         return step_metrics | {"gradient_norm": gradient_norm}
@@ -170,3 +165,28 @@ def _all_reduce_metrics(metrics: StepMetrics) -> StepMetrics:
         return metrics
     values = torch.stack([value.to(metrics["loss"]) for value in metrics.values()])
     return dict(zip(metrics, distributed.all_reduce_mean(values).unbind(), strict=True))
+
+
+def compute_gradient_alignment(
+    model: Backbone, classification_loss: Tensor, contrastive_loss: Tensor
+) -> dict[str, Tensor]:
+    """Norms and cosine of both losses' unweighted gradients, averaged over ranks.
+
+    A negative cosine means that the losses conflict (Yu et al. 2020); it is NaN where a gradient is
+    0, as without negatives. Costs one more backward pass through the heads and the last block.
+    """
+    shared = list(model.blocks[-1].parameters())
+    gradients = [
+        distributed.all_reduce_mean(
+            torch.cat(
+                [g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)]
+            ).float()
+        )
+        for loss in (classification_loss, contrastive_loss)
+    ]
+    classification, contrast = (gradient.norm() for gradient in gradients)
+    return {
+        "gradient_classification": classification,
+        "gradient_contrast": contrast,
+        "gradient_cosine": gradients[0] @ gradients[1] / (classification * contrast),
+    }

@@ -69,8 +69,9 @@ def step_one_view(train_step: TrainStep, batch: ViewBatch) -> None:
         images = normalise_images(batch.view1, train_step.preprocessing)
         tokens = forward_tokens(train_step.model, images)
     train_step.compute_classification_loss(tokens, batch.labels).backward()
-    no_keys = NewKeys(tokens.cls[:0], batch.image_ids[:0], batch.labels[:0])
-    train_step.step_optimizer(no_keys, 0, 0.0)
+    train_step.step_optimizer(
+        NewKeys(tokens.cls[:0], batch.image_ids[:0], batch.labels[:0]), 0, 0.0
+    )
 
 
 def fill_memory(objective: AnyObjective, num_classes: int) -> None:

@@ -5,25 +5,28 @@ Both the stage `train` and `train.py` call `train`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from safetensors.torch import save_file
+from torch import Tensor
 
 from densecl import distributed, paths
-from densecl.artifacts import TrainPlan, write_json
+from densecl.artifacts import TrainPlan, write_json, write_text
 from densecl.contrast.contrastive import ContrastiveObjective
 from densecl.datasets.storage.usable_images import ImageSet
-from densecl.fingerprint import compute_fingerprint
 from densecl.monitoring.monitor import Monitor
+from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import Backbone
 from densecl.runtime.atomic_files import create_atomic_folder
 from densecl.runtime.hardware import reuse_freed_memory
 from densecl.training import checkpoint
 from densecl.training.checkpoint import CheckpointFolder
-from densecl.training.export import export_model
+from densecl.training.fingerprint import compute_fingerprint
 from densecl.training.linear_probe import attach_linear_probe
 from densecl.training.train_state import StateSaver
 from densecl.training.trainer import Trainer, TrainingSpec
@@ -68,10 +71,7 @@ def train(
             folder = paths.CHECKPOINTS / fingerprint
             checkpoints = stack.enter_context(checkpoint.lock_checkpoints(folder))
         run_id_file = checkpoints.folder / "mlflow_run" if checkpoints else None
-        name = f"{plan.mode}-{seed}"
-        with Monitor(
-            plan, seed, trainer.steps_per_epoch, name, fingerprint, run_id_file
-        ) as monitor:
+        with Monitor(plan, seed, trainer.steps_per_epoch, fingerprint, run_id_file) as monitor:
             saver = StateSaver(trainer, checkpoints, monitor)
             state = _load_resume_state(checkpoints, resume, monitor)
             if state is not None:
@@ -98,6 +98,35 @@ def write_results(trainer: Trainer, model_folder: Path, history_folder: Path) ->
         )
         pd.DataFrame(trainer.history).to_csv(folder / "history.csv", index=False)
         write_json(folder / "cost.json", trainer.build_cost())
+
+
+def export_model(
+    model: Backbone,
+    head_state: dict[str, Tensor],
+    folder: Path,
+    plan: TrainPlan,
+    seed: int,
+    classes: list[str],
+    fingerprint: str,
+) -> None:
+    """Write model.safetensors (a timm state dict), heads.safetensors and config.json."""
+    states = {"model": (model.state_dict(), {"format": "pt"}), "heads": (head_state, None)}
+    for name, (state, metadata) in states.items():
+        tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+        save_file(tensors, folder / f"{name}.safetensors", metadata=metadata)
+    is_probe = plan.contrast is not None and plan.contrast.lambda_weight == 1
+    config = {
+        "architecture": plan.network.model_name,
+        "model_args": plan.network.model_args,
+        "num_classes": len(classes),
+        "classes": classes,
+        "pretrained_cfg": resolve_preprocessing(model).model_dump(mode="json", exclude={"rule"}),
+        "mode": plan.mode,
+        "classifier": "linear probe" if is_probe else "trained",
+        "seed": seed,
+        "fingerprint": fingerprint,
+    }
+    write_text(folder / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
 
 
 def _load_resume_state(

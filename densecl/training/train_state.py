@@ -1,16 +1,28 @@
-"""The state of a training run: what a checkpoint holds, and when it is saved."""
+"""The state of a training run: what a checkpoint holds, when it is saved, and what a run that ends
+early says of it.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
+
+from densecl.errors import DenseclError, Interrupted, RetryLater
+from densecl.runtime.signals import SIGNAL_HANDLER
 from densecl.training.checkpoint import CheckpointFolder, check_compatible
 from densecl.training.step_metrics import split_steps, stack_steps
 
 if TYPE_CHECKING:
     from densecl.monitoring.monitor import Monitor
     from densecl.training.trainer import Trainer, TrainingSpec
+
+
+class TrainingError(DenseclError):
+    """A training run that cannot continue."""
 
 
 def describe_compatibility(spec: TrainingSpec) -> dict[str, Any]:
@@ -82,8 +94,9 @@ class StateSaver:
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.generator.set_state(state["generator"])
         trainer.history, trainer.costs = state["history"], state["costs"]
-        columns = {name: c.to(trainer.device) for name, c in state["step_metrics"].items()}
-        trainer.step_metrics = split_steps(columns)
+        trainer.step_metrics = split_steps(
+            {name: column.to(trainer.device) for name, column in state["step_metrics"].items()}
+        )
         trainer.epoch_seconds = state["epoch_seconds"]
         trainer.previous_seconds = state["wall_seconds"]
         self.last_path, self.last_position = source, trainer.position
@@ -110,3 +123,42 @@ class StateSaver:
                 f"WARNING: no checkpoint at step {trainer.steps_done}: {error.strerror}; "
                 f"{self.describe_last()}; training continues"
             )
+
+
+@contextmanager
+def explain_failures(trainer: Trainer) -> Iterator[None]:
+    """Save on a signal; turn a failure into an error that says what to do.
+
+    Raises:
+        Interrupted: a signal arrived; the state is saved.
+        TrainingError: memory is exhausted.
+        RetryLater: a signal also stopped the loader's workers within a step.
+    """
+    try:
+        yield
+    except Interrupted as stop:
+        with SIGNAL_HANDLER.defer_signals():
+            trainer.saver.save()
+        raise Interrupted(
+            f"{stop}: stopped after step {trainer.steps_done} of {trainer.total_steps}; "
+            f"{trainer.saver.describe_last()}; run the same command to resume"
+        ) from None
+    except RuntimeError as error:
+        # A signal to all processes of a job ends the loader's workers too.
+        if SIGNAL_HANDLER.received and "DataLoader worker" in str(error):
+            raise RetryLater(
+                f"stopped within a step; {trainer.saver.describe_last()}; run the same command to "
+                f"resume"
+            ) from None
+        # The CPU's allocator has no exception of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and not any(
+            phrase in str(error) for phrase in ("not enough memory", "can't allocate memory")
+        ):
+            raise
+        images = trainer.batch_size // trainer.micro_batches
+        raise TrainingError(
+            f"out of memory with {images} images at a time ({str(error).splitlines()[0][:100]}); "
+            f"double train.grad_accumulation (now {trainer.micro_batches}), halve train.batch_size "
+            f"(now {trainer.batch_size}) or start more processes; "
+            f"{trainer.saver.describe_last()}"
+        ) from None

@@ -28,8 +28,7 @@ from densecl.runtime.hardware import (
 )
 from densecl.runtime.signals import SIGNAL_HANDLER
 from densecl.seeding import derive_seed
-from densecl.training.diagnostics.features import FeatureDiagnostics
-from densecl.training.failures import TrainingError, explain_failures
+from densecl.training.diagnostics import FeatureDiagnostics
 from densecl.training.optim import build_optimizer, build_schedule
 from densecl.training.step import TrainStep
 from densecl.training.step_cost import measure_step_costs
@@ -39,7 +38,7 @@ from densecl.training.step_metrics import (
     find_training_warnings,
     stack_steps,
 )
-from densecl.training.train_state import StateSaver
+from densecl.training.train_state import StateSaver, TrainingError, explain_failures
 
 LOG_EVERY = 10  # steps between diagnostic steps, which wait for the device
 VALIDATION_RISK = 30.0  # s of steps that a kill during validation may cost
@@ -91,10 +90,13 @@ class Trainer:
             spec.seed,
         )
         self.generator = torch.Generator().manual_seed(derive_seed(spec.seed, "samples"))
-        contrast = spec.plan.contrast
-        queue_size = limit_queue_size(contrast, images, math.prod(get_patch_grid(self.model)))
+        patches = math.prod(get_patch_grid(self.model))
         self.objective = build_objective(
-            contrast, self.model, queue_size, spec.seed, self.generator
+            spec.plan.contrast,
+            self.model,
+            limit_queue_size(spec.plan.contrast, images, patches),
+            spec.seed,
+            self.generator,
         ).to(self.device)
         self.optimizer = build_optimizer(self.model, self.objective, settings)
         self.schedule = build_schedule(self.optimizer, settings, self.steps_per_epoch)
@@ -208,9 +210,10 @@ class Trainer:
         torch.manual_seed(derive_seed(self.spec.seed, "dropout", step, distributed.get_rank()))
         self.schedule.step_update(step)
         lambda_weight = self.objective.compute_lambda_weight(step / self.steps_per_epoch)
-        progress = (step + 1) / self.total_steps
         batch = ViewBatch(*(column.to(self.device, non_blocking=True) for column in batch))
-        return self.train_step(batch, lambda_weight, step, progress, diagnostics)
+        return self.train_step(
+            batch, lambda_weight, step, (step + 1) / self.total_steps, diagnostics
+        )
 
     def _end_step(self) -> None:
         if self.saver.seconds_since_save > self.settings.checkpoint_minutes * 60:
@@ -242,7 +245,6 @@ class Trainer:
 
     def _build_epoch_row(self) -> dict[str, float]:
         """The row of history.csv of the epoch whose steps are all done."""
-        last_position = (self.steps_done - 1) / self.steps_per_epoch  # fractional epoch
         return {
             "epoch": len(self.history),
             **compute_epoch_means(self.step_metrics),
@@ -253,7 +255,7 @@ class Trainer:
             "images_per_second": self.steps_per_epoch * self.batch_size / self.epoch_seconds,
             "seconds": self.epoch_seconds,
             "peak_memory_bytes": measure_peak_memory(self.device),
-            **self.objective.collect_metrics(last_position),
+            **self.objective.collect_metrics((self.steps_done - 1) / self.steps_per_epoch),
         }
 
     def build_cost(self) -> TrainingCost:

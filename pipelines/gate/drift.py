@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from densecl import fingerprint, paths
+from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config.flatten import flatten
 from densecl.config.params import TRAIN_SET, Params
@@ -21,6 +21,7 @@ from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.manifest import read_manifest, select_usable
 from densecl.errors import DataError
 from densecl.pages.formatting import format_count
+from densecl.training import fingerprint
 from pipelines.gate.psi import (
     LARGE,
     MODERATE,

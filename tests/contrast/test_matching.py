@@ -18,7 +18,7 @@ from densecl.contrast.matching import (
     match_patches,
 )
 from densecl.datasets.views.two_views import augment_view, draw_crop, draw_crops
-from densecl.training.diagnostics.match_accuracy import build_neighbour_mask, measure_match_accuracy
+from densecl.training.diagnostics import build_neighbour_mask, measure_match_accuracy
 
 PLAIN = DataParams(
     color_jitter=ColorJitterParams(brightness=0, contrast=0, saturation=0, hue=0),

@@ -27,8 +27,7 @@ from densecl.datasets.storage.image_root import get_file_size, open_image_root, 
 from densecl.datasets.storage.manifest import check_unchanged
 from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader
 from densecl.errors import DataError
-from densecl.network.image_loader import build_image_loader
-from densecl.network.preprocessing import Preprocessing
+from densecl.network.preprocessing import Preprocessing, build_image_loader
 from tests.conftest import WNIDS, draw_set
 
 KINDS = ["tar", "tar.gz", "zip", "stored.zip", "pax.tar", "ustar.tar"]

@@ -63,7 +63,7 @@ def test_slope_is_the_derivative(protocol, clean):
     ],
 )
 def test_outside_the_fit_there_is_a_reason(protocol, clean, said):
-    with pytest.raises(effective_robustness.NoPublishedFit, match=said):
+    with pytest.raises(effective_robustness.NotApplicable, match=said):
         effective_robustness.compute_expected_accuracy(protocol, clean)
 
 

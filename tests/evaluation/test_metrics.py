@@ -11,8 +11,8 @@ import torch
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from densecl.artifacts import MatchedControl
+from densecl.evaluation.effective_robustness import NotApplicable
 from densecl.evaluation.metrics import (
-    NotApplicable,
     compute_dataset_metrics,
     compute_metrics,
     compute_rendition_accuracy,

@@ -25,7 +25,7 @@ from timm.utils import accuracy
 from torch import Tensor, nn
 
 from densecl import paths
-from densecl.network import image_loader
+from densecl.network import preprocessing
 from densecl.network.exported import load_exported_model
 from steps import evaluate, plan, prepare, validate
 from tests.conftest import write_model
@@ -300,11 +300,11 @@ def test_timm_s_loader_and_accuracy_give_the_same_counts(project, name):
 def test_a_cell_decodes_each_image_once(project, monkeypatch):
     seen: list[Path] = []
 
-    def counted(path: Path, original=image_loader.decode_image) -> Image.Image:
+    def counted(path: Path, original=preprocessing.decode_image) -> Image.Image:
         seen.append(path)
         return original(path)
 
-    monkeypatch.setattr(image_loader, "decode_image", counted)
+    monkeypatch.setattr(preprocessing, "decode_image", counted)
     monkeypatch.setenv("DENSECL_WORKERS", "0")
     record, _ = evaluated("imagenet-a")
     assert len(seen) == len(set(seen)) == record["images"] + record["control"]["images"]

@@ -15,10 +15,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from densecl import fingerprint, paths
+from densecl import paths
 from densecl.config.params import Params, parse_params
 from densecl.datasets.storage.manifest import write_manifest
 from densecl.errors import DataError
+from densecl.training import fingerprint
 from pipelines.gate import drift
 from pipelines.gate.drift import compute_changes, describe_shift, format_changes, write_baseline
 from pipelines.gate.psi import SMOOTHING, compute_chance_psi, compute_psi, count_bins

@@ -15,7 +15,7 @@ import torch
 
 from densecl.report.charts.curves import build_curve_groups
 from densecl.report.charts.panels import Panel, Profile, build_panel_groups
-from densecl.training.diagnostics.match_accuracy import measure_match_accuracy
+from densecl.training.diagnostics import measure_match_accuracy
 from densecl.training.step_metrics import compute_epoch_means
 from tests.training.test_optimisation import stepper
 from tests.training.test_trainer import CONTRASTS, batch_of

@@ -20,13 +20,13 @@ from densecl import paths
 from densecl.artifacts import TrainPlan
 from densecl.config.params import DenseContrastParams, TrainParams
 from densecl.errors import Interrupted
-from densecl.fingerprint import compute_fingerprint
 from densecl.runtime.signals import SIGNAL_HANDLER
 from densecl.training import checkpoint
-from densecl.training.failures import TrainingError
+from densecl.training.fingerprint import compute_fingerprint
 from densecl.training.step import TrainStep
 from densecl.training.step_metrics import split_steps, stack_steps
 from densecl.training.train import train
+from densecl.training.train_state import TrainingError
 from densecl.training.trainer import Trainer
 from tests.training.test_trainer import DATA, NETWORK, images, plan, run, validator, workplace  # noqa: F401 - a fixture
 from tests.training.training_project import ENVIRONMENT, STEPS, prepare

@@ -12,7 +12,7 @@ OVERLAP_BINS = (
     "0.25",
     "0.5",
     "0.75",
-)  # lower ends of the bins of overlap, as training/diagnostics/match_accuracy.py names them
+)  # lower ends of the bins of overlap, as training/diagnostics.py names them
 # column's part -> title, and the caption where it is not the one of the head's panel
 FEATURE_TITLES = {
     "dense": ("Head", ""),

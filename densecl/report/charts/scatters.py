@@ -133,7 +133,7 @@ def _iter_published_fit(protocol: str, grid: np.ndarray) -> Iterator[tuple[float
                 float(control_top1),
                 effective_robustness.compute_expected_accuracy(protocol, float(control_top1)),
             )
-        except (effective_robustness.NoPublishedFit, ValueError, ZeroDivisionError):
+        except (ValueError, ZeroDivisionError):
             continue
 
 

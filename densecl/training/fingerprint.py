@@ -16,7 +16,6 @@ TRAINING_CODE = (
     "datasets/storage",
     "datasets/views",
     "distributed.py",
-    "fingerprint.py",
     "metrics.py",
     "network",
     "seeding.py",
