@@ -12,7 +12,7 @@ from densecl import paths
 from densecl.analysis.cell_metrics import CONTROL_METRICS
 from densecl.analysis.comparison import SHIFTED_MEAN, Comparison, MetricRow, get_significance
 from densecl.pages.formatting import format_p_value, format_percent, format_points
-from densecl.report.charts import svg
+from densecl.report.charts.svg import COLOURS
 
 
 class Bar(NamedTuple):
@@ -83,7 +83,7 @@ def build_text_cells(*texts: str, source: str = "") -> tuple[TableCell, ...]:
 
 def list_modes(comparison: Comparison) -> tuple[str, ...]:
     """The plan's modes in the order of every table and legend."""
-    return tuple(m for m in svg.COLOURS if m in comparison.plan.modes)
+    return tuple(m for m in COLOURS if m in comparison.plan.modes)
 
 
 def _format_source(row: MetricRow) -> str:

@@ -16,7 +16,7 @@ from densecl.report.charts.panels import (
     Profile,
     build_panel_groups,
 )
-from densecl.report.charts.svg import COLOURS, INK, MARKERS, Chart, render_svg
+from densecl.report.charts.svg import COLOURS, INK, MARKERS, Chart, draw_chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,11 +163,8 @@ def _draw_chart(
         _draw_legend(axes, curves)
 
     alt = f"{panel.title}, {panel.unit}, by {x_label}: {_describe_curves(curves)}"
-    return Chart(
-        panel.title,
-        render_svg(f"curve {panel.title}", CHART_SIZE, alt, draw_axes),
-        alt,
-        panel.caption,
+    return draw_chart(
+        f"curve {panel.title}", panel.title, CHART_SIZE, alt, panel.caption, draw_axes
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from densecl.analysis.results import BASELINE, Comparison
+from densecl.analysis.comparison import get_significance
+from densecl.analysis.results import BASELINE, SHIFTED_MEAN, Comparison
 from densecl.evaluation import effective_robustness
-from densecl.pages.formatting import format_percent
-from densecl.report.charts.svg import COLOURS, INK, MARKERS, PAPER, Chart, render_svg
+from densecl.pages.formatting import capitalize_first, clip_text, format_percent
+from densecl.report.charts.svg import COLOURS, INK, MARKERS, PAPER, RULE, Chart, draw_chart
 from densecl.report.formatting import list_modes
 
 if TYPE_CHECKING:
@@ -80,11 +82,8 @@ def _draw_control_chart(comparison: Comparison, dataset: str) -> Chart | None:
     missing = [m for m in list_modes(comparison) if not comparison.cells[dataset, m].records]
     caption = f"Dotted: the same drop as {reference_mode}." + _describe_fit_line(fit_line, y_span)
     caption += f" Not here: {', '.join(missing)}." if missing else ""
-    return Chart(
-        dataset,
-        render_svg(f"control {dataset}", CHART_SIZE, f"{dataset}: {summary}", draw_axes),
-        f"{dataset}: {summary}",
-        caption,
+    return draw_chart(
+        f"control {dataset}", dataset, CHART_SIZE, f"{dataset}: {summary}", caption, draw_axes
     )
 
 
@@ -179,12 +178,7 @@ def draw_reliability(comparison: Comparison, dataset: str) -> Chart | None:
         if len(line)
     )
     alt = f"Reliability on {dataset}: {ends}"
-    return Chart(
-        "Calibration",
-        render_svg(f"reliability {dataset}", CHART_SIZE, alt, draw_axes),
-        alt,
-        caption,
-    )
+    return draw_chart(f"reliability {dataset}", "Calibration", CHART_SIZE, alt, caption, draw_axes)
 
 
 def _compute_bins(comparison: Comparison, dataset: str, mode: str) -> np.ndarray:
@@ -199,4 +193,65 @@ def _compute_bins(comparison: Comparison, dataset: str, mode: str) -> np.ndarray
     masks = [bin_index == b for b in range(BINS) if (bin_index == b).sum() >= MIN_BIN_IMAGES]
     return np.array([[confidence[mask].mean(), correct[mask].mean()] for mask in masks]).reshape(
         -1, 2
+    )
+
+
+def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
+    """Differences to `baseline` with intervals, one row per dataset and the mean below; None where
+    there is nothing to draw.
+    """
+    modes = [m for m in list_modes(comparison) if m != baseline]
+    datasets = [*comparison.plan.datasets, SHIFTED_MEAN]
+    rows = {
+        (s, m): comparison.get_difference(s, m, baseline)
+        for s, m in itertools.product(datasets, modes)
+    }
+    if not any(rows.values()):
+        return None
+
+    def draw_axes(axes: Axes) -> None:
+        for (dataset, mode), row in rows.items():
+            y = datasets.index(dataset) + 0.26 * (modes.index(mode) - (len(modes) - 1) / 2)
+            if not row or row.value is None or row.low is None or row.high is None:
+                axes.annotate(
+                    f" {mode}: no value", (0, y), color=INK, fontsize=8, ha="left", va="center"
+                )
+                continue
+            ends, colour = [100 * row.low, 100 * row.high], COLOURS[mode]
+            significant = get_significance(comparison, dataset, mode, baseline)
+            axes.plot(ends, [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
+            axes.plot(
+                100 * row.value,
+                y,
+                MARKERS[mode],
+                markersize=8,
+                color=colour,
+                markeredgewidth=1.8,
+                markerfacecolor=colour if significant else PAPER,
+            )
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.axhline(len(datasets) - 1.5, color=RULE, linewidth=1)
+        names = [clip_text(s, 22) for s in datasets[:-1]]
+        axes.set_yticks(range(len(datasets)), [*names, "mean of shifted"])
+        axes.set_ylim(len(datasets) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(f"points of top-1 above {baseline}")
+
+    values = [
+        f"{mode} on {'the mean of the shifted sets' if s == SHIFTED_MEAN else s} "
+        f"{100 * (row.value or 0):+.1f}"
+        for (s, mode), row in rows.items()
+        if row
+    ]
+    shapes = {"o": "circles", "s": "squares", "^": "triangles"}
+    legend = capitalize_first(", ".join(f"{shapes[MARKERS[m]]}: {m}" for m in modes))
+    level = round(100 * comparison.plan.values.confidence)
+    return draw_chart(
+        "forest",
+        f"Difference to {baseline}",
+        (4.2, 0.8 + 0.42 * len(datasets)),
+        f"Points of top-1 above {baseline}: " + ", ".join(values),
+        f"{legend}. Right of the line: better than {baseline}. Bars are {level} % intervals. "
+        "Filled: significant after Holm's correction; hollow: not significant.",
+        draw_axes,
     )
