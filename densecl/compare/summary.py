@@ -12,7 +12,7 @@ from densecl.analysis.results import BASELINE
 from densecl.analysis.statistics import SEEDS_FOR_MODE, Estimate
 from densecl.compare.changes import CostChange, ExperimentChanges
 from densecl.compare.differences import Call, Delta, ExperimentComparison
-from densecl.pages.formatting import clip_list, format_points, join_names
+from densecl.pages.formatting import clip_list, format_count, format_points, join_names
 from densecl.report.sentences import describe_power, describe_scope
 
 MAX_NAMED_CELLS = 3  # cells that the verdict names for each direction
@@ -37,47 +37,30 @@ def format_verdict(comparison: ExperimentComparison) -> str:
         "missing": "not comparable",
     }
     if worse or better:
-        first, second = (
-            (("worse", worse), ("better", better))
-            if worse
-            else (("better", better), ("worse", worse))
-        )
-        second_clause = (
-            f"{second[0]} on {_format_largest(second[1])}" if second[1] else f"{second[0]} nowhere"
-        )
-        clauses = [f"B is {first[0]} than A on {_format_largest(first[1])}", second_clause]
+        first, second = ("worse", "better") if worse else ("better", "worse")
+        rest = f"on {_format_largest(better)}" if worse and better else "nowhere"
+        clauses = [f"B is {first} than A on {_format_largest(worse or better)}", f"{second} {rest}"]
     elif counts["open"]:
         clauses = [
-            f"No significant difference between A and B in {_format_cell_count(counts['open'])}"
+            f"No significant difference between A and B in {format_count(counts['open'], 'cell')}"
         ]
         del labels["open"]
     elif counts["identical"]:
         clauses = [
             f"No difference: A and B answered every image alike in "
-            f"{_format_cell_count(counts['identical'])}"
+            f"{format_count(counts['identical'], 'cell')}"
         ]
         del labels["identical"]
     else:
         clauses = ["Nothing could be judged"]
-    clauses += [_format_count(counts[call], text) for call, text in labels.items() if counts[call]]
-    partial = sum(any(delta.unmatched.values()) for delta in comparison.deltas)
-    return (
-        "; ".join(
-            [
-                *clauses,
-                *([f"images are left out of {_format_cell_count(partial)}"] if partial else []),
-            ]
-        )
-        + "."
-    )
-
-
-def _format_cell_count(count: int) -> str:
-    return f"{count} cell{'s'[: count > 1]}"
-
-
-def _format_count(count: int, text: str) -> str:
-    return f"{_format_cell_count(count)} {'is' if count == 1 else 'are'} {text}"
+    clauses += [
+        f"{format_count(n, 'cell')} {'is' if n == 1 else 'are'} {text}"
+        for call, text in labels.items()
+        if (n := counts[call])
+    ]
+    if partial := sum(any(delta.unmatched.values()) for delta in comparison.deltas):
+        clauses.append(f"images are left out of {format_count(partial, 'cell')}")
+    return "; ".join(clauses) + "."
 
 
 def _format_largest(deltas: Sequence[Delta]) -> str:
@@ -184,18 +167,13 @@ def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -
 def _describe_unshared(comparison: ExperimentComparison) -> list[str]:
     """What only one of the two has."""
     a, b = comparison.a.plan, comparison.b.plan
-    clauses: list[str] = []
+    clauses = []
     for letter, plan, other_plan in (("A", a, b), ("B", b, a)):
-        kinds = (
-            ("mode", plan.modes, other_plan.modes),
-            ("seed", plan.seeds, other_plan.seeds),
-            ("set", plan.datasets, other_plan.datasets),
-        )
         unshared = [
             f"{kind}{'s'[: len(names) > 1]} {', '.join(names)}"
-            for kind, values_here, values_there in kinds
-            if (names := [str(n) for n in values_here if n not in values_there])
+            for kind, key in (("mode", "modes"), ("seed", "seeds"), ("set", "datasets"))
+            if (names := [str(n) for n in getattr(plan, key) if n not in getattr(other_plan, key)])
         ]
         if unshared:
-            clauses.append(f"{'Only' if clauses else 'only'} {letter} has {'; '.join(unshared)}")
-    return [f"Not compared: {'. '.join(clauses)}."] if clauses else []
+            clauses.append(f"only {letter} has {'; '.join(unshared)}")
+    return [f"Not compared: {'; '.join(clauses)}."] if clauses else []
