@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -42,23 +43,15 @@ CODE_PATHS = (
 
 def build_environment_table(root: Path) -> TableData:
     """The commit, and the versions of the environment that wrote the page."""
-    lines = [
-        ("Commit", describe_commit(root)),
-        ("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
-    ]
-    lines += [(name, installed) for name in PACKAGES if (installed := _find_version(name))]
-    return TableData(
-        (("", ("what the page was written with",)),),
-        tuple((k, "", build_text_cells(v)) for k, v in lines),
-        is_text=True,
-    )
-
-
-def _find_version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+    lines = {
+        "Commit": describe_commit(root),
+        "Python": f"{platform.python_version()}, {platform.system()} {platform.machine()}",
+    }
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            lines[name] = version(name)
+    rows = tuple((name, "", build_text_cells(text)) for name, text in lines.items())
+    return TableData((("", ("what the page was written with",)),), rows, is_text=True)
 
 
 def describe_commit(root: Path) -> str:
@@ -114,14 +107,10 @@ def build_seed_table(comparison: Comparison) -> TableData:
 def _build_seed_cell(comparison: Comparison, dataset: str, mode: str, seed: int) -> TableCell:
     cell = comparison.cells[dataset, mode]
     if seed not in cell.records:
-        reason = next(
-            (text for text in cell.missing if text.startswith(f"seed {seed}:")),
-            f"seed {seed}: not there",
-        )
+        reason = next(text for text in cell.missing if text.startswith(f"seed {seed}:"))
         return TableCell("missing", reason, missing=True)
-    return TableCell(
-        format_percent(cell.records[seed].top1), "", str(paths.evaluation_file(dataset, mode, seed))
-    )
+    file = str(paths.evaluation_file(dataset, mode, seed))
+    return TableCell(format_percent(cell.records[seed].top1), "", file)
 
 
 def build_params_table(plan: ReportPlan) -> TableData:
