@@ -47,8 +47,7 @@ def compare_modes(plan: ReportPlan, root: Path) -> Comparison:
         add_cell_metrics(comparison, dataset, mode)
     for mode in plan.modes:
         add_shifted_mean(comparison, mode)
-    for first, second in comparison.pairs:
-        add_differences(comparison, first, second)
+    add_differences(comparison)
     if BASELINE not in plan.modes:
         for dataset, mode in cells:
             comparison.add_row(
@@ -75,17 +74,11 @@ def get_significance(comparison: Comparison, dataset: str, mode: str, baseline: 
 
     Significant: the interval excludes 0 and the corrected p-value is below the level.
     """
-    row = comparison.get_row(dataset, mode, f"difference_to_{baseline}")
+    row = comparison.get_difference(dataset, mode, baseline)
     p = comparison.get_row(dataset, mode, f"difference_to_{baseline}_p_holm")
-    if (
-        row is None
-        or p is None
-        or row.value is None
-        or row.low is None
-        or row.high is None
-        or p.value is None
-    ):
+    if not row or not p or None in (row.value, row.low, row.high, p.value):
         return 0
-    if p.value > 1 - comparison.plan.values.confidence or row.low <= 0 <= row.high:
+    value, low, high, p_value = (float(x or 0) for x in (row.value, row.low, row.high, p.value))
+    if p_value > 1 - comparison.plan.values.confidence or low <= 0 <= high:
         return 0
-    return 1 if row.value > 0 else -1
+    return 1 if value > 0 else -1

@@ -5,19 +5,27 @@ corrected by families.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 from densecl.analysis import statistics
 from densecl.analysis.results import (
+    SHIFTED_MEAN,
     Comparison,
     MetricRow,
     UnpairedImagesError,
     build_outcome_matrix,
-    compute_report_seed,
 )
 from densecl.analysis.statistics import Outcomes, WeightedOutcomes
 from densecl.config.params import Mode
 
-SHIFTED_MEAN = "(shifted mean)"  # brackets cannot occur in the name of a set
+__all__ = ["SHIFTED_MEAN", "add_differences", "add_shifted_mean"]
+
+
+class TestedDifference(NamedTuple):
+    row: MetricRow
+    p: float
+    terms: list[WeightedOutcomes]
 
 
 def _describe_mean(comparison: Comparison) -> str:
@@ -31,230 +39,109 @@ def _describe_mean(comparison: Comparison) -> str:
 
 
 def add_shifted_mean(comparison: Comparison, mode: str) -> None:
-    note, report_params, datasets = (
-        _describe_mean(comparison),
-        comparison.plan.values,
-        comparison.complete_sets,
-    )
-    if not datasets:
-        comparison.add_row(MetricRow(SHIFTED_MEAN, "", mode, "top1", None, note=note))
-        return
+    empty = MetricRow(SHIFTED_MEAN, "", mode, "top1", None, note=_describe_mean(comparison))
+    datasets, seeds = comparison.complete_sets, comparison.plan.seeds
     try:
-        correct_by_set = [
-            build_outcome_matrix(comparison.cells[s, mode].rows, "correct", comparison.plan.seeds)
-            for s in datasets
+        outcomes = [
+            build_outcome_matrix(comparison.cells[s, mode].rows, "correct", seeds) for s in datasets
         ]
     except UnpairedImagesError as error:
-        comparison.add_row(MetricRow(SHIFTED_MEAN, "", mode, "top1", None, note=str(error)))
+        comparison.add_row(replace(empty, note=str(error)))
         return
-    terms = [WeightedOutcomes(1 / len(datasets), right) for right in correct_by_set]
-    estimate = statistics.estimate_weighted_sum(
-        terms,
-        report_params.confidence,
-        report_params.bootstrap_samples,
-        compute_report_seed(SHIFTED_MEAN, mode, "top1"),
-    )
-    images = sum(right.shape[0] for right in correct_by_set)
-    comparison.add_row(
-        MetricRow(
-            SHIFTED_MEAN,
-            "",
-            mode,
-            "top1",
-            estimate.value,
-            estimate.low,
-            estimate.high,
-            images,
-            " ".join(map(str, comparison.plan.seeds)),
-            note,
+    comparison.add_row(empty)
+    if datasets:
+        estimate = statistics.estimate_weighted_sum(
+            [WeightedOutcomes(1 / len(datasets), correct) for correct in outcomes],
+            *comparison.get_settings(SHIFTED_MEAN, mode, "top1"),
         )
-    )
+        comparison.add_estimate(empty, estimate, sum(map(len, outcomes)), seeds)
 
 
-def add_differences(comparison: Comparison, mode: Mode, baseline: Mode) -> None:
-    """Differences on each set and on the mean of the shifted sets; p-values corrected over the
-    sets.
+def add_differences(comparison: Comparison) -> None:
+    """Differences of all pairs of modes on each set and on the mean of the shifted sets; p-values
+    are corrected over the sets, of the means over the pairs.
     """
-    metric, tested = f"difference_to_{baseline}", []
-    for dataset in comparison.plan.datasets:
-        row, p = _compute_difference(comparison, dataset, mode, baseline, metric)
-        comparison.add_row(row)
-        if p is not None:
-            tested.append((row, p))
-    for (row, p), adjusted_p in zip(
-        tested, statistics.apply_holm_correction([p for _, p in tested]), strict=True
-    ):
-        _add_p_values(comparison, row, p, adjusted_p)
-        mode_outcomes, baseline_outcomes, _ = _collect_pair(comparison, row.dataset, mode, baseline)
-        _add_detectable_difference(
-            comparison, row, [WeightedOutcomes(1.0, mode_outcomes - baseline_outcomes)], len(tested)
-        )
-    _add_mean_difference(comparison, mode, baseline, metric)
-    if (mode, baseline) == comparison.pairs[-1]:
-        _apply_holm_to_means(comparison)
+    means = []
+    for mode, baseline in comparison.pairs:
+        tested = [
+            difference
+            for s in comparison.plan.datasets
+            if (difference := _add_difference(comparison, s, (s,), mode, baseline))
+        ]
+        adjusted = statistics.apply_holm_correction([difference.p for difference in tested])
+        for (row, p, terms), p_holm in zip(tested, adjusted, strict=True):
+            _add_test(comparison, row, "p", p)
+            _add_test(comparison, row, "p_holm", p_holm)
+            _add_detectable(comparison, row, terms, len(tested))
+        mean = _add_difference(comparison, SHIFTED_MEAN, comparison.complete_sets, mode, baseline)
+        if mean:
+            _add_test(comparison, mean.row, "p", mean.p)
+            means.append(mean)
+    for row, _, terms in means:
+        _add_detectable(comparison, row, terms, len(comparison.pairs))
+    adjusted = statistics.apply_holm_correction([mean.p for mean in means])
+    for mean, p_holm in zip(means, adjusted, strict=True):
+        _add_test(comparison, mean.row, "p_holm", p_holm)
+
+
+def _add_difference(
+    comparison: Comparison, place: str, datasets: Sequence[str], mode: Mode, baseline: Mode
+) -> TestedDifference | None:
+    """Of a set, or of the mean over sets; None where the row says why there is none."""
+    metric = f"difference_to_{baseline}"
+    empty = MetricRow(place, "", mode, metric, None)
+    try:
+        pairs = [_collect_pair(comparison, s, mode, baseline) for s in datasets]
+    except UnpairedImagesError as error:
+        comparison.add_row(replace(empty, note=str(error)))
+        return None
+    if place == SHIFTED_MEAN:
+        note, seeds = _describe_mean(comparison), comparison.plan.seeds
+    else:
+        notes = (comparison.cells[place, name].note for name in (mode, baseline))
+        note, seeds = "; ".join(filter(None, notes)), pairs[0][2]
+    empty = replace(empty, note=note)
+    if not pairs:
+        comparison.add_row(empty)
+        return None
+    gaps = [first - second for first, second, _ in pairs]
+    settings = comparison.get_settings(place, mode, metric)
+    estimate = (
+        statistics.estimate_mean_difference(gaps, *settings)
+        if place == SHIFTED_MEAN
+        else statistics.estimate_paired_difference(pairs[0][0], pairs[0][1], *settings)
+    )
+    row = comparison.add_estimate(empty, estimate, sum(map(len, gaps)), seeds)
+    terms = [WeightedOutcomes(1 / len(gaps), gap) for gap in gaps]
+    return TestedDifference(row, float(estimate.p or 0), terms)
 
 
 def _collect_pair(
     comparison: Comparison, dataset: str, mode: str, baseline: str
-) -> tuple[Outcomes, Outcomes, list[int]]:
-    mode_cell, baseline_cell = comparison.cells[dataset, mode], comparison.cells[dataset, baseline]
-    seeds = sorted(mode_cell.rows.keys() & baseline_cell.rows.keys())
+) -> tuple[Outcomes, Outcomes, tuple[int, ...]]:
+    cells = [comparison.cells[dataset, name] for name in (mode, baseline)]
+    seeds = tuple(sorted(cells[0].rows.keys() & cells[1].rows.keys()))
     if not seeds:
-        raise UnpairedImagesError(
-            "; ".join(n for n in (mode_cell.note, baseline_cell.note) if n) or "no seed in common"
-        )
-    if not mode_cell.rows[seeds[0]].index.equals(baseline_cell.rows[seeds[0]].index):
+        notes = "; ".join(filter(None, (cell.note for cell in cells)))
+        raise UnpairedImagesError(notes or "no seed in common")
+    if not cells[0].rows[seeds[0]].index.equals(cells[1].rows[seeds[0]].index):
         raise UnpairedImagesError(f"{mode} and {baseline} were evaluated on different images")
-    return (
-        build_outcome_matrix(mode_cell.rows, "correct", seeds),
-        build_outcome_matrix(baseline_cell.rows, "correct", seeds),
-        seeds,
-    )
+    first, second = (build_outcome_matrix(cell.rows, "correct", seeds) for cell in cells)
+    return first, second, seeds
 
 
-def _compute_difference(
-    comparison: Comparison, dataset: str, mode: str, baseline: str, metric: str
-) -> tuple[MetricRow, float | None]:
-    report_params = comparison.plan.values
-    try:
-        mode_outcomes, baseline_outcomes, seeds = _collect_pair(comparison, dataset, mode, baseline)
-    except UnpairedImagesError as error:
-        return MetricRow(dataset, "", mode, metric, None, note=str(error)), None
-    random_seed = compute_report_seed(dataset, mode, metric)
-    estimate = statistics.estimate_paired_difference(
-        mode_outcomes,
-        baseline_outcomes,
-        report_params.confidence,
-        report_params.bootstrap_samples,
-        random_seed,
-    )
-    note = "; ".join(
-        n for n in (comparison.cells[dataset, name].note for name in (mode, baseline)) if n
-    )
-    seed_text = " ".join(map(str, seeds))
-    return MetricRow(
-        dataset,
-        "",
-        mode,
-        metric,
-        estimate.value,
-        estimate.low,
-        estimate.high,
-        mode_outcomes.shape[0],
-        seed_text,
-        note,
-    ), estimate.p
-
-
-def _add_p_values(
-    comparison: Comparison, row: MetricRow, p_value: float, adjusted_p: float
+def _add_test(
+    comparison: Comparison, row: MetricRow, suffix: str, value: float, note: str = ""
 ) -> None:
-    for suffix, value in (("p", p_value), ("p_holm", adjusted_p)):
-        comparison.add_row(
-            MetricRow(
-                row.dataset,
-                "",
-                row.mode,
-                f"{row.metric}_{suffix}",
-                value,
-                images=row.images,
-                seeds=row.seeds,
-            )
-        )
+    metric = f"{row.metric}_{suffix}"
+    comparison.add_row(replace(row, metric=metric, value=value, low=None, high=None, note=note))
 
 
-def _add_detectable_difference(
+def _add_detectable(
     comparison: Comparison, row: MetricRow, terms: Sequence[WeightedOutcomes], tests: int
 ) -> None:
     """The smallest true difference that would be called with 80 % power."""
     confidence = comparison.plan.values.confidence
     value = statistics.compute_detectable_difference(terms, confidence, tests)
     note = f"80 % power at level {(1 - confidence) / tests:.4g}"
-    comparison.add_row(
-        MetricRow(
-            row.dataset,
-            "",
-            row.mode,
-            f"{row.metric}_detectable",
-            value,
-            images=row.images,
-            seeds=row.seeds,
-            note=note,
-        )
-    )
-
-
-def _add_mean_difference(comparison: Comparison, mode: str, baseline: str, metric: str) -> None:
-    note, report_params, datasets = (
-        _describe_mean(comparison),
-        comparison.plan.values,
-        comparison.complete_sets,
-    )
-    try:
-        if not datasets:
-            raise UnpairedImagesError(note)
-        pairs = [_collect_pair(comparison, s, mode, baseline) for s in datasets]
-    except UnpairedImagesError as error:
-        comparison.add_row(MetricRow(SHIFTED_MEAN, "", mode, metric, None, note=str(error)))
-        return
-    gaps, random_seed = (
-        [mode_outcomes - baseline_outcomes for mode_outcomes, baseline_outcomes, _ in pairs],
-        compute_report_seed(SHIFTED_MEAN, mode, metric),
-    )
-    estimate = statistics.estimate_mean_difference(
-        gaps, report_params.confidence, report_params.bootstrap_samples, random_seed
-    )
-    images, seed_text = (
-        sum(mode_outcomes.shape[0] for mode_outcomes, _, _ in pairs),
-        " ".join(map(str, comparison.plan.seeds)),
-    )
-    comparison.add_row(
-        MetricRow(
-            SHIFTED_MEAN,
-            "",
-            mode,
-            metric,
-            estimate.value,
-            estimate.low,
-            estimate.high,
-            images,
-            seed_text,
-            note,
-        )
-    )
-    comparison.add_row(
-        MetricRow(SHIFTED_MEAN, "", mode, f"{metric}_p", estimate.p, images=images, seeds=seed_text)
-    )
-
-
-def _apply_holm_to_means(comparison: Comparison) -> None:
-    """The pairs of modes are one family: the answer calls any of them."""
-    for a, b in comparison.pairs:
-        row = comparison.get_row(SHIFTED_MEAN, a, f"difference_to_{b}")
-        if row and row.value is not None:
-            pairs = [_collect_pair(comparison, s, a, b) for s in comparison.complete_sets]
-            terms = [
-                WeightedOutcomes(1 / len(pairs), mode_outcomes - baseline_outcomes)
-                for mode_outcomes, baseline_outcomes, _ in pairs
-            ]
-            _add_detectable_difference(comparison, row, terms, len(comparison.pairs))
-    rows = [
-        r
-        for a, b in comparison.pairs
-        if (r := comparison.get_row(SHIFTED_MEAN, a, f"difference_to_{b}_p"))
-        and r.value is not None
-    ]
-    for row, adjusted_p in zip(
-        rows, statistics.apply_holm_correction([float(r.value or 0) for r in rows]), strict=True
-    ):
-        comparison.add_row(
-            MetricRow(
-                SHIFTED_MEAN,
-                "",
-                row.mode,
-                f"{row.metric}_holm",
-                adjusted_p,
-                images=row.images,
-                seeds=row.seeds,
-            )
-        )
+    _add_test(comparison, row, "detectable", value, note)

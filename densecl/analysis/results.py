@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from densecl import paths
-from densecl.analysis.statistics import Outcomes
+from densecl.analysis.statistics import Estimate, Outcomes
 from densecl.artifacts import Evaluation, MissingEvaluation, ReportPlan, read_evaluation
 from densecl.config.params import Mode
 from densecl.evaluation.protocols import PROTOCOLS, EvaluationProtocol
 from densecl.seeding import derive_seed
 
 BASELINE: Mode = "none"
+SHIFTED_MEAN = "(shifted mean)"  # brackets cannot occur in the name of a set
 READ_ERRORS = (
     ValueError,
     KeyError,
@@ -112,8 +113,34 @@ class Comparison:
     def get_row(self, dataset: str, mode: str, metric: str) -> MetricRow | None:
         return self.rows.get((dataset, mode, metric))
 
+    def get_difference(self, dataset: str, mode: str, baseline: str) -> MetricRow | None:
+        """The row of mode - baseline, where there is a value."""
+        row = self.get_row(dataset, mode, f"difference_to_{baseline}")
+        return row if row and row.value is not None else None
+
     def add_row(self, row: MetricRow) -> None:
         self.rows[row.dataset, row.mode, row.metric] = row
+
+    def add_estimate(
+        self, row: MetricRow, estimate: Estimate, images: int, seeds: Sequence[int]
+    ) -> MetricRow:
+        """The row with its numbers; limits of NaN are none."""
+        low, high = (None if np.isnan(x) else x for x in (estimate.low, estimate.high))
+        filled = replace(
+            row,
+            value=estimate.value,
+            low=low,
+            high=high,
+            images=images,
+            seeds=" ".join(map(str, seeds)),
+        )
+        self.add_row(filled)
+        return filled
+
+    def get_settings(self, *seed_words: str) -> tuple[float, int, int]:
+        """Confidence, redraws and the random seed of one number."""
+        params = self.plan.values
+        return params.confidence, params.bootstrap_samples, compute_report_seed(*seed_words)
 
 
 def read_seed_results(root: Path, dataset: str, mode: str, seeds: Sequence[int]) -> SeedResults:

@@ -11,6 +11,7 @@ from densecl.analysis.dvc_lock import find_changed_outs, read_lock
 from densecl.compare.read import Origin
 from densecl.compare.revisions import RevisionNotFoundError, fetch_revision
 from densecl.errors import DenseclError
+from densecl.pages.formatting import clip_list
 from densecl.runtime.git import run_git
 
 WORKSPACE = "workspace"
@@ -63,14 +64,9 @@ def _read_folder_origin(name: str, root: Path) -> Origin:
     stale = find_changed_outs(read_lock(root), root)
     notes = []
     if stale:
-        files_text = (
-            f"{stale[0]} and {len(stale) - 1} more differ"
-            if len(stale) > 1
-            else f"{stale[0]} differs"
-        )
         notes.append(
-            f"{files_text} from dvc.lock, so the code, data and models named below may not be what "
-            f"made them"
+            f"{clip_list(stale, 1)} {'differ' if len(stale) > 1 else 'differs'} from dvc.lock, so "
+            f"the code, data and models named below may not be what made them"
         )
     if not run_git(
         "ls-files", str(paths.PARAMS), str(paths.DVC_LOCK.with_suffix(".yaml")), root=root

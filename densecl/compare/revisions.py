@@ -5,7 +5,7 @@ checked out.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Any
 from densecl import paths
 from densecl.analysis.dvc_lock import find_changed_outs, read_lock
 from densecl.errors import DenseclError
+from densecl.pages.formatting import clip_list
 
-REQUIRED_FOLDERS = (paths.EVALUATION, paths.PREDICTIONS)
 THREADS = 8  # a remote answers slowly, and at once
 
 
@@ -45,14 +45,10 @@ def fetch_revision(name: str, root: Path) -> tuple[str, list[str]]:
             path for path in read_lock(root).outs if path in current_outs
         ]  # no leftovers of stages that are no more
         unavailable = _fetch_files(fs, list(_list_needed(outs)), root)
-    needed = [
-        path
-        for path in unavailable
-        if any(Path(path).is_relative_to(folder) for folder in REQUIRED_FOLDERS)
-    ]
+    needed = [path for path in unavailable if _is_below(path, paths.EVALUATION, paths.PREDICTIONS)]
     if needed:
         raise DenseclError(
-            f"{name}: {_format_files(needed)}: in {paths.DVC_LOCK} of commit {commit[:12]}, but "
+            f"{name}: {clip_list(needed, 1)}: in {paths.DVC_LOCK} of commit {commit[:12]}, but "
             f"neither in "
             f"DVC's cache nor in its remote; "
             "`dvc push` where it was made (`dvc exp push` for an experiment), or `dvc fetch` with "
@@ -60,18 +56,18 @@ def fetch_revision(name: str, root: Path) -> tuple[str, list[str]]:
         )
     if damaged := find_changed_outs(read_lock(root), root):
         raise DenseclError(
-            f"{name}: {_format_files(damaged)}: what DVC holds under its md5 in {paths.DVC_LOCK} "
+            f"{name}: {clip_list(damaged, 1)}: what DVC holds under its md5 in {paths.DVC_LOCK} "
             f"of commit "
             f"{commit[:12]} "
             "has another; delete it in the cache or the remote, and fetch or push it again"
         )
     return commit, [
-        f"{_format_files(unavailable)}: neither in DVC's cache nor in its remote"
+        f"{clip_list(unavailable, 1)}: neither in DVC's cache nor in its remote"
     ] if unavailable else []
 
 
-def _format_files(files: Sequence[str]) -> str:
-    return f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else files[0]
+def _is_below(path: str, *folders: Path) -> bool:
+    return any(Path(path).is_relative_to(folder) for folder in folders)
 
 
 @contextmanager
@@ -103,32 +99,25 @@ def _open_revision(name: str) -> Iterator[tuple[str, Any]]:
 
 def _list_needed(outs: Iterable[str]) -> Iterator[str]:
     """Files to fetch; the controls of predictions are not compared."""
-    folders = (paths.MANIFESTS, paths.EVALUATION, paths.PREDICTIONS)
-    for path in map(Path, outs):
-        if path == paths.PLANS:
+    for path in outs:
+        if path == str(paths.PLANS):
             yield str(paths.plan_file("report"))
-        elif path.is_relative_to(paths.TRAINING):
-            yield str(path / "cost.json")
-        elif any(path.is_relative_to(folder) for folder in folders) and not path.name.endswith(
-            ".control.parquet"
-        ):
-            yield str(path)
-    models = (path for path in outs if Path(path).is_relative_to(paths.MODELS))
-    yield from (
-        f"{path}/config.json" for path in itertools.islice(models, 1)
-    )  # one class list is that of all
+        elif _is_below(path, paths.TRAINING):
+            yield f"{path}/cost.json"
+        elif path.endswith(".control.parquet"):
+            continue
+        elif _is_below(path, paths.MANIFESTS, paths.EVALUATION, paths.PREDICTIONS):
+            yield path
+    models = (path for path in outs if _is_below(path, paths.MODELS))
+    # One class list is that of all.
+    yield from (f"{path}/config.json" for path in itertools.islice(models, 1))
 
 
 def _fetch_files(fs: Any, files: list[str], root: Path) -> list[str]:
     """Those that could not be had."""
     with ThreadPoolExecutor(THREADS) as pool:
-        return [
-            path
-            for path, fetched in zip(
-                files, pool.map(lambda p: _fetch_file(fs, p, root), files), strict=True
-            )
-            if not fetched
-        ]
+        fetched = pool.map(lambda path: _fetch_file(fs, path, root), files)
+        return [path for path, is_there in zip(files, fetched, strict=True) if not is_there]
 
 
 def _fetch_file(fs: Any, path: str, root: Path) -> bool:

@@ -12,8 +12,8 @@ from densecl.analysis.results import BASELINE
 from densecl.analysis.statistics import SEEDS_FOR_MODE, Estimate
 from densecl.compare.changes import CostChange, ExperimentChanges
 from densecl.compare.differences import Call, Delta, ExperimentComparison
-from densecl.pages.formatting import clip_list, format_percent, format_points, join_names
-from densecl.report.summary import SEED_NOISE
+from densecl.pages.formatting import clip_list, format_count, format_points, join_names
+from densecl.report.sentences import describe_power, describe_scope
 
 MAX_NAMED_CELLS = 3  # cells that the verdict names for each direction
 
@@ -37,47 +37,30 @@ def format_verdict(comparison: ExperimentComparison) -> str:
         "missing": "not comparable",
     }
     if worse or better:
-        first, second = (
-            (("worse", worse), ("better", better))
-            if worse
-            else (("better", better), ("worse", worse))
-        )
-        second_clause = (
-            f"{second[0]} on {_format_largest(second[1])}" if second[1] else f"{second[0]} nowhere"
-        )
-        clauses = [f"B is {first[0]} than A on {_format_largest(first[1])}", second_clause]
+        first, second = ("worse", "better") if worse else ("better", "worse")
+        rest = f"on {_format_largest(better)}" if worse and better else "nowhere"
+        clauses = [f"B is {first} than A on {_format_largest(worse or better)}", f"{second} {rest}"]
     elif counts["open"]:
         clauses = [
-            f"No significant difference between A and B in {_format_cell_count(counts['open'])}"
+            f"No significant difference between A and B in {format_count(counts['open'], 'cell')}"
         ]
         del labels["open"]
     elif counts["identical"]:
         clauses = [
             f"No difference: A and B answered every image alike in "
-            f"{_format_cell_count(counts['identical'])}"
+            f"{format_count(counts['identical'], 'cell')}"
         ]
         del labels["identical"]
     else:
         clauses = ["Nothing could be judged"]
-    clauses += [_format_count(counts[call], text) for call, text in labels.items() if counts[call]]
-    partial = sum(any(delta.unmatched.values()) for delta in comparison.deltas)
-    return (
-        "; ".join(
-            [
-                *clauses,
-                *([f"images are left out of {_format_cell_count(partial)}"] if partial else []),
-            ]
-        )
-        + "."
-    )
-
-
-def _format_cell_count(count: int) -> str:
-    return f"{count} cell{'s'[: count > 1]}"
-
-
-def _format_count(count: int, text: str) -> str:
-    return f"{_format_cell_count(count)} {'is' if count == 1 else 'are'} {text}"
+    clauses += [
+        f"{format_count(n, 'cell')} {'is' if n == 1 else 'are'} {text}"
+        for call, text in labels.items()
+        if (n := counts[call])
+    ]
+    if partial := sum(any(delta.unmatched.values()) for delta in comparison.deltas):
+        clauses.append(f"images are left out of {format_count(partial, 'cell')}")
+    return "; ".join(clauses) + "."
 
 
 def _format_largest(deltas: Sequence[Delta]) -> str:
@@ -109,60 +92,27 @@ def build_sentences(comparison: ExperimentComparison, changes: ExperimentChanges
 
 
 def _describe_power(comparison: ExperimentComparison) -> list[str]:
-    values = [
-        delta.detectable
-        for delta in comparison.select_by_call("open")
-        if delta.detectable is not None
-    ]
-    if not values:
-        return []
-    least, most = format_percent(min(values)), format_percent(max(values))
-    span = least if least == most else f"{least} to {most}"
-    return [
-        f"Where A and B do not differ significantly, the test has 80 % power to detect differences "
-        f"of {span} points (by cell); smaller ones may have gone undetected."
-    ]
+    deltas = comparison.select_by_call("open")
+    values = [delta.detectable for delta in deltas if delta.detectable is not None]
+    return describe_power("A and B do not differ significantly", values, " (by cell)")
 
 
 def _describe_scope(comparison: ExperimentComparison) -> list[str]:
     """Whether the results are about the models, or about the modes: by the number of seeds."""
-    judged = [delta for delta in comparison.deltas if delta.call in ("better", "worse", "open")]
-    short_modes = {delta.mode for delta in judged if len(delta.seeds) < SEEDS_FOR_MODE}
-    enough_seeds, few_seeds = (
-        [delta for delta in judged if (delta.mode in short_modes) == is_short]
-        for is_short in (False, True)
-    )
+    judged = comparison.select_by_call("better", "worse", "open")
+    few = {delta.mode for delta in judged if len(delta.seeds) < SEEDS_FOR_MODE}
+    groups = [[d for d in judged if (d.mode in few) == is_few] for is_few in (False, True)]
     sentences = []
-    if enough_seeds:
-        sentences.append(
-            f"{_format_seeds(enough_seeds)}, so this speaks of the modes, trained as A and as B; "
-            f"the intervals "
-            f"cover new seeds."
-        )
-    if few_seeds:
-        sentences.append(
-            f"{_format_seeds(few_seeds)}, so this speaks of these models, not of what was "
-            f"changed: another "
-            f"seed moves top-1 too "
-            f"({SEED_NOISE}), and the intervals do not cover that."
-        )
+    for deltas in filter(None, groups):
+        seeds = list(dict.fromkeys(delta.seeds for delta in deltas))
+        counts = sorted(map(len, seeds))
+        is_one = len(seeds) == 1 and counts == [1]
+        span = " to ".join(dict.fromkeys(map(str, (counts[0], counts[-1]))))
+        number = f"one seed ({seeds[0][0]})" if is_one else f"{span} common seeds"
+        modes = join_names(list(dict.fromkeys(delta.mode for delta in deltas)))
+        names = f"{number} of {modes}"
+        sentences.append(describe_scope(counts[0], names, "as A and as B", "what was changed"))
     return sentences
-
-
-def _format_seeds(deltas: Sequence[Delta]) -> str:
-    """Whose seeds, and how many."""
-    seeds, modes = (
-        {delta.seeds for delta in deltas},
-        list(dict.fromkeys(delta.mode for delta in deltas)),
-    )
-    counts = sorted({len(seed_set) for seed_set in seeds})
-    count_text = " to ".join(dict.fromkeys(map(str, (counts[0], counts[-1]))))
-    seed_text = (
-        f"one seed ({next(iter(seeds))[0]})"
-        if counts == [1] and len(seeds) == 1
-        else f"{count_text} common seeds"
-    )
-    return f"From {seed_text} of {join_names(modes)}"
 
 
 def _describe_costs(costs: Sequence[CostChange]) -> list[str]:
@@ -217,18 +167,13 @@ def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -
 def _describe_unshared(comparison: ExperimentComparison) -> list[str]:
     """What only one of the two has."""
     a, b = comparison.a.plan, comparison.b.plan
-    clauses: list[str] = []
+    clauses = []
     for letter, plan, other_plan in (("A", a, b), ("B", b, a)):
-        kinds = (
-            ("mode", plan.modes, other_plan.modes),
-            ("seed", plan.seeds, other_plan.seeds),
-            ("set", plan.datasets, other_plan.datasets),
-        )
         unshared = [
             f"{kind}{'s'[: len(names) > 1]} {', '.join(names)}"
-            for kind, values_here, values_there in kinds
-            if (names := [str(n) for n in values_here if n not in values_there])
+            for kind, key in (("mode", "modes"), ("seed", "seeds"), ("set", "datasets"))
+            if (names := [str(n) for n in getattr(plan, key) if n not in getattr(other_plan, key)])
         ]
         if unshared:
-            clauses.append(f"{'Only' if clauses else 'only'} {letter} has {'; '.join(unshared)}")
-    return [f"Not compared: {'. '.join(clauses)}."] if clauses else []
+            clauses.append(f"only {letter} has {'; '.join(unshared)}")
+    return [f"Not compared: {'; '.join(clauses)}."] if clauses else []

@@ -33,24 +33,18 @@ def write_dvc_exports(
     for folder in (paths.METRICS, paths.PLOTS):
         shutil.rmtree(root / folder, ignore_errors=True)
     for mode in list_modes(comparison):
-        text = json.dumps(
-            collect_metrics(comparison, mode, costs.get(mode, ())), indent=1, ensure_ascii=False
-        )
+        metrics = collect_metrics(comparison, mode, costs.get(mode, ()))
+        text = json.dumps(metrics, indent=1, ensure_ascii=False)
         write_text(root / paths.metrics_file(mode), text + "\n")
-    for name, frame in {
-        "robustness": build_robustness_plot(comparison),
-        "differences": build_difference_plot(comparison),
-    }.items():
-        _write_csv(frame, root / paths.plot_file(name))
-    for column, frame in iter_curves(histories):
-        _write_csv(frame, root / paths.curve_file(column))
-
-
-def _write_csv(frame: pd.DataFrame, path: Path) -> None:
-    # A blank cell would be drawn as 0.
-    write_text(
-        path, frame.to_csv(index=False, float_format="%.6g", lineterminator="\n", na_rep="nan")
-    )
+    plots = {
+        paths.plot_file("robustness"): build_robustness_plot(comparison),
+        paths.plot_file("differences"): build_difference_plot(comparison),
+        **{paths.curve_file(column): frame for column, frame in iter_curves(histories)},
+    }
+    for path, frame in plots.items():
+        # A blank cell would be drawn as 0.
+        text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n", na_rep="nan")
+        write_text(root / path, text)
 
 
 def collect_metrics(
@@ -59,30 +53,25 @@ def collect_metrics(
     """Top-1 by set, a fraction, and the time of a step beside classification alone; what is missing
     is left out.
     """
-    rows = {
-        s: comparison.get_row(s, mode, "top1") for s in (*comparison.plan.datasets, SHIFTED_MEAN)
-    }
-    top1 = {
+    metrics = {
         s.strip("()"): round(row.value, 6)
-        for s, row in rows.items()
-        if row is not None and row.value is not None
+        for s in (*comparison.plan.datasets, SHIFTED_MEAN)
+        if (row := comparison.get_row(s, mode, "top1")) and row.value is not None
     }
-    ratio = (
-        {"step time": round(fmean(c.step_seconds / c.none_step_seconds for c in costs), 4)}
-        if costs
-        else {}
-    )
-    return top1 | ratio
+    if costs:
+        ratio = fmean(c.step_seconds / c.none_step_seconds for c in costs)
+        metrics["step time"] = round(ratio, 4)
+    return metrics
 
 
 def build_robustness_plot(comparison: Comparison) -> pd.DataFrame:
     """Bars: `set and mode`, `top-1, %`."""
-    cells = {
-        f"{s} {m}": comparison.get_row(s, m, "top1")
+    rows = [
+        (f"{s} {m}", 100 * row.value)
         for s in comparison.plan.datasets
         for m in list_modes(comparison)
-    }
-    rows = [(name, 100 * row.value) for name, row in cells.items() if row and row.value is not None]
+        if (row := comparison.get_row(s, m, "top1")) and row.value is not None
+    ]
     return pd.DataFrame(rows, columns=["set and mode", "top-1, %"])
 
 

@@ -12,7 +12,7 @@ from densecl import paths
 from densecl.analysis.cell_metrics import CONTROL_METRICS
 from densecl.analysis.comparison import SHIFTED_MEAN, Comparison, MetricRow, get_significance
 from densecl.pages.formatting import format_p_value, format_percent, format_points
-from densecl.report.charts import svg
+from densecl.report.charts.svg import COLOURS
 
 
 class Bar(NamedTuple):
@@ -27,8 +27,8 @@ class Bar(NamedTuple):
 
 def build_bar(share: float, positive_mode: str, negative_mode: str) -> Bar:
     """Of `share` in [-1, 1] of half the entry: in the colour of the mode that is ahead."""
-    middle, end = 50.0, 50 + 50 * share
-    return Bar(middle, end, positive_mode) if share > 0 else Bar(end, middle, negative_mode)
+    start, end = sorted((50.0, 50 + 50 * share))
+    return Bar(start, end, positive_mode if share > 0 else negative_mode)
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,8 @@ class TableData:
         """The files that every row comes from, where they are the same for all: named once, below
         the table.
         """
-        row_files = [list_source_files(entries) for _, _, entries in self.rows]
-        return (
-            row_files[0] if row_files and all(files == row_files[0] for files in row_files) else []
-        )
+        row_files = {tuple(list_source_files(entries)) for _, _, entries in self.rows}
+        return list(row_files.pop()) if len(row_files) == 1 else []
 
     @property
     def reasons(self) -> list[str]:
@@ -83,22 +81,17 @@ def build_text_cells(*texts: str, source: str = "") -> tuple[TableCell, ...]:
 
 def list_modes(comparison: Comparison) -> tuple[str, ...]:
     """The plan's modes in the order of every table and legend."""
-    return tuple(m for m in svg.COLOURS if m in comparison.plan.modes)
+    return tuple(m for m in COLOURS if m in comparison.plan.modes)
 
 
 def _format_source(row: MetricRow) -> str:
     if not row.seeds:
         return str(paths.COMPARISON)
-    if row.dataset == SHIFTED_MEAN:
-        return ", ".join(
-            f"{paths.PREDICTIONS}/<each shifted set>/{row.mode}-{seed}.parquet"
-            for seed in row.seeds.split()
-        )
-    cells = [(row.dataset, row.mode, int(s)) for s in row.seeds.split()]
+    dataset = "<each shifted set>" if row.dataset == SHIFTED_MEAN else row.dataset
+    cells = [(dataset, row.mode, int(s)) for s in row.seeds.split()]
     files = [paths.predictions_file(*cell) for cell in cells]
-    if (
-        row.metric in CONTROL_METRICS
-    ):  # the evaluation holds the control's top-1 and names its predictions
+    if row.metric in CONTROL_METRICS:
+        # The evaluation holds the control's top-1 and names its predictions.
         files += [paths.evaluation_file(*cell) for cell in cells]
     return ", ".join(map(str, files))
 
@@ -129,18 +122,13 @@ def build_difference_cell(
     comparison: Comparison, dataset: str, mode: str, baseline: str
 ) -> TableCell:
     metric = f"difference_to_{baseline}"
-    cell, p_row = (
-        build_metric_cell(comparison.get_row(dataset, mode, metric), signed=True),
-        comparison.get_row(dataset, mode, f"{metric}_p_holm"),
-    )
+    cell = build_metric_cell(comparison.get_row(dataset, mode, metric), signed=True)
+    p_row = comparison.get_row(dataset, mode, f"{metric}_p_holm")
     if p_row is None or p_row.value is None:
         return cell
-    baseline_row = comparison.get_row(dataset, baseline, "top1")
-    files = (
-        cell.source
-        if dataset == SHIFTED_MEAN or baseline_row is None
-        else f"{cell.source}, {_format_source(baseline_row)}"
-    )
+    files = cell.source
+    if dataset != SHIFTED_MEAN:
+        files += f", {_format_source(comparison.rows[dataset, baseline, 'top1'])}"
     p_text = format_p_value(p_row.value)
     return TableCell(
         cell.main,

@@ -20,16 +20,24 @@ from densecl.report.formatting import (
 def build_aggregate_table(comparison: Comparison) -> TableData:
     modes = list_modes(comparison)
     pairs = comparison.pairs if BASELINE in modes else []
-    rows: list[tuple[str, str, tuple[TableCell, ...]]] = []
-    for dataset in (*comparison.plan.datasets, SHIFTED_MEAN):
-        entries = [build_metric_cell(comparison.get_row(dataset, m, "top1")) for m in modes]
-        entries += [build_difference_cell(comparison, dataset, a, b) for a, b in pairs]
-        entries += [build_metric_cell(comparison.get_row(dataset, m, "drop")) for m in modes]
-        rows.append((dataset, describe_dataset(comparison, dataset), tuple(entries)))
-    groups: list[tuple[str, tuple[str, ...]]] = [("Top-1, %", modes)]
-    if pairs:
-        groups.append(("Difference, points", tuple(f"{a} − {b}" for a, b in pairs)))
-    return TableData((*groups, ("Drop from the control, points", modes)), tuple(rows))
+    rows = [
+        (
+            s,
+            describe_dataset(comparison, s),
+            (
+                *(build_metric_cell(comparison.get_row(s, m, "top1")) for m in modes),
+                *(build_difference_cell(comparison, s, a, b) for a, b in pairs),
+                *(build_metric_cell(comparison.get_row(s, m, "drop")) for m in modes),
+            ),
+        )
+        for s in (*comparison.plan.datasets, SHIFTED_MEAN)
+    ]
+    groups = (
+        ("Top-1, %", modes),
+        ("Difference, points", tuple(f"{a} − {b}" for a, b in pairs)),
+        ("Drop from the control, points", modes),
+    )
+    return TableData(tuple(group for group in groups if group[1]), tuple(rows))
 
 
 def describe_dataset(comparison: Comparison, dataset: str) -> str:
@@ -119,19 +127,17 @@ def build_dataset_metrics(comparison: Comparison) -> tuple[TableData, list[str]]
 
 
 def _build_cell_table(comparison: Comparison, titles: Mapping[str, str]) -> TableData:
-    rows = []
-    for s in comparison.plan.datasets:
-        for m in list_modes(comparison):
-            entries = [_build_extra_cell(comparison.get_row(s, m, k), k) for k in titles]
-            rows.append((s, m, tuple(entries)))
-    return TableData((("", tuple(titles.values())),), tuple(rows))
+    rows = tuple(
+        (s, m, tuple(_build_extra_cell(comparison.get_row(s, m, k), k) for k in titles))
+        for s in comparison.plan.datasets
+        for m in list_modes(comparison)
+    )
+    return TableData((("", tuple(titles.values())),), rows)
 
 
 def _build_extra_cell(row: MetricRow | None, metric: str) -> TableCell:
-    if row is not None and row.value is not None and row.low is not None:
+    if row is None or row.value is None or row.low is not None:
         return build_metric_cell(row, signed=metric == "effective_robustness")
-    if row is None or row.value is None:
-        return build_metric_cell(row)
     files = ", ".join(
         str(paths.evaluation_file(row.dataset, row.mode, int(s))) for s in row.seeds.split()
     )
@@ -142,25 +148,21 @@ def _build_extra_cell(row: MetricRow | None, metric: str) -> TableCell:
 
 def format_plain_text(table: TableData) -> str:
     """Aligned columns for a terminal; a star marks significant differences."""
-    header = [
-        "set",
-        *(
-            f"drop {c}" if g.startswith("Drop") else c
-            for g, columns in table.groups
-            for c in columns
-        ),
+    columns = [
+        f"drop {c}" if group.startswith("Drop") else c
+        for group, names in table.groups
+        for c in names
     ]
-    lines = [header]
-    for label, _, entries in table.rows:
-        lines.append(
-            [
-                label,
-                *(
-                    f"{n.main} ({n.sub.split(';')[0]}){' *' * bool(n.significance)}"
-                    if ";" in n.sub
-                    else n.main
-                    for n in entries
-                ),
-            ]
-        )
-    return align_columns(lines)
+    lines = [
+        [
+            label,
+            *(
+                f"{n.main} ({n.sub.split(';')[0]}){' *' * bool(n.significance)}"
+                if ";" in n.sub
+                else n.main
+                for n in entries
+            ),
+        ]
+        for label, _, entries in table.rows
+    ]
+    return align_columns([["set", *columns], *lines])

@@ -119,22 +119,18 @@ def _collect_results(
         }
         path = paths.evaluation_file(name, mode, seed)
         cell = read_evaluation(path) if path.exists() else None
-        missing = (
-            "no evaluation"
-            if cell is None
-            else cell.reason
-            if isinstance(cell, MissingEvaluation)
-            else ""
-        )
+        note, mine = "no evaluation" if cell is None else "", MISSING
+        if isinstance(cell, MissingEvaluation):
+            note = cell.reason
+        elif cell:
+            mine = format_percent(cell.top1)
         top1 = metrics.get("top1")
         rows.append(
             {
                 "name": name,
                 "images": int(top1.images) if top1 and pd.notna(top1.images) else MISSING,
-                "note": missing,
-                "mine": MISSING
-                if cell is None or isinstance(cell, MissingEvaluation)
-                else format_percent(cell.top1),
+                "note": note,
+                "mine": mine,
                 "seeds": str(top1.seeds) if top1 and pd.notna(top1.seeds) else MISSING,
                 **{
                     metric: _format_interval(metrics.get(metric))
@@ -157,12 +153,9 @@ def _format_interval(row: Any) -> str:
 
 def _format_criteria(verdict: GateVerdict) -> list[dict[str, Any]]:
     return [
-        {
-            "name": c.name,
-            "dataset": c.dataset,
-            "images": c.images,
+        c.model_dump()
+        | {
             "bound": format_percent(c.bound),
-            "said": c.said,
             "value": _format_interval(c),
             "passed": "held" if c.passed else "refused",
         }

@@ -4,6 +4,7 @@ text.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,18 +48,14 @@ def write_validation_page(
     ]
     write_text(
         path,
-        environment.get_template("validation.html").render(cards=cards, **_count_totals(verdicts)),
+        environment.get_template("validation.html").render(
+            cards=cards,
+            stopped=not all(verdict.passed for verdict in verdicts.values()),
+            images=sum(verdict.images for verdict in verdicts.values()),
+            failures=sum(len(verdict.failures) for verdict in verdicts.values()),
+            warnings=sum(len(verdict.warnings) for verdict in verdicts.values()),
+        ),
     )
-
-
-def _count_totals(verdicts: dict[str, ValidationResult]) -> dict[str, Any]:
-    stopped = [name for name, verdict in verdicts.items() if not verdict.passed]
-    return {
-        "stopped": stopped,
-        "images": sum(verdict.images for verdict in verdicts.values()),
-        "failures": sum(len(verdict.failures) for verdict in verdicts.values()),
-        "warnings": sum(len(verdict.warnings) for verdict in verdicts.values()),
-    }
 
 
 def _build_card(verdict: ValidationResult, frame: pd.DataFrame) -> dict[str, Any]:
@@ -82,22 +79,17 @@ def _build_card(verdict: ValidationResult, frame: pd.DataFrame) -> dict[str, Any
 def _format_problem(row: dict[Any, Any], verdict: ValidationResult) -> dict[str, Any]:
     unused = "excluded" if row["image_id"] in verdict.excluded else "stops here"
     outcome = unused if is_fatal(row["problem"]) else "used"
-    return {
-        "path": row["path"],
-        "bytes": row["bytes"],
-        "reason": row["problem"],
-        "outcome": outcome,
-    }
+    return {**row, "reason": row["problem"], "outcome": outcome}
 
 
 def _collect_pictures(verdict: ValidationResult, roots: Mapping[str, Path]) -> list[dict[str, Any]]:
     """Findings with thumbnails of their images, those without any left out."""
-    findings: list[dict[str, Any]] = []
-    for evidence in verdict.evidence:
-        pictures = [picture for name in evidence.images if (picture := make_thumbnail(name, roots))]
-        if pictures and len(findings) < MAX_PICTURED_FINDINGS:
-            findings.append({"text": evidence.text, "pictures": pictures})
-    return findings
+    findings = (
+        {"text": evidence.text, "pictures": pictures}
+        for evidence in verdict.evidence
+        if (pictures := [p for name in evidence.images if (p := make_thumbnail(name, roots))])
+    )
+    return list(itertools.islice(findings, MAX_PICTURED_FINDINGS))
 
 
 def make_thumbnail(image_id: str, roots: Mapping[str, Path]) -> dict[str, str] | None:
@@ -128,8 +120,7 @@ def _format_spread(counts: pd.Series) -> str:
 
 
 def _build_bars(counts: pd.Series) -> list[dict[str, Any]]:
-    most = max(1, int(counts.max()))
+    percent = (100 * counts / max(1, counts.max())).round(1)
     return [
-        {"wnid": wnid, "images": int(n), "percent": round(100 * n / most, 1)}
-        for wnid, n in counts.items()
+        {"wnid": wnid, "images": int(n), "percent": percent[wnid]} for wnid, n in counts.items()
     ]

@@ -16,7 +16,7 @@ from densecl.report.charts.panels import (
     Profile,
     build_panel_groups,
 )
-from densecl.report.charts.svg import COLOURS, INK, MARKERS, Chart, render_svg
+from densecl.report.charts.svg import COLOURS, INK, MARKERS, Chart, draw_chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,39 +147,28 @@ def _draw_chart(
         from matplotlib.ticker import FuncFormatter, MaxNLocator
 
         for curve in curves:
-            _draw_curve(axes, curve, line_width)
+            axes.plot(
+                curve.x,
+                curve.y,
+                linestyle=LINE_STYLES[curve.style],
+                color=COLOURS.get(curve.mode, INK),
+                linewidth=line_width if curve.mode else 1.0,
+                zorder=2 if curve.mode else 1.5,
+            )
         _draw_markers(axes, curves, 2.5 * line_width, 0.03 * (limits[1] - limits[0]))
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(panel.unit)
-        axes.set_ylim(*limits)
+        axes.set(xlabel=x_label, ylabel=panel.unit, ylim=limits)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         if isinstance(panel, Profile):
-            axes.set_xlim(0, 100)
-            axes.set_xticks([0, 25, 50, 75, 100])
+            axes.set(xlim=(0, 100), xticks=[0, 25, 50, 75, 100])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _format_tick(value)))
         if limits[0] < 0:
             axes.axhline(0, color=INK, linewidth=0.8)
         _draw_legend(axes, curves)
 
     alt = f"{panel.title}, {panel.unit}, by {x_label}: {_describe_curves(curves)}"
-    return Chart(
-        panel.title,
-        render_svg(f"curve {panel.title}", CHART_SIZE, alt, draw_axes),
-        alt,
-        panel.caption,
-    )
-
-
-def _draw_curve(axes: Axes, curve: Curve, line_width: float) -> None:
-    width, colour = (line_width, COLOURS[curve.mode]) if curve.mode else (1.0, INK)
-    axes.plot(
-        curve.x,
-        curve.y,
-        linestyle=LINE_STYLES[curve.style],
-        color=colour,
-        linewidth=width,
-        zorder=2 if curve.mode else 1.5,
+    return draw_chart(
+        f"curve {panel.title}", panel.title, CHART_SIZE, alt, panel.caption, draw_axes
     )
 
 
@@ -229,12 +218,6 @@ def _draw_legend(axes: Axes, curves: Sequence[Curve]) -> None:
     }
     if len(names) == 1:  # the title says it
         return
-    layout: dict[str, Any] = {
-        "handlelength": 1.7,
-        "columnspacing": 1.0,
-        "borderpad": 0.1,
-        "handletextpad": 0.5,
-    }
     axes.legend(
         list(names.values()),
         list(names),
@@ -244,19 +227,21 @@ def _draw_legend(axes: Axes, curves: Sequence[Curve]) -> None:
         frameon=False,
         fontsize=9,
         labelcolor=INK,
-        **layout,
+        handlelength=1.7,
+        columnspacing=1.0,
+        borderpad=0.1,
+        handletextpad=0.5,
     )
 
 
 def _describe_curves(curves: Sequence[Curve]) -> str:
     """Where each kind of line begins and ends, as the mean over its seeds."""
-    values_by_curve: dict[tuple[str, str], list[np.ndarray]] = {}
-    for curve in curves:
-        finite = curve.y[np.isfinite(curve.y)]
-        if len(finite):
-            values_by_curve.setdefault((curve.mode, curve.name), []).append(finite[[0, -1]])
-    ends = {kind: np.mean(several, axis=0) for kind, several in values_by_curve.items()}
-    return "; ".join(
-        f"{f'{mode} {name}'.strip()} from {first:.3g} to {last:.3g}"
-        for (mode, name), (first, last) in ends.items()
+    ends = pd.DataFrame(
+        [
+            (f"{curve.mode} {curve.name}".strip(), *curve.y[np.isfinite(curve.y)][[0, -1]])
+            for curve in curves
+            if np.isfinite(curve.y).any()
+        ]
     )
+    means = ends.groupby(0, sort=False).mean().itertuples()
+    return "; ".join(f"{name} from {first:.3g} to {last:.3g}" for name, first, last in means)

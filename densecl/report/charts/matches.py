@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,37 +80,19 @@ def _build_pair(
     tensors: dict[str, np.ndarray], correct: np.ndarray, n: int, grid_side: int
 ) -> MatchedViews:
     row, column = divmod(n, COLUMNS)
-    patch_px = VIEW_PX / grid_side
     visible = np.flatnonzero(tensors["visible"][n])
-    lines = tuple(
-        _iter_lines(
-            visible[:: max(1, -(-len(visible) // MAX_LINES))],
-            tensors["match"][n],
-            correct[n],
-            grid_side,
-            patch_px,
+    patches = visible[:: max(1, -(-len(visible) // MAX_LINES))]
+    lines = []
+    for patch, match in zip(patches, tensors["match"][n][patches], strict=True):
+        # Middles of the two patches, px of the drawn views.
+        (y1, x1), (y2, x2) = (
+            [round((i + 0.5) * VIEW_PX / grid_side, 1) for i in divmod(int(p), grid_side)]
+            for p in (patch, match)
         )
-    )
-    views = [_encode_webp(tensors[view][n]) for view in ("first", "second")]
-    return MatchedViews(
-        column * (2 * VIEW_PX + 2 * GAP_PX), row * (VIEW_PX + GAP_PX), views[0], views[1], lines
-    )
-
-
-def _iter_lines(
-    patches: np.ndarray, match: np.ndarray, correct: np.ndarray, grid_side: int, patch_px: float
-) -> Iterator[MatchLine]:
-    for patch in patches:
-        (x1, y1), (x2, y2) = (
-            _compute_centre(int(p), grid_side, patch_px) for p in (patch, match[patch])
-        )
-        yield MatchLine(
-            round(x1, 1),
-            round(y1, 1),
-            round(x2 + VIEW_PX + GAP_PX / 2, 1),
-            round(y2, 1),
-            bool(correct[patch]),
-        )
+        lines.append(MatchLine(x1, y1, x2 + VIEW_PX + GAP_PX / 2, y2, bool(correct[n, patch])))
+    first, second = (_encode_webp(tensors[view][n]) for view in ("first", "second"))
+    x, y = column * (2 * VIEW_PX + 2 * GAP_PX), row * (VIEW_PX + GAP_PX)
+    return MatchedViews(x, y, first, second, tuple(lines))
 
 
 def _encode_webp(view: np.ndarray) -> str:
@@ -124,16 +105,7 @@ def _encode_webp(view: np.ndarray) -> str:
 
 def _is_near(match: np.ndarray, truth: np.ndarray, grid_side: int) -> np.ndarray:
     """[P, N] bool: same patch or a neighbour."""
-    result: np.ndarray = (
-        np.maximum(
-            np.abs(match // grid_side - truth // grid_side),
-            np.abs(match % grid_side - truth % grid_side),
-        )
-        <= 1
+    rows, columns = (
+        abs(m - t) for m, t in zip(divmod(match, grid_side), divmod(truth, grid_side), strict=True)
     )
-    return result
-
-
-def _compute_centre(patch: int, grid_side: int, patch_px: float) -> tuple[float, float]:
-    """(x, y) in px of the drawn view."""
-    return (patch % grid_side + 0.5) * patch_px, (patch // grid_side + 0.5) * patch_px
+    return np.asarray((rows <= 1) & (columns <= 1))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from densecl.analysis.results import BASELINE, Comparison
+from densecl.analysis.comparison import get_significance
+from densecl.analysis.results import BASELINE, SHIFTED_MEAN, Comparison
 from densecl.evaluation import effective_robustness
-from densecl.pages.formatting import format_percent
-from densecl.report.charts.svg import COLOURS, INK, MARKERS, PAPER, Chart, render_svg
+from densecl.pages.formatting import capitalize_first, clip_text, format_percent
+from densecl.report.charts.svg import COLOURS, INK, MARKERS, PAPER, RULE, Chart, draw_chart
 from densecl.report.formatting import list_modes
 
 if TYPE_CHECKING:
@@ -21,8 +24,6 @@ MIN_SPAN = 0.08  # of an axis: less would make much of little
 MARKER_SIZES = {"none": 11, "global": 9, "dense": 7}  # so that points that coincide are all seen
 BINS = 15  # of equal width, as the calibration error's
 MIN_BIN_IMAGES = 10  # images of a bin that is drawn
-
-Point = tuple[str, float, float]  # mode, control, set: fractions
 
 
 def draw_control_charts(comparison: Comparison) -> list[Chart]:
@@ -42,7 +43,13 @@ def has_published_fit(comparison: Comparison, *datasets: str) -> bool:
 
 
 def _draw_control_chart(comparison: Comparison, dataset: str) -> Chart | None:
-    points = list(_iter_points(comparison, dataset))
+    cells = {m: comparison.cells[dataset, m] for m in list_modes(comparison)}
+    points = [
+        (mode, record.control.top1, record.top1)
+        for mode, cell in cells.items()
+        for record in cell.records.values()
+        if record.control
+    ]
     if not points:
         return None
     x_span, y_span = _compute_spans([x for _, x, _ in points], [y for _, _, y in points])
@@ -68,23 +75,22 @@ def _draw_control_chart(comparison: Comparison, dataset: str) -> Chart | None:
                 markersize=MARKER_SIZES[mode],
                 markeredgecolor=PAPER,
             )
-        axes.set_xlim(100 * x_span[0], 100 * x_span[1])
-        axes.set_ylim(100 * y_span[0], 100 * y_span[1])
-        axes.set_xlabel("top-1 on the control, %")
-        axes.set_ylabel("top-1 on the set, %")
+        axes.set(
+            xlim=tuple(100 * x for x in x_span),
+            ylim=tuple(100 * y for y in y_span),
+            xlabel="top-1 on the control, %",
+            ylabel="top-1 on the set, %",
+        )
 
     summary = "; ".join(
         f"{mode} {format_percent(x)} on the control and {format_percent(y)} on the set"
         for mode, x, y in points
     )
-    missing = [m for m in list_modes(comparison) if not comparison.cells[dataset, m].records]
+    missing = [m for m, cell in cells.items() if not cell.records]
     caption = f"Dotted: the same drop as {reference_mode}." + _describe_fit_line(fit_line, y_span)
     caption += f" Not here: {', '.join(missing)}." if missing else ""
-    return Chart(
-        dataset,
-        render_svg(f"control {dataset}", CHART_SIZE, f"{dataset}: {summary}", draw_axes),
-        f"{dataset}: {summary}",
-        caption,
+    return draw_chart(
+        f"control {dataset}", dataset, CHART_SIZE, f"{dataset}: {summary}", caption, draw_axes
     )
 
 
@@ -97,13 +103,6 @@ def _describe_fit_line(fit_line: Sequence[tuple[float, float]], y_span: tuple[fl
         f" Standard models, as published, lie "
         f"{'below' if fit_line[0][1] < y_span[0] else 'above'} the picture."
     )
-
-
-def _iter_points(comparison: Comparison, dataset: str) -> Iterator[Point]:
-    for mode in list_modes(comparison):
-        for record in comparison.cells[dataset, mode].records.values():
-            if record.control:
-                yield mode, record.control.top1, record.top1
 
 
 def _compute_spans(
@@ -139,33 +138,26 @@ def _iter_published_fit(protocol: str, grid: np.ndarray) -> Iterator[tuple[float
 
 def draw_reliability(comparison: Comparison, dataset: str) -> Chart | None:
     """Accuracy by confidence: the mean of both in each bin, all seeds of a mode together."""
-    lines = {
-        m: _compute_bins(comparison, dataset, m)
-        for m in list_modes(comparison)
-        if comparison.cells[dataset, m].rows
-    }
-    if not any(len(line) for line in lines.values()):
+    modes = [m for m in list_modes(comparison) if comparison.cells[dataset, m].rows]
+    lines = {m: line for m in modes if len(line := _compute_bins(comparison, dataset, m))}
+    if not lines:
         return None
 
     def draw_axes(axes: Axes) -> None:
         axes.plot([0, 100], [0, 100], color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         for mode, line in lines.items():
-            if len(line):
-                axes.plot(
-                    *100 * line.T,
-                    marker=MARKERS[mode],
-                    color=COLOURS[mode],
-                    markersize=5,
-                    linewidth=1.6,
-                )
-        axes.set_xlim(0, 100)
-        axes.set_ylim(0, 100)
-        axes.set_xlabel("confidence, %")
-        axes.set_ylabel("right, %")
+            axes.plot(
+                *100 * line.T,
+                marker=MARKERS[mode],
+                color=COLOURS[mode],
+                markersize=5,
+                linewidth=1.6,
+            )
+        axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="confidence, %", ylabel="right, %")
 
     errors = ", ".join(
         f"{m} {format_percent(row.value)}"
-        for m in lines
+        for m in modes
         if (row := comparison.get_row(dataset, m, "ece"))
     )
     caption = (
@@ -176,27 +168,77 @@ def draw_reliability(comparison: Comparison, dataset: str) -> Chart | None:
     ends = "; ".join(
         f"{m} right {100 * line[-1, 1]:.0f} % at {100 * line[-1, 0]:.0f} % confidence"
         for m, line in lines.items()
-        if len(line)
     )
     alt = f"Reliability on {dataset}: {ends}"
-    return Chart(
-        "Calibration",
-        render_svg(f"reliability {dataset}", CHART_SIZE, alt, draw_axes),
-        alt,
-        caption,
-    )
+    return draw_chart(f"reliability {dataset}", "Calibration", CHART_SIZE, alt, caption, draw_axes)
 
 
 def _compute_bins(comparison: Comparison, dataset: str, mode: str) -> np.ndarray:
     """[bins, 2]: mean confidence and accuracy, fractions."""
     frames = comparison.cells[dataset, mode].rows
-    seeds = sorted(frames)
-    confidence, correct = (
-        np.concatenate([frames[s][column].to_numpy(float) for s in seeds])
-        for column in ("confidence", "correct")
-    )
-    bin_index = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    masks = [bin_index == b for b in range(BINS) if (bin_index == b).sum() >= MIN_BIN_IMAGES]
-    return np.array([[confidence[mask].mean(), correct[mask].mean()] for mask in masks]).reshape(
-        -1, 2
+    rows = pd.concat([frames[s][["confidence", "correct"]].astype(float) for s in sorted(frames)])
+    bins = rows.groupby((rows["confidence"] * BINS).astype(int).clip(upper=BINS - 1).to_numpy())
+    return bins.mean()[bins.size() >= MIN_BIN_IMAGES].to_numpy()
+
+
+def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
+    """Differences to `baseline` with intervals, one row per dataset and the mean below; None where
+    there is nothing to draw.
+    """
+    modes = [m for m in list_modes(comparison) if m != baseline]
+    datasets = [*comparison.plan.datasets, SHIFTED_MEAN]
+    rows = {
+        (s, m): comparison.get_difference(s, m, baseline)
+        for s, m in itertools.product(datasets, modes)
+    }
+    if not any(rows.values()):
+        return None
+
+    def draw_axes(axes: Axes) -> None:
+        for (dataset, mode), row in rows.items():
+            y = datasets.index(dataset) + 0.26 * (modes.index(mode) - (len(modes) - 1) / 2)
+            if not row or row.value is None or row.low is None or row.high is None:
+                axes.annotate(
+                    f" {mode}: no value", (0, y), color=INK, fontsize=8, ha="left", va="center"
+                )
+                continue
+            ends, colour = [100 * row.low, 100 * row.high], COLOURS[mode]
+            significant = get_significance(comparison, dataset, mode, baseline)
+            axes.plot(ends, [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
+            axes.plot(
+                100 * row.value,
+                y,
+                MARKERS[mode],
+                markersize=8,
+                color=colour,
+                markeredgewidth=1.8,
+                markerfacecolor=colour if significant else PAPER,
+            )
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.axhline(len(datasets) - 1.5, color=RULE, linewidth=1)
+        axes.grid(visible=False, axis="y")
+        axes.set(
+            yticks=range(len(datasets)),
+            yticklabels=[*(clip_text(s, 22) for s in datasets[:-1]), "mean of shifted"],
+            ylim=(len(datasets) - 0.4, -0.6),
+            xlabel=f"points of top-1 above {baseline}",
+        )
+
+    values = [
+        f"{mode} on {'the mean of the shifted sets' if s == SHIFTED_MEAN else s} "
+        f"{100 * (row.value or 0):+.1f}"
+        for (s, mode), row in rows.items()
+        if row
+    ]
+    shapes = {"o": "circles", "s": "squares", "^": "triangles"}
+    legend = capitalize_first(", ".join(f"{shapes[MARKERS[m]]}: {m}" for m in modes))
+    level = round(100 * comparison.plan.values.confidence)
+    return draw_chart(
+        "forest",
+        f"Difference to {baseline}",
+        (4.2, 0.8 + 0.42 * len(datasets)),
+        f"Points of top-1 above {baseline}: " + ", ".join(values),
+        f"{legend}. Right of the line: better than {baseline}. Bars are {level} % intervals. "
+        "Filled: significant after Holm's correction; hollow: not significant.",
+        draw_axes,
     )

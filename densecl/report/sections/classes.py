@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ from densecl.analysis.results import BASELINE, READ_ERRORS, Comparison
 from densecl.config.params import TRAIN_SET
 from densecl.datasets.imagenet import load_class_descriptions
 from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.synthetic.styles import SYNTHETIC_CLASSES
 from densecl.pages.formatting import format_percent, format_points
 from densecl.report.formatting import TableCell, TableData, build_bar, list_modes
 
@@ -35,29 +35,17 @@ def read_class_names(root: Path, synthetic: bool) -> dict[int, ClassName]:
     numbers.
     """
     path = root / paths.manifest_file(TRAIN_SET)
-    if not path.is_file():
-        return {}
     try:
-        rows = (
-            pd.read_parquet(path, columns=["label", "wnid"]).drop_duplicates().sort_values("label")
-        )
+        rows = pd.read_parquet(path, columns=["label", "wnid"]).drop_duplicates()
     except READ_ERRORS:
         return {}
-    readable_names = _list_synthetic_names() if synthetic else load_class_descriptions()
-    folders = {
-        int(label): str(wnid) for label, wnid in zip(rows["label"], rows["wnid"], strict=True)
-    }
+    readable_names = (
+        {c.wnid: c.name for c in SYNTHETIC_CLASSES} if synthetic else load_class_descriptions()
+    )
     return {
-        label: ClassName(to_printable(readable_names.get(folder, folder)), to_printable(folder))
-        for label, folder in folders.items()
+        int(label): ClassName(to_printable(readable_names.get(wnid, wnid)), to_printable(wnid))
+        for label, wnid in rows.sort_values("label").itertuples(index=False)
     }
-
-
-@cache
-def _list_synthetic_names() -> dict[str, str]:
-    from densecl.datasets.synthetic.styles import SYNTHETIC_CLASSES
-
-    return {synthetic_class.wnid: synthetic_class.name for synthetic_class in SYNTHETIC_CLASSES}
 
 
 def get_class_name(names: ClassNames, label: int) -> ClassName:
@@ -79,11 +67,8 @@ def build_class_table(
     if not pairs:
         return None
     accuracies = {m: _compute_class_accuracy(comparison, dataset, m) for m in modes}
-    counts = (
-        comparison.cells[dataset, modes[0]]
-        .rows[min(comparison.cells[dataset, modes[0]].rows)]["label"]
-        .value_counts()
-    )
+    first_rows = comparison.cells[dataset, modes[0]].rows
+    counts = first_rows[min(first_rows)]["label"].value_counts()
     frame = pd.DataFrame(accuracies).assign(images=counts).dropna()
     first, second = pairs[0]
     gap = (frame[first] - frame[second]).sort_values(kind="stable", ascending=False)
@@ -92,18 +77,26 @@ def build_class_table(
         if len(gap) <= MAX_CLASSES
         else gap.index[np.r_[:CHANGED_CLASSES, -CHANGED_CLASSES:0]]
     )
+    files = {
+        key: format_cell_files(comparison, dataset, *key)
+        for key in (*((m,) for m in modes), *pairs)
+    }
     widest = max(0.01, *(float((frame[a] - frame[b]).abs().max()) for a, b in pairs))
     rows = []
     for label in labels:
         row, name = frame.loc[label], get_class_name(names, label)
-        gaps = [
-            _build_gap_cell(float(row[a] - row[b]), widest, (a, b), comparison, dataset)
-            for a, b in pairs
-        ]
         entries = [
             TableCell(f"{int(row['images']):,}"),
-            *(_build_accuracy_cell(float(row[m]), comparison, dataset, m) for m in modes),
-            *gaps,
+            *(TableCell(format_percent(row[m]), "", files[m,]) for m in modes),
+            *(
+                TableCell(
+                    format_points(row[a] - row[b]),
+                    "",
+                    files[a, b],
+                    bar=build_bar(float(row[a] - row[b]) / widest, a, b),
+                )
+                for a, b in pairs
+            ),
         ]
         folder = name.folder if name.folder != name.display_name else ""
         rows.append((name.display_name, folder, tuple(entries)))
@@ -134,23 +127,6 @@ def format_cell_files(comparison: Comparison, dataset: str, *modes: str) -> str:
     )
 
 
-def _build_accuracy_cell(
-    accuracy: float, comparison: Comparison, dataset: str, mode: str
-) -> TableCell:
-    return TableCell(format_percent(accuracy), "", format_cell_files(comparison, dataset, mode))
-
-
-def _build_gap_cell(
-    gap: float, widest: float, pair: tuple[str, str], comparison: Comparison, dataset: str
-) -> TableCell:
-    return TableCell(
-        format_points(gap),
-        "",
-        format_cell_files(comparison, dataset, *pair),
-        bar=build_bar(gap / widest, *pair),
-    )
-
-
 def _format_class_caption(
     comparison: Comparison,
     dataset: str,
@@ -165,10 +141,8 @@ def _format_class_caption(
     merged = pd.merge(
         mode_rows, baseline_rows, left_index=True, right_index=True, suffixes=("", "_two")
     )
-    discordant, typical_images = (
-        float((merged["correct"] != merged["correct_two"]).mean()),
-        float(frame["images"].median()),
-    )
+    discordant = float((merged["correct"] != merged["correct_two"]).mean())
+    typical_images = float(frame["images"].median())
     noise = 1.96 * np.sqrt(discordant / typical_images)
     selection = (
         f"The {class_count} of {len(frame)} classes that change most, as many up as down. "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,22 +51,12 @@ def build_confusion(
     if not modes:
         return None
     counts_by_mode = {m: _count_predictions(comparison, dataset, m) for m in modes}
-    labels = sorted(
-        {
-            int(label)
-            for counts in counts_by_mode.values()
-            for pair in counts.index
-            for label in pair
-        }
-    )
-    draws_matrices = len(labels) <= MAX_CLASSES
-    matrices = (
-        tuple(_build_matrix(m, counts_by_mode[m], labels, names) for m in modes)
-        if draws_matrices
-        else ()
-    )
+    pairs = itertools.chain.from_iterable(counts.index for counts in counts_by_mode.values())
+    labels = sorted(set(map(int, itertools.chain.from_iterable(pairs))))
+    drawn = modes if len(labels) <= MAX_CLASSES else []
     return ConfusionSection(
-        matrices, _build_error_table(comparison, dataset, counts_by_mode, names)
+        tuple(_build_matrix(m, counts_by_mode[m], labels, names) for m in drawn),
+        _build_error_table(comparison, dataset, counts_by_mode, names),
     )
 
 
@@ -79,10 +70,8 @@ def _count_predictions(comparison: Comparison, dataset: str, mode: str) -> pd.Se
 def _build_matrix(
     mode: str, counts: pd.Series, labels: list[int], names: ClassNames
 ) -> ConfusionMatrix:
-    position = {label: i for i, label in enumerate(labels)}
-    table = np.zeros((len(labels), len(labels)))
-    pairs = counts.index.to_frame(index=False)
-    table[pairs["label"].map(position), pairs["prediction"].map(position)] = counts.to_numpy()
+    table = counts.unstack(fill_value=0).reindex(labels, columns=labels, fill_value=0).to_numpy()
+    display_names = [get_class_name(names, label).display_name for label in labels]
     share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     cells = tuple(
         (int(x), int(y), round(float(share[y, x]), 2)) for y, x in np.argwhere(share >= 0.005)
@@ -90,18 +79,16 @@ def _build_matrix(
     errors = table.copy()
     np.fill_diagonal(errors, 0)
     y, x = np.unravel_index(errors.argmax(), errors.shape)
-    worst_error = (
-        f"; most often wrong: {errors[y, x]:.0f} of {table[y].sum():.0f} "
-        f"{get_class_name(names, labels[y]).display_name} are taken for "
-    )
     alt = f"{mode}: {100 * np.trace(table) / table.sum():.0f} % of the images lie on the diagonal"
-    alt += f"{worst_error}{get_class_name(names, labels[x]).display_name}" if errors.any() else ""
+    if errors.any():
+        alt += f"; most often wrong: {errors[y, x]:.0f} of {table[y].sum():.0f} "
+        alt += f"{display_names[y]} are taken for {display_names[x]}"
     side = LABEL_PX + CELL_PX * len(labels)
     return ConfusionMatrix(
         mode,
         (side, side),
         cells,
-        tuple(clip_text(get_class_name(names, label).display_name, 12) for label in labels),
+        tuple(clip_text(name, 12) for name in display_names),
         alt,
     )
 
@@ -115,23 +102,13 @@ def _build_error_table(
     order = errors.assign(sum=errors[list(counts_by_mode)].sum(axis=1)).sort_values(
         ["sum", "label"], ascending=[False, True], kind="stable"
     )
+    files = {m: format_cell_files(comparison, dataset, m) for m in counts_by_mode}
     rows = []
     for row in order.head(MAX_LISTED_ERRORS).to_dict("records"):
-        label = row["label"]
-        entries = tuple(
-            TableCell(
-                f"{100 * row[m] / class_totals.loc[label, m]:.0f}",
-                "",
-                format_cell_files(comparison, dataset, m),
-            )
-            for m in counts_by_mode
+        totals = class_totals.loc[row["label"]]
+        true, answered = (
+            get_class_name(names, row[k]).display_name for k in ("label", "prediction")
         )
-        rows.append(
-            (
-                f"{get_class_name(names, label).display_name} → "
-                f"{get_class_name(names, row['prediction']).display_name}",
-                "",
-                entries,
-            )
-        )
+        cells = (TableCell(f"{100 * row[m] / totals[m]:.0f}", "", files[m]) for m in files)
+        rows.append((f"{true} → {answered}", "", tuple(cells)))
     return TableData((("Share of the class, %", tuple(counts_by_mode)),), tuple(rows))

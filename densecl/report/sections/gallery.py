@@ -12,7 +12,9 @@ import pandas as pd
 
 from densecl import paths
 from densecl.analysis.results import Comparison, compute_report_seed
+from densecl.datasets.storage.decode import decode_image
 from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.manifest import read_manifest
 from densecl.errors import DataError
 from densecl.pages.formatting import format_percent
 from densecl.pages.templates import encode_thumbnail
@@ -21,7 +23,7 @@ from densecl.report.sections.classes import ClassNames, get_class_name
 EXAMPLE_COUNT = 8
 CHANGED_COUNT = 6  # in each direction
 THUMBNAIL_PX = 112  # px, the longer side
-WEBP_QUALITY = 72
+WEBP_OPTIONS = {"quality": 72, "method": 4}
 
 
 @dataclass(frozen=True)
@@ -48,75 +50,54 @@ class ThumbnailLoader:
     """
 
     def __init__(self, comparison: Comparison, root: Path, dataset: str) -> None:
-        settings = comparison.plan.params.get("datasets", {}).get(dataset, {})
-        self.root = (
-            root / str(settings["root"])
-            if isinstance(settings, dict) and settings.get("root")
-            else None
-        )
-        self.image_paths: dict[str, str] = {}
-        self.missing_reason = "" if self.root else f"params name no root of {dataset}"
-        if self.root:
-            self._read_manifest(root / paths.manifest_file(dataset), paths.manifest_file(dataset))
-
-    def _read_manifest(self, path: Path, name: Path) -> None:
-        from densecl.datasets.storage.manifest import read_manifest
-
-        if not path.is_file():
-            self.missing_reason = f"no file {name}"
-            return
-        try:
-            frame = read_manifest(path)
-        except DataError as error:
-            self.missing_reason = to_printable(error)
-            return
-        self.image_paths = dict(zip(frame["image_id"], frame["path"], strict=True))
+        settings = comparison.plan.params.get("datasets", {}).get(dataset)
+        folder = settings.get("root") if isinstance(settings, dict) else None
+        self.image_files: dict[str, Path] = {}
+        self.missing_reason = "not in the manifest"
+        file = paths.manifest_file(dataset)
+        if not folder:
+            self.missing_reason = f"params name no root of {dataset}"
+        elif not (root / file).is_file():
+            self.missing_reason = f"no file {file}"
+        else:
+            try:
+                frame = read_manifest(root / file)
+            except DataError as error:
+                self.missing_reason = to_printable(error)
+            else:
+                files = (root / str(folder) / path for path in frame["path"])
+                self.image_files = dict(zip(frame["image_id"], files, strict=True))
 
     def make_thumbnail(
         self, image_id: str, alt: str, lines: tuple[tuple[str, str], ...]
     ) -> Thumbnail:
-        data_uri, missing_reason = self._encode_image(image_id)
+        data_uri, missing_reason = "", self.missing_reason
+        if path := self.image_files.get(image_id):
+            try:
+                image = decode_image(path)
+                data_uri = encode_thumbnail(image, THUMBNAIL_PX, "WEBP", **WEBP_OPTIONS)
+            except (DataError, OSError) as error:
+                reason = str(error).split("; ", maxsplit=1)[0]
+                missing_reason = reason.removeprefix(f"{to_printable(path)}: ")
         return Thumbnail(data_uri, missing_reason, alt, lines, to_printable(image_id))
-
-    def _encode_image(self, image_id: str) -> tuple[str, str]:
-        """A data URI and "", or "" and why there is none."""
-        from densecl.datasets.storage.decode import decode_image
-
-        if self.missing_reason or self.root is None:
-            return "", self.missing_reason
-        if image_id not in self.image_paths:
-            return "", "not in the manifest"
-        try:
-            image = decode_image(self.root / self.image_paths[image_id])
-        except (DataError, OSError) as error:
-            return "", str(error).split("; ")[0].removeprefix(
-                f"{to_printable(self.root / self.image_paths[image_id])}: "
-            )
-        return encode_thumbnail(image, THUMBNAIL_PX, "WEBP", quality=WEBP_QUALITY, method=4), ""
 
 
 def build_examples(
     comparison: Comparison, dataset: str, names: ClassNames, loader: ThumbnailLoader
 ) -> Gallery | None:
     """Images of different classes, spread over the set; which ones is drawn by the set's name."""
-    cells = [
-        comparison.cells[dataset, m]
-        for m in comparison.plan.modes
-        if comparison.cells[dataset, m].rows
+    frames = [
+        rows for m in comparison.plan.modes for rows in comparison.cells[dataset, m].rows.values()
     ]
-    if not cells:
+    if not frames:
         return None
-    labels = next(iter(cells[0].rows.values()))["label"]
-    rng = np.random.default_rng(compute_report_seed(dataset, "examples"))
-    order = rng.permutation(labels.size)
+    labels = frames[0]["label"]
+    order = np.random.default_rng(compute_report_seed(dataset, "examples")).permutation(labels.size)
     firsts = labels.iloc[order].drop_duplicates().head(EXAMPLE_COUNT).sort_values(kind="stable")
+    examples = {str(i): get_class_name(names, c).display_name for i, c in firsts.items()}
     pictures = [
-        loader.make_thumbnail(
-            str(i),
-            f"{dataset}: {get_class_name(names, c).display_name}",
-            (("", get_class_name(names, c).display_name),),
-        )
-        for i, c in firsts.items()
+        loader.make_thumbnail(i, f"{dataset}: {name}", (("", name),))
+        for i, name in examples.items()
     ]
     return Gallery(
         "What it looks like", "One image each of some classes, drawn at random.", tuple(pictures)

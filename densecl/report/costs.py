@@ -1,15 +1,19 @@
-"""What the trainings cost, beside what the method's description expects."""
+"""What the trainings cost: each by itself, and the modes beside what the method's description
+expects.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 
 from densecl import paths
 from densecl.analysis.comparison import BASELINE
-from densecl.artifacts import ReportPlan, TrainingCost
-from densecl.report.charts import svg
-from densecl.report.formatting import TableCell, TableData
+from densecl.artifacts import ReportPlan, TrainingCost, read_json
+from densecl.report.charts.svg import COLOURS
+from densecl.report.formatting import TableCell, TableData, build_text_cells
 
 # What the method's description expects against classification-only training on one view: time,
 # memory.
@@ -38,7 +42,7 @@ def build_cost_table(plan: ReportPlan, costs: Mapping[str, list[TrainingCost]]) 
         ("Training", ("images/s", "minutes", "memory entries", "device")),
     )
     rows = []
-    for mode in sorted(plan.modes, key=list(svg.COLOURS).index):
+    for mode in sorted(plan.modes, key=list(COLOURS).index):
         mode_costs = costs[mode]
         files = ", ".join(str(paths.training_folder(mode, s) / "cost.json") for s in plan.seeds)
         texts = (
@@ -77,3 +81,30 @@ def _format_costs(
         f"{compute_mean('queue_size_effective'):,.0f}",
         ", ".join(dict.fromkeys(c.device for c in costs)),
     ]
+
+
+def build_training_table(plan: ReportPlan, root: Path) -> TableData:
+    """Hardware and times of each training; a training without cost.json says so."""
+    columns = ("minutes", "images/s", "ms a step", "peak memory, GiB", "hardware")
+    rows = []
+    for mode, seed in itertools.product(plan.modes, plan.seeds):
+        file = paths.training_folder(mode, seed) / "cost.json"
+        missing = TableCell("missing", f"no file {file}", missing=True)
+        entries = (
+            _build_cost_cells(read_json(TrainingCost, root / file), str(file))
+            if (root / file).is_file()
+            else (missing,) * len(columns)
+        )
+        rows.append((f"{mode}, seed {seed}", "", entries))
+    return TableData((("", columns),), tuple(rows))
+
+
+def _build_cost_cells(cost: TrainingCost, file: str) -> tuple[TableCell, ...]:
+    return build_text_cells(
+        f"{cost.wall_seconds / 60:.1f}",
+        f"{cost.images_per_second:,.0f}",
+        f"{1000 * cost.step_seconds:.3g}",
+        f"{cost.peak_memory_bytes / 2**30:.2f}",
+        cost.device,
+        source=file,
+    )
