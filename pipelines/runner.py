@@ -204,8 +204,7 @@ def _report_outcome(params: Params, record: RetrainingRecord, verdict: GateVerdi
             read_json(SourceChanges, paths.CHANGES),
             verdict,
             record,
-            version=record.version,
-            history=csv_log.read_records(paths.RETRAINING_LOG, RetrainingRecord)[:-1],
-            roots={name: Path(dataset.root) for name, dataset in params.datasets.items()},
+            csv_log.read_records(paths.RETRAINING_LOG, RetrainingRecord)[:-1],
+            {name: Path(dataset.root) for name, dataset in params.datasets.items()},
         )
     notify_outcome(params.retraining.notify, record, verdict)
