@@ -45,7 +45,7 @@ BASELINE = Path(
     "data/baseline"
 )  # manifests that the last judged candidate was trained and evaluated on
 BASELINE_NEXT = Path(
-    "data/baseline/next"
+    "data/baseline-next"
 )  # becomes the baseline once the registry has what was judged
 BASELINE_PLAN = Path("data/baseline/plan.json")  # the params and code that made it
 RETRAINING_LOCK = Path("cache/retraining.lock")

@@ -11,10 +11,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from densecl import paths
-from densecl.errors import DenseclError, Interrupted
+from densecl.errors import DenseclError
 from densecl.monitoring.mlflow_store import TRACKING_URI
 from densecl.runtime.signals import STOP_SIGNALS
 from pipelines.runtime import zenml_env
@@ -25,18 +24,7 @@ PAGES = {
     "ZenML": "/projects/default/runs",
 }
 MLFLOW_PORT, ZENML_PORT = 5000, 8237  # their own defaults; others where these are taken
-# Of zenml[server].
-DASHBOARD_MODULES = (
-    "fastapi",
-    "uvicorn",
-    "multipart",
-    "jwt",
-    "secure",
-    "ipinfo",
-    "tldextract",
-    "itsdangerous",
-    "cachetools",
-)
+DASHBOARD_MODULE = "ipinfo"  # comes with zenml[server] alone
 SERVER_ENV = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"
 }  # of MLflow's judges of language models: three processes
@@ -50,27 +38,22 @@ def main() -> None:
     """
     zenml_env.configure_environment()
     for signal_number in STOP_SIGNALS:
-        signal.signal(signal_number, _raise_interrupted)
+        signal.signal(signal_number, signal.default_int_handler)
     servers: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        commands = _list_servers()
-        for name, _, command in commands:
+        for name, port, command in _list_servers():
             servers[name] = _start_server(name, command)
-        for name, port, _ in commands:
             _wait_for_server(name, servers[name], port)
-            if name == "ZenML":
-                _decline_survey(port)
             print(f"{name}: http://{HOST}:{port}{PAGES[name]}", flush=True)
         print("Ctrl-C ends it", flush=True)
         while all(server.poll() is None for server in servers.values()):
             time.sleep(0.5)
-        ended_name = next(name for name, server in servers.items() if server.poll() is not None)
+        name = next(name for name, server in servers.items() if server.poll() is not None)
         raise DenseclError(
-            f"{ended_name}: ended by itself with status {servers[ended_name].returncode}; "
-            f"{_get_log_path(ended_name)} holds "
-            f"its output"
+            f"{name}: ended by itself with status {servers[name].returncode}; "
+            f"{_get_log_path(name)} holds its output"
         )
-    except Interrupted:
+    except KeyboardInterrupt:
         print("ended", flush=True)
     finally:
         _stop_servers(list(servers.values()))
@@ -94,50 +77,24 @@ def _get_log_path(name: str) -> Path:
 
 
 def _list_servers() -> list[tuple[str, int, list[str]]]:
-    commands = (
-        [("MLflow", *_build_mlflow_command())]
-        if os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI).startswith("sqlite:")
-        else []
-    )
-    if not commands:
-        print(f"MLflow: {os.environ['MLFLOW_TRACKING_URI']}", flush=True)
-    if missing := [name for name in DASHBOARD_MODULES if importlib.util.find_spec(name) is None]:
-        print(
-            f"ZenML's dashboard needs `pip install 'zenml[server]'`: {', '.join(missing)} not "
-            f"found",
-            flush=True,
-        )
-        return commands
-    port = _find_free_port(ZENML_PORT)
-    tool = str(Path(sys.executable).with_name("zenml"))
-    # Blocking: the project's own store stays what pipelines write to; no server is left behind.
-    return [
-        *commands,
-        (
-            "ZenML",
-            port,
-            [tool, "login", "--local", "--blocking", "--ip-address", HOST, "--port", str(port)],
-        ),
-    ]
-
-
-def _build_mlflow_command() -> tuple[int, list[str]]:
-    port = _find_free_port(MLFLOW_PORT)
-    store_uri = os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI)
-    return port, [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        HOST,
-        "--port",
-        str(port),
-        "--backend-store-uri",
-        store_uri,
-        "--workers",
-        "1",
-    ]
+    """Name, port and command of each."""
+    servers, store = [], os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI)
+    if store.startswith("sqlite:"):
+        port = _find_free_port(MLFLOW_PORT)
+        options = f"--host {HOST} --port {port} --workers 1".split()
+        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
+        servers.append(("MLflow", port, command + options))
+    else:
+        print(f"MLflow: {store}", flush=True)
+    if importlib.util.find_spec(DASHBOARD_MODULE):
+        port = _find_free_port(ZENML_PORT)
+        # Blocking: the project's own store stays what pipelines write to; no server is left behind.
+        options = f"login --local --blocking --ip-address {HOST} --port {port}".split()
+        zenml = str(Path(sys.executable).with_name("zenml"))
+        servers.append(("ZenML", port, [zenml, *options]))
+    else:
+        print("ZenML's dashboard is not installed: `pip install 'zenml[server]'`", flush=True)
+    return servers
 
 
 def _find_free_port(port: int) -> int:
@@ -163,32 +120,12 @@ def _wait_for_server(name: str, server: subprocess.Popen[bytes], port: int) -> N
     )
 
 
-def _decline_survey(port: int) -> None:
-    """ZenML's dashboard first asks for a name, an address and leave to send news: here the answer
-    is no.
-    """
-    import requests
-
-    url = f"http://{HOST}:{port}/api/v1/current-user"
-    with contextlib.suppress(requests.RequestException, KeyError, ValueError):
-        if requests.get(url, timeout=10).json()["body"]["email_opted_in"] is None:
-            answers: Any = {
-                "email_opted_in": False,
-                "user_metadata": {"finished_onboarding_survey": True},
-            }
-            requests.put(url, json=answers, timeout=10)
-
-
 def _stop_servers(servers: list[subprocess.Popen[bytes]]) -> None:
     """With all that they started."""
-    for signal_number, timeout in ((signal.SIGTERM, STOP_TIMEOUT), (signal.SIGKILL, STOP_TIMEOUT)):
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
         for server in servers:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal_number)
         for server in servers:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(timeout)
-
-
-def _raise_interrupted(signal_number: int, _: object) -> None:
-    raise Interrupted(signal.Signals(signal_number).name)
+                server.wait(STOP_TIMEOUT)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -74,12 +74,12 @@ def resume_run() -> None:
         else:
             from pipelines.retraining import retraining
 
-            overrides = dict(
-                run.config.parameters or {}
-            )  # ZenML itself would take the defaults of what has one
             _record_run(
                 lambda: retraining.replay(
-                    pipeline_run=run.id, skip_successful_steps=True, input_overrides=overrides
+                    pipeline_run=run.id,
+                    skip_successful_steps=True,
+                    # ZenML itself would take the defaults of what has one.
+                    input_overrides=dict(run.config.parameters or {}),
                 )
             )
 
@@ -93,7 +93,7 @@ def _prepare_run(tracked: bool = True) -> Iterator[None]:
     with error_translation.translate_errors(), hold_lock(paths.RETRAINING_LOCK):
         zenml_env.configure_environment()
         SIGNAL_FORWARDER.install_handlers()
-        if paths.BASELINE_NEXT.exists():
+        if paths.BASELINE_NEXT.exists():  # importing the registry takes seconds
             from pipelines.registry import baseline
 
             baseline.resolve_next_baseline()
@@ -122,24 +122,36 @@ def _record_run(run_pipeline: Callable[[], PipelineRunResponse]) -> None:
     """Run it, then write how it ended to reports/retraining.csv and tell it: also where it failed,
     which is raised again.
     """
+    from pipelines.registry import registry
+    from pipelines.stages.runs import get_latest_run
+
     started_at, start_clock = datetime.now().astimezone(), time.monotonic()
-    params, run, failure = load_params(paths.PARAMS), None, None
+    params = load_params(paths.PARAMS)
+    failure: BaseException | None = None
+    registered: RegisteredVersion | None = None
+    verdict: GateVerdict | None = None
+    outcome: Outcome = "unchanged"
+    summary = "nothing changed since the last judged candidate"
     try:
-        run = run_pipeline()
-        outcome, summary, registered, verdict = _read_outcome(run)
+        steps = run_pipeline().steps
+        if "register" in steps:
+            registered = steps["register"].outputs["registered"][0].load()
+            verdict = steps["judge"].outputs["verdict"][0].load()
+            outcome = "promoted" if registered.promoted else "rejected"
+            summary = verdict.said
     except Exception as error:
-        failure, registered, verdict = error_translation.translate_error(error) or error, None, None
+        failure = error_translation.translate_error(error) or error
         outcome, summary = "failed", " ".join(str(failure).split()) or type(failure).__name__
-    champion, read_error = _read_champion(params)
-    if outcome == "unchanged" and read_error:
-        summary += f"; the champion is not known: {read_error}"
-    elif (
-        outcome == "unchanged" and champion is None
-    ):  # refused so far, or the registry is another one than it was
+    champion = None
+    # A registry that is down is one more reason to write down how the run ended.
+    with suppress(DenseclError):
+        champion = registry.get_champion(params.retraining.registry).version
+    if outcome == "unchanged" and champion is None:
         summary += (
             f"; no champion is found in {params.retraining.registry}: "
             f"`retraining --force` judges a candidate all the same"
         )
+    run = get_latest_run()
     record = RetrainingRecord(
         started=started_at.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - start_clock, 1),
@@ -147,7 +159,7 @@ def _record_run(run_pipeline: Callable[[], PipelineRunResponse]) -> None:
         said=summary,
         version=registered.version if registered else None,
         champion=champion,
-        zenml_run=str(run.id) if run else _get_latest_run_id(),
+        zenml_run=str(run.id) if run else None,
     )
     if verdict is not None:
         from pipelines.outcome.git_snapshot import save_snapshot
@@ -161,38 +173,6 @@ def _record_run(run_pipeline: Callable[[], PipelineRunResponse]) -> None:
     print(f"{record.said}.{version}", flush=True)
 
 
-def _read_outcome(
-    run: PipelineRunResponse,
-) -> tuple[Outcome, str, RegisteredVersion | None, GateVerdict | None]:
-    steps = run.steps
-    if "register" not in steps:
-        return "unchanged", "nothing changed since the last judged candidate", None, None
-    registered, verdict = (
-        steps[name].outputs[output][0].load()
-        for name, output in (("register", "registered"), ("judge", "verdict"))
-    )
-    return "promoted" if registered.promoted else "rejected", verdict.said, registered, verdict
-
-
-def _read_champion(params: Params) -> tuple[str | None, str]:
-    """Its version, and what kept it from being read."""
-    from pipelines.registry import registry
-
-    try:
-        return registry.get_champion(params.retraining.registry).version, ""
-    except (
-        Exception
-    ) as error:  # a registry that is down is one more reason to write down how the run ended
-        return None, " ".join(str(error).split())
-
-
-def _get_latest_run_id() -> str | None:
-    from pipelines.stages.runs import get_latest_run
-
-    run = get_latest_run()
-    return str(run.id) if run else None
-
-
 def _report_outcome(params: Params, record: RetrainingRecord, verdict: GateVerdict | None) -> None:
     from pipelines.outcome.notify import notify_outcome
 
@@ -204,8 +184,7 @@ def _report_outcome(params: Params, record: RetrainingRecord, verdict: GateVerdi
             read_json(SourceChanges, paths.CHANGES),
             verdict,
             record,
-            version=record.version,
-            history=csv_log.read_records(paths.RETRAINING_LOG, RetrainingRecord)[:-1],
-            roots={name: Path(dataset.root) for name, dataset in params.datasets.items()},
+            csv_log.read_records(paths.RETRAINING_LOG, RetrainingRecord)[:-1],
+            {name: Path(dataset.root) for name, dataset in params.datasets.items()},
         )
     notify_outcome(params.retraining.notify, record, verdict)

@@ -63,27 +63,15 @@ def compute_changes(params: Params, root: Path = Path()) -> SourceChanges:
 
 
 def write_baseline(
-    params: Params, changes: SourceChanges, root: Path = Path(), folder: Path = paths.BASELINE
+    params: Params, changes: SourceChanges, folder: Path, root: Path = Path()
 ) -> None:
-    """From now on changes are measured against the manifests as they are, and from the params and
-    code that were seen before the training: what changed in the days that it took makes a candidate
-    of its own. The baseline holds copies.
+    """Copies of the manifests as they are, and the params and code that were seen before the
+    training: what changed in the days that it took makes a candidate of its own.
     """
-    folder = root / folder
-    folder.mkdir(parents=True, exist_ok=True)
-    current_names = {paths.baseline_file(name).name for name in params.datasets}
-    for outdated in folder.iterdir():
-        if outdated.name not in current_names and outdated.suffix == ".parquet":
-            outdated.unlink()
     for name in params.datasets:
-        copy = folder / paths.baseline_file(name).name
-        partial = copy.with_name(copy.name + ".partial")
-        shutil.copyfile(root / paths.manifest_file(name), partial)
-        partial.replace(copy)
-    write_text(
-        folder / paths.BASELINE_PLAN.name,
-        json.dumps(changes.made_of, indent=1, sort_keys=True) + "\n",
-    )
+        shutil.copyfile(root / paths.manifest_file(name), folder / paths.baseline_file(name).name)
+    plan = json.dumps(changes.made_of, indent=1, sort_keys=True) + "\n"
+    write_text(folder / paths.BASELINE_PLAN.name, plan)
 
 
 def _compare_dataset(root: Path, name: str) -> DatasetDrift:

@@ -23,7 +23,7 @@ from densecl.analysis.paired import (
     read_model_predictions,
 )
 from densecl.analysis.statistics import Estimate, compute_wilson_interval
-from densecl.config.params import CONTROL_SET, GateParams, Params, ReportParams
+from densecl.config.params import CONTROL_SET, GateParams, Params
 from densecl.pages.formatting import format_count, format_percent, format_points
 from densecl.seeding import derive_seed
 from pipelines.schemas import Champion, Criterion, GateVerdict
@@ -71,61 +71,34 @@ def judge_candidate(params: Params, champion: Champion, root: Path = Path()) -> 
 def _check_first_champion(params: Params, root: Path) -> list[Criterion]:
     """The absolute minimums of a candidate that has no champion to beat."""
     minimums = params.retraining.gate.minimum
-    predictions = {
-        name: read_model_predictions(root, name, *params.candidate)
-        for name in {CONTROL_SET, *minimums}
-    }
     return [
-        _check_chance(predictions[CONTROL_SET], params.report),
-        *(
-            _check_minimum(name, predictions[name], bound, params.report)
-            for name, bound in minimums.items()
-        ),
+        _check_accuracy(params, root, "chance", CONTROL_SET, None),
+        *(_check_accuracy(params, root, "minimum", *minimum) for minimum in minimums.items()),
     ]
 
 
-def _check_chance(
-    predictions: ModelPredictions | MissingPredictions, report_params: ReportParams
+def _check_accuracy(
+    params: Params, root: Path, name: CriterionName, dataset: str, minimum: float | None
 ) -> Criterion:
+    """Top-1 of at least the minimum, or surely above chance where there is none."""
+    predictions = read_model_predictions(root, dataset, *params.candidate)
     if isinstance(predictions, MissingPredictions):
-        return _build_missing_criterion(
-            "chance", CONTROL_SET, 0.0, f"no evaluation: {predictions.reason}"
-        )
-    bound, estimate = (
-        1 / predictions.record.classes,
-        compute_wilson_interval(predictions.correct[:, 0], report_params.confidence),
+        sentence = f"no evaluation: {predictions.reason}"
+        return _build_criterion(name, dataset, None, minimum or 0.0, 0, False, sentence)
+    estimate = compute_wilson_interval(predictions.correct[:, 0], params.report.confidence)
+    accuracy = (
+        f"top-1 {format_percent(estimate.value)} % "
+        f"({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
     )
-    passed = estimate.low > bound
-    sentence = (
-        f"{_format_accuracy(estimate)}, "
-        f"{'' if passed else 'not '}surely above chance ({format_percent(bound)} %)"
-    )
+    if minimum is None:
+        bound = 1 / predictions.record.classes
+        passed = estimate.low > bound
+        rule = f"{'' if passed else 'not '}surely above chance ({format_percent(bound)} %)"
+    else:
+        bound, passed = minimum, estimate.value >= minimum
+        rule = f"{'at least' if passed else 'below'} the minimum of {format_percent(bound)} %"
     return _build_criterion(
-        "chance", CONTROL_SET, estimate, bound, len(predictions.rows), passed, sentence
-    )
-
-
-def _check_minimum(
-    name: str,
-    predictions: ModelPredictions | MissingPredictions,
-    bound: float,
-    report_params: ReportParams,
-) -> Criterion:
-    if isinstance(predictions, MissingPredictions):
-        return _build_missing_criterion(
-            "minimum",
-            name,
-            bound,
-            f"no evaluation, so no minimum can be shown: {predictions.reason}",
-        )
-    estimate = compute_wilson_interval(predictions.correct[:, 0], report_params.confidence)
-    passed = estimate.value >= bound
-    sentence = (
-        f"{_format_accuracy(estimate)}, "
-        f"{'at least' if passed else 'below'} the minimum of {format_percent(bound)} %"
-    )
-    return _build_criterion(
-        "minimum", name, estimate, bound, len(predictions.rows), passed, sentence
+        name, dataset, estimate, bound, len(predictions.rows), passed, f"{accuracy}, {rule}"
     )
 
 
@@ -152,12 +125,8 @@ def _compare_models(params: Params, root: Path, name: str) -> PairedResult | Cri
             if len(relabelled)
             else "no image in common"
         )
-        return _build_missing_criterion(
-            "fall",
-            name,
-            bound,
-            f"evaluated from different manifests: {reason}; evaluate both models again",
-        )
+        sentence = f"evaluated from different manifests: {reason}; evaluate both models again"
+        return _build_criterion("fall", name, None, bound, 0, False, sentence)
     estimate = estimate_difference(
         shared_candidate.correct,
         shared_champion.correct,
@@ -200,22 +169,20 @@ def _check_unpaired(
     """Passes where neither model can be scored, or the champion never could; never on
     validation.
     """
-    passed = False
-    if isinstance(candidate, MissingPredictions):
-        sentence = f"the candidate has no evaluation: {candidate.reason}"
-        if isinstance(champion, MissingPredictions):
-            sentence, passed = (
-                f"neither model has an evaluation: {candidate.reason}",
-                candidate.is_unscorable and champion.is_unscorable,
-            )
-    elif isinstance(champion, MissingPredictions):
-        sentence, passed = (
-            f"the champion has no evaluation: {champion.reason}",
-            champion.is_unscorable,
-        )
-    return _build_missing_criterion(
-        "fall", name, bound, sentence, passed=passed and name != CONTROL_SET
+    missing = {
+        model: predictions
+        for model, predictions in (("candidate", candidate), ("champion", champion))
+        if isinstance(predictions, MissingPredictions)
+    }
+    model, first = next(iter(missing.items()))
+    who = "neither model has an" if len(missing) == 2 else f"the {model} has no"
+    passed = (
+        name != CONTROL_SET
+        and "champion" in missing
+        and all(predictions.is_unscorable for predictions in missing.values())
     )
+    sentence = f"{who} evaluation: {first.reason}"
+    return _build_criterion("fall", name, None, bound, 0, passed, sentence)
 
 
 def check_validation(gate_params: GateParams, pair: PairedResult | Criterion) -> Criterion:
@@ -315,13 +282,6 @@ def _format_verdict(promoted: bool, champion: str | None, criteria: Sequence[Cri
     )
 
 
-def _format_accuracy(estimate: Estimate) -> str:
-    return (
-        f"top-1 {format_percent(estimate.value)} % "
-        f"({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
-    )
-
-
 def _format_difference(estimate: Estimate) -> str:
     return (
         f"{format_points(estimate.value)} points "
@@ -332,7 +292,7 @@ def _format_difference(estimate: Estimate) -> str:
 def _build_criterion(
     name: CriterionName,
     dataset: str,
-    estimate: Estimate,
+    estimate: Estimate | None,
     bound: float,
     images: int,
     passed: bool,
@@ -341,28 +301,11 @@ def _build_criterion(
     return Criterion(
         name=name,
         dataset=dataset,
-        value=estimate.value,
-        low=estimate.low,
-        high=estimate.high,
+        value=estimate.value if estimate else None,
+        low=estimate.low if estimate else None,
+        high=estimate.high if estimate else None,
         bound=bound,
         images=images,
-        passed=passed,
-        said=sentence,
-    )
-
-
-def _build_missing_criterion(
-    name: CriterionName, dataset: str, bound: float, sentence: str, passed: bool = False
-) -> Criterion:
-    """Of what could not be computed."""
-    return Criterion(
-        name=name,
-        dataset=dataset,
-        value=None,
-        low=None,
-        high=None,
-        bound=bound,
-        images=0,
         passed=passed,
         said=sentence,
     )

@@ -4,7 +4,6 @@ candidates.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,40 +29,42 @@ RULES = {
     "chance": "low end above chance",
     "minimum": "value at least",
 }
+# Of the other pages, relative to this one.
+LINKS = {
+    "comparison of the modes": "report.html",
+    "model card of the champion": "../models/card.md",
+    "validation of the images": "validation.html",
+}
 
 
 def write_page(
     changes: SourceChanges,
-    verdict: GateVerdict | None,
-    record: RetrainingRecord | None = None,
-    *,
+    verdict: GateVerdict,
+    record: RetrainingRecord,
     history: Sequence[RetrainingRecord] = (),
     roots: Mapping[str, Path] | None = None,
-    version: str | None = None,
     root: Path = Path(),
-) -> Path:
-    """The page's path under `root`. One file that opens offline; every name is shown as text.
+) -> None:
+    """Write reports/retraining.html under `root`: one file that opens offline; every name is shown
+    as text.
 
-    `verdict` is None where no candidate was judged; `roots` says where the sets' images lie, for
-    thumbnails; `history` are the earlier retrainings, oldest first; `version` is the candidate's in
-    the registry, whose lineage can be asked.
+    `roots` says where the sets' images lie, for thumbnails; `history` are the earlier retrainings,
+    oldest first.
     """
     environment = create_environment(Path(__file__).parent / "templates")
     environment.filters |= {"printable": to_printable, "percent": format_percent}
-    drawing, alt_text = render_forest(verdict) if verdict else ("", "")
     text = environment.get_template("retraining.html").render(
         colours=COLOURS,
-        headline=_format_headline(changes, verdict, record),
+        headline=_format_headline(verdict),
         verdict=verdict,
-        finished=record,
-        said=capitalize_first(
-            record.said if record else verdict.said if verdict else describe_consequence(changes)
-        ),
-        criteria=[_format_criterion(change) for change in verdict.criteria] if verdict else [],
-        forest=drawing,
-        spoken=alt_text,
+        record=record,
+        said=capitalize_first(record.said),
+        criteria=[_format_criterion(criterion) for criterion in verdict.criteria],
+        chart=render_forest(verdict),
         changes=changes,
-        consequence=_describe_changes(changes, verdict),
+        consequence=describe_consequence(changes)
+        if changes.has_changes
+        else "Nothing since the last judged candidate; this one was forced.",
         limits=(MODERATE, LARGE, FULL_BAR_PSI),
         sets=[
             _format_dataset(change, roots or {})
@@ -71,43 +72,22 @@ def write_page(
             if is_changed(change) and change.before is not None
         ],
         history=[*reversed(history)][:MAX_HISTORY],
-        links=_list_links(root),
-        version=version,
+        links=[
+            (name, address)
+            for name, address in LINKS.items()
+            if (root / paths.RETRAINING_PAGE.parent / address).exists()
+        ],
     )
     write_text(root / paths.RETRAINING_PAGE, text)
-    return paths.RETRAINING_PAGE
 
 
-def _format_headline(
-    changes: SourceChanges, verdict: GateVerdict | None, record: RetrainingRecord | None
-) -> str:
-    if verdict is None:
-        ended = record.outcome if record else "unchanged"
-        return {"failed": "The retraining failed.", "skipped": "The retraining was skipped."}.get(
-            ended,
-            "Nothing was judged."
-            if changes.has_changes
-            else "Nothing changed, so nothing was trained.",
-        )
-    name = f"{verdict.mode}, seed {verdict.seed},"
+def _format_headline(verdict: GateVerdict) -> str:
+    name, champion = f"{verdict.mode}, seed {verdict.seed},", verdict.champion
     if verdict.promoted:
-        return (
-            f"Promoted: {name} takes the place of version {verdict.champion}."
-            if verdict.champion
-            else (f"Promoted: {name} is the first champion.")
-        )
-    stays = (
-        f"version {verdict.champion} stays champion"
-        if verdict.champion
-        else "there is no champion yet"
-    )
+        place = f"takes the place of version {champion}" if champion else "is the first champion"
+        return f"Promoted: {name} {place}."
+    stays = f"version {champion} stays champion" if champion else "there is no champion yet"
     return f"Refused: {name} is not promoted; {stays}."
-
-
-def _describe_changes(changes: SourceChanges, verdict: GateVerdict | None) -> str:
-    if verdict and not changes.has_changes:
-        return "Nothing since the last judged candidate; this one was forced."
-    return describe_consequence(changes)
 
 
 def _format_criterion(criterion: Criterion) -> dict[str, str | bool]:
@@ -138,16 +118,10 @@ def _format_dataset(change: DatasetDrift, roots: Mapping[str, Path]) -> dict[str
     """A set that changed, with its bars and pictures."""
     ids = [f"{change.dataset}/{path}" for path in change.evidence]
     pictures = [picture for image_id in ids if (picture := make_thumbnail(image_id, roots))]
-    largest = (
-        max(
-            (
-                max(_compute_share(m.before, change.before), _compute_share(m.now, change.images))
-                for m in change.mix
-            ),
-            default=0,
-        )
-        or 1.0
-    )
+    shares = {
+        m.wnid: (m.before / (change.before or 1), m.now / (change.images or 1)) for m in change.mix
+    }
+    largest = max((max(pair) for pair in shares.values()), default=1.0)
     return {
         "change": change,
         "pictures": pictures[:MAX_PICTURES],
@@ -156,40 +130,12 @@ def _format_dataset(change: DatasetDrift, roots: Mapping[str, Path]) -> dict[str
             for f, value in change.psi.items()
         ],
         "mix": [
-            (
-                m.wnid,
-                *(
-                    (share, _format_width(share / largest))
-                    for share in (
-                        _compute_share(m.before, change.before),
-                        _compute_share(m.now, change.images),
-                    )
-                ),
-            )
-            for m in change.mix
+            (wnid, *((share, _format_width(share / largest)) for share in pair))
+            for wnid, pair in shares.items()
         ],
     }
-
-
-def _compute_share(images: int, total: int | None) -> float:
-    return images / total if total else 0.0
 
 
 def _format_width(share: float) -> str:
     """Of a bar, in percent."""
     return f"{100 * min(1.0, share):.1f}"
-
-
-def _list_links(root: Path) -> list[tuple[str, str]]:
-    """Text and address, relative to the page, of the other pages that are there."""
-    pages = {
-        "comparison of the modes": paths.REPORT_PAGE,
-        "model card of the champion": paths.MODEL_CARD,
-        "validation of the images": paths.VALIDATION_PAGE,
-    }
-    page_folder = paths.RETRAINING_PAGE.parent
-    return [
-        (name, Path(os.path.relpath(path, page_folder)).as_posix())
-        for name, path in pages.items()
-        if (root / path).exists()
-    ]

@@ -8,24 +8,23 @@ from __future__ import annotations
 import shutil
 
 from densecl import paths
-from densecl.artifacts import write_text
+from densecl.artifacts import read_json, write_json
 from densecl.config.params import Params
 from densecl.runtime.atomic_files import create_atomic_folder
 from pipelines.gate.drift import write_baseline
 from pipelines.registry import registry
 from pipelines.schemas import RegisteredVersion, SourceChanges
 
-NEXT = paths.BASELINE_NEXT
-VERSION_FILE = "version.json"
+VERSION_FILE = paths.BASELINE_NEXT / "version.json"
 
 
 def write_next_baseline(
     params: Params, changes: SourceChanges, registered: RegisteredVersion
 ) -> None:
     """What `resolve_next_baseline` makes the baseline; before the alias `champion` moves."""
-    with create_atomic_folder(NEXT) as folder:
-        write_baseline(params, changes, folder=folder)
-        write_text(folder / VERSION_FILE, registered.model_dump_json())
+    with create_atomic_folder(paths.BASELINE_NEXT) as folder:
+        write_baseline(params, changes, folder)
+        write_json(folder / VERSION_FILE.name, registered)
 
 
 def resolve_next_baseline() -> None:
@@ -33,26 +32,11 @@ def resolve_next_baseline() -> None:
     it was to be one. Else it is dropped, and the candidate is judged again. Nothing where nothing
     is proposed.
     """
-    version_file = NEXT / VERSION_FILE
-    if version_file.exists():
-        registered = RegisteredVersion.model_validate_json(version_file.read_text(encoding="utf-8"))
-        if (
-            not registered.promoted
-            or registry.get_champion(registered.name).version == registered.version
-        ):
-            _copy_baseline()
-        version_file.unlink()  # first: what is left without it never counts
-    shutil.rmtree(NEXT, ignore_errors=True)
-
-
-def _copy_baseline() -> None:
-    """Copies, so that a kill in their midst is made good by doing it again; the plan comes last."""
-    files = sorted(NEXT.glob("*.parquet"))
-    for outdated in set(paths.BASELINE.glob("*.parquet")) - {
-        paths.BASELINE / file.name for file in files
-    }:
-        outdated.unlink()
-    for file in [*files, NEXT / paths.BASELINE_PLAN.name]:
-        partial = paths.BASELINE / f"{file.name}.partial"
-        shutil.copyfile(file, partial)
-        partial.replace(paths.BASELINE / file.name)
+    if not VERSION_FILE.exists():
+        return
+    registered = read_json(RegisteredVersion, VERSION_FILE)
+    champion = registry.get_champion(registered.name).version
+    if not registered.promoted or champion == registered.version:
+        shutil.rmtree(paths.BASELINE, ignore_errors=True)
+        paths.BASELINE_NEXT.rename(paths.BASELINE)
+    shutil.rmtree(paths.BASELINE_NEXT, ignore_errors=True)

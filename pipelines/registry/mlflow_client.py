@@ -164,9 +164,22 @@ def create_version(client: Any, name: str, folder: Path, tags: dict[str, str]) -
     return str(version.version)
 
 
-def _parse_local_path(uri: str) -> Path | None:
+@contextmanager
+def open_files(client: Any, version: Any) -> Iterator[Path]:
+    """The folder of a version, for as long as the block lasts: a copy if its store is elsewhere
+    than on this machine.
+    """
+    uri = client.get_model_version_download_uri(version.name, version.version)
     parts = urlparse(uri)
-    return Path(url2pathname(parts.path)) if parts.scheme in ("", "file") else None
+    if parts.scheme in ("", "file"):
+        path = Path(url2pathname(parts.path))
+        # The project may have been moved, and mlruns with it.
+        yield path if path.exists() else Path("mlruns", str(path).rpartition("/mlruns/")[2])
+        return
+    import mlflow
+
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(mlflow.artifacts.download_artifacts(uri, dst_path=scratch))
 
 
 @contextmanager
@@ -174,12 +187,8 @@ def fetch_verified_files(client: Any, version: Any) -> Iterator[Path]:
     """A folder with the version's files, for as long as the block lasts, equal to what was
     registered.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = _fetch_path(
-            client.get_model_version_download_uri(version.name, version.version),
-            "artifacts",
-            scratch,
-        )
+    with open_files(client, version) as root:
+        folder = root / "artifacts"
         for file in FILES:
             actual, expected = hash_file(folder / file), version.tags[f"sha256.{file}"]
             if actual != expected:
@@ -196,36 +205,9 @@ def fetch_verified_files(client: Any, version: Any) -> Iterator[Path]:
 
 def read_attachment(client: Any, version: Any, file: str) -> str | None:
     """Text of a file that lies beside the version's model; None where there is none."""
-    from mlflow.exceptions import MlflowException
-
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            path = _fetch_path(
-                client.get_model_version_download_uri(version.name, version.version), file, scratch
-            )
-            return path.read_text(encoding="utf-8") if path.is_file() else None
-        except (
-            MlflowException,
-            OSError,
-        ):  # what a store of files elsewhere says of one that it does not have
-            return None
-
-
-def _fetch_path(uri: str, subpath: str, scratch: str) -> Path:
-    """Where a file or folder of a version lies, copied to `scratch` if it lies elsewhere than on
-    this machine.
-    """
-    path = _parse_local_path(uri)
-    if path is None:
-        import mlflow
-
-        return Path(mlflow.artifacts.download_artifacts(f"{uri}/{subpath}", dst_path=scratch))
-    if not path.exists() and "mlruns" in path.parts:
-        # The project was moved, and mlruns with it; the sha256 of the files tell that they are the
-        # same.
-        moved = Path(*path.parts[len(path.parts) - path.parts[::-1].index("mlruns") - 1 :])
-        path = moved if moved.exists() else path
-    return path / subpath
+    with open_files(client, version) as folder:
+        path = folder / file
+        return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def hash_file(path: Path) -> str:

@@ -56,6 +56,8 @@ def render_card(
         (paths.model_folder(mode, seed) / "config.json").read_text(encoding="utf-8")
     )
     templates = create_environment(Path(__file__).parent / "templates", markdown=True)
+    plan = json.loads(paths.plan_file(mode).read_text(encoding="utf-8"))
+    files = sorted(key for key in tags if key.startswith(("sha256.", "md5 ")))
     table = pd.read_csv(paths.COMPARISON, dtype={"seeds": str})
     rows = _collect_results(params, table[table["mode"] == mode], mode, seed)
     return templates.get_template(
@@ -69,21 +71,15 @@ def render_card(
         seed=seed,
         data=_collect_datasets(params),
         rows=rows,
-        parameters=_list_parameters(mode),
+        parameters=[(k, json.dumps(v, ensure_ascii=False)) for k, v in flatten(plan).items()],
         criteria=_format_criteria(verdict),
         cost=_format_cost(mode, seed),
         level=f"{100 * params.report.confidence:g}",
         limits=_list_limits(params, registered, rows),
         named=config["classes"][:NAMED_CLASSES],
-        traced=_list_lineage_tags(tags),
+        traced=[(key, tags.get(key) or "none") for key in (*LINEAGE_TAGS, *files)],
         champion=paths.model_folder(paths.CHAMPION, 0).as_posix(),
     )
-
-
-def _list_parameters(mode: str) -> list[tuple[str, str]]:
-    """What the training read of params.yaml, defaults filled in."""
-    plan = json.loads(paths.plan_file(mode).read_text(encoding="utf-8"))
-    return [(key, json.dumps(value, ensure_ascii=False)) for key, value in flatten(plan).items()]
 
 
 def _collect_datasets(params: Params) -> list[dict[str, Any]]:
@@ -119,11 +115,11 @@ def _collect_results(
         }
         path = paths.evaluation_file(name, mode, seed)
         cell = read_evaluation(path) if path.exists() else None
-        note, mine = "no evaluation" if cell is None else "", MISSING
+        note, mine = "no evaluation", MISSING
         if isinstance(cell, MissingEvaluation):
             note = cell.reason
-        elif cell:
-            mine = format_percent(cell.top1)
+        elif cell is not None:
+            note, mine = "", format_percent(cell.top1)
         top1 = metrics.get("top1")
         rows.append(
             {
@@ -211,8 +207,3 @@ def _list_limits(
             "of several, so its figures are a little too good."
         )
     return sentences
-
-
-def _list_lineage_tags(tags: Mapping[str, str]) -> list[tuple[str, str]]:
-    files = sorted(key for key in tags if key.startswith(("sha256.", "md5 ")))
-    return [(key, tags.get(key) or "none") for key in (*LINEAGE_TAGS, *files)]

@@ -77,9 +77,7 @@ def translate_sqlite(store: str, text: str, damaged_advice: str) -> DenseclError
 
 def iter_causes(error: BaseException) -> Iterator[BaseException]:
     """The error, then what it came from."""
-    visited: list[BaseException] = []
     current: BaseException | None = error
-    while current is not None and current not in visited:
+    while current is not None:
         yield current
-        visited.append(current)
         current = current.__cause__ or current.__context__

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from densecl import paths
 from densecl.config.params import load_params
@@ -25,6 +26,7 @@ from pipelines.outcome import csv_log
 from pipelines.schedule.cron import CronSchedule, parse_timezone
 from pipelines.schemas import Outcome, RetrainingRecord, Tick
 
+_print_line = partial(print, flush=True)
 RETRAINING = (sys.executable, "-m", "pipelines", "retraining")
 POLL_INTERVAL = 0.2  # seconds between checks of the clock, the signals and the retraining
 LATE = 30.0  # seconds after which a tick is called late
@@ -66,14 +68,16 @@ class Scheduler:
         ticks = [
             tick
             for tick in csv_log.read_records(paths.SCHEDULE_LOG, Tick)
-            if _parse_time(tick.scheduled) <= now  # a clock may be set back
+            if datetime.fromisoformat(tick.scheduled) <= now  # a clock may be set back
         ]
         if not ticks:
             return self.schedule.find_next(now)
         started = [tick for tick in ticks if tick.status is not None]
         if started and started[-1].outcome == "failed" and started[-1].status == EXIT_RETRY:
-            return _parse_time(started[-1].scheduled).astimezone(self.schedule.timezone)
-        return self.schedule.find_next(max(_parse_time(tick.scheduled) for tick in ticks))
+            return datetime.fromisoformat(started[-1].scheduled).astimezone(self.schedule.timezone)
+        return self.schedule.find_next(
+            max(datetime.fromisoformat(tick.scheduled) for tick in ticks)
+        )
 
     def _wait_until(self, due: datetime) -> bool:
         """Sleep until `due` by the wall clock; False if a signal arrives before."""
@@ -124,11 +128,11 @@ class Scheduler:
     def _skip_missed(self, ran: datetime) -> datetime:
         """The next tick from now on; those that passed during the retraining become one line."""
         due, now = self.schedule.find_next(ran), _now()
-        if due > now:
-            return due
-        detail = "another retraining was still running, also for all later ticks until then"
-        self._record_tick(due, now, 0, "skipped", None, detail)
-        return self.schedule.find_next(now)
+        if due <= now:
+            detail = "another retraining was still running, also for all later ticks until then"
+            self._record_tick(due, now, 0, "skipped", None, detail)
+            due = self.schedule.find_next(now)
+        return due
 
     def _record_tick(
         self,
@@ -189,7 +193,7 @@ def read_outcome(
     records = [
         r
         for r in csv_log.read_records(paths.RETRAINING_LOG, RetrainingRecord)
-        if _parse_time(r.started) >= started.replace(microsecond=0)
+        if datetime.fromisoformat(r.started) >= started.replace(microsecond=0)
     ]
     if records:
         return records[-1].outcome, status, records[-1].said
@@ -199,13 +203,5 @@ def read_outcome(
     return "failed", status, message or f"it ended {cause} and recorded nothing"
 
 
-def _parse_time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
 def _format_time(moment: datetime) -> str:
     return f"{moment:%a %d %b %Y %H:%M:%S %Z}"
-
-
-def _print_line(text: str) -> None:
-    print(text, flush=True)

@@ -8,11 +8,12 @@ import logging
 import os
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+
+import networkx
 
 from densecl.errors import EXIT_RETRY, EXIT_USER_ERROR, DenseclError, RetryLater
 from densecl.runtime.cli import ERROR_LOG_ENV
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
-T = TypeVar("T")
-LOCK_TIMEOUT = 60.0  # s that another process may hold DVC's lock between two of its stages
 ROOT_FILE = Path("dvc.yaml")
 
 
@@ -41,97 +40,67 @@ class StageGraph:
     def __init__(self, file: Path = ROOT_FILE) -> None:
         self.file = file
         self.repo = open_repo()
-        self.stages: dict[str, PipelineStage] = {}
-        self.upstream: dict[str, tuple[str, ...]] = {}
-        self._load_stages()
-
-    def _load_stages(self) -> None:
-        import networkx
-
-        graph = _read_or_raise(lambda: self.repo.index.graph)
-        file_stages = {
-            s
-            for s in graph
-            if str(s.path_in_repo) == self.file.as_posix() and getattr(s, "name", None)
+        graph = _read_graph(self.repo)
+        own = {s for s in graph if str(s.path_in_repo) == file.as_posix() and hasattr(s, "name")}
+        self.stages: dict[str, PipelineStage] = {
+            stage.name: stage for stage in networkx.dfs_postorder_nodes(graph) if stage in own
         }
-        self.stages = {s.name: s for s in networkx.dfs_postorder_nodes(graph) if s in file_stages}
-        if self.file == ROOT_FILE and not self.stages:
+        if file == ROOT_FILE and not self.stages:
             raise DenseclError(
-                f"{self.file}: found no stages, expected those of the pipeline; `git checkout "
-                f"{self.file}`"
+                f"{file}: found no stages, expected those of the pipeline; `git checkout {file}`"
             )
-        self.upstream = {
-            n: tuple(u.name for u in graph.successors(s) if u in file_stages)
-            for n, s in self.stages.items()
+        self.upstream: dict[str, list[str]] = {
+            name: [before.name for before in graph.successors(stage) if before in own]
+            for name, stage in self.stages.items()
         }
 
     def select_with_upstream(self, *kinds: str) -> list[str]:
         """Names of the stages of some kinds (`prepare` of `prepare@imagenet`) and all that they
         depend on, in order.
         """
-        selected = {name for name in self.stages if get_stage_kind(name) in kinds}
-        pending = list(selected)
-        while pending:
-            new = set(self.upstream[pending.pop()]) - selected
-            selected |= new
-            pending += new
+        graph = networkx.DiGraph(self.upstream)
+        chosen = [name for name in self.stages if get_stage_kind(name) in kinds]
+        selected = set(chosen).union(*(networkx.descendants(graph, name) for name in chosen))
         return [name for name in self.stages if name in selected]
 
     def update_stage(self, name: str, on_start: Callable[[], None]) -> tuple[StageResult, StageRef]:
         """Bring one stage up to date, what it depends on being so; `on_start` is called first if
         there is something to do.
 
-        DenseclError where its command fails, RetryLater where it was stopped; another process at
-        work with DVC is waited for.
+        DenseclError where its command fails, RetryLater where it was stopped.
         """
+        from dvc.exceptions import ReproductionError
+
         SIGNAL_FORWARDER.raise_if_signalled()
-        if not self._has_changed(name):
+        stage = self.stages[name]
+        with self.repo.lock:
+            changed = stage.changed()
+        if not changed:
             return "unchanged", self._build_reference(name)
         on_start()
-        with SIGNAL_FORWARDER.handle_signals(), _collect_commands() as commands:
-            for stage in _call_when_unlocked(lambda: self._reproduce_stage(name)):
-                self.stages[stage.name] = stage  # with the hashes it has now
+        with (
+            SIGNAL_FORWARDER.handle_signals(),
+            _collect_commands() as commands,
+            _collect_errors() as error_file,
+        ):
+            try:
+                done = self.repo.reproduce(targets=[stage.addressing], single_item=True)
+            except ReproductionError as error:
+                raise _translate_failure(name, error, error_file.read_text("utf-8")) from None
+        self.stages |= {stage.name: stage for stage in done}  # with the hashes they have now
         return "ran" if commands else "restored", self._build_reference(name)
 
     def is_unchanged(self, reference: StageRef, deps: bool) -> bool:
         """Whether the stage's outs, and its `deps` if asked, are in the lock file and on the disk
         as they were left then.
         """
-        stage = self.stages.get(reference.stage)
-        if stage is None:
+        if reference.stage not in self.stages:
             return False
-        current = self._build_reference(reference.stage)
-
-        def check_stage() -> bool:
-            with self.repo.lock:
-                return bool(stage.changed() if deps else stage.changed_outs())
-
-        return (
-            current.outs == reference.outs
-            and not (deps and current.deps != reference.deps)
-            and not _call_when_unlocked(check_stage)
-        )
-
-    def _has_changed(self, name: str) -> bool:
-        def check_stage() -> bool:
-            with self.repo.lock:
-                return bool(self.stages[name].changed())
-
-        return _call_when_unlocked(check_stage)
-
-    def _reproduce_stage(self, name: str) -> list[Any]:
-        from dvc.exceptions import ReproductionError
-
-        with _collect_errors() as error_file:
-            try:
-                result: list[Any] = self.repo.reproduce(
-                    targets=[self.stages[name].addressing], single_item=True
-                )
-                return result
-            except ReproductionError as error:
-                raise _translate_failure(
-                    name, error, error_file.read_text(encoding="utf-8")
-                ) from None
+        stage, current = self.stages[reference.stage], self._build_reference(reference.stage)
+        if current.outs != reference.outs or (deps and current.deps != reference.deps):
+            return False
+        with self.repo.lock:
+            return not (stage.changed() if deps else stage.changed_outs())
 
     def _build_reference(self, name: str) -> StageRef:
         stage = self.stages[name]
@@ -154,7 +123,7 @@ def open_repo() -> Repo:
     for logger_name in ("dvc_data", "dvc_objects"):  # theirs with a traceback
         logging.getLogger(logger_name).setLevel(logging.CRITICAL)
     try:
-        return Repo()
+        return Repo(_wait_for_lock=True)
     except NotDvcRepoError:
         raise DenseclError(
             f"{Path.cwd()}: found no .dvc folder, expected the project's root; change to it, or "
@@ -167,19 +136,20 @@ def open_repo() -> Repo:
         ) from None
 
 
-def _read_or_raise(read: Callable[[], T]) -> T:
+def _read_graph(repo: Repo) -> Any:
     """DenseclError in a line where a dvc.yaml or params.yaml cannot be read."""
     from dvc.exceptions import DvcException
 
     try:
-        return read()
+        return repo.index.graph
     except DvcException as error:
         text = " ".join(str(error).split())
-        if STAGES_FILE.as_posix() in text:
-            raise DenseclError(
-                f"DVC: {text}; remove it: it is generated, and `retraining` writes it anew"
-            ) from None
-        raise DenseclError(f"DVC: {text}; `dvc status` says more") from None
+        advice = (
+            "remove it: it is generated, and `retraining` writes it anew"
+            if STAGES_FILE.as_posix() in text
+            else "`dvc status` says more"
+        )
+        raise DenseclError(f"DVC: {text}; {advice}") from None
 
 
 def _collect_hashes(entries: Any) -> dict[str, str]:
@@ -193,22 +163,18 @@ def _collect_commands() -> Iterator[list[str]]:
     """
     commands: list[str] = []
 
-    class CommandListener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if record.getMessage().startswith("Running stage"):
-                commands.append(record.getMessage())
+    def collect(record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("Running stage"):
+            commands.append(record.getMessage())
+        return False  # not printed
 
-    logger, listener = logging.getLogger("dvc.stage.run"), CommandListener(logging.INFO)
-    level, propagate = logger.level, logger.propagate
+    logger = logging.getLogger("dvc.stage.run")
     logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(listener)
+    logger.addFilter(collect)
     try:
         yield commands
     finally:
-        logger.removeHandler(listener)
-        logger.setLevel(level)
-        logger.propagate = propagate
+        logger.removeFilter(collect)
 
 
 @contextmanager
@@ -222,31 +188,11 @@ def _collect_errors() -> Iterator[Path]:
             del os.environ[ERROR_LOG_ENV]
 
 
-def _call_when_unlocked(act: Callable[[], T]) -> T:
-    """`act`, again and again while another process holds DVC's lock; RetryLater after a minute of
-    that.
-    """
-    from dvc.lock import LockError
-
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    while True:
-        try:
-            return act()
-        except LockError as error:
-            SIGNAL_FORWARDER.raise_if_signalled()
-            if time.monotonic() > deadline:
-                reason = " ".join(str(error).split())
-                raise RetryLater(
-                    f"DVC's lock stayed busy for {LOCK_TIMEOUT:g} s ({reason}); run again when it "
-                    f"is free"
-                ) from None
-            time.sleep(0.5)
-
-
 def _translate_failure(name: str, error: BaseException, error_log: str) -> DenseclError:
     """Which stage it was, and its own words: they stand on the terminal already, but not where the
     run is recorded.
     """
+    from dvc.lock import LockError
     from dvc.stage.exceptions import StageCmdFailedError
 
     message = "; ".join(line.removeprefix("error: ") for line in error_log.splitlines())
@@ -267,6 +213,9 @@ def _translate_failure(name: str, error: BaseException, error_log: str) -> Dense
                 f"{name}: its command failed with status {status}: "
                 f"{message or 'its output stands above'}"
             )
+        if isinstance(cause, LockError):
+            reason = " ".join(str(cause).split())
+            return RetryLater(f"{name}: {reason}; run again when the other process has ended")
         if isinstance(cause, FileNotFoundError) and cause.filename:
             missing = os.path.relpath(cause.filename)
             return DenseclError(

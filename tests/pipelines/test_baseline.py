@@ -4,6 +4,8 @@ judged anew nor one lost.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from densecl import paths
@@ -35,7 +37,8 @@ def seen(project) -> SourceChanges:
     """What was before, in the baseline, and what is new, in the manifests."""
     write("before")
     found = SourceChanges(sets=(), params=(), made_of={"a": 1})
-    drift.write_baseline(small_params(), found)
+    paths.BASELINE.mkdir(parents=True)
+    drift.write_baseline(small_params(), found, paths.BASELINE)
     write("new")
     return found
 
@@ -64,26 +67,30 @@ def test_a_kill_while_it_is_taken_is_made_good(trained, seen, monkeypatch):
     made = registry.register_model(NAME, trained("a"), verdict(), {})
     registry.promote_version(NAME, made.version, "ann", "the gate")
     baseline.write_next_baseline(small_params(), seen, made)
-    copy, left = baseline.shutil.copyfile, [1]
 
-    def killed(source, target):
-        if not left:
-            raise Killed
-        left.pop()
-        copy(source, target)
+    def killed(*_):
+        raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(baseline.shutil, "copyfile", killed)
+        patch.setattr(Path, "rename", killed)
         with pytest.raises(Killed):
             baseline.resolve_next_baseline()
-    assert remembered() == {"before", "new"}
+    assert remembered() == set()
     baseline.resolve_next_baseline()
     assert remembered() == {"new"}
+    assert not paths.BASELINE_NEXT.exists()
 
 
-def test_a_proposal_that_was_not_finished_does_not_count(seen):
-    (paths.BASELINE_NEXT).mkdir()
-    (paths.BASELINE_NEXT / "imagenet.parquet").write_text("torn")
+def test_a_proposal_that_was_not_finished_does_not_count(trained, seen, monkeypatch):
+    made = registry.register_model(NAME, trained("a"), verdict(), {})
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(baseline, "write_json", killed)
+        with pytest.raises(Killed):
+            baseline.write_next_baseline(small_params(), seen, made)
     baseline.resolve_next_baseline()
     assert remembered() == {"before"}
     assert not paths.BASELINE_NEXT.exists()

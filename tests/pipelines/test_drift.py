@@ -19,11 +19,12 @@ from densecl import paths
 from densecl.config.params import Params, parse_params
 from densecl.datasets.storage.manifest import write_manifest
 from densecl.errors import DataError
+from densecl.runtime.atomic_files import create_atomic_folder
 from densecl.training import fingerprint
 from pipelines.gate import drift
 from pipelines.gate.drift import compute_changes, describe_shift, format_changes, write_baseline
 from pipelines.gate.psi import SMOOTHING, compute_chance_psi, compute_psi, count_bins
-from pipelines.schemas import DatasetDrift
+from pipelines.schemas import DatasetDrift, SourceChanges
 from tests.pipelines.factories import CLASSES, small_params
 
 SETS = ("imagenet-train", "imagenet", "sketch")
@@ -63,12 +64,17 @@ def params_of(**changed: object) -> Params:
     return parse_params(values, "params.yaml")
 
 
+def remember(params: Params, changes: SourceChanges, root: Path) -> None:
+    with create_atomic_folder(root / paths.BASELINE) as folder:
+        write_baseline(params, changes, folder, root)
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Three sets, as they were when the last candidate was judged."""
     for name in SETS:
         write_manifest(manifest(name), tmp_path / paths.manifest_file(name))
-    write_baseline(params_of(), compute_changes(params_of(), tmp_path), tmp_path)
+    remember(params_of(), compute_changes(params_of(), tmp_path), tmp_path)
     return tmp_path
 
 
@@ -167,7 +173,7 @@ def test_a_set_that_is_gone_or_was_not_there(root):
         10,
     )
     assert "  PSI: no images to compare" in format_changes(compute_changes(params_of(), root))
-    write_baseline(params_of(), compute_changes(params_of(), root), root)
+    remember(params_of(), compute_changes(params_of(), root), root)
     assert edit(root, "sketch", manifest("sketch")).new == 300
 
 
@@ -226,7 +232,7 @@ def test_a_change_of_the_evaluation_alone_says_so(root):
 
 def test_the_baseline_forgets_sets_that_are_no_longer_there(root):
     write_manifest(manifest("other"), root / paths.baseline_file("other"))
-    write_baseline(params_of(), compute_changes(params_of(), root), root)
+    remember(params_of(), compute_changes(params_of(), root), root)
     assert sorted(path.name for path in (root / paths.BASELINE).iterdir()) == sorted(
         [*(f"{name}.parquet" for name in SETS), "plan.json"]
     )
@@ -234,7 +240,7 @@ def test_the_baseline_forgets_sets_that_are_no_longer_there(root):
 
 def test_what_changed_while_the_candidate_was_trained_makes_one_of_its_own(root):
     seen = compute_changes(params_of(train__epochs=7), root)
-    write_baseline(params_of(train__epochs=8), seen, root)  # params.yaml was edited meanwhile
+    remember(params_of(train__epochs=8), seen, root)  # params.yaml was edited meanwhile
     assert not compute_changes(params_of(train__epochs=7), root).has_changes
     assert compute_changes(params_of(train__epochs=8), root).params == ("train.epochs: 7 -> 8",)
 

@@ -280,7 +280,7 @@ def test_the_first_champion_is_held_to_minimums(tmp_path):
         verdict.said == "refused: sketch top-1 40.0 % (30.9 to 49.8), below the minimum of 41.0 %"
     )
     write_nothing(tmp_path, "sketch", "dense", "gone")
-    assert "no minimum can be shown: gone" in judge_candidate(passing, NONE, tmp_path).said
+    assert "sketch no evaluation: gone" in judge_candidate(passing, NONE, tmp_path).said
     assert not judge_candidate(passing, NONE, tmp_path).promoted
     write_nothing(tmp_path, "imagenet", "dense", "gone too")
     assert "imagenet no evaluation" in judge_candidate(small_params(), NONE, tmp_path).said
