@@ -1,4 +1,4 @@
-"""A set that is not there, as a manifest without rows that says why."""
+"""A missing dataset: a manifest without rows that gives the reason."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ REASON_KEY = b"absent"
 
 
 def write_missing_manifest(path: Path, reason: str) -> None:
-    """Manifest without rows that carries the reason; byte-stable, appears whole or not at all."""
+    """Write a manifest without rows that carries the reason; byte-stable, atomic."""
     with open_atomic_file(path) as file:
         pq.write_table(SCHEMA.empty_table().replace_schema_metadata({REASON_KEY: reason}), file)
 
 
 def read_missing_reason(path: Path) -> str:
-    """Why the manifest has no rows; "" where it was written from a set."""
+    """Why the manifest has no rows; "" where it was written from a dataset."""
     metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
     return metadata.get(REASON_KEY, b"").decode("utf-8")
