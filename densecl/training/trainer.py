@@ -15,7 +15,7 @@ from densecl import distributed
 from densecl.artifacts import TrainingCost, TrainPlan
 from densecl.contrast.build import build_objective, limit_queue_size
 from densecl.datasets.views.batch import ViewBatch
-from densecl.datasets.views.two_views import EpochSampler, TwoViewDataset, create_epoch_loader
+from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader, draw_epoch_order
 from densecl.errors import Interrupted
 from densecl.monitoring.monitor import Monitor
 from densecl.network.preprocessing import resolve_preprocessing
@@ -148,7 +148,7 @@ class Trainer:
 
     def _load_first_batch(self) -> ViewBatch:
         """The share of this rank in the first batch, on the device."""
-        order = EpochSampler(len(self.views), 0, self.spec.seed, self.batch_size).items
+        order = draw_epoch_order(len(self.views), 0, self.spec.seed)[: self.batch_size]
         local = distributed.shard_epoch(order, self.batch_size, self.micro_batches)
         columns = zip(*(self.views[item] for item in local), strict=True)
         return ViewBatch(*(torch.stack(column).to(self.device) for column in columns))

@@ -83,11 +83,6 @@ class Archive:
         return content
 
 
-def is_archive(path: Path) -> bool:
-    """True for a file whose first bytes are those of a tar, gzip or zip, whatever its name."""
-    return path.is_file() and bool(_detect_format(path))
-
-
 def open_archive(path: Path) -> Archive:
     """The archive with its index, built on first use; DataError, one line per member refused."""
     stat = path.stat()
@@ -97,7 +92,10 @@ def open_archive(path: Path) -> Archive:
 _open_cached = lru_cache(32)(Archive)
 
 
-def _detect_format(path: Path) -> str:
+def detect_format(path: Path) -> str:
+    """The format of an archive (tar, gzip, zip) by its first bytes, not its name; else ""."""
+    if not path.is_file():
+        return ""
     with path.open("rb") as file:
         head = file.read(4)
     if head[:2] == b"\x1f\x8b":
@@ -112,7 +110,7 @@ def _detect_format(path: Path) -> str:
 
 
 def _write_index(path: Path, index: Path) -> None:
-    archive_format = _detect_format(path)
+    archive_format = detect_format(path)
     ARCHIVES.mkdir(parents=True, exist_ok=True)
     try:
         tar_name = _decompress_gzip(path).name if archive_format == "gzip" else ""

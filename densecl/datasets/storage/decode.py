@@ -30,7 +30,7 @@ BLANK = "blank: every pixel is the same"
 SIXTEEN_BIT = "16-bit: scaled to 8 bits"
 CMYK = "CMYK: converted to RGB as Pillow does"
 UNOPENED = "cannot be opened"
-HARMLESS_PROBLEMS = ("", SIXTEEN_BIT, CMYK)
+HARMLESS_PROBLEMS = ("", SIXTEEN_BIT, CMYK)  # others exclude from training and evaluation
 
 # What Pillow's readers raise on damaged files.
 DECODE_ERRORS = (
@@ -65,11 +65,6 @@ def decode_image(path: Path) -> Image.Image:
             f"{to_printable(path)}: {describe_decode_error(error, content)}; validate the set "
             f"again, or remove the file"
         ) from None
-
-
-def is_fatal(problem: str) -> bool:
-    """True where an image with this problem cannot be trained on or scored."""
-    return problem not in HARMLESS_PROBLEMS
 
 
 def convert_to_rgb(image: Image.Image) -> Image.Image:

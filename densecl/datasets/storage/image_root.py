@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from densecl.datasets.storage.archives import Archive, is_archive, open_archive
+from densecl.datasets.storage.archives import Archive, detect_format, open_archive
 from densecl.datasets.storage.filenames import check_utf8_names, is_image_name, to_printable
 from densecl.errors import DataError
 
@@ -34,7 +34,7 @@ def open_image_root(root: Path) -> ImageRoot:
     if root.is_dir():
         return FolderRoot(root)
     for candidate in (root, *root.parents):
-        if is_archive(candidate):
+        if detect_format(candidate):
             inner_folder = root.relative_to(candidate).as_posix().removeprefix(".")
             return ArchiveRoot(root, open_archive(candidate), inner_folder)
     found = "found a file" if root.exists() else "no such folder or archive"

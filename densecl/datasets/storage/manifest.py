@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         ("contrast", pa.float32()),
     ]
 )
+REASON_KEY = b"absent"
 OUTSIDE_PATH = r"^/|(?:^|/)\.\.(?:/|$)"
 
 
@@ -40,6 +41,19 @@ def write_manifest(frame: pd.DataFrame, path: Path) -> None:
     # Without the metadata of pandas, which names its version.
     with open_atomic_file(path) as file:
         pq.write_table(table.replace_schema_metadata(None), file, compression="zstd")
+
+
+def write_missing_manifest(path: Path, reason: str) -> None:
+    """Write the manifest of a missing dataset: no rows, and the reason; byte-stable, atomic."""
+    table = SCHEMA.empty_table().replace_schema_metadata({REASON_KEY: reason})
+    with open_atomic_file(path) as file:
+        pq.write_table(table, file)
+
+
+def read_missing_reason(path: Path) -> str:
+    """Why the dataset is missing; "" where it is not."""
+    metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
+    return metadata.get(REASON_KEY, b"").decode("utf-8")
 
 
 def read_manifest(path: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What a step is given: two views of each image of a batch, and where they were cut. Letters: B
+"""The input of a training step: two views per image of a batch, and their crops. Letters: B
 images, H and W pixels.
 """
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class ViewGeometry(NamedTuple):
-    """Where a view was cut: shares of the image's height and width; flipped after the cut."""
+    """Crop of a view, as shares of the image's height and width; flipped after the crop."""
 
     top: float
     left: float

@@ -1,30 +1,25 @@
 """Crop, colour jitter and blur of uint8 pixels [H, W, 3], as torchvision defines them and several
-times as fast.
+times faster.
 
-torchvision's own operations on a 224 px view take longer than decoding the photograph it is cut
-from. Factors mean what they mean in `torchvision.transforms.v2.functional`; a test holds the mean
-difference to its results under one level of 255.
+torchvision's own operations on a 224 px view take longer than decoding the photograph. Factors are
+those of `torchvision.transforms.v2.functional`; a test limits the mean difference to its results to
+one level of 255.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from densecl.config.params import ColorJitterParams
 from densecl.datasets.views.read_pixels import Pixels
 
-cv2.setNumThreads(
-    1
-)  # loader processes are the parallelism; OpenCV's own threads do not survive a fork
+cv2.setNumThreads(1)  # there is one process per core; OpenCV's own threads do not survive a fork
 
 LEVELS = np.arange(256, dtype=np.float32)
-GREY = np.array(
-    [0.299, 0.587, 0.114], np.float32
-)  # ITU-R 601, as Pillow and torchvision weigh the channels
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # weights of ITU-R 601, as in Pillow
 BLUR_REACH = 4  # standard deviations: beyond them a Gaussian adds less than a hundredth of a level
 
 
@@ -33,20 +28,13 @@ def resize_crop(pixels: Pixels, crop: tuple[int, int, int, int], size: tuple[int
     Pillow does.
     """
     top, left, height, width = crop
-    part: Any = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)[
-        None
-    ]
-    part = torch.nn.functional.interpolate(part, size=size, mode="bilinear", antialias=True)
-    return np.ascontiguousarray(part[0].permute(1, 2, 0).numpy())
-
-
-def flip_horizontal(pixels: Pixels) -> Pixels:
-    """Left and right exchanged."""
-    return np.asarray(cv2.flip(pixels, 1), np.uint8)
+    part = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)
+    resized = F.interpolate(part[None], size=size, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
-    """Every level times the factor."""
+    """Every level multiplied by the factor."""
     return _apply_level_table(pixels, factor, 0.0)
 
 
@@ -63,7 +51,7 @@ def adjust_saturation(pixels: Pixels, factor: float) -> Pixels:
 
 
 def adjust_hue(pixels: Pixels, factor: float) -> Pixels:
-    """Turned by the factor of a full circle, in [-0.5, 0.5]."""
+    """Hue rotated by the factor of a full circle, in [-0.5, 0.5]."""
     turned = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV_FULL)
     turned[..., 0] += np.uint8(round(factor * 256) % 256)  # wraps at the full circle
     return np.asarray(cv2.cvtColor(turned, cv2.COLOR_HSV2RGB_FULL), np.uint8)
@@ -72,8 +60,8 @@ def adjust_hue(pixels: Pixels, factor: float) -> Pixels:
 def apply_color_jitter(
     pixels: Pixels, jitter: ColorJitterParams, rng: np.random.Generator
 ) -> Pixels:
-    """The four adjustments in random order, each by a factor drawn uniformly (torchvision's
-    ColorJitter); of strength 0, none.
+    """The adjustments of non-zero strength in random order, each by a factor drawn uniformly, as
+    torchvision's ColorJitter.
     """
     strengths = {
         adjust_brightness: jitter.brightness,
@@ -100,7 +88,5 @@ def apply_gaussian_blur(pixels: Pixels, kernel: int, sigma: float) -> Pixels:
 
 
 def _apply_level_table(pixels: Pixels, factor: float, middle: float) -> Pixels:
-    table = np.clip(factor * LEVELS + (1 - factor) * middle, 0, 255).astype(
-        np.uint8
-    )  # rounded down, as there
-    return np.asarray(cv2.LUT(pixels, table), np.uint8)
+    table = np.clip(factor * LEVELS + (1 - factor) * middle, 0, 255)
+    return np.asarray(cv2.LUT(pixels, table.astype(np.uint8)), np.uint8)  # rounded down, as there
