@@ -11,9 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from densecl import paths
 from densecl.artifacts import DatasetPlan, read_json
-from densecl.datasets.manifests.missing_manifest import write_missing_manifest
 from densecl.datasets.manifests.scan import list_classes, scan_dataset
-from densecl.datasets.storage.manifest import write_manifest
+from densecl.datasets.storage.manifest import write_manifest, write_missing_manifest
 from densecl.errors import DataError
 from densecl.runtime.hardware import count_workers
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from densecl import paths
 from densecl.artifacts import ValidatePlan, ValidationResult, read_json, write_json
-from densecl.datasets.manifests.missing_manifest import read_missing_reason
-from densecl.datasets.storage.manifest import read_manifest
+from densecl.datasets.storage.manifest import read_manifest, read_missing_reason
 from densecl.datasets.validation.expectations import check_manifests
 from densecl.datasets.validation.page import write_validation_page
 from densecl.errors import DataError

@@ -1,4 +1,6 @@
-"""What the published sets hold; it counts only where the class list is that of ImageNet-1k."""
+"""Published sizes and classes of the datasets, and ReaL; used where the class list is
+ImageNet-1k's.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,14 @@ from typing import NamedTuple
 import pandas as pd
 
 IMAGENET1K_WNIDS = "imagenet_synsets.txt"  # timm's data file of the 1000 wnids
-# ReaL (Beyer et al. 2020): the classes that raters see, of each validation image
+# ReaL (Beyer et al. 2020): the classes that raters see, per validation image
 REAL_LABELS = "imagenet_real_labels.json"
 VALIDATION_NAME = re.compile(r"(?:.*/)?ILSVRC2012_val_(\d{8})\.\w+")
 
 
 class OfficialDataset(NamedTuple):
     images: int
-    wnids_file: str  # timm's data file of the set's classes
+    wnids_file: str  # timm's data file of the classes
 
 
 OFFICIAL_DATASETS = {
@@ -34,54 +36,37 @@ OFFICIAL_DATASETS = {
 
 
 def get_official_counts(dataset: str, classes: list[str]) -> tuple[int, list[str]] | None:
-    """Images and sorted wnids of the set as its authors published it; None for other sets and other
-    class lists.
+    """Images and sorted wnids of the dataset as published; None for other datasets and other class
+    lists.
     """
-    if (
-        dataset not in OFFICIAL_DATASETS
-        or len(classes) != 1000
-        or classes != sorted(read_lines(IMAGENET1K_WNIDS))
-    ):
+    if dataset not in OFFICIAL_DATASETS or classes != sorted(read_lines(IMAGENET1K_WNIDS)):
         return None
-    return OFFICIAL_DATASETS[dataset].images, sorted(
-        read_lines(OFFICIAL_DATASETS[dataset].wnids_file)
-    )
+    official = OFFICIAL_DATASETS[dataset]
+    return official.images, sorted(read_lines(official.wnids_file))
 
 
 def compute_real_agreement(frame: pd.DataFrame) -> pd.Series:
-    """[rows] True where ReaL's raters see the image's class, False where only others; null where
-    they see none.
-
-    Null for files that do not carry the name of an ImageNet validation image.
+    """[rows] True where ReaL's raters see the image's class, False where they see only others; null
+    where they see none, and for files not named as ImageNet validation images.
     """
     numbers = frame["path"].str.extract(VALIDATION_NAME, expand=False)
     if numbers.isna().all():
-        return pd.Series([None] * len(frame), frame.index, dtype="object")
+        return pd.Series(None, frame.index, dtype="object")
     real_labels = json.loads(_find_timm_file(REAL_LABELS).read_text(encoding="utf-8"))
-    labels = [
-        None
-        if pd.isna(number) or not 1 <= int(number) <= len(real_labels)
-        else real_labels[int(number) - 1]
-        for number in numbers
+    seen = numbers.fillna("0").astype(int).map(dict(enumerate(map(tuple, real_labels), 1)))
+    agreement = [
+        label in classes if isinstance(classes, tuple) and classes else None
+        for label, classes in zip(frame["label"], seen, strict=True)
     ]
-    return pd.Series(
-        [
-            label in real if real else None
-            for real, label in zip(labels, frame["label"], strict=True)
-        ],
-        frame.index,
-        dtype="object",
-    )
+    return pd.Series(agreement, frame.index, dtype="object")
 
 
 @cache
 def load_class_descriptions() -> dict[str, str]:
-    """wnid -> what it is, in a word or two; the synsets of ImageNet-22k."""
-    lines = _find_timm_file("imagenet_synset_to_lemma.txt").read_text(encoding="utf-8").splitlines()
-    return {
-        wnid: text.split(",")[0]
-        for wnid, text in (line.split("\t", 1) for line in lines if "\t" in line)
-    }
+    """wnid -> a word or two that describe it; the synsets of ImageNet-22k."""
+    text = _find_timm_file("imagenet_synset_to_lemma.txt").read_text(encoding="utf-8")
+    pairs = (line.split("\t", 1) for line in text.splitlines() if "\t" in line)
+    return {wnid: words.split(",")[0] for wnid, words in pairs}
 
 
 @cache

@@ -15,7 +15,7 @@ from densecl import distributed
 from densecl.artifacts import TrainingCost, TrainPlan
 from densecl.contrast.build import build_objective, limit_queue_size
 from densecl.datasets.views.batch import ViewBatch
-from densecl.datasets.views.two_views import EpochSampler, TwoViewDataset, create_epoch_loader
+from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader, draw_epoch_order
 from densecl.errors import Interrupted
 from densecl.monitoring.monitor import Monitor
 from densecl.network.preprocessing import resolve_preprocessing
@@ -150,7 +150,7 @@ class Trainer:
 
     def measure_costs(self) -> dict[str, float]:
         """Step times of this mode and of plain classification, on the first batch."""
-        order = EpochSampler(len(self.views), 0, self.spec.seed, self.batch_size).items
+        order = draw_epoch_order(len(self.views), 0, self.spec.seed)[: self.batch_size]
         local = distributed.shard_epoch(order, self.batch_size, self.micro_batches)
         columns = zip(*(self.views[item] for item in local), strict=True)
         batch = ViewBatch(*(torch.stack(column).to(self.device) for column in columns))

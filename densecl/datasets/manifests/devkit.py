@@ -1,13 +1,14 @@
-"""ImageNet's validation images as the flat archive holds them: labels from the development kit.
+"""Labels of ImageNet's flat validation images, from the development kit.
 
-Its ground truth counts in ILSVRC ids 1 to 1000, which are not in wnid order; meta.mat says which
-wnid an id is.
+Its ground truth holds ILSVRC ids 1 to 1000, which are not in wnid order; meta.mat maps them to
+wnids.
 """
 
 from __future__ import annotations
 
 import io
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +17,23 @@ from densecl.datasets.storage.image_root import read_file
 from densecl.errors import DataError
 
 GROUND_TRUTH_FILE, META_FILE = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
-DEVKIT_FOLDERS = (
-    "",
-    "data",
-    "ILSVRC2012_devkit_t12/data",
-)  # of both files below the kit, a folder or its .tar.gz
+# Folders of both files, below the devkit's folder or in its .tar.gz.
+DEVKIT_FOLDERS = ("", "data", "ILSVRC2012_devkit_t12/data")
 NUM_CLASSES = 1000  # ids above are inner nodes of the hierarchy
 IMAGE_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
 
 
 def read_ground_truth(devkit: Path) -> list[str]:
-    """Wnid of validation image 1, 2, ...; DataError that names the file at fault."""
+    """Wnid of validation image 1, 2, ...; DataError that names the file with the error."""
     lines = _read_devkit_file(devkit, GROUND_TRUTH_FILE).decode("ascii", "replace").split()
     wnids = _read_wnids(devkit)
-    unknown = [
-        (number, line)
-        for number, line in enumerate(lines, 1)
-        if not line.isdecimal() or int(line) not in wnids
-    ]
-    if unknown:
-        number, line = unknown[0]
-        raise DataError(
-            f"{to_printable(devkit)}: {GROUND_TRUTH_FILE}: line {number}: found {line!r}, "
-            f"expected an id that {META_FILE} "
-            f"has"
-        )
-    return [wnids[int(line)] for line in lines]
+    for number, line in enumerate(lines, 1):
+        if line not in wnids:
+            raise DataError(
+                f"{to_printable(devkit)}: {GROUND_TRUTH_FILE}: line {number}: found {line!r}, "
+                f"expected an id that {META_FILE} has"
+            )
+    return [wnids[line] for line in lines]
 
 
 def parse_image_number(name: str) -> int:
@@ -55,19 +47,15 @@ def parse_image_number(name: str) -> int:
     return int(match.group(1))
 
 
-def _read_wnids(devkit: Path) -> dict[int, str]:
+def _read_wnids(devkit: Path) -> dict[str, str]:
+    """Wnid by ILSVRC id, as the ground truth spells it."""
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
-    content = _read_devkit_file(devkit, META_FILE)
+    table: Any = io.BytesIO(_read_devkit_file(devkit, META_FILE))  # scipy's stubs: file names only
     try:
-        table: Any = io.BytesIO(content)  # its stubs know file names only
         rows = loadmat(table, squeeze_me=True)["synsets"].reshape(-1)
-        return {
-            int(row["ILSVRC2012_ID"]): str(row["WNID"])
-            for row in rows
-            if int(row["ILSVRC2012_ID"]) <= NUM_CLASSES
-        }
+        wnids = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
     except (
         ValueError,
         KeyError,
@@ -81,14 +69,13 @@ def _read_wnids(devkit: Path) -> dict[int, str]:
             f"{to_printable(devkit)}: {META_FILE}: expected the table `synsets` of the ILSVRC2012 "
             f"devkit"
         ) from None
+    return {str(number): wnid for number, wnid in wnids.items() if number <= NUM_CLASSES}
 
 
 def _read_devkit_file(devkit: Path, name: str) -> bytes:
     for folder in DEVKIT_FOLDERS:
-        try:
+        with suppress(FileNotFoundError, NotADirectoryError):
             return read_file(devkit / folder / name)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
     raise DataError(
         f"{to_printable(devkit)}: found no {name}; expected the ILSVRC2012 devkit, a folder or "
         f"its .tar.gz"

@@ -1,6 +1,4 @@
-"""What a manifest says of one image file: size, content hash, difference hash, brightness, and what
-is wrong with it.
-"""
+"""Manifest columns of one image file: size, content hash, difference hash, brightness, problem."""
 
 from __future__ import annotations
 
@@ -26,84 +24,54 @@ from densecl.datasets.storage.decode import (
 from densecl.datasets.storage.image_root import read_file
 
 
-class ImageInfo(NamedTuple):
-    """Size in pixels and Pillow's mode as stored (0, 0, "" if unreadable); `problem` is "" or a
-    stable reason.
-    """
-
-    width: int
-    height: int
-    mode: str
-    problem: str
-
-
 class FileInfo(NamedTuple):
-    """A probe with the file's size in bytes, the SHA-256 of its content and its difference hash,
-    both hex.
+    """Columns of the manifest that need the file: 0 px where it cannot be decoded; `sha256` is ""
+    where it cannot be opened, `dhash` also where it is blank.
 
-    sha256 is "" if it cannot be opened, dhash if it cannot be decoded or is blank. Brightness and
-    contrast are the mean and the standard deviation of its luma in [0, 1], whole and undistorted;
-    None if it cannot be decoded.
+    Brightness and contrast are the mean and the standard deviation of the whole image's luma in
+    [0, 1].
     """
 
-    image_info: ImageInfo
-    bytes: int
-    sha256: str
-    dhash: str
-    brightness: float | None
-    contrast: float | None
-
-
-class DecodedStats(NamedTuple):
-    """What decoding a file tells."""
-
-    image_info: ImageInfo
+    width: int = 0
+    height: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    problem: str = ""  # a stable reason
     dhash: str = ""
     brightness: float | None = None
     contrast: float | None = None
 
 
-def inspect_image(path: Path) -> ImageInfo:
-    """Size, mode and problem of one file, by decoding it whole; never raises for a bad file."""
-    return inspect_file(path).image_info
-
-
 def inspect_file(path: Path) -> FileInfo:
-    """Probe, size in bytes and SHA-256 of one file, read once."""
+    """Read, hash and decode one file; a bad file raises nothing."""
     try:
         content = read_file(path)
     except OSError as error:
-        return FileInfo(
-            ImageInfo(0, 0, "", describe_decode_error(error, b"")), 0, "", "", None, None
-        )
-    stats = _inspect_content(content)
-    return FileInfo(stats.image_info, len(content), hashlib.sha256(content).hexdigest(), *stats[1:])
-
-
-def _inspect_content(content: bytes) -> DecodedStats:
+        return FileInfo(problem=describe_decode_error(error, b""))
+    info = FileInfo(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     with warnings.catch_warnings():
-        # Readers warn of odd metadata, which changes no pixel; of too many pixels they warn before
-        # they refuse.
+        # Pillow warns of odd metadata, which changes no pixel; of too many pixels it warns first
+        # and fails at twice the limit.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                mode = image.mode
-                rgb = convert_to_rgb(image)
+                mode, rgb = image.mode, convert_to_rgb(image)
         except DECODE_ERRORS as error:
-            return DecodedStats(ImageInfo(0, 0, "", describe_decode_error(error, content)))
+            return info._replace(problem=describe_decode_error(error, content))
     grey = rgb.convert("L")
-    luma_stats = _compute_luma_stats(grey)
-    if all(channel.getextrema() == (channel.getpixel((0, 0)),) * 2 for channel in rgb.split()):
-        return DecodedStats(ImageInfo(*rgb.size, mode, BLANK), "", *luma_stats)
+    brightness, contrast = _compute_luma_stats(grey)
+    info = info._replace(
+        width=rgb.width, height=rgb.height, brightness=brightness, contrast=contrast
+    )
+    if rgb.getcolors(1):  # None if there are more
+        return info._replace(problem=BLANK)
     problem = SIXTEEN_BIT if mode.startswith("I") else CMYK if mode == "CMYK" else ""
-    return DecodedStats(ImageInfo(*rgb.size, mode, problem), compute_dhash(grey), *luma_stats)
+    return info._replace(problem=problem, dhash=compute_dhash(grey))
 
 
 def _compute_luma_stats(grey: Image.Image) -> tuple[float, float]:
-    """Mean and standard deviation of luma in [0, 1]; summed in integers, so the same on every
-    machine.
-    """
+    """Brightness and contrast; summed in integers, so the same on every machine."""
     counts = grey.histogram()
     n = sum(counts)
     first = sum(level * count for level, count in enumerate(counts))

@@ -1,6 +1,6 @@
-"""Decoding of image files, and what is wrong with the ones that should not be used.
+"""Decoding of image files, and the problems of those that should not be used.
 
-No EXIF rotation is applied, as in timm and torchvision: the pixels count as they are stored.
+EXIF rotation is not applied, as in timm and torchvision.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from densecl.datasets.storage.image_root import read_file
 from densecl.errors import DataError
 
 # Files of one type often carry the extension of another (ImageNet has a PNG named .JPEG). Pillow's
-# other readers
-# stay shut: some start programs (EPS), and none belongs in a folder of photographs.
+# other readers are not allowed: some start programs (EPS), and photographs need none of them.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
 
@@ -31,9 +30,9 @@ BLANK = "blank: every pixel is the same"
 SIXTEEN_BIT = "16-bit: scaled to 8 bits"
 CMYK = "CMYK: converted to RGB as Pillow does"
 UNOPENED = "cannot be opened"
-HARMLESS_PROBLEMS = ("", SIXTEEN_BIT, CMYK)
+HARMLESS_PROBLEMS = ("", SIXTEEN_BIT, CMYK)  # others exclude from training and evaluation
 
-# What Pillow's readers raise on damaged files, beside their own OSError.
+# What Pillow's readers raise on damaged files.
 DECODE_ERRORS = (
     OSError,
     SyntaxError,
@@ -51,10 +50,10 @@ DECODE_ERRORS = (
 
 
 def decode_image(path: Path) -> Image.Image:
-    """RGB image, equal to the bit to `Image.open(path).convert("RGB")`, which is what timm does.
+    """RGB image, bit-identical to `Image.open(path).convert("RGB")`, as timm decodes it.
 
     The one exception: 16-bit greyscale, which Pillow clips to white, is scaled to 8 bits.
-    Raises DataError that names the path and the reason.
+    DataError names the path and the reason.
     """
     content = b""
     try:
@@ -64,17 +63,12 @@ def decode_image(path: Path) -> Image.Image:
     except DECODE_ERRORS as error:
         raise DataError(
             f"{to_printable(path)}: {describe_decode_error(error, content)}; validate the set "
-            f"again, or remove the "
-            f"file"
+            f"again, or remove the file"
         ) from None
 
 
-def is_fatal(problem: str) -> bool:
-    """True where an image with this problem cannot be trained on or scored."""
-    return problem not in HARMLESS_PROBLEMS
-
-
 def convert_to_rgb(image: Image.Image) -> Image.Image:
+    """As Pillow converts it, but 16-bit greyscale scaled to 8 bits."""
     if not image.mode.startswith("I"):
         return image.convert("RGB")
     values = np.asarray(image).astype(np.int64).clip(0, 65535)
@@ -82,7 +76,7 @@ def convert_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def describe_decode_error(error: BaseException, content: bytes) -> str:
-    """A reason that stays the same over Pillow's versions."""
+    """A reason that does not depend on the version of Pillow."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return BOMB
     if isinstance(error, OSError) and error.errno is not None:

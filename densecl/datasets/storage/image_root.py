@@ -1,24 +1,25 @@
-"""Where the bytes of a set's images are: a folder, or an archive that is read as if it were one.
+"""The folder of a dataset's images, or an archive that is read as if it were one.
 
-A path may run through an archive (`imagenet-a.tar/n01498041/x.jpg`), so whoever holds `root / path`
-needs to know nothing of archives. Top folders inside one (`imagenet-a/`) may be left out.
+A path may run through an archive (`imagenet-a.tar/n01498041/x.jpg`), so code that has `root / path`
+need not know of archives. Top folders inside one (`imagenet-a/`) may be left out.
 """
 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from densecl.datasets.storage.archives import Archive, is_archive, open_archive
+from densecl.datasets.storage.archives import Archive, detect_format, open_archive
 from densecl.datasets.storage.filenames import check_utf8_names, is_image_name, to_printable
 from densecl.errors import DataError
 
 
 class ImageRoot(Protocol):
-    """Names directly inside a folder of the set ("" is its root), sorted; those that start with a
-    dot are left out.
+    """Names directly inside a folder of the dataset ("" is its root), sorted; hidden files and
+    folders (.DS_Store, ._*) are skipped.
     """
 
     def list_folders(self, folder: str = "") -> list[str]: ...
@@ -32,19 +33,19 @@ def open_image_root(root: Path) -> ImageRoot:
     """The folder or archive `root`; DataError where it is neither."""
     if root.is_dir():
         return FolderRoot(root)
-    archive = _find_archive(root)
-    if archive is None:
-        found = "found a file" if root.exists() else "no such folder or archive"
-        raise DataError(
-            f"{to_printable(root)}: {found}; expected a folder, or a .tar, .tar.gz or .zip; put "
-            f"the set "
-            f"there or correct its root"
-        )
-    return ArchiveRoot(root, *archive)
+    for candidate in (root, *root.parents):
+        if detect_format(candidate):
+            inner_folder = root.relative_to(candidate).as_posix().removeprefix(".")
+            return ArchiveRoot(root, open_archive(candidate), inner_folder)
+    found = "found a file" if root.exists() else "no such folder or archive"
+    raise DataError(
+        f"{to_printable(root)}: {found}; expected a folder, or a .tar, .tar.gz or .zip; put the "
+        f"set there or correct its root"
+    )
 
 
 def list_class_folders(train_root: Path) -> list[str]:
-    """[C] sorted folder names of the train set: the place of a name is its label."""
+    """[C] sorted folder names of the training set; the position of a name is its label."""
     names = open_image_root(train_root).list_folders()
     check_utf8_names(train_root, names)
     return names
@@ -68,6 +69,12 @@ def get_file_size(path: Path) -> int:
         return archive.get_size(name)
 
 
+def _resolve_member(path: Path) -> tuple[Archive, str]:
+    """The archive that the path runs through, and the rest of the path."""
+    file = next(parent for parent in path.parents if parent.is_file())
+    return open_archive(file), path.relative_to(file).as_posix()
+
+
 class FolderRoot:
     """A folder on disk. A link must stay inside it: one that leaves or loops is a DataError."""
 
@@ -75,23 +82,22 @@ class FolderRoot:
         self.root = root
 
     def list_folders(self, folder: str = "") -> list[str]:
-        # A link that loops is no folder: it must not be passed over.
-        entries = [
+        # A link that loops is no folder, but must be reported.
+        entries = self._iter_entries(folder)
+        links_and_folders = [entry for entry in entries if entry.is_symlink() or entry.is_dir()]
+        for entry in links_and_folders:
             self._check_contained(entry)
-            for entry in self._iter_entries(folder)
-            if entry.is_symlink() or entry.is_dir()
-        ]
-        return sorted(entry.name for entry in entries if entry.is_dir())
+        return sorted(entry.name for entry in links_and_folders if entry.is_dir())
 
     def list_images(self, folder: str = "") -> list[str]:
         names = []
         for entry in self._iter_entries(folder):
             if is_image_name(entry.name):
-                if not self._check_contained(entry).is_file():
+                self._check_contained(entry)
+                if not entry.is_file():
                     raise DataError(
                         f"{to_printable(entry.path)}: found a folder or a device, expected an "
-                        f"image; "
-                        f"remove it"
+                        f"image; remove it"
                     )
                 names.append(entry.name)
         check_utf8_names(self.root / folder, names)
@@ -104,24 +110,21 @@ class FolderRoot:
         with os.scandir(self.root / folder) as entries:
             yield from (entry for entry in entries if not entry.name.startswith("."))
 
-    def _check_contained(self, entry: os.DirEntry[str]) -> os.DirEntry[str]:
-        if entry.is_symlink():
-            try:
-                target = Path(entry.path).resolve(strict=True)
-            except (OSError, RuntimeError):
-                raise DataError(
-                    f"{to_printable(entry.path)}: link to nothing or to itself; remove it or "
-                    f"repair it"
-                ) from None
-            inside = target.is_relative_to(self.root.resolve())
-            if not inside or Path(entry.path).parent.resolve().is_relative_to(target):
-                raise DataError(
-                    f"{to_printable(entry.path)}: link that "
-                    f"{'loops' if inside else 'leaves the set'}, "
-                    f"to {to_printable(target)}; "
-                    "expected the file or folder itself; put it there"
-                )
-        return entry
+    def _check_contained(self, entry: os.DirEntry[str]) -> None:
+        if not entry.is_symlink():
+            return
+        try:
+            target = Path(entry.path).resolve(strict=True)
+        except (OSError, RuntimeError):
+            raise DataError(
+                f"{to_printable(entry.path)}: link to nothing or to itself; remove it or repair it"
+            ) from None
+        inside = target.is_relative_to(self.root.resolve())
+        if not inside or Path(entry.path).parent.resolve().is_relative_to(target):
+            raise DataError(
+                f"{to_printable(entry.path)}: link that {'loops' if inside else 'leaves the set'}, "
+                f"to {to_printable(target)}; expected the file or folder itself; put it there"
+            )
 
 
 class ArchiveRoot:
@@ -129,54 +132,27 @@ class ArchiveRoot:
 
     def __init__(self, root: Path, archive: Archive, inner_folder: str) -> None:
         self.root = root
-        start = inner_folder + "/" if inner_folder else archive.top_folder
-        self.content: dict[str, tuple[list[str], list[str]]] = {
-            "": ([], [])
-        }  # folder -> its folders, its images
+        start = f"{inner_folder}/" if inner_folder else archive.top_folder
+        self.folders: defaultdict[str, set[str]] = defaultdict(set)  # by the folder around them
+        self.images: defaultdict[str, list[str]] = defaultdict(list)
         for name in archive.list_names():
-            if name.startswith(start) and not any(part.startswith(".") for part in name.split("/")):
-                self._add_name(name[len(start) :])
-        for folders, _ in self.content.values():
-            folders.sort()  # the archive's order is of whole names, in which "-" comes before "/"
-        if inner_folder and self.content == {"": ([], [])}:
+            parts = name.removeprefix(start).split("/")
+            if name.startswith(start) and not any(part.startswith(".") for part in parts):
+                for depth, part in enumerate(parts[:-1]):
+                    self.folders["/".join(parts[:depth])].add(part)
+                if is_image_name(parts[-1]):
+                    self.images["/".join(parts[:-1])].append(parts[-1])
+        if inner_folder and not self.folders and not self.images:
             raise DataError(
                 f"{to_printable(root)}: no such folder in the archive; correct the root"
             )
 
     def list_folders(self, folder: str = "") -> list[str]:
-        return self.content[folder][0]
+        return sorted(self.folders[folder])
 
     def list_images(self, folder: str = "") -> list[str]:
-        check_utf8_names(self.root / folder, self.content[folder][1])
-        return self.content[folder][1]
+        check_utf8_names(self.root / folder, self.images[folder])
+        return self.images[folder]
 
     def has_image(self, folder: str) -> bool:
-        return bool(self.content[folder][1])
-
-    def _add_name(self, name: str) -> None:
-        folder, _, file = name.rpartition("/")
-        if folder not in self.content:
-            parent, _, folder_name = folder.rpartition("/")
-            if parent not in self.content:
-                self._add_name(parent + "/")
-            self.content[parent][0].append(folder_name)
-            self.content[folder] = ([], [])
-        if is_image_name(file):
-            self.content[folder][1].append(file)
-
-
-def _find_archive(path: Path) -> tuple[Archive, str] | None:
-    """The archive that the path is or runs through, with the rest of the path."""
-    for candidate in (path, *path.parents):
-        if is_archive(candidate):
-            return open_archive(candidate), path.relative_to(candidate).as_posix().removeprefix(".")
-        if candidate.exists():
-            break
-    return None
-
-
-def _resolve_member(path: Path) -> tuple[Archive, str]:
-    for candidate in path.parents:
-        if candidate.is_file():
-            return open_archive(candidate), path.relative_to(candidate).as_posix()
-    raise FileNotFoundError(2, "No such file or directory", str(path))
+        return bool(self.images[folder])

@@ -1,4 +1,4 @@
-"""The manifest of a dataset: one row per image file; bad files are marked (`problem`)."""
+"""The manifest of a dataset: one row per image file; unusable files have a `problem`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from densecl.datasets.storage.decode import is_fatal
+from densecl.datasets.storage.decode import HARMLESS_PROBLEMS
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.image_root import get_file_size
 from densecl.errors import DataError
@@ -31,42 +31,49 @@ SCHEMA = pa.schema(
         ("contrast", pa.float32()),
     ]
 )
+REASON_KEY = b"absent"
 OUTSIDE_PATH = r"^/|(?:^|/)\.\.(?:/|$)"
 
 
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:
-    """Byte-stable Parquet; appears whole or not at all."""
+    """Write byte-stable Parquet atomically."""
     table = pa.Table.from_pandas(frame[SCHEMA.names], schema=SCHEMA, preserve_index=False)
-    # Without pandas' own metadata, which names its version.
+    # Without the metadata of pandas, which names its version.
     with open_atomic_file(path) as file:
         pq.write_table(table.replace_schema_metadata(None), file, compression="zstd")
+
+
+def write_missing_manifest(path: Path, reason: str) -> None:
+    """Write the manifest of a missing dataset: no rows, and the reason; byte-stable, atomic."""
+    table = SCHEMA.empty_table().replace_schema_metadata({REASON_KEY: reason})
+    with open_atomic_file(path) as file:
+        pq.write_table(table, file)
+
+
+def read_missing_reason(path: Path) -> str:
+    """Why the dataset is missing; "" where it is not."""
+    metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
+    return metadata.get(REASON_KEY, b"").decode("utf-8")
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
     """Manifest of a Parquet file; DataError that names the first column that is missing, unknown or
     of another type.
     """
+    hint = "run the stage prepare of this set again"
     try:
         table = pq.read_table(path)
-        frame = table.to_pandas()  # reads the text of the columns too
-    except (
-        Exception
-    ) as error:  # found by fuzzing: NotImplemented, UnicodeDecodeError and others of damaged bytes
-        found = (
-            "no such file"
-            if not path.exists()
-            else f"not readable as Parquet ({' '.join(str(error).split())[:120]})"
-        )
+        frame: pd.DataFrame = table.to_pandas()  # decodes the text of the columns too
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; expected a manifest; {hint}") from None
+    except Exception as error:  # found by fuzzing: many types, for damaged bytes
+        reason = " ".join(str(error).split())[:120]
         raise DataError(
-            f"{path}: {found}; expected a manifest; run the stage prepare of this set"
+            f"{path}: not readable as Parquet ({reason}); expected a manifest; {hint}"
         ) from None
-    hint = "run the stage prepare of this set again"
+    types = {field.name: str(field.type) for field in table.schema}
     for field in SCHEMA:
-        found = (
-            str(table.schema.field(field.name).type)
-            if field.name in table.schema.names
-            else "no such column"
-        )
+        found = types.get(field.name, "no such column")
         if found != str(field.type):
             raise DataError(
                 f"{path}: column {field.name}: found {found}, expected {field.type}; {hint}"
@@ -75,31 +82,29 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise DataError(
             f"{path}: found columns {table.schema.names}, expected {SCHEMA.names}; {hint}"
         )
-    # Edited by hand: no stage may be led out of the set's folder.
+    # An edited manifest must not lead a stage out of the dataset's folder.
     outside = frame["path"][frame["path"].str.contains(OUTSIDE_PATH, na=True)]
     if len(outside):
         raise DataError(
             f"{path}: column path: found {to_printable(outside.iloc[0])}, expected a path below "
-            f"the "
-            f"set's root; {hint}"
+            f"the set's root; {hint}"
         )
-    result: pd.DataFrame = frame
-    return result
+    return frame
 
 
 def select_usable(frame: pd.DataFrame, excluded: Iterable[str] = ()) -> pd.DataFrame:
     """The rows that can be trained on and scored: no fatal problem, and image_id not in
     `excluded`.
     """
-    keep = ~frame["problem"].map(is_fatal).astype(bool) & ~frame["image_id"].isin(list(excluded))
-    return frame[keep].reset_index(drop=True)
+    usable = frame["problem"].isin(HARMLESS_PROBLEMS) & ~frame["image_id"].isin(list(excluded))
+    return frame[usable].reset_index(drop=True)
 
 
 def check_unchanged(frame: pd.DataFrame, root: Path) -> None:
-    """DataError that names the first file whose size is no longer the manifest's: it changed after
+    """DataError that names the first file whose size differs from the manifest's: it changed after
     the stage prepare.
 
-    A change that keeps the size is what DVC finds, by the content hash of `tracked_by`.
+    DVC finds a change that keeps the size, by the content hash of `tracked_by`.
     """
     for path, expected in zip(frame["path"], frame["bytes"], strict=True):
         try:
@@ -109,7 +114,6 @@ def check_unchanged(frame: pd.DataFrame, root: Path) -> None:
         if found != f"{expected} bytes":
             raise DataError(
                 f"{to_printable(root / path)}: found {found}, expected {expected} bytes: it "
-                f"changed "
-                f"after its manifest was "
-                "written; run the stage prepare of this set again (dvc repro)"
+                f"changed after its manifest was written; run the stage prepare of this set again "
+                f"(dvc repro)"
             )

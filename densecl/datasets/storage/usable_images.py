@@ -1,4 +1,4 @@
-"""The usable images of a set, as the stages after validation read them."""
+"""The usable images of a dataset, as the stages after validation read them."""
 
 from __future__ import annotations
 
@@ -16,30 +16,26 @@ from densecl.errors import DataError
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Usable rows of a set and where its images lie."""
+    """Usable rows of a dataset and the root of its images."""
 
     frame: pd.DataFrame
     root: Path
-    preprocess: Literal["model", "as-is"] | None = None  # None: as the protocol says
+    preprocess: Literal["model", "as-is"] | None = None  # None: as in the protocol
     protocol: str = "folder"
-    classes: tuple[str, ...] = ()  # wnids it is scored over; empty: as the protocol says
+    classes: tuple[str, ...] = ()  # wnids it is scored over; empty: as in the protocol
 
 
 def load_usable_images(name: str) -> ImageSet:
-    """Rows of the manifest less what validation excluded; DataError where validation refused the
-    set or a file changed since.
+    """Rows of the manifest without those that validation excluded; DataError where validation
+    failed or a file changed since.
     """
     plan = read_json(DatasetPlan, paths.plan_file(name))
     verdict = read_json(ValidationResult, paths.validation_file(name))
     if not verdict.passed:
-        more = len(verdict.failures) - 1
-        raise DataError(
-            verdict.failures[0]
-            + (f"; and {more} more, see {paths.VALIDATION_PAGE}" if more else "")
-        )
-    frame, root = (
-        select_usable(read_manifest(paths.manifest_file(name)), verdict.excluded),
-        Path(plan.dataset.root),
-    )
+        first, *others = verdict.failures
+        more = f"; and {len(others)} more, see {paths.VALIDATION_PAGE}" if others else ""
+        raise DataError(first + more)
+    root = Path(plan.dataset.root)
+    frame = select_usable(read_manifest(paths.manifest_file(name)), verdict.excluded)
     check_unchanged(frame, root)
     return ImageSet(frame, root, plan.preprocess, plan.protocol, plan.classes)

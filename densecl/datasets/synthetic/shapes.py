@@ -125,7 +125,7 @@ SHAPES: dict[str, list[ShapePart]] = {
 
 
 class Pose(NamedTuple):
-    """Where an object lies: centre and half-size as shares of the image, rotation and shear."""
+    """Place of an object: centre and half-size as shares of the image, rotation and shear."""
 
     x: float
     y: float
@@ -139,8 +139,7 @@ class Pose(NamedTuple):
         flip = -1 if self.mirrored else 1
         c, s = np.cos(self.radians), np.sin(self.radians)
         matrix = np.array([[c, -s], [s, c]]) @ np.array([[flip, self.shear], [0, 1]])
-        result: Points = points @ matrix.T * self.size + (self.x, self.y)
-        return result
+        return np.asarray(points @ matrix.T * self.size + (self.x, self.y))
 
     def compute_grid(self, size: int) -> np.ndarray:
         """[2, size, size] object coordinates of each pixel's centre: textures turn with the

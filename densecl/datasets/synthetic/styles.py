@@ -230,8 +230,7 @@ def _render_adversarial(
     true class; None where the drawn one is not.
     """
     drawing = render_photograph(label, PHOTO, settings.size, rng)
-    reference = ReferenceClassifier.fit_on_photographs(settings.size)
-    probabilities = reference.predict_probabilities(drawing.image)
+    probabilities = predict_reference(drawing.image, settings.size)
     first, second = np.argsort(probabilities)[::-1][:2]
     if first == label or probabilities[label] >= 0.2:
         return None
@@ -320,35 +319,28 @@ STYLES: dict[str, Callable[[RenderParams, int, int, np.random.Generator], Drawin
 }
 
 
-class ReferenceClassifier(NamedTuple):
-    """Ridge regression on small pixels and gradients, independent of the models under test."""
+@cache
+def fit_reference(size: int, per_class: int = 40, penalty: float = 30.0) -> np.ndarray:
+    """[F + 1, C] weights of a ridge regression on small pixels and gradients, fitted in closed form
+    on photographs of its own: independent of the models under test.
+    """
+    settings = RenderParams(
+        style="photo", folder="reference", images_per_class=per_class, size=size, seed=0
+    )
+    labels, features = np.repeat(np.arange(len(SYNTHETIC_CLASSES)), per_class), []
+    for position, label in enumerate(labels.tolist()):
+        rng = _create_rng(settings, "reference", label, position % per_class)
+        features.append(_extract_features(render_photograph(label, PHOTO, size, rng).image))
+    x, targets = np.array(features), np.eye(len(SYNTHETIC_CLASSES))[labels]
+    ridge = penalty * np.eye(x.shape[1])
+    return np.linalg.solve(x.T @ x + ridge, x.T @ targets)
 
-    weights: np.ndarray  # [F + 1, C]
 
-    @staticmethod
-    @cache
-    def fit_on_photographs(
-        size: int, per_class: int = 40, penalty: float = 30.0
-    ) -> ReferenceClassifier:
-        """Fit in closed form on photographs of its own."""
-        settings = RenderParams(
-            style="photo", folder="reference", images_per_class=per_class, size=size, seed=0
-        )
-        labels = np.repeat(np.arange(len(SYNTHETIC_CLASSES)), per_class)
-        features = []
-        for position, label in enumerate(labels.tolist()):
-            rng = _create_rng(settings, "reference", label, position % per_class)
-            features.append(_extract_features(render_photograph(label, PHOTO, size, rng).image))
-        x, targets = np.array(features), np.eye(len(SYNTHETIC_CLASSES))[labels]
-        ridge = penalty * np.eye(x.shape[1])
-        return ReferenceClassifier(np.linalg.solve(x.T @ x + ridge, x.T @ targets))
-
-    def predict_probabilities(self, image: Image.Image) -> np.ndarray:
-        """[C] softmax of sharpened scores."""
-        scores = 6 * (_extract_features(image) @ self.weights)
-        exponentials = np.exp(scores - scores.max())
-        result: np.ndarray = exponentials / exponentials.sum()
-        return result
+def predict_reference(image: Image.Image, size: int) -> np.ndarray:
+    """[C] probabilities of the reference classifier of this image size."""
+    scores = 6 * (_extract_features(image) @ fit_reference(size))  # sharpened
+    exponentials = np.exp(scores - scores.max())
+    return np.asarray(exponentials / exponentials.sum())
 
 
 def _extract_features(image: Image.Image) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Surfaces and backgrounds of the built-in images. Letters: S canvas pixels a side."""
+"""Surfaces and backgrounds of the built-in images. Letters: S canvas pixels per side."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def _sharpen_field(field: Field) -> Field:
 
 
 def sample_noise(size: int, cells: int, rng: np.random.Generator) -> Field:
-    """Smooth random field with about `cells` bumps a side."""
+    """Smooth random field with about `cells` bumps per side."""
     coarse = Image.fromarray(rng.random((cells + 1, cells + 1), dtype=np.float32))
-    result: Field = np.clip(np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC)), 0, 1)
-    return result
+    fine = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC))
+    return np.asarray(np.clip(fine, 0, 1))
 
 
 def _make_scales(g: np.ndarray) -> Field:
     row = np.floor(g[1] * 4)
     x = (g[0] * 4 + 0.5 * (row % 2)) % 1 - 0.5
     y = (g[1] * 4) % 1
-    result: Field = np.clip(1.4 - 2 * np.hypot(x, y - 0.1), 0, 1)
-    return result
+    return np.asarray(np.clip(1.4 - 2 * np.hypot(x, y - 0.1), 0, 1))
 
 
 def _make_bricks(g: np.ndarray) -> Field:
     row = np.floor(g[1] * 4)
     x, y = (g[0] * 2 + 0.5 * (row % 2)) % 1, (g[1] * 4) % 1
-    result: Field = np.clip(np.minimum(np.minimum(x, 1 - x) * 12, np.minimum(y, 1 - y) * 6), 0, 1)
-    return result
+    return np.asarray(
+        np.clip(np.minimum(np.minimum(x, 1 - x) * 12, np.minimum(y, 1 - y) * 6), 0, 1)
+    )
 
 
 TEXTURES: dict[str, Texture] = {
@@ -83,13 +83,12 @@ def render_surface(
     dark = convert_to_rgb(hue, vivid * rng.uniform(0.7, 0.95), rng.uniform(0.3, 0.5))
     light = convert_to_rgb(hue + 0.04, vivid * rng.uniform(0.3, 0.6), rng.uniform(0.85, 1.0))
     flat = dark + (light - dark) * rng.random()
-    result: np.ndarray = flat + (dark + (light - dark) * field - flat) * bold
-    return result
+    return np.asarray(flat + (dark + (light - dark) * field - flat) * bold)
 
 
 def render_background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """[S, S, 3]: two soft colours meeting along a hazy line, and blurred clutter, or a plain wall;
-    free of the class.
+    """[S, S, 3]: two soft colours that meet along a blurred line, with blurred spots, or a plain
+    wall; independent of the class.
     """
     if rng.random() < 0.15:
         wall = convert_to_rgb(rng.random(), rng.uniform(0, 0.4), rng.uniform(0.5, 1.0))
@@ -119,5 +118,4 @@ def render_background(size: int, rng: np.random.Generator) -> np.ndarray:
             + (convert_to_rgb(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.95)) - field)
             * spot
         )
-    result: np.ndarray = field * (0.92 + 0.16 * sample_noise(size, 9, rng)[..., None])
-    return result
+    return np.asarray(field * (0.92 + 0.16 * sample_noise(size, 9, rng)[..., None]))

@@ -1,8 +1,8 @@
-"""What images of a set repeat: the same bytes or the same photograph, inside the set or in the
-train set.
+"""Duplicates: images with the same bytes or of the same photograph, in a dataset or in the training
+set.
 
-Each function gives columns aligned with `images` (rows of a manifest that can be used): what is
-told, null where there is nothing to tell, and `<column>_id`, the image_id of the image repeated.
+Each function returns columns aligned with `images` (usable rows of a manifest): the text of the
+finding, null where there is none, and `<column>_id`, the image_id of the image repeated.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from densecl.datasets.manifests.dhash import DHashIndex, NearestMatches, parse_hashes
+from densecl.datasets.manifests.dhash import DHashIndex, parse_hashes
 from densecl.datasets.storage.filenames import to_printable
 
 
 class HashIndex:
-    """Difference hashes of a manifest's usable images, blank ones left out, ready to be
-    searched.
-    """
+    """Search index of the difference hashes of a manifest's usable images, blank ones left out."""
 
     def __init__(self, images: pd.DataFrame) -> None:
         self.rows = np.flatnonzero(
@@ -27,8 +25,8 @@ class HashIndex:
 
 
 def find_same_content(images: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
-    """`leaked`: path of the first train image with the same bytes, and whether its class is
-    another.
+    """`leaked`: path of the first training image with the same bytes, and whether its class
+    differs.
     """
     first_train = train.drop_duplicates("sha256").set_index("sha256")
     matches = first_train.reindex(images["sha256"]).set_index(images.index)
@@ -39,8 +37,8 @@ def find_same_content(images: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame
 
 
 def find_repeated(images: pd.DataFrame) -> pd.DataFrame:
-    """`repeated`: path of the first image of the set with the same bytes; `other`: another class
-    that has these bytes.
+    """`repeated`: path of the first image of the dataset with the same bytes; `other`: another
+    class that has these bytes.
     """
     groups = images.groupby("sha256", sort=False)
     first, first_id = groups["path"].transform("first"), groups["image_id"].transform("first")
@@ -59,40 +57,28 @@ def find_repeated(images: pd.DataFrame) -> pd.DataFrame:
 def find_near_duplicates(
     images: pd.DataFrame, train_hashes: HashIndex, train: pd.DataFrame, *, is_train: bool
 ) -> pd.DataFrame:
-    """`near`: the most similar image of the train set, else of the set itself, that is not the same
-    file.
+    """`near`: the most similar image of the training set, else of the dataset itself, that is not
+    the same file.
 
-    `is_train`: the set is the train set.
+    `is_train`: the dataset is the training set.
     """
-    own_hashes = train_hashes if is_train else HashIndex(images)
+    hashes = train_hashes if is_train else HashIndex(images)
     columns = pd.DataFrame({"near": None, "near_id": None}, index=images.index, dtype="object")
-    searches = [(own_hashes.index.find_repeats(), own_hashes, images, "")]
+    searches = [(hashes.index.find_repeats(), hashes, images, "")]
     if not is_train:
-        searches.append(
-            (
-                train_hashes.index.find_nearest(own_hashes.index.keys),
-                train_hashes,
-                train,
-                " of the train set",
-            )
-        )
+        matches = train_hashes.index.find_nearest(hashes.index.keys)
+        searches.append((matches, train_hashes, train, " of the train set"))
     for matches, hash_index, frame, suffix in searches:
         for query in np.flatnonzero(matches.key >= 0):
-            row, other = own_hashes.rows[query], frame.iloc[hash_index.rows[matches.key[query]]]
+            row, other = hashes.rows[query], frame.iloc[hash_index.rows[matches.key[query]]]
             if images["sha256"].iloc[row] != other["sha256"]:
+                mirrored = " mirrored" if matches.mirrored[query] else ""
                 columns.iloc[row] = [
-                    _describe_match(other, matches, int(query), suffix),
+                    f"looks like {to_printable(other['path'])}{suffix}{mirrored} "
+                    f"({matches.bits[query]} of 256 bits of its hash differ)",
                     other["image_id"],
                 ]
     return columns.astype("str")
-
-
-def _describe_match(other: pd.Series, matches: NearestMatches, query: int, suffix: str) -> str:
-    mirrored = " mirrored" if matches.mirrored[query] else ""
-    return (
-        f"looks like {to_printable(other['path'])}{suffix}{mirrored} "
-        f"({matches.bits[query]} of 256 bits of its hash differ)"
-    )
 
 
 def _format_path(path: pd.Series, is_other_class: pd.Series) -> pd.Series:

@@ -1,6 +1,4 @@
-"""Great Expectations run over tables, reported in our words: one line per row that breaks a
-rule.
-"""
+"""Run Great Expectations over tables; report one line per row that violates a rule."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ import pandas as pd
 
 from densecl.datasets.storage.filenames import to_printable
 
-MAX_LISTED = 20  # findings of one expectation that are spelt out; the rest is counted
+MAX_LISTED = 20  # findings per expectation that are listed; the rest is counted
 CRITICAL, WARNING = "critical", "warning"
 
 Suite = list[Any]  # of gxe.Expectation; meta["reason"] is a format string over the columns of a row
@@ -24,24 +22,24 @@ Run = Callable[[pd.DataFrame, Suite], "list[Finding]"]
 class Finding(NamedTuple):
     critical: bool
     text: str
-    images: tuple[str, ...] = ()  # image_ids: the one at fault, then the one that it repeats
+    images: tuple[str, ...] = ()  # image_ids: the image, then the one that it repeats
 
 
 def build_expectation(
     expectation: str, reason: str, severity: str = CRITICAL, **arguments: object
 ) -> Any:
+    """A Great Expectation by the name of its class."""
     import great_expectations.expectations as gxe
 
     return getattr(gxe, expectation)(severity=severity, meta={"reason": reason}, **arguments)
 
 
 def create_runner() -> Run:
-    """A function that runs a suite over a table; holds an ephemeral context: no files, bars or
+    """A function that runs a suite over a table, in an ephemeral context: no files, bars or
     telemetry.
     """
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    # Hundreds of lines at import where the root logger is at INFO; one module sets a level of its
-    # own.
+    # Hundreds of lines at import where the root logger is at INFO; one module sets its own level.
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its imports use modules that Python has deprecated
@@ -56,67 +54,41 @@ def create_runner() -> Run:
 
     def run_suite(frame: pd.DataFrame, rules: Suite) -> list[Finding]:
         for position, expectation in enumerate(rules):
-            expectation.meta["place"] = position
-        outcome = batch_definition.get_batch({"dataframe": frame}).validate(
+            expectation.meta["position"] = position
+        outcome: Any = batch_definition.get_batch({"dataframe": frame}).validate(
             gx.ExpectationSuite("manifest", expectations=rules),
             result_format={"result_format": "COMPLETE"},
         )
-        # GX answers in an order of its own.
-        results: list[Any] = sorted(
-            outcome.results, key=lambda result: _get_config(result).meta["place"]
-        )
-        return [
-            finding
-            for result in results
-            if not result.success
-            for finding in _list_findings(result, frame)
-        ]
+        failed = [result for result in outcome.results if not result.success]
+        failed.sort(key=lambda result: result.expectation_config.meta["position"])  # not GX's order
+        return [finding for result in failed for finding in _list_findings(result, frame)]
 
     return run_suite
 
 
-def _get_config(result: Any) -> Any:
-    return result.expectation_config
-
-
 def _list_findings(result: Any, frame: pd.DataFrame) -> list[Finding]:
-    config = _get_config(result)
-    critical = config.severity == CRITICAL
+    config = result.expectation_config
+    reason, critical = config.meta["reason"], config.severity == CRITICAL
     rows = sorted(result.result.get("unexpected_index_list") or ())
-    if not rows and "{" in config.meta["reason"]:
+    if not rows and "{" in reason:
         raise RuntimeError(
             f"Great Expectations could not evaluate {config.type}: {result.exception_info}"
         )
     if not rows:
-        return [Finding(critical, config.meta["reason"])]
-    findings = [
-        Finding(
-            critical,
-            _format_line(frame.loc[row], config.meta["reason"]),
-            _get_image_ids(frame.loc[row], config.kwargs),
-        )
-        for row in rows[:MAX_LISTED]
-    ]
-    if len(rows) > MAX_LISTED:
-        more = frame.loc[rows[MAX_LISTED:], "subject"]
+        return [Finding(critical, reason)]
+    findings = []
+    for _, row in frame.loc[rows[:MAX_LISTED]].iterrows():
+        values = {str(name): to_printable(value) for name, value in row.items()}
+        image_ids = row.get("image_id"), row.get(f"{config.kwargs.get('column')}_id")
         findings.append(
             Finding(
                 critical,
-                f"and {len(more)} more like the {MAX_LISTED} above, up to "
-                f"{to_printable(more.iloc[-1])}",
+                f"{values['subject']}: {reason.format_map(values)}",
+                tuple(image_id for image_id in image_ids if isinstance(image_id, str)),
             )
         )
+    if len(rows) > MAX_LISTED:
+        last = to_printable(frame.loc[rows[-1], "subject"])
+        more = f"and {len(rows) - MAX_LISTED} more like the {MAX_LISTED} above, up to {last}"
+        findings.append(Finding(critical, more))
     return findings
-
-
-def _get_image_ids(row: pd.Series, arguments: dict[str, Any]) -> tuple[str, ...]:
-    """image_id of a row about an image, and that of the image which the rule's column says it
-    repeats.
-    """
-    image_ids = (row.get("image_id"), row.get(f"{arguments.get('column')}_id"))
-    return tuple(str(name) for name in image_ids if isinstance(name, str))
-
-
-def _format_line(row: pd.Series, reason: str) -> str:
-    values = {str(name): to_printable(value) for name, value in row.items()}
-    return f"{values['subject']}: {reason.format_map(values)}"

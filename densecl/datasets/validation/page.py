@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from densecl.artifacts import ValidationResult, write_text
-from densecl.datasets.storage.decode import decode_image, is_fatal
+from densecl.datasets.storage.decode import HARMLESS_PROBLEMS, decode_image
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.manifest import select_usable
 from densecl.errors import DataError
@@ -78,7 +78,7 @@ def _build_card(verdict: ValidationResult, frame: pd.DataFrame) -> dict[str, Any
 
 def _format_problem(row: dict[Any, Any], verdict: ValidationResult) -> dict[str, Any]:
     unused = "excluded" if row["image_id"] in verdict.excluded else "stops here"
-    outcome = unused if is_fatal(row["problem"]) else "used"
+    outcome = "used" if row["problem"] in HARMLESS_PROBLEMS else unused
     return {**row, "reason": row["problem"], "outcome": outcome}
 
 

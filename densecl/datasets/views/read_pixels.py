@@ -15,9 +15,7 @@ from densecl.datasets.storage.image_root import read_file
 
 Pixels = NDArray[np.uint8]
 
-JPEG_END = (
-    b"\xff\xd9"  # of a JPEG; a file cut short lacks it, and OpenCV would fill the rest with grey
-)
+JPEG_END = b"\xff\xd9"  # missing in a truncated file, of which OpenCV would fill the rest with grey
 READ_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 

@@ -1,30 +1,25 @@
 """Crop, colour jitter and blur of uint8 pixels [H, W, 3]; torchvision's definitions, several times
 as fast.
 
-torchvision's own operations on a 224 px view take longer than decoding the photograph it is cut
-from. Factors mean what they mean in `torchvision.transforms.v2.functional`; a test holds the mean
-difference to its results under one level of 255.
+torchvision's own operations on a 224 px view take longer than decoding the photograph. Factors are
+those of `torchvision.transforms.v2.functional`; a test limits the mean difference to its results to
+one level of 255.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from densecl.config.params import ColorJitterParams
 from densecl.datasets.views.read_pixels import Pixels
 
-cv2.setNumThreads(
-    1
-)  # loader processes are the parallelism; OpenCV's own threads do not survive a fork
+cv2.setNumThreads(1)  # there is one process per core; OpenCV's own threads do not survive a fork
 
 LEVELS = np.arange(256, dtype=np.float32)
-GREY = np.array(
-    [0.299, 0.587, 0.114], np.float32
-)  # ITU-R 601, as Pillow and torchvision weigh the channels
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # weights of ITU-R 601, as in Pillow
 BLUR_REACH = 4  # standard deviations: beyond them a Gaussian adds less than a hundredth of a level
 
 
@@ -33,16 +28,9 @@ def resize_crop(pixels: Pixels, crop: tuple[int, int, int, int], size: tuple[int
     in Pillow.
     """
     top, left, height, width = crop
-    part: Any = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)[
-        None
-    ]
-    part = torch.nn.functional.interpolate(part, size=size, mode="bilinear", antialias=True)
-    return np.ascontiguousarray(part[0].permute(1, 2, 0).numpy())
-
-
-def flip_horizontal(pixels: Pixels) -> Pixels:
-    """Mirror the image left to right."""
-    return np.asarray(cv2.flip(pixels, 1), np.uint8)
+    part = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)
+    resized = F.interpolate(part[None], size=size, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
 
 
 def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
@@ -100,7 +88,5 @@ def apply_gaussian_blur(pixels: Pixels, kernel: int, sigma: float) -> Pixels:
 
 
 def _apply_level_table(pixels: Pixels, factor: float, middle: float) -> Pixels:
-    table = np.clip(factor * LEVELS + (1 - factor) * middle, 0, 255).astype(
-        np.uint8
-    )  # rounded down, as there
-    return np.asarray(cv2.LUT(pixels, table), np.uint8)
+    table = np.clip(factor * LEVELS + (1 - factor) * middle, 0, 255)
+    return np.asarray(cv2.LUT(pixels, table.astype(np.uint8)), np.uint8)  # rounded down, as there

@@ -7,15 +7,15 @@ Letters: B images, H and W pixels of a view.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from densecl import distributed
 from densecl.config.params import DataParams, ViewParams
@@ -24,16 +24,12 @@ from densecl.datasets.views.read_pixels import Pixels, read_pixels
 from densecl.datasets.views.transforms import (
     apply_color_jitter,
     apply_gaussian_blur,
-    flip_horizontal,
     resize_crop,
 )
 from densecl.seeding import derive_seed
 
-MAX_CROP_TRIES = (
-    10  # crops tried before the whole image is taken, as in torchvision's RandomResizedCrop
-)
+MAX_CROP_TRIES = 10  # before the whole image is taken, as in torchvision's RandomResizedCrop
 BLUR_KERNEL, BLUR_SIZE = 23, 224  # px, at px: SimCLR's tenth of the image
-
 
 Crop = tuple[int, int, int, int]  # top, left, height, width in px
 
@@ -60,41 +56,20 @@ class TwoViewDataset(Dataset[ViewBatch]):
         pixels = self.cached_pixels[row] if self.cached_pixels else self._read_row(row)
         height, width = pixels.shape[:2]
         rng = np.random.default_rng(derive_seed(self.seed, "views", epoch, self.image_ids[row]))
-        (view1, geometry1), (view2, geometry2) = (
-            augment_view(pixels, view, crop, self.data, self.size, rng)
-            for view, crop in zip(
-                (self.data.view1, self.data.view2),
-                draw_crops(width, height, self.data, rng),
-                strict=True,
-            )
-        )
-        return ViewBatch(
-            view1,
-            view2,
-            torch.tensor(self.labels[row]),
-            torch.tensor(self.rows[row]),
-            torch.tensor(geometry1),
-            torch.tensor(geometry2),
-        )
+        crop1, crop2 = draw_crops(width, height, self.data, rng)
+        view1, geometry1 = augment_view(pixels, self.data.view1, crop1, self.data, self.size, rng)
+        view2, geometry2 = augment_view(pixels, self.data.view2, crop2, self.data, self.size, rng)
+        columns = self.labels[row], self.rows[row], geometry1, geometry2
+        return ViewBatch(view1, view2, *(torch.tensor(column) for column in columns))
 
     def _read_row(self, row: int) -> Pixels:
         return read_pixels(self.root / self.paths[row])
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Rows `start` to `limit` of one epoch, in an order that depends on (seed, epoch)."""
-
-    def __init__(self, length: int, epoch: int, seed: int, limit: int, start: int = 0) -> None:
-        generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-        self.items = [
-            (epoch, int(row)) for row in torch.randperm(length, generator=generator)[start:limit]
-        ]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return iter(self.items)
+def draw_epoch_order(length: int, epoch: int, seed: int) -> list[tuple[int, int]]:
+    """(epoch, row) of every row, in an order drawn from (seed, epoch)."""
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
+    return [(epoch, row) for row in torch.randperm(length, generator=generator).tolist()]
 
 
 def create_epoch_loader(
@@ -110,18 +85,17 @@ def create_epoch_loader(
     is dropped; the order differs per epoch. With several processes, each loads its share of the
     `parts` of every batch.
     """
-    order = EpochSampler(len(views), epoch, views.seed, steps * batch_size, start * batch_size)
-    order.items = distributed.shard_epoch(order.items, batch_size, parts)
+    order = draw_epoch_order(len(views), epoch, views.seed)
+    order = order[start * batch_size : steps * batch_size]
     return DataLoader(
         views,
         batch_size=batch_size // distributed.get_world_size(),
-        sampler=order,
+        sampler=distributed.shard_epoch(order, batch_size, parts),
         num_workers=workers,
         drop_last=True,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator().manual_seed(
-            0
-        ),  # workers draw nothing; without it the global generator would move
+        # Workers draw nothing, but without it the global generator would advance.
+        generator=torch.Generator().manual_seed(0),
     )
 
 
@@ -136,25 +110,21 @@ def augment_view(
     """Augment uint8 [H, W, 3] to uint8 [3, *size] with its geometry: crop, then flip, colour
     jitter, blur.
     """
-    image_height, image_width = pixels.shape[:2]
     flipped = bool(rng.random() < data.flip)
     augmented = resize_crop(pixels, crop, size)
     if flipped:
-        augmented = flip_horizontal(augmented)
+        augmented = np.asarray(cv2.flip(augmented, 1), np.uint8)
     augmented = apply_color_jitter(augmented, data.color_jitter, rng)
     if rng.random() < view.blur:
         scale = size[0] / BLUR_SIZE
         kernel = max(3, 2 * round((BLUR_KERNEL * scale - 1) / 2) + 1)
-        augmented = apply_gaussian_blur(
-            augmented, kernel, float(rng.uniform(*data.blur_sigma)) * scale
-        )
+        sigma = float(rng.uniform(*data.blur_sigma)) * scale
+        augmented = apply_gaussian_blur(augmented, kernel, sigma)
+    h, w = pixels.shape[:2]
     top, left, height, width = crop
-    geometry = ViewGeometry(
-        top / image_height, left / image_width, height / image_height, width / image_width, flipped
-    )
-    return torch.from_numpy(augmented).permute(
-        2, 0, 1
-    ), geometry  # channels last in memory: nothing is moved
+    # Channels last in memory: nothing is copied.
+    augmented_view = torch.from_numpy(augmented).permute(2, 0, 1)
+    return augmented_view, ViewGeometry(top / h, left / w, height / h, width / w, flipped)
 
 
 def draw_crops(
