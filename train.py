@@ -28,7 +28,7 @@ from densecl.config.params import (
     load_params,
     parse_params,
 )
-from densecl.config.yaml_loader import load_yaml
+from densecl.config.yaml_loader import YamlError, load_yaml
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.errors import DenseclError
 from densecl.runtime import cli
@@ -84,7 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
             field = SECTIONS[section].model_fields[name]
             default = DEFAULT_MODEL if name == "model_name" else field.default
             suffix = f" (default: {default})" if default else ""
-            parse = field.annotation if field.annotation in (int, float, str) else load_yaml
+            is_plain = field.annotation in (int, float, str)
+            parse = field.annotation if is_plain else parse_yaml
             options: dict[str, Any] = {"type": parse, "default": default}
             if field.annotation is bool:
                 options = {"action": "store_true"}
@@ -108,6 +109,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="resume from this checkpoint of the same run (its own checkpoints are found without)",
     )
     return parser
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a flag, written as in params.yaml."""
+    try:
+        return load_yaml(text)
+    except YamlError as error:
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}, expected a value as in params.yaml, e.g. {{depth: 4}}: {error}"
+        ) from None
 
 
 def build_params(args: dict[str, Any]) -> Params:
