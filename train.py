@@ -28,7 +28,7 @@ from densecl.config.params import (
     load_params,
     parse_params,
 )
-from densecl.config.yaml_loader import YamlError, load_yaml
+from densecl.config.yaml_loader import load_yaml
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.errors import DenseclError
 from densecl.runtime import cli
@@ -115,7 +115,7 @@ def parse_yaml(text: str) -> Any:
     """The value of a flag, written as in params.yaml."""
     try:
         return load_yaml(text)
-    except YamlError as error:
+    except ValueError as error:
         raise argparse.ArgumentTypeError(
             f"found {text!r}, expected a value as in params.yaml, e.g. {{depth: 4}}: {error}"
         ) from None
