@@ -169,11 +169,11 @@ def test_wrong_values_stop(manifests: Manifests) -> None:
     wrong = [
         ("label", 12, "found label 12, expected 0 to 11"),
         ("label", 7, "found class n00000001 with label 7, of n00000007"),
-        ("wnid", "n12345678", "found class n12345678, which the train set has not"),
+        ("wnid", "n12345678", "found class n12345678, which the train set does not have"),
         (
             "image_id",
             "imagenet/n00000000/0.JPEG",
-            "image_id imagenet/n00000000/0.JPEG stands more than once",
+            "image_id imagenet/n00000000/0.JPEG occurs more than once",
         ),
         ("width", 0, "found width 0, expected 1 or more"),
         ("height", -1, "found height -1, expected 1 or more"),

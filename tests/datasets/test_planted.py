@@ -153,7 +153,7 @@ def test_missing_and_foreign_classes(place: Path) -> None:
     assert verdict.absent == (B,)
     root = DatasetParams(root="val", tracked_by="val", classes=2, images=7)
     assert judged(place, declared={CONTROL_SET: root})[CONTROL_SET].failures == (
-        f"found 6 images, expected 7 as params say; complete the set, or say in datasets.{CONTROL_SET}.images how many it has",
+        f"found 6 images, expected 7 as declared in params; complete the dataset, or say in datasets.{CONTROL_SET}.images how many it has",
     )
     shutil.rmtree(place / "train" / C)
     with pytest.raises(
@@ -192,7 +192,7 @@ def test_a_file_that_changed_after_prepare_and_a_manifest_edited_by_hand(
         frame.loc[0, "path"] = path
         write_manifest(frame, tmp_path / "edited.parquet")
         with pytest.raises(
-            DataError, match=r"column path: found .*, expected a path below the set's root"
+            DataError, match=r"column path: found .*, expected a path below the dataset's root"
         ):
             read_manifest(tmp_path / "edited.parquet")
     frame.loc[0, "path"] = f"{C}/val_00000000.JPEG"
@@ -258,9 +258,9 @@ def test_published_sets_are_held_to_their_counts_and_classes() -> None:
     )
     verdicts = check_manifests({TRAIN_SET: train, "imagenet-a": found}, ValidateParams())
     assert set(verdicts["imagenet-a"].failures) == {
-        f"class {classes[adversarial[0]]}: missing: found no image of it, expected every class of the published set",
-        f"class {classes[foreign]}: found images of it, which the published set has not",
-        "found 7400 images, expected 7500 as published; complete the set, or say in datasets.imagenet-a.images how many it has",
+        f"class {classes[adversarial[0]]}: missing: found no image of it, expected every class of the published dataset",
+        f"class {classes[foreign]}: found images of it, which the published dataset does not have",
+        "found 7400 images, expected 7500 as published; complete the dataset, or say in datasets.imagenet-a.images how many it has",
     }
     assert (
         verdicts[TRAIN_SET]

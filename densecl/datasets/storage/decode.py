@@ -62,7 +62,7 @@ def decode_image(path: Path) -> Image.Image:
             return convert_to_rgb(image)
     except DECODE_ERRORS as error:
         raise DataError(
-            f"{to_printable(path)}: {describe_decode_error(error, content)}; validate the set "
+            f"{to_printable(path)}: {describe_decode_error(error, content)}; validate the dataset "
             f"again, or remove the file"
         ) from None
 

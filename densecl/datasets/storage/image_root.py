@@ -40,7 +40,7 @@ def open_image_root(root: Path) -> ImageRoot:
     found = "found a file" if root.exists() else "no such folder or archive"
     raise DataError(
         f"{to_printable(root)}: {found}; expected a folder, or a .tar, .tar.gz or .zip; put the "
-        f"set there or correct its root"
+        f"dataset there or correct its root"
     )
 
 
@@ -121,9 +121,10 @@ class FolderRoot:
             ) from None
         inside = target.is_relative_to(self.root.resolve())
         if not inside or Path(entry.path).parent.resolve().is_relative_to(target):
+            problem = "loops" if inside else "leaves the dataset"
             raise DataError(
-                f"{to_printable(entry.path)}: link that {'loops' if inside else 'leaves the set'}, "
-                f"to {to_printable(target)}; expected the file or folder itself; put it there"
+                f"{to_printable(entry.path)}: link that {problem}, to {to_printable(target)}; "
+                f"expected the file or folder itself; put it there"
             )
 
 

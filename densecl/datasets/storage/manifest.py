@@ -60,7 +60,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     """Manifest of a Parquet file; DataError that names the first column that is missing, unknown or
     of another type.
     """
-    hint = "run the stage prepare of this set again"
+    hint = "run the stage prepare of this dataset again"
     try:
         table = pq.read_table(path)
         frame: pd.DataFrame = table.to_pandas()  # decodes the text of the columns too
@@ -87,7 +87,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     if len(outside):
         raise DataError(
             f"{path}: column path: found {to_printable(outside.iloc[0])}, expected a path below "
-            f"the set's root; {hint}"
+            f"the dataset's root; {hint}"
         )
     return frame
 
@@ -114,6 +114,6 @@ def check_unchanged(frame: pd.DataFrame, root: Path) -> None:
         if found != f"{expected} bytes":
             raise DataError(
                 f"{to_printable(root / path)}: found {found}, expected {expected} bytes: it "
-                f"changed after its manifest was written; run the stage prepare of this set again "
-                f"(dvc repro)"
+                f"changed after its manifest was written; run the stage prepare of this dataset "
+                f"again (dvc repro)"
             )

@@ -176,13 +176,13 @@ def _build_file_rules(classes: list[str], validate_params: ValidateParams) -> Su
         build_expectation("ExpectColumnValuesToNotBeNull", "has no image_id", column="image_id"),
         build_expectation(
             "ExpectColumnValuesToBeUnique",
-            "image_id {image_id} stands more than once",
+            "image_id {image_id} occurs more than once",
             column="image_id",
         ),
         build_expectation(
             EQUAL,
-            "found image_id {image_id}, expected {expected_id}; run the stage prepare of this set "
-            "again",
+            "found image_id {image_id}, expected {expected_id}; run the stage prepare of this "
+            "dataset again",
             column_A="image_id",
             column_B="expected_id",
         ),
@@ -195,7 +195,7 @@ def _build_file_rules(classes: list[str], validate_params: ValidateParams) -> Su
         ),
         build_expectation(
             "ExpectColumnValuesToBeInSet",
-            "found class {wnid}, which the train set has not",
+            "found class {wnid}, which the train set does not have",
             column="wnid",
             value_set=classes,
         ),
@@ -293,10 +293,10 @@ def _build_class_table(
     missing = f"missing: found no image of it, expected every class of {TRAIN_SET}"
     if official:
         expected = official[1]
-        missing = "missing: found no image of it, expected every class of the published set"
+        missing = "missing: found no image of it, expected every class of the published dataset"
     present = set(frame["wnid"].dropna())
     wnids = sorted({*present, *expected})
-    extra = "found images of it, which the published set has not"
+    extra = "found images of it, which the published dataset does not have"
     odd = [
         missing if wnid not in present else extra if official and wnid not in expected else None
         for wnid in wnids
@@ -340,15 +340,15 @@ def _check_counts(
     published = {"images": images, "classes": wnids and len(wnids)}
     findings = []
     for column, number in found.items():
-        expected, source = getattr(declared, column, None), "as params say"
+        expected, source = getattr(declared, column, None), "as declared in params"
         if expected is None:
             expected, source = published[column], "as published"
         if expected not in (None, number):
             findings.append(
                 Finding(
                     True,
-                    f"found {number} {column}, expected {expected} {source}; complete the set, or "
-                    f"say in datasets.{name}.{column} how many it has",
+                    f"found {number} {column}, expected {expected} {source}; complete the dataset, "
+                    f"or say in datasets.{name}.{column} how many it has",
                 )
             )
     return findings
