@@ -84,8 +84,6 @@ def estimate_difference(
     half_width = float(norm.ppf((1 + report_params.confidence) / 2)) * math.sqrt(
         (gained + lost - (gained - lost) ** 2) / n
     )
-    low, high = (
-        min(estimate.low, gained - lost - half_width),
-        max(estimate.high, gained - lost + half_width),
-    )
+    low = min(estimate.low, gained - lost - half_width)
+    high = max(estimate.high, gained - lost + half_width)
     return replace(estimate, low=max(low, -1.0), high=min(high, 1.0))

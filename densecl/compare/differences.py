@@ -63,7 +63,6 @@ class ExperimentComparison:
     b: Experiment
     report_params: ReportParams
     modes: tuple[str, ...]
-    datasets: tuple[str, ...]
     deltas: tuple[Delta, ...]
     pairs: CellPairs
 
@@ -107,7 +106,7 @@ def compare_experiments(a: Experiment, b: Experiment) -> ExperimentComparison:
         if mean.seeds:
             by_mode[mean.mode].append(mean)
     deltas = tuple(itertools.chain.from_iterable(by_mode.values()))
-    return ExperimentComparison(a, b, report_params, modes, datasets, deltas, pairs)
+    return ExperimentComparison(a, b, report_params, modes, deltas, pairs)
 
 
 def _format_nothing_common(a: Experiment, b: Experiment, reasons: list[str]) -> str:

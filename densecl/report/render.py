@@ -27,7 +27,6 @@ from densecl.config.params import CONTROL_SET
 from densecl.errors import DataError
 from densecl.pages.templates import create_environment
 from densecl.report import provenance
-from densecl.report.caveats import check_learned_position, describe_probed_modes
 from densecl.report.charts import curves
 from densecl.report.charts.matches import MatchPicture, build_match_picture
 from densecl.report.charts.scatters import draw_control_charts, draw_forest, has_published_fit
@@ -36,7 +35,12 @@ from densecl.report.costs import build_cost_table, build_training_table
 from densecl.report.dvc_exports import write_dvc_exports
 from densecl.report.formatting import list_modes, list_source_files
 from densecl.report.sections.dataset_sections import build_dataset_sections
-from densecl.report.summary import build_details, build_headline
+from densecl.report.summary import (
+    build_details,
+    build_headline,
+    check_learned_position,
+    describe_probed_modes,
+)
 from densecl.report.tables import (
     build_aggregate_table,
     build_dataset_metrics,

@@ -1,20 +1,27 @@
-"""The answer in sentences that claim no more than intervals and corrected p-values allow."""
+"""The answer in sentences that claim no more than intervals and corrected p-values allow, and what
+must be known before the numbers are believed.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+import pandas as pd
+
 from densecl.analysis.comparison import BASELINE, SHIFTED_MEAN, Comparison, get_significance
 from densecl.analysis.statistics import SEEDS_FOR_MODE
-from densecl.artifacts import TrainingCost
-from densecl.config.params import CONTROL_SET, Mode
+from densecl.artifacts import ReportPlan, TrainingCost
+from densecl.config.params import CONTROL_SET, ContrastParams, Mode
 from densecl.pages.formatting import capitalize_first, format_count, format_percent, join_names
 from densecl.report.sentences import describe_power, describe_scope
 
 Costs = Mapping[str, Sequence[TrainingCost]]  # mode -> one a seed
 MAX_NAMED_SETS = 3  # sets that a sentence names for each direction, the largest differences first
 COST_TOLERANCE = 0.02  # of the step time: less is the clock's noise
+# What matches are found on -> its name in history.csv; on the crops' geometry nothing is learned.
+MATCHING_FEATURES = {"dense": "dense", "backbone": "last"}
 
 
 def build_headline(comparison: Comparison, costs: Costs) -> list[str]:
@@ -199,3 +206,42 @@ def _describe_scope(comparison: Comparison) -> list[str]:
         return []
     names = f"one seed ({planned[0]})" if len(planned) == 1 else "one seed"
     return [describe_scope(fewest, names if fewest == 1 else f"{fewest} seeds")]
+
+
+def check_learned_position(
+    plan: ReportPlan, histories: Mapping[str, list[pd.DataFrame]]
+) -> list[str]:
+    """Of dense, where matches of flipped or shifted views are no better than the same index."""
+    mode_contrast = _parse_contrast(plan).resolve_mode("dense")
+    name = MATCHING_FEATURES.get(getattr(mode_contrast, "correspondence_features", ""), "")
+    columns = [f"match/{name}/moved0", "match/identity/moved0"]
+    final_values = [
+        frame[columns].iloc[-1]
+        for frame in histories.get("dense", [])
+        if {*columns} <= {*frame.columns}
+    ]
+    worse = [(match, identity) for match, identity in final_values if match <= identity]
+    if not worse:
+        return []
+    match_rate, identity_rate = (fmean(values) for values in zip(*worse, strict=True))
+    share_text = (
+        f" in {len(worse)} of {len(final_values)} trainings" if len(final_values) > 1 else ""
+    )
+    return [
+        f"Matching has learned position, not content{share_text}: of flipped or shifted views "
+        f"{format_percent(match_rate)} % of the patches "
+        f"are matched to their true place, and {format_percent(identity_rate)} % by the same index."
+    ]
+
+
+def describe_probed_modes(plan: ReportPlan) -> list[str]:
+    contrast = _parse_contrast(plan)
+    return [
+        f"{m} trained no classifier (lambda 1): a linear probe on its frozen features is evaluated."
+        for m in plan.modes
+        if (mode_contrast := contrast.resolve_mode(m)) and mode_contrast.lambda_weight == 1
+    ]
+
+
+def _parse_contrast(plan: ReportPlan) -> ContrastParams:
+    return ContrastParams.model_validate_json(json.dumps(plan.params.get("contrast", {})))

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 from densecl.artifacts import ReportPlan
 from densecl.config.params import ReportParams
-from densecl.report.caveats import check_learned_position
 from densecl.report.charts.matches import GAP_PX, MAX_LINES, VIEW_PX, build_match_picture
+from densecl.report.summary import check_learned_position
 
 
 def saved(path, shift: int, size: int = 32) -> None:

@@ -76,6 +76,7 @@ class ThumbnailLoader:
             try:
                 image = decode_image(path)
                 data_uri = encode_thumbnail(image, THUMBNAIL_PX, "WEBP", **WEBP_OPTIONS)
+                missing_reason = ""
             except (DataError, OSError) as error:
                 reason = str(error).split("; ", maxsplit=1)[0]
                 missing_reason = reason.removeprefix(f"{to_printable(path)}: ")
