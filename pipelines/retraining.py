@@ -13,6 +13,7 @@ from densecl.artifacts import write_json
 from densecl.config.params import load_params
 from pipelines.schemas import Champion, GateVerdict, RegisteredVersion, SourceChanges, StageRef
 from pipelines.stages import champion_stages
+from pipelines.stages.runs import find_training_run
 from pipelines.stages.zenml_steps import add_stages, get_graph, get_revision
 
 SOURCE_STAGES = (
@@ -101,7 +102,6 @@ def register(
     after it, so that no kill leaves a champion that is judged against itself.
     """
     from pipelines.registry import baseline, model_card, registry
-    from pipelines.stages.runs import find_training_run
 
     params = load_params(paths.PARAMS)
     folder = paths.model_folder(verdict.mode, verdict.seed)

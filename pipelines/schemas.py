@@ -79,8 +79,6 @@ class Champion(Artifact):
     """
 
     version: str | None
-    mode: str | None = None
-    seed: int | None = None
 
 
 class Criterion(Artifact):

@@ -45,17 +45,12 @@ def count_bins(before: pd.Series, now: pd.Series) -> BinCounts:
     """
     if not pd.api.types.is_numeric_dtype(before) or before.nunique() <= BINS:
         codes, values = pd.factorize(pd.concat([before, now], ignore_index=True))
-        bins_before, bins_now = codes[: len(before)], codes[len(before) :]
-        return np.bincount(bins_before, minlength=len(values)), np.bincount(
-            bins_now, minlength=len(values)
-        )
-    edges = _compute_edges(before.to_numpy(float))
-    bins_before, bins_now = (
-        np.searchsorted(edges, series.to_numpy(float), "right") for series in (before, now)
-    )
-    return np.bincount(bins_before, minlength=len(edges) + 1), np.bincount(
-        bins_now, minlength=len(edges) + 1
-    )
+        bins, count = np.split(codes, [len(before)]), len(values)
+    else:
+        edges = _compute_edges(before.to_numpy(float))
+        bins = [np.searchsorted(edges, side.to_numpy(float), "right") for side in (before, now)]
+        count = len(edges) + 1
+    return np.bincount(bins[0], minlength=count), np.bincount(bins[1], minlength=count)
 
 
 def _compute_edges(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -127,9 +127,6 @@ def create_version(client: Any, name: str, folder: Path, tags: dict[str, str]) -
     """Files first, then the version with all its tags at once: a kill in between leaves no half
     version.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of MLflow's about its own type hints
-        import mlflow.pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
     from mlflow.types.schema import Array
@@ -141,12 +138,13 @@ def create_version(client: Any, name: str, folder: Path, tags: dict[str, str]) -
         ColSpec(Array("string"), "top5_wnid"),
         ColSpec(Array("double"), "top5_probability"),
     ]
-    # MLflow keeps an absolute path of an experiment's files: a moved or copied project has its own.
-    mlflow.set_experiment(f"{EXPERIMENT} in {Path.cwd()}")
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=".*input example was not provided", category=UserWarning
-        )
+        warnings.simplefilter("ignore")  # of MLflow's about its own type hints and examples
+        import mlflow.pyfunc
+
+        # MLflow keeps an absolute path of an experiment's files: a moved or copied project has its
+        # own.
+        mlflow.set_experiment(f"{EXPERIMENT} in {Path.cwd()}")
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(Path(__file__).with_name("mlflow_model.py")),

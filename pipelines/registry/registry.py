@@ -33,11 +33,7 @@ def get_champion(name: str) -> Champion:
     """The version that the alias names; version None where there is no champion yet."""
     with mlflow_client.open_store() as client:
         version = mlflow_client.find_by_alias(client, name, CHAMPION)
-    if version is None:
-        return Champion(version=None)
-    return Champion(
-        version=str(version.version), mode=version.tags["mode"], seed=int(version.tags["seed"])
-    )
+    return Champion(version=str(version.version) if version is not None else None)
 
 
 def resolve_version(name: str, version: str) -> tuple[str, dict[str, str]]:

@@ -37,8 +37,7 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        translation = translate_error(error)
-        if translation is None:
+        if (translation := translate_error(error)) is None:
             raise
         raise translation from None
 

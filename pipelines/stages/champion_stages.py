@@ -4,6 +4,7 @@ model.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ def write_champion_stages(params: Params) -> None:
     """Write reports/champion/dvc.yaml, one stage per dataset, from the stage `evaluate` of
     dvc.yaml; cells of sets that are no longer evaluated go with their stages.
     """
-    template = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]["evaluate"]
-    stages = {name: _build_stage(template, name) for name in params.evaluate.datasets}
+    source = Path("dvc.yaml").read_text(encoding="utf-8")
+    stages = {name: _build_stage(source, name) for name in params.evaluate.datasets}
     text = yaml.safe_dump({"stages": stages}, sort_keys=False, width=200)
     header = (
         "# Written by `python -m pipelines retraining` from the "
@@ -32,18 +33,14 @@ def write_champion_stages(params: Params) -> None:
         write_text(STAGES_FILE, header + text)
 
 
-def _build_stage(template: dict[str, Any], name: str) -> dict[str, Any]:
+def _build_stage(source: str, name: str) -> dict[str, Any]:
     item = {"set": name, "mode": paths.CHAMPION, "seed": str(SEED)}
-
-    def fill_template(text: str) -> str:
-        for key, value in item.items():
-            text = text.replace(f"${{item.{key}}}", value)
-        return text
-
+    filled = re.sub(r"\$\{item\.(\w+)\}", lambda match: item.get(match[1], match[0]), source)
+    template = yaml.safe_load(filled)["stages"]["evaluate"]
     path_builders = (paths.predictions_file, paths.control_predictions_file, paths.evaluation_file)
     return {
-        "cmd": fill_template(template["cmd"]),
+        "cmd": template["cmd"],
         "wdir": "../..",
-        "deps": [fill_template(dep) for dep in template["deps"]],
+        "deps": template["deps"],
         "outs": [build_path(name, paths.CHAMPION, SEED).as_posix() for build_path in path_builders],
     }

@@ -18,8 +18,9 @@ from zenml.types import HTMLString
 from densecl import paths
 from densecl.artifacts import MissingEvaluation, read_evaluation
 from densecl.runtime.git import run_git
-from pipelines.schemas import StageRef, StageResult
+from pipelines.schemas import StageRef
 from pipelines.stages.dvc_graph import ROOT_FILE, StageGraph, get_stage_kind
+from pipelines.stages.runs import find_training_run
 
 # What ZenML would keep of its own accord is of the pointers, not of what they point to; each row of
 # it costs a commit.
@@ -122,20 +123,17 @@ def _update_stage(name: str, file: str) -> StageRef:
     print(
         f"{label}: {result}" + ("" if result == "unchanged" else f", {seconds:.1f} s"), flush=True
     )
-    log_metadata(_build_metadata(result, reference, seconds))
-    return reference
-
-
-def _build_metadata(result: StageResult, reference: StageRef, seconds: float) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "did": result,
         "seconds": round(seconds, 2),
         "git": get_revision(),
         "md5": reference.outs,
     }
-    if get_stage_kind(reference.stage) == "train" and (run := _find_training_run(reference)):
+    models = [Path(path) for path in reference.outs if path.startswith(f"{paths.MODELS}/")]
+    if models and (run := find_training_run(models[0])):
         metadata["mlflow_run"] = run
-    return metadata
+    log_metadata(metadata)
+    return reference
 
 
 @cache
@@ -146,9 +144,3 @@ def get_revision() -> str:
     return run_git(
         "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+", timeout=600
     ).strip()
-
-
-def _find_training_run(reference: StageRef) -> str | None:
-    from pipelines.stages.runs import find_training_run
-
-    return find_training_run(next(Path(p) for p in reference.outs if p.startswith("models/")))

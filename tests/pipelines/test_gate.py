@@ -16,7 +16,7 @@ from pipelines.gate.gate import judge_candidate
 from pipelines.schemas import Champion, Criterion, GateVerdict
 from tests.pipelines.factories import CLASSES, outcomes, small_params, write_nothing, write_side
 
-CHAMPION = Champion(version="3", mode="dense", seed=0)
+CHAMPION = Champion(version="3")
 NONE = Champion(version=None)
 
 

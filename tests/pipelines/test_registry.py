@@ -50,7 +50,7 @@ def test_a_version_has_its_tags_and_both_aliases(trained, client):
     assert (made.name, made.version, made.promoted) == (NAME, "1", True)
     assert registry.get_champion(NAME) == Champion(version=None)
     registry.promote_version(NAME, "1", "ann", "the gate")
-    assert registry.get_champion(NAME) == Champion(version="1", mode="dense", seed=0)
+    assert registry.get_champion(NAME) == Champion(version="1")
     found = registry.resolve_version(NAME, "champion")[1]
     assert (
         found
@@ -259,7 +259,7 @@ def test_damaged_files_are_no_champion(trained, client):
     assert registry.get_champion(NAME).version == "2"
     file.unlink()
     with pytest.raises(RegistryError, match=r"model.safetensors: no such file, expected"):
-        registry.fetch_champion(NAME, Champion(version="1", mode="dense", seed=0))
+        registry.fetch_champion(NAME, Champion(version="1"))
     assert not Path("models/champion").exists()
 
 
