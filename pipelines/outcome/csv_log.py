@@ -25,6 +25,8 @@ def append_record(path: Path, record: Artifact) -> None:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
+        elif not path.read_bytes().endswith(b"\n"):
+            file.write("\n")  # ends the incomplete line that a full disk left
         writer.writerow(row)
 
 
