@@ -30,9 +30,12 @@ def main() -> None:
     fails.
     """
     params = load_params(paths.PARAMS)
-    check_roots(params)
-    check_network(params)
-    units = resolve_plans(params)
+    try:
+        check_roots(params)
+        check_network(params)
+        units = resolve_plans(params)
+    except DenseclError as error:
+        raise DenseclError(f"{paths.PARAMS}: {error}") from None
     for unit, record in units.items():
         write_json(paths.plan_file(unit), record)
     prune_artifacts(params, units)
