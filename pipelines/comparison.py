@@ -1,4 +1,4 @@
-"""The whole comparison under ZenML: `dvc repro`, one tracked step a stage."""
+"""The comparison as a ZenML pipeline: `dvc repro` with one tracked step per stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLflow's pages and ZenML's dashboard of this project, on 127.0.0.1, until Ctrl-C."""
+"""Serve MLflow and ZenML's dashboard of this project on 127.0.0.1, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ STOP_TIMEOUT = 10.0  # s that a server may take to end
 
 
 def main() -> None:
-    """Start both, print their addresses once they answer, and end both at a signal or when one of
-    them ends.
+    """Start both servers, print their addresses once they respond, and stop both on a signal or
+    when one ends.
     """
     zenml_env.configure_environment()
     for signal_number in STOP_SIGNALS:
@@ -98,7 +98,7 @@ def _list_servers() -> list[tuple[str, int, list[str]]]:
 
 
 def _find_free_port(port: int) -> int:
-    """`port`, or another one where it is taken."""
+    """`port`, or another one if it is in use."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -121,7 +121,7 @@ def _wait_for_server(name: str, server: subprocess.Popen[bytes], port: int) -> N
 
 
 def _stop_servers(servers: list[subprocess.Popen[bytes]]) -> None:
-    """With all that they started."""
+    """Stop the servers with all processes that they started."""
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         for server in servers:
             with contextlib.suppress(ProcessLookupError):

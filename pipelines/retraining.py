@@ -1,5 +1,5 @@
-"""New images -> what changed -> a candidate -> the gate -> promoted or rejected; each arrow a step
-that ZenML tracks.
+"""The retraining pipeline: detect changes, train a candidate, judge it, then promote or reject it;
+each is a tracked ZenML step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Upstream = list[StageRef]
 
 @pipeline(enable_cache=False, dynamic=True)
 def retraining(force: bool = False) -> None:
-    """Ends after `detect` where nothing changed, unless forced."""
+    """Ends after `detect` if nothing changed, unless forced."""
     references: dict[str, Any] = {}
     sources = get_graph().select_with_upstream(*SOURCE_STAGES)
     add_stages(sources, references)

@@ -1,6 +1,4 @@
-"""A run of a pipeline from its lock to its record: what `python -m pipelines
-comparison|retraining|replay` do.
-"""
+"""Run a pipeline from lock to record: `python -m pipelines comparison | retraining | replay`."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def run_comparison() -> None:
-    """The whole comparison, tracked."""
+    """Run the whole comparison as a tracked pipeline."""
     with _prepare_run():
         from pipelines.comparison import comparison
 
@@ -36,7 +34,7 @@ def run_comparison() -> None:
 
 
 def run_retraining(dry_run: bool, force: bool) -> None:
-    """Judge a candidate on what changed; `dry_run` prints what changed, and stops."""
+    """Train and judge a candidate if something changed; `dry_run` only prints the changes."""
     with _prepare_run(tracked=not dry_run):
         if dry_run:
             _print_changes()
@@ -47,7 +45,7 @@ def run_retraining(dry_run: bool, force: bool) -> None:
 
 
 def resume_run() -> None:
-    """Continue the newest run where it stopped; DenseclError where it did not stop."""
+    """Resume the newest run; DenseclError if it was not interrupted."""
     with _prepare_run():
         from zenml.enums import ExecutionStatus
 
@@ -86,8 +84,8 @@ def resume_run() -> None:
 
 @contextmanager
 def _prepare_run(tracked: bool = True) -> Iterator[None]:
-    """Alone in the project, signals passed on to the stage at work; params checked first, since
-    ZenML takes seconds to import.
+    """Lock the project, forward signals to the running stage, and check params first, since ZenML
+    takes seconds to import.
     """
     load_params(paths.PARAMS)
     with error_translation.translate_errors(), hold_lock(paths.RETRAINING_LOCK):
@@ -119,8 +117,8 @@ def _print_changes() -> None:
 
 
 def _record_run(run_pipeline: Callable[[], PipelineRunResponse]) -> None:
-    """Run it, then write how it ended to reports/retraining.csv and tell it: also where it failed,
-    which is raised again.
+    """Run a pipeline, then write its outcome to reports/retraining.csv and send notifications; also
+    if it fails, and raise the failure again.
     """
     from pipelines.registry import registry
     from pipelines.stages.runs import get_latest_run

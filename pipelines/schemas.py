@@ -1,4 +1,4 @@
-"""What the steps of a pipeline hand to each other: pointers and verdicts, never data; fractions lie
+"""Records that the steps of a pipeline exchange: references and verdicts, never data; fractions are
 in [0, 1].
 """
 
@@ -19,8 +19,8 @@ Outcome = Annotated[
 
 
 class StageRef(Artifact):
-    """One DVC stage after its step: what it read and what it left, as path -> md5 (a folder's ends
-    in .dir).
+    """A DVC stage after its step: what it read and wrote, as path -> md5 (a folder's ends in
+    .dir).
     """
 
     stage: str
@@ -29,7 +29,7 @@ class StageRef(Artifact):
 
 
 class ClassShare(Artifact):
-    """Usable images of one class, then and now."""
+    """Usable images of one class, before and now."""
 
     wnid: str
     before: int
@@ -37,7 +37,7 @@ class ClassShare(Artifact):
 
 
 class DatasetDrift(Artifact):
-    """What changed in one set since the last judged candidate."""
+    """Changes of one dataset since the last judged candidate."""
 
     dataset: str
     images: int  # usable ones now
@@ -56,7 +56,7 @@ class DatasetDrift(Artifact):
 
 
 class SourceChanges(Artifact):
-    """What changed in the sources; `reports/changes.json`."""
+    """Changes of all sources; `reports/changes.json`."""
 
     sets: tuple[DatasetDrift, ...]
     params: tuple[
@@ -74,15 +74,15 @@ class SourceChanges(Artifact):
 
 
 class Champion(Artifact):
-    """The registry version that a candidate must beat, laid out in models/champion/seed-0; version
-    None: there is none.
+    """The registry version that a candidate must beat, with its files in models/champion/seed-0;
+    version None if there is none.
     """
 
     version: str | None
 
 
 class Criterion(Artifact):
-    """One line of the gate: a value, its interval, the bound it was held to and whether it held."""
+    """One criterion of the gate: a value, its interval, its bound and whether it passed."""
 
     name: Literal["val", "fall", "minimum", "chance"]
     dataset: str
@@ -115,7 +115,9 @@ class RegisteredVersion(Artifact):
 
 
 class RetrainingRecord(Artifact):
-    """How a retraining ended: a line of reports/retraining.csv and what is notified."""
+    """Outcome of a retraining: one line of reports/retraining.csv, and the content of
+    notifications.
+    """
 
     started: str  # ISO 8601 with time zone
     seconds: float
@@ -128,8 +130,8 @@ class RetrainingRecord(Artifact):
 
 
 class Tick(Artifact):
-    """What came of one tick of the scheduler: a line of reports/schedule.csv; times are ISO 8601
-    with time zone.
+    """Outcome of one tick of the scheduler: one line of reports/schedule.csv; times are ISO 8601
+    with a time zone.
     """
 
     scheduled: str

@@ -1,4 +1,6 @@
-"""The rows of one set and mode: figures of the set, and beside its control."""
+"""The comparison table's rows of one dataset and mode: its metrics, alone and relative to its
+control.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,7 @@ def _add_accuracy(
 def _add_control_metrics(
     comparison: Comparison, dataset: str, mode: str, correct: Outcomes
 ) -> None:
-    """Rows beside the matched control; where there is none, the reason in their place."""
+    """Add rows relative to the matched control, or the reason why there are none."""
     cell = comparison.cells[dataset, mode]
     records, seeds = list(cell.records.values()), sorted(cell.records)
     if sorted(cell.controls) != seeds:
@@ -153,7 +155,7 @@ def _estimate_around(
 
 
 def _add_renditions(comparison: Comparison, dataset: str, mode: str, correct: Outcomes) -> None:
-    """Rows `top1/<rendition>`, where the file names tell renditions."""
+    """Add rows `top1/<rendition>` if the file names state renditions."""
     rows = next(iter(comparison.cells[dataset, mode].rows.values()))
     try:
         renditions = extract_renditions(pd.Series(rows.index)).to_numpy()

@@ -1,6 +1,4 @@
-"""Evaluations and predictions of every planned cell -> the long table that all numbers of the
-report are read from.
-"""
+"""Build the long comparison table, from which all numbers of the report are read."""
 
 from __future__ import annotations
 
@@ -38,7 +36,9 @@ COLUMNS = (
 
 
 def compare_modes(plan: ReportPlan, root: Path) -> Comparison:
-    """Every planned cell, present or not, with its intervals, differences and tests."""
+    """Read every planned cell and compute its intervals, differences and tests; missing cells state
+    a reason.
+    """
     cells: dict[tuple[str, str], SeedResults] = {
         (s, m): read_seed_results(root, s, m, plan.seeds) for s in plan.datasets for m in plan.modes
     }
@@ -70,7 +70,7 @@ def build_comparison_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def get_significance(comparison: Comparison, dataset: str, mode: str, baseline: str) -> int:
-    """+1 significantly above the baseline, -1 significantly below, otherwise 0.
+    """+1 if significantly above the baseline, -1 if significantly below, otherwise 0.
 
     Significant: the interval excludes 0 and the corrected p-value is below the level.
     """

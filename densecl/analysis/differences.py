@@ -1,5 +1,5 @@
-"""The rows of two modes on the same images, and of the mean over the shifted sets; p-values
-corrected by families.
+"""Differences between modes on the same images and averaged over shifted datasets, with p-values
+corrected per family.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def add_shifted_mean(comparison: Comparison, mode: str) -> None:
 
 
 def add_differences(comparison: Comparison) -> None:
-    """Differences of all pairs of modes on each set and on the mean of the shifted sets; p-values
-    are corrected over the sets, of the means over the pairs.
+    """Add differences on each dataset and on the shifted mean; p-values are corrected over the
+    datasets.
     """
     means = []
     for mode, baseline in comparison.pairs:

@@ -1,6 +1,4 @@
-"""What dvc.lock tells: path -> md5 of all that each stage read and left; the code, the data and the
-models that an experiment's files were made with.
-"""
+"""Read dvc.lock: hashes of the code, data and models that produced an experiment."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ class LockedStage:
 
 @dataclass(frozen=True)
 class DvcLock:
-    """md5 by path; empty where there is no dvc.lock."""
+    """md5 by path; empty if dvc.lock does not exist."""
 
     code: dict[str, dict[str, str]] = field(
         default_factory=dict
@@ -86,7 +84,7 @@ def read_lock(root: Path) -> DvcLock:
 
 
 def find_changed_outs(lock: DvcLock, root: Path) -> list[str]:
-    """Files of evaluations, predictions and manifests in `root` that are not those of its lock."""
+    """Evaluations, predictions and manifests under `root` whose hash differs from the lock file."""
     folders = (paths.EVALUATION, paths.PREDICTIONS, paths.MANIFESTS)
     return [
         path

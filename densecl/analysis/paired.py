@@ -1,4 +1,4 @@
-"""One model on one set, as its evaluation left it, and what tells two of them apart."""
+"""Predictions of one model on one dataset, and the paired difference of two models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from densecl.config.params import ReportParams
 
 @dataclass(frozen=True)
 class ModelPredictions:
-    """Rows by image_id, with the `wnid` of each label: the label is an index into the model's own
+    """Rows by image_id with the `wnid` of each label; a label is an index into the model's own
     class list.
     """
 
@@ -27,17 +27,17 @@ class ModelPredictions:
 
     @property
     def correct(self) -> Outcomes:
-        """[images, 1] 1 where right, 0 where wrong."""
+        """[images, 1]: 1 where correct, else 0."""
         return self.rows[["correct"]].to_numpy(float)
 
     def select_images(self, images: pd.Index) -> ModelPredictions:
-        """The same on some images, in their order."""
+        """The predictions on some images, in the given order."""
         return replace(self, rows=self.rows.loc[images])
 
 
 @dataclass(frozen=True)
 class MissingPredictions:
-    """Why there are no rows."""
+    """The reason why there are no predictions."""
 
     reason: str
     is_unscorable: (
@@ -48,7 +48,7 @@ class MissingPredictions:
 def read_model_predictions(
     root: Path, dataset: str, mode: str, seed: int
 ) -> ModelPredictions | MissingPredictions:
-    """What the evaluation of a model on a set left under `root`."""
+    """Read the predictions of a model on a dataset under `root`."""
     results = read_seed_results(root, dataset, mode, [seed])
     if results.missing:
         reason = results.missing[0].removeprefix(f"seed {seed}: ")
@@ -65,8 +65,8 @@ def read_model_predictions(
 def estimate_difference(
     first: Outcomes, second: Outcomes, report_params: ReportParams, seed: int
 ) -> Estimate:
-    """Difference first - second [images, 1] with the paired bootstrap's interval, widened to Bonett
-    & Price's (2012).
+    """Difference first - second of [images, 1] with a paired bootstrap interval, widened to that of
+    Bonett & Price (2012).
 
     Where a handful of images tells two models apart, redrawing that handful gives too short an
     interval, which may even end at 0. The adjusted Wald interval (an image more for either model)

@@ -1,4 +1,4 @@
-"""What the evaluations of every planned cell left, and the long table that is filled from it."""
+"""Read the results of all planned cells, and define the rows of the comparison table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PREDICTION_COLUMNS = (
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One number of the report; `value` None where there is none, and then `note` says why."""
+    """One number of the report; if `value` is None, `note` gives the reason."""
 
     dataset: str
     control: str
@@ -51,7 +51,7 @@ class MetricRow:
 
 @dataclass
 class SeedResults:
-    """What was found of one set and mode, by seed; frames are indexed by image_id."""
+    """Results of one dataset and mode by seed; frames are indexed by image_id."""
 
     records: dict[int, Evaluation] = field(default_factory=dict)
     rows: dict[int, pd.DataFrame] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class SeedResults:
 
     @property
     def note(self) -> str:
-        """What to know beside every number: seeds that are missing, and what of the set is."""
+        """Text beside every number: missing seeds and unscored images."""
         notes = dict.fromkeys(
             text for record in self.records.values() for text in describe_incompleteness(record)
         )
@@ -69,7 +69,7 @@ class SeedResults:
 
 
 def describe_incompleteness(record: Evaluation) -> list[str]:
-    """What of the set was not scored, in words."""
+    """Text on images of the dataset that were not scored."""
     notes = [f"incomplete: {record.shortfall}"] if record.shortfall else []
     return notes + (
         [f"{record.outside} images of classes outside its list left out"] if record.outside else []
@@ -77,7 +77,7 @@ def describe_incompleteness(record: Evaluation) -> list[str]:
 
 
 class UnpairedImagesError(ValueError):
-    """Two tables that do not hold the same images cannot be compared image by image."""
+    """Two tables with different images, which cannot be compared image by image."""
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Comparison:
 
     @property
     def complete_sets(self) -> tuple[str, ...]:
-        """Shifted sets of which every mode has every seed: the mean is over these."""
+        """Shifted datasets with all seeds of all modes; the shifted mean uses these."""
         return tuple(
             s
             for s in self.shifted_sets
@@ -101,9 +101,7 @@ class Comparison:
 
     @property
     def pairs(self) -> list[tuple[Mode, Mode]]:
-        """Compared modes, each pair's simpler one second; differences to the baseline come
-        first.
-        """
+        """Pairs of modes, the simpler one second; differences from the baseline come first."""
         order: list[Mode] = [m for m in ("dense", "global", "none") if m in self.plan.modes]
         return sorted(itertools.combinations(order, 2), key=lambda pair: pair[1] != BASELINE)
 
@@ -173,8 +171,8 @@ def read_seed_results(root: Path, dataset: str, mode: str, seeds: Sequence[int])
 def read_predictions(
     path: Path, top1: float, columns: Sequence[str] = PREDICTION_COLUMNS
 ) -> pd.DataFrame:
-    """Indexed and sorted by image_id; ValueError where an image is there twice, an answer is not
-    judged by its label, or top-1 is not the evaluation's.
+    """Predictions indexed and sorted by image_id; ValueError for a duplicate image, if `correct`
+    contradicts the label, or if top-1 differs from the evaluation.
     """
     rows = pd.read_parquet(path, columns=list(columns)).set_index("image_id").sort_index()
     if rows.empty or rows.index.has_duplicates:
@@ -197,7 +195,7 @@ def read_predictions(
 def build_outcome_matrix(
     frames: dict[int, pd.DataFrame], column: str, seeds: Sequence[int]
 ) -> Outcomes:
-    """[images, seeds] in the order of image_id; raises Unpaired unless all seeds hold the same
+    """[images, seeds] by image_id; raises UnpairedImagesError unless all seeds have the same
     images.
     """
     index = frames[seeds[0]].index

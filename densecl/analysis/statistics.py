@@ -1,4 +1,4 @@
-"""Intervals and tests for top-1, for the difference of two modes and for the drop from a control.
+"""Confidence intervals and tests for top-1, differences between modes, and drops from a control.
 
 n images, S seeds. An outcome is 1.0 where the model was right on the image and 0.0 where it was
 wrong. Pure functions: the same arguments give the same numbers, `seed` included.
@@ -19,7 +19,7 @@ POWER = 0.8  # of the smallest difference that is called detectable
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value between its confidence limits; `p` is two-sided, of the value being 0."""
+    """A value with its confidence limits; `p` is the two-sided p-value of the value being 0."""
 
     value: float
     low: float
@@ -29,18 +29,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class WeightedOutcomes:
-    """`weight` times the mean of `outcomes` [n, S]; the images of different terms are independent
-    draws.
-    """
+    """A term: `weight` times the mean of `outcomes` [n, S]; terms have independent images."""
 
     weight: float
     outcomes: Outcomes
 
 
 def compute_wilson_interval(outcomes: Outcomes, confidence: float) -> Estimate:
-    """Share of right answers of one model [n] with Wilson's score interval (Wilson 1927;
-    statsmodels).
-    """
+    """Top-1 of one model [n] with Wilson's score interval (Wilson 1927; statsmodels)."""
     from statsmodels.stats.proportion import proportion_confint
 
     correct, n = int(outcomes.sum()), outcomes.size
@@ -49,8 +45,8 @@ def compute_wilson_interval(outcomes: Outcomes, confidence: float) -> Estimate:
 
 
 def estimate_independent_difference(first: Estimate, second: Estimate) -> Estimate:
-    """Difference first - second of two disjoint samples, from their intervals (Newcombe 1998,
-    method 10: square and add).
+    """Difference of two independent samples from their intervals (Newcombe 1998, method 10: square
+    and add).
     """
     value = first.value - second.value
     return Estimate(
@@ -63,8 +59,8 @@ def estimate_independent_difference(first: Estimate, second: Estimate) -> Estima
 def estimate_by_bootstrap(
     terms: Sequence[WeightedOutcomes], confidence: float, resamples: int, seed: int
 ) -> Estimate:
-    """Weighted sum of the terms' means with a percentile interval over redrawn images (Efron &
-    Tibshirani 1993).
+    """Weighted sum of means with a percentile bootstrap interval over images (Efron & Tibshirani
+    1993).
 
     Outcomes are averaged over the seeds first, so this speaks of the models at hand, not of the
     mode. The least p is 2 / (resamples + 1).
@@ -87,8 +83,8 @@ def estimate_by_bootstrap(
 def _draw_bootstrap_means(
     image_means: Outcomes, resamples: int, rng: np.random.Generator
 ) -> Outcomes:
-    """[samples] means of n images drawn with replacement; a draw is a multinomial over the few
-    levels there are.
+    """[samples] means of n images drawn with replacement, by multinomial draws over the distinct
+    values.
     """
     levels, counts = np.unique(image_means, return_counts=True)
     return np.asarray(
@@ -99,7 +95,8 @@ def _draw_bootstrap_means(
 
 
 def estimate_over_seeds(terms: Sequence[WeightedOutcomes], confidence: float) -> Estimate:
-    """Weighted sum of the terms' means with an interval for the mode: new seeds and new images.
+    """Weighted sum of means with a t interval for the mode, which covers new seeds and new
+    images.
 
     The variance is a + b: a that of the mean of S seed values, b what the choice of images adds to
     all seeds alike (crossed random effects: Cornfield & Tukey 1956). Student's t has (S - 1)(a + b)
@@ -134,8 +131,8 @@ def _compute_seed_error(terms: Sequence[WeightedOutcomes]) -> tuple[float, float
 
 
 def _estimate_image_variance(outcomes: Outcomes) -> float:
-    """Variance of the mean of [n, S] from which images were drawn, the same for every seed; luck on
-    single answers is not in it.
+    """Variance of the mean of [n, S] due to the sampling of images shared by all seeds, without the
+    noise of single predictions.
     """
     n, seeds = outcomes.shape
     if n == 1:
@@ -147,8 +144,8 @@ def _estimate_image_variance(outcomes: Outcomes) -> float:
 
 
 def estimate_accuracy(outcomes: Outcomes, confidence: float, resamples: int, seed: int) -> Estimate:
-    """Mean of [n, S] in [0, 1]: Wilson for one seed, images redrawn for two, t over seeds from
-    three on.
+    """Mean of [n, S] in [0, 1]: Wilson interval for one seed, bootstrap for two, t over seeds for
+    three or more.
     """
     if (
         outcomes.shape[1] == 1 or outcomes.all() or not outcomes.any()
@@ -161,8 +158,8 @@ def estimate_accuracy(outcomes: Outcomes, confidence: float, resamples: int, see
 def estimate_weighted_sum(
     terms: Sequence[WeightedOutcomes], confidence: float, resamples: int, seed: int
 ) -> Estimate:
-    """Weighted sum of the terms' means: images redrawn below three seeds, t over seeds from three
-    on.
+    """Weighted sum of means: bootstrap for fewer than three seeds, t over seeds for three or
+    more.
     """
     if terms[0].outcomes.shape[1] >= SEEDS_FOR_MODE:
         return estimate_over_seeds(terms, confidence)
@@ -172,8 +169,7 @@ def estimate_weighted_sum(
 def estimate_paired_difference(
     first: Outcomes, second: Outcomes, confidence: float, resamples: int, seed: int
 ) -> Estimate:
-    """Difference first - second of two modes on the same images [n, S]: a row is an image, a column
-    a seed.
+    """Difference of two modes on the same images [n, S]: one row per image, one column per seed.
 
     p: exact McNemar for one seed, from redrawn images for two, t over paired seed differences from
     three on.
@@ -189,7 +185,7 @@ def estimate_paired_difference(
 def estimate_mean_difference(
     gaps: Sequence[Outcomes], confidence: float, resamples: int, seed: int
 ) -> Estimate:
-    """Mean over sets of the paired differences `gaps`, [n, S] each."""
+    """Mean over datasets of the paired differences `gaps`, each [n, S]."""
     if not any(gap.any() for gap in gaps):
         # No image tells them apart: at most this share could, had other images been drawn (the
         # exact bound for 0 of n).
@@ -201,8 +197,8 @@ def estimate_mean_difference(
 
 
 def compute_mcnemar_p(first: Outcomes, second: Outcomes) -> float:
-    """Exact two-sided p of equal top-1 of two models on the same images [n] (McNemar 1947, binomial
-    form).
+    """Exact two-sided McNemar p-value for equal top-1 of two models on the same images [n] (McNemar
+    1947, binomial form).
     """
     from scipy.stats import binomtest
 
@@ -212,7 +208,7 @@ def compute_mcnemar_p(first: Outcomes, second: Outcomes) -> float:
 
 
 def apply_holm_correction(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values, same order: any false call among them stays below the level (Holm
+    """Holm-adjusted p-values in the given order; they control the family-wise error rate (Holm
     1979).
     """
     adjusted, worst = [0.0] * len(p_values), 0.0
@@ -225,7 +221,7 @@ def apply_holm_correction(p_values: Sequence[float]) -> list[float]:
 def compute_detectable_difference(
     terms: Sequence[WeightedOutcomes], confidence: float, tests: int = 1
 ) -> float:
-    """Smallest true difference that the test would call with 80 % power, `tests` being Holm's
+    """Smallest true difference that the test detects with 80 % power; `tests` is the size of Holm's
     family.
 
     The level is (1 - confidence) / tests, that of Holm's first step. One model a mode on one set:
@@ -258,7 +254,7 @@ def compute_detectable_difference(
 
 
 def _compute_connor_difference(n: int, discordant: float, u: float, v: float) -> float:
-    """The root of Connor's formula; a share below the difference itself is raised to it."""
+    """Root of Connor's formula; a discordant share below the difference itself is raised to it."""
     share = max(discordant, 1 / n)
     difference = (
         np.sqrt(share) * (u * np.sqrt(n) + v * np.sqrt(max(0.0, n - u * u + v * v))) / (n + v * v)

@@ -1,3 +1,3 @@
-"""Two experiments side by side: read from folders, paired image by image, tested, and
-what differed between them.
+"""Compare two experiments: read both, pair them image by image, test differences, and list what
+changed between them.
 """

@@ -1,4 +1,4 @@
-"""What differed between A and B besides their answers: params, data, code, models and cost."""
+"""Changes between A and B besides results: params, data, code, models and cost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ABSENT = "not there"
 
 @dataclass(frozen=True)
 class CostChange:
-    """Means over the seeds whose trainings both have."""
+    """Mean costs over the seeds that both experiments trained."""
 
     mode: str
     seeds: tuple[int, ...]
@@ -87,7 +87,7 @@ def _compare_params(a: dict[str, str], b: dict[str, str]) -> list[tuple[str, str
 
 
 def _compare_code(a: DvcLock, b: DvcLock) -> dict[str, list[str]]:
-    """By stage, where both have the stage."""
+    """Changed code by stage, for stages that both experiments have."""
     changed = {
         stage: sorted(
             path
@@ -150,8 +150,8 @@ def _compare_costs(comparison: ExperimentComparison, mode: str) -> CostChange | 
 
 
 def _compute_means(costs: Sequence[CostRecord]) -> dict[str, float]:
-    """By field, and `against_none`: the step's time divided by that of classification only,
-    measured in the same process.
+    """Mean costs by field; `against_none` is the step time relative to classification alone in the
+    same process.
     """
     means = {
         f: fmean(getattr(c, f) for c in costs) for f in CostRecord.model_fields if f != "device"

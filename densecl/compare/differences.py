@@ -1,5 +1,5 @@
-"""B - A on every set and mode that both have, each with its interval, and p-values corrected as in
-the report.
+"""B - A on every dataset and mode that both experiments have, with intervals and p-values corrected
+as in the report.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CellPairs = Mapping[tuple[str, str], PairedCell]  # by set and mode
 
 @dataclass(frozen=True)
 class Delta:
-    """B - A for one mode on one set, or on the mean of the shifted sets; fractions in [0, 1]."""
+    """B - A for one mode on one dataset, or on the shifted mean; fractions in [0, 1]."""
 
     dataset: str
     mode: str
@@ -55,8 +55,8 @@ class Delta:
 
 @dataclass(frozen=True)
 class ExperimentComparison:
-    """Everything that two experiments have in common, compared; `deltas` are by mode, then set, the
-    mean last.
+    """All results that two experiments share, compared; `deltas` by mode, then dataset, the mean
+    last.
     """
 
     a: Experiment
@@ -71,7 +71,7 @@ class ExperimentComparison:
 
     @property
     def seeds(self) -> dict[str, tuple[int, ...]]:
-        """The seeds that some set of a mode is compared over."""
+        """Seeds for which some dataset of a mode is compared."""
         seeds = {mode: set[int]() for mode in self.modes}
         for (_, mode), pair in self.pairs.items():
             seeds[mode].update(pair.seeds)
@@ -79,7 +79,7 @@ class ExperimentComparison:
 
 
 def compare_experiments(a: Experiment, b: Experiment) -> ExperimentComparison:
-    """Every set and mode of both; DenseclError where they have no image of any in common."""
+    """Compare every shared dataset and mode; DenseclError if the experiments share no image."""
     modes = tuple(mode for mode in a.plan.modes if mode in b.plan.modes)
     datasets = tuple(dataset for dataset in a.plan.datasets if dataset in b.plan.datasets)
     report_params = ReportParams(  # the more cautious of the two, where they differ
@@ -129,7 +129,7 @@ def _compute_mode_deltas(
     mode: str,
     report_params: ReportParams,
 ) -> list[Delta]:
-    """The lines of the sets; Holm's family is those that are tested."""
+    """Rows of one mode; the tested datasets form Holm's family."""
     deltas = [
         _build_delta(s, mode, pairs[s, mode], report_params)
         if (s, mode) in pairs
@@ -152,7 +152,7 @@ def _compute_mode_deltas(
 
 
 def _build_delta(dataset: str, mode: str, pair: PairedCell, report_params: ReportParams) -> Delta:
-    """Not yet corrected: `open` is what is to be tested."""
+    """A difference before correction; `open` means that it is tested."""
     unchecked = "" if pair.by_content else "matched by name: no manifest"
     call: Call = "identical" if pair.identical else "unlike" if pair.class_mismatch else "open"
 
@@ -185,9 +185,7 @@ def _build_delta(dataset: str, mode: str, pair: PairedCell, report_params: Repor
 def _estimate_change(
     changes: Sequence[Outcomes], report_params: ReportParams, seed: int
 ) -> Estimate:
-    """Mean over sets of b - a: the same but for the sign where A and B are exchanged, whatever the
-    redraws are.
-    """
+    """Mean over datasets of B - A; exchanging A and B changes only the sign."""
     total = sum(float(change.mean()) for change in changes)
     first = next((x for change in changes for x in change[change != 0]), 0.0)
     falls = total < 0 or (total == 0 and first < 0)
@@ -206,8 +204,8 @@ def _estimate_change(
 def _compute_detectable(
     pairs: Sequence[PairedCell], report_params: ReportParams, tests: int
 ) -> float | None:
-    """The smallest difference that one of so many tests would call with 80 % power; None where
-    images are too few for a spread.
+    """Smallest difference that one of `tests` tests detects with 80 % power; None with too few
+    images.
     """
     terms = [WeightedOutcomes(1 / len(pairs), pair.b - pair.a) for pair in pairs]
     if min(term.outcomes.shape[0] for term in terms) < 2:
@@ -216,7 +214,7 @@ def _compute_detectable(
 
 
 def _list_shifted_sets(a: Experiment, b: Experiment, datasets: tuple[str, ...]) -> tuple[str, ...]:
-    """Sets that are measured against a control, as the evaluations of both say."""
+    """Datasets with a control, according to the evaluations of both experiments."""
     unshifted = {
         dataset
         for x in (a, b)
@@ -233,7 +231,7 @@ def _list_shifted_sets(a: Experiment, b: Experiment, datasets: tuple[str, ...]) 
 def _compute_mean_delta(
     pairs: CellPairs, shifted: tuple[str, ...], mode: str, report_params: ReportParams, tests: int
 ) -> Delta:
-    """B - A averaged over the shifted sets that are compared for all common seeds of the mode."""
+    """B - A averaged over the shifted datasets that have all common seeds of the mode."""
     seeds = max((pairs[s, mode].seeds for s in shifted if (s, mode) in pairs), key=len, default=())
     complete = {
         s: p
@@ -266,7 +264,7 @@ def _compute_mean_delta(
 
 
 def _apply_correction(deltas: Sequence[Delta], report_params: ReportParams) -> list[Delta]:
-    """Holm's p over the open lines, and the call that it and the interval allow."""
+    """Apply Holm's correction to tested rows, and set their verdicts."""
     tested = {
         i: delta.difference
         for i, delta in enumerate(deltas)

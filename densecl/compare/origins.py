@@ -1,5 +1,5 @@
-"""Where an experiment lies: a name is the workspace, a folder of reports or a git revision (a DVC
-experiment is one).
+"""Locate an experiment: the workspace, a folder of reports, or a git revision (which a DVC
+experiment is).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WORKSPACE = "workspace"
 
 
 def resolve_origin(name: str, scratch: Path) -> Origin:
-    """The experiment's folder, laid out as a project; what is fetched for it is written to
+    """The experiment's folder in the layout of a project; fetched files are written to
     `scratch`.
     """
     if name == WORKSPACE:
@@ -47,8 +47,8 @@ def _describe_unknown(name: str) -> str:
 
 
 def _resolve_project(folder: Path, scratch: Path) -> Path:
-    """The project whose reports the folder is; one of another name, as an artifact of CI may have,
-    is given that name.
+    """The project that contains a reports folder; a folder of another name (a CI artifact) is
+    linked as `reports`.
     """
     if folder.resolve().name == paths.REPORTS.name:
         return folder.resolve().parent
@@ -58,9 +58,7 @@ def _resolve_project(folder: Path, scratch: Path) -> Path:
 
 
 def _read_folder_origin(name: str, root: Path) -> Origin:
-    """Files as they lie; the commit, where git tracks the folder as a project and not as a download
-    below another one.
-    """
+    """An experiment in a folder, with its commit if git tracks the folder as a project."""
     stale = find_changed_outs(read_lock(root), root)
     notes = []
     if stale:
@@ -87,5 +85,5 @@ def _read_folder_origin(name: str, root: Path) -> Origin:
 
 
 def _find_repository(root: Path) -> Path:
-    """The folder of the repository's objects, the same for all of its work trees."""
+    """The folder of the repository's objects, shared by all of its worktrees."""
     return (root / run_git("rev-parse", "--git-common-dir", root=root).strip()).resolve()

@@ -1,4 +1,6 @@
-"""The comparison as a page, as text for a pull request, as a long table and for a terminal."""
+"""Write the comparison as an HTML page, as Markdown for a pull request, as CSV and as plain
+text.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +56,8 @@ COLUMNS = (
 def write_comparison(
     comparison: ExperimentComparison, changes: ExperimentChanges, folder: Path
 ) -> str:
-    """Writes compare.html, compare.md and compare.csv to `folder`; the verdict and a plain table as
-    text.
+    """Write compare.html, compare.md and compare.csv to `folder`; return the verdict and a plain
+    table as text.
     """
     context = _build_context(comparison, changes)
     for name in ("compare.html", "compare.md"):

@@ -1,6 +1,4 @@
-"""The images that A and B share, paired row by row: the same name, the same content, the same
-class.
-"""
+"""Pair the images that A and B share: same name, same content, same class."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ UnmatchedCounts = Mapping[str, int]
 
 
 class UnpairedCellError(ValueError):
-    """Nothing of a cell can be compared; the message says why."""
+    """A cell that cannot be compared; the message gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,7 @@ def describe_unmatched(counts: UnmatchedCounts) -> str:
 
 
 def build_paired_cell(a: Experiment, b: Experiment, dataset: str, mode: str) -> PairedCell:
-    """The cells of the seeds that both have; UnpairedCellError where no seed or no image is
-    common.
-    """
+    """Pair the cells of common seeds; UnpairedCellError without a common seed or image."""
     seeds = sorted({*a.list_seeds(dataset, mode)} & {*b.list_seeds(dataset, mode)})
     if not seeds:
         raise UnpairedCellError(_describe_no_seed(a, b, dataset, mode))
@@ -81,7 +77,7 @@ def build_paired_cell(a: Experiment, b: Experiment, dataset: str, mode: str) -> 
 
 
 def describe_class_mismatch(a: EvaluationRecord, b: EvaluationRecord) -> str:
-    """Why A and B chose among different candidates; "": they chose among the same classes.
+    """Text on a difference between the candidate classes of A and B; "" if they are equal.
 
     Where a set is scored over the classes that have images, these are `per_class`; where a list is
     given or published, one side may lack images of some of them.
@@ -118,8 +114,8 @@ def _match_images(
     contents_a: pd.DataFrame | None,
     contents_b: pd.DataFrame | None,
 ) -> tuple[pd.Index, UnmatchedCounts]:
-    """Names of the images to compare, sorted, and how many are left out for what; without manifests
-    by name and label.
+    """Sorted names of the images to compare, and counts of the others by reason; without manifests,
+    match by name and label.
     """
     names_a, names_b = (
         reduce(pd.Index.union, (frame.index for frame in side)) for side in (rows_a, rows_b)

@@ -1,4 +1,4 @@
-"""One experiment read from a folder: its plan, its cells and their context.
+"""Read one experiment from a folder: its plan, its cells and their context.
 
 Leniently: two experiments may come from two versions of the code, so unknown keys are ignored.
 """
@@ -32,7 +32,7 @@ class LenientModel(BaseModel):
 
 
 class ExperimentPlan(LenientModel):
-    """What of a ReportPlan is read."""
+    """The fields of ReportPlan that are compared."""
 
     modes: tuple[str, ...]
     seeds: tuple[int, ...]
@@ -42,7 +42,7 @@ class ExperimentPlan(LenientModel):
 
 
 class EvaluationRecord(LenientModel):
-    """What of an Evaluation is read."""
+    """The fields of Evaluation that are compared."""
 
     protocol: str
     classes: int  # that were candidates
@@ -55,8 +55,8 @@ class UnscoredRecord(LenientModel):
 
 
 class CostRecord(LenientModel):
-    """What of a training's cost.json is read; step times are medians of one measurement in the
-    training's process.
+    """The fields of cost.json that are compared; step times are medians of one measurement in one
+    process.
     """
 
     device: str
@@ -68,7 +68,7 @@ class CostRecord(LenientModel):
 
 
 class ModelConfig(LenientModel):
-    """What of a model's config.json is read."""
+    """The fields of a model's config.json that are compared."""
 
     classes: tuple[str, ...]
 
@@ -78,7 +78,7 @@ T = TypeVar("T", bound=LenientModel)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an experiment came from."""
+    """Source of an experiment."""
 
     name: str  # as it was asked for
     root: Path
@@ -88,7 +88,7 @@ class Origin:
 
 
 class CellPredictions(NamedTuple):
-    """One set, mode and seed: `rows` are indexed by image_id."""
+    """Results of one dataset, mode and seed: `rows` are indexed by image_id."""
 
     record: EvaluationRecord
     rows: pd.DataFrame
@@ -111,7 +111,7 @@ class Experiment:
 
     @cached_property
     def manifests(self) -> dict[str, ManifestContents]:
-        """By set, so that an image is known by its content and not by its name alone."""
+        """Manifests by dataset, which identify images by content rather than by name alone."""
         files = (self.origin.root / paths.MANIFESTS).glob("*.parquet")
         return {path.stem: _read_manifest(path) for path in sorted(files, key=lambda p: p.stem)}
 
@@ -121,7 +121,7 @@ class Experiment:
 
     @cached_property
     def params(self) -> dict[str, str] | None:
-        """Every key that the experiment read, defaults filled in; None where no file tells."""
+        """All params of the experiment, with defaults; None if no file states them."""
         flat = flatten(dict(self.plan.params))
         return {key: "–" if value is None else str(value) for key, value in flat.items()} or None
 
@@ -130,7 +130,7 @@ class Experiment:
 
 
 def read_experiment(origin: Origin) -> Experiment:
-    """Every planned cell of the folder; DenseclError where it holds no evaluation at all."""
+    """Read every planned cell of a folder; DenseclError if it has no evaluation at all."""
     root, notes = origin.root, list(origin.notes)
     plan = _read_plan(origin, notes)
     cells: dict[tuple[str, str, int], CellPredictions] = {}
@@ -166,7 +166,9 @@ def read_experiment(origin: Origin) -> Experiment:
 
 
 def _remove_root(text: str, root: Path) -> str:
-    """Without the folder, which is a place of this machine and often a temporary one."""
+    """Remove the folder's path from a message: it is specific to this machine, and often
+    temporary.
+    """
     for folder in {root.absolute().as_posix(), root.as_posix()} - {"."}:
         text = text.replace(f"{folder}/", "")
     return text
@@ -182,7 +184,7 @@ def _read_manifest(path: Path) -> ManifestContents:
 
 
 def _read_plan(origin: Origin, notes: list[str]) -> ExperimentPlan:
-    """The report's plan file, else what the evaluations and params.yaml tell."""
+    """The report's plan file, else a plan inferred from the evaluations and params.yaml."""
     path = origin.root / paths.plan_file("report")
     plan = _read_json(ExperimentPlan, path) if path.is_file() else _infer_plan(origin.root, notes)
     for name in (*plan.modes, *plan.datasets):
@@ -232,7 +234,7 @@ def _read_cell(root: Path, dataset: str, mode: str, seed: int) -> CellPrediction
 
 
 def _read_optional(model: type[T], path: Path, notes: list[str]) -> T | None:
-    """What is of use and not needed: None where it is not there or cannot be read."""
+    """An optional file; None if it is missing or unreadable."""
     try:
         return _read_json(model, path) if path.is_file() else None
     except DenseclError as error:

@@ -1,5 +1,5 @@
-"""The files of an experiment as a git revision holds them, from DVC's cache or remote; nothing is
-checked out.
+"""Fetch the files of an experiment at a git revision from DVC's cache or remote, without a
+checkout.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ THREADS = 8  # a remote answers slowly, and at once
 
 
 class RevisionNotFoundError(DenseclError):
-    """A name that git does not know; the message is git's."""
+    """A name unknown to git; the message is git's."""
 
 
 def fetch_revision(name: str, root: Path) -> tuple[str, list[str]]:
-    """The revision's commit; its evaluations, predictions, manifests, costs, plan and model config
-    are written below `place`.
+    """Write the evaluations, predictions, manifests, costs, plan and model configs of a revision
+    below `place`; return its commit.
 
     NoRevisionError where git knows none of that name. What is in dvc.lock but neither in the cache
     nor in the remote is an error where the comparison needs it, else a note.
@@ -72,8 +72,8 @@ def _is_below(path: str, *folders: Path) -> bool:
 
 @contextmanager
 def _open_revision(name: str) -> Iterator[tuple[str, Any]]:
-    """The commit and a file system of what git and DVC hold of it. Neither the workspace nor its
-    lock is touched.
+    """The commit and a file system over its git and DVC files. Neither the workspace nor its lock
+    is touched.
     """
     from dvc.exceptions import DvcException
     from dvc.fs import DVCFileSystem
@@ -98,7 +98,7 @@ def _open_revision(name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _list_needed(outs: Iterable[str]) -> Iterator[str]:
-    """Files to fetch; the controls of predictions are not compared."""
+    """Files to fetch; predictions on controls are not compared."""
     for path in outs:
         if path == str(paths.PLANS):
             yield str(paths.plan_file("report"))
@@ -114,14 +114,14 @@ def _list_needed(outs: Iterable[str]) -> Iterator[str]:
 
 
 def _fetch_files(fs: Any, files: list[str], root: Path) -> list[str]:
-    """Those that could not be had."""
+    """Fetch files; return those that no storage has."""
     with ThreadPoolExecutor(THREADS) as pool:
         fetched = pool.map(lambda path: _fetch_file(fs, path, root), files)
         return [path for path, is_there in zip(files, fetched, strict=True) if not is_there]
 
 
 def _fetch_file(fs: Any, path: str, root: Path) -> bool:
-    """False where no storage holds it; what comes over the net stays in the cache, as after `dvc
+    """Fetch one file; False if no storage has it. Downloads stay in the cache, as after `dvc
     fetch`.
     """
     from dvc_data.index import DataIndexDirError

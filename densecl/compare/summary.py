@@ -1,6 +1,4 @@
-"""What the comparison says, in sentences that claim no more than intervals and corrected p-values
-allow.
-"""
+"""Summarise a comparison in sentences that the intervals and corrected p-values support."""
 
 from __future__ import annotations
 
@@ -27,7 +25,9 @@ def format_dataset(delta: Delta) -> str:
 
 
 def format_verdict(comparison: ExperimentComparison) -> str:
-    """One line: what is worse, what is better, and how many cells (a set in a mode) say nothing."""
+    """One line: what is worse, what is better, and how many cells (dataset and mode) are
+    inconclusive.
+    """
     worse, better = comparison.select_by_call("worse"), comparison.select_by_call("better")
     counts = Counter(delta.call for delta in comparison.deltas if delta.dataset != SHIFTED_MEAN)
     labels: dict[Call, str] = {
@@ -64,7 +64,7 @@ def format_verdict(comparison: ExperimentComparison) -> str:
 
 
 def _format_largest(deltas: Sequence[Delta]) -> str:
-    """The largest differences first; the mean, which speaks of several sets, before all."""
+    """The largest differences first, the shifted mean before all."""
     order = sorted(
         deltas,
         key=lambda line: (
@@ -83,7 +83,7 @@ def _format_largest(deltas: Sequence[Delta]) -> str:
 
 
 def build_sentences(comparison: ExperimentComparison, changes: ExperimentChanges) -> list[str]:
-    """Below the verdict: what it rules out, what it speaks of, what it cost."""
+    """Sentences below the verdict: differences that can be excluded, scope, and cost."""
     return [
         *_describe_power(comparison),
         *_describe_scope(comparison),
@@ -98,7 +98,9 @@ def _describe_power(comparison: ExperimentComparison) -> list[str]:
 
 
 def _describe_scope(comparison: ExperimentComparison) -> list[str]:
-    """Whether the results are about the models, or about the modes: by the number of seeds."""
+    """State whether the results apply to the modes or only to these models, by the number of
+    seeds.
+    """
     judged = comparison.select_by_call("better", "worse", "open")
     few = {delta.mode for delta in judged if len(delta.seeds) < SEEDS_FOR_MODE}
     groups = [[d for d in judged if (d.mode in few) == is_few] for is_few in (False, True)]
@@ -116,8 +118,8 @@ def _describe_scope(comparison: ExperimentComparison) -> list[str]:
 
 
 def _describe_costs(costs: Sequence[CostChange]) -> list[str]:
-    """Beside classification only in the same process: two runs at two times may have had a machine
-    more or less busy.
+    """Relative costs only: each is relative to classification in the same process, since the load
+    of the machine may differ between runs.
     """
     clauses = [
         f"{c.mode} {c.a['against_none']:.2f} × in A and {c.b['against_none']:.2f} × in B"
@@ -135,7 +137,7 @@ def _describe_costs(costs: Sequence[CostChange]) -> list[str]:
 
 
 def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -> list[str]:
-    """What a reader must know before believing the table."""
+    """Caveats of the table."""
     caveats = [*_describe_unshared(comparison)]
     for letter, experiment in (("A", comparison.a), ("B", comparison.b)):
         if experiment.origin.dirty:
@@ -165,7 +167,7 @@ def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -
 
 
 def _describe_unshared(comparison: ExperimentComparison) -> list[str]:
-    """What only one of the two has."""
+    """Cells that only one experiment has."""
     a, b = comparison.a.plan, comparison.b.plan
     clauses = []
     for letter, plan, other_plan in (("A", a, b), ("B", b, a)):

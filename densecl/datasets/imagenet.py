@@ -1,6 +1,4 @@
-"""Published sizes and classes of the datasets, and ReaL; used where the class list is
-ImageNet-1k's.
-"""
+"""Facts about the published datasets; they apply only if the class list is that of ImageNet-1k."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ OFFICIAL_DATASETS = {
 
 
 def get_official_counts(dataset: str, classes: list[str]) -> tuple[int, list[str]] | None:
-    """Images and sorted wnids of the dataset as published; None for other datasets and other class
+    """Published number of images and sorted wnids of a dataset; None for other datasets and class
     lists.
     """
     if dataset not in OFFICIAL_DATASETS or classes != sorted(read_lines(IMAGENET1K_WNIDS)):
@@ -46,9 +44,7 @@ def get_official_counts(dataset: str, classes: list[str]) -> tuple[int, list[str
 
 
 def compute_real_agreement(frame: pd.DataFrame) -> pd.Series:
-    """[rows] True where ReaL's raters see the image's class, False where they see only others; null
-    where they see none, and for files not named as ImageNet validation images.
-    """
+    """[rows] True if ReaL's raters see the image's class, False if only others; null if none."""
     numbers = frame["path"].str.extract(VALIDATION_NAME, expand=False)
     if numbers.isna().all():
         return pd.Series(None, frame.index, dtype="object")
@@ -63,7 +59,7 @@ def compute_real_agreement(frame: pd.DataFrame) -> pd.Series:
 
 @cache
 def load_class_descriptions() -> dict[str, str]:
-    """wnid -> a word or two that describe it; the synsets of ImageNet-22k."""
+    """wnid -> short description, for the synsets of ImageNet-22k."""
     text = _find_timm_file("imagenet_synset_to_lemma.txt").read_text(encoding="utf-8")
     pairs = (line.split("\t", 1) for line in text.splitlines() if "\t" in line)
     return {wnid: words.split(",")[0] for wnid, words in pairs}
@@ -76,7 +72,7 @@ def read_lines(name: str) -> tuple[str, ...]:
 
 
 def _find_timm_file(name: str) -> Path:
-    """One of timm's data files, found without importing timm, which takes seconds."""
+    """Path of one of timm's data files, without importing timm, which takes seconds."""
     spec = find_spec("timm")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("timm")

@@ -1,4 +1,4 @@
-"""Numbers and lists as people read them; fractions in [0, 1] become percent or points."""
+"""Format numbers and lists for readers; fractions in [0, 1] become percent or points."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 
 def format_percent(fraction: float | None) -> str:
-    """`45.2`, without the sign of percent; a dash for None."""
+    """`45.2`, without a percent sign; a dash for None."""
     return "–" if fraction is None else f"{100 * fraction:.1f}".replace("-", "−")
 
 
 def format_points(fraction: float) -> str:
-    """`+0.4`; what rounds to 0 has no sign."""
+    """`+0.4`; a value that rounds to 0 has no sign."""
     text = f"{100 * fraction:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
 
@@ -29,17 +29,17 @@ def format_bytes(size: float) -> str:
 
 
 def format_count(count: int, noun: str) -> str:
-    """`1 image`, `3,012 images`; the plural takes an s."""
+    """`1 image`, `3,012 images`; the plural appends an s."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def join_names(names: Sequence[str]) -> str:
-    """a; a and b; a, b and c."""
+    """Join names: "a"; "a and b"; "a, b and c"."""
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def clip_list(names: Sequence[str], shown: int) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of the others."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
 
@@ -53,7 +53,7 @@ def clip_text(text: str, length: int) -> str:
 
 
 def align_columns(rows: Sequence[Sequence[str]]) -> str:
-    """Lines for a terminal."""
+    """Rows as aligned lines of text."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()

@@ -1,5 +1,5 @@
-"""Templates whose values cannot become markup: autoescaped HTML, and Markdown that a pull request
-shows as it is.
+"""Template environments with escaping: autoescaped HTML, and Markdown without markup from
+values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def create_environment(folder: Path, markdown: bool = False) -> Environment:
-    """For the templates of a folder, either HTML or Markdown; an unknown name is an error."""
+    """The environment of a folder's templates, HTML or Markdown; an undefined name is an error."""
     return Environment(
         loader=FileSystemLoader(folder),
         autoescape=not markdown,  # noqa: S701 - `finalize` escapes Markdown
@@ -30,15 +30,15 @@ def create_environment(folder: Path, markdown: bool = False) -> Environment:
 
 
 def escape_control_characters(value: object) -> object:
-    """The value; in text, control characters, which no HTML may hold, as Python writes them."""
+    """Replace control characters, which HTML may not contain, by their Python escapes."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return re.sub(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], value)
 
 
 def escape_markdown(value: object) -> object:
-    """Text that a pull request shows as it is: no markup, no link, no mention, also inside a
-    table. Numbers and Markup stay as they are.
+    """Escape text for a pull request, also inside tables: no markup, links or mentions. Numbers and
+    Markup stay unchanged.
     """
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
@@ -50,7 +50,7 @@ def escape_markdown(value: object) -> object:
 
 
 def encode_thumbnail(image: Image, side: int, file_format: str, **options: Any) -> str:
-    """A data URI of the image, shrunk in place so that its longer side is `side` px at most."""
+    """Shrink an image in place to at most `side` px and return it as a data URI."""
     image.thumbnail((side, side))
     content = io.BytesIO()
     image.save(content, file_format, **options)

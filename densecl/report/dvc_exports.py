@@ -1,6 +1,4 @@
-"""The comparison as the files that `dvc metrics` and `dvc plots` show: one row per mode, one curve
-per file.
-"""
+"""Write the files that `dvc metrics` and `dvc plots` show: one row per mode, one file per curve."""
 
 from __future__ import annotations
 
@@ -50,8 +48,8 @@ def write_dvc_exports(
 def collect_metrics(
     comparison: Comparison, mode: str, costs: Sequence[TrainingCost]
 ) -> dict[str, float]:
-    """Top-1 by set, a fraction, and the time of a step beside classification alone; what is missing
-    is left out.
+    """Top-1 by dataset as a fraction, and step time relative to classification alone; missing
+    values are omitted.
     """
     metrics = {
         s.strip("()"): round(row.value, 6)
@@ -65,7 +63,7 @@ def collect_metrics(
 
 
 def build_robustness_plot(comparison: Comparison) -> pd.DataFrame:
-    """Bars: `set and mode`, `top-1, %`."""
+    """Table of bars with columns `set and mode` and `top-1, %`."""
     rows = [
         (f"{s} {m}", 100 * row.value)
         for s in comparison.plan.datasets
@@ -76,7 +74,9 @@ def build_robustness_plot(comparison: Comparison) -> pd.DataFrame:
 
 
 def build_difference_plot(comparison: Comparison) -> pd.DataFrame:
-    """Bars: `set and modes`, `points` with the interval's ends `low` and `high`."""
+    """Table of bars with columns `set and modes`, `points`, and the interval's limits `low` and
+    `high`.
+    """
     rows = [
         (f"{s.strip('()')} {a} − {b}", 100 * row.value, 100 * (row.low or 0), 100 * (row.high or 0))
         for s in (*comparison.plan.datasets, SHIFTED_MEAN)
@@ -88,7 +88,7 @@ def build_difference_plot(comparison: Comparison) -> pd.DataFrame:
 
 def iter_curves(histories: Histories) -> Iterator[tuple[str, pd.DataFrame]]:
     """(column of history.csv, frame with `epoch` and one column per mode: the mean over its seeds);
-    nan where a mode has none.
+    NaN if a mode has none.
     """
     columns = dict.fromkeys(
         c for frames in histories.values() for frame in frames for c in frame.columns
@@ -115,7 +115,7 @@ def iter_curves(histories: Histories) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _iter_series(histories: Histories, column: str) -> Iterator[tuple[str, list[pd.Series]]]:
-    """By mode, the column by epoch of every seed that has it; modes without any are left out."""
+    """By mode, the column by epoch of every seed that has it; modes without one are omitted."""
     for mode, frames in histories.items():
         series = [
             f.set_index("epoch")[column] for f in frames if column in f and f[column].notna().any()

@@ -1,6 +1,4 @@
-"""How a number is shown: the entry of a table, what stands below it, and the files that it came
-from.
-"""
+"""Format the entries of tables: value, details, and source files."""
 
 from __future__ import annotations
 
@@ -16,8 +14,8 @@ from densecl.report.charts.svg import COLOURS
 
 
 class Bar(NamedTuple):
-    """Drawn behind an entry, in a mode's colour: from its middle to the right for more, to the left
-    for less.
+    """A bar behind an entry in a mode's colour; it starts at the centre and extends right if
+    positive.
     """
 
     start: float  # % of the entry's width
@@ -26,16 +24,14 @@ class Bar(NamedTuple):
 
 
 def build_bar(share: float, positive_mode: str, negative_mode: str) -> Bar:
-    """Of `share` in [-1, 1] of half the entry: in the colour of the mode that is ahead."""
+    """The bar of `share` in [-1, 1] of half the entry, in the colour of the better mode."""
     start, end = sorted((50.0, 50 + 50 * share))
     return Bar(start, end, positive_mode if share > 0 else negative_mode)
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """One entry of a table: what stands large, what stands small below it, and the files it came
-    from.
-    """
+    """One entry of a table: the main text, a smaller line below it, and its source files."""
 
     main: str
     sub: str = ""
@@ -53,15 +49,13 @@ class TableData:
 
     @property
     def shared_files(self) -> list[str]:
-        """The files that every row comes from, where they are the same for all: named once, below
-        the table.
-        """
+        """Source files shared by all rows, which the table names once."""
         row_files = {tuple(list_source_files(entries)) for _, _, entries in self.rows}
         return list(row_files.pop()) if len(row_files) == 1 else []
 
     @property
     def reasons(self) -> list[str]:
-        """Why entries are missing, each reason once: the footnotes of the table."""
+        """Reasons for missing entries, without duplicates: the footnotes of the table."""
         return list(
             dict.fromkeys(
                 n.sub for _, _, entries in self.rows for n in entries if n.missing and n.sub
@@ -70,12 +64,12 @@ class TableData:
 
 
 def list_source_files(entries: Sequence[TableCell]) -> list[str]:
-    """Every file that a row's numbers came from, once."""
+    """All source files of a row, without duplicates."""
     return list(dict.fromkeys(f for n in entries for f in n.source.split(", ") if f))
 
 
 def build_text_cells(*texts: str, source: str = "") -> tuple[TableCell, ...]:
-    """Entries that are text, all from one file."""
+    """Text entries that share one source file."""
     return tuple(TableCell(text, "", source) for text in texts)
 
 

@@ -1,5 +1,5 @@
-"""Where the page comes from: code, environment, the artifacts' hashes, the machines, and each seed
-by itself.
+"""Provenance of the page: code, environment, artifact hashes, machines, and the results of each
+seed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def build_environment_table(root: Path) -> TableData:
 
 
 def describe_commit(root: Path) -> str:
-    """The git commit, and which parts of the code differ from it."""
+    """The git commit, and the parts of the code that differ from it."""
     head = run_git("rev-parse", "HEAD", root=root).strip()
     if not head:
         return "not known: the folder is no git repository, or git is missing"
@@ -67,9 +67,7 @@ def describe_commit(root: Path) -> str:
 
 
 def build_artifact_table(plan: ReportPlan, root: Path) -> tuple[TableData, str]:
-    """DVC's md5 of everything the page was counted from, and why there is none where there is
-    none.
-    """
+    """DVC's md5 of every input of the page, or the reason why there is none."""
     empty = TableData((("", ()),), ())
     try:
         outs = read_lock(root).outs

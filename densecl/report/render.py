@@ -1,5 +1,5 @@
-"""The long table, the page and the pull-request text, all from one comparison; the same inputs give
-the same bytes.
+"""Write the long table, the page and the pull-request text from one comparison; equal inputs give
+equal bytes.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ Histories = dict[str, list[pd.DataFrame]]
 
 
 def write_report(plan: ReportPlan, root: Path = Path()) -> str:
-    """The aggregate table and the answer as plain text; writes comparison.csv, report.html,
-    report.md, metrics/ and plots/.
+    """Write comparison.csv, report.html, report.md, metrics/ and plots/; return the aggregate table
+    and the summary as plain text.
     """
     comparison = compare_modes(plan, root)
     text = build_comparison_table(comparison).to_csv(
@@ -81,9 +81,7 @@ def write_report(plan: ReportPlan, root: Path = Path()) -> str:
 
 
 def render_page(name: str, context: Mapping[str, Any]) -> str:
-    """The template of that name; `script_hash` is of the one script that the page's policy lets
-    run.
-    """
+    """Render a template; `script_hash` is that of the only script that the page's policy allows."""
     from markupsafe import Markup
 
     environment = create_environment(TEMPLATES, markdown=name.endswith(".md"))

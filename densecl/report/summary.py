@@ -1,6 +1,4 @@
-"""The answer in sentences that claim no more than intervals and corrected p-values allow, and what
-must be known before the numbers are believed.
-"""
+"""Summarise the results in sentences that the intervals and corrected p-values support."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ MATCHING_FEATURES = {"dense": "dense", "backbone": "last"}
 
 
 def build_headline(comparison: Comparison, costs: Costs) -> list[str]:
-    """Two sentences: which mode beats which, where, by how much [interval], and at what cost in
+    """Two sentences: which mode is better, where, by how much [interval], and at what cost in
     time.
     """
     modes = comparison.plan.modes
@@ -62,8 +60,8 @@ def build_headline(comparison: Comparison, costs: Costs) -> list[str]:
 
 
 def build_details(comparison: Comparison) -> list[str]:
-    """What the seeds allow to say, the pairs that the headline leaves out, and what the tests would
-    have missed.
+    """What the seeds allow to conclude, pairs that the headline omits, and the power of the
+    tests.
     """
     if len(comparison.plan.modes) == 1:
         return []
@@ -75,7 +73,7 @@ def build_details(comparison: Comparison) -> list[str]:
 
 
 def _select_baseline(comparison: Comparison) -> Mode:
-    """What the headline puts the others beside: none; the next simpler mode, where nothing was
+    """The mode that others are compared with: none, or the next simpler mode if nothing was
     evaluated together with none.
     """
     compared = [b for a, b in comparison.pairs if _list_tested(comparison, a, b)]
@@ -89,7 +87,7 @@ def _list_tested(comparison: Comparison, mode: str, baseline: str) -> list[str]:
 
 
 def _count_seeds(comparison: Comparison, mode: str, baseline: str) -> int:
-    """The fewest seeds behind any difference of the two; 0 where there is none."""
+    """The smallest number of seeds of any difference."""
     rows = [
         comparison.get_difference(s, mode, baseline)
         for s in _list_tested(comparison, mode, baseline)
@@ -98,7 +96,7 @@ def _count_seeds(comparison: Comparison, mode: str, baseline: str) -> int:
 
 
 def describe_verdict(comparison: Comparison, mode: Mode, baseline: Mode) -> str:
-    """What the tests say of two modes, without a full stop; "" where no set has both."""
+    """Test results of two modes, without a full stop; "" if no dataset has both."""
     tested = _list_tested(comparison, mode, baseline)
     if not tested:
         return ""
@@ -160,9 +158,7 @@ def _format_place(comparison: Comparison, dataset: str) -> str:
 
 
 def _format_cost(mode: str, costs: Costs, name: str = "") -> str:
-    """Time of a training step beside that of classification alone on the same two views, measured
-    in one process.
-    """
+    """Step time relative to classification alone on the same two views, measured in one process."""
     if not costs.get(mode):
         return f"what {mode} cost is not known: no cost.json was found"
     extra = fmean(c.step_seconds / c.none_step_seconds for c in costs[mode]) - 1
@@ -198,7 +194,9 @@ def _describe_power(comparison: Comparison) -> list[str]:
 
 
 def _describe_scope(comparison: Comparison) -> list[str]:
-    """Whether this speaks of models or of modes: by the fewest seeds of any difference."""
+    """State whether results apply to modes or only to these models, by the smallest number of
+    seeds.
+    """
     counts = [_count_seeds(comparison, a, b) for a, b in comparison.pairs]
     fewest = min(filter(None, counts), default=0)
     planned = comparison.plan.seeds

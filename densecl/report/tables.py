@@ -1,4 +1,4 @@
-"""The tables of sets and modes."""
+"""Tables over datasets and modes."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ DATASET_METRICS = {
 
 
 def build_dataset_metrics(comparison: Comparison) -> tuple[TableData, list[str]]:
-    """Figures that only some sets have, and why one that no set has is left out."""
+    """Metrics that only some datasets have, and the reason if no dataset has one."""
     rows = {
         k: [r for (_, _, metric), r in comparison.rows.items() if metric == k]
         for k in DATASET_METRICS

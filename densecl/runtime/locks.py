@@ -1,4 +1,4 @@
-"""One process at a time: a second one is told who is at work, and stops."""
+"""Locks between processes; a second process is told which one holds the lock, and stops."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from densecl.errors import RetryLater
 
 @contextmanager
 def hold_lock(path: Path, timeout: float = 0.0) -> Iterator[None]:
-    """A lock on the file `path` for the block; it goes with its process, however that dies.
+    """Hold a lock on the file `path` during the block; the kernel releases it when the process
+    ends.
 
     Raises RetryLater, which names the holder, after `timeout` seconds.
     """

@@ -1,4 +1,4 @@
-"""The gate's criteria as one picture: each value in its interval, with the bound it was held to."""
+"""Chart of the gate's criteria: each value with its interval and bound."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PASSED_COLOUR, FAILED_COLOUR = (
 
 
 def render_forest(verdict: GateVerdict) -> str:
-    """An <svg>; its description says what each criterion says."""
+    """An <svg> element and its text alternative; two empty strings if no criterion has a value."""
     alt_text = "; ".join(f"{_format_label(c)}: {c.said}" for c in verdict.criteria)
     size = (4.9, 0.8 + 0.42 * len(verdict.criteria))
     return render_svg(

@@ -1,4 +1,4 @@
-"""What changed since the last judged candidate: images, classes, their mix and look, params and
+"""Changes since the last judged candidate: images, classes, class mix, image features, params and
 code.
 """
 
@@ -48,8 +48,7 @@ MAX_SHOWN = 12  # paths and classes a set
 
 
 def compute_changes(params: Params, root: Path = Path()) -> SourceChanges:
-    """Each set's manifest against the baseline's, and the candidate's params and code against the
-    baseline's.
+    """Compare each dataset's manifest, and the candidate's params and code, with the baseline.
 
     Files are counted as new, removed or changed (another content or class under the same path)
     whether they can be used or not; `images`, class mix and PSI are of those that can.
@@ -65,8 +64,8 @@ def compute_changes(params: Params, root: Path = Path()) -> SourceChanges:
 def write_baseline(
     params: Params, changes: SourceChanges, folder: Path, root: Path = Path()
 ) -> None:
-    """Copies of the manifests as they are, and the params and code that were seen before the
-    training: what changed in the days that it took makes a candidate of its own.
+    """Copy the current manifests to the baseline, with the params and code that `changes` saw
+    before training: what changes during training counts as new.
     """
     for name in params.datasets:
         shutil.copyfile(root / paths.manifest_file(name), folder / paths.baseline_file(name).name)
@@ -119,9 +118,7 @@ def _read_baseline(path: Path) -> pd.DataFrame:
 
 
 def _compare_files(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, list[str]]:
-    """Sorted paths of the files that are new, removed, and of another content or class than
-    before.
-    """
+    """Sorted paths of files that are new, removed, or have another content or class."""
     columns = ["path", "sha256", "wnid"]
     merged = before[columns].merge(
         now[columns], on="path", how="outer", suffixes=("_then", ""), indicator="where"
@@ -136,9 +133,7 @@ def _compare_files(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, list[st
 
 
 def _sample_evenly(names: list[str]) -> list[str]:
-    """MAX_SHOWN of sorted names, from the first to the last at even steps, so that many classes are
-    seen.
-    """
+    """Up to MAX_SHOWN sorted names at even steps, so that many classes are shown."""
     return (
         [names[index * len(names) // MAX_SHOWN] for index in range(MAX_SHOWN)]
         if len(names) > MAX_SHOWN
@@ -151,7 +146,7 @@ def _find_absent_classes(frame: pd.DataFrame, reference: pd.DataFrame) -> tuple[
 
 
 def _count_feature_bins(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, BinCounts]:
-    """Images a bin of each feature; of none where one side has no images."""
+    """Images per bin of each feature; empty if one side has no images."""
     if before.empty or now.empty:
         return {}
     columns = {feature: "wnid" if feature == "class" else feature for feature in FEATURES}
@@ -159,7 +154,7 @@ def _count_feature_bins(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, Bi
 
 
 def _find_class_shifts(before: pd.DataFrame, now: pd.DataFrame) -> tuple[ClassShare, ...]:
-    """The classes whose share of the images moved most."""
+    """Classes whose share of the images changed most."""
     if before.empty or now.empty:
         return ()
     counts = pd.concat(
@@ -178,8 +173,8 @@ def _find_class_shifts(before: pd.DataFrame, now: pd.DataFrame) -> tuple[ClassSh
 
 
 def _collect_candidate_config(params: Params) -> dict[str, Any]:
-    """What else makes a candidate and its scores, as plain values: images apart, which the
-    manifests tell.
+    """Everything else that determines a candidate and its scores, as plain values; manifests cover
+    the images.
     """
     from steps.plan import resolve_plans
 
@@ -204,7 +199,7 @@ def _collect_candidate_config(params: Params) -> dict[str, Any]:
 
 
 def _describe_param_changes(root: Path, now: Mapping[str, Any]) -> Iterator[str]:
-    """In words, one a key; none where there is no baseline at all: then everything is new."""
+    """One text per changed key; empty without a baseline, since everything is new then."""
     path = root / paths.BASELINE_PLAN
     if not path.exists():
         if any((root / paths.BASELINE).glob("*.parquet")):
@@ -236,8 +231,8 @@ def _format_value(value: Any) -> str:
 
 
 def format_changes(changes: SourceChanges) -> str:
-    """The changes as text for a terminal: one line per dataset, then params and code, then what
-    follows from it.
+    """Changes as text for a terminal: one line per dataset, then params and code, then the
+    consequence.
     """
     return "\n".join(
         [
@@ -250,7 +245,7 @@ def format_changes(changes: SourceChanges) -> str:
 
 
 def describe_consequence(changes: SourceChanges) -> str:
-    """What the changes mean for the next candidate, in a sentence."""
+    """One sentence on what the changes mean for the next candidate."""
     if not changes.has_changes:
         return (
             "Nothing changed since the last judged candidate: none is "
@@ -277,7 +272,9 @@ def is_changed(change: DatasetDrift) -> bool:
 
 
 def describe_shift(change: DatasetDrift, feature: str) -> str:
-    """`large`, `moderate` or nothing: by convention, and only above what chance explains."""
+    """`large`, `moderate` or "", by the conventional thresholds, and only if above the level
+    expected by chance.
+    """
     value = change.psi.get(feature, 0.0)
     if value <= change.chance.get(feature, 0.0):
         return ""

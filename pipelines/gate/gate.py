@@ -1,5 +1,4 @@
-"""Is a candidate good enough to take the champion's place? Decided on the same images; nothing is
-written.
+"""The gate: decides on shared images whether a candidate replaces the champion. Writes nothing.
 
 Differences are candidate - champion in top-1, with the interval of `paired.estimate_difference`;
 they speak of these two models. Each model's labels are indices into its own class list, so right
@@ -41,8 +40,8 @@ class PairedResult:
 
 
 def judge_candidate(params: Params, champion: Champion, root: Path = Path()) -> GateVerdict:
-    """The verdict on `params.candidate` from the predictions under `root`: every criterion with
-    value, interval and bound.
+    """Verdict on `params.candidate` from the predictions under `root`: every criterion with value,
+    interval and bound.
 
     Without a champion: top-1 on validation surely above chance, and the least top-1 of
     `retraining.gate.minimum`. With one: the lower bound of the difference on validation above
@@ -69,7 +68,7 @@ def judge_candidate(params: Params, champion: Champion, root: Path = Path()) -> 
 
 
 def _check_first_champion(params: Params, root: Path) -> list[Criterion]:
-    """The absolute minimums of a candidate that has no champion to beat."""
+    """The absolute minimums, for a candidate without a champion to beat."""
     minimums = params.retraining.gate.minimum
     return [
         _check_accuracy(params, root, "chance", CONTROL_SET, None),
@@ -103,8 +102,8 @@ def _check_accuracy(
 
 
 def _compare_models(params: Params, root: Path, name: str) -> PairedResult | Criterion:
-    """Both models on the images they share; a criterion that says why where they cannot be
-    compared.
+    """Compare both models on shared images, or return a criterion with the reason why this is
+    impossible.
     """
     bound = -params.retraining.gate.max_drop
     candidate, champion = (
@@ -141,9 +140,7 @@ def _compare_models(params: Params, root: Path, name: str) -> PairedResult | Cri
 def _describe_omissions(
     candidate: ModelPredictions, champion: ModelPredictions, shared: int
 ) -> str:
-    """What of the two evaluations is not compared, and whether the models chose among different
-    classes.
-    """
+    """Text on images that are not compared, and on differing candidate classes."""
     notes = [
         f"{format_count(len(predictions.rows) - shared, 'image')} left out that the {model} alone "
         f"was "
@@ -166,7 +163,7 @@ def _check_unpaired(
     candidate: ModelPredictions | MissingPredictions,
     champion: ModelPredictions | MissingPredictions,
 ) -> Criterion:
-    """Passes where neither model can be scored, or the champion never could; never on
+    """Passes if neither model can be evaluated, or the champion never was; always fails on
     validation.
     """
     missing = {
@@ -186,7 +183,7 @@ def _check_unpaired(
 
 
 def check_validation(gate_params: GateParams, pair: PairedResult | Criterion) -> Criterion:
-    """Holds where the lower bound of the difference on validation lies above -margin."""
+    """Passes if the lower bound of the difference on validation is above -margin."""
     margin = gate_params.margin
     if isinstance(pair, Criterion):
         return pair.model_copy(update={"name": "val", "bound": -margin})
@@ -213,8 +210,8 @@ def check_validation(gate_params: GateParams, pair: PairedResult | Criterion) ->
 
 
 def _estimate_needed_images(pair: PairedResult, margin: float) -> str:
-    """How many images would do if the difference stayed: the interval narrows with their square
-    root.
+    """Number of images that would suffice for the same difference: interval widths scale with
+    1/sqrt(n).
     """
     headroom = pair.difference.value + margin
     if headroom <= 0:
@@ -226,7 +223,7 @@ def _estimate_needed_images(pair: PairedResult, margin: float) -> str:
 def check_regression(
     gate_params: GateParams, name: str, pair: PairedResult | Criterion
 ) -> Criterion:
-    """Fails where a set falls by more than max_drop and its whole interval is below 0."""
+    """Fails if a dataset drops by more than max_drop and its whole interval is below 0."""
     max_drop = gate_params.max_drop
     if isinstance(pair, Criterion):
         return pair
@@ -257,8 +254,8 @@ def check_regression(
 
 
 def _format_verdict(promoted: bool, champion: str | None, criteria: Sequence[Criterion]) -> str:
-    """The outcome with the sets that refused it, each once: a fall says more than an interval that
-    is too wide.
+    """The outcome and the datasets that failed; a drop takes precedence over an interval that is
+    too wide.
     """
     if promoted and champion is None:
         return "promoted as the first champion: " + "; ".join(

@@ -1,4 +1,4 @@
-"""The population stability index: how far the distribution of a feature has moved.
+"""Population stability index (PSI): how much the distribution of a feature has changed.
 
 PSI = sum over bins of (q - p) log(q / p), p and q the shares of a bin then and now: Jeffreys'
 (1946) divergence, called PSI in credit scoring, by whose convention 0.1 and more is a moderate and
@@ -25,13 +25,13 @@ SMOOTHING = 0.5  # images added to each bin
 
 
 def compute_psi(counts: BinCounts) -> float:
-    """Population stability index, 0 where the counts are equal; each side has an image."""
+    """PSI of two sets of counts; 0 if the distributions are equal. Both sides must have images."""
     p, q = ((bins + SMOOTHING) / (bins.sum() + SMOOTHING * len(bins)) for bins in counts)
     return float(((q - p) * np.log(q / p)).sum())
 
 
 def compute_chance_psi(counts: BinCounts) -> float:
-    """What the index of two samples of this size from one population exceeds once in twenty."""
+    """95th percentile of the PSI of two samples of these sizes from one population."""
     from scipy.stats import chi2
 
     before, now = counts
@@ -40,8 +40,8 @@ def compute_chance_psi(counts: BinCounts) -> float:
 
 
 def count_bins(before: pd.Series, now: pd.Series) -> BinCounts:
-    """Bins are the tenths of what was before; a bin a value where those are words or at most ten
-    numbers.
+    """Counts per bin; bins are deciles of the earlier sample, or single values for text and for at
+    most ten numbers.
     """
     if not pd.api.types.is_numeric_dtype(before) or before.nunique() <= BINS:
         codes, values = pd.factorize(pd.concat([before, now], ignore_index=True))
@@ -54,8 +54,8 @@ def count_bins(before: pd.Series, now: pd.Series) -> BinCounts:
 
 
 def _compute_edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Inner edges of the bins, each the least value of its bin; a value that would fill a tenth has
-    a bin of its own.
+    """Inner edges of the bins, each the smallest value of its bin; a value that fills a decile has
+    its own bin.
     """
     tenths = np.sort(values)[np.arange(1, BINS) * len(values) // BINS]
     heavy = tenths[1:][np.diff(tenths) == 0]

@@ -1,4 +1,4 @@
-"""From images to a verdict, link by link: what each stage read and left, with which parameters."""
+"""The chain from images to a verdict: what each stage read and wrote, with which parameters."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PRINTED_TAGS = (
 
 @dataclass
 class LineageNode:
-    """One stage, folder of images, verdict or version; notes say what is missing or has changed
+    """One stage, folder of images, verdict or version; notes state what is missing or has changed
     since.
     """
 
@@ -54,7 +54,7 @@ class LineageNode:
 
 
 class Lineage:
-    """The links of some stages of a record, and of what came before and after them."""
+    """The nodes of some stages of a record, with everything before and after them."""
 
     def __init__(
         self, resolved_as: str, snapshot: LockSnapshot, workspace: WorkspaceState, notes: list[str]
@@ -66,12 +66,12 @@ class Lineage:
 
     @property
     def nodes(self) -> list[LineageNode]:
-        """In the order of the chain."""
+        """Nodes in the order of the chain."""
         return sorted(self._nodes.values(), key=lambda node: KIND_ORDER.index(node.kind))
 
     def add_stages(self, focus: Iterable[LockedStage]) -> None:
-        """The stages, all that follow from them, and all that these were made from; of a report
-        only the focus's cells.
+        """Add stages, everything that depends on them, and everything that they depend on; of a
+        report only the cells in focus.
         """
         stages = self.snapshot.stages
         graph = networkx.DiGraph(
@@ -92,7 +92,7 @@ class Lineage:
                 self._add_sources(stage)
 
     def add_version(self, name: str, number: str, tags: Mapping[str, str], training: str) -> None:
-        """The gate's verdict on the model of a training, and the version that it became."""
+        """Add the gate's verdict on a trained model, and the version that was registered."""
         verdict = GateVerdict.model_validate_json(tags["judged"])
         champion = f"version {verdict.champion}" if verdict.champion else "none"
         gate, version = f"gate of version {number}", f"version {number} of {name}"
@@ -117,7 +117,7 @@ class Lineage:
         self.graph.add_edge(gate, version)
 
     def _add_sources(self, stage: LockedStage) -> None:
-        """Folders and archives that no stage made are links of their own."""
+        """Add folders and archives that no stage wrote."""
         for file in stage.reads:
             if not (file.is_code or _is_plan(file) or self._list_outs(file)):
                 name = f"data {file.path}"
@@ -161,9 +161,7 @@ class Lineage:
         return node
 
     def _list_outs(self, file: LockedFile) -> list[tuple[str, LockedFile]]:
-        """What stages left of a file, and which: the file, a folder that contains it, or something
-        in the folder that it is.
-        """
+        """Outs of stages that contain a path: the file, its parent folder, or entries below it."""
         return [
             (stage.name, out)
             for stage in self.snapshot.stages.values()

@@ -1,4 +1,4 @@
-"""A lineage as text for a terminal, and as a Mermaid flowchart."""
+"""Render a lineage as text for a terminal and as a Mermaid flowchart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.lineage.chain import Lineage, LineageNode
 
 
 def render_text(lineage: Lineage) -> str:
-    """The chain for a terminal, followed by its Mermaid source."""
+    """The chain as text, followed by its Mermaid source."""
     snapshot = lineage.snapshot
     commit = f"git {snapshot.git}" if snapshot.git else "in no git commit"
     lines = [lineage.resolved_as, f"from {snapshot.source}, {commit}"]
@@ -27,7 +27,7 @@ def render_text(lineage: Lineage) -> str:
 
 
 def render_mermaid(lineage: Lineage) -> str:
-    """A flowchart; names cannot become its syntax."""
+    """A flowchart; names are escaped."""
     ids = {node.name: f"n{i}" for i, node in enumerate(lineage.nodes)}
     lines = ["flowchart LR"]
     for node in lineage.nodes:
@@ -38,7 +38,7 @@ def render_mermaid(lineage: Lineage) -> str:
 
 
 def _list_parts(node: LineageNode) -> list[tuple[str, str]]:
-    """What is printed of a node: the first word in a column of its own."""
+    """Printed parts of a node: a label, then its text."""
 
     def format_file(file: LockedFile) -> str:
         return f"{file.path} {file.md5}" + (f" ({file.files} files)" if file.files else "")

@@ -1,5 +1,5 @@
-"""`python -m pipelines lineage X`: from a model, md5, run or version back to the images, and on to
-report and verdict.
+"""`python -m pipelines lineage X`: the chain of a model, md5, run or version, from images to
+verdict.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class ResolvedQuery(NamedTuple):
-    """What X was taken for, and where the chain is entered."""
+    """The interpretation of X, and the stages at which the chain starts."""
 
     description: str
     snapshot: LockSnapshot
@@ -41,7 +41,7 @@ class ResolvedQuery(NamedTuple):
 
 
 class QueryResolver:
-    """Each way tries to find X in its own place."""
+    """Finds X; each method searches one kind of identifier."""
 
     def __init__(self, name: str) -> None:
         self.name, self.workspace = name, WorkspaceState()
@@ -49,7 +49,7 @@ class QueryResolver:
         self.versions = self._ask_store(lambda: registry.list_version_tags(name)) or {}
 
     def resolve_query(self, query: str) -> ResolvedQuery:
-        """DenseclError that says what X may be, where nothing is found."""
+        """Interpret X; DenseclError lists the kinds of identifiers if it is not found."""
         if query in ALIASES or re.fullmatch(r"v?\d{1,9}", query):
             return self._find_version(query)
         ways = [
@@ -65,11 +65,13 @@ class QueryResolver:
         raise DenseclError(f"{query}: nothing of that name is recorded here; expected {EXPECTED}")
 
     def list_runs(self, fingerprint: str) -> list[tuple[str, dict[str, str]]]:
-        """MLflow runs of a training, the newest first."""
+        """MLflow runs of a training run, newest first."""
         return self._ask_store(lambda: mlflow_client.find_training_runs(fingerprint)) or []
 
     def _ask_store(self, ask: Callable[[], T]) -> T | None:
-        """A store that does not answer is a note, not the end: most is in dvc.lock."""
+        """Query a store; if it does not respond, add a note and continue, since dvc.lock has most
+        of the chain.
+        """
         try:
             return ask()
         except DenseclError as error:
@@ -84,7 +86,7 @@ class QueryResolver:
         md5: str = "",
         revision: str = "",
     ) -> ResolvedQuery | None:
-        """The stages that left a matching file; where none did, those that read one."""
+        """The stages that wrote a matching file, or else those that read one."""
         for snapshot in iter_snapshots(md5, revision):
             for direction in ("writes", "reads"):
                 stages = [
@@ -97,8 +99,8 @@ class QueryResolver:
         return None
 
     def _find_version(self, query: str) -> ResolvedQuery:
-        """The training that left the version's model, in whichever dvc.lock has it, else as the
-        version's tags tell it.
+        """The training stage that wrote the version's model, from any dvc.lock, or else from the
+        version's tags.
         """
         number, tags = registry.resolve_version(self.name, query)
         description, md5 = f"version {number} of {self.name}", tags.get("dvc_md5") or "none"
@@ -123,7 +125,7 @@ class QueryResolver:
         return self._find_stages(f"md5 {md5}", matches, md5)
 
     def _find_tag(self, query: str) -> ResolvedQuery | None:
-        """The newest version that has the md5 or the run's id among its tags."""
+        """The newest version that has the md5 or the run id among its tags."""
         for number, tags in reversed(self.versions.items()):
             names = [tags.get(tag) for tag in ("dvc_md5", "mlflow_run", "zenml_run")]
             if query in names or f"{query}.dir" in names:
@@ -131,7 +133,7 @@ class QueryResolver:
         return None
 
     def _find_mlflow_run(self, run_id: str) -> ResolvedQuery | None:
-        """The training of the run's fingerprint."""
+        """The training stage with the run's fingerprint."""
         tags = mlflow_client.get_run_tags(run_id)
         if tags is None or "fingerprint" not in tags:
             return None
@@ -141,7 +143,7 @@ class QueryResolver:
         )
 
     def _find_zenml_run(self, run_id: str) -> ResolvedQuery | None:
-        """The trainings that left the models of a run."""
+        """The training stages that wrote the models of a run."""
         models = list_run_models(run_id)
         return (
             self._find_stages(f"ZenML run {run_id}", lambda file: file.md5 in models, models[0])
@@ -164,14 +166,14 @@ class QueryResolver:
         return self._find_stages(path, matches)
 
     def read_fingerprint(self, model: LockedFile) -> str:
-        """Of the recorded model, from its config.json; "" where that is no longer there."""
+        """Fingerprint in the config.json of a recorded model; "" if the file is gone."""
         md5 = self.workspace.list_folder(model).get("config.json", "")
         config = self.workspace.read_text(LockedFile(f"{model.path}/config.json", md5))
         return str(json.loads(config).get("fingerprint", "")) if config else ""
 
 
 def build_lineage(query: str) -> Lineage:
-    """The chain that X is a link of; DenseclError where nothing is recorded of X."""
+    """The chain that X belongs to; DenseclError if X is not recorded."""
     resolver = QueryResolver(load_params(paths.PARAMS).retraining.registry)
     found = resolver.resolve_query(query)
     lineage = Lineage(found.description, found.snapshot, resolver.workspace, resolver.notes)
@@ -201,7 +203,7 @@ def is_model(file: LockedFile) -> bool:
 
 
 def list_run_models(run_id: str) -> list[str]:
-    """md5 of the models that a run of ZenML trained; none where ZenML knows no such run."""
+    """md5 of the models that a ZenML run trained; empty if ZenML does not know the run."""
     if not (paths.ZENML_STORE.exists() or "ZENML_CONFIG_PATH" in os.environ):
         return []
     from pipelines.runtime import zenml_env
@@ -217,7 +219,7 @@ def list_run_models(run_id: str) -> list[str]:
 
 
 def _read_tags(number: str, tags: Mapping[str, str]) -> LockSnapshot:
-    """What a version's own tags say of its training, where no dvc.lock does."""
+    """What a version's tags state about its training, if no dvc.lock has it."""
     mode, seed = tags["mode"], int(tags["seed"])
     reads = [
         LockedFile(key.removeprefix("md5 "), md5)

@@ -1,4 +1,4 @@
-"""Records kept as lines of a CSV file."""
+"""Append-only CSV logs; a record is appended completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R", bound=Artifact)
 
 
 def append_record(path: Path, record: Artifact) -> None:
-    """One line more; a header before the first."""
+    """Append one record and sync it to disk; a new file gets a header."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # One line per record, also for who reads it with `tail`.
     row = {
@@ -31,9 +31,7 @@ def append_record(path: Path, record: Artifact) -> None:
 
 
 def read_records(path: Path, record_type: type[R]) -> list[R]:
-    """The records in order; lines that are none, as a full disk leaves them, are left out; no file:
-    none.
-    """
+    """All valid records in order, skipping incomplete lines (a full disk); empty without a file."""
     records: list[R] = []
     if path.exists():
         with path.open(encoding="utf-8", newline="") as file:

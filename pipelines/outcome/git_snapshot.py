@@ -1,4 +1,4 @@
-"""A retraining's params, dvc.lock and small reports in git, on a commit of their own: so that each
+"""Commit a retraining's params, dvc.lock and small reports under a tag of their own, so that each
 can be checked out again.
 
 Made with git's plumbing on an index of its own: HEAD, the user's branch, index and working tree
@@ -48,7 +48,7 @@ SETTINGS = (
 
 
 def save_snapshot(params: Params, record: RetrainingRecord, verdict: GateVerdict) -> str | None:
-    """The tag that holds this retraining; None, and a warning, where git could not: that fails no
+    """Create the tag of this retraining; None and a warning if git fails, which does not fail the
     retraining.
     """
     settings = params.retraining
@@ -98,9 +98,7 @@ def _create_snapshot(record: RetrainingRecord, verdict: GateVerdict, branch: str
 
 
 def _write_tree(head: str, files: list[Path], record: RetrainingRecord) -> str:
-    """HEAD's tree with copies of these files and this retraining's line in the log, without kept
-    files that are gone.
-    """
+    """HEAD's tree with copies of these files and the log up to this retraining."""
     with tempfile.TemporaryDirectory() as folder:
         index, copies = Path(folder, "index"), Path(folder, "files")
         project = copies / _call_git("rev-parse", "--show-prefix")
@@ -138,12 +136,12 @@ def _format_message(
 
 
 def _resolve_commit(revision: str) -> str:
-    """Its hash; "" where there is no such commit."""
+    """Hash of a commit; "" if it does not exist."""
     return run_git("rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}").strip()
 
 
 def _call_git(*arguments: str, stdin: str = "", index: Path | None = None) -> str:
-    """What git prints, stripped of the line's end; DenseclError with what it complained of."""
+    """Output of git without its final newline; DenseclError with git's message."""
     switches = [word for setting in SETTINGS for word in ("-c", setting)]
     result = subprocess.run(
         ["git", "--no-optional-locks", "--literal-pathspecs", *switches, *arguments],

@@ -1,5 +1,5 @@
-"""Notification of how a retraining ended, to a webhook and a file. Nothing here can fail a run:
-what goes wrong is a line of warning.
+"""Notify a webhook and a file of the outcome of a retraining. A failed delivery is a warning and
+never fails a run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RETRYABLE_STATUSES = (408, 425, 429, 500, 502, 503, 504)  # may be gone at the n
 def notify_outcome(
     targets: NotifyParams, record: RetrainingRecord, verdict: GateVerdict | None
 ) -> None:
-    """Tell webhook and file, where params name them."""
+    """Notify the webhook and the file that params name."""
     body = format_message(record, verdict)
     for key, target, send in (
         ("webhook", targets.webhook, _post_webhook),
@@ -44,8 +44,8 @@ def notify_outcome(
 
 
 def format_message(record: RetrainingRecord, verdict: GateVerdict | None) -> dict[str, Any]:
-    """The record's fields, and `text` as Slack shows it: a headline, the sentence, a line per
-    criterion that was not met.
+    """The record's fields, and `text` for Slack: a headline, the summary, and one line per failed
+    criterion.
     """
     numbers = {"candidate": record.version, "champion": record.champion}
     versions = ", ".join(f"{name} version {number}" for name, number in numbers.items() if number)

@@ -1,6 +1,4 @@
-"""`reports/retraining.html`: the verdict first, then why, what changed, and what became of earlier
-candidates.
-"""
+"""`reports/retraining.html`: verdict, criteria, changes, and the outcomes of earlier candidates."""
 
 from __future__ import annotations
 
@@ -45,8 +43,8 @@ def write_page(
     roots: Mapping[str, Path] | None = None,
     root: Path = Path(),
 ) -> None:
-    """Write reports/retraining.html under `root`: one file that opens offline; every name is shown
-    as text.
+    """Write the page and return its path under `root`. It opens offline; every name is shown as
+    text.
 
     `roots` says where the sets' images lie, for thumbnails; `history` are the earlier retrainings,
     oldest first.
@@ -91,7 +89,7 @@ def _format_headline(verdict: GateVerdict) -> str:
 
 
 def _format_criterion(criterion: Criterion) -> dict[str, str | bool]:
-    """A row of the table, in percent for a first champion and in points beside another one."""
+    """A row of the table; percent for a first champion, points for a comparison."""
     is_share = criterion.name in ("chance", "minimum")
     number = format_percent if is_share else format_points
     value = "–" if criterion.value is None else number(criterion.value)
@@ -115,7 +113,7 @@ def _format_criterion(criterion: Criterion) -> dict[str, str | bool]:
 
 
 def _format_dataset(change: DatasetDrift, roots: Mapping[str, Path]) -> dict[str, Any]:
-    """A set that changed, with its bars and pictures."""
+    """A changed dataset, with its bars and pictures."""
     ids = [f"{change.dataset}/{path}" for path in change.evidence]
     pictures = [picture for image_id in ids if (picture := make_thumbnail(image_id, roots))]
     shares = {
@@ -137,5 +135,5 @@ def _format_dataset(change: DatasetDrift, roots: Mapping[str, Path]) -> dict[str
 
 
 def _format_width(share: float) -> str:
-    """Of a bar, in percent."""
+    """Width of a bar, in percent."""
     return f"{100 * min(1.0, share):.1f}"

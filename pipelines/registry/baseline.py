@@ -1,6 +1,5 @@
-"""The next baseline beside the one that counts, until the registry has what was judged: a kill
-between the two leaves no champion that is judged against itself, and no candidate that is taken for
-judged.
+"""Two-phase update of the drift baseline. A proposed baseline replaces the current one only after
+the registry has the judged version, so that a kill in between has no effect.
 """
 
 from __future__ import annotations
@@ -21,16 +20,15 @@ VERSION_FILE = paths.BASELINE_NEXT / "version.json"
 def write_next_baseline(
     params: Params, changes: SourceChanges, registered: RegisteredVersion
 ) -> None:
-    """What `resolve_next_baseline` makes the baseline; before the alias `champion` moves."""
+    """Propose the next baseline, before the alias `champion` moves."""
     with create_atomic_folder(paths.BASELINE_NEXT) as folder:
         write_baseline(params, changes, folder)
         write_json(folder / VERSION_FILE.name, registered)
 
 
 def resolve_next_baseline() -> None:
-    """The proposed baseline counts, if the registry has come as far: the version is champion where
-    it was to be one. Else it is dropped, and the candidate is judged again. Nothing where nothing
-    is proposed.
+    """Accept the proposed baseline if the registry has the version (and its alias); otherwise drop
+    it, and the candidate is judged again.
     """
     if not VERSION_FILE.exists():
         return

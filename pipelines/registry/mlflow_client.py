@@ -1,6 +1,4 @@
-"""Versions of a registered model in MLflow: how one is made, found, and read without trusting its
-files.
-"""
+"""Versions of a registered model in MLflow: create, find, and read them with verified files."""
 
 from __future__ import annotations
 
@@ -26,12 +24,12 @@ REQUIREMENTS = ("torch", "torchvision", "timm", "pillow", "safetensors", "numpy"
 
 
 class RegistryError(DenseclError):
-    """What is asked of the registry is not there, or its files are damaged."""
+    """A version that does not exist, or files that are corrupt."""
 
 
 @contextmanager
 def open_store() -> Iterator[Any]:
-    """MLflow's client; what MLflow refuses is one line that names the store."""
+    """An MLflow client; MLflow's errors become one line that names the store."""
     mlflow = mlflow_store.import_mlflow()
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -50,7 +48,7 @@ def open_store() -> Iterator[Any]:
 
 
 def _get_or_none(call: Any, *arguments: str) -> Any:
-    """What MLflow has of that name; None where it has none."""
+    """The result of a query, or None if MLflow has no such entry."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -63,13 +61,13 @@ def _get_or_none(call: Any, *arguments: str) -> Any:
 
 
 def find_by_alias(client: Any, name: str, alias: str) -> Any:
-    """The version that an alias names; None where it names none."""
+    """The version of an alias, or None."""
     version = _get_or_none(client.get_model_version_by_alias, name, alias)
     return _check_identity(version) if version is not None else None
 
 
 def find_version(client: Any, name: str, version: str) -> Any:
-    """A version by number, `v` and number, or alias; RegistryError says which there are."""
+    """A version by number, `v` and number, or alias; RegistryError lists the existing ones."""
     number = version.removeprefix("v")
     if version in ALIASES:
         match = find_by_alias(client, name, version)
@@ -89,7 +87,7 @@ def find_version(client: Any, name: str, version: str) -> Any:
 
 
 def list_versions(name: str, extra_filter: str = "") -> list[Any]:
-    """All versions, the oldest first."""
+    """All versions, oldest first."""
     import mlflow
 
     versions = mlflow.search_model_versions(filter_string=f"name='{name}'{extra_filter}")
@@ -97,7 +95,7 @@ def list_versions(name: str, extra_filter: str = "") -> list[Any]:
 
 
 def find_training_runs(fingerprint: str) -> list[tuple[str, dict[str, str]]]:
-    """Id and tags of the training runs of a fingerprint, the newest first."""
+    """Ids and tags of the training runs with a fingerprint, newest first."""
     with open_store() as client:
         experiment = client.get_experiment_by_name(mlflow_store.EXPERIMENT)
         if experiment is None:
@@ -107,7 +105,7 @@ def find_training_runs(fingerprint: str) -> list[tuple[str, dict[str, str]]]:
 
 
 def get_run_tags(run_id: str) -> dict[str, str] | None:
-    """Tags of a run by its id; None where the store has no such run."""
+    """Tags of a run by its id, or None."""
     with open_store() as client:
         run = _get_or_none(client.get_run, run_id)
     return dict(run.data.tags) if run is not None else None
@@ -124,8 +122,8 @@ def _check_identity(version: Any) -> Any:
 
 
 def create_version(client: Any, name: str, folder: Path, tags: dict[str, str]) -> str:
-    """Files first, then the version with all its tags at once: a kill in between leaves no half
-    version.
+    """Upload the files, then create the version with all tags at once: a kill in between leaves no
+    partial version.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
@@ -182,9 +180,7 @@ def open_files(client: Any, version: Any) -> Iterator[Path]:
 
 @contextmanager
 def fetch_verified_files(client: Any, version: Any) -> Iterator[Path]:
-    """A folder with the version's files, for as long as the block lasts, equal to what was
-    registered.
-    """
+    """A temporary folder with the version's files, verified against the registered hashes."""
     with open_files(client, version) as root:
         folder = root / "artifacts"
         for file in FILES:
@@ -202,7 +198,7 @@ def fetch_verified_files(client: Any, version: Any) -> Iterator[Path]:
 
 
 def read_attachment(client: Any, version: Any, file: str) -> str | None:
-    """Text of a file that lies beside the version's model; None where there is none."""
+    """Text of a file attached to the version, or None."""
     with open_files(client, version) as folder:
         path = folder / file
         return path.read_text(encoding="utf-8") if path.is_file() else None

@@ -1,4 +1,4 @@
-"""An image classifier that MLflow loads: encoded images in, most probable classes out.
+"""An image classifier for MLflow: takes encoded images, returns the most probable classes.
 
 MLflow copies this file into the registry and runs it from there (models from code: nothing is
 pickled), so it imports nothing of this project; and it runs it when a version is registered too, so
@@ -39,9 +39,9 @@ class Classifier(PythonModel):
         self.transform: Any = create_transform(**config["pretrained_cfg"], is_training=False)
 
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:  # type: ignore[override] # MLflow takes it without a context
-        """One row an image, from the bytes of image files in the column `image`: wnid, index in the
-        training's class list and probability of the most probable class; then the five most
-        probable. ValueError names an image that cannot be read.
+        """One row per image of the column `image` (bytes of a file): wnid, index in the class list
+        and probability of the most probable class, then the five most probable. ValueError names an
+        invalid image.
         """
         encoded = list(enumerate(model_input["image"]))
         batches = (

@@ -1,4 +1,4 @@
-"""The model card of a version (headings after Mitchell et al. 2019): every number is read from the
+"""The model card of a version (headings after Mitchell et al. 2019); every number is read from the
 files of its run.
 """
 
@@ -38,9 +38,7 @@ LINEAGE_TAGS = ("fingerprint", "git", "zenml_run", "mlflow_run", "dvc_md5")
 def attach_card(
     params: Params, registered: RegisteredVersion, verdict: GateVerdict, tags: Mapping[str, str]
 ) -> None:
-    """The card lies beside the version's model in the registry; of a refused version too, which may
-    be promoted by hand.
-    """
+    """Attach the card to the version, also to a rejected one, which can be promoted by hand."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / paths.MODEL_CARD.name
         write_text(file, render_card(params, registered, verdict, tags))
@@ -50,7 +48,7 @@ def attach_card(
 def render_card(
     params: Params, registered: RegisteredVersion, verdict: GateVerdict, tags: Mapping[str, str]
 ) -> str:
-    """Markdown."""
+    """The card as Markdown."""
     mode, seed = verdict.mode, verdict.seed
     config = json.loads(
         (paths.model_folder(mode, seed) / "config.json").read_text(encoding="utf-8")
@@ -83,7 +81,7 @@ def render_card(
 
 
 def _collect_datasets(params: Params) -> list[dict[str, Any]]:
-    """Each set that the model was trained or scored on, as validation counted it."""
+    """Datasets that the model was trained or evaluated on, as validation counted them."""
     sets = []
     for name in (TRAIN_SET, *params.evaluate.datasets):
         validation_path, manifest = paths.validation_file(name), paths.manifest_file(name)
@@ -105,7 +103,7 @@ def _collect_datasets(params: Params) -> list[dict[str, Any]]:
 def _collect_results(
     params: Params, table: pd.DataFrame, mode: str, seed: int
 ) -> list[dict[str, Any]]:
-    """One line a set: what this model got right, and the intervals of the comparison, of all its
+    """One row per dataset: results of this model, and the intervals of the comparison over all
     seeds.
     """
     rows = []
@@ -138,7 +136,7 @@ def _collect_results(
 
 
 def _format_interval(row: Any) -> str:
-    """A fraction as percent, with its interval where it has one."""
+    """A fraction as percent, with its interval if there is one."""
     if row is None or pd.isna(row.value):
         return MISSING
     interval = (
@@ -179,7 +177,7 @@ def _format_cost(mode: str, seed: int) -> list[tuple[str, str]]:
 def _list_limits(
     params: Params, registered: RegisteredVersion, rows: list[dict[str, Any]]
 ) -> list[str]:
-    """What the numbers above cannot tell, as far as the files show it."""
+    """Limits of the numbers above, as far as the files state them."""
     synthetic = sorted(set(params.render) & {TRAIN_SET, *params.evaluate.datasets})
     missing = [f"{row['name']} ({row['note']})" for row in rows if row["note"]]
     sentences = [

@@ -1,5 +1,4 @@
-"""Models that were judged, as versions in MLflow's registry; the alias `champion` names the one in
-use.
+"""Judged models as versions in MLflow's registry; the alias `champion` names the one in use.
 
 A version holds copies of the model's files, so it outlives DVC's cache, and their sha256, so damage
 is found. Former champions are a stack, the registered model's tag `champions`: `promote` puts a
@@ -30,24 +29,21 @@ CHAMPIONS_TAG = "champions"  # tag of the registered model: versions, the oldest
 
 
 def get_champion(name: str) -> Champion:
-    """The version that the alias names; version None where there is no champion yet."""
+    """The champion's version; None before the first champion."""
     with mlflow_client.open_store() as client:
         version = mlflow_client.find_by_alias(client, name, CHAMPION)
     return Champion(version=str(version.version) if version is not None else None)
 
 
 def resolve_version(name: str, version: str) -> tuple[str, dict[str, str]]:
-    """Number and tags of a version given by number, `v` and number, or alias. The tags are mode,
-    seed, fingerprint, sha256 of each file, verdict and its text, what `register_model` was given,
-    who promoted it or rolled it back, why and when.
-    """
+    """Number and tags of a version, given by number, `v` and number, or alias."""
     with mlflow_client.open_store() as client:
         match = mlflow_client.find_version(client, name, version)
     return str(match.version), dict(match.tags)
 
 
 def list_version_tags(name: str) -> dict[str, dict[str, str]]:
-    """Tags of every version by number, the oldest first; empty where nothing is registered."""
+    """Tags of every version by number, oldest first."""
     with mlflow_client.open_store():
         return {str(v.version): dict(v.tags) for v in mlflow_client.list_versions(name)}
 
@@ -55,7 +51,8 @@ def list_version_tags(name: str) -> dict[str, dict[str, str]]:
 def register_model(
     name: str, folder: Path, verdict: GateVerdict, tags: Mapping[str, str]
 ) -> RegisteredVersion:
-    """The model in `folder` as a version with copies of its files, and the alias `candidate` on it.
+    """Register the model in `folder` as a version with copies of its files, and the alias
+    `candidate`.
 
     The same files with the same verdict are the same version, so a step that was killed can be done
     again.
@@ -90,14 +87,16 @@ def register_model(
 
 
 def attach_file(name: str, version: str, file: Path) -> None:
-    """Put a copy of the file beside the version's model."""
+    """Attach a copy of the file to the version."""
     with mlflow_client.open_store() as client:
         model_version = mlflow_client.find_version(client, name, version)
         client.log_model_artifact(model_version.source.removeprefix("models:/"), str(file))
 
 
 def fetch_card(name: str, version: str) -> None:
-    """models/card.md is the version's card; there is none where the version has none."""
+    """Write the version's card to models/card.md and return True; without a card, remove the
+    file.
+    """
     with mlflow_client.open_store() as client:
         text = mlflow_client.read_attachment(
             client, mlflow_client.find_version(client, name, version), paths.MODEL_CARD.name
@@ -109,8 +108,8 @@ def fetch_card(name: str, version: str) -> None:
 
 
 def fetch_champion(name: str, champion: Champion) -> None:
-    """models/champion/seed-0 holds the files that were registered, byte for byte; RegistryError
-    where they are damaged.
+    """Write the champion's registered files to models/champion/seed-0; RegistryError if they are
+    corrupt.
     """
     target = paths.model_folder(paths.CHAMPION, 0)
     with mlflow_client.open_store() as client:
@@ -129,9 +128,7 @@ def fetch_champion(name: str, champion: Champion) -> None:
 
 
 def promote_version(name: str, version: str, who: str, why: str) -> str:
-    """`version` is champion, and who, why and when are in its tags; its number. A champion stays
-    as it is.
-    """
+    """Make `version` the champion and record who, why and when in its tags; return its number."""
     with mlflow_client.open_store() as client:
         chosen = mlflow_client.find_version(client, name, version)
         current = mlflow_client.find_by_alias(client, name, CHAMPION)
@@ -141,8 +138,8 @@ def promote_version(name: str, version: str, who: str, why: str) -> str:
 
 
 def promote_candidate(registered: RegisteredVersion, verdict: GateVerdict) -> None:
-    """A candidate that the gate let pass takes the place of the champion that it was judged
-    against, and of no other.
+    """Make an accepted candidate the champion, if the champion is still the one that it was
+    compared with.
     """
     current = get_champion(registered.name).version
     if current not in (
@@ -162,8 +159,8 @@ def promote_candidate(registered: RegisteredVersion, verdict: GateVerdict) -> No
 
 
 def rollback_champion(name: str, who: str, why: str) -> str:
-    """The champion before the current one, of other files, is champion again; its number. A second
-    one goes further back.
+    """Make the previous champion with other files the champion again; return its number. Repeated
+    calls go further back.
     """
     with mlflow_client.open_store() as client:
         current = mlflow_client.find_by_alias(client, name, CHAMPION)
@@ -221,7 +218,7 @@ def _make_champion(client: Any, version: Any, champions: list[str], who: str, wh
 
 
 def _list_champions(client: Any, name: str, current: Any) -> list[str]:
-    """Champions up to the current one, the oldest first.
+    """Champions up to the current one, oldest first.
 
     The alias is what counts. Behind it lies what an interrupted promotion or rollback left; an
     alias that was moved by hand, in MLflow's own page, is one champion more.
@@ -236,7 +233,7 @@ def _list_champions(client: Any, name: str, current: Any) -> list[str]:
 
 
 def _record_action(client: Any, version: Any, action: str, who: str, why: str) -> None:
-    """Tags of the newest promotion or rollback, and a line in the tag `history` for each."""
+    """Tags of the newest promotion or rollback, and one line each in the tag `history`."""
     when = datetime.now().astimezone().isoformat(timespec="seconds")
     line = f"{when} {action.replace('_', ' ')} by {who}: {' '.join(why.split())}"
     tags = {

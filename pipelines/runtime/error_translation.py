@@ -1,6 +1,4 @@
-"""What ZenML, DVC and SQLite raise where a disk is full or read-only, or a store is damaged, as a
-line of ours.
-"""
+"""Translate errors of ZenML, DVC and SQLite on a full or read-only disk, or on a corrupt store."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ DAMAGE_MESSAGES = ("file is not a database", "database disk image is malformed")
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """What a block raises is one line, where it is the disk's or the store's doing; anything else
-    is raised unchanged.
-    """
+    """Raise such errors as one line; other errors are raised unchanged."""
     try:
         yield
     except Exception as error:
@@ -43,9 +39,7 @@ def translate_errors() -> Iterator[None]:
 
 
 def translate_error(error: BaseException) -> DenseclError | None:
-    """RetryLater where a disk refused, DenseclError where ZenML's store is damaged; None where it
-    was something else.
-    """
+    """RetryLater for a disk error, DenseclError for a corrupt ZenML store, otherwise None."""
     if isinstance(error, DenseclError):  # told already, whatever it came from
         return None
     for cause in iter_causes(error):
@@ -62,9 +56,7 @@ def translate_error(error: BaseException) -> DenseclError | None:
 
 
 def translate_sqlite(store: str, text: str, damaged_advice: str) -> DenseclError | None:
-    """What SQLite's words mean for the `store`; `damaged_advice`: what to do about a damaged
-    one.
-    """
+    """Explain an SQLite error of `store`; `damaged_advice` says what to do about a corrupt one."""
     for phrase, advice in TRANSIENT_ERRORS.items():
         if phrase in text:
             return RetryLater(f"{store}: {phrase}; {advice}")
@@ -75,7 +67,7 @@ def translate_sqlite(store: str, text: str, damaged_advice: str) -> DenseclError
 
 
 def iter_causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, then what it came from."""
+    """The error, then its causes."""
     current: BaseException | None = error
     while current is not None:
         yield current

@@ -1,6 +1,4 @@
-"""A signal to a pipeline stops the stage at work, which keeps what it needs to go on, and then the
-pipeline.
-"""
+"""Forward a signal to the running stage, which saves its state, and then stop the pipeline."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from densecl.runtime.signals import STOP_SIGNALS
 
 
 class SignalForwarder:
-    """Passes SIGINT and SIGTERM on to the running stage; the pipeline itself ends when that has
-    ended.
-    """
+    """Forwards SIGINT and SIGTERM to the running stage; the pipeline ends after the stage."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -29,8 +25,8 @@ class SignalForwarder:
 
     @contextmanager
     def handle_signals(self) -> Iterator[None]:
-        """While a stage runs. ZenML's own handler would raise in the midst of waiting for it, and
-        leave it behind.
+        """Handle signals while a stage runs; ZenML's own handler would raise while the stage is
+        running and orphan it.
         """
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread gets signals, and may say who handles them
@@ -46,7 +42,7 @@ class SignalForwarder:
                 signal.signal(signal_number, handler)
 
     def raise_if_signalled(self) -> None:
-        """RetryLater if a signal has come."""
+        """Raise RetryLater if a signal was received."""
         if self.received:
             raise RetryLater(
                 f"{signal.Signals(self.received).name}: stopped; `python -m pipelines replay` "

@@ -33,8 +33,8 @@ STORE_PATH = "local_stores/default_zen_store/zenml.db"  # ZenML's own, below its
 
 
 def configure_environment() -> None:
-    """ZenML's store inside the project, telemetry off, its own lines down to warnings; what is set
-    already stays.
+    """Keep ZenML's store inside the project, without telemetry and with warnings only; existing
+    settings win.
 
     The `python` of dvc.yaml's commands is this one, also where its environment is not activated.
     """
@@ -51,8 +51,8 @@ def configure_environment() -> None:
 
 
 def get_client() -> Client:
-    """ZenML's. Our classes are named from the project's root, so that every process in it can read
-    what steps returned; by itself ZenML would name them from the folder of the main module.
+    """ZenML's client. Source paths are relative to the project root, so that every process of the
+    project can load step outputs.
     """
     configure_environment()
     from zenml.client import Client
@@ -63,9 +63,8 @@ def get_client() -> Client:
 
 
 def _reset_moved_store(folder: Path) -> None:
-    """ZenML keeps the absolute path of its store: of a moved project that would be made anew in the
-    old place, and a copied one would write into the original's, and mark that one's runs as failed.
-    Without the path it takes the store in `folder`.
+    """Reset the store after the project was moved or copied: ZenML stores its absolute path, and
+    would otherwise use the old location.
     """
     file = folder / "config.yaml"
     if not file.exists():

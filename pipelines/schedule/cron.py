@@ -1,4 +1,4 @@
-"""When a retraining is due: cron expressions in a named time zone."""
+"""Cron expressions in a named time zone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXPECTED = (
 
 
 def parse_timezone(name: str | None) -> tzinfo:
-    """The zone of that name; None: the zone of this machine."""
+    """The named time zone, or that of this machine for None."""
     if name is None:
         return get_localzone()
     try:

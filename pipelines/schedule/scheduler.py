@@ -120,13 +120,15 @@ class Scheduler:
         return read_outcome(status, started, errors[-1] if errors else "", was_stopped)
 
     def _merge_missed(self, due: datetime) -> datetime:
-        """The last of the ticks that were missed: one retraining catches them all up."""
+        """The last missed tick: one retraining catches up on all of them."""
         while (following := self.schedule.find_next(due)) <= _now():
             due = following
         return due
 
     def _skip_missed(self, ran: datetime) -> datetime:
-        """The next tick from now on; those that passed during the retraining become one line."""
+        """The next future tick; those that passed during the retraining are recorded in one
+        line.
+        """
         due, now = self.schedule.find_next(ran), _now()
         if due <= now:
             detail = "another retraining was still running, also for all later ticks until then"

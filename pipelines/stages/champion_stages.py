@@ -1,6 +1,4 @@
-"""The champion's evaluation as DVC stages of their own: the root's `evaluate`, for one more
-model.
-"""
+"""The champion's evaluation as separate DVC stages: the root's `evaluate` for one more model."""
 
 from __future__ import annotations
 
@@ -19,8 +17,8 @@ SEED = 0
 
 
 def write_champion_stages(params: Params) -> None:
-    """Write reports/champion/dvc.yaml, one stage per dataset, from the stage `evaluate` of
-    dvc.yaml; cells of sets that are no longer evaluated go with their stages.
+    """Write reports/champion/dvc.yaml, one stage per dataset, and remove cells of datasets that are
+    no longer evaluated.
     """
     source = Path("dvc.yaml").read_text(encoding="utf-8")
     stages = {name: _build_stage(source, name) for name in params.evaluate.datasets}

@@ -1,6 +1,4 @@
-"""The DVC stages of one dvc.yaml: their order, and one of them brought up to date. DVC's index is
-the only definition.
-"""
+"""The stage graph of a dvc.yaml, from DVC's own index, and updates of single stages."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ ROOT_FILE = Path("dvc.yaml")
 
 
 class StageGraph:
-    """Stages by their name in dvc.yaml, each after those it depends on.
+    """Stages by name, in topological order.
 
     One opened repository serves all of them: opening takes half a second, telling whether a stage
     changed a hundredth.
@@ -55,8 +53,8 @@ class StageGraph:
         }
 
     def select_with_upstream(self, *kinds: str) -> list[str]:
-        """Names of the stages of some kinds (`prepare` of `prepare@imagenet`) and all that they
-        depend on, in order.
+        """Names of the stages of some kinds (`prepare` of `prepare@imagenet`) and of their
+        dependencies, in order.
         """
         graph = networkx.DiGraph(self.upstream)
         chosen = [name for name in self.stages if get_stage_kind(name) in kinds]
@@ -64,8 +62,8 @@ class StageGraph:
         return [name for name in self.stages if name in selected]
 
     def update_stage(self, name: str, on_start: Callable[[], None]) -> tuple[StageResult, StageRef]:
-        """Bring one stage up to date, what it depends on being so; `on_start` is called first if
-        there is something to do.
+        """Bring one stage up to date, given that its dependencies are; `on_start` is called first
+        if it has to run.
 
         DenseclError where its command fails, RetryLater where it was stopped.
         """
@@ -91,8 +89,8 @@ class StageGraph:
         return "ran" if commands else "restored", self._build_reference(name)
 
     def is_unchanged(self, reference: StageRef, deps: bool) -> bool:
-        """Whether the stage's outs, and its `deps` if asked, are in the lock file and on the disk
-        as they were left then.
+        """True if the stage's outs, and its deps if `deps`, still have the recorded hashes in the
+        lock file and on disk.
         """
         if reference.stage not in self.stages:
             return False
@@ -114,7 +112,7 @@ def get_stage_kind(name: str) -> str:
 
 
 def open_repo() -> Repo:
-    """DVC's repository of this folder; DenseclError where there is none."""
+    """The DVC repository of this folder; DenseclError if there is none."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
     from dvc.scm import SCMError
@@ -158,8 +156,8 @@ def _collect_hashes(entries: Any) -> dict[str, str]:
 
 @contextmanager
 def _collect_commands() -> Iterator[list[str]]:
-    """Collects DVC's word that it runs a command; there is none where a stage is restored from the
-    run cache.
+    """Collect DVC's messages about commands that it runs; none if a stage is restored from the run
+    cache.
     """
     commands: list[str] = []
 
@@ -179,7 +177,7 @@ def _collect_commands() -> Iterator[list[str]]:
 
 @contextmanager
 def _collect_errors() -> Iterator[Path]:
-    """A file that the command at work writes its errors to, besides the terminal."""
+    """A file to which the running command also writes its errors."""
     with tempfile.NamedTemporaryFile(prefix="densecl-") as file:
         os.environ[ERROR_LOG_ENV] = file.name
         try:
@@ -189,9 +187,7 @@ def _collect_errors() -> Iterator[Path]:
 
 
 def _translate_failure(name: str, error: BaseException, error_log: str) -> DenseclError:
-    """Which stage it was, and its own words: they stand on the terminal already, but not where the
-    run is recorded.
-    """
+    """An error that names the stage and repeats its message, for the record of the run."""
     from dvc.lock import LockError
     from dvc.stage.exceptions import StageCmdFailedError
 

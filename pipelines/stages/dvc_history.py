@@ -17,7 +17,7 @@ LOCK_FILE = str(paths.DVC_LOCK)
 
 @dataclass(frozen=True)
 class LockSnapshot:
-    """The stages of one dvc.lock, by name; planning apart, whose outs are params."""
+    """The stages of one dvc.lock by name, without planning stages, whose outs are params."""
 
     source: str  # which dvc.lock
     git: str  # the commit it belongs to; "" where none holds it
@@ -25,7 +25,7 @@ class LockSnapshot:
 
 
 def iter_snapshots(md5: str = "", revision: str = "") -> Iterator[LockSnapshot]:
-    """dvc.lock of the workspace, of a commit, and of the commits that brought or took the md5, in
+    """dvc.lock of the workspace, of a commit, and of the commits that added or removed the md5, in
     that order.
     """
     if paths.DVC_LOCK.exists():
@@ -48,14 +48,14 @@ def _parse_snapshot(text: str, source: str, commit: str) -> LockSnapshot:
 
 
 class WorkspaceState:
-    """The project's files as they are now, and DVC's cache."""
+    """Current files of the project, and DVC's cache."""
 
     def __init__(self) -> None:
         self._repo = open_repo()
         self._md5s: dict[str, str] = {}
 
     def describe_change(self, file: LockedFile) -> str:
-        """How the file differs from what was recorded, in words; "" where it does not."""
+        """Text on how the file differs from its record; "" if it does not."""
         if not Path(file.path).exists():
             return "no longer there"
         if file.path not in self._md5s:
@@ -64,7 +64,7 @@ class WorkspaceState:
         return "" if current == file.md5 else f"now {current[:12]}"
 
     def _compute_md5(self, path: str) -> str:
-        """As DVC computes it, with what it remembers of unchanged folders."""
+        """md5 as DVC computes it, using its state of unchanged folders."""
         from dvc.fs import LocalFileSystem
         from dvc_data.hashfile.build import build
 
@@ -79,15 +79,15 @@ class WorkspaceState:
         return str(content.hash_info.value)
 
     def read_text(self, file: LockedFile) -> str | None:
-        """Its recorded content, from the workspace or DVC's cache; None where neither has it."""
+        """Recorded content, from the workspace or DVC's cache; None if neither has it."""
         for path in (Path(file.path), self._get_cache_path(file)):
             if path.is_file() and compute_md5(path) == file.md5:
                 return path.read_text(encoding="utf-8")
         return None
 
     def list_folder(self, folder: LockedFile) -> dict[str, str]:
-        """md5 of each file of a recorded folder, by path below it; empty for a file, and where
-        DVC's cache no longer has the list.
+        """md5 of each file of a recorded folder by relative path; empty for a file, or if DVC's
+        cache lacks the listing.
         """
         path = self._get_cache_path(folder)
         if not folder.md5.endswith(".dir") or not path.is_file():

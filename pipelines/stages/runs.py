@@ -1,4 +1,4 @@
-"""Runs of ZenML and of MLflow that belong to this project."""
+"""ZenML and MLflow runs of this project."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def find_training_run(folder: Path) -> str | None:
-    """MLflow's id of the run that trained the model in `folder`; None where no store that answers
-    knows it.
+    """MLflow id of the run that trained the model in `folder`; None if no reachable store has
+    it.
     """
     fingerprint = json.loads((folder / "config.json").read_text(encoding="utf-8"))["fingerprint"]
     try:
@@ -30,8 +30,8 @@ def find_training_run(folder: Path) -> str | None:
 
 
 def reap_dead_runs() -> list[str]:
-    """Mark runs that a kill left unfinished as failed; their names. Only where the store is ours
-    alone, and its lock is held.
+    """Mark runs that a kill left unfinished as failed, and return their names; only if the store is
+    local and locked.
     """
     client = zenml_env.get_client()
     from zenml.enums import ExecutionStatus, StoreType
@@ -55,8 +55,8 @@ def reap_dead_runs() -> list[str]:
 
 
 def list_changed_stages(run: PipelineRunResponse) -> list[str]:
-    """Stages of the run's finished steps that are no longer as these left them: skipped, they would
-    be mixed with what is new.
+    """Stages of the run's finished steps that have changed since; replay would mix them with new
+    results.
 
     Images that came since do not count while the manifests are those of the run: it continues with
     these.

@@ -1,5 +1,5 @@
-"""ZenML steps over DVC stages: each brings one stage up to date and hands on where its files lie,
-never the files.
+"""ZenML steps over DVC stages: each brings one stage up to date and returns references to its
+files, never the files.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LOGGED_METRICS = (
 
 
 def get_graph(file: Path = ROOT_FILE) -> StageGraph:
-    """One for all steps that run in this process."""
+    """The graph that all steps of this process share."""
     return _load_graph(file)
 
 
@@ -91,8 +91,8 @@ def add_stages(
     file: Path = ROOT_FILE,
     after: Sequence[Any] = (),
 ) -> list[Any]:
-    """One step a stage, in order; `references` has those of earlier stages by name, and gets
-    these. Stages without a stage before them follow `after`. Returns the new references.
+    """Add one step per stage, in order. `references` holds those of earlier stages by name, and
+    gets the new ones. Stages without upstream stages follow `after`. Returns the new references.
     """
     added = []
     for name in names:
@@ -110,7 +110,7 @@ def add_stages(
 
 
 def get_step_id(name: str, file: Path = ROOT_FILE) -> str:
-    """A stage's name as ZenML allows it."""
+    """A stage's name in ZenML's alphabet."""
     prefix = "" if file == ROOT_FILE else f"{file.parent.name}_"
     return prefix + re.sub(r"\W+", "_", name)
 
@@ -138,9 +138,7 @@ def _update_stage(name: str, file: str) -> StageRef:
 
 @cache
 def get_revision() -> str:
-    """The commit that is checked out, "+" behind it where files that git tracks differ; "" outside
-    git.
-    """
+    """The current commit, with "+" if tracked files differ; "" outside git."""
     return run_git(
         "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+", timeout=600
     ).strip()

@@ -1,4 +1,4 @@
-"""Labels of ImageNet's flat validation images, from the development kit.
+"""Labels of ImageNet's flat validation archive, from the development kit.
 
 Its ground truth holds ILSVRC ids 1 to 1000, which are not in wnid order; meta.mat maps them to
 wnids.
@@ -24,7 +24,7 @@ IMAGE_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
 
 
 def read_ground_truth(devkit: Path) -> list[str]:
-    """Wnid of validation image 1, 2, ...; DataError that names the file with the error."""
+    """Wnid of validation image 1, 2, ...; DataError names the invalid file."""
     lines = _read_devkit_file(devkit, GROUND_TRUTH_FILE).decode("ascii", "replace").split()
     wnids = _read_wnids(devkit)
     for number, line in enumerate(lines, 1):
@@ -37,7 +37,7 @@ def read_ground_truth(devkit: Path) -> list[str]:
 
 
 def parse_image_number(name: str) -> int:
-    """1, 2, ... of a validation image's file name; DataError."""
+    """Number (1, 2, ...) in the file name of a validation image; DataError if there is none."""
     match = IMAGE_NAME.fullmatch(name)
     if not match:
         raise DataError(

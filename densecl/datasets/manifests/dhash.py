@@ -31,7 +31,7 @@ Hashes = NDArray[np.uint32]  # [., W]
 
 
 class NearestMatches(NamedTuple):
-    """Of each query; -1 where no key is near enough."""
+    """The nearest key per query; -1 if none is near enough."""
 
     key: NDArray[np.int64]  # [Q]
     bits: NDArray[np.int64]  # [Q] that differ
@@ -39,7 +39,7 @@ class NearestMatches(NamedTuple):
 
 
 def compute_dhash(image: Image.Image) -> str:
-    """64 hex digits."""
+    """Difference hash as 64 hex digits."""
     grey = image.convert("L").resize((SIDE + 1, SIDE), Image.Resampling.LANCZOS)
     brighter = np.diff(np.asarray(grey, np.float32), axis=1) + SLACK > 0  # [row, column]
     words = brighter.T.reshape(2, WORDS, SIDE).swapaxes(0, 1)  # [W, 2, row]
@@ -47,17 +47,17 @@ def compute_dhash(image: Image.Image) -> str:
 
 
 def parse_hashes(hex_hashes: list[str]) -> Hashes:
-    """[., W] of `compute_dhash` outputs."""
+    """[., W] words of `compute_dhash` outputs."""
     return np.frombuffer(bytes.fromhex("".join(hex_hashes)), np.uint32).reshape(-1, WORDS)
 
 
 def mirror_hashes(hashes: Hashes) -> Hashes:
-    """Hashes of the mirrored images: columns in reverse, brighter and darker exchanged."""
+    """Hashes of the mirrored images: columns reversed, brighter and darker exchanged."""
     return np.ascontiguousarray(~hashes.view(np.uint16)[:, ::-1]).view(np.uint32)
 
 
 class DHashIndex:
-    """Keys [K, W], sorted once by each word, so that no search visits all pairs."""
+    """Keys [K, W], sorted by each word, so that a search does not visit all pairs."""
 
     def __init__(self, keys: Hashes) -> None:
         self.keys = keys
@@ -65,13 +65,13 @@ class DHashIndex:
         self.sorted_words = [keys[order, word] for word, order in enumerate(self.orders)]
 
     def find_nearest(self, queries: Hashes, max_bits: int = MAX_BITS_ACROSS) -> NearestMatches:
-        """The key with the fewest differing bits, at most `max_bits`, as it is or mirrored; the
-        first of equals.
+        """The key with the fewest differing bits, at most `max_bits`, plain or mirrored; the first
+        among equals.
         """
         return self._find_best(queries, max_bits, earlier_only=False)
 
     def find_repeats(self, max_bits: int = MAX_BITS_WITHIN) -> NearestMatches:
-        """Of each key, the nearest of the keys before it."""
+        """For each key, the nearest of the preceding keys."""
         return self._find_best(self.keys, max_bits, earlier_only=True)
 
     def _find_best(self, queries: Hashes, max_bits: int, *, earlier_only: bool) -> NearestMatches:
@@ -91,7 +91,7 @@ class DHashIndex:
     def _iter_candidates(
         self, query_hashes: Hashes, max_bits: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Pairs of a query and a key with a word that is equal, or (`max_bits` > 7) that differs in
+        """Pairs of query and key that share a word, or (`max_bits` > 7) have words that differ in
         one bit.
         """
         bit_flips = [0, *(1 << bit for bit in range(32))] if max_bits > MAX_BITS_WITHIN else [0]
@@ -119,7 +119,7 @@ class DHashIndex:
 
 
 def _iter_batches(counts: NDArray[np.int64]) -> Iterator[slice]:
-    """Runs of about PAIRS in all."""
+    """Batches of about PAIRS pairs."""
     ends = np.searchsorted(
         np.cumsum(counts),
         np.arange(PAIRS_PER_BATCH, counts.sum() + PAIRS_PER_BATCH, PAIRS_PER_BATCH),

@@ -1,4 +1,4 @@
-"""Manifest columns of one image file: size, content hash, difference hash, brightness, problem."""
+"""Inspect one image file: size, content hash, difference hash, brightness and problems."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from densecl.datasets.storage.image_root import read_file
 
 
 class FileInfo(NamedTuple):
-    """Columns of the manifest that need the file: 0 px where it cannot be decoded; `sha256` is ""
-    where it cannot be opened, `dhash` also where it is blank.
+    """An ImageInfo with the file's size in bytes, the SHA-256 of its content and its difference
+    hash, both in hex.
 
     Brightness and contrast are the mean and the standard deviation of the whole image's luma in
     [0, 1].
@@ -43,7 +43,7 @@ class FileInfo(NamedTuple):
 
 
 def inspect_file(path: Path) -> FileInfo:
-    """Read, hash and decode one file; a bad file raises nothing."""
+    """Properties of one file, read once."""
     try:
         content = read_file(path)
     except OSError as error:
@@ -71,7 +71,9 @@ def inspect_file(path: Path) -> FileInfo:
 
 
 def _compute_luma_stats(grey: Image.Image) -> tuple[float, float]:
-    """Brightness and contrast; summed in integers, so the same on every machine."""
+    """Mean and standard deviation of luma in [0, 1]; integer sums give the same result on every
+    machine.
+    """
     counts = grey.histogram()
     n = sum(counts)
     first = sum(level * count for level, count in enumerate(counts))

@@ -1,4 +1,5 @@
-"""A dataset, in any layout -> manifest: one row per image file; bad files are included and marked.
+"""Scan a dataset in any layout into a manifest: one row per image file; invalid files are included
+and marked.
 
 The images of a dataset are the files with an image extension directly inside class folders (layout
 devkit: in the dataset's folder); hidden files, other files and deeper folders are skipped. The
@@ -45,15 +46,17 @@ LISTING_THREADS = 8  # folders listed at a time: a network file system has a hig
 
 
 def list_classes(train_root: Path) -> list[str]:
-    """[C] sorted folder names of the training set; the position of a name is its label. DataError
-    as `check_root`.
+    """[C] sorted folder names of the training dataset; the index of a name is its label. Raises
+    DataError as `check_root`.
     """
     check_root(train_root, "wnid")
     return list_class_folders(train_root)
 
 
 def check_root(root: Path, layout: Layout, devkit: str | None = None) -> None:
-    """Cheap check of a dataset; DataError where `root` is not laid out as `layout`."""
+    """Check a dataset's root without opening files; DataError states the path, what was found, what
+    was expected and what to do.
+    """
     image_root = open_image_root(root)
     if layout == "devkit":
         kit.read_ground_truth(_check_devkit_given(root, devkit))
@@ -88,8 +91,8 @@ def scan_dataset(
     devkit: str | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Manifest sorted by path, the same for every number of workers; each file is hashed and
-    decoded whole.
+    """Manifest sorted by path, independent of the number of workers; each file is hashed and
+    decoded completely.
 
     A file that cannot be used is a row with a `problem`. `progress(done, total)` counts files.
     DataError: as `check_root`; a folder outside the class list; a link that leaves the root or
@@ -142,7 +145,7 @@ def list_labelled_files(
 def run_in_parallel(
     function: Callable[[Path], T], paths: list[Path], workers: int, progress: Progress | None = None
 ) -> Iterator[T]:
-    """`function` of every path in order, in several processes unless the files are few."""
+    """Apply `function` to every path in order, in several processes if there are enough files."""
     sizes = accumulate(get_file_size(path) for path in paths)
     with ExitStack() as stack:
         results: Iterator[T] = map(function, paths)
@@ -163,7 +166,7 @@ def hash_file(path: Path) -> str:
 
 
 def _list_flat_images(root: Path, image_root: ImageRoot) -> list[str]:
-    """Paths of the images in the dataset's folder itself, or in the one folder that it holds."""
+    """Paths of the images in the dataset's folder itself, or in its only subfolder."""
     folders, images = image_root.list_folders(), image_root.list_images()
     if not images and len(folders) == 1:
         images = [f"{folders[0]}/{name}" for name in image_root.list_images(folders[0])]

@@ -1,6 +1,4 @@
-"""Members of a .tar or .zip and their byte offsets, from its headers; a member that could lead out
-of the archive is refused by name.
-"""
+"""List the members of a .tar or .zip from its headers; unsafe member names are rejected."""
 
 from __future__ import annotations
 
@@ -65,7 +63,7 @@ def _iter_tar_members(file: BinaryIO) -> Iterator[tuple[ArchiveMember, str]]:
 
 
 def _iter_tar_headers(file: BinaryIO, start: int, end: int) -> Iterator[tarfile.TarInfo]:
-    """Every header between two offsets; ReadError where the listing stops at anything but the end
+    """Iterate over the headers between two offsets; ReadError unless the archive ends with its end
     marker.
 
     tarfile itself takes a damaged header, or the end of a cut file, for the end of the archive.

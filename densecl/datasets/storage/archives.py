@@ -1,4 +1,5 @@
-"""An archive as downloaded, read in place. Nothing is ever written under a member's name.
+"""Read a downloaded archive in place, by the offset of each member. Nothing is ever written under a
+member's name.
 
 .tar (also a tar of one tar per class, as ILSVRC2012_img_train.tar) and .zip are read by offset. A
 .tar.gz cannot be: it is decompressed once, whole, to a plain tar in the cache, named by the SHA-256
@@ -33,7 +34,9 @@ MAX_GROWTH, GROWTH_ALLOWANCE = 20, 2**30  # times, bytes
 
 
 class Archive:
-    """Members by name. Reads are `pread`s, so forked loader processes can share the descriptor."""
+    """Members by name. It reads with `pread`, so forked loader processes can share the
+    descriptor.
+    """
 
     def __init__(self, path: Path, size: int, modified_ns: int) -> None:
         identity = os.fsencode(f"{path.resolve()}\0{size}\0{modified_ns}")
@@ -51,11 +54,11 @@ class Archive:
         self.top_folder = _find_top_folder(self.list_names())
 
     def list_names(self) -> list[str]:
-        """Every name, sorted; those of folders end with a slash."""
+        """All names, sorted; folder names end with a slash."""
         return [os.fsdecode(name) for name in self.names.tolist()]
 
     def find_row(self, name: str) -> int:
-        """Row of the member `name`, given from the archive's root or from below its top folders;
+        """Index entry of `name`, relative to the archive's root or to its top folders; raises
         FileNotFoundError.
         """
         for full_name in (name, self.top_folder + name):
@@ -70,7 +73,7 @@ class Archive:
         return int(self.member_table[self.find_row(name), 2])
 
     def read_member(self, name: str) -> bytes:
-        """The member's bytes; OSError where the archive is cut, changed or damaged there."""
+        """The member's bytes; OSError if the archive is truncated, changed or corrupt."""
         offset, stored, size, crc, deflated = self.member_table[self.find_row(name)].tolist()
         content = os.pread(self.file, stored, offset)
         try:
@@ -84,7 +87,9 @@ class Archive:
 
 
 def open_archive(path: Path) -> Archive:
-    """The archive with its index, built on first use; DataError, one line per member refused."""
+    """An archive with its index, which is built on first use; DataError lists its problems, one
+    line per member.
+    """
     stat = path.stat()
     return _open_cached(path, stat.st_size, stat.st_mtime_ns)
 
@@ -161,7 +166,7 @@ def _decompress_gzip(path: Path) -> Path:
 
 
 def _find_top_folder(names: Iterable[str]) -> str:
-    """Folders around all class folders, as "imagenet-a/"; "" where there are none."""
+    """The folders around all class folders, e.g. "imagenet-a/"; "" if there are none."""
     split = (name.split("/") for name in names if is_image_name(name.rpartition("/")[2]))
     outer = {
         "/".join(parts[:-2]) for parts in split if not any(part.startswith(".") for part in parts)

@@ -1,4 +1,4 @@
-"""Decoding of image files, and the problems of those that should not be used.
+"""Decode image files, and classify their problems.
 
 EXIF rotation is not applied, as in timm and torchvision.
 """
@@ -50,7 +50,7 @@ DECODE_ERRORS = (
 
 
 def decode_image(path: Path) -> Image.Image:
-    """RGB image, bit-identical to `Image.open(path).convert("RGB")`, as timm decodes it.
+    """RGB image, bit-identical to `Image.open(path).convert("RGB")` as in timm.
 
     The one exception: 16-bit greyscale, which Pillow clips to white, is scaled to 8 bits.
     DataError names the path and the reason.
@@ -76,7 +76,7 @@ def convert_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def describe_decode_error(error: BaseException, content: bytes) -> str:
-    """A reason that does not depend on the version of Pillow."""
+    """A description that is the same for all versions of Pillow."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return BOMB
     if isinstance(error, OSError) and error.errno is not None:

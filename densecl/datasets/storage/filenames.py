@@ -1,4 +1,4 @@
-"""File names: image extensions, printing, encoding; the same on disk and inside an archive."""
+"""Rules for file names, on disk and in archives."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ def is_image_name(name: str) -> bool:
 
 
 def to_printable(name: object) -> str:
-    """The name with every unprintable character escaped, so that an error is one line."""
+    """Escape unprintable characters, so that an error is one line and hides nothing."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
 def check_utf8_names(folder: object, names: list[str]) -> None:
-    """DataError for the first name below `folder` that is not UTF-8: a manifest cannot hold it."""
+    """Raise DataError for the first name below `folder` that is not UTF-8, which a manifest cannot
+    store.
+    """
     for name in names:
         try:
             name.encode("utf-8")

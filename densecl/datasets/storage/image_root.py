@@ -1,4 +1,4 @@
-"""The folder of a dataset's images, or an archive that is read as if it were one.
+"""Access to a dataset's images: a folder, or an archive that is read in place.
 
 A path may run through an archive (`imagenet-a.tar/n01498041/x.jpg`), so code that has `root / path`
 need not know of archives. Top folders inside one (`imagenet-a/`) may be left out.
@@ -18,8 +18,8 @@ from densecl.errors import DataError
 
 
 class ImageRoot(Protocol):
-    """Names directly inside a folder of the dataset ("" is its root), sorted; hidden files and
-    folders (.DS_Store, ._*) are skipped.
+    """Names directly inside a folder of the dataset ("" is its root), sorted; hidden ones are
+    skipped.
     """
 
     def list_folders(self, folder: str = "") -> list[str]: ...
@@ -30,7 +30,7 @@ class ImageRoot(Protocol):
 
 
 def open_image_root(root: Path) -> ImageRoot:
-    """The folder or archive `root`; DataError where it is neither."""
+    """The folder or archive `root`; DataError if it is neither."""
     if root.is_dir():
         return FolderRoot(root)
     for candidate in (root, *root.parents):
@@ -45,14 +45,14 @@ def open_image_root(root: Path) -> ImageRoot:
 
 
 def list_class_folders(train_root: Path) -> list[str]:
-    """[C] sorted folder names of the training set; the position of a name is its label."""
+    """[C] sorted folder names of the training dataset; the index of a name is its label."""
     names = open_image_root(train_root).list_folders()
     check_utf8_names(train_root, names)
     return names
 
 
 def read_file(path: Path) -> bytes:
-    """Content of a file, also inside an archive; OSError."""
+    """Content of a file, also inside an archive; raises OSError."""
     try:
         return path.read_bytes()
     except NotADirectoryError:
@@ -61,7 +61,7 @@ def read_file(path: Path) -> bytes:
 
 
 def get_file_size(path: Path) -> int:
-    """Bytes of a file, also inside an archive; OSError."""
+    """Size of a file in bytes, also inside an archive; raises OSError."""
     try:
         return path.stat().st_size
     except NotADirectoryError:
@@ -76,7 +76,7 @@ def _resolve_member(path: Path) -> tuple[Archive, str]:
 
 
 class FolderRoot:
-    """A folder on disk. A link must stay inside it: one that leaves or loops is a DataError."""
+    """A folder on disk. A link that leaves it, or loops, is a DataError."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -129,7 +129,7 @@ class FolderRoot:
 
 
 class ArchiveRoot:
-    """A folder inside an archive, by default the one that holds the class folders."""
+    """A folder inside an archive, by default the one that contains the class folders."""
 
     def __init__(self, root: Path, archive: Archive, inner_folder: str) -> None:
         self.root = root

@@ -36,7 +36,7 @@ OUTSIDE_PATH = r"^/|(?:^|/)\.\.(?:/|$)"
 
 
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:
-    """Write byte-stable Parquet atomically."""
+    """Write byte-stable Parquet, atomically."""
     table = pa.Table.from_pandas(frame[SCHEMA.names], schema=SCHEMA, preserve_index=False)
     # Without the metadata of pandas, which names its version.
     with open_atomic_file(path) as file:
@@ -57,8 +57,8 @@ def read_missing_reason(path: Path) -> str:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Manifest of a Parquet file; DataError that names the first column that is missing, unknown or
-    of another type.
+    """Read a manifest; DataError names the first column that is missing, unknown or of another
+    type.
     """
     hint = "run the stage prepare of this dataset again"
     try:
@@ -93,16 +93,13 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
 
 def select_usable(frame: pd.DataFrame, excluded: Iterable[str] = ()) -> pd.DataFrame:
-    """The rows that can be trained on and scored: no fatal problem, and image_id not in
-    `excluded`.
-    """
+    """Rows for training and evaluation: no fatal problem, and image_id not in `excluded`."""
     usable = frame["problem"].isin(HARMLESS_PROBLEMS) & ~frame["image_id"].isin(list(excluded))
     return frame[usable].reset_index(drop=True)
 
 
 def check_unchanged(frame: pd.DataFrame, root: Path) -> None:
-    """DataError that names the first file whose size differs from the manifest's: it changed after
-    the stage prepare.
+    """Raise DataError for the first file whose size differs from the manifest's.
 
     DVC finds a change that keeps the size, by the content hash of `tracked_by`.
     """

@@ -1,4 +1,4 @@
-"""The usable images of a dataset, as the stages after validation read them."""
+"""The usable images of a dataset, as stages after validation read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from densecl.errors import DataError
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Usable rows of a dataset and the root of its images."""
+    """Usable rows of a dataset, and the location of its images."""
 
     frame: pd.DataFrame
     root: Path
@@ -26,8 +26,8 @@ class ImageSet:
 
 
 def load_usable_images(name: str) -> ImageSet:
-    """Rows of the manifest without those that validation excluded; DataError where validation
-    failed or a file changed since.
+    """Rows of the manifest without those that validation excluded; DataError if validation failed
+    or a file has changed since.
     """
     plan = read_json(DatasetPlan, paths.plan_file(name))
     verdict = read_json(ValidationResult, paths.validation_file(name))

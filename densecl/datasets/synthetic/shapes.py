@@ -11,7 +11,7 @@ Points = np.ndarray  # [P, 2]
 
 
 class ShapePart(NamedTuple):
-    """A filled outline; a hole where `filled` is false. Later parts are drawn over earlier ones."""
+    """A filled outline, or a hole if `filled` is false. Later parts are drawn over earlier ones."""
 
     points: Points
     filled: bool = True
@@ -39,7 +39,7 @@ def make_ellipse(
     end: float = 360,
     filled: bool = True,
 ) -> ShapePart:
-    """An ellipse, or its arc in degrees, clockwise from the right as y points down."""
+    """An ellipse or arc; angles in degrees, clockwise from the right since y points down."""
     angle = np.radians(np.linspace(start, end, 48))
     return ShapePart(np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1), filled)
 
@@ -125,7 +125,7 @@ SHAPES: dict[str, list[ShapePart]] = {
 
 
 class Pose(NamedTuple):
-    """Place of an object: centre and half-size as shares of the image, rotation and shear."""
+    """Placement of an object: centre and half-size as shares of the image, rotation and shear."""
 
     x: float
     y: float
@@ -135,14 +135,14 @@ class Pose(NamedTuple):
     mirrored: bool
 
     def transform_points(self, points: Points) -> Points:
-        """Object coordinates to shares of the image."""
+        """Map object coordinates to shares of the image."""
         flip = -1 if self.mirrored else 1
         c, s = np.cos(self.radians), np.sin(self.radians)
         matrix = np.array([[c, -s], [s, c]]) @ np.array([[flip, self.shear], [0, 1]])
         return np.asarray(points @ matrix.T * self.size + (self.x, self.y))
 
     def compute_grid(self, size: int) -> np.ndarray:
-        """[2, size, size] object coordinates of each pixel's centre: textures turn with the
+        """[2, size, size] object coordinates of each pixel centre, so that textures turn with the
         object.
         """
         share = (np.arange(size) + 0.5) / size

@@ -1,4 +1,4 @@
-"""The built-in datasets: images drawn by code, in the folder layout of the archives they imitate.
+"""The built-in datasets: drawn by code, in the layouts of the archives that they imitate.
 
 The shape of an object always decides its class; its texture and its colour agree with the class
 four times in five; pose, size, light and background are random. A small ViT therefore learns in
@@ -37,7 +37,9 @@ JPEG_QUALITY = 92
 
 
 class SyntheticClass(NamedTuple):
-    """A kind of object; its wnid is no real synset, so that no result is taken for ImageNet's."""
+    """A kind of object; its wnid is not a real synset, so that results are not mistaken for
+    ImageNet's.
+    """
 
     wnid: str
     name: str
@@ -73,7 +75,7 @@ RENDITIONS = ("cartoon", "painting", "outline", "mosaic", "neon")
 
 @dataclass(frozen=True)
 class PhotoVariation:
-    """What varies between datasets of photographs."""
+    """Ranges that vary between the photograph datasets."""
 
     agreement: float = 0.8  # probability that the texture, and the colour, are the class's own
     size: tuple[float, float] = (0.26, 0.42)  # half the object's size, share of the image
@@ -97,8 +99,8 @@ class Drawing(NamedTuple):
 
 
 def render_dataset(settings: RenderParams, images: Path, masks: Path) -> int:
-    """Write the dataset and its object masks (same paths, .png), the same bytes for the same
-    settings; return the number of images.
+    """Write the images and their object masks (same paths, .png); return the number of images.
+    Equal settings give equal bytes.
     """
     labels = SUBSETS.get(settings.style, range(len(SYNTHETIC_CLASSES)))
     context = get_context("spawn")
@@ -142,8 +144,8 @@ def render_photograph(
     rng: np.random.Generator,
     surface_classes: tuple[int, int] | None = None,
 ) -> Drawing:
-    """An object on a background, without a name; `surface_classes` gives the classes of its texture
-    and its colour.
+    """An object on a background, and its mask; `surface_classes` gives the classes of its texture
+    and colour.
     """
     pose, mask = _draw_object(label, variation, size, rng)
     sampled = _sample_cue_class(label, variation, rng), _sample_cue_class(label, variation, rng)
@@ -226,8 +228,8 @@ def _render_adversarial(
     number: int,  # noqa: ARG001
     rng: np.random.Generator,
 ) -> Drawing | None:
-    """A photograph that a simple reference classifier gets wrong, with little probability for the
-    true class; None where the drawn one is not.
+    """Photographs that a simple reference classifier misclassifies with a low probability of the
+    true class.
     """
     drawing = render_photograph(label, PHOTO, settings.size, rng)
     probabilities = predict_reference(drawing.image, settings.size)

@@ -1,4 +1,4 @@
-"""Surfaces and backgrounds of the built-in images. Letters: S canvas pixels per side."""
+"""Surfaces and backgrounds of the built-in images. S: canvas size in pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _make_wave(phase: np.ndarray) -> Field:
 
 
 def _sharpen_field(field: Field) -> Field:
-    """Steeper, still antialiased."""
+    """Increase contrast, still antialiased."""
     return np.clip((field - 0.5) * 4 + 0.5, 0, 1)
 
 
@@ -69,14 +69,14 @@ TEXTURES: dict[str, Texture] = {
 
 
 def convert_to_rgb(hue: float, saturation: float, value: float) -> np.ndarray:
-    """[3] in 0..1."""
+    """[3] in [0, 1]."""
     return np.array(colorsys.hsv_to_rgb(hue % 1, np.clip(saturation, 0, 1), np.clip(value, 0, 1)))
 
 
 def render_surface(
     texture: str, hue: float, grid: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """[S, S, 3] of two tones of one hue."""
+    """[S, S, 3] in two tones of one hue."""
     field = TEXTURES[texture](grid)[..., None]
     hue += rng.normal(0, 0.015)
     vivid, bold = rng.uniform(0.75, 1), rng.uniform(0.7, 1)
@@ -87,8 +87,8 @@ def render_surface(
 
 
 def render_background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """[S, S, 3]: two soft colours that meet along a blurred line, with blurred spots, or a plain
-    wall; independent of the class.
+    """[S, S, 3]: two soft colours meeting along a hazy line, and blurred clutter or a plain wall;
+    independent of the class.
     """
     if rng.random() < 0.15:
         wall = convert_to_rgb(rng.random(), rng.uniform(0, 0.4), rng.uniform(0.5, 1.0))

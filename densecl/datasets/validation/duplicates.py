@@ -1,5 +1,5 @@
-"""Duplicates: images with the same bytes or of the same photograph, in a dataset or in the training
-set.
+"""Find duplicates: images with the same bytes, or of the same photograph, within a dataset or in
+the training dataset.
 
 Each function returns columns aligned with `images` (usable rows of a manifest): the text of the
 finding, null where there is none, and `<column>_id`, the image_id of the image repeated.
@@ -15,7 +15,7 @@ from densecl.datasets.storage.filenames import to_printable
 
 
 class HashIndex:
-    """Search index of the difference hashes of a manifest's usable images, blank ones left out."""
+    """Searchable difference hashes of a manifest's usable images, without blank ones."""
 
     def __init__(self, images: pd.DataFrame) -> None:
         self.rows = np.flatnonzero(
@@ -38,7 +38,7 @@ def find_same_content(images: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame
 
 def find_repeated(images: pd.DataFrame) -> pd.DataFrame:
     """`repeated`: path of the first image of the dataset with the same bytes; `other`: another
-    class that has these bytes.
+    class with these bytes.
     """
     groups = images.groupby("sha256", sort=False)
     first, first_id = groups["path"].transform("first"), groups["image_id"].transform("first")
@@ -57,8 +57,8 @@ def find_repeated(images: pd.DataFrame) -> pd.DataFrame:
 def find_near_duplicates(
     images: pd.DataFrame, train_hashes: HashIndex, train: pd.DataFrame, *, is_train: bool
 ) -> pd.DataFrame:
-    """`near`: the most similar image of the training set, else of the dataset itself, that is not
-    the same file.
+    """`near`: the most similar other image, of the training dataset or else of the dataset
+    itself.
 
     `is_train`: the dataset is the training set.
     """

@@ -1,4 +1,4 @@
-"""Manifests -> verdicts: what every dataset must fulfil, as Great Expectations.
+"""Validate manifests: the rules for every dataset, as Great Expectations.
 
 A verdict depends on the dataset's own manifest and, for an evaluation set, on that of the training
 set: content that is in both is a failure of the evaluation set, so that a new dataset never changes
@@ -44,7 +44,7 @@ EQUAL = "ExpectColumnPairValuesToBeEqual"
 
 
 class TrainReference(NamedTuple):
-    """What the datasets are compared with."""
+    """Properties of the training dataset that the other datasets are checked against."""
 
     classes: list[str]  # of the training set, sorted
     train: pd.DataFrame  # its usable images
@@ -56,7 +56,8 @@ def check_manifests(
     validate_params: ValidateParams,
     declared: Mapping[str, DatasetParams] | None = None,
 ) -> dict[str, ValidationResult]:
-    """Verdict of each dataset, in the order of `manifests`; equal input gives equal verdicts.
+    """Validation result of each dataset, in the order of `manifests`; equal input gives equal
+    results.
 
     `declared` may hold the number of images and classes of a dataset. DataError if the manifest of
     the training set is not among them: its folder names are the class list.
@@ -170,7 +171,7 @@ def _build_column_rules() -> Suite:
 
 
 def _build_file_rules(classes: list[str], validate_params: ValidateParams) -> Suite:
-    """Over all rows, unreadable files included."""
+    """Rules for all rows, including unreadable files."""
     last, excludes = len(classes) - 1, validate_params.bad_images == "exclude"
     return [
         build_expectation("ExpectColumnValuesToNotBeNull", "has no image_id", column="image_id"),
@@ -220,7 +221,7 @@ def _build_file_rules(classes: list[str], validate_params: ValidateParams) -> Su
 
 
 def _build_image_rules(is_train: bool) -> Suite:
-    """Over the usable rows."""
+    """Rules for usable rows."""
     leaked = build_expectation(
         NULL,
         "same content as {leaked} of the train set, which no evaluation image may share; remove "
@@ -257,7 +258,7 @@ def _build_image_rules(is_train: bool) -> Suite:
 
 
 def _build_class_rules(least: int) -> Suite:
-    """Over the classes that the dataset has or must have; `least`: usable images per class."""
+    """Rules for the classes that the dataset has or must have."""
     return [
         build_expectation(NULL, "{odd}", column="odd"),
         build_expectation(NULL, "{shared}; one of the two folders is mislabelled", column="shared"),
@@ -284,8 +285,8 @@ def _build_class_table(
     classes: list[str],
     declared: DatasetParams | None,
 ) -> pd.DataFrame:
-    """One row per class that the dataset has or must have: its number of images, and what is odd
-    about the class as a whole.
+    """One row per class that the dataset has or must have: number of images, and problems of the
+    class as a whole.
     """
     declares_classes = declared is not None and declared.classes is not None
     official = None if declares_classes else get_official_counts(name, classes)
@@ -314,8 +315,8 @@ def _build_class_table(
 
 
 def _describe_shared_content(images: pd.DataFrame, counts: pd.Series) -> pd.Series:
-    """[classes] the message for a class most of whose images have the same bytes as another's; null
-    for the others.
+    """[classes] message for a class most of whose images have the same bytes as those of another
+    class; null for the others.
     """
     texts = pd.Series(None, counts.index, dtype="str")
     copies = images[images["other"].notna()].drop_duplicates(["wnid", "sha256"])
@@ -332,7 +333,7 @@ def _describe_shared_content(images: pd.DataFrame, counts: pd.Series) -> pd.Seri
 def _check_counts(
     name: str, frame: pd.DataFrame, classes: list[str], declared: DatasetParams | None
 ) -> list[Finding]:
-    """Images and classes of all files, compared with the declared numbers, else with the published
+    """Compare numbers of images and classes with those in params, or else with the published
     ones.
     """
     images, wnids = get_official_counts(name, classes) or (None, None)
@@ -355,7 +356,7 @@ def _check_counts(
 
 
 def _find_named_classes(frame: pd.DataFrame, classes: list[str]) -> pd.Series:
-    """[files] the class in the file's own name, where it differs from the folder's."""
+    """[files] class stated in the file name, if it differs from that of the folder."""
     named = frame["path"].str.rpartition("/")[2].str.extract(WNID_IN_FILENAME, expand=False)
     return named.where(named.isin(classes) & (named != frame["wnid"]))
 

@@ -1,4 +1,4 @@
-"""Run Great Expectations over tables; report one line per row that violates a rule."""
+"""Run Great Expectations over tables, and report one line per row that breaks a rule."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build_expectation(
 
 
 def create_runner() -> Run:
-    """A function that runs a suite over a table, in an ephemeral context: no files, bars or
+    """A function that runs a suite over a table in an ephemeral context: no files, progress bars or
     telemetry.
     """
     os.environ["GX_ANALYTICS_ENABLED"] = "false"

@@ -1,5 +1,5 @@
-"""Verdicts and manifests -> one page that opens offline: no script, no request, every name shown as
-text.
+"""The validation page: one file that opens offline, without scripts or requests; every name is
+shown as text.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def write_validation_page(
     path: Path,
     roots: Mapping[str, Path],
 ) -> None:
-    """Write the page, one card per dataset in the order of `verdicts`; the same bytes for the same
-    input.
+    """Write the page, one card per dataset in the order of `verdicts`; equal input gives equal
+    bytes.
 
     `roots`: where each set's images lie, for the thumbnails.
     """
@@ -83,7 +83,7 @@ def _format_problem(row: dict[Any, Any], verdict: ValidationResult) -> dict[str,
 
 
 def _collect_pictures(verdict: ValidationResult, roots: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Findings with thumbnails of their images, those without any left out."""
+    """Findings with thumbnails of their images; findings without images are omitted."""
     findings = (
         {"text": evidence.text, "pictures": pictures}
         for evidence in verdict.evidence
@@ -93,9 +93,7 @@ def _collect_pictures(verdict: ValidationResult, roots: Mapping[str, Path]) -> l
 
 
 def make_thumbnail(image_id: str, roots: Mapping[str, Path]) -> dict[str, str] | None:
-    """`name` and `data`, a JPEG in a data URI, of an image_id; None where the file cannot be
-    decoded.
-    """
+    """`name` and `data` (a data URI) of an image_id; None if the file cannot be decoded."""
     dataset, _, path = image_id.partition("/")
     try:
         image = decode_image(roots[dataset] / path)

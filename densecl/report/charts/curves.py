@@ -1,4 +1,6 @@
-"""Training curves of all modes: a line a (mode, seed), small multiples grouped by question."""
+"""Training curves of all modes: one line per mode and seed, as small multiples grouped by
+question.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ Histories = Mapping[str, Sequence[pd.DataFrame]]  # mode -> a frame a seed
 
 @dataclass(frozen=True)
 class CurveGroup:
-    """One question and the charts that answer it."""
+    """One question and its charts."""
 
     question: str
     description: str
@@ -47,7 +49,7 @@ class Curve(NamedTuple):
 
 
 def build_curve_groups(histories: Histories) -> list[CurveGroup]:
-    """Every question of which some mode has a column; panels without any are left out."""
+    """Every question for which some mode has a column; panels without data are omitted."""
     columns = dict.fromkeys(
         c for frames in histories.values() for frame in frames for c in frame.columns
     )
@@ -80,7 +82,7 @@ def _iter_charts(group: PanelGroup, histories: Histories) -> Iterator[Chart]:
 
 
 def _iter_epoch_curves(panel: Panel, histories: Histories) -> Iterator[Curve]:
-    """The modes' lines, then their reference: the mean over all training runs."""
+    """The lines of the modes, then their reference: the mean over all training runs."""
     factor = UNIT_FACTORS.get(panel.unit, 1.0)
     frames = [
         (mode, frame)
@@ -106,7 +108,9 @@ def _iter_epoch_curves(panel: Panel, histories: Histories) -> Iterator[Curve]:
 
 
 def _iter_profile_curves(panel: Profile, histories: Histories) -> Iterator[Curve]:
-    """After the last and the first epoch, by bin of overlap; beside them the same index."""
+    """Accuracy by bin of overlap after the first and the last epoch, beside matching by
+    position.
+    """
     factor = UNIT_FACTORS.get(panel.unit, 1.0)
     middles = 100 * (np.array([float(low) for low in OVERLAP_BINS]) + 0.125)
     columns, identity_columns = (
@@ -131,7 +135,7 @@ def _iter_profile_curves(panel: Profile, histories: Histories) -> Iterator[Curve
 
 
 def _compute_limits(curves: Sequence[Curve]) -> tuple[float, float]:
-    """Of the vertical axis: 0 is always on it, so that heights can be compared."""
+    """Limits of the vertical axis; they include 0, so that heights can be compared."""
     values = np.concatenate([curve.y[np.isfinite(curve.y)] for curve in curves])
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
     margin = MARGIN * (high - low or 1.0)
@@ -173,8 +177,8 @@ def _draw_chart(
 
 
 def _draw_markers(axes: Axes, curves: Sequence[Curve], size: float, tolerance: float) -> None:
-    """Each mode's marker where its line ends, so that it is known without colour; earlier where
-    another one is there.
+    """Draw each mode's marker at the end of its line, or earlier if another marker is there, so
+    that colour is not needed.
     """
     ends: list[tuple[str, float]] = []
     for curve in curves:
@@ -197,13 +201,13 @@ def _draw_markers(axes: Axes, curves: Sequence[Curve], size: float, tolerance: f
 
 
 def _format_tick(value: float) -> str:
-    """As short as it can be: 65,536; 0.25; 1e−5."""
+    """The shortest label: 65,536; 0.25; 1e−5."""
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}"
     return text.replace("e-0", "e-").replace("-", "−")
 
 
 def _draw_legend(axes: Axes, curves: Sequence[Curve]) -> None:
-    """What the styles mean, above the axes, where no line runs."""
+    """Draw the legend of line styles above the axes."""
     from matplotlib.lines import Line2D
 
     names = {
@@ -235,7 +239,7 @@ def _draw_legend(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _describe_curves(curves: Sequence[Curve]) -> str:
-    """Where each kind of line begins and ends, as the mean over its seeds."""
+    """Text alternative: start and end of each line, as the mean over its seeds."""
     ends = pd.DataFrame(
         [
             (f"{curve.mode} {curve.name}".strip(), *curve.y[np.isfinite(curve.y)][[0, -1]])

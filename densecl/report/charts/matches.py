@@ -1,4 +1,4 @@
-"""The picture of matched patches: pairs of views with lines from patches to their matches."""
+"""Picture of patch matches: pairs of views with lines from patches to their matches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEBP_QUALITY = 80
 
 @dataclass(frozen=True)
 class MatchLine:
-    """From a patch of the first view to its match in the second, px of the pair's drawing."""
+    """Line from a patch of the first view to its match in the second, in px of the drawing."""
 
     x1: float
     y1: float
@@ -46,8 +46,8 @@ class MatchPicture:
 
 
 def build_match_picture(mode: str, path: Path) -> MatchPicture:
-    """Matches of one training as its `matches.safetensors` holds them; right: within one patch of
-    the true place.
+    """Draw the matches in `matches.safetensors` of one training run; a match within one patch of
+    the true place counts as correct.
     """
     from safetensors.numpy import load_file
 
@@ -104,7 +104,7 @@ def _encode_webp(view: np.ndarray) -> str:
 
 
 def _is_near(match: np.ndarray, truth: np.ndarray, grid_side: int) -> np.ndarray:
-    """[P, N] bool: same patch or a neighbour."""
+    """Bool [P, N]: True for the same patch or a neighbour."""
     rows, columns = (
         abs(m - t) for m, t in zip(divmod(match, grid_side), divmod(truth, grid_side), strict=True)
     )

@@ -1,4 +1,4 @@
-"""What is drawn of history.csv: small panels, grouped by the question that they answer."""
+"""Layout of the charts of history.csv: small panels, grouped by question."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ FEATURE_TITLES = {
 
 @dataclass(frozen=True)
 class Panel:
-    """Columns over epochs: `lines` in the mode's colour, a style each; `references` what they are
-    compared with, in ink.
+    """Columns over epochs: `lines` in the mode's colour, one style each; `references` in neutral
+    ink.
     """
 
     title: str
@@ -240,7 +240,7 @@ def iter_matching_panels() -> Iterable[Panel | Profile]:
 
 
 def build_panel_groups(columns: Iterable[str]) -> tuple[PanelGroup, ...]:
-    """All groups; `columns` tells the sets that were validated."""
+    """All groups; `columns` determines the validated datasets."""
     datasets = dict.fromkeys(c.removeprefix("top1/") for c in columns if c.startswith("top1/"))
     validated = tuple(
         Panel(

@@ -1,4 +1,4 @@
-"""Charts of one set: accuracy beside its control's, and accuracy by confidence."""
+"""Charts of one dataset: accuracy against that of its control, and accuracy by confidence."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MIN_BIN_IMAGES = 10  # images of a bin that is drawn
 
 
 def draw_control_charts(comparison: Comparison) -> list[Chart]:
-    """One chart per shifted dataset, one point per model; the published line where it holds."""
+    """One chart per shifted dataset, one point per model; the published line where it applies."""
     return [chart for s in comparison.shifted_sets if (chart := _draw_control_chart(comparison, s))]
 
 
 def has_published_fit(comparison: Comparison, *datasets: str) -> bool:
-    """Does the published line hold for any of the sets (all shifted ones where none is named)?"""
+    """True if the published line applies to any of the datasets (default: all shifted ones)."""
     records = (
         r
         for s in datasets or comparison.shifted_sets
@@ -108,9 +108,7 @@ def _describe_fit_line(fit_line: Sequence[tuple[float, float]], y_span: tuple[fl
 def _compute_spans(
     x_values: Sequence[float], y_values: Sequence[float]
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Both axes equally long, with room around the points, so that an equal drop is a line at 45
-    degrees.
-    """
+    """Axes of equal length with a margin, so that a constant drop is a line at 45 degrees."""
     half_span = (
         min(
             1.0,
@@ -137,7 +135,7 @@ def _iter_published_fit(protocol: str, grid: np.ndarray) -> Iterator[tuple[float
 
 
 def draw_reliability(comparison: Comparison, dataset: str) -> Chart | None:
-    """Accuracy by confidence: the mean of both in each bin, all seeds of a mode together."""
+    """Accuracy by confidence: the mean of both per bin, over all seeds of a mode."""
     modes = [m for m in list_modes(comparison) if comparison.cells[dataset, m].rows]
     lines = {m: line for m in modes if len(line := _compute_bins(comparison, dataset, m))}
     if not lines:
@@ -174,7 +172,7 @@ def draw_reliability(comparison: Comparison, dataset: str) -> Chart | None:
 
 
 def _compute_bins(comparison: Comparison, dataset: str, mode: str) -> np.ndarray:
-    """[bins, 2]: mean confidence and accuracy, fractions."""
+    """[bins, 2]: mean confidence and accuracy, as fractions."""
     frames = comparison.cells[dataset, mode].rows
     rows = pd.concat([frames[s][["confidence", "correct"]].astype(float) for s in sorted(frames)])
     bins = rows.groupby((rows["confidence"] * BINS).astype(int).clip(upper=BINS - 1).to_numpy())

@@ -1,6 +1,4 @@
-"""Figures as inline SVG: no ids that repeat on the page, no dates, colours from the page's own
-variables.
-"""
+"""Charts as inline SVG: unique ids, no dates, and colours from variables of the page."""
 
 from __future__ import annotations
 
@@ -66,7 +64,9 @@ def draw_chart(
 
 
 def render_svg(salt: str, size: tuple[float, float], alt: str, draw: Callable[[Axes], None]) -> str:
-    """`draw`n on one pair of axes of `size` inches, as an <svg> element for an HTML page."""
+    """Call `draw` on one pair of axes of `size` inches; return an <svg> element for an HTML
+    page.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -82,8 +82,8 @@ def render_svg(salt: str, size: tuple[float, float], alt: str, draw: Callable[[A
 
 
 def _convert_to_inline(text: str, salt: str, alt: str) -> str:
-    """The bare <svg>: only ids that are referred to, made unique by `salt`; named colours become
-    page variables.
+    """The bare <svg> element: ids made unique by `salt`, named colours replaced by page
+    variables.
     """
     from markupsafe import escape
 

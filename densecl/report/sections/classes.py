@@ -1,4 +1,4 @@
-"""What the classes are called, and top-1 of each class in every mode."""
+"""Names of classes, and top-1 per class and mode."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ClassNames = Mapping[int, ClassName]
 
 
 def read_class_names(root: Path, synthetic: bool) -> dict[int, ClassName]:
-    """By label, from the training manifest; {} where it is not there, and then labels are shown as
+    """Class names by label from the training manifest; {} without it, and labels are then shown as
     numbers.
     """
     path = root / paths.manifest_file(TRAIN_SET)
@@ -55,8 +55,8 @@ def get_class_name(names: ClassNames, label: int) -> ClassName:
 def build_class_table(
     comparison: Comparison, dataset: str, names: ClassNames
 ) -> tuple[TableData, str] | None:
-    """Top-1 by class with the difference to the baseline, and what to make of it; None where no two
-    modes have the set.
+    """Top-1 per class with the difference from the baseline and an interpretation; None unless two
+    modes have the dataset.
     """
     modes = [m for m in list_modes(comparison) if comparison.cells[dataset, m].rows]
     pairs = [
@@ -111,7 +111,7 @@ def build_class_table(
 
 
 def _compute_class_accuracy(comparison: Comparison, dataset: str, mode: str) -> pd.Series:
-    """Top-1 by label, the mean over the seeds."""
+    """Top-1 by label, averaged over the seeds."""
     frames = comparison.cells[dataset, mode].rows.values()
     return pd.concat([frame.groupby("label")["correct"].mean() for frame in frames], axis=1).mean(
         axis=1
@@ -119,7 +119,7 @@ def _compute_class_accuracy(comparison: Comparison, dataset: str, mode: str) -> 
 
 
 def format_cell_files(comparison: Comparison, dataset: str, *modes: str) -> str:
-    """Prediction files of all seeds that the cells have."""
+    """Prediction files of all seeds of the cells."""
     return ", ".join(
         str(paths.predictions_file(dataset, m, s))
         for m in modes

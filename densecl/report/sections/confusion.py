@@ -1,4 +1,6 @@
-"""What is taken for what: a matrix per mode where classes are few, and the most frequent errors."""
+"""Confusions between classes: one matrix per mode if there are few classes, and the most frequent
+errors.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ CELL_PX, LABEL_PX = 16, 86  # px of a matrix
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """Shares of the images of a class (row) that are given each class (column), as an SVG in the
+    """Share of each predicted class (column) among the images of a class (row), as SVG in the
     mode's colour.
     """
 
@@ -46,7 +48,7 @@ class ConfusionSection:
 def build_confusion(
     comparison: Comparison, dataset: str, names: ClassNames
 ) -> ConfusionSection | None:
-    """Of every mode that has the set, counts being the mean over its seeds."""
+    """Confusions of every mode that has the dataset; counts are means over its seeds."""
     modes = [m for m in list_modes(comparison) if comparison.cells[dataset, m].rows]
     if not modes:
         return None
@@ -61,7 +63,7 @@ def build_confusion(
 
 
 def _count_predictions(comparison: Comparison, dataset: str, mode: str) -> pd.Series:
-    """(label, prediction) -> images, the mean over the seeds."""
+    """(label, prediction) -> images, averaged over the seeds."""
     frames = comparison.cells[dataset, mode].rows.values()
     counts = [frame.groupby(["label", "prediction"]).size() for frame in frames]
     return pd.concat(counts, axis=1).fillna(0).mean(axis=1)

@@ -1,6 +1,4 @@
-"""One panel a set: what it looks like, what differs, what is confused, how sure the models are, and
-what was counted.
-"""
+"""One section per dataset: examples, differences, confusions, calibration and counts."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ MAX_FINDINGS = 5  # warnings of a set; the validation page has all
 
 
 def build_dataset_sections(comparison: Comparison, root: Path) -> list[dict[str, Any]]:
-    """Of every evaluated set, in the order of the tables."""
+    """Sections of all evaluated datasets, in the order of the tables."""
     names = read_class_names(root, bool(comparison.plan.rendered))
     return [_build_section(comparison, root, s, names) for s in comparison.plan.datasets]
 
@@ -55,9 +53,7 @@ def _build_section(
 
 
 def build_facts_table(comparison: Comparison, root: Path, dataset: str) -> TableData:
-    """Counts, what was found wrong, and how the set was scored; each line with the file that says
-    so.
-    """
+    """Counts, validation findings and scoring rules, each with its source file."""
     settings = comparison.plan.params.get("datasets", {}).get(dataset)
     folder = settings.get("root") if isinstance(settings, dict) else None
     is_rendered = dataset in comparison.plan.rendered
@@ -118,7 +114,7 @@ def _list_findings(root: Path, dataset: str) -> list[Fact]:
 
 
 def _list_scoring_facts(comparison: Comparison, dataset: str) -> dict[Path, list[Fact]]:
-    """Of the first model that has the set; the others differ in their answers only."""
+    """Scoring facts from the first model that has the dataset; they are the same for all models."""
     records = [
         (paths.evaluation_file(dataset, mode, seed), record)
         for mode in comparison.plan.modes

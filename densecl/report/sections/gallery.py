@@ -1,4 +1,6 @@
-"""Thumbnails of evaluation images: some of each set, and those on which two modes part most."""
+"""Thumbnails of evaluation images: examples of each dataset, and images on which two modes differ
+most.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ WEBP_OPTIONS = {"quality": 72, "method": 4}
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """A picture with the words below it; without one, `missing_reason` gives the reason."""
+    """A picture with a caption; `missing_reason` if the picture is missing."""
 
     data_uri: str  # data URI of a WebP, or ""
     missing_reason: str
@@ -45,9 +47,7 @@ class Gallery:
 
 
 class ThumbnailLoader:
-    """Where the images of a set lie: image_id -> thumbnail, through its manifest and the root that
-    params give it.
-    """
+    """Thumbnails by image_id, located by the dataset's manifest and root."""
 
     def __init__(self, comparison: Comparison, root: Path, dataset: str) -> None:
         settings = comparison.plan.params.get("datasets", {}).get(dataset)
@@ -86,7 +86,9 @@ class ThumbnailLoader:
 def build_examples(
     comparison: Comparison, dataset: str, names: ClassNames, loader: ThumbnailLoader
 ) -> Gallery | None:
-    """Images of different classes, spread over the set; which ones is drawn by the set's name."""
+    """Images of different classes, spread over the dataset; the choice is seeded by the dataset's
+    name.
+    """
     frames = [
         rows for m in comparison.plan.modes for rows in comparison.cells[dataset, m].rows.values()
     ]
@@ -108,7 +110,7 @@ def build_examples(
 def iter_changed_galleries(
     comparison: Comparison, dataset: str, names: ClassNames, loader: ThumbnailLoader
 ) -> Iterator[Gallery]:
-    """Both directions of the first pair of modes: right under one, wrong under the other."""
+    """Both directions of the first pair of modes: correct in one, wrong in the other."""
     if not comparison.pairs:
         return
     first, second = comparison.pairs[0]
@@ -153,8 +155,8 @@ def iter_changed_galleries(
 
 
 def _compute_seed_means(frames: dict[int, pd.DataFrame], seeds: list[int]) -> pd.DataFrame:
-    """By image: share of the seeds that are right, mean p of the true class, the first seed's
-    answer and confidence.
+    """By image: share of seeds that are correct, mean p of the true class, prediction and
+    confidence of the first seed.
     """
     first_rows = frames[seeds[0]]
     columns = ["correct", "p_true"]
