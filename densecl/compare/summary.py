@@ -175,5 +175,5 @@ def _describe_unshared(comparison: ExperimentComparison) -> list[str]:
             if (names := [str(n) for n in getattr(plan, key) if n not in getattr(other_plan, key)])
         ]
         if unshared:
-            clauses.append(f"only {letter} has {'; '.join(unshared)}")
-    return [f"Not compared: {'; '.join(clauses)}."] if clauses else []
+            clauses.append(f"{'Only' if clauses else 'only'} {letter} has {'; '.join(unshared)}")
+    return [f"Not compared: {'. '.join(clauses)}."] if clauses else []
