@@ -167,7 +167,7 @@ def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -
 def _describe_unshared(comparison: ExperimentComparison) -> list[str]:
     """What only one of the two has."""
     a, b = comparison.a.plan, comparison.b.plan
-    clauses = []
+    clauses: list[str] = []
     for letter, plan, other_plan in (("A", a, b), ("B", b, a)):
         unshared = [
             f"{kind}{'s'[: len(names) > 1]} {', '.join(names)}"
