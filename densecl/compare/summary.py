@@ -169,7 +169,7 @@ def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -
 def _describe_unshared(comparison: ExperimentComparison) -> list[str]:
     """Cells that only one experiment has."""
     a, b = comparison.a.plan, comparison.b.plan
-    clauses = []
+    clauses: list[str] = []
     for letter, plan, other_plan in (("A", a, b), ("B", b, a)):
         unshared = [
             f"{kind}{'s'[: len(names) > 1]} {', '.join(names)}"
@@ -177,5 +177,5 @@ def _describe_unshared(comparison: ExperimentComparison) -> list[str]:
             if (names := [str(n) for n in getattr(plan, key) if n not in getattr(other_plan, key)])
         ]
         if unshared:
-            clauses.append(f"only {letter} has {'; '.join(unshared)}")
-    return [f"Not compared: {'; '.join(clauses)}."] if clauses else []
+            clauses.append(f"{'Only' if clauses else 'only'} {letter} has {'; '.join(unshared)}")
+    return [f"Not compared: {'. '.join(clauses)}."] if clauses else []
