@@ -50,7 +50,7 @@ def simulate_bootstrap(n: int, trials: int, rng: np.random.Generator) -> Iterato
 
 
 def find_mean_logit(rate: float, spread: float) -> float:
-    """Mean of normal logits of standard deviation `spread` whose mean probability is `rate`."""
+    """Mean of normal logits with standard deviation `spread` and mean probability `rate`."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(80)
     shares = weights / weights.sum()
     return float(brentq(lambda mean: shares @ expit(mean + spread * nodes) - rate, -40, 40))

@@ -39,7 +39,7 @@ def build_finished_project(folder: Path) -> Path:
 
 
 def copy_with_true_stages(project: Path) -> Path:
-    """The same folder with `true` for every command; the stages' outputs are there already."""
+    """The same folder with `true` as every command; the stages' outputs exist already."""
     copy = project.with_name("true")
     shutil.copytree(project, copy, symlinks=True)
     graph = yaml.safe_load((copy / "dvc.yaml").read_text(encoding="utf-8"))

@@ -1,5 +1,5 @@
 """`python -m pipelines COMMAND ...`: the comparison and the retraining as tracked pipelines, and
-what belongs to them.
+their tools.
 """
 
 from __future__ import annotations

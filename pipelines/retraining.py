@@ -97,9 +97,9 @@ def judge(champion: Champion, upstream: Upstream) -> Annotated[GateVerdict, "ver
 def register(
     verdict: GateVerdict, trained: StageRef, changes: SourceChanges
 ) -> Annotated[RegisteredVersion, "registered"]:
-    """The candidate as a version with its card; champion where the gate let it pass. From now on
-    these images are what a new scan is compared with: proposed before the alias moves, settled
-    after it, so that no kill leaves a champion that is judged against itself.
+    """Register the candidate with its card; promote it if the gate accepted it. The baseline is
+    proposed before the alias moves and accepted afterwards, so that no kill leaves a champion that
+    is compared with its own images.
     """
     from pipelines.registry import baseline, model_card, registry
 

@@ -1,4 +1,4 @@
-"""Draw a built-in set with its object masks."""
+"""Draw a built-in dataset with its object masks."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from densecl.report.render import write_report
 
 
 def main() -> None:
-    """Write reports/comparison.csv, report.html, report.md, metrics/, plots/ and, for the terminal,
-    table.txt; tell MLflow.
+    """Write reports/comparison.csv, report.html, report.md, metrics/, plots/ and table.txt (for the
+    terminal); log them to MLflow.
     """
     plan = read_json(ReportPlan, paths.plan_file("report"))
     table = write_report(plan)

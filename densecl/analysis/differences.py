@@ -87,7 +87,9 @@ def add_differences(comparison: Comparison) -> None:
 def _add_difference(
     comparison: Comparison, place: str, datasets: Sequence[str], mode: Mode, baseline: Mode
 ) -> TestedDifference | None:
-    """Of a set, or of the mean over sets; None where the row says why there is none."""
+    """Add the difference on a dataset or on the shifted mean; None if the row states why it is
+    missing.
+    """
     metric = f"difference_to_{baseline}"
     empty = MetricRow(place, "", mode, metric, None)
     try:

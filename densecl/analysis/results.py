@@ -112,7 +112,7 @@ class Comparison:
         return self.rows.get((dataset, mode, metric))
 
     def get_difference(self, dataset: str, mode: str, baseline: str) -> MetricRow | None:
-        """The row of mode - baseline, where there is a value."""
+        """The row of mode - baseline, if it has a value."""
         row = self.get_row(dataset, mode, f"difference_to_{baseline}")
         return row if row and row.value is not None else None
 

@@ -28,7 +28,7 @@ class CostChange:
 
 
 class DataChange(NamedTuple):
-    """One set: its images in A and in B (None: no manifest), and what differs ("": nothing)."""
+    """One dataset: its images in A and in B (None: no manifest), and the differences ("": none)."""
 
     dataset: str
     images_a: int | None
@@ -100,7 +100,7 @@ def _compare_code(a: DvcLock, b: DvcLock) -> dict[str, list[str]]:
 
 
 def _compare_images(a: Experiment, b: Experiment, dataset: str, moved: bool) -> DataChange:
-    """`moved`: the folder or archive is another one, as both locks tell."""
+    """Differences between the images; `moved`: both locks name different folders or archives."""
     manifests = [x.manifests.get(dataset) for x in (a, b)]
     first, second = (manifest.rows if manifest else None for manifest in manifests)
     counts = (None if first is None else len(first), None if second is None else len(second))

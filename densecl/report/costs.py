@@ -1,5 +1,5 @@
-"""What the trainings cost: each by itself, and the modes beside what the method's description
-expects.
+"""Costs of the training runs: of each run, and of the modes beside those that the method's
+description states.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _format_costs(
 
 
 def build_training_table(plan: ReportPlan, root: Path) -> TableData:
-    """Hardware and times of each training; a training without cost.json says so."""
+    """Hardware and times of each training run, or a note that cost.json is missing."""
     columns = ("minutes", "images/s", "ms a step", "peak memory, GiB", "hardware")
     rows = []
     for mode, seed in itertools.product(plan.modes, plan.seeds):

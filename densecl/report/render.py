@@ -141,7 +141,7 @@ def build_context(
 
 
 def read_training_results(plan: ReportPlan, root: Path) -> tuple[Costs, Histories]:
-    """Costs and histories that are there, by mode; absence shows as an empty list."""
+    """Costs and histories by mode; missing ones are omitted."""
     costs: Costs = {m: [] for m in plan.modes}
     histories: Histories = {m: [] for m in plan.modes}
     for mode, seed in itertools.product(plan.modes, plan.seeds):
@@ -175,9 +175,7 @@ def build_match_pictures(plan: ReportPlan, root: Path) -> list[MatchPicture]:
 
 
 def list_missing_cells(comparison: Comparison) -> list[str]:
-    """Cells of the plan that could not be read, with the reason; one line where all modes share
-    it.
-    """
+    """Missing cells of the plan with the reason; one line if all modes share it."""
     lines: dict[tuple[str, str], list[str]] = {}
     for (dataset, mode), cell in comparison.cells.items():
         if cell.missing:

@@ -1,5 +1,5 @@
-"""Sentences that the report and the comparison of two experiments share: what the seeds allow to
-say, and what the tests would have missed.
+"""Sentences that the report and the comparison of experiments share, on the number of seeds and on
+power.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ SEED_NOISE = "0.1 to 0.5 points of top-1 in published ImageNet runs, many times 
 
 
 def describe_power(who: str, values: Sequence[float], scope: str = "") -> list[str]:
-    """Smallest differences that tests without a finding would detect; [] where there are none."""
+    """Smallest differences that the tests without a significant result would detect; [] if there
+    are none.
+    """
     if not values:
         return []
     span = " to ".join(dict.fromkeys(format_percent(limit) for limit in (min(values), max(values))))

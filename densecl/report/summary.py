@@ -81,7 +81,7 @@ def _select_baseline(comparison: Comparison) -> Mode:
 
 
 def _list_tested(comparison: Comparison, mode: str, baseline: str) -> list[str]:
-    """The mean of the shifted sets and the sets that have a difference of the two."""
+    """The shifted mean and the datasets for which the two modes have a difference."""
     datasets = (SHIFTED_MEAN, *comparison.plan.datasets)
     return [s for s in datasets if comparison.get_difference(s, mode, baseline)]
 
@@ -209,7 +209,7 @@ def _describe_scope(comparison: Comparison) -> list[str]:
 def check_learned_position(
     plan: ReportPlan, histories: Mapping[str, list[pd.DataFrame]]
 ) -> list[str]:
-    """Of dense, where matches of flipped or shifted views are no better than the same index."""
+    """Warn if dense matches of flipped or shifted views are no better than matching by position."""
     mode_contrast = _parse_contrast(plan).resolve_mode("dense")
     name = MATCHING_FEATURES.get(getattr(mode_contrast, "correspondence_features", ""), "")
     columns = [f"match/{name}/moved0", "match/identity/moved0"]

@@ -87,7 +87,7 @@ def train(
 
 
 def write_results(trainer: Trainer, model_folder: Path, history_folder: Path) -> None:
-    """Write the model, and what is known of its training, each folder atomically."""
+    """Write the model and the history, each folder atomically."""
     spec, objective, model = trainer.spec, trainer.objective, trainer.eval_model.eval()
     heads = objective.head.state_dict() if isinstance(objective, ContrastiveObjective) else {}
     with create_atomic_folder(model_folder) as folder:

@@ -1,5 +1,5 @@
-"""The state of a training run: what a checkpoint holds, when it is saved, and what a run that ends
-early says of it.
+"""The state of a training run: content of a checkpoint, when it is saved, and messages of runs that
+end early.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def _check_first_champion(params: Params, root: Path) -> list[Criterion]:
 def _check_accuracy(
     params: Params, root: Path, name: CriterionName, dataset: str, minimum: float | None
 ) -> Criterion:
-    """Top-1 of at least the minimum, or surely above chance where there is none."""
+    """Passes if top-1 reaches the minimum or, without a minimum, is significantly above chance."""
     predictions = read_model_predictions(root, dataset, *params.candidate)
     if isinstance(predictions, MissingPredictions):
         sentence = f"no evaluation: {predictions.reason}"

@@ -205,7 +205,7 @@ def read_attachment(client: Any, version: Any, file: str) -> str | None:
 
 
 def hash_file(path: Path) -> str:
-    """sha256 of a file's bytes; "" where there is no file."""
+    """sha256 of a file; "" if it does not exist."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:

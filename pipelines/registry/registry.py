@@ -207,8 +207,8 @@ def main_rollback(why: str, who: str | None = None) -> None:
 
 
 def _make_champion(client: Any, version: Any, champions: list[str], who: str, why: str) -> None:
-    """Put a version on top of the champions before it; RegistryError where its files are damaged.
-    The alias moves last, so that a kill before leaves the old champion.
+    """Add a version to the history of champions; RegistryError if its files are corrupt. The alias
+    moves last, so that a kill leaves the old champion.
     """
     with mlflow_client.fetch_verified_files(client, version):
         _record_action(client, version, "promoted", who, why)

@@ -188,9 +188,9 @@ def _stop_child(child: subprocess.Popen[str]) -> None:
 def read_outcome(
     status: int, started: datetime, message: str, was_stopped: bool
 ) -> tuple[Outcome, int, str]:
-    """Outcome, exit status and message of a retraining that began at `started`: what it recorded
-    itself, otherwise what its status says. Status 75 without a record means that it did not start,
-    because another pipeline is running.
+    """Outcome, exit status and message of a retraining that began at `started`: from its own
+    record, otherwise from its exit status. Status 75 without a record means that it did not start,
+    because another pipeline was running.
     """
     records = [
         r

@@ -135,7 +135,7 @@ def open_repo() -> Repo:
 
 
 def _read_graph(repo: Repo) -> Any:
-    """DenseclError in a line where a dvc.yaml or params.yaml cannot be read."""
+    """The graph; DenseclError in one line if a dvc.yaml or params.yaml cannot be read."""
     from dvc.exceptions import DvcException
 
     try:

@@ -51,7 +51,7 @@ def write_missing_manifest(path: Path, reason: str) -> None:
 
 
 def read_missing_reason(path: Path) -> str:
-    """Why the dataset is missing; "" where it is not."""
+    """The reason why a dataset is missing; "" if it is not."""
     metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
     return metadata.get(REASON_KEY, b"").decode("utf-8")
 

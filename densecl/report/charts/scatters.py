@@ -180,8 +180,8 @@ def _compute_bins(comparison: Comparison, dataset: str, mode: str) -> np.ndarray
 
 
 def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
-    """Differences to `baseline` with intervals, one row per dataset and the mean below; None where
-    there is nothing to draw.
+    """Differences from `baseline` with intervals, one row per dataset and the mean below; None
+    without data.
     """
     modes = [m for m in list_modes(comparison) if m != baseline]
     datasets = [*comparison.plan.datasets, SHIFTED_MEAN]
