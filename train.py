@@ -5,8 +5,6 @@ are written to runs/<experiment-name>/: model/ (safetensors, config.json) and tr
 (history.csv, cost.json).
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

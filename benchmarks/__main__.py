@@ -4,8 +4,6 @@ Needs a quiet machine, and a quarter of an hour on two cores. `python -m benchma
 the rows of some parts and writes nothing.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import sys

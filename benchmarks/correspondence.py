@@ -7,8 +7,6 @@ share of the patches seen in both views that are matched to the true patch by fe
 differently or shifted; effective rank of an image's patches; training accuracy.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import tempfile

@@ -1,7 +1,5 @@
 """Simulated coverage of 95 % intervals, for docs/evaluation.md: `python -m benchmarks.coverage`."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,5 @@
 """Simulated error rates of the gate, for docs/retraining.md: `python -m benchmarks.gate`."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from densecl.analysis.paired import estimate_difference

@@ -4,8 +4,6 @@ Needs torch, timm, torchvision, pandas, pyarrow, pydantic, a YAML reader and saf
 images. `--small` runs the same code at sizes that mean nothing, to test it without a GPU.
 """
 
-from __future__ import annotations
-
 import argparse
 import platform
 from functools import partial

@@ -3,8 +3,6 @@
 Letters: B images, N patches, M sampled patches, Q queries, K queue, D projection.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 

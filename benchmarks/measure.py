@@ -1,7 +1,5 @@
 """Ratios measured in one run: alternating calls for time, fresh processes for memory."""
 
-from __future__ import annotations
-
 import multiprocessing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Views and evaluation of photographs, against torchvision, decoding alone and timm."""
 
-from __future__ import annotations
-
 import io
 import os
 from pathlib import Path

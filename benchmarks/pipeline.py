@@ -1,7 +1,5 @@
 """A `dvc repro` with nothing to do against the same graph of `true`; start-up time per stage."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Two training processes of one thread against one of two threads, same global batch."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import socket

@@ -1,7 +1,5 @@
 """Throughput of listing and of hashing a dataset, against `find` and `sha256sum`."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Training steps of the modes and of a bare timm loop, on one batch in memory."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any

@@ -1,7 +1,5 @@
 """Cost of monitoring: the progress bar per diagnostic step, MLflow per epoch."""
 
-from __future__ import annotations
-
 import os
 from contextlib import chdir
 from functools import partial

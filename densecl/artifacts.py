@@ -1,7 +1,5 @@
 """Artifacts that stages exchange as JSON; fractions are in [0, 1]."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, Literal, TypeVar

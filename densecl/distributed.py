@@ -3,8 +3,6 @@
 With one process every function returns its input. R: rows of this rank.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Metrics that training and evaluation share. B: rows, C: classes, E: dimension."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

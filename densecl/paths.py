@@ -1,7 +1,5 @@
 """Paths of all files, relative to the project root; no other module spells them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 PARAMS = Path("params.yaml")

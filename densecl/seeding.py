@@ -1,7 +1,5 @@
 """Named random streams: every generator depends on the seed and on words, never on global state."""
 
-from __future__ import annotations
-
 import hashlib
 
 

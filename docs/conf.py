@@ -1,7 +1,5 @@
 """Sphinx: the Markdown pages of this folder, and API pages from the docstrings."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -4,8 +4,6 @@ One step, in order: encode both views, match patches, sample, InfoNCE against th
 optimizer step, write the queue. The images are random; replace `load_views` by your own loader.
 """
 
-from __future__ import annotations
-
 import timm
 import torch
 import torch.nn.functional as F

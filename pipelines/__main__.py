@@ -2,8 +2,6 @@
 their tools.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 from collections.abc import Mapping

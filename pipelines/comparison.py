@@ -1,7 +1,5 @@
 """The comparison as a ZenML pipeline: `dvc repro` with one tracked step per stage."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from zenml import pipeline

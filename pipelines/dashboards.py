@@ -1,7 +1,5 @@
 """Serve MLflow and ZenML's dashboard of this project on 127.0.0.1, until Ctrl-C."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib.util
 import os

@@ -2,8 +2,6 @@
 each is a tracked ZenML step.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from zenml import get_step_context, log_metadata, pipeline, step

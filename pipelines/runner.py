@@ -1,7 +1,5 @@
 """Run a pipeline from lock to record: `python -m pipelines comparison | retraining | replay`."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -116,7 +114,7 @@ def _print_changes() -> None:
     print(format_changes(compute_changes(load_params(paths.PARAMS))))
 
 
-def _record_run(run_pipeline: Callable[[], PipelineRunResponse]) -> None:
+def _record_run(run_pipeline: "Callable[[], PipelineRunResponse]") -> None:
     """Run a pipeline, then write its outcome to reports/retraining.csv and send notifications; also
     if it fails, and raise the failure again.
     """

@@ -2,8 +2,6 @@
 in [0, 1].
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field

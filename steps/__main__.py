@@ -2,8 +2,6 @@
 stage is imported.
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib
 from typing import Any

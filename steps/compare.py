@@ -1,7 +1,5 @@
 """Compare two experiments: git revisions, DVC experiments, the workspace or report folders."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Evaluate one model on one dataset and on its matched control: one cell of the table."""
 
-from __future__ import annotations
-
 from densecl import paths
 from densecl.artifacts import DatasetPlan, Evaluation, MissingEvaluation, read_json, write_json
 from densecl.errors import DataError

@@ -1,7 +1,5 @@
 """Write docs/params.md, the page of every key of params.yaml."""
 
-from __future__ import annotations
-
 from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config import reference

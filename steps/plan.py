@@ -2,8 +2,6 @@
 reruns only affected stages.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from itertools import product

@@ -1,7 +1,5 @@
 """List a dataset: one manifest row per image, with its content hash, size and problems."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

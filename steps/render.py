@@ -1,7 +1,5 @@
 """Draw a built-in dataset with its object masks."""
 
-from __future__ import annotations
-
 import shutil
 
 from densecl import paths

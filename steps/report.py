@@ -1,7 +1,5 @@
 """The comparison of the modes: table, page and text."""
 
-from __future__ import annotations
-
 import json
 import sys
 

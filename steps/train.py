@@ -1,7 +1,5 @@
 """Train one model and export it."""
 
-from __future__ import annotations
-
 import os
 
 from densecl import paths

@@ -2,8 +2,6 @@
 dark.
 """
 
-from __future__ import annotations
-
 import shutil
 from itertools import product
 from pathlib import Path

@@ -4,8 +4,6 @@ Every run must end with the same bits as an uninterrupted one, and leave no proc
 complete runs in this process must not grow its memory or open files.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

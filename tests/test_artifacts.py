@@ -1,7 +1,5 @@
 """Plans survive the way through JSON, with the settings of their own mode."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The GPU script runs at small sizes without a GPU, and its imports need few packages."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

@@ -1,7 +1,5 @@
 """The README: its size, its Python, and the links of all pages."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Row by row what docs/operations.md says of bad params and of a disk or a store that refuses."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import sqlite3

@@ -1,7 +1,5 @@
 """`params.yaml`: what it accepts, and the one line a mistake gives."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -2,8 +2,6 @@
 official layouts; a few steps of each mode.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import warnings

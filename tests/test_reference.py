@@ -1,7 +1,5 @@
 """docs/params.md: it is what the schema says now, and it says something of every key."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How a command ends when it is asked to, whatever it is doing."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

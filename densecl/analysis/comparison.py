@@ -1,7 +1,5 @@
 """Build the long comparison table, from which all numbers of the report are read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

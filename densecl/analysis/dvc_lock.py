@@ -1,7 +1,5 @@
 """Read dvc.lock: hashes of the code, data and models that produced an experiment."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath

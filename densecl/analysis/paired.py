@@ -1,11 +1,10 @@
 """Predictions of one model on one dataset, and the paired difference of two models."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import pandas as pd
 
@@ -30,7 +29,7 @@ class ModelPredictions:
         """[images, 1]: 1 where correct, else 0."""
         return self.rows[["correct"]].to_numpy(float)
 
-    def select_images(self, images: pd.Index) -> ModelPredictions:
+    def select_images(self, images: pd.Index) -> Self:
         """The predictions on some images, in the given order."""
         return replace(self, rows=self.rows.loc[images])
 

@@ -1,7 +1,5 @@
 """Read the results of all planned cells, and define the rows of the comparison table."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -4,8 +4,6 @@ n images, S seeds. An outcome is 1.0 where the model was right on the image and 
 wrong. Pure functions: the same arguments give the same numbers, `seed` included.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Changes between A and B besides results: params, data, code, models and cost."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean

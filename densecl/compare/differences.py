@@ -2,13 +2,11 @@
 as in the report.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
@@ -50,7 +48,7 @@ class Delta:
     detectable: float | None = None  # smallest true difference that would be called with 80 % power
     images: int = 0
     unmatched: UnmatchedCounts = field(default_factory=lambda: dict.fromkeys(UNMATCHED_KINDS, 0))
-    per_seed: tuple[Delta, ...] = ()
+    per_seed: tuple[Self, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 text.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -175,7 +173,7 @@ def _format_delta(delta: Delta, scale_limit: float, mode_seeds: tuple[int, ...])
 
 
 def _format_cost(costs: CostChange) -> dict[str, str]:
-    """ "A → B" per cost; a model that was not retrained has no change of cost."""
+    """Costs as "A → B"; a model that was not retrained has no change of cost."""
 
     def format_change(name: str, number_format: str, factor: float = 1.0) -> str:
         return " → ".join(f"{factor * side[name]:{number_format}}" for side in (costs.a, costs.b))

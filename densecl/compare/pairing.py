@@ -1,7 +1,5 @@
 """Pair the images that A and B share: same name, same content, same class."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce

@@ -3,8 +3,6 @@
 Leniently: two experiments may come from two versions of the code, so unknown keys are ignored.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import re

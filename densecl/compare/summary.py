@@ -1,7 +1,5 @@
 """Summarise a comparison in sentences that the intervals and corrected p-values support."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

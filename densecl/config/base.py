@@ -1,7 +1,5 @@
 """What every section of `params.yaml` shares: strictness and the types of its numbers."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -1,8 +1,6 @@
 """Sections of `params.yaml` about images: `render`, `datasets`, `validate` and `data`."""
 
-from __future__ import annotations
-
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -54,7 +52,7 @@ class DatasetParams(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _check_devkit(self) -> DatasetParams:
+    def _check_devkit(self) -> Self:
         if (self.layout == "devkit") != (self.devkit is not None):
             raise ValueError(
                 f"found layout {self.layout} with devkit {self.devkit}; expected both layout "
@@ -99,7 +97,7 @@ class ViewParams(StrictModel):
     blur: Fraction = Field(default=0.0, description="probability of a Gaussian blur")
 
     @model_validator(mode="after")
-    def _check_ranges(self) -> ViewParams:
+    def _check_ranges(self) -> Self:
         if self.scale[0] > self.scale[1] or self.scale[1] > 1:
             raise ValueError(f"scale must be two areas, low <= high <= 1, found {list(self.scale)}")
         if self.ratio[0] > self.ratio[1]:

@@ -1,7 +1,5 @@
 """Validation errors of pydantic as messages, one line per error."""
 
-from __future__ import annotations
-
 import difflib
 import reprlib
 from typing import Any, get_args

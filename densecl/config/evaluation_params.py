@@ -1,7 +1,5 @@
 """Sections of `params.yaml` about what follows training: `evaluate`, `report`, `retraining`."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

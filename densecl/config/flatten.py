@@ -1,7 +1,5 @@
 """Flatten nested parameters to dotted keys."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

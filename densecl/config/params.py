@@ -5,12 +5,10 @@ A parameter is documented once, at its field; docs/params.md, `train.py --help` 
 messages read it there. Imports no torch, so that typos are reported immediately.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -123,7 +121,7 @@ class Params(StrictModel):
         )
 
     @model_validator(mode="after")
-    def _check_consistency(self) -> Params:
+    def _check_consistency(self) -> Self:
         evaluated = self.evaluate.datasets
         for key, values in {
             "modes": self.modes,

@@ -1,7 +1,5 @@
 """Generate `docs/params.md` from the schema: type, default, bounds and description of every key."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from itertools import groupby

@@ -1,8 +1,6 @@
 """Sections of `params.yaml` about training: `network`, `contrast` and `train`."""
 
-from __future__ import annotations
-
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,7 +23,7 @@ class NetworkParams(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _check_initial_weights(self) -> NetworkParams:
+    def _check_initial_weights(self) -> Self:
         if self.pretrained and self.checkpoint:
             raise ValueError(
                 "pretrained and checkpoint exclude each other: set pretrained to false to start "
@@ -102,7 +100,7 @@ class DenseContrastParams(GlobalContrastParams):
     )
 
     @model_validator(mode="after")
-    def _check_exclusive_options(self) -> DenseContrastParams:
+    def _check_exclusive_options(self) -> Self:
         if self.correspondence_features == "geometric" and self.correspondence_filter != "none":
             raise ValueError(
                 f"correspondence_filter: found {self.correspondence_filter}, expected none: "
@@ -202,7 +200,7 @@ class TrainParams(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _check_batch_and_warmup(self) -> TrainParams:
+    def _check_batch_and_warmup(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs must be below epochs ({self.epochs}), found {self.warmup_epochs}"

@@ -1,7 +1,5 @@
 """YAML 1.2, as DVC reads it: 1e-5 is a number, `off` is text, a duplicate key is an error."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from ruamel.yaml import YAML

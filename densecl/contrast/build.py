@@ -1,7 +1,5 @@
 """Build the objective of a mode from its settings."""
 
-from __future__ import annotations
-
 import warnings
 
 import torch

@@ -1,7 +1,5 @@
 """What the dense and the global objective share: head, keys, memory queue, temperature, loss."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 

@@ -1,7 +1,5 @@
 """The dense objective: one positive pair per sampled patch (DenseCL, Wang et al. 2021)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """The global objective: one positive pair per image (MoCo)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

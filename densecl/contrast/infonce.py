@@ -18,8 +18,6 @@ the cross-entropy of the positive among [s+, q . m_1 / t, ...] and its gradients
 so LSE and O, one attention of the queries with keys = values = memory (`memory_softmax`), suffice.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

@@ -1,10 +1,8 @@
 """Key encoders: the trained model itself, or its exponential moving average."""
 
-from __future__ import annotations
-
 import copy
 import math
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +37,7 @@ class MomentumKeyEncoder(nn.Module):
         self.model, self.projection = copy.deepcopy(model).eval(), copy.deepcopy(head)
         self.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> MomentumKeyEncoder:  # noqa: ARG002
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
         """Stays in evaluation mode: keys see no drop path."""
         return super().train(False)
 

@@ -5,8 +5,6 @@ A match is an index [B, N] into the patches of view 2, which are numbered row by
 of the image, then flipped or not), which gives the true correspondence.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

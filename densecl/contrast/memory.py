@@ -1,9 +1,7 @@
 """The first-in, first-out memory queue of negatives (He et al. 2020)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ class NewKeys(NamedTuple):
     class_ids: Tensor  # [R]
 
     @classmethod
-    def concatenate(cls, parts: Iterable[NewKeys]) -> NewKeys:
+    def concatenate(cls, parts: Iterable[Self]) -> Self:
         """The rows of all parts in order."""
         return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
 

@@ -6,8 +6,6 @@ and is the only one that sees the cosines themselves, which diagnostics need. Al
 rounding (tests/contrast/test_infonce.py).
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from functools import cache

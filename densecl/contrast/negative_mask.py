@@ -1,8 +1,6 @@
 """Which memory entries are negatives of a query, stated by ids instead of a [Q, K] mask."""
 
-from __future__ import annotations
-
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -43,7 +41,7 @@ class NegativeMask(NamedTuple):
             has_masked |= torch.isin(q, m)
         return has_masked
 
-    def select_queries(self, selected: Tensor) -> NegativeMask:
+    def select_queries(self, selected: Tensor) -> Self:
         """The mask of the queries where `selected`, bool [Q], is True."""
         return self._replace(
             query_ids=None if self.query_ids is None else self.query_ids[selected],

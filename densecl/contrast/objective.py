@@ -1,7 +1,5 @@
 """What every objective provides to the training step, and mode none."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 

@@ -5,8 +5,6 @@ indices [B, M] of distinct patches, M = min(count, N). Patches that are not `val
 are taken only when an image has fewer than M valid ones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """The temperature of InfoNCE, fixed or learned."""
 
-from __future__ import annotations
-
 import math
 
 import torch

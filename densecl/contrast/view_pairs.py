@@ -1,9 +1,7 @@
 """What an objective receives, two encoded views, and the positive pairs that it forms of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -27,7 +25,7 @@ class ViewPair(NamedTuple):
     image_ids: Tensor  # [B]
     class_ids: Tensor  # [B]
 
-    def swap(self) -> ViewPair:
+    def swap(self) -> Self:
         """The same batch with the two views exchanged."""
         return self._replace(view1=self.view2, view2=self.view1)
 
@@ -41,6 +39,6 @@ class PositivePairs(NamedTuple):
     class_ids: Tensor  # [Q]
 
     @classmethod
-    def concatenate(cls, parts: Iterable[PositivePairs]) -> PositivePairs:
+    def concatenate(cls, parts: Iterable[Self]) -> Self:
         """The rows of all parts in order."""
         return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -1,7 +1,5 @@
 """Facts about the published datasets; they apply only if the class list is that of ImageNet-1k."""
 
-from __future__ import annotations
-
 import json
 import re
 from functools import cache

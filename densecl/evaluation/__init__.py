@@ -3,8 +3,6 @@
 The public names are imported on first use: `protocols` is read by code that needs no torch.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

@@ -6,8 +6,6 @@ a confidence, each counts as right by the share of them that is: no figure depen
 the images.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 BIN_COUNT = 15

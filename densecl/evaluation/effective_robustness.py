@@ -6,8 +6,6 @@ models of imagenet-testbed's public table (`effective_robustness.csv`), in fract
 ImageNet scale only.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from functools import cache

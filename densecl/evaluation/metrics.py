@@ -1,7 +1,5 @@
 """Metrics of one cell, from its predictions; fractions are in [0, 1], nll is in nats."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Predictions of a model on a dataset: one row per image. Letters: B images, C classes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

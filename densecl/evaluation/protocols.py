@@ -4,8 +4,6 @@ module knows datasets by name.
 A set that is no row here is scored as `folder`, or as the row that `evaluate.protocol.<set>` names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -89,7 +87,7 @@ def is_imagenet(classes: Sequence[str]) -> bool:
 
 
 def resolve_scored_classes(
-    protocol: str, frame: pd.DataFrame, classes: Sequence[str], wnids: Sequence[str] = ()
+    protocol: str, frame: "pd.DataFrame", classes: Sequence[str], wnids: Sequence[str] = ()
 ) -> list[int]:
     """Sorted indices into the training classes; the logits of all others are masked.
 
@@ -112,7 +110,7 @@ def resolve_scored_classes(
 
 
 def resolve_preprocess_rule(
-    protocol: str, requested: PreprocessRule | None, frame: pd.DataFrame, size: tuple[int, int]
+    protocol: str, requested: PreprocessRule | None, frame: "pd.DataFrame", size: tuple[int, int]
 ) -> PreprocessRule:
     """The rule in params, else that of the protocol; `as-is` requires images of the input size
     (height, width), in pixels.

@@ -1,7 +1,5 @@
 """One cell of the table: one model on one dataset, with its matched control."""
 
-from __future__ import annotations
-
 import pandas as pd
 
 from densecl import paths

@@ -1,7 +1,5 @@
 """Top-1 of a model while it trains; logged only, so no training stage depends on it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 from densecl import distributed

@@ -1,7 +1,5 @@
 """The MLflow store of training runs; `pipelines` keeps the model registry in it."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping, Sequence

@@ -1,13 +1,11 @@
 """Progress of a training run: a bar, one line per epoch, and an MLflow run."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -58,7 +56,7 @@ class Monitor:
         )
         self.steps_per_epoch = steps_per_epoch
 
-    def __enter__(self) -> Monitor:
+    def __enter__(self) -> Self:
         self.progress_bar.start()
         self._call_mlflow(self._start_run)
         return self

@@ -1,7 +1,5 @@
 """Load an exported model: a timm state dict and its config."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

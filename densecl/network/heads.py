@@ -1,7 +1,5 @@
 """Projection heads, discarded after training."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

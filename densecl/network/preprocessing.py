@@ -2,8 +2,6 @@
 decodes and preprocesses them in worker processes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """timm vision transformers by name, and their tokens."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import timm

@@ -1,7 +1,5 @@
 """Format numbers and lists for readers; fractions in [0, 1] become percent or points."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

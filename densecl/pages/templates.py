@@ -2,8 +2,6 @@
 values.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import io
@@ -49,7 +47,7 @@ def escape_markdown(value: object) -> object:
     return re.sub(r"(?i)(?<=[@#])|(?=://)|(?<=www)(?=\.)", "\u2060", text)
 
 
-def encode_thumbnail(image: Image, side: int, file_format: str, **options: Any) -> str:
+def encode_thumbnail(image: "Image", side: int, file_format: str, **options: Any) -> str:
     """Shrink an image in place to at most `side` px and return it as a data URI."""
     image.thumbnail((side, side))
     content = io.BytesIO()

@@ -1,7 +1,5 @@
 """Write the files that `dvc metrics` and `dvc plots` show: one row per mode, one file per curve."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Format the entries of tables: value, details, and source files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -2,8 +2,6 @@
 seed.
 """
 
-from __future__ import annotations
-
 import itertools
 import platform
 from collections.abc import Sequence

@@ -2,8 +2,6 @@
 power.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from densecl.analysis.statistics import SEEDS_FOR_MODE

@@ -1,7 +1,5 @@
 """Summarise the results in sentences that the intervals and corrected p-values support."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from statistics import fmean

@@ -1,7 +1,5 @@
 """Tables over datasets and modes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from densecl import paths

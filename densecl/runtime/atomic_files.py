@@ -1,7 +1,5 @@
 """Atomic files and folders: written under a temporary name, synced to disk, then renamed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """How a command ends: one line per error, and an exit status (see `densecl.errors`)."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

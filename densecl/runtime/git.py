@@ -1,7 +1,5 @@
 """Read-only git: no hook or file-system monitor that a repository configures is started."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 torch is imported inside functions: drawing and listing images start without it.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform
@@ -39,7 +37,7 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def get_device() -> torch.device:
+def get_device() -> "torch.device":
     """The first GPU, else the CPU."""
     import torch
 
@@ -60,7 +58,7 @@ def reuse_freed_memory() -> None:
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: nothing goes back from the top of the heap
 
 
-def get_device_name(device: torch.device) -> str:
+def get_device_name(device: "torch.device") -> str:
     """Name of the device for the cost table, e.g. 'NVIDIA H200' or 'x86_64 CPU, 2 threads'."""
     import torch
 
@@ -69,7 +67,7 @@ def get_device_name(device: torch.device) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def measure_peak_memory(device: torch.device) -> int:
+def measure_peak_memory(device: "torch.device") -> int:
     """Peak memory in bytes: of the allocator on a GPU, of the whole process on the CPU."""
     import torch
 

@@ -1,7 +1,5 @@
 """Start the processes that train one model, as torchrun does, and pass on their exit status."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

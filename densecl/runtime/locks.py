@@ -1,7 +1,5 @@
 """Locks between processes; a second process is told which one holds the lock, and stops."""
 
-from __future__ import annotations
-
 import os
 import socket
 import sys

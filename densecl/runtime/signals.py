@@ -3,8 +3,6 @@
 Imports no torch: every command starts with it.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -1,7 +1,5 @@
 """The checkpoints of one training run: the last two, in a folder that one process locks."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import zipfile

@@ -8,8 +8,6 @@ a uniform guess (chance), and the same index in view 2 (identity), which feature
 position instead of content.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A hash of all that decides the result of a training run. Imports no torch."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path

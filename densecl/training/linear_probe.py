@@ -1,7 +1,5 @@
 """A linear classifier on frozen CLS features, which lambda = 1 is evaluated with."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Optimizer and learning-rate schedule."""
 
-from __future__ import annotations
-
 import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler

@@ -1,7 +1,5 @@
 """One training step, the same for every mode: encode, score, backward, step, write the queue."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from timm.utils import ModelEmaV3

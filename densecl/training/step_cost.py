@@ -1,7 +1,5 @@
 """The cost of a mode: three kinds of step timed in turn, in one process, on one batch in memory."""
 
-from __future__ import annotations
-
 import copy
 import time
 from collections.abc import Callable

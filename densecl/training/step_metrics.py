@@ -4,8 +4,6 @@ The metrics of a step are scalar tensors without gradient on the model's device,
 history.csv. Some are computed in diagnostic steps only.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

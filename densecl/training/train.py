@@ -3,8 +3,6 @@
 Both the stage `train` and `train.py` call `train`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from contextlib import ExitStack

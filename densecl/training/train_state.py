@@ -2,8 +2,6 @@
 end early.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +23,7 @@ class TrainingError(DenseclError):
     """A training run that cannot continue."""
 
 
-def describe_compatibility(spec: TrainingSpec) -> dict[str, Any]:
+def describe_compatibility(spec: "TrainingSpec") -> dict[str, Any]:
     """What a checkpoint must share with a training run to be resumed by it.
 
     The fingerprint covers everything; the rest tells where two runs differ.
@@ -41,7 +39,7 @@ def describe_compatibility(spec: TrainingSpec) -> dict[str, Any]:
     }
 
 
-def collect_state(trainer: Trainer) -> dict[str, Any]:
+def collect_state(trainer: "Trainer") -> dict[str, Any]:
     """All that a resumed run needs to end in the same bits.
 
     Schedule, image order and views follow from seed and `steps_done`.
@@ -66,7 +64,9 @@ def collect_state(trainer: Trainer) -> dict[str, Any]:
 class StateSaver:
     """Saves and restores a trainer's state; `folder` is None in all but the main process."""
 
-    def __init__(self, trainer: Trainer, folder: CheckpointFolder | None, monitor: Monitor) -> None:
+    def __init__(
+        self, trainer: "Trainer", folder: CheckpointFolder | None, monitor: "Monitor"
+    ) -> None:
         self.trainer, self.folder, self.monitor = trainer, folder, monitor
         self.last_path = ""  # of the last good checkpoint
         self.last_position: tuple[int, int] | None = None  # of the trainer, when it was saved
@@ -126,7 +126,7 @@ class StateSaver:
 
 
 @contextmanager
-def explain_failures(trainer: Trainer) -> Iterator[None]:
+def explain_failures(trainer: "Trainer") -> Iterator[None]:
     """Save on a signal; turn a failure into an error that says what to do.
 
     Raises:

@@ -1,7 +1,5 @@
 """The training loop: epochs of steps, each with a row of the history and a checkpoint."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

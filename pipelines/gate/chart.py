@@ -1,7 +1,5 @@
 """Chart of the gate's criteria: each value with its interval and bound."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from densecl.datasets.storage.filenames import to_printable
@@ -30,7 +28,7 @@ def _format_label(criterion: Criterion) -> str:
     return f"{criterion.dataset}, {criterion.name}"
 
 
-def _draw_criteria(axes: Axes, verdict: GateVerdict) -> None:
+def _draw_criteria(axes: "Axes", verdict: GateVerdict) -> None:
     for y, criterion in enumerate(verdict.criteria):
         bound = 100 * criterion.bound
         axes.plot(  # a bar across the row, as high as a row

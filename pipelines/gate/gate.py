@@ -7,8 +7,6 @@ correction would let falls through, and promoting wrongly costs every user, refu
 one retraining.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -10,8 +10,6 @@ distribution with bins - 1 degrees of freedom (Yurdakul & Naranjo 2020, Journal 
 Validation): with many classes and few images it passes 0.25 by chance alone.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray

@@ -1,7 +1,5 @@
 """The chain from images to a verdict: what each stage read and wrote, with which parameters."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

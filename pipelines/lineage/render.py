@@ -1,7 +1,5 @@
 """Render a lineage as text for a terminal and as a Mermaid flowchart."""
 
-from __future__ import annotations
-
 from itertools import groupby
 
 from densecl.analysis.dvc_lock import LockedFile

@@ -2,8 +2,6 @@
 verdict.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Append-only CSV logs; a record is appended completely or not at all."""
 
-from __future__ import annotations
-
 import csv
 from contextlib import suppress
 from pathlib import Path

@@ -6,8 +6,6 @@ stay as they are, and nothing else that lies changed in the tree is swept along.
 nothing is signed.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

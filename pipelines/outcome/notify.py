@@ -2,8 +2,6 @@
 never fails a run.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

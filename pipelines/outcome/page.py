@@ -1,7 +1,5 @@
 """`reports/retraining.html`: verdict, criteria, changes, and the outcomes of earlier candidates."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

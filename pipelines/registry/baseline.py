@@ -2,8 +2,6 @@
 the registry has the judged version, so that a kill in between has no effect.
 """
 
-from __future__ import annotations
-
 import shutil
 
 from densecl import paths

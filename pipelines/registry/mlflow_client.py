@@ -1,7 +1,5 @@
 """Versions of a registered model in MLflow: create, find, and read them with verified files."""
 
-from __future__ import annotations
-
 import hashlib
 import tempfile
 import warnings

@@ -5,8 +5,6 @@ pickled), so it imports nothing of this project; and it runs it when a version i
 what is heavy is imported where it is used.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Iterator, Sequence

@@ -2,8 +2,6 @@
 files of its run.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ is found. Former champions are a stack, the registered model's tag `champions`: 
 version on top, `rollback` takes one off.
 """
 
-from __future__ import annotations
-
 import getpass
 import hashlib
 import json

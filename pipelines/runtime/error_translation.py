@@ -1,7 +1,5 @@
 """Translate errors of ZenML, DVC and SQLite on a full or read-only disk, or on a corrupt store."""
 
-from __future__ import annotations
-
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Forward a signal to the running stage, which saves its state, and then stop the pipeline."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """Environment variables that must be set before ZenML is imported."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys
@@ -50,7 +48,7 @@ def configure_environment() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def get_client() -> Client:
+def get_client() -> "Client":
     """ZenML's client. Source paths are relative to the project root, so that every process of the
     project can load step outputs.
     """

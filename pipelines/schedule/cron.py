@@ -1,7 +1,5 @@
 """Cron expressions in a named time zone."""
 
-from __future__ import annotations
-
 import difflib
 from datetime import datetime, tzinfo
 from zoneinfo import ZoneInfo, available_timezones

@@ -5,8 +5,6 @@ Each retraining is a process of its own, so that the loop stays small for weeks 
 whatever happens there; since the loop waits for it, two never overlap.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

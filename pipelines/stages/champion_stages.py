@@ -1,7 +1,5 @@
 """The champion's evaluation as separate DVC stages: the root's `evaluate` for one more model."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The stage graph of a dvc.yaml, from DVC's own index, and updates of single stages."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re
@@ -111,7 +109,7 @@ def get_stage_kind(name: str) -> str:
     return name.partition("@")[0]
 
 
-def open_repo() -> Repo:
+def open_repo() -> "Repo":
     """The DVC repository of this folder; DenseclError if there is none."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
@@ -134,7 +132,7 @@ def open_repo() -> Repo:
         ) from None
 
 
-def _read_graph(repo: Repo) -> Any:
+def _read_graph(repo: "Repo") -> Any:
     """The graph; DenseclError in one line if a dvc.yaml or params.yaml cannot be read."""
     from dvc.exceptions import DvcException
 

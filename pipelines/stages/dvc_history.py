@@ -1,7 +1,5 @@
 """What DVC recorded of the stages, now or at a commit, and how the workspace differs from it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

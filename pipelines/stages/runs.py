@@ -1,7 +1,5 @@
 """ZenML and MLflow runs of this project."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,7 +52,7 @@ def reap_dead_runs() -> list[str]:
     return names
 
 
-def list_changed_stages(run: PipelineRunResponse) -> list[str]:
+def list_changed_stages(run: "PipelineRunResponse") -> list[str]:
     """Stages of the run's finished steps that have changed since; replay would mix them with new
     results.
 
@@ -86,12 +84,12 @@ def list_changed_stages(run: PipelineRunResponse) -> list[str]:
     return changed
 
 
-def get_pipeline_name(run: PipelineRunResponse) -> str:
+def get_pipeline_name(run: "PipelineRunResponse") -> str:
     """`comparison` or `retraining`."""
     return run.pipeline.name if run.pipeline else "retraining"
 
 
-def get_latest_run() -> PipelineRunResponse | None:
+def get_latest_run() -> "PipelineRunResponse | None":
     """The newest run of either pipeline."""
     runs = zenml_env.get_client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True)
     return runs.items[0] if runs.items else None

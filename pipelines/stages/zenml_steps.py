@@ -2,8 +2,6 @@
 files, never the files.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Sequence

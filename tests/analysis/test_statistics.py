@@ -1,7 +1,5 @@
 """Intervals and tests against closed forms, hand calculations and simulation."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -2,8 +2,6 @@
 and remote.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,7 +1,5 @@
 """`info_nce` against its definition `info_nce_reference` in float64."""
 
-from __future__ import annotations
-
 import math
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Matches by position against pixels tracked through the augmentations; filters against loops."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Each option of the contrastive modes, against slow loops that follow its definition."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Matching, sampling, memory queue and objectives against slow re-derivations."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

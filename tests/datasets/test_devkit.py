@@ -1,7 +1,5 @@
 """ImageNet's flat validation archive: labels from the devkit, whose ids are not in wnid order."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import tarfile

@@ -2,8 +2,6 @@
 index as by hand.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -2,8 +2,6 @@
 another's; and its page.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

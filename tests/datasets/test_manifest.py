@@ -1,7 +1,5 @@
 """Manifests: labels by name and never by order, bad files as rows, wrong folders as one line."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

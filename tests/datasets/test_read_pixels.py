@@ -1,7 +1,5 @@
 """Pixels for training beside Pillow's."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from PIL import Image

@@ -2,8 +2,6 @@
 possible.
 """
 
-from __future__ import annotations
-
 import colorsys
 import hashlib
 import re

@@ -1,7 +1,5 @@
 """Crop, jitter and blur beside torchvision's, with the same parameters."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

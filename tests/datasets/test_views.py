@@ -1,7 +1,5 @@
 """The two views: drawn from (seed, epoch, image) alone, within the stated ranges."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

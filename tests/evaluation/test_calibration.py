@@ -1,7 +1,5 @@
 """Calibration against torchmetrics, against slow loops and by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Effective robustness against its published fit."""
 
-from __future__ import annotations
-
 import math
 from importlib.resources import files
 

@@ -1,7 +1,5 @@
 """Figures of a cell by hand, and against torchmetrics."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 
 import numpy as np

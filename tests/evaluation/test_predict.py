@@ -1,7 +1,5 @@
 """What reaches the model."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The table of sets, and the rules that read it."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 
 import pandas as pd

@@ -5,8 +5,6 @@ One project holds the suite's sets and copies of some with a harmless change; ev
 through the stages.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -1,7 +1,5 @@
 """A tiny registered model, and a registry of its own for each test."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import warnings

@@ -1,7 +1,5 @@
 """Evaluation cells and params with planted outcomes, as the stages would leave them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -2,8 +2,6 @@
 judged anew nor one lost.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -2,8 +2,6 @@
 index.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -2,8 +2,6 @@
 done by hand.
 """
 
-from __future__ import annotations
-
 import math
 import subprocess
 import sys

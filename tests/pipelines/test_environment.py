@@ -1,7 +1,5 @@
 """Each project has a ZenML store of its own, also after it was moved or copied."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """A full disk or a damaged store is one line, whichever library met it first."""
 
-from __future__ import annotations
-
 import errno
 import sqlite3
 

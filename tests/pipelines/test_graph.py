@@ -1,7 +1,5 @@
 """What is told where DVC cannot open the project, or a stage fails."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

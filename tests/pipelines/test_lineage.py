@@ -1,7 +1,5 @@
 """From a version, a path, an md5 or a run back to the images, with what is missing told."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess

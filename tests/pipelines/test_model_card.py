@@ -1,7 +1,5 @@
 """Every number of the card stands in a file of the run; what people named cannot become markup."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,7 +1,5 @@
 """Who is told how a retraining ended, and that nothing about telling can fail it."""
 
-from __future__ import annotations
-
 import json
 import logging
 import socket

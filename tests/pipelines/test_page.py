@@ -1,7 +1,5 @@
 """The page of a retraining: verdict first, every name as text, nothing loaded from elsewhere."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from html.parser import HTMLParser

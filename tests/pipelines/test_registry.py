@@ -1,7 +1,5 @@
 """The registry: what was registered comes back byte for byte, and champions can be walked back."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

@@ -2,8 +2,6 @@
 a local folder.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Iterator

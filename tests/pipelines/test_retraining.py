@@ -2,8 +2,6 @@
 in one folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

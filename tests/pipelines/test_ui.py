@@ -1,7 +1,5 @@
 """`pipelines ui` starts its servers, says where they are, and leaves none behind."""
 
-from __future__ import annotations
-
 import signal
 import socket
 import subprocess

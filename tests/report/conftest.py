@@ -1,7 +1,5 @@
 """Two reports of planted predictions, made once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

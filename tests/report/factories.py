@@ -1,7 +1,5 @@
 """Experiments written to a folder as the pipeline leaves them, with planted gains."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

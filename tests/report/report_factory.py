@@ -2,8 +2,6 @@
 hold.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 from html.parser import HTMLParser

@@ -1,7 +1,5 @@
 """The page as a browser shows it, on a desk and on a phone, light and dark."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

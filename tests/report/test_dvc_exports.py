@@ -1,7 +1,5 @@
 """What DVC and MLflow are given is what the table says, and a store that fails costs no report."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -5,8 +5,6 @@ Nothing here imports densecl.analysis: shares, Wilson's interval, Newcombe's, th
 and Holm are written out.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

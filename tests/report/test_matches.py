@@ -1,7 +1,5 @@
 """The picture of matches, and the cautions that follow from histories and params."""
 
-from __future__ import annotations
-
 import base64
 import io
 

@@ -2,8 +2,6 @@
 names stay text.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from html.parser import HTMLParser

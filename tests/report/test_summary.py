@@ -2,8 +2,6 @@
 number of seeds allows.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from densecl.analysis.comparison import get_significance

@@ -1,7 +1,5 @@
 """dvc.yaml names the folders of the code that its stages run."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 from pathlib import Path

@@ -2,8 +2,6 @@
 stand.
 """
 
-from __future__ import annotations
-
 import io
 import shutil
 import sys

@@ -2,8 +2,6 @@
 they leave a reason in every table.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -3,8 +3,6 @@
 `python -m tests.training.distributed_worker OUT` writes OUT-<rank>.pt.
 """
 
-from __future__ import annotations
-
 import sys
 
 import torch

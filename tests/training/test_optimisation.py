@@ -1,7 +1,5 @@
 """Options of the optimisation, and metrics, on one small batch."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

@@ -1,7 +1,5 @@
 """Two processes give the losses, memory and accuracy of one; a killed process restarts all."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -1,7 +1,5 @@
 """However a training run is interrupted, it resumes to the same bits; corrupt state is not used."""
 
-from __future__ import annotations
-
 import io
 import os
 import pickle

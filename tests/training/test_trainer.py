@@ -1,7 +1,5 @@
 """The training loop on a learnable toy dataset, tested through the files that it writes."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A project folder in which `python -m steps train MODE SEED` runs in seconds, without DVC."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

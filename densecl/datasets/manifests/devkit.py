@@ -4,8 +4,6 @@ Its ground truth holds ILSVRC ids 1 to 1000, which are not in wnid order; meta.m
 wnids.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from contextlib import suppress

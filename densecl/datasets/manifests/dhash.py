@@ -5,8 +5,6 @@ brighter to the right. Letters: Q queries, K keys, W = 8 words of 32 bits; word 
 w and w + 8 of the thumbnail's pairs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import NamedTuple
 

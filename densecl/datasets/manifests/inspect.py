@@ -1,7 +1,5 @@
 """Inspect one image file: size, content hash, difference hash, brightness and problems."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math

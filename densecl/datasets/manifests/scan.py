@@ -7,8 +7,6 @@ label is an index into the class list of the training set: the folder's name (wn
 integer (index) or the devkit's ground truth (devkit), never the order of folders.
 """
 
-from __future__ import annotations
-
 import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence

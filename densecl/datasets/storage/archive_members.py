@@ -1,7 +1,5 @@
 """List the members of a .tar or .zip from its headers; unsafe member names are rejected."""
 
-from __future__ import annotations
-
 import os
 import stat
 import struct

@@ -6,8 +6,6 @@ member's name.
 of the .tar.gz. Indices are cached too: listing 1.3 million members means reading as many headers.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import os

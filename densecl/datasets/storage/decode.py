@@ -3,8 +3,6 @@
 EXIF rotation is not applied, as in timm and torchvision.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

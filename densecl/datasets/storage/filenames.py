@@ -1,7 +1,5 @@
 """Rules for file names, on disk and in archives."""
 
-from __future__ import annotations
-
 from densecl.errors import DataError
 
 EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp")

@@ -4,8 +4,6 @@ A path may run through an archive (`imagenet-a.tar/n01498041/x.jpg`), so code th
 need not know of archives. Top folders inside one (`imagenet-a/`) may be left out.
 """
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterator

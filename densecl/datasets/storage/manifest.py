@@ -1,7 +1,5 @@
 """The manifest of a dataset: one row per image file; unusable files have a `problem`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

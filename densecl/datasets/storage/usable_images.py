@@ -1,7 +1,5 @@
 """The usable images of a dataset, as stages after validation read them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

@@ -1,7 +1,5 @@
 """Outlines of the built-in classes, in a square of -1..1 with y downwards."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

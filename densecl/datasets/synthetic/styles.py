@@ -5,8 +5,6 @@ four times in five; pose, size, light and background are random. A small ViT the
 minutes and relies on texture and colour, and each shifted dataset is a real shift.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor

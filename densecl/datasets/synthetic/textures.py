@@ -1,7 +1,5 @@
 """Surfaces and backgrounds of the built-in images. S: canvas size in pixels."""
 
-from __future__ import annotations
-
 import colorsys
 from collections.abc import Callable
 

@@ -5,8 +5,6 @@ Each function returns columns aligned with `images` (usable rows of a manifest):
 finding, null where there is none, and `<column>_id`, the image_id of the image repeated.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -5,8 +5,6 @@ set: content that is in both is a failure of the evaluation set, so that a new d
 the verdict that training depends on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Run Great Expectations over tables, and report one line per row that breaks a rule."""
 
-from __future__ import annotations
-
 import logging
 import os
 import warnings

@@ -2,8 +2,6 @@
 shown as text.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from pathlib import Path

@@ -2,8 +2,6 @@
 pixels.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from torch import Tensor

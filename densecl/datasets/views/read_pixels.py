@@ -1,7 +1,5 @@
 """Decode images for training with OpenCV's JPEG build, bit-identical to Pillow and faster."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -6,8 +6,6 @@ those of `torchvision.transforms.v2.functional`; a test limits the mean differen
 one level of 255.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 import torch

@@ -4,8 +4,6 @@ workers.
 Letters: B images, H and W pixels of a view.
 """
 
-from __future__ import annotations
-
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

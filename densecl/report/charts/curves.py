@@ -2,8 +2,6 @@
 question.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -147,7 +145,7 @@ def _draw_chart(
 ) -> Chart:
     x_label = "epoch" if isinstance(panel, Panel) else "overlap of the crops, %"
 
-    def draw_axes(axes: Axes) -> None:
+    def draw_axes(axes: "Axes") -> None:
         from matplotlib.ticker import FuncFormatter, MaxNLocator
 
         for curve in curves:
@@ -176,7 +174,7 @@ def _draw_chart(
     )
 
 
-def _draw_markers(axes: Axes, curves: Sequence[Curve], size: float, tolerance: float) -> None:
+def _draw_markers(axes: "Axes", curves: Sequence[Curve], size: float, tolerance: float) -> None:
     """Draw each mode's marker at the end of its line, or earlier if another marker is there, so
     that colour is not needed.
     """
@@ -206,7 +204,7 @@ def _format_tick(value: float) -> str:
     return text.replace("e-0", "e-").replace("-", "−")
 
 
-def _draw_legend(axes: Axes, curves: Sequence[Curve]) -> None:
+def _draw_legend(axes: "Axes", curves: Sequence[Curve]) -> None:
     """Draw the legend of line styles above the axes."""
     from matplotlib.lines import Line2D
 

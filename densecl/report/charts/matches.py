@@ -1,7 +1,5 @@
 """Picture of patch matches: pairs of views with lines from patches to their matches."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

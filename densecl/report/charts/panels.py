@@ -1,7 +1,5 @@
 """Layout of the charts of history.csv: small panels, grouped by question."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 

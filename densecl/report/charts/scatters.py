@@ -1,7 +1,5 @@
 """Charts of one dataset: accuracy against that of its control, and accuracy by confidence."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -61,7 +59,7 @@ def _draw_control_chart(comparison: Comparison, dataset: str) -> Chart | None:
     reference_mode = BASELINE if any(mode == BASELINE for mode, _, _ in points) else points[0][0]
     drop = float(np.mean([x - y for mode, x, y in points if mode == reference_mode]))
 
-    def draw_axes(axes: Axes) -> None:
+    def draw_axes(axes: "Axes") -> None:
         ends = np.array(x_span)
         axes.plot(100 * ends, 100 * (ends - drop), color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         if fit_line:
@@ -141,7 +139,7 @@ def draw_reliability(comparison: Comparison, dataset: str) -> Chart | None:
     if not lines:
         return None
 
-    def draw_axes(axes: Axes) -> None:
+    def draw_axes(axes: "Axes") -> None:
         axes.plot([0, 100], [0, 100], color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         for mode, line in lines.items():
             axes.plot(
@@ -192,7 +190,7 @@ def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
     if not any(rows.values()):
         return None
 
-    def draw_axes(axes: Axes) -> None:
+    def draw_axes(axes: "Axes") -> None:
         for (dataset, mode), row in rows.items():
             y = datasets.index(dataset) + 0.26 * (modes.index(mode) - (len(modes) - 1) / 2)
             if not row or row.value is None or row.low is None or row.high is None:

@@ -1,7 +1,5 @@
 """Charts as inline SVG: unique ids, no dates, and colours from variables of the page."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable
@@ -58,12 +56,14 @@ def draw_chart(
     size: tuple[float, float],
     alt: str,
     caption: str,
-    draw: Callable[[Axes], None],
+    draw: "Callable[[Axes], None]",
 ) -> Chart:
     return Chart(title, render_svg(salt, size, alt, draw), alt, caption)
 
 
-def render_svg(salt: str, size: tuple[float, float], alt: str, draw: Callable[[Axes], None]) -> str:
+def render_svg(
+    salt: str, size: tuple[float, float], alt: str, draw: "Callable[[Axes], None]"
+) -> str:
     """Call `draw` on one pair of axes of `size` inches; return an <svg> element for an HTML
     page.
     """

@@ -1,7 +1,5 @@
 """Names of classes, and top-1 per class and mode."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """One section per dataset: examples, differences, confusions, calibration and counts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
