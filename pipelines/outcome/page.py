@@ -16,7 +16,7 @@ from pipelines.gate.drift import describe_consequence, describe_shift, is_change
 from pipelines.gate.psi import LARGE, MODERATE
 from pipelines.schemas import Criterion, DatasetDrift, GateVerdict, RetrainingRecord, SourceChanges
 
-MAX_PICTURES = 6  # thumbnails a set
+MAX_PICTURES = 6  # thumbnails per dataset
 MAX_HISTORY = 30  # retrainings in the history
 FULL_BAR_PSI = 0.5  # a PSI that fills its bar
 RULES = {
@@ -25,7 +25,7 @@ RULES = {
     "chance": "low end above chance",
     "minimum": "value at least",
 }
-# Of the other pages, relative to this one.
+# Other pages, relative to this one.
 LINKS = {
     "comparison of the modes": "report.html",
     "model card of the champion": "../models/card.md",
@@ -41,11 +41,12 @@ def write_page(
     roots: Mapping[str, Path] | None = None,
     root: Path = Path(),
 ) -> None:
-    """Write the page and return its path under `root`. It opens offline; every name is shown as
-    text.
+    """Write reports/retraining.html under `root`: one file that opens offline; every name is shown
+    as text.
 
-    `roots` says where the sets' images lie, for thumbnails; `history` are the earlier retrainings,
-    oldest first.
+    Args:
+        history: earlier retrainings, oldest first.
+        roots: by dataset, the location of its images, for thumbnails.
     """
     environment = create_environment(Path(__file__).parent / "templates")
     environment.filters |= {"printable": to_printable, "percent": format_percent}
