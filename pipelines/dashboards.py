@@ -75,7 +75,7 @@ def _get_log_path(name: str) -> Path:
 
 
 def _list_servers() -> list[tuple[str, int, list[str]]]:
-    """Name, port and command of each."""
+    """Name, port and command of each server to start."""
     servers, store = [], os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI)
     if store.startswith("sqlite:"):
         port = _find_free_port(MLFLOW_PORT)

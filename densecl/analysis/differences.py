@@ -60,7 +60,7 @@ def add_differences(comparison: Comparison) -> None:
     datasets.
     """
     means = []
-    for mode, baseline in comparison.pairs:
+    for mode, baseline in comparison.mode_pairs:
         tested = [
             difference
             for s in comparison.plan.datasets
@@ -76,7 +76,7 @@ def add_differences(comparison: Comparison) -> None:
             _add_test(comparison, mean.row, "p", mean.p)
             means.append(mean)
     for row, _, terms in means:
-        _add_detectable(comparison, row, terms, len(comparison.pairs))
+        _add_detectable(comparison, row, terms, len(comparison.mode_pairs))
     adjusted = statistics.apply_holm_correction([mean.p for mean in means])
     for mean, p_holm in zip(means, adjusted, strict=True):
         _add_test(comparison, mean.row, "p_holm", p_holm)

@@ -26,7 +26,7 @@ class ModelPredictions:
 
     @property
     def correct(self) -> Outcomes:
-        """[images, 1]: 1 where correct, else 0."""
+        """[images, 1]: 1 if the prediction is correct, else 0."""
         return self.rows[["correct"]].to_numpy(float)
 
     def select_images(self, images: pd.Index) -> Self:
@@ -67,9 +67,9 @@ def estimate_difference(
     """Difference first - second of [images, 1] with a paired bootstrap interval, widened to that of
     Bonett & Price (2012).
 
-    Where a handful of images tells two models apart, redrawing that handful gives too short an
-    interval, which may even end at 0. The adjusted Wald interval (an image more for either model)
-    keeps its coverage there; with many images the two agree (benchmarks/gate.py).
+    If the models differ on only a few images, the bootstrap interval is too short and may even end
+    at 0. The adjusted Wald interval (one more image for either model) keeps its coverage; with many
+    discordant images the two agree (benchmarks/gate.py).
     """
     from scipy.stats import norm
 

@@ -98,7 +98,7 @@ class Comparison:
         )
 
     @property
-    def pairs(self) -> list[tuple[Mode, Mode]]:
+    def mode_pairs(self) -> list[tuple[Mode, Mode]]:
         """Pairs of modes, the simpler one second; differences from the baseline come first."""
         order: list[Mode] = [m for m in ("dense", "global", "none") if m in self.plan.modes]
         return sorted(itertools.combinations(order, 2), key=lambda pair: pair[1] != BASELINE)

@@ -141,9 +141,9 @@ def read_experiment(origin: Origin) -> Experiment:
     if not cells:
         reason = next(iter(missing.values()), "no cell is planned")
         raise DenseclError(
-            f"{origin.name}: no evaluation that can be used ({reason}); run `dvc repro` there, or "
-            f"name a revision, "
-            "an experiment or a folder that holds reports/evaluation and reports/predictions"
+            f"{origin.name}: no usable evaluation ({reason}); run `dvc repro` in that project, or "
+            "name a revision, an experiment or a folder that contains reports/evaluation and "
+            "reports/predictions"
         )
     runs = list(itertools.product(plan.modes, plan.seeds))
     costs = {

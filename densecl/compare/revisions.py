@@ -47,17 +47,14 @@ def fetch_revision(name: str, root: Path) -> tuple[str, list[str]]:
     if needed:
         raise DenseclError(
             f"{name}: {clip_list(needed, 1)}: in {paths.DVC_LOCK} of commit {commit[:12]}, but "
-            f"neither in "
-            f"DVC's cache nor in its remote; "
-            "`dvc push` where it was made (`dvc exp push` for an experiment), or `dvc fetch` with "
-            "that remote"
+            "neither in DVC's cache nor in its remote; `dvc push` where it was made (`dvc exp "
+            "push` for an experiment), or `dvc fetch` with that remote"
         )
     if damaged := find_changed_outs(read_lock(root), root):
         raise DenseclError(
-            f"{name}: {clip_list(damaged, 1)}: what DVC holds under its md5 in {paths.DVC_LOCK} "
-            f"of commit "
-            f"{commit[:12]} "
-            "has another; delete it in the cache or the remote, and fetch or push it again"
+            f"{name}: {clip_list(damaged, 1)}: DVC's stored copy does not match the md5 in "
+            f"{paths.DVC_LOCK} of commit {commit[:12]}; delete the copy in the cache or the "
+            "remote, then fetch or push it again"
         )
     return commit, [
         f"{clip_list(unavailable, 1)}: neither in DVC's cache nor in its remote"

@@ -212,9 +212,3 @@ class TrainParams(StrictModel):
                 "process takes the same part of every micro-batch"
             )
         return self
-
-    @property
-    def peak_learning_rate(self) -> float:
-        """Peak learning rate at this batch size (Goyal et al. 2017)."""
-        scale = self.batch_size / self.learning_rate_batch if self.learning_rate_batch else 1
-        return self.learning_rate * scale

@@ -9,7 +9,8 @@ Dimension letters, used throughout the package:
     B  images per batch                    K  entries of the memory queue
     N  patches per image                   R  new keys per step, written to the queue
     M  sampled patches per image           E  embedding dimension of the backbone
-    Q  queries: B (global), B * M (dense)  D  projection dimension
+    Q  queries: B (global), at most B * M  D  projection dimension
+       (dense); twice if `symmetric`
 """
 
 from densecl.contrast.build import AnyObjective, build_objective

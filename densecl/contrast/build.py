@@ -31,7 +31,7 @@ def build_objective(
 def limit_queue_size(settings: GlobalContrastParams | None, images: int, patches: int) -> int:
     """`queue_size`, at most half of the keys that one epoch of `images` writes; warns if cut.
 
-    A larger queue would hold older keys of an image beside its newer ones.
+    A larger queue would often hold older keys of an image beside its newer ones.
     """
     if settings is None:
         return 0

@@ -1,4 +1,7 @@
-"""The dense objective: one positive pair per sampled patch (DenseCL, Wang et al. 2021)."""
+"""The dense objective: one positive pair per sampled patch (DenseCL, Wang et al. 2021).
+
+Unlike DenseCL there is no global term: lambda weights this loss against classification.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -116,6 +119,6 @@ def _take_patches(values: Tensor, index: Tensor) -> Tensor:
 def _flatten(values: Tensor, selected: Tensor | None) -> Tensor:
     """[B, M, ...] as rows in order: those of `selected`, bool [B, M], or all if it is None.
 
-    Selecting by a mask waits for a GPU, so that None is not the same as a mask that is all True.
+    Selecting by a mask synchronises host and GPU, so None is cheaper than a mask that is all True.
     """
     return values.flatten(0, 1) if selected is None else values[selected]

@@ -121,7 +121,8 @@ def masked_info_nce(
     negatives = softmax.negative_count  # [Q]
     hardest = softmax.max_cosine  # [Q]
     return InfoNCEOutput(
-        loss=loss.mean() if len(loss) else queries.sum() * 0,
+        # Without queries the gradients are 0, not None: ranks must all-reduce the same tensors.
+        loss=loss.mean() if len(loss) else (queries.sum() + temperature) * 0,
         positive_similarity=positive.mean(),
         negative_similarity=torch.where(
             negatives.sum() > 0, softmax.cosine_sum.sum() / negatives.sum(), torch.nan

@@ -1,8 +1,8 @@
 """Patch correspondence between two views, by features or by position.
 
 A match is an index [B, N] into the patches of view 2, which are numbered row by row. A geometry
-[B, 5] is where each view was cut from its image (`ViewGeometry`: top, left, height, width as shares
-of the image, then flipped or not), which gives the true correspondence.
+[B, 5] states where each view was cut from its image (`ViewGeometry`: top, left, height and width as
+fractions of the image, then flipped or not), which gives the true correspondence.
 """
 
 import torch

@@ -34,7 +34,9 @@ class MemoryQueue(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.size = size
-        self.written = 0  # rows ever written; a Python number, so that no step waits for the device
+        self.written = (
+            0  # rows ever written; a Python number, so that no step synchronises with the GPU
+        )
         self.register_buffer("buffer", torch.zeros(size, dim))
         self.register_buffer("buffer_image_ids", torch.full((size,), -1))
         self.register_buffer("buffer_class_ids", torch.full((size,), -1))
@@ -92,7 +94,7 @@ class MemoryQueue(nn.Module):
         """How varied the entries are, by column of history.csv.
 
         `queue_same_class` is the share of pairs of entries that have the same class; `queue_age`
-        the mean number of steps before the newest entry.
+        the mean age in steps, relative to the newest entry.
         """
         filled = self.filled
         images, classes = self.buffer_image_ids[:filled], self.buffer_class_ids[:filled]

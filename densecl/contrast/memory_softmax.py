@@ -94,7 +94,7 @@ def compute_flash_cpu(
 ) -> MemorySoftmax:
     """The softmax by torch's flash attention for CPUs, in fp32.
 
-    It takes no mask per query, so that queries with masked rows are computed by tiles.
+    A mask per query would be a [Q, K] tensor, so queries with masked rows are computed by tiles.
     """
     masked = mask.has_masked(queries)
     if masked.any():

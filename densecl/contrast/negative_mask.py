@@ -9,7 +9,7 @@ from torch import Tensor
 class NegativeMask(NamedTuple):
     """A memory entry with the image (or class) id of the query is masked: it is not a negative.
 
-    Ids count only if given for both sides; without any, every entry is a negative.
+    A pair of ids is compared only if both are given; without any, every entry is a negative.
     """
 
     query_ids: Tensor | None = None  # [Q]
@@ -27,7 +27,7 @@ class NegativeMask(NamedTuple):
         """Bool [queries, entries] of a tile, True where masked; None if nothing in it is masked."""
         mask = None
         for q, m in self.id_pairs:
-            # This test pays on a CPU; on a GPU it would wait for the device.
+            # The test saves time on a CPU; on a GPU it would synchronise host and device.
             if m.is_cpu and not torch.isin(m[memory_slice], q[query_slice]).any():
                 continue
             is_same = q[query_slice, None] == m[None, memory_slice]

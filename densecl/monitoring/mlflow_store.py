@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 TRACKING_URI = "sqlite:///mlflow.db"
-EXPERIMENT = "densecl"
+TRAINING_EXPERIMENT = "densecl"
 # An unreachable server may delay training by half a minute, not by MLflow's quarter of an hour.
 MLFLOW_ENV_DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -36,7 +36,7 @@ def log_report(files: Sequence[Path], metrics: Mapping[str, float]) -> str:
     """
     try:
         mlflow = import_mlflow()
-        mlflow.set_experiment(EXPERIMENT)
+        mlflow.set_experiment(TRAINING_EXPERIMENT)
         with mlflow.start_run(run_name="report", tags={"kind": "report"}):
             mlflow.log_metrics(dict(metrics))
             for file in files:

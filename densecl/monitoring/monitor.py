@@ -14,7 +14,7 @@ from torch import Tensor
 from densecl import distributed
 from densecl.artifacts import TrainPlan, write_text
 from densecl.config.flatten import flatten
-from densecl.monitoring.mlflow_store import EXPERIMENT, import_mlflow
+from densecl.monitoring.mlflow_store import TRAINING_EXPERIMENT, import_mlflow
 
 
 class Monitor:
@@ -124,7 +124,7 @@ class Monitor:
         self.console.print(f"{self.name}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def _start_run(self, mlflow: Any) -> None:
-        mlflow.set_experiment(EXPERIMENT)
+        mlflow.set_experiment(TRAINING_EXPERIMENT)
         if self.run_id_file and self.run_id_file.exists():
             mlflow.start_run(run_id=self.run_id_file.read_text(encoding="utf-8"))
             return

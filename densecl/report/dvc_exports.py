@@ -78,7 +78,7 @@ def build_difference_plot(comparison: Comparison) -> pd.DataFrame:
     rows = [
         (f"{s.strip('()')} {a} − {b}", 100 * row.value, 100 * (row.low or 0), 100 * (row.high or 0))
         for s in (*comparison.plan.datasets, SHIFTED_MEAN)
-        for a, b in comparison.pairs
+        for a, b in comparison.mode_pairs
         if (row := comparison.get_row(s, a, f"difference_to_{b}")) and row.value is not None
     ]
     return pd.DataFrame(rows, columns=["set and modes", "points", "low", "high"])

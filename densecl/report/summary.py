@@ -31,7 +31,9 @@ def build_headline(comparison: Comparison, costs: Costs) -> list[str]:
             f"{_describe_single_mode(comparison)}".strip()
         ]
     baseline = _select_baseline(comparison)
-    verdicts = {a: describe_verdict(comparison, a, b) for a, b in comparison.pairs if b == baseline}
+    verdicts = {
+        a: describe_verdict(comparison, a, b) for a, b in comparison.mode_pairs if b == baseline
+    }
     if not any(verdicts.values()):
         return [
             "No set was evaluated for two modes alike, so they cannot be compared; the missing "
@@ -64,7 +66,9 @@ def build_details(comparison: Comparison) -> list[str]:
     if len(comparison.plan.modes) == 1:
         return []
     other_pairs = [
-        (a, b) for a, b in comparison.pairs if b not in (BASELINE, _select_baseline(comparison))
+        (a, b)
+        for a, b in comparison.mode_pairs
+        if b not in (BASELINE, _select_baseline(comparison))
     ]
     sentences = [f"{text}." for a, b in other_pairs if (text := describe_verdict(comparison, a, b))]
     return [*_describe_scope(comparison), *sentences, *_describe_power(comparison)]
@@ -74,8 +78,8 @@ def _select_baseline(comparison: Comparison) -> Mode:
     """The mode that others are compared with: none, or the next simpler mode if nothing was
     evaluated together with none.
     """
-    compared = [b for a, b in comparison.pairs if _list_tested(comparison, a, b)]
-    return compared[0] if compared else comparison.pairs[0][1]
+    compared = [b for a, b in comparison.mode_pairs if _list_tested(comparison, a, b)]
+    return compared[0] if compared else comparison.mode_pairs[0][1]
 
 
 def _list_tested(comparison: Comparison, mode: str, baseline: str) -> list[str]:
@@ -183,7 +187,7 @@ def _describe_power(comparison: Comparison) -> list[str]:
     scope = _get_scope(comparison)
     rows = [
         comparison.get_row(scope, a, f"difference_to_{b}_detectable")
-        for a, b in comparison.pairs
+        for a, b in comparison.mode_pairs
         if not get_significance(comparison, scope, a, b)
     ]
     values = [row.value for row in rows if row and row.value is not None]
@@ -195,7 +199,7 @@ def _describe_scope(comparison: Comparison) -> list[str]:
     """State whether results apply to modes or only to these models, by the smallest number of
     seeds.
     """
-    counts = [_count_seeds(comparison, a, b) for a, b in comparison.pairs]
+    counts = [_count_seeds(comparison, a, b) for a, b in comparison.mode_pairs]
     fewest = min(filter(None, counts), default=0)
     planned = comparison.plan.seeds
     if not fewest:

@@ -17,7 +17,7 @@ from densecl.report.formatting import (
 
 def build_aggregate_table(comparison: Comparison) -> TableData:
     modes = list_modes(comparison)
-    pairs = comparison.pairs if BASELINE in modes else []
+    pairs = comparison.mode_pairs if BASELINE in modes else []
     rows = [
         (
             s,

@@ -1,6 +1,6 @@
-"""Ranks of features and accuracy of matches, after each epoch, on fixed views of training images.
+"""Effective rank of features and accuracy of matches, after each epoch, on fixed training images.
 
-The images and views are the same for every mode of a seed, and none is trained on.
+Images and views are the same for every mode of a seed; training never draws these views.
 
 A match is correct within 0 patches if it is the patch that contains the true position, within 1 if
 it is that patch or a neighbour. Only patches whose centre view 2 shows are counted. Two baselines:
@@ -78,7 +78,9 @@ class FeatureDiagnostics:
     def save_match_picture(
         self, model: Backbone, objective: Objective, preprocessing: Preprocessing, path: Path
     ) -> None:
-        """Write views, uint8 [P, 3, H, W], and match, truth and visible, [P, N], as safetensors."""
+        """Write P pairs of views as safetensors: first and second, uint8 [P, 3, H, W]; match, truth
+        and visible, [P, N].
+        """
         batch = ViewBatch(*(column[:PICTURE_PAIRS] for column in self.batch))
         _, features = self._extract_features(batch, model, objective, preprocessing, PICTURE_PAIRS)
         truth, visible = find_true_matches(batch.geometry1, batch.geometry2, get_patch_grid(model))

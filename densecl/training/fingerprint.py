@@ -9,7 +9,6 @@ from densecl.artifacts import TrainPlan
 
 # Files of the package, and folders with all their modules.
 TRAINING_CODE = (
-    "config/params.py",
     "contrast",
     "datasets/storage",
     "datasets/views",

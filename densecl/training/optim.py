@@ -9,6 +9,12 @@ from densecl.config.params import TrainParams
 from densecl.network.vit import Backbone
 
 
+def compute_peak_learning_rate(settings: TrainParams) -> float:
+    """Peak learning rate at this batch size (Goyal et al. 2017)."""
+    batch = settings.learning_rate_batch
+    return settings.learning_rate * (settings.batch_size / batch if batch else 1)
+
+
 def build_optimizer(
     model: Backbone, objective: nn.Module, settings: TrainParams
 ) -> torch.optim.AdamW:
@@ -24,7 +30,7 @@ def build_optimizer(
     else:
         groups = param_groups_weight_decay(model, decay, no_weight_decay_list=no_decay)
     groups += param_groups_weight_decay(objective, decay)
-    peak = settings.peak_learning_rate
+    peak = compute_peak_learning_rate(settings)
     groups = [{**g, "lr": peak * g.get("lr_scale", 1.0)} for g in groups if g["params"]]
     return torch.optim.AdamW(groups, lr=peak, fused=True)
 
@@ -37,13 +43,14 @@ def build_schedule(
     Call `step_update(step)` before each step.
     """
     warmup = round(settings.warmup_epochs * steps_per_epoch)
+    peak = compute_peak_learning_rate(settings)
     for group in optimizer.param_groups:
-        group["lr"] = settings.peak_learning_rate  # the schedule applies lr_scale itself
+        group["lr"] = peak  # the schedule applies lr_scale itself
     return CosineLRScheduler(
         optimizer,
         t_initial=max(1, settings.epochs * steps_per_epoch - warmup),
         warmup_t=warmup,
-        warmup_lr_init=settings.peak_learning_rate / max(1, warmup),
+        warmup_lr_init=peak / max(1, warmup),
         warmup_prefix=True,
         t_in_epochs=False,
     )

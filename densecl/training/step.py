@@ -1,4 +1,6 @@
-"""One training step, the same for every mode: encode, score, backward, step, write the queue."""
+"""One training step, the same for every mode: encode, compute losses, backward, optimizer step,
+write the queue.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -50,10 +52,12 @@ class TrainStep:
         Args:
             lambda_weight: total loss = (1 - lambda) * classification + lambda * contrastive.
             step: number of the step in the training run, stored with the new keys.
-            progress: share of the training run that is done, in [0, 1].
-            diagnostics: also log the negatives, and the alignment of the two losses' gradients.
+            progress: fraction of the training run that is done, in [0, 1].
+            diagnostics: also log the negatives, and the alignment of the two losses' gradients, of
+                the first micro-batch.
 
-        With `grad_accumulation`, all micro-batches are scored against the same memory queue.
+        With `grad_accumulation`, all micro-batches see the same memory queue and are weighted by
+        their images: if a filter drops pairs, the mean over queries differs from that of one batch.
         """
         self.optimizer.zero_grad(set_to_none=True)
         outputs: list[tuple[StepMetrics, NewKeys, float]] = []

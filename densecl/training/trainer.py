@@ -38,7 +38,7 @@ from densecl.training.step_metrics import (
 )
 from densecl.training.train_state import StateSaver, TrainingError, explain_failures
 
-LOG_EVERY = 10  # steps between diagnostic steps, which wait for the device
+LOG_EVERY = 10  # steps between diagnostic steps, which synchronise host and GPU
 VALIDATION_RISK = 30.0  # s of steps that a kill during validation may cost
 
 
@@ -204,7 +204,7 @@ class Trainer:
             self._end_step()
 
     def _run_step(self, step: int, batch: ViewBatch, diagnostics: bool) -> StepMetrics:
-        # Only drop path reads the global generator; seeded per step, it needs no checkpoint.
+        # Only dropout and drop path use the global generator; seeded per step, it needs no state.
         torch.manual_seed(derive_seed(self.spec.seed, "dropout", step, distributed.get_rank()))
         self.schedule.step_update(step)
         lambda_weight = self.objective.compute_lambda_weight(step / self.steps_per_epoch)

@@ -39,7 +39,7 @@ class ResolvedQuery(NamedTuple):
 
 
 class QueryResolver:
-    """Finds X; each method searches one kind of identifier."""
+    """Interprets a query; each method searches one kind: path, md5, run or version."""
 
     def __init__(self, name: str) -> None:
         self.name, self.workspace = name, WorkspaceState()
@@ -47,7 +47,7 @@ class QueryResolver:
         self.versions = self._ask_store(lambda: registry.list_version_tags(name)) or {}
 
     def resolve_query(self, query: str) -> ResolvedQuery:
-        """Interpret X; DenseclError lists the kinds of identifiers if it is not found."""
+        """Interpret a query; DenseclError lists the kinds of identifiers if it is not found."""
         if query in ALIASES or re.fullmatch(r"v?\d{1,9}", query):
             return self._find_version(query)
         ways = [
@@ -171,7 +171,7 @@ class QueryResolver:
 
 
 def build_lineage(query: str) -> Lineage:
-    """The chain that X belongs to; DenseclError if X is not recorded."""
+    """The lineage that `query` belongs to; DenseclError if it is not recorded."""
     resolver = QueryResolver(load_params(paths.PARAMS).retraining.registry)
     found = resolver.resolve_query(query)
     lineage = Lineage(found.description, found.snapshot, resolver.workspace, resolver.notes)

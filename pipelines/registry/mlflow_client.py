@@ -17,7 +17,7 @@ from pipelines.runtime import error_translation
 
 FILES = ("model.safetensors", "config.json")
 ALIASES = (CANDIDATE, CHAMPION) = ("candidate", "champion")
-EXPERIMENT = "densecl-registry"  # of MLflow
+REGISTRY_EXPERIMENT = "densecl-registry"  # of MLflow
 REQUIREMENTS = ("torch", "torchvision", "timm", "pillow", "safetensors", "numpy", "pandas")
 
 
@@ -95,7 +95,7 @@ def list_versions(name: str, extra_filter: str = "") -> list[Any]:
 def find_training_runs(fingerprint: str) -> list[tuple[str, dict[str, str]]]:
     """Ids and tags of the training runs with a fingerprint, newest first."""
     with open_store() as client:
-        experiment = client.get_experiment_by_name(mlflow_store.EXPERIMENT)
+        experiment = client.get_experiment_by_name(mlflow_store.TRAINING_EXPERIMENT)
         if experiment is None:
             return []
         runs = client.search_runs([experiment.experiment_id], f"tags.fingerprint = '{fingerprint}'")
@@ -140,7 +140,7 @@ def create_version(client: Any, name: str, folder: Path, tags: dict[str, str]) -
 
         # MLflow keeps an absolute path of an experiment's files: a moved or copied project has its
         # own.
-        mlflow.set_experiment(f"{EXPERIMENT} in {Path.cwd()}")
+        mlflow.set_experiment(f"{REGISTRY_EXPERIMENT} in {Path.cwd()}")
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(Path(__file__).with_name("mlflow_model.py")),

@@ -218,8 +218,8 @@ def _make_champion(client: Any, version: Any, champions: list[str], who: str, wh
 def _list_champions(client: Any, name: str, current: Any) -> list[str]:
     """Champions up to the current one, oldest first.
 
-    The alias is what counts. Behind it lies what an interrupted promotion or rollback left; an
-    alias that was moved by hand, in MLflow's own page, is one champion more.
+    The alias decides. Entries after it were left by an interrupted promotion or rollback; an alias
+    that was moved by hand, in MLflow's interface, adds one champion.
     """
     versions = (client.get_registered_model(name).tags.get(CHAMPIONS_TAG) or "").split()
     if current is None:

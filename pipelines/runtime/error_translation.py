@@ -38,7 +38,7 @@ def translate_errors() -> Iterator[None]:
 
 def translate_error(error: BaseException) -> DenseclError | None:
     """RetryLater for a disk error, DenseclError for a corrupt ZenML store, otherwise None."""
-    if isinstance(error, DenseclError):  # told already, whatever it came from
+    if isinstance(error, DenseclError):  # already a one-line message
         return None
     for cause in iter_causes(error):
         if isinstance(cause, OSError) and cause.errno in RETRYABLE_ERRNOS:

@@ -115,8 +115,10 @@ def open_repo() -> "Repo":
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
-    logging.getLogger("dvc").setLevel(logging.ERROR)  # a line a stage is ours; failures are raised
-    for logger_name in ("dvc_data", "dvc_objects"):  # theirs with a traceback
+    logging.getLogger("dvc").setLevel(
+        logging.ERROR
+    )  # this package prints one line per stage, and raises failures
+    for logger_name in ("dvc_data", "dvc_objects"):  # they print tracebacks
         logging.getLogger(logger_name).setLevel(logging.CRITICAL)
     try:
         return Repo(_wait_for_lock=True)

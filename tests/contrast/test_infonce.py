@@ -292,3 +292,12 @@ def test_keys_get_a_gradient_only_if_required_and_memory_never():
     assert q.grad is not None
     assert k.grad is None
     assert memory.grad is None
+
+
+def test_without_queries_the_temperature_has_a_gradient_of_zero():
+    """A rank without a valid pair must all-reduce the same tensors as the others."""
+    temperature = torch.tensor(0.1, requires_grad=True)
+    queries = torch.zeros(0, 8, requires_grad=True)
+    info_nce(queries, torch.zeros(0, 8), torch.randn(5, 8), temperature).loss.backward()
+    assert temperature.grad == 0
+    assert queries.grad.shape == (0, 8)

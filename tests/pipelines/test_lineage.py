@@ -10,7 +10,7 @@ import yaml
 from dvc.repo import Repo
 
 from densecl.errors import DenseclError
-from densecl.monitoring.mlflow_store import EXPERIMENT
+from densecl.monitoring.mlflow_store import TRAINING_EXPERIMENT
 from pipelines.lineage.render import render_mermaid
 from pipelines.lineage.resolve import build_lineage, main
 from pipelines.registry import registry
@@ -138,7 +138,7 @@ def pipeline(project, trained, monkeypatch):
 @pytest.fixture
 def version(pipeline, client):
     """The dense model as version 1, trained in an MLflow run; tags as the retraining gives them."""
-    experiment = client.create_experiment(EXPERIMENT)
+    experiment = client.create_experiment(TRAINING_EXPERIMENT)
     run = client.create_run(
         experiment, tags={"fingerprint": FINGERPRINT, "mlflow.source.git.commit": "c" * 40}
     )

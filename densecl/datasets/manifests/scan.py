@@ -171,8 +171,8 @@ def _list_flat_images(root: Path, image_root: ImageRoot) -> list[str]:
     if not images:
         raise DataError(
             f"{to_printable(root)}: found no image files and {len(folders)} folders; expected "
-            f"ILSVRC2012_val_*.JPEG directly inside (layout devkit); after the usual move into "
-            f"class folders set layout: wnid"
+            f"ILSVRC2012_val_*.JPEG directly inside (layout devkit); if the images were moved "
+            "into class folders, set layout: wnid"
         )
     return images
 

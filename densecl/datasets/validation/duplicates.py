@@ -2,7 +2,7 @@
 the training dataset.
 
 Each function returns columns aligned with `images` (usable rows of a manifest): the text of the
-finding, null where there is none, and `<column>_id`, the image_id of the image repeated.
+finding, null if there is none, and `<column>_id`: the image_id of the original image.
 """
 
 import numpy as np

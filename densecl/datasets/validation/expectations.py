@@ -313,8 +313,8 @@ def _build_class_table(
 
 
 def _describe_shared_content(images: pd.DataFrame, counts: pd.Series) -> pd.Series:
-    """[classes] message for a class most of whose images have the same bytes as those of another
-    class; null for the others.
+    """[classes]: a message for each class in which most images are byte-identical to images of
+    another class; null for other classes.
     """
     texts = pd.Series(None, counts.index, dtype="str")
     copies = images[images["other"].notna()].drop_duplicates(["wnid", "sha256"])

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LINE_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.3)))  # solid, dashed, dotted
-UNIT_FACTORS = {"%": 100.0, "GiB": 2.0**-30}  # from what history.csv holds to what is drawn
+UNIT_FACTORS = {"%": 100.0, "GiB": 2.0**-30}  # from the units of history.csv to those of the charts
 CHART_SIZE = (3.6, 2.5)  # inches: some 340 px on the page, where 10 pt are 13 px
 MARGIN = 0.06  # of the span, above and below
 
-Histories = Mapping[str, Sequence[pd.DataFrame]]  # mode -> a frame a seed
+Histories = Mapping[str, Sequence[pd.DataFrame]]  # mode -> one frame per seed
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def build_class_table(
     modes = [m for m in list_modes(comparison) if comparison.cells[dataset, m].rows]
     pairs = [
         (a, b)
-        for a, b in comparison.pairs
+        for a, b in comparison.mode_pairs
         if a in modes and b in modes and (b == BASELINE or BASELINE not in modes)
     ]
     if not pairs:

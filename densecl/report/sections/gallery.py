@@ -109,9 +109,9 @@ def iter_changed_galleries(
     comparison: Comparison, dataset: str, names: ClassNames, loader: ThumbnailLoader
 ) -> Iterator[Gallery]:
     """Both directions of the first pair of modes: correct in one, wrong in the other."""
-    if not comparison.pairs:
+    if not comparison.mode_pairs:
         return
-    first, second = comparison.pairs[0]
+    first, second = comparison.mode_pairs[0]
     first_cell, second_cell = comparison.cells[dataset, first], comparison.cells[dataset, second]
     seeds = sorted(first_cell.rows.keys() & second_cell.rows.keys())
     if not seeds:
