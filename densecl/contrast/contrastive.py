@@ -61,7 +61,7 @@ class ContrastiveObjective(nn.Module, ABC):
     ) -> tuple[ContrastiveOutput, NewKeys]:
         """InfoNCE of this mode's pairs against the memory queue as it was before this step.
 
-        With `symmetric`, patches of view 2 also query view 1, the loss is the mean over all queries,
+        With `symmetric`, view 2 also queries view 1, the loss is the mean over all queries,
         and the keys of both directions are stored.
         The new keys are those of all ranks, in the order in which one process would write them.
         """
