@@ -80,7 +80,7 @@ def test_a_stage_that_fails_is_named_with_its_own_words(tmp_path, monkeypatch):
         graph.update_stage("untold", lambda: None)
     with pytest.raises(
         RetryLater,
-        match=r"^full: No space left on device; .*: `python -m pipelines replay` resumes from there$",
+        match=r"^full: disk: No space left on device; .*: `python -m pipelines replay` resumes from there$",
     ):
         graph.update_stage("full", lambda: None)
     with pytest.raises(
