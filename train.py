@@ -82,8 +82,8 @@ def build_parser() -> argparse.ArgumentParser:
             field = SECTIONS[section].model_fields[name]
             default = DEFAULT_MODEL if name == "model_name" else field.default
             suffix = f" (default: {default})" if default else ""
-            is_plain = field.annotation in (int, float, str)
-            parse = field.annotation if is_plain else parse_yaml
+            parsers: dict[Any, Any] = {int: int, float: float, str: str, str | None: str}
+            parse = parsers.get(field.annotation, parse_yaml)
             options: dict[str, Any] = {"type": parse, "default": default}
             if field.annotation is bool:
                 options = {"action": "store_true"}

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from densecl.config.params import (
     DataParams,
@@ -54,6 +54,13 @@ class TrainPlan(Artifact):
     train: TrainParams
     # Read from JSON, a mapping is the first of the two that has all of its keys.
     contrast: GlobalContrastParams | DenseContrastParams | None
+
+    @model_validator(mode="after")
+    def _check_contrast(self) -> Self:
+        types = {"none": type(None), "global": GlobalContrastParams, "dense": DenseContrastParams}
+        if type(self.contrast) is not types[self.mode]:
+            raise ValueError(f"contrast has the keys of another mode than {self.mode}")
+        return self
 
 
 class ExecutionPlan(Artifact):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -138,11 +138,14 @@ def _record_run(run_pipeline: "Callable[[], PipelineRunResponse]") -> None:
     except Exception as error:
         failure = error_translation.translate_error(error) or error
         outcome, summary = "failed", " ".join(str(failure).split()) or type(failure).__name__
-    champion = None
-    # A registry that is down is one more reason to write down how the run ended.
-    with suppress(DenseclError):
+    champion, unknown = None, ""
+    try:
         champion = registry.get_champion(params.retraining.registry).version
-    if outcome == "unchanged" and champion is None:
+    except Exception as error:  # the outcome is recorded even if the registry is down
+        unknown = f"; the champion is unknown: {' '.join(str(error).split())}"
+    if outcome == "unchanged" and unknown:
+        summary += unknown
+    elif outcome == "unchanged" and champion is None:
         summary += (
             f"; no champion is found in {params.retraining.registry}: "
             f"`retraining --force` judges a candidate all the same"

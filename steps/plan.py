@@ -188,7 +188,8 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
         paths.TRAINING,
     ):
         for path in sorted(folder.rglob("*"), reverse=True):
-            if path.is_file() and path not in expected and path.name != ".gitignore":
+            is_file = path.is_file() or path.is_symlink()
+            if is_file and path not in expected and path.name != ".gitignore":
                 path.unlink()
             elif path.is_dir() and not any(path.iterdir()):
                 path.rmdir()

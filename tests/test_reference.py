@@ -142,3 +142,8 @@ def test_the_page_is_written_without_torch(tmp_path: Path):
     )
     assert done.returncode == 0
     assert (tmp_path / "docs" / "params.md").read_text(encoding="utf-8") == PAGE
+
+
+def test_paths_on_the_command_line_are_text():
+    for path in ("runs/w #2.safetensors", "@x.safetensors", "a: b.safetensors"):
+        assert build_parser().parse_args(["--checkpoint", path]).checkpoint == path

@@ -1,15 +1,14 @@
 """Calibration: difference between confidence and accuracy, and ranking of predictions by
-confidence. B: images.
+confidence. B: images, at least one.
 
-All take confidence [B] and correct [B] of one image or more and give a fraction. Where images share
-a confidence, each counts as right by the share of them that is: no figure depends on the order of
-the images.
+All functions take confidence [B] and correct [B] and return a fraction. Images with equal
+confidence share their mean correctness, so that no metric depends on the order of the images.
 """
 
 import numpy as np
 
 BIN_COUNT = 15
-IMAGES_PER_BIN = 100  # images a bin
+IMAGES_PER_BIN = 100  # images per bin
 
 
 def expected_calibration_error(
@@ -39,9 +38,9 @@ def equal_mass_calibration_error(
 def rms_calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
     """Root mean square of (accuracy - confidence) over bins of 100 images, by ascending confidence.
 
-    As ImageNet-A's authors define it (Hendrycks et al. 2021, calibration_tools.py), the last bin
-    taking the rest, but with that bin: their loop ends one bin early and so leaves out up to 199 of
-    the most confident answers.
+    As ImageNet-A's authors define it (Hendrycks et al. 2021, calibration_tools.py), with one
+    difference: the last bin, which takes the rest, is included. Their loop ends one bin early and
+    omits up to 199 of the most confident predictions.
     """
     confidence, accuracy = _sort_by_confidence(confidence, correct)
     starts = np.arange(max(1, len(confidence) // IMAGES_PER_BIN)) * IMAGES_PER_BIN

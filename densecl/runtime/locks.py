@@ -20,15 +20,19 @@ def hold_lock(path: Path, timeout: float = 0.0) -> Iterator[None]:
 
     Raises RetryLater, which names the holder, after `timeout` seconds.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        lock = FileLock(path, timeout=timeout).acquire()
-    except (Timeout, FileNotFoundError):  # the holder may have removed the folder
-        holder = path.read_text(encoding="utf-8") if path.exists() else ""
-        raise RetryLater(
-            f"{path}: held by {holder or 'another process'}; run again when it has ended, or stop "
-            f"it"
-        ) from None
+    lock = None
+    while lock is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = FileLock(path, timeout=timeout).acquire()
+        except FileNotFoundError:
+            continue  # the holder has just removed the folder
+        except Timeout:
+            holder = path.read_text(encoding="utf-8") if path.exists() else ""
+            raise RetryLater(
+                f"{path}: held by {holder or 'another process'}; run again when it has ended, or "
+                "stop it"
+            ) from None
     with lock:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         command = " ".join(sys.argv[1:])

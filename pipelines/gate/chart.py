@@ -16,7 +16,7 @@ PASSED_COLOUR, FAILED_COLOUR = (
 
 
 def render_forest(verdict: GateVerdict) -> str:
-    """An <svg> element and its text alternative; two empty strings if no criterion has a value."""
+    """An <svg> element with its text alternative."""
     alt_text = "; ".join(f"{_format_label(c)}: {c.said}" for c in verdict.criteria)
     size = (4.9, 0.8 + 0.42 * len(verdict.criteria))
     return render_svg(

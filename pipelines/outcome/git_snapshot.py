@@ -2,8 +2,7 @@
 can be checked out again.
 
 Made with git's plumbing on an index of its own: HEAD, the user's branch, index and working tree
-stay as they are, and nothing else that lies changed in the tree is swept along. No hook runs and
-nothing is signed.
+stay as they are, and no other change is included. No hook or filter runs, and nothing is signed.
 """
 
 import os
@@ -35,7 +34,7 @@ SNAPSHOT_FILES = (
     paths.MODEL_CARD,
 )
 CELL_FOLDERS = (paths.EVALUATION, paths.CHAMPION_REPORTS / paths.EVALUATION.name)  # their *.json
-MAX_BYTES = 2**20  # bytes of a file that is kept; a report beyond is none of the small ones
+MAX_BYTES = 2**20  # larger files are not committed
 CODE_PATHS = ("densecl", "steps", "pipelines", "dvc.yaml", "pyproject.toml", "requirements.lock")
 SETTINGS = (
     "user.name=densecl retraining",
@@ -78,7 +77,8 @@ def _create_snapshot(record: RetrainingRecord, verdict: GateVerdict, branch: str
     tree = _write_tree(
         head, [path for path in files if path not in large], record.model_copy(update={"git": tag})
     )
-    parents = dict.fromkeys(commit for commit in (tip, head) if commit)
+    is_ancestor = tip and head and _call_git("merge-base", head, tip) == head
+    parents = [commit for commit in (tip, "" if is_ancestor else head) if commit]
     commit = _call_git(
         "commit-tree",
         "--no-gpg-sign",
@@ -98,18 +98,23 @@ def _create_snapshot(record: RetrainingRecord, verdict: GateVerdict, branch: str
 def _write_tree(head: str, files: list[Path], record: RetrainingRecord) -> str:
     """HEAD's tree with copies of these files and the log up to this retraining."""
     with tempfile.TemporaryDirectory() as folder:
-        index, copies = Path(folder, "index"), Path(folder, "files")
-        project = copies / _call_git("rev-parse", "--show-prefix")
-        project.mkdir(parents=True)
-        for path in files:  # what lies under a link, as DVC may leave it
-            (project / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, project / path)
+        index, log = Path(folder, "index"), Path(folder, paths.RETRAINING_LOG.name)
+        sources = {path: path.absolute() for path in files}
+        if paths.RETRAINING_LOG in files:
+            shutil.copyfile(paths.RETRAINING_LOG, log)
         if paths.RETRAINING_LOG in files or not paths.RETRAINING_LOG.exists():
-            csv_log.append_record(project / paths.RETRAINING_LOG, record)
+            csv_log.append_record(log, record)
+            sources[paths.RETRAINING_LOG] = log
         _call_git("read-tree", head or "--empty", index=index)
         removed = [path.as_posix() for path in (*SNAPSHOT_FILES, *CELL_FOLDERS)]
         _call_git("rm", "-rfq", "--cached", "--ignore-unmatch", "--", *removed, index=index)
-        _call_git(f"--work-tree={copies}", "add", "--force", "--no-all", ".", index=index)
+        # The content of links, as DVC may leave them, byte for byte: no filter of .gitattributes.
+        names = "".join(f"{source}\n" for source in sources.values())
+        hashes = _call_git("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=names)
+        prefix = _call_git("rev-parse", "--show-prefix")
+        entries = zip(hashes.split(), sources, strict=True)
+        lines = "".join(f"100644 {digest}\t{prefix}{path.as_posix()}\0" for digest, path in entries)
+        _call_git("update-index", "-z", "--index-info", stdin=lines, index=index)
         return _call_git("write-tree", index=index)
 
 

@@ -13,10 +13,10 @@ from densecl.config.params import NotifyParams
 from densecl.errors import DenseclError
 from pipelines.schemas import GateVerdict, RetrainingRecord
 
-TIMEOUT = 10.0  # s that a server may take to connect, and again to answer
+TIMEOUT = 10.0  # s to connect, and again to respond
 RETRIES = 2  # after the first try
-RETRY_PAUSE = 1.0  # s; doubled from try to try
-RETRYABLE_STATUSES = (408, 425, 429, 500, 502, 503, 504)  # may be gone at the next try
+RETRY_PAUSE = 1.0  # s; urllib3 retries at once, then after twice this
+RETRYABLE_STATUSES = (408, 425, 429, 500, 502, 503, 504)  # a retry may succeed
 
 
 def notify_outcome(
@@ -31,7 +31,7 @@ def notify_outcome(
         try:
             if target is not None:
                 send(target, body)
-        except Exception as error:  # whatever it is, the retraining itself has ended well
+        except Exception as error:  # of any kind: the retraining itself has succeeded
             # Not the text of other errors: it holds the address, which is a secret.
             reason = str(error) if isinstance(error, DenseclError) else type(error).__name__
             print(
@@ -64,7 +64,8 @@ def _post_webhook(target: str, body: dict[str, Any]) -> None:
 
     address = os.environ.get(target[1:], "") if target.startswith("$") else target
     if not address.startswith(("http://", "https://")):
-        raise DenseclError("found no http:// or https:// address; set it, or its variable")
+        name = f"the variable {target}" if target.startswith("$") else "params.yaml"
+        raise DenseclError(f"found no http:// or https:// address in {name}; set one")
     # urllib3 logs each retry with the whole address.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     retry = Retry(
@@ -78,7 +79,7 @@ def _post_webhook(target: str, body: dict[str, Any]) -> None:
     with requests.Session() as session:
         for scheme in ("http://", "https://"):
             session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
-        # A redirect would carry the message to a place that nobody named.
+        # A redirect would send the message to an address that is not in params.
         with session.post(
             address, json=body, timeout=TIMEOUT, allow_redirects=False, stream=True
         ) as response:
@@ -88,6 +89,9 @@ def _post_webhook(target: str, body: dict[str, Any]) -> None:
 
 def _append_line(target: str, body: dict[str, Any]) -> None:
     path = Path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(body, ensure_ascii=False) + "\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(body, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise DenseclError(f"{path}: {error.strerror}") from None

@@ -9,6 +9,7 @@ import getpass
 import hashlib
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config.params import load_params
+from densecl.errors import DenseclError
 from densecl.runtime.atomic_files import create_atomic_folder
 from densecl.runtime.locks import hold_lock
 from pipelines.registry import mlflow_client
@@ -92,13 +94,17 @@ def attach_file(name: str, version: str, file: Path) -> None:
 
 
 def fetch_card(name: str, version: str) -> None:
-    """Write the version's card to models/card.md and return True; without a card, remove the
-    file.
+    """Write the version's card to models/card.md; without a card, remove the file.
+
+    An unreadable card is a warning: the version is champion already.
     """
-    with mlflow_client.open_store() as client:
-        text = mlflow_client.read_attachment(
-            client, mlflow_client.find_version(client, name, version), paths.MODEL_CARD.name
-        )
+    text = None
+    try:
+        with mlflow_client.open_store() as client:
+            found = mlflow_client.find_version(client, name, version)
+            text = mlflow_client.read_attachment(client, found, paths.MODEL_CARD.name)
+    except (DenseclError, OSError) as error:
+        print(f"warning: {paths.MODEL_CARD}: {error}", file=sys.stderr)
     if text is None:
         paths.MODEL_CARD.unlink(missing_ok=True)
     else:

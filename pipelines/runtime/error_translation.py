@@ -67,6 +67,8 @@ def translate_sqlite(store: str, text: str, damaged_advice: str) -> DenseclError
 def iter_causes(error: BaseException) -> Iterator[BaseException]:
     """The error, then its causes."""
     current: BaseException | None = error
-    while current is not None:
+    visited: list[BaseException] = []
+    while current is not None and current not in visited:
         yield current
+        visited.append(current)
         current = current.__cause__ or current.__context__

@@ -16,6 +16,7 @@ class SignalForwarder:
 
     def __init__(self) -> None:
         self.received = 0
+        self.may_raise = False  # in the handler itself: the main thread only waits
 
     def install_handlers(self) -> None:
         for signal_number in STOP_SIGNALS:
@@ -58,6 +59,8 @@ class SignalForwarder:
             psutil.Process().children()
         ):  # not theirs: a training's workers are the training's to end
             child.send_signal(signal.SIGTERM)
+        if self.may_raise:
+            self.raise_if_signalled()
 
 
 SIGNAL_FORWARDER = SignalForwarder()

@@ -69,7 +69,7 @@ class StageGraph:
 
         SIGNAL_FORWARDER.raise_if_signalled()
         stage = self.stages[name]
-        with self.repo.lock:
+        with self._hold_lock():
             changed = stage.changed()
         if not changed:
             return "unchanged", self._build_reference(name)
@@ -95,8 +95,21 @@ class StageGraph:
         stage, current = self.stages[reference.stage], self._build_reference(reference.stage)
         if current.outs != reference.outs or (deps and current.deps != reference.deps):
             return False
-        with self.repo.lock:
+        with self._hold_lock():
             return not (stage.changed() if deps else stage.changed_outs())
+
+    @contextmanager
+    def _hold_lock(self) -> Iterator[None]:
+        """Hold DVC's lock; waits for other DVC commands, until a signal arrives."""
+        SIGNAL_FORWARDER.may_raise = True
+        try:
+            self.repo.lock.lock()
+        finally:
+            SIGNAL_FORWARDER.may_raise = False
+        try:
+            yield
+        finally:
+            self.repo.lock.unlock()
 
     def _build_reference(self, name: str) -> StageRef:
         stage = self.stages[name]

@@ -13,7 +13,13 @@ import pytest
 from PIL import Image
 
 from densecl.datasets.manifests import scan as scanning
-from densecl.datasets.manifests.scan import check_root, list_classes, scan_dataset
+from densecl.datasets.manifests.inspect import inspect_file
+from densecl.datasets.manifests.scan import (
+    check_root,
+    list_classes,
+    run_in_parallel,
+    scan_dataset,
+)
 from densecl.datasets.storage import manifest
 from densecl.datasets.storage.manifest import read_manifest, select_usable, write_manifest
 from densecl.errors import DataError
@@ -290,3 +296,9 @@ def test_suite_agrees_with_its_own_lists() -> None:
         )
         if layout == "index":
             assert [int(path.split("/")[0]) for path in frame["path"]] == list(frame["label"])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_file_that_is_gone_is_a_row_with_the_reason(tmp_path, workers):
+    (info,) = run_in_parallel(inspect_file, [tmp_path / "gone.png"], workers)
+    assert info.problem == "cannot be opened: no such file or directory"

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from densecl.errors import EXIT_RETRY, EXIT_USER_ERROR, DenseclError, RetryLater
-from pipelines.runtime.error_translation import translate_error, translate_errors
+from pipelines.runtime.error_translation import iter_causes, translate_error, translate_errors
 
 
 def wrapped(cause: Exception) -> Exception:
@@ -74,3 +74,9 @@ def test_what_was_told_already_is_not_told_anew():
     error = RetryLater("train@none-0: stopped")
     error.__context__ = OSError(errno.ENOSPC, "No space left on device")
     assert translate_error(error) is None
+
+
+def test_causes_in_a_circle_end():
+    first, second = ValueError("first"), OSError(28, "No space left on device")
+    first.__cause__, second.__context__ = second, first
+    assert list(iter_causes(first)) == [first, second]

@@ -15,7 +15,7 @@ from pipelines.outcome import notify as room
 from pipelines.outcome.notify import notify_outcome
 from pipelines.schemas import Criterion, GateVerdict, RetrainingRecord
 
-NO_ADDRESS = "found no http:// or https:// address; set it, or its variable"
+NO_ADDRESS = "found no http:// or https:// address in {}; set one"
 SECRET = "T0/B0/s3cr3t"  # noqa: S105
 FINISHED = RetrainingRecord(
     started="2026-01-05T03:00:00+01:00",
@@ -159,9 +159,9 @@ def test_a_server_that_is_not_there_and_addresses_that_are_none(server, capfd, c
     for address, told in (
         (f"http://user:word@127.0.0.1:{port}/{SECRET}", "ConnectionError"),
         (f"http://127.0.0.1:port/{SECRET}", "InvalidURL"),
-        ("$NO_SUCH_HOOK", NO_ADDRESS),
-        ("$NOT_AN_ADDRESS", NO_ADDRESS),
-        (f"hooks.example.com/{SECRET}", NO_ADDRESS),
+        ("$NO_SUCH_HOOK", NO_ADDRESS.format("the variable $NO_SUCH_HOOK")),
+        ("$NOT_AN_ADDRESS", NO_ADDRESS.format("the variable $NOT_AN_ADDRESS")),
+        (f"hooks.example.com/{SECRET}", NO_ADDRESS.format("params.yaml")),
         (f"http://[{SECRET}", "InvalidURL"),
     ):
         notify_outcome(NotifyParams(webhook=address), FINISHED, None)
@@ -183,7 +183,7 @@ def test_the_file_gets_a_line_a_retraining(tmp_path, capfd):
         "promoted",
     ]
     notify_outcome(NotifyParams(file=str(tmp_path)), FINISHED, None)
-    assert "IsADirectoryError; delivery failed" in capfd.readouterr().err
+    assert "Is a directory; delivery failed" in capfd.readouterr().err
 
 
 def test_one_that_fails_does_not_keep_the_other_from_being_told(tmp_path, capfd):

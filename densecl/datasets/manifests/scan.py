@@ -11,7 +11,7 @@ import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -144,10 +144,9 @@ def run_in_parallel(
     function: Callable[[Path], T], paths: list[Path], workers: int, progress: Progress | None = None
 ) -> Iterator[T]:
     """Apply `function` to every path in order, in several processes if there are enough files."""
-    sizes = accumulate(get_file_size(path) for path in paths)
     with ExitStack() as stack:
         results: Iterator[T] = map(function, paths)
-        if workers > 1 and any(total > SERIAL_BYTES for total in sizes):
+        if workers > 1 and any(total > SERIAL_BYTES for total in accumulate(_iter_sizes(paths))):
             # Not forked: the caller may hold threads (torch, progress bars).
             context = multiprocessing.get_context("spawn")
             pool = ProcessPoolExecutor(workers, context, initializer=exit_worker_with_parent)
@@ -156,6 +155,13 @@ def run_in_parallel(
             yield result
             if progress and (done % CHUNK_SIZE == 0 or done == len(paths)):
                 progress(done, len(paths))
+
+
+def _iter_sizes(paths: list[Path]) -> Iterator[int]:
+    """Sizes in bytes; a file that cannot be read is reported when it is inspected."""
+    for path in paths:
+        with suppress(OSError):
+            yield get_file_size(path)
 
 
 def hash_file(path: Path) -> str:
