@@ -21,7 +21,7 @@ SCHEDULE_OPTIONS: Options = {
     },
     "--timezone": {"help": "such as Europe/Paris; the machine's by default"},
 }
-# Command -> what it is for, the function that does it, its arguments.
+# Command -> its purpose, function and arguments.
 COMMANDS: dict[str, tuple[str, str, Options]] = {
     "comparison": (
         "the whole comparison, as `dvc repro`, a tracked step a stage",

@@ -14,9 +14,7 @@ from pipelines.stages import champion_stages
 from pipelines.stages.runs import find_training_run
 from pipelines.stages.zenml_steps import add_stages, get_graph, get_revision
 
-SOURCE_STAGES = (
-    "prepare",
-)  # and what they depend on: what is looked at before anything is decided
+SOURCE_STAGES = ("prepare",)  # they and their dependencies run before the changes are detected
 Upstream = list[StageRef]
 
 

@@ -62,7 +62,7 @@ def resume_run() -> None:
                 f"`python -m pipelines {get_pipeline_name(run)}` begins again, and does only what "
                 f"changed"
             )
-        print(f"going on with {run.name}", flush=True)
+        print(f"resuming {run.name}", flush=True)
         if get_pipeline_name(run) == "comparison":
             from pipelines.comparison import comparison
 

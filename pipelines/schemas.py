@@ -101,7 +101,7 @@ class GateVerdict(Artifact):
     mode: str
     seed: int
     criteria: tuple[Criterion, ...]
-    said: str  # in one sentence, with the sets that refused it
+    said: str  # in one sentence, with the datasets that failed it
 
 
 class RegisteredVersion(Artifact):

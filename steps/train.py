@@ -12,8 +12,8 @@ def main(mode: str, seed: int) -> None:
     """Write models/<mode>/seed-<n>/ and reports/training/<mode>-<n>/, by `train.processes`
     processes.
 
-    The evaluation sets that are validated on every epoch are watched only: nothing of them reaches
-    the model, so they are no dependency and a new one retrains nothing.
+    Validation accuracies per epoch are only logged and never reach the model, so the evaluation
+    datasets are not dependencies of the stage: a new one retrains nothing.
     """
     execution = read_json(ExecutionPlan, paths.plan_file("execution"))
     if execution.processes > 1 and "WORLD_SIZE" not in os.environ:

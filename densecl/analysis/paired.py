@@ -39,9 +39,7 @@ class MissingPredictions:
     """The reason why there are no predictions."""
 
     reason: str
-    is_unscorable: (
-        bool  # the evaluation itself says that the set cannot be scored: no failure of the run
-    )
+    is_unscorable: bool  # the evaluation states that the dataset cannot be scored
 
 
 def read_model_predictions(

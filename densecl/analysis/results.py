@@ -16,7 +16,7 @@ from densecl.evaluation.protocols import PROTOCOLS, EvaluationProtocol
 from densecl.seeding import derive_seed
 
 BASELINE: Mode = "none"
-SHIFTED_MEAN = "(shifted mean)"  # brackets cannot occur in the name of a set
+SHIFTED_MEAN = "(shifted mean)"  # the name of a dataset has no brackets
 READ_ERRORS = (
     ValueError,
     KeyError,

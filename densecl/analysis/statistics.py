@@ -185,7 +185,7 @@ def estimate_mean_difference(
 ) -> Estimate:
     """Mean over datasets of the paired differences `gaps`, each [n, S]."""
     if not any(gap.any() for gap in gaps):
-        # No image tells them apart: at most this share could, had other images been drawn (the
+        # The models differ on no image: at most this share could, had other images been drawn (the
         # exact bound for 0 of n).
         bound = float(np.mean([1 - ((1 - confidence) / 2) ** (1 / gap.shape[0]) for gap in gaps]))
         return Estimate(0.0, -bound, bound, 1.0)

@@ -109,14 +109,14 @@ def compare_experiments(a: Experiment, b: Experiment) -> ExperimentComparison:
 
 def _format_nothing_common(a: Experiment, b: Experiment, reasons: list[str]) -> str:
     contents = [
-        f"{x.origin.name} has sets {', '.join(x.plan.datasets)}, modes {', '.join(x.plan.modes)}, "
-        f"seeds {', '.join(map(str, x.plan.seeds))}"
+        f"{x.origin.name} has datasets {', '.join(x.plan.datasets)}, "
+        f"modes {', '.join(x.plan.modes)}, seeds {', '.join(map(str, x.plan.seeds))}"
         for x in (a, b)
     ]
     reason = f" ({reasons[0]})" if reasons else ""
     return (
         f"nothing to compare: {contents[0]}; {contents[1]}{reason}; two experiments "
-        f"need a set, a mode, a seed and images in common"
+        f"need a dataset, a mode, a seed and images in common"
     )
 
 
@@ -237,7 +237,9 @@ def _compute_mean_delta(
         if (p := pairs.get((s, mode))) and p.seeds == seeds and not p.class_mismatch
     }
     if len(complete) < 2:
-        return Delta(SHIFTED_MEAN, mode, "missing", "fewer than two shifted sets can be compared")
+        return Delta(
+            SHIFTED_MEAN, mode, "missing", "fewer than two shifted datasets can be compared"
+        )
     omitted = ", ".join(s for s in shifted if s not in complete)
     cells = list(complete.values())
     delta = Delta(

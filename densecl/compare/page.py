@@ -145,7 +145,9 @@ def _format_delta(delta: Delta, scale_limit: float, mode_seeds: tuple[int, ...])
     estimate, is_mean = delta.difference, delta.dataset == SHIFTED_MEAN
     unmatched = describe_unmatched(delta.unmatched)
     files = [paths.predictions_file(delta.dataset, delta.mode, seed) for seed in delta.seeds]
-    note = delta.note.partition("; ")[2] if is_mean else delta.note  # its sets stand above it
+    note = (
+        delta.note.partition("; ")[2] if is_mean else delta.note
+    )  # its datasets are the rows above
     details = (
         f"{delta.images:,} images" if delta.images else "",
         f"left out: {unmatched}" if unmatched else "",
@@ -195,7 +197,7 @@ def _format_plain_text(context: dict[str, Any]) -> str:
     rows = [("mode", "set", "A", "B", "B − A", "")]
     for mode, lines in context["groups"]:
         for line in lines:
-            # The call, why a cell is missing and what of it is left out.
+            # Verdict, reason for a missing cell, and images that are not compared.
             notes = (
                 line["call"] if line["difference"] != line["call"] else "",
                 line["delta"].note if line["delta"].call == "missing" else "",

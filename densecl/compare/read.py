@@ -188,7 +188,7 @@ def _read_plan(origin: Origin, notes: list[str]) -> ExperimentPlan:
     for name in (*plan.modes, *plan.datasets):
         if not SAFE_NAME.fullmatch(name):
             raise DenseclError(
-                f"{origin.name}: found {name!r} as the name of a set or mode; expected no path"
+                f"{origin.name}: found {name!r} as the name of a dataset or mode; expected no path"
             )
     return plan
 

@@ -19,7 +19,7 @@ def format_interval(estimate: Estimate) -> str:
 
 
 def format_dataset(delta: Delta) -> str:
-    return "the mean of the shifted sets" if delta.dataset == SHIFTED_MEAN else delta.dataset
+    return "the mean of the shifted datasets" if delta.dataset == SHIFTED_MEAN else delta.dataset
 
 
 def format_verdict(comparison: ExperimentComparison) -> str:
@@ -144,8 +144,8 @@ def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -
         caveats += [f"{letter}: {note}." for note in experiment.notes]
     if any("no manifest" in delta.note for delta in comparison.deltas):
         caveats.append(
-            "Of some sets a manifest is missing in A or B: their images are matched by name and "
-            "label, their contents unchecked."
+            "For some datasets a manifest is missing in A or B: their images are matched by name and "
+            "label, and their contents are unchecked."
         )
     if changes.classes:
         a, b, both = changes.classes

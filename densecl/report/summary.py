@@ -14,7 +14,7 @@ from densecl.pages.formatting import capitalize_first, format_count, format_perc
 from densecl.report.sentences import describe_power, describe_scope
 
 Costs = Mapping[str, Sequence[TrainingCost]]  # mode -> one a seed
-MAX_NAMED_SETS = 3  # sets that a sentence names for each direction, the largest differences first
+MAX_NAMED_SETS = 3  # datasets that a sentence names per direction, largest differences first
 COST_TOLERANCE = 0.02  # of the step time: less is the clock's noise
 # What matches are found on -> its name in history.csv; on the crops' geometry nothing is learned.
 MATCHING_FEATURES = {"dense": "dense", "backbone": "last"}
@@ -121,7 +121,7 @@ def describe_verdict(comparison: Comparison, mode: Mode, baseline: Mode) -> str:
             object_ = "them" if plural else "it"
     if not clauses:
         datasets = [s for s in tested if s != SHIFTED_MEAN]
-        names = f"any of {len(datasets)} sets" if len(datasets) != 1 else datasets[0]
+        names = f"any of {len(datasets)} datasets" if len(datasets) != 1 else datasets[0]
         mean = f", nor {_format_place(comparison, SHIFTED_MEAN)}" if SHIFTED_MEAN in tested else ""
         return (
             f"{capitalize_first(subject)} and {other} do not differ significantly on {names}{mean}"

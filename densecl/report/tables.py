@@ -47,7 +47,7 @@ def describe_dataset(comparison: Comparison, dataset: str) -> str:
     ]
     if not records:
         return (
-            f"of {len(comparison.complete_sets)} sets"
+            f"of {len(comparison.complete_sets)} datasets"
             if dataset == SHIFTED_MEAN
             else comparison.cells[dataset, comparison.plan.modes[0]].note
         )
@@ -61,7 +61,7 @@ def describe_dataset(comparison: Comparison, dataset: str) -> str:
 
 def build_masking_table(comparison: Comparison) -> TableData:
     modes = list_modes(comparison)
-    groups = (("Masked: the set's own classes, %", modes), ("Unmasked: all classes, %", modes))
+    groups = (("Masked: the dataset's own classes, %", modes), ("Unmasked: all classes, %", modes))
     return TableData(
         groups,
         tuple(

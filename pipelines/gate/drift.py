@@ -42,7 +42,7 @@ EVALUATION_PREFIXES = (
     "evaluate.",
     "evaluation code",
 )  # heads of the lines about params and code that train nothing anew
-MAX_SHOWN = 12  # paths and classes a set
+MAX_SHOWN = 12  # paths and classes per dataset
 
 
 def compute_changes(params: Params, root: Path = Path()) -> SourceChanges:

@@ -2,7 +2,7 @@
 
 Differences are candidate - champion in top-1, with the interval of `paired.estimate_difference`;
 they speak of these two models. Each model's labels are indices into its own class list, so right
-and wrong are compared, and labels by wnid. Falls are not corrected for the number of sets: a
+and wrong are compared, and labels by wnid. Falls are not corrected for the number of datasets: a
 correction would let falls through, and promoting wrongly costs every user, refusing wrongly costs
 one retraining.
 """
@@ -34,7 +34,7 @@ class PairedResult:
 
     difference: Estimate
     images: int
-    note: str  # what was left out, and what else to know; "" or begins with a semicolon
+    note: str  # omissions and remarks; "" or begins with a semicolon
 
 
 def judge_candidate(params: Params, champion: Champion, root: Path = Path()) -> GateVerdict:

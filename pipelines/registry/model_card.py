@@ -198,7 +198,7 @@ def _list_limits(
         sentences.append(f"Not scored on {'; '.join(missing)}.")
     if registered.version != "1":
         sentences.append(
-            f"Candidates before it were judged on the same sets (this is version "
+            f"Candidates before it were judged on the same datasets (this is version "
             f"{registered.version}): a champion is the best "
             "of several, so its figures are a little too good."
         )

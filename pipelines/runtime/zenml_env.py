@@ -25,7 +25,7 @@ ENVIRONMENT_DEFAULTS = {
     "ZENML_LOGGING_VERBOSITY": "WARN",
     "ZENML_DISABLE_STEP_LOGS_STORAGE": "true",  # DVC's stages write to the terminal themselves
 }
-# Loggers that tell what is raised as well, with SQL and tracebacks.
+# Loggers that repeat raised errors with SQL and tracebacks.
 DUPLICATE_LOGGERS = ("zenml.orchestrators.step_launcher", "zenml.log_stores")
 STORE_PATH = "local_stores/default_zen_store/zenml.db"  # ZenML's own, below its folder
 

@@ -220,7 +220,7 @@ def _translate_failure(name: str, error: BaseException, error_log: str) -> Dense
                 )
             return DenseclError(
                 f"{name}: its command failed with status {status}: "
-                f"{message or 'its output stands above'}"
+                f"{message or 'its output is above'}"
             )
         if isinstance(cause, LockError):
             reason = " ".join(str(cause).split())

@@ -78,7 +78,7 @@ def test_a_planted_difference_is_called_and_a_null_is_not(before, after):
     assert not found.select_by_call("better")
     assert {each.call for each in found.deltas if each.mode == "none"} == {"open"}
     said = format_verdict(found)
-    assert said.startswith("B is worse than A on the mean of the shifted sets (dense: −")
+    assert said.startswith("B is worse than A on the mean of the shifted datasets (dense: −")
     assert ", sketch (dense: −" in said or " and sketch (dense: −" in said
     assert said.endswith("; better nowhere; 5 cells are not significantly different.")
 
@@ -207,7 +207,8 @@ def test_the_intersection_is_compared_and_the_rest_is_said(tmp_path, before):
 )
 def test_nothing_in_common_is_an_error_that_says_what_each_has(tmp_path, before, other):
     with pytest.raises(
-        DenseclError, match=r"nothing to compare: before has sets imagenet.*after has .*in common"
+        DenseclError,
+        match=r"nothing to compare: before has datasets imagenet.*after has .*in common",
     ):
         compared(before, other.write(tmp_path))
 
@@ -370,7 +371,7 @@ def test_names_of_a_foreign_plan_lead_nowhere(tmp_path, name):
     write(
         tmp_path / paths.plan_file("report"), {"modes": ["none"], "seeds": [0], "datasets": [name]}
     )
-    with pytest.raises(DenseclError, match="as the name of a set or mode"):
+    with pytest.raises(DenseclError, match="as the name of a dataset or mode"):
         read_experiment(Origin("x", tmp_path))
 
 

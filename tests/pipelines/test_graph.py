@@ -75,7 +75,7 @@ def test_a_stage_that_fails_is_named_with_its_own_words(tmp_path, monkeypatch):
     ):
         graph.update_stage("told", lambda: None)
     with pytest.raises(
-        DenseclError, match=r"^untold: its command failed with status 3: its output stands above$"
+        DenseclError, match=r"^untold: its command failed with status 3: its output is above$"
     ):
         graph.update_stage("untold", lambda: None)
     with pytest.raises(

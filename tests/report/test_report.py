@@ -205,7 +205,7 @@ def test_planted_differences_are_called_and_nulls_are_not(single: tuple[Path, st
         in dense
     )
     assert global_.startswith(
-        "The global model and the none model do not differ significantly on any of 5 sets"
+        "The global model and the none model do not differ significantly on any of 5 datasets"
     )
     assert "these models, not of the modes" in text
     assert "0.1 to 0.5 points" in text

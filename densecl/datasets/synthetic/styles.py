@@ -285,7 +285,7 @@ def _render_sketch(
     pose, mask = _draw_object(label, DRAWN, settings.size, rng)
     grid = pose.compute_grid(mask.width)
     texture = SYNTHETIC_CLASSES[_sample_cue_class(label, PHOTO, rng)].texture
-    marks = np.clip(2 - 4 * TEXTURES[texture](grid), 0, 1)  # what is dark is hatched
+    marks = np.clip(2 - 4 * TEXTURES[texture](grid), 0, 1)  # dark areas are hatched
     marks = marks * np.clip(0.75 + 0.6 * np.sin(34 * grid.sum(0)), 0, 1)
     edge = _scale_to_unit(_extract_edge(mask, int(rng.choice((3, 3, 5)))))
     line = np.maximum(edge, marks[..., None] * _scale_to_unit(mask))

@@ -18,7 +18,7 @@ from densecl.pages.formatting import format_bytes
 from densecl.pages.templates import create_environment, encode_thumbnail
 
 MAX_LISTED_FILES = 200  # files with a problem that a card lists; the manifest names all
-MAX_PICTURED_FINDINGS = 48  # findings of a set that are shown as thumbnails
+MAX_PICTURED_FINDINGS = 48  # per dataset
 THUMBNAIL_PX = 96  # px, the longer side
 MAX_CLASS_BARS = 50  # classes up to which each gets its own bar
 

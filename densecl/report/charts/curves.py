@@ -39,7 +39,7 @@ class CurveGroup:
 
 
 class Curve(NamedTuple):
-    mode: str  # "" for what is the same in every mode
+    mode: str  # "" for a curve that is the same for every mode
     name: str
     style: int  # of STYLES
     x: np.ndarray

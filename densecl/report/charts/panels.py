@@ -66,7 +66,7 @@ LEARNING = (
         "Training accuracy",
         "%",
         {"train_top1": "top-1", "train_top5": "top-5"},
-        "On augmented training images. High here and low on the sets below: memorised.",
+        "On augmented training images. High here and low on the datasets below: memorised.",
     ),
     Panel(
         "Learning rate",
@@ -215,7 +215,7 @@ def iter_matching_panels() -> Iterable[Panel | Profile]:
         "within1": (
             "within a patch",
             "chance/within1",
-            "On it or a neighbour. Only what lies above both thin lines was learned.",
+            "On it or a neighbour. Only values above both thin lines were learned.",
         ),
         "moved0": (
             "views that moved",
@@ -245,7 +245,7 @@ def build_panel_groups(columns: Iterable[str]) -> tuple[PanelGroup, ...]:
             f"Top-1 on {name}",
             "%",
             {f"top1/{name}": "top-1"},
-            "The control of the other sets. Falling while training accuracy rises: overfitting."
+            "The control of the other datasets. Falling while training accuracy rises: overfitting."
             if name == CONTROL_SET
             else "After each epoch. The last one counts: none is chosen on this set.",
         )

@@ -77,11 +77,11 @@ def _draw_control_chart(comparison: Comparison, dataset: str) -> Chart | None:
             xlim=tuple(100 * x for x in x_span),
             ylim=tuple(100 * y for y in y_span),
             xlabel="top-1 on the control, %",
-            ylabel="top-1 on the set, %",
+            ylabel="top-1 on the dataset, %",
         )
 
     summary = "; ".join(
-        f"{mode} {format_percent(x)} on the control and {format_percent(y)} on the set"
+        f"{mode} {format_percent(x)} on the control and {format_percent(y)} on the dataset"
         for mode, x, y in points
     )
     missing = [m for m, cell in cells.items() if not cell.records]
@@ -221,7 +221,7 @@ def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
         )
 
     values = [
-        f"{mode} on {'the mean of the shifted sets' if s == SHIFTED_MEAN else s} "
+        f"{mode} on {'the mean of the shifted datasets' if s == SHIFTED_MEAN else s} "
         f"{100 * (row.value or 0):+.1f}"
         for (s, mode), row in rows.items()
         if row

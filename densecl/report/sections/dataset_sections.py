@@ -20,8 +20,8 @@ from densecl.report.sections.gallery import (
 )
 from densecl.report.tables import describe_dataset
 
-Fact = tuple[str, str]  # what, and what was found
-MAX_FINDINGS = 5  # warnings of a set; the validation page has all
+Fact = tuple[str, str]  # name and value
+MAX_FINDINGS = 5  # warnings per dataset; the validation page has all
 
 
 def build_dataset_sections(comparison: Comparison, root: Path) -> list[dict[str, Any]]:
