@@ -144,8 +144,8 @@ def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -
         caveats += [f"{letter}: {note}." for note in experiment.notes]
     if any("no manifest" in delta.note for delta in comparison.deltas):
         caveats.append(
-            "For some datasets a manifest is missing in A or B: their images are matched by name and "
-            "label, and their contents are unchecked."
+            "For some datasets a manifest is missing in A or B: their images are matched by name "
+            "and label, and their contents are unchecked."
         )
     if changes.classes:
         a, b, both = changes.classes

@@ -86,7 +86,7 @@ def test_reports_alone_are_enough_under_any_name(there, capsys):
     assert main(["compare", "artifact", "worse/reports"]) == 0
     told = capsys.readouterr().out
     assert "sketch" in told
-    assert "contents unchecked" in told
+    assert "contents are unchecked" in told
     assert (paths.COMPARE_FOLDER / "compare.html").is_file()
     assert str(there) not in (paths.COMPARE_FOLDER / "compare.html").read_text()
 

@@ -178,7 +178,7 @@ def test_without_manifests_images_are_matched_by_name_and_that_is_said(tmp_path,
     b = Planted(of_luck=4, manifests=False).write(tmp_path)
     told, page, _ = pages(before, b, tmp_path / "out")
     assert line(compared(before, b), "sketch", "dense").images == 2000
-    assert "their contents unchecked" in told
+    assert "their contents are unchecked" in told
     assert "no manifest in B" in page
 
 
