@@ -9,8 +9,9 @@ Dimension letters, used throughout the package:
     B  images per batch                    K  entries of the memory queue
     N  patches per image                   R  new keys per step, written to the queue
     M  sampled patches per image           E  embedding dimension of the backbone
-    Q  queries: B (global), at most B * M  D  projection dimension
-       (dense); twice if `symmetric`
+    Q  queries: at most B or B * M         D  projection dimension
+
+Q is B for the global and at most B * M for the dense objective, twice that if `symmetric`.
 """
 
 from densecl.contrast.build import AnyObjective, build_objective
