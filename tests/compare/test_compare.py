@@ -320,7 +320,7 @@ def test_bytes_that_are_not_those_of_the_lock_are_not_compared(inside, capsys):
     held.write_bytes(right)
     assert told.count("\n") == 1
     assert (
-        "first: reports/predictions/sketch/none-0.parquet: what DVC holds under its md5 in dvc.lock"
+        "first: reports/predictions/sketch/none-0.parquet: DVC's stored copy does not match the md5"
         in told
     )
 
