@@ -24,7 +24,7 @@ SCHEDULE_OPTIONS: Options = {
 # Command -> its purpose, function and arguments.
 COMMANDS: dict[str, tuple[str, str, Options]] = {
     "comparison": (
-        "the whole comparison, as `dvc repro`, a tracked step a stage",
+        "the whole comparison, as `dvc repro`, with one tracked step per stage",
         "runner.run_comparison",
         {},
     ),
@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
             "--dry-run": {"action": "store_true", "help": "print what changed, and stop"},
             "--force": {
                 "action": "store_true",
-                "help": "judge a candidate also where nothing changed",
+                "help": "judge a candidate even if nothing changed",
             },
         },
     ),
@@ -56,7 +56,7 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
         REASON_OPTIONS,
     ),
     "lineage": (
-        "print the chain from images to report that something belongs to",
+        "print the chain from images to report that X belongs to",
         "lineage.resolve.main",
         {
             "x": {
