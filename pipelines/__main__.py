@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
             },
         },
     ),
-    "replay": ("continue the newest run where it stopped", "runner.resume_run", {}),
+    "replay": ("resume the newest run", "runner.resume_run", {}),
     "schedule run": (
         "retrain at the times of a cron line, until stopped",
         "schedule.scheduler.run_schedule",

@@ -222,7 +222,7 @@ def test_more_patches_than_there_are_is_a_warning_and_all_are_taken(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_mistake_starts_nothing_and_leaves_with_2(tmp_path):
+def test_an_error_starts_nothing_and_exits_with_2(tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"modes": ["none"]}), encoding="utf-8")
     command = [sys.executable, "-X", "importtime", *STEPS[1:], "plan"]
     done = subprocess.run(
@@ -330,7 +330,7 @@ def test_a_read_only_folder_stops_before_training_with_one_line(
 
 
 @pytest.mark.slow
-def test_a_locked_mlflow_database_is_told_once_and_the_training_ends(tmp_path, monkeypatch):
+def test_a_locked_mlflow_database_is_reported_once_and_training_completes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prepare(tmp_path, epochs=2)
     store = {"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
@@ -364,7 +364,7 @@ def test_a_locked_mlflow_database_is_told_once_and_the_training_ends(tmp_path, m
 
 
 @pytest.mark.slow
-def test_a_resumed_training_goes_on_in_its_mlflow_run(tmp_path, monkeypatch):
+def test_a_resumed_training_run_continues_its_mlflow_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prepare(tmp_path, epochs=3)
     code = (

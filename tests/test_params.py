@@ -35,7 +35,7 @@ def test_shipped_files_are_valid(file):
     assert load_params(file).modes == MODES
 
 
-def test_the_method_s_defaults_stand_in_the_finetune_preset():
+def test_the_finetune_preset_has_the_method_s_defaults():
     params = load_params(ROOT / "presets" / "imagenet-finetune.yaml")
     assert params.network.model_name == "vit_tiny_patch16_224"
     assert (params.train.batch_size, params.train.learning_rate) == (256, 1e-5)
@@ -100,7 +100,7 @@ def test_the_method_s_defaults_stand_in_the_finetune_preset():
         ("nonsense", 1, r"nonsense: unknown key; allowed: modes, seeds, "),
     ],
 )
-def test_a_mistake_is_one_line_with_its_key(key, value, said):
+def test_an_error_is_one_line_with_its_key(key, value, said):
     with pytest.raises(ParamsError, match=said) as caught:
         parse_params(changed(key, value), "params.yaml")
     assert str(caught.value).startswith("params.yaml: ")

@@ -29,7 +29,7 @@ def test_the_page_is_up_to_date():
     )
 
 
-def test_every_key_of_the_shipped_file_stands_on_the_page():
+def test_every_key_of_the_shipped_file_is_on_the_page():
     """Followed through the file itself, not through the schema."""
 
     def leaves(values: dict, prefix: str = ""):
@@ -106,7 +106,7 @@ def larger(before: float | None) -> str:
     return str(1 if before is None else before / 2 if isinstance(before, float) else before + 4)
 
 
-def test_each_flag_sets_the_key_it_stands_beside():
+def test_each_flag_sets_the_key_beside_it():
     other = {
         "model_args": '{"img_size": 64}',
         "checkpoint": "a.safetensors",

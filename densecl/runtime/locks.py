@@ -1,4 +1,4 @@
-"""Locks between processes; a second process is told which one holds the lock, and stops."""
+"""Locks between processes; a second process names the holder and stops."""
 
 import os
 import socket

@@ -96,7 +96,7 @@ def test_holm_by_hand_and_in_order() -> None:
     assert statistics.apply_holm_correction([]) == []
 
 
-def test_two_models_alike_on_every_image_are_not_told_apart() -> None:
+def test_two_models_equal_on_every_image_do_not_differ() -> None:
     right = column(30, 100)[:, None]
     found = statistics.estimate_paired_difference(right, right, 0.95, 200, 0)
     assert (found.value, found.p) == (0.0, 1.0)

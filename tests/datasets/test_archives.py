@@ -265,7 +265,7 @@ def test_links_encryption_and_unknown_compression_in_a_zip_are_named(tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
-def test_a_download_that_broke_off_is_told(folder: Path, kind: str) -> None:
+def test_an_incomplete_download_is_reported(folder: Path, kind: str) -> None:
     archive = packed(folder, kind)
     whole = archive.read_bytes()
     length = len(whole.rstrip(b"\0")) if kind == "tar" else len(whole)
@@ -328,7 +328,7 @@ def test_a_tar_gz_is_decompressed_once_and_again_only_when_it_changed(
     assert "unpacks to more than" in refused(archive)[0]
 
 
-def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"n1/\\udcff\.jpg: the name holds bytes that are not UTF-8"
     ):

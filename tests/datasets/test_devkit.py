@@ -98,7 +98,7 @@ def refused(place: Path, message: str, root: str = "val", kit: str | None = "kit
     assert "\n" not in str(error.value)
 
 
-def test_mistakes_are_told_in_one_line(place: Path) -> None:
+def test_errors_are_one_line(place: Path) -> None:
     refused(place, "needs `devkit`", kit=None)
     refused(place, "found no ILSVRC2012_validation_ground_truth.txt", kit="val")
     refused(place, "found no image files and 5 folders; .* set layout: wnid", root="moved")

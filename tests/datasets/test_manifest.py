@@ -169,7 +169,7 @@ def test_bad_files_are_rows_and_not_usable(tmp_path: Path) -> None:
     assert list(left.index) == [0, 1, 2]
 
 
-def test_missing_flat_and_empty_folders_are_told(tmp_path: Path) -> None:
+def test_missing_flat_and_empty_folders_are_reported(tmp_path: Path) -> None:
     refused(
         r"gone: no such folder or archive; expected a folder", check_root, tmp_path / "gone", "wnid"
     )
@@ -194,7 +194,7 @@ def test_missing_flat_and_empty_folders_are_told(tmp_path: Path) -> None:
     refused(rf"found folder '{WNIDS[0]}', expected an integer", check_root, root, "index")
 
 
-def test_folders_outside_the_class_list_are_told(tmp_path: Path) -> None:
+def test_folders_outside_the_class_list_are_reported(tmp_path: Path) -> None:
     root = tree(tmp_path / "r", [WNIDS[0], "n99999999"])
     message = refused("n99999999", scan_dataset, "r", root, "wnid", WNIDS, 1)
     assert (
@@ -219,7 +219,7 @@ def test_integer_names_of_train_are_names(tmp_path: Path) -> None:
     refused("set layout: wnid", scan_dataset, "s", root, "index", classes, 1)
 
 
-def test_links_that_leave_or_loop_are_told(tmp_path: Path) -> None:
+def test_links_that_leave_or_loop_are_reported(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", WNIDS[:2])
     linked = tmp_path / "linked"
     linked.symlink_to(root)
@@ -240,13 +240,13 @@ def test_links_that_leave_or_loop_are_told(tmp_path: Path) -> None:
     refused(rf"{WNIDS[2]}: link that loops", check_root, root, "wnid")
 
 
-def test_folders_and_devices_named_like_images_are_told(tmp_path: Path) -> None:
+def test_folders_and_devices_named_like_images_are_reported(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", WNIDS[:1])
     os.mkfifo(root / WNIDS[0] / "pipe.jpg")
     refused(r"pipe\.jpg: found a folder or a device", scan_dataset, "s", root, "wnid", WNIDS, 1)
 
 
-def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     root = tree(tmp_path / "set", WNIDS[:1])
     try:
         shutil.copy(root / WNIDS[0] / "0.png", os.fsencode(root / WNIDS[0]) + b"/\xff.png")
@@ -255,7 +255,7 @@ def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
     refused(r"\\udcff\.png: the name holds bytes", scan_dataset, "s", root, "wnid", WNIDS, 1)
 
 
-def test_wrong_manifests_are_told_by_column(tmp_path: Path) -> None:
+def test_wrong_manifests_are_reported_by_column(tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
     refused("no such file.*run the stage prepare", read_manifest, path)
     path.write_text("text")

@@ -83,7 +83,7 @@ def test_classes_are_many_sorted_and_no_real_synsets() -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_every_image_lies_in_a_class_folder_with_its_mask(sets: Rendered, style: str) -> None:
+def test_every_image_is_in_a_class_folder_and_has_a_mask(sets: Rendered, style: str) -> None:
     images, masks = sets[style]
     held = {path.parent.relative_to(images).as_posix() for path in files(images)}
     labels = SUBSETS.get(style, range(len(SYNTHETIC_CLASSES)))
@@ -147,12 +147,12 @@ def test_sets_of_one_seed_in_two_folders_share_no_image(tmp_path: Path) -> None:
     assert not drawn[0] & drawn[1]
 
 
-def test_no_image_stands_in_two_sets(sets: Rendered) -> None:
+def test_no_image_is_in_two_datasets(sets: Rendered) -> None:
     seen = [digest for images, _ in sets.values() for digest in digests(images).values()]
     assert len(seen) == len(set(seen))
 
 
-def test_the_mask_alone_tells_the_class(sets: Rendered) -> None:
+def test_the_mask_alone_determines_the_class(sets: Rendered) -> None:
     """Nearest neighbour on masks cut to their bounding box: shape decides, also when mirrored."""
     known = _outlines(*sets["photo"], WNIDS)
     for images, masks in (sets["cue-conflict"], sets["sketch"]):
@@ -185,7 +185,7 @@ def _hue_matches(path: Path, shape: np.ndarray, label: int) -> bool:
     return min(distance, 1 - distance) < 1 / 15
 
 
-def test_colour_goes_with_the_class_four_times_in_five_and_with_nothing_in_stylized(
+def test_colour_matches_the_class_in_80_percent_and_is_independent_in_stylized(
     sets: Rendered,
 ) -> None:
     images, masks = sets["photo"]

@@ -18,7 +18,7 @@ def test_the_package_s_table_is_the_reference(suite):
     ).read_bytes() == reference.read_bytes()
 
 
-def test_a_standard_model_lies_near_the_fit_and_the_formula_is_the_logit_s():
+def test_a_standard_model_is_near_the_fit_and_the_formula_is_the_logit():
     # deit_small_patch16_224 of timm's results tables: clean 79.856 %, V2 68.53 %, Sketch 29.435 %.
     by_hand = 1 / (1 + math.exp(-(0.923 * math.log(0.79856 / 0.20144) - 0.498)))
     assert effective_robustness.compute_expected_accuracy("imagenet-v2", 0.79856) == pytest.approx(

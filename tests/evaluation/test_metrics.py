@@ -80,7 +80,7 @@ def test_shape_bias_by_hand():
     )
 
 
-def test_names_that_tell_no_cue_leave_the_figure_out():
+def test_file_names_without_a_cue_omit_the_metric():
     with pytest.raises(
         NotApplicable,
         match="file names are not <shape><n>-<texture><m>: s/n/ILSVRC2012_val_00000001",

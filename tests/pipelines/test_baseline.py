@@ -61,7 +61,7 @@ def test_the_baseline_follows_the_registry(trained, seen, promoted, moved, count
     assert not paths.BASELINE_NEXT.exists()
 
 
-def test_a_kill_while_it_is_taken_is_made_good(trained, seen, monkeypatch):
+def test_a_kill_while_the_baseline_is_accepted_is_recovered(trained, seen, monkeypatch):
     made = registry.register_model(NAME, trained("a"), verdict(), {})
     registry.promote_version(NAME, made.version, "ann", "the gate")
     baseline.write_next_baseline(small_params(), seen, made)

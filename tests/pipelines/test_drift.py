@@ -107,7 +107,7 @@ def test_without_a_baseline_everything_is_new(root):
     assert "everything is new, and a candidate is judged" in format_changes(found)
 
 
-def test_new_removed_and_changed_images_are_told_apart(root):
+def test_new_removed_and_changed_images_are_distinguished(root):
     before = manifest("imagenet-train")
     more = manifest("imagenet-train", ("n99999999",), 2)
     now = pd.concat([before.drop(index=[3, 4, 5]), more], ignore_index=True)
@@ -142,7 +142,7 @@ def test_new_removed_and_changed_images_are_told_apart(root):
 
 
 @pytest.mark.parametrize("text", ['{"the candidate": ', "[]"])
-def test_a_damaged_plan_of_the_baseline_is_told(root, text):
+def test_a_corrupt_plan_of_the_baseline_is_reported(root, text):
     (root / paths.BASELINE_PLAN).write_text(text)
     with pytest.raises(
         DataError,

@@ -31,7 +31,7 @@ def test_the_store_is_the_one_in_the_project(tmp_path, monkeypatch, url, stays):
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a"])
-def test_a_configuration_that_is_no_yaml_is_told(tmp_path, monkeypatch, text):
+def test_a_configuration_that_is_not_yaml_is_reported(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", {})
     (tmp_path / ".zenml").mkdir()

@@ -70,7 +70,7 @@ def test_a_fault_of_the_program_stays_one(error):
     assert found.value is error
 
 
-def test_what_was_told_already_is_not_told_anew():
+def test_a_one_line_error_is_not_translated_again():
     error = RetryLater("train@none-0: stopped")
     error.__context__ = OSError(errno.ENOSPC, "No space left on device")
     assert translate_error(error) is None

@@ -77,7 +77,7 @@ def test_a_fall_refuses_and_every_set_that_fell_is_named_once(tmp_path):
     assert verdict.said.count("imagenet") == 1
 
 
-def test_no_interval_goes_beyond_a_hundred_points(tmp_path):
+def test_no_interval_exceeds_a_hundred_points(tmp_path):
     for name in ("imagenet", "sketch"):
         write_side(tmp_path, name, paths.CHAMPION, np.ones(40, bool))
         write_side(tmp_path, name, "dense", np.zeros(40, bool))

@@ -90,7 +90,7 @@ def test_a_stage_that_fails_is_named_with_its_own_words(tmp_path, monkeypatch):
     assert ERROR_LOG_ENV not in os.environ
 
 
-def test_a_project_without_stages_is_told(tmp_path, monkeypatch):
+def test_a_project_without_stages_is_reported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, check=True)

@@ -250,7 +250,7 @@ def test_a_set_s_chain_reaches_every_model(pipeline):
     assert names(build_lineage("photos/train/n1/a.JPEG")) == names(chain)
 
 
-def test_what_changed_since_is_told_where_it_changed(version, pipeline):
+def test_later_changes_are_reported_at_their_stage(version, pipeline):
     code = md5("densecl/vit.py")
     write("photos/val/n1/b.JPEG", "another")
     write("densecl/vit.py", "another")
@@ -269,7 +269,7 @@ def test_what_changed_since_is_told_where_it_changed(version, pipeline):
     assert link(chain, "prepare@imagenet-train").notes[0].endswith("no longer there")
 
 
-def test_a_stage_that_read_what_was_made_anew_since_says_so(pipeline):
+def test_a_stage_whose_input_was_recreated_is_marked(pipeline):
     data = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
     data["stages"]["evaluate@imagenet-dense-0"]["deps"][2]["md5"] = (
         "e" * 32

@@ -112,7 +112,7 @@ def test_the_webhook_gets_the_record_and_a_text_for_slack(server, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_the_address_may_stand_in_the_environment(server, monkeypatch):
+def test_the_address_can_be_read_from_the_environment(server, monkeypatch):
     monkeypatch.setenv("HOOK", server.address)
     notify_outcome(NotifyParams(webhook="$HOOK"), FINISHED, None)
     assert [b["outcome"] for b in server.bodies] == ["rejected"]
@@ -186,7 +186,7 @@ def test_the_file_gets_a_line_a_retraining(tmp_path, capfd):
     assert "Is a directory; delivery failed" in capfd.readouterr().err
 
 
-def test_one_that_fails_does_not_keep_the_other_from_being_told(tmp_path, capfd):
+def test_a_failed_delivery_does_not_prevent_the_other(tmp_path, capfd):
     path = tmp_path / "told.jsonl"
     notify_outcome(NotifyParams(webhook="ftp://127.0.0.1/", file=str(path)), FINISHED, None)
     assert len(path.read_text().splitlines()) == 1

@@ -138,7 +138,7 @@ def test_a_step_done_again_makes_no_second_version(trained):
     assert list(registry.list_version_tags(NAME)) == ["1", "2"]
 
 
-def test_every_rollback_goes_one_champion_further_back(trained, capsys):
+def test_every_rollback_restores_the_previous_champion(trained, capsys):
     for fingerprint, promoted in (
         ("first", True),
         ("second", True),
@@ -220,7 +220,7 @@ def test_the_alias_counts_where_the_history_differs(trained, client, alias, stac
     assert registry.rollback_champion(NAME, "bob", "no") == expected
 
 
-def test_what_is_not_there_is_told_in_one_line(trained, client):
+def test_missing_versions_are_one_line(trained, client):
     with pytest.raises(
         RegistryError, match="nothing is registered yet: `python -m pipelines retraining`"
     ):
@@ -261,7 +261,7 @@ def test_damaged_files_are_no_champion(trained, client):
     assert not Path("models/champion").exists()
 
 
-def test_a_store_that_does_not_answer_is_told_in_one_line(project, monkeypatch):
+def test_an_unreachable_store_is_one_line(project, monkeypatch):
     Path("mlflow.db").write_bytes(b"no database" * 1000)
     with pytest.raises(
         DenseclError,
@@ -270,7 +270,7 @@ def test_a_store_that_does_not_answer_is_told_in_one_line(project, monkeypatch):
         registry.get_champion(NAME)
 
 
-def test_a_store_that_another_process_holds_is_no_mistake(trained):
+def test_a_locked_store_is_not_a_user_error(trained):
     add(trained, "first")
     holder = sqlite3.connect("mlflow.db")
     holder.execute("BEGIN EXCLUSIVE")

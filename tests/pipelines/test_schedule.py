@@ -220,7 +220,7 @@ def test_a_command_that_is_not_there_fails_the_tick(project):
     assert made._run_retraining(datetime.now(PARIS))[:2] == ("failed", None)
 
 
-def test_a_half_line_is_stepped_over(tmp_path):
+def test_an_incomplete_line_is_skipped(tmp_path):
     path = tmp_path / "schedule.csv"
     one = Tick(
         scheduled="a",

@@ -28,7 +28,7 @@ def test_nothing_is_wrong_on_any_screen(browser, report, page):
     assert page.locator("img").count() > 30
 
 
-def test_each_fault_is_told(browser, tmp_path):
+def test_each_fault_is_reported(browser, tmp_path):
     (tmp_path / "page.html").write_text("""<!doctype html><html lang="en"><title>wrong</title>
         <body style="background: #777"><main><h1>wrong</h1><p id="a" style="width: 2000px; color: #888">wide</p><p id="a">again</p>
         <img alt="nothing" src="data:,"><img alt="far" src="http://127.0.0.1:9/far.png">

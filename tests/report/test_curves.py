@@ -108,7 +108,7 @@ def test_a_line_a_mode_and_seed_in_the_mode_s_colour():
     assert [len(lines(two, mode)) for mode in ("dense", "none")] == [4, 6]
 
 
-def test_a_line_goes_through_its_values():
+def test_a_line_passes_through_its_values():
     frame = history(["epoch", "classification_loss"], epochs=4).assign(
         classification_loss=[4.0, 2.0, np.nan, 1.0]
     )
@@ -163,7 +163,7 @@ def test_modes_that_coincide_each_show_their_mark():
     assert len({x[0] for x in marks.values()}) == 3
 
 
-def test_the_alternative_text_tells_where_lines_begin_and_end():
+def test_the_alternative_text_states_where_lines_begin_and_end():
     one, two = (
         history(["epoch", "train_top1"], 3).assign(train_top1=v)
         for v in ([0.1, 0.5, 0.4], [0.3, 0.5, 0.6])

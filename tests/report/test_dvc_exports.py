@@ -66,7 +66,7 @@ def test_dvc_yaml_names_files_that_are_written(several):
             } <= columns
 
 
-def test_a_store_that_fails_is_told_of_and_costs_no_report(tmp_path, monkeypatch, capsys):
+def test_a_failing_store_is_a_warning_and_the_report_is_written(tmp_path, monkeypatch, capsys):
     write_json(tmp_path / paths.plan_file("report"), make(tmp_path, modes=("none",)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////no/such/folder/mlflow.db")

@@ -184,7 +184,7 @@ def test_most_changed_images_are_right_under_one_and_wrong_under_the_other(compa
                 )
 
 
-def test_classes_and_mistakes_are_counted_again(compared):
+def test_classes_and_errors_are_recounted(compared):
     found, root = compared
     table, note = build_class_table(found, "imagenet-r", {})
     rows = {

@@ -171,7 +171,7 @@ def test_a_set_that_was_left_out_gives_its_reason(tmp_path: Path) -> None:
     assert "sketch" not in value(rows, SHIFTED_MEAN, "dense", "top1")["note"].partition(";")[0]
 
 
-def test_rows_may_lie_in_any_order(tmp_path: Path, single: tuple[Path, str]) -> None:
+def test_rows_can_be_in_any_order(tmp_path: Path, single: tuple[Path, str]) -> None:
     plan = make(tmp_path)
     path = tmp_path / paths.predictions_file("sketch", "dense", 0)
     pd.read_parquet(path).sample(frac=1, random_state=0).to_parquet(path)

@@ -271,7 +271,7 @@ def test_how_trainings_are_carried_out_reruns_nothing(workplace):
         ),
     ],
 )
-def test_a_mistake_is_told_in_one_line_and_nothing_is_lost(workplace, change, said):
+def test_an_error_is_one_line_and_nothing_is_lost(workplace, change, said):
     (workplace / "hollow" / "n90000000").mkdir(parents=True, exist_ok=True)
     (workplace / "hollow" / "n90000001").mkdir(exist_ok=True)
     shutil.copy(

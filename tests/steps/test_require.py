@@ -62,7 +62,7 @@ def write(values: dict, **evaluate_values: object) -> None:
     )
 
 
-def test_present_goes_on_and_every_table_says_why(values, capsys):
+def test_present_continues_and_every_table_gives_the_reason(values, capsys):
     write(values)
     plan.main()
     assert "imagenet-r: skipped: no/such/place: no such folder" in capsys.readouterr().out
@@ -143,7 +143,7 @@ def test_a_set_that_fails_in_evaluation_stops_under_all(values):
         evaluate.main("stylized", "none", 0)
 
 
-def test_a_place_that_cannot_be_made_is_told(values):
+def test_a_path_that_cannot_be_created_is_reported(values):
     values["datasets"]["imagenet-r"]["tracked_by"] = "params.yaml/inside"
     write(values)
     with pytest.raises(
@@ -153,7 +153,7 @@ def test_a_place_that_cannot_be_made_is_told(values):
         plan.main()
 
 
-def test_an_unknown_protocol_is_told(values):
+def test_an_unknown_protocol_is_reported(values):
     write(values, protocol={"sketch": "skech"})
     with pytest.raises(
         DenseclError,
