@@ -143,9 +143,11 @@ def test_new_images_a_kill_in_the_midst_of_training_and_replay(place, tmp_path):
             stdout=said,
             stderr=said,
         )
-        until(lambda: list(place.glob("checkpoints/*/step-*.pt")) or first.poll() is not None)
+        until(lambda: "[1/9]" in (tmp_path / "said").read_text())
+        # Before the training starts, which could otherwise end before the kill.
         refused = pipelines(place, "retraining", status=75)
         assert f"process {first.pid}" in refused
+        until(lambda: list(place.glob("checkpoints/*/step-*.pt")))
         first.send_signal(signal.SIGKILL)
         first.wait()
     until(lambda: not list(place.glob("checkpoints/*/*.partial")))
