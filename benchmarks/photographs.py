@@ -14,8 +14,9 @@ from torchvision import transforms
 from benchmarks.measure import BenchmarkRow, make_rate_row, measure_alternating
 from densecl.config.params import DataParams, NetworkParams
 from densecl.datasets.synthetic.styles import PHOTO, render_photograph
+from densecl.datasets.views.crops import draw_crops
 from densecl.datasets.views.read_pixels import read_pixels
-from densecl.datasets.views.two_views import augment_view, draw_crops
+from densecl.datasets.views.two_views import augment_view
 from densecl.evaluation.predict import predict_images
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import Backbone, build_model

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from torch.utils.data import default_collate
 
 from densecl import distributed
 from densecl.artifacts import TrainingCost, TrainPlan
 from densecl.contrast.build import build_objective, limit_queue_size
-from densecl.datasets.views.batch import ViewBatch
+from densecl.datasets.views.batch import LoadedBatch
+from densecl.datasets.views.device_transforms import finish_batch
 from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader, draw_epoch_order
 from densecl.errors import Interrupted
 from densecl.monitoring.monitor import Monitor
@@ -150,8 +152,7 @@ class Trainer:
         """Step times of this mode and of plain classification, on the first batch."""
         order = draw_epoch_order(len(self.views), 0, self.spec.seed)[: self.batch_size]
         local = distributed.shard_epoch(order, self.batch_size, self.micro_batches)
-        columns = zip(*(self.views[item] for item in local), strict=True)
-        batch = ViewBatch(*(torch.stack(column).to(self.device) for column in columns))
+        batch = finish_batch(default_collate([self.views[item] for item in local]), self.device)
         return measure_step_costs(
             self.model, self.objective, self.preprocessing, self.settings, batch
         )
@@ -203,12 +204,12 @@ class Trainer:
                 self.monitor.update_progress(epoch, index + 1, rate, self.step_metrics[-1])
             self._end_step()
 
-    def _run_step(self, step: int, batch: ViewBatch, diagnostics: bool) -> StepMetrics:
+    def _run_step(self, step: int, loaded: LoadedBatch, diagnostics: bool) -> StepMetrics:
         # Only dropout and drop path use the global generator; seeded per step, it needs no state.
         torch.manual_seed(derive_seed(self.spec.seed, "dropout", step, distributed.get_rank()))
         self.schedule.step_update(step)
         lambda_weight = self.objective.compute_lambda_weight(step / self.steps_per_epoch)
-        batch = ViewBatch(*(column.to(self.device, non_blocking=True) for column in batch))
+        batch = finish_batch(loaded, self.device)
         return self.train_step(
             batch, lambda_weight, step, (step + 1) / self.total_steps, diagnostics
         )

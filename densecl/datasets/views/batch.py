@@ -24,3 +24,14 @@ class ViewBatch(NamedTuple):
     image_ids: Tensor  # [B] rows of the manifest
     geometry1: Tensor  # [B, 5] as ViewGeometry
     geometry2: Tensor  # [B, 5]
+
+
+class UncoloredBatch(NamedTuple):
+    """Views that are cropped and flipped; their colour changes are left to the device."""
+
+    batch: ViewBatch
+    changes1: Tensor  # float64 [B, 9] as ColorChange.to_tensor
+    changes2: Tensor  # [B, 9]
+
+
+LoadedBatch = ViewBatch | UncoloredBatch

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from densecl.config.params import ColorJitterParams
+from densecl.datasets.views.color_change import ColorChange, get_blur_kernel
 from densecl.datasets.views.read_pixels import Pixels
 
 cv2.setNumThreads(1)  # there is one process per core; OpenCV's own threads do not survive a fork
@@ -26,9 +26,20 @@ def resize_crop(pixels: Pixels, crop: tuple[int, int, int, int], size: tuple[int
     in Pillow.
     """
     top, left, height, width = crop
-    part = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)
-    resized = F.interpolate(part[None], size=size, mode="bilinear", antialias=True)
+    # Contiguous: torch is slower on a strided crop by more than the copy costs.
+    part = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+    resized = F.interpolate(
+        torch.from_numpy(part).permute(2, 0, 1)[None], size=size, mode="bilinear", antialias=True
+    )
     return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+
+
+def to_planes(pixels: Pixels) -> Pixels:
+    """[3, H, W]; faster here than as part of torch.stack."""
+    height, width = pixels.shape[:2]
+    planes = np.empty((3, height, width), np.uint8)
+    cv2.split(pixels, list(planes))  # writes into them
+    return planes
 
 
 def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
@@ -55,27 +66,15 @@ def adjust_hue(pixels: Pixels, factor: float) -> Pixels:
     return np.asarray(cv2.cvtColor(turned, cv2.COLOR_HSV2RGB_FULL), np.uint8)
 
 
-def apply_color_jitter(
-    pixels: Pixels, jitter: ColorJitterParams, rng: np.random.Generator
-) -> Pixels:
-    """Apply the four adjustments in random order with uniform factors (torchvision's ColorJitter);
-    skip those of strength 0.
-    """
-    strengths = {
-        adjust_brightness: jitter.brightness,
-        adjust_contrast: jitter.contrast,
-        adjust_saturation: jitter.saturation,
-    }
-    steps = [
-        (adjust, rng.uniform(max(0.0, 1 - strength), 1 + strength))
-        for adjust, strength in strengths.items()
-        if strength
-    ]
-    if jitter.hue:
-        steps.append((adjust_hue, rng.uniform(-jitter.hue, jitter.hue)))
-    for position in rng.permutation(len(steps)):
-        adjust, strength = steps[position]
-        pixels = adjust(pixels, float(strength))
+ADJUST = [adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue]  # as ADJUSTMENTS
+
+
+def apply_color_change(pixels: Pixels, change: ColorChange) -> Pixels:
+    """The adjustments in their order, then the blur."""
+    for index, factor in change.steps:
+        pixels = ADJUST[index](pixels, factor)
+    if change.sigma:
+        pixels = apply_gaussian_blur(pixels, get_blur_kernel(len(pixels)), change.sigma)
     return pixels
 
 
