@@ -15,7 +15,7 @@ from benchmarks.measure import BenchmarkRow, Call, make_rate_row, measure_altern
 from densecl.config.params import DataParams, NetworkParams
 from densecl.datasets.synthetic.styles import PHOTO, render_photograph
 from densecl.datasets.views.crops import draw_crops
-from densecl.datasets.views.read_pixels import read_pixels
+from densecl.datasets.views.read_pixels import ImageFile, read_pixels
 from densecl.datasets.views.transforms import resize_crop
 from densecl.datasets.views.two_views import TwoViewDataset
 from densecl.evaluation.predict import predict_images
@@ -80,6 +80,8 @@ def measure_loader(folder: Path) -> list[BenchmarkRow]:
         "exact": build_view_maker(paths),
         "torchvision": lambda: make_torchvision_views(paths),
         "decode": lambda: [read_pixels(path) for path in paths],
+        "half": lambda: [ImageFile(path).decode(2) for path in paths],
+        "quarter": lambda: [ImageFile(path).decode(4) for path in paths],
         "reduced": build_view_maker(paths, reduced_decoding=True),
         "device": build_view_maker(paths, augment_on="device"),
         "crops": lambda: make_plain_crops(paths),
@@ -103,6 +105,8 @@ def measure_loader(folder: Path) -> list[BenchmarkRow]:
             "decode",
             "floor",
         ),
+        ("P10", f"decoding alone at 1/2 {of} / whole", "half", "decode", "-"),
+        ("P10", f"decoding alone at 1/4 {of} / whole", "quarter", "decode", "-"),
         ("P10", f"{small_views} / {alone}", "exact 96", "decode", "-"),
         ("P10", f"{small_views}, {reduced} / {alone}", "reduced 96", "decode", "-"),
     )
