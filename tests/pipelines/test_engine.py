@@ -50,14 +50,14 @@ class RecordingExecutor:
     def submit(self, name: str, file: Path) -> Future[StageOutcome]:
         assert set(self.graph.upstream[name]) <= self.done
         self.started.append(name)
-        self.running[name] = Future()
+        future = self.running[name] = Future[StageOutcome]()
         self.most = max(self.most, len(self.running))
         if any(map(self.graph.is_exclusive, self.running)):
             assert len(self.running) == 1
         threading.Timer(
             0.002 * random.Random(f"{self.seed}{name}").random(), self.finish, [name]
         ).start()
-        return self.running[name]
+        return future
 
     def finish(self, name: str) -> None:
         future = self.running.pop(name)
