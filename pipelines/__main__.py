@@ -23,6 +23,11 @@ SCHEDULE_OPTIONS: Options = {
 }
 # Command -> its purpose, function and arguments.
 COMMANDS: dict[str, tuple[str, str, Options]] = {
+    "run": (
+        "the whole comparison, as `dvc repro`, with stages side by side",
+        "engine.run.main",
+        {"--jobs": {"type": int, "help": "stages at a time; one per core by default"}},
+    ),
     "comparison": (
         "the whole comparison, as `dvc repro`, with one tracked step per stage",
         "runner.run_comparison",

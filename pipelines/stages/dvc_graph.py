@@ -59,6 +59,25 @@ class StageGraph:
         selected = set(chosen).union(*(networkx.descendants(graph, name) for name in chosen))
         return [name for name in self.stages if name in selected]
 
+    def is_exclusive(self, name: str) -> bool:
+        """True if the stage must run alone: `meta: {exclusive: true}` in dvc.yaml."""
+        return bool((self.stages[name].meta or {}).get("exclusive"))
+
+    def is_up_to_date(self) -> bool:
+        """True if no stage has to run."""
+        with self._hold_lock():
+            return not any(stage.changed() for stage in self.stages.values())
+
+    def sort_lock_file(self) -> None:
+        """Write the stages of dvc.lock in the order of the graph, as one `dvc repro` does."""
+        from dvc.utils.serialize import modify_yaml
+
+        with self._hold_lock(), modify_yaml(self.file.with_suffix(".lock")) as lock:
+            entries = lock.get("stages", {})
+            known = [name for name in self.stages if name in entries]
+            for name in (*known, *(name for name in tuple(entries) if name not in known)):
+                entries[name] = entries.pop(name)
+
     def update_stage(self, name: str, on_start: Callable[[], None]) -> tuple[StageResult, StageRef]:
         """Bring one stage up to date, given that its dependencies are; `on_start` is called first
         if it has to run.

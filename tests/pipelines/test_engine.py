@@ -1,0 +1,171 @@
+"""Stages side by side: the order, the limits, failures, and the same lock file as `dvc repro`."""
+
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+
+from densecl.errors import DenseclError
+from pipelines.engine.executor import StageOutcome
+from pipelines.engine.run import start_stages
+from pipelines.engine.scheduler import StageScheduler
+from pipelines.schemas import StageRef
+from pipelines.stages.dvc_graph import StageGraph
+
+IGNORE_PYGTRIE = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # DVC's
+
+
+@dataclass
+class PlannedGraph:
+    """A graph without DVC."""
+
+    upstream: dict[str, tuple[str, ...]]
+    exclusive: frozenset[str] = frozenset()
+    file: Path = Path("dvc.yaml")
+
+    def is_exclusive(self, name: str) -> bool:
+        return name in self.exclusive
+
+
+@dataclass
+class RecordingExecutor:
+    """Finishes one running stage, chosen at random, for each that is submitted or waited for."""
+
+    graph: PlannedGraph
+    jobs: int
+    seed: int = 0
+    fails: str = ""
+    running: dict[str, Future[StageOutcome]] = field(default_factory=dict)
+    started: list[str] = field(default_factory=list)
+    done: set[str] = field(default_factory=set)
+    most: int = 0
+
+    def submit(self, name: str, file: Path) -> Future[StageOutcome]:
+        assert set(self.graph.upstream[name]) <= self.done
+        self.started.append(name)
+        future = self.running[name] = Future[StageOutcome]()
+        self.most = max(self.most, len(self.running))
+        if any(map(self.graph.is_exclusive, self.running)):
+            assert len(self.running) == 1
+        threading.Timer(
+            0.002 * random.Random(f"{self.seed}{name}").random(), self.finish, [name]
+        ).start()
+        return future
+
+    def finish(self, name: str) -> None:
+        future = self.running.pop(name)
+        if name == self.fails:
+            future.set_exception(DenseclError(f"{name}: broken"))
+        else:
+            self.done.add(name)
+            future.set_result(StageOutcome("ran", StageRef(stage=name, deps={}, outs={}), 0.0))
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def refresh(self, running: object) -> None: ...
+    def report_outcome(self, name: str, outcome: StageOutcome) -> None: ...
+    def report_failure(self, name: str) -> None: ...
+
+
+def draw_graph(seed: int, stages: int = 14) -> PlannedGraph:
+    rng = random.Random(seed)
+    names = [f"s{i}" for i in range(stages)]
+    upstream = {n: tuple(u for u in names[:i] if rng.random() < 0.25) for i, n in enumerate(names)}
+    return PlannedGraph(upstream, frozenset(n for n in names if rng.random() < 0.15))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_each_stage_starts_after_its_dependencies_and_within_the_limits(seed, jobs):
+    graph = draw_graph(seed)
+    executor = RecordingExecutor(graph, jobs, seed)
+    scheduler = StageScheduler(graph, list(graph.upstream), executor, jobs, NoDisplay())
+    assert set(scheduler.run()) == set(graph.upstream)
+    assert sorted(executor.started) == sorted(graph.upstream)
+    assert executor.most <= jobs
+
+
+def test_after_a_failure_nothing_starts_and_what_runs_is_waited_for():
+    graph = PlannedGraph({"a": (), "b": (), "c": ("a",), "d": ("b",), "e": ("c", "d")})
+    executor = RecordingExecutor(graph, 2, fails="a")
+    scheduler = StageScheduler(graph, list(graph.upstream), executor, 2, NoDisplay())
+    with pytest.raises(DenseclError, match="a: broken"):
+        scheduler.run()
+    assert {"c", "e"}.isdisjoint(executor.started)
+    assert executor.running == {}
+
+
+# Each of the two waits for the other's file: they end only if they run side by side.
+MEET = """
+import sys, time, pathlib
+mine, other = sys.argv[1:]
+pathlib.Path(mine).write_text(mine)
+while not pathlib.Path(other).exists():
+    time.sleep(0.05)
+print("met", flush=True)
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / "project"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    (place / "meet.py").write_text(MEET)
+    stages = {
+        "z_last": {"cmd": "cat one two > end", "deps": ["one", "two"], "outs": ["end"]},
+        "left": {
+            "cmd": f"{sys.executable} meet.py one two.tmp",
+            "deps": ["meet.py"],
+            "outs": ["one"],
+        },
+        "right": {
+            "cmd": f"cp meet.py two.tmp && {sys.executable} meet.py two one",
+            "deps": ["meet.py"],
+            "outs": ["two"],
+        },
+    }
+    (place / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True)
+    return place
+
+
+@IGNORE_PYGTRIE
+def test_two_stages_meet_and_the_lock_file_is_that_of_dvc_repro(repository, capsys):
+    graph = StageGraph()
+    with start_stages(graph, list(graph.stages), 2) as scheduler:
+        outcomes = scheduler.run()
+    assert {name: outcome.result for name, outcome in outcomes.items()} == dict.fromkeys(
+        graph.stages, "ran"
+    )
+    assert "left | met" in capsys.readouterr().out
+    assert StageGraph().is_up_to_date()
+    ours = (repository / "dvc.lock").read_text()
+    (repository / "dvc.lock").unlink()
+    shutil.rmtree(repository / ".dvc/tmp")
+    (repository / "two.tmp").write_text("")
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], check=True)
+    assert (repository / "dvc.lock").read_text() == ours
+
+
+@IGNORE_PYGTRIE
+def test_a_failing_stage_names_itself_and_keeps_its_output(repository):
+    text = (repository / "dvc.yaml").read_text()
+    (repository / "dvc.yaml").write_text(text.replace("cat one two", "echo gone wrong; cat three"))
+    graph = StageGraph()
+    with (
+        pytest.raises(DenseclError, match=r"^z_last: its command failed with status 1"),
+        start_stages(graph, list(graph.stages), 2) as scheduler,
+    ):
+        scheduler.run()
+    assert "gone wrong" in (repository / "cache/stages/z_last.log").read_text()
