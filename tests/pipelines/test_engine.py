@@ -13,12 +13,14 @@ import pytest
 import yaml
 
 from densecl.errors import DenseclError
-from pipelines.engine.executor import StageOutcome
-from pipelines.engine.run import start_stages
-from pipelines.engine.scheduler import StageScheduler
+from pipelines.engines.executor import StageOutcome
+from pipelines.engines.local import LocalExecutor
+from pipelines.engines.run import schedule_stages
+from pipelines.engines.scheduler import StageScheduler
 from pipelines.schemas import StageRef
 from pipelines.stages.dvc_graph import StageGraph
 
+ROOT = Path(__file__).parents[2]
 IGNORE_PYGTRIE = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # DVC's
 
 
@@ -73,7 +75,7 @@ class NoDisplay:
 
     def refresh(self, running: object) -> None: ...
     def report_outcome(self, name: str, outcome: StageOutcome) -> None: ...
-    def report_failure(self, name: str) -> None: ...
+    def report_failure(self, name: str, error: Exception) -> None: ...
 
 
 def draw_graph(seed: int, stages: int = 14) -> PlannedGraph:
@@ -88,7 +90,7 @@ def draw_graph(seed: int, stages: int = 14) -> PlannedGraph:
 def test_each_stage_starts_after_its_dependencies_and_within_the_limits(seed, jobs):
     graph = draw_graph(seed)
     executor = RecordingExecutor(graph, jobs, seed)
-    scheduler = StageScheduler(graph, list(graph.upstream), executor, jobs, NoDisplay())
+    scheduler = StageScheduler(graph, list(graph.upstream), executor, NoDisplay())
     assert set(scheduler.run()) == set(graph.upstream)
     assert sorted(executor.started) == sorted(graph.upstream)
     assert executor.most <= jobs
@@ -97,7 +99,7 @@ def test_each_stage_starts_after_its_dependencies_and_within_the_limits(seed, jo
 def test_after_a_failure_nothing_starts_and_what_runs_is_waited_for():
     graph = PlannedGraph({"a": (), "b": (), "c": ("a",), "d": ("b",), "e": ("c", "d")})
     executor = RecordingExecutor(graph, 2, fails="a")
-    scheduler = StageScheduler(graph, list(graph.upstream), executor, 2, NoDisplay())
+    scheduler = StageScheduler(graph, list(graph.upstream), executor, NoDisplay())
     with pytest.raises(DenseclError, match="a: broken"):
         scheduler.run()
     assert {"c", "e"}.isdisjoint(executor.started)
@@ -115,11 +117,20 @@ print("met", flush=True)
 """
 
 
+def update_all(graph: StageGraph, jobs: int = 2) -> dict[str, StageOutcome]:
+    with (
+        LocalExecutor(jobs) as executor,
+        schedule_stages(graph, list(graph.stages), executor) as scheduler,
+    ):
+        return scheduler.run()
+
+
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "project"
     place.mkdir()
     monkeypatch.chdir(place)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     (place / "meet.py").write_text(MEET)
     stages = {
         "z_last": {"cmd": "cat one two > end", "deps": ["one", "two"], "outs": ["end"]},
@@ -143,12 +154,14 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @IGNORE_PYGTRIE
 def test_two_stages_meet_and_the_lock_file_is_that_of_dvc_repro(repository, capsys):
     graph = StageGraph()
-    with start_stages(graph, list(graph.stages), 2) as scheduler:
-        outcomes = scheduler.run()
+    outcomes = update_all(graph)
     assert {name: outcome.result for name, outcome in outcomes.items()} == dict.fromkeys(
         graph.stages, "ran"
     )
-    assert "left | met" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert {"left ...", "right ...", "z_last ..."} <= set(said)
+    assert said[-1].startswith("[3/3] z_last: ran, ")
+    assert (repository / "cache/stages/left.log").read_text() == "met\n"
     assert StageGraph().is_up_to_date()
     ours = (repository / "dvc.lock").read_text()
     (repository / "dvc.lock").unlink()
@@ -159,13 +172,11 @@ def test_two_stages_meet_and_the_lock_file_is_that_of_dvc_repro(repository, caps
 
 
 @IGNORE_PYGTRIE
-def test_a_failing_stage_names_itself_and_keeps_its_output(repository):
+def test_a_failing_stage_names_itself_and_keeps_its_output(repository, capsys):
     text = (repository / "dvc.yaml").read_text()
     (repository / "dvc.yaml").write_text(text.replace("cat one two", "echo gone wrong; cat three"))
     graph = StageGraph()
-    with (
-        pytest.raises(DenseclError, match=r"^z_last: its command failed with status 1"),
-        start_stages(graph, list(graph.stages), 2) as scheduler,
-    ):
-        scheduler.run()
+    with pytest.raises(DenseclError, match=r"^z_last: its command failed with status 1$"):
+        update_all(graph)
     assert "gone wrong" in (repository / "cache/stages/z_last.log").read_text()
+    assert "z_last: failed; its output is in cache/stages/z_last.log" in capsys.readouterr().out
