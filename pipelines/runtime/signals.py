@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import psutil
+
 from densecl.errors import EXIT_RETRY, RetryLater
 from densecl.runtime.signals import STOP_SIGNALS
 
@@ -50,8 +52,6 @@ class SignalForwarder:
 
     def terminate_children(self) -> None:
         """Send SIGTERM to all children that have not got it."""
-        import psutil
-
         # Not their children: a training's workers are the training's to end.
         for child in psutil.Process().children():
             if child.pid not in self._terminated:
