@@ -1,5 +1,7 @@
 """Stages side by side: the order, the limits, failures, and the same lock file as `dvc repro`."""
 
+import json
+import os
 import random
 import shutil
 import subprocess
@@ -12,12 +14,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from densecl.errors import DenseclError
+from densecl.errors import DenseclError, RetryLater
+from pipelines.__main__ import main, parse_jobs
+from pipelines.engines import local
 from pipelines.engines.executor import StageOutcome
 from pipelines.engines.local import LocalExecutor
 from pipelines.engines.run import schedule_stages
 from pipelines.engines.scheduler import StageScheduler
 from pipelines.schemas import StageRef
+from pipelines.stages import dvc_graph
+from pipelines.stages.dvc_files import ReplacingFileSystem
 from pipelines.stages.dvc_graph import StageGraph
 
 ROOT = Path(__file__).parents[2]
@@ -180,3 +186,96 @@ def test_a_failing_stage_names_itself_and_keeps_its_output(repository, capsys):
         update_all(graph)
     assert "gone wrong" in (repository / "cache/stages/z_last.log").read_text()
     assert "z_last: failed; its output is in cache/stages/z_last.log" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5"])
+def test_an_impossible_number_of_jobs_is_refused(jobs, capsys):
+    with pytest.raises(SystemExit) as status:
+        main(["run", "--jobs", jobs])
+    assert status.value.code == 2
+    assert f"--jobs: found {jobs}, expected a number of stages" in capsys.readouterr().err
+
+
+def test_more_jobs_than_cores_are_allowed_after_a_warning(capsys):
+    assert parse_jobs("4096") == 4096
+    assert "warning: --jobs 4096: found " in capsys.readouterr().err
+    assert parse_jobs("1") == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_stages_share_the_cores_and_what_is_set_stays(monkeypatch):
+    monkeypatch.setattr(local, "count_cores", lambda: 8)
+    for name in ("OMP_NUM_THREADS", "DENSECL_WORKERS"):
+        monkeypatch.delenv(name, raising=False)
+    loaders = {jobs: local._build_environment(jobs)["DENSECL_WORKERS"] for jobs in (1, 3, 5, 8, 9)}
+    assert loaders == {1: "8", 3: "2", 5: "0", 8: "0", 9: "0"}
+    assert local._build_environment(8)["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert local._build_environment(8)["OMP_NUM_THREADS"] == "3"
+
+
+def test_a_write_that_is_broken_off_leaves_the_file_as_it_was(tmp_path):
+    files, path = ReplacingFileSystem(), tmp_path / "dvc.lock"
+    with files.open(str(path), "w+", encoding="utf-8") as file:
+        file.write("one")
+    assert path.read_text() == "one"
+
+    def break_off() -> None:
+        with files.open(str(path), "w+", encoding="utf-8") as half:
+            half.write("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        break_off()
+    with files.open(str(path), encoding="utf-8") as file:
+        assert file.read() == "one"
+
+
+@IGNORE_PYGTRIE
+def test_entries_of_stages_that_are_no_more_come_last(repository):
+    graph = StageGraph()
+    update_all(graph)
+    whole = yaml.safe_load((repository / "dvc.lock").read_text())
+    names = list(graph.stages)
+    assert list(whole["stages"]) == names
+    shuffled = {name: whole["stages"][name] for name in reversed(names)}
+    whole["stages"] = {"gone": whole["stages"][names[0]]} | shuffled
+    (repository / "dvc.lock").write_text(yaml.safe_dump(whole, sort_keys=False))
+    graph.sort_lock_file()
+    found = yaml.safe_load((repository / "dvc.lock").read_text())
+    assert list(found["stages"]) == [*names, "gone"]
+    assert found == whole
+
+
+@IGNORE_PYGTRIE
+def test_a_stage_that_another_process_runs_is_waited_for_and_then_named(repository, monkeypatch):
+    graph = StageGraph()
+    busy = repository / ".dvc/tmp/rwlock"
+    info = {"pid": os.getppid(), "cmd": "dvc repro elsewhere"}
+    text = json.dumps({"write": {str(repository / "end"): info}, "read": {}})
+    busy.write_text(text)
+    monkeypatch.setattr(dvc_graph, "BUSY_TIMEOUT", 0.0)
+    with pytest.raises(
+        RetryLater, match=r"^z_last: .*dvc repro elsewhere.*run again when the other process"
+    ):
+        graph.update_stage("z_last", lambda: None)
+    busy.write_text(text)
+    monkeypatch.setattr(dvc_graph, "BUSY_TIMEOUT", 60.0)
+    threading.Timer(0.7, busy.write_text, ["{}"]).start()
+    assert not graph.is_up_to_date()
+
+
+@IGNORE_PYGTRIE
+def test_a_stage_whose_process_is_killed_is_told_and_the_others_finish(repository, capsys):
+    text = (repository / "dvc.yaml").read_text()
+    kill = "kill -9 $PPID; sleep 1"
+    (repository / "dvc.yaml").write_text(
+        text.replace(f"{sys.executable} meet.py one two.tmp", f"touch one; {kill}").replace(
+            f"{sys.executable} meet.py two one", "sleep 1; touch two"
+        )
+    )
+    with pytest.raises(RetryLater, match=r"^left: its process was killed, .*the same command"):
+        update_all(StageGraph())
+    said = capsys.readouterr().out
+    assert "left: stopped; its output is in cache/stages/left.log" in said
+    assert "[1/3] right: ran" in said
