@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.engine import measure_engine
 from benchmarks.losses import measure_dense_loss, measure_info_nce
 from benchmarks.measure import BenchmarkRow, format_rows
 from benchmarks.photographs import measure_evaluation, measure_loader
@@ -35,6 +36,7 @@ SECTIONS: dict[str, Callable[[Path], list[BenchmarkRow]]] = {  # each gets an em
     "evaluation": measure_evaluation,
     "scan": measure_scan,
     "pipeline": measure_pipeline,
+    "engine": measure_engine,
 }
 
 

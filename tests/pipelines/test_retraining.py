@@ -157,7 +157,7 @@ def test_new_images_a_kill_in_the_midst_of_training_and_replay(place, tmp_path):
     assert "plan changed since" in refused  # what is skipped was made of other params
     change(place, epochs=30)
     said = pipelines(place, "replay")
-    assert "resumes after step" in said
+    assert "resumes after step" in (place / "cache/stages/train@none-0.log").read_text()
     assert "prepare@" not in said  # a step that succeeded is not done again
     last = ends(place).iloc[-1]
     assert (last.outcome, last.version, last.champion) == ("promoted", "2", "2")
