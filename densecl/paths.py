@@ -101,19 +101,27 @@ def baseline_file(dataset: str) -> Path:
     return BASELINE / f"{dataset}.parquet"
 
 
+def evaluation_folder(mode: str, seed: int) -> Path:
+    return _resolve_folder(EVALUATION, mode) / f"{mode}-{seed}"
+
+
 def evaluation_file(dataset: str, mode: str, seed: int) -> Path:
-    return _resolve_folder(EVALUATION, mode) / dataset / f"{mode}-{seed}.json"
+    return evaluation_folder(mode, seed) / f"{dataset}.json"
+
+
+def predictions_folder(mode: str, seed: int) -> Path:
+    return _resolve_folder(PREDICTIONS, mode) / f"{mode}-{seed}"
 
 
 def predictions_file(dataset: str, mode: str, seed: int) -> Path:
-    return _resolve_folder(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.parquet"
+    return predictions_folder(mode, seed) / f"{dataset}.parquet"
 
 
 def control_predictions_file(dataset: str, mode: str, seed: int) -> Path:
     """Predictions on the matched control: validation images of the dataset's classes under its
     mask; empty for validation itself.
     """
-    return _resolve_folder(PREDICTIONS, mode) / dataset / f"{mode}-{seed}.control.parquet"
+    return predictions_folder(mode, seed) / f"{dataset}.control.parquet"
 
 
 def metrics_file(mode: str) -> Path:

@@ -14,7 +14,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "prepare": ("write the manifest of a dataset", ("dataset",)),
     "validate": ("check all manifests; stop on critical failures", ()),
     "train": ("train one model", ("mode", "seed")),
-    "evaluate": ("evaluate one model on one dataset", ("dataset", "mode", "seed")),
+    "evaluate": ("evaluate one model on all datasets", ("mode", "seed")),
     "report": ("compare the modes", ()),
     "compare": (
         "compare two experiments: git revisions, DVC experiments, workspace or report folders",

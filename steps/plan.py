@@ -146,9 +146,14 @@ def resolve_plans(params: Params) -> dict[str, Artifact]:
             datasets=params.datasets, optional=params.optional_datasets, values=params.validate_
         ),
         "execution": ExecutionPlan(
-            checkpoint_minutes=params.train.checkpoint_minutes, processes=params.train.processes
+            checkpoint_minutes=params.train.checkpoint_minutes,
+            processes=params.train.processes,
+            cell_cache=params.evaluate.cell_cache,
         ),
-        "evaluate": EvaluatePlan(batch_size=params.evaluate.batch_size),
+        "evaluate": EvaluatePlan(
+            batch_size=params.evaluate.batch_size,
+            datasets=tuple(resolve_dataset_plan(params, name) for name in params.evaluate.datasets),
+        ),
         "report": ReportPlan(
             modes=params.modes,
             seeds=params.seeds,

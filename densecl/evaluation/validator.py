@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from densecl import distributed
 from densecl.datasets.storage.usable_images import ImageSet
-from densecl.evaluation.predict import predict_images, prepare_scoring
+from densecl.evaluation.predict import predict_images
+from densecl.evaluation.scoring import prepare_scoring
 from densecl.network.vit import Backbone
 
 
