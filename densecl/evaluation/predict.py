@@ -68,7 +68,7 @@ def predict_images(
     loader = build_image_loader([root / path for path in frame["path"]], data_config, batch_size)
     labels = torch.tensor(frame["label"].to_numpy(dtype=np.int64, copy=True))
     parts = []
-    for batch, row_numbers in _iter_batches(loader):
+    for batch, row_numbers in iter_batches(loader):
         with torch.inference_mode():
             logits = (
                 model(normalise_images(batch.to(model_device, non_blocking=True), data_config))
@@ -81,7 +81,7 @@ def predict_images(
     return rows
 
 
-def _iter_batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+def iter_batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
     """Iterate over a loader; a worker's DataError is raised with its own message only."""
     try:
         yield from loader
