@@ -12,7 +12,7 @@ import torch
 from densecl import distributed
 from densecl.artifacts import TrainingCost, TrainPlan
 from densecl.contrast.build import build_objective, limit_queue_size
-from densecl.datasets.views.batch import ViewBatch
+from densecl.datasets.views.batch import ViewBatch, stack_images
 from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader, draw_epoch_order
 from densecl.errors import Interrupted
 from densecl.monitoring.monitor import Monitor
@@ -150,8 +150,8 @@ class Trainer:
         """Step times of this mode and of plain classification, on the first batch."""
         order = draw_epoch_order(len(self.views), 0, self.spec.seed)[: self.batch_size]
         local = distributed.shard_epoch(order, self.batch_size, self.micro_batches)
-        columns = zip(*(self.views[item] for item in local), strict=True)
-        batch = ViewBatch(*(torch.stack(column).to(self.device) for column in columns))
+        images = stack_images(self.views[item] for item in local)
+        batch = ViewBatch(*(column.to(self.device) for column in images))
         return measure_step_costs(
             self.model, self.objective, self.preprocessing, self.settings, batch
         )
