@@ -97,11 +97,9 @@ def _list_needed(outs: Iterable[str]) -> Iterator[str]:
     for path in outs:
         if path == str(paths.PLANS):
             yield str(paths.plan_file("report"))
-        elif _is_below(path, paths.TRAINING):
-            yield f"{path}/cost.json"
         elif path.endswith(".control.parquet"):
             continue
-        elif _is_below(path, paths.MANIFESTS, paths.EVALUATION, paths.PREDICTIONS):
+        elif _is_below(path, paths.COST, paths.MANIFESTS, paths.EVALUATION, paths.PREDICTIONS):
             yield path
     models = (path for path in outs if _is_below(path, paths.MODELS))
     # One class list is that of all.

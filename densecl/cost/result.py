@@ -1,7 +1,6 @@
 """The measured cost of the modes (reports/cost.json). Imports no torch."""
 
 from densecl.artifacts import Artifact
-from densecl.config.params import Mode
 
 MAX_CONTROL_WIDTH = 0.05  # of the control's interval, which should contain 1.00
 
@@ -43,7 +42,7 @@ class ModeCost(Artifact):
 
 
 class CostReport(Artifact):
-    modes: dict[Mode, ModeCost]  # always with none
+    modes: dict[str, ModeCost]  # always with none
     control: StepRatio  # a second `none` against the first
     one_view_seconds: float  # median
     one_view_memory_bytes: int | None
@@ -58,3 +57,9 @@ class CostReport(Artifact):
     def is_measured(self) -> bool:
         """Whether the control shows that equal steps took equal time."""
         return self.control.contains(1.0) and self.control.width <= MAX_CONTROL_WIDTH
+
+
+def format_ratio(ratio: StepRatio) -> str:
+    """`1.32 [1.30, 1.34]`."""
+    interval = "" if ratio.low is None else f" [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return f"{ratio.value:.2f}{interval}"
