@@ -13,7 +13,7 @@ from densecl.cost.result import CostReport, ModeCost, StepRatio
 from densecl.cost.steps import ONE_VIEW, Kind, Step, TrainingSize, build_steps, count_batch_images
 from densecl.cost.timing import Times, read_clock, time_rounds
 from densecl.runtime.hardware import get_device, get_device_name, reuse_freed_memory
-from densecl.training.trainer import LOG_EVERY
+from densecl.training.step_metrics import LOG_EVERY
 
 NONE: Final = "none"
 CONTROL = "none again"

@@ -1,6 +1,7 @@
 """Summarise the results in sentences that the intervals and corrected p-values support."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
@@ -168,7 +169,7 @@ def _format_cost(mode: str, cost: CostReport | None, name: str = "") -> str:
     ratio = cost.modes[mode].against_none
     low, high = sorted(100 * abs((end or 0) - 1) for end in (ratio.low, ratio.high))
     if ratio.contains(1.0):
-        return f"{name or mode} cost no more time, within {high:.0f} %"
+        return f"{name or mode} cost no more time, within {math.ceil(high)} %"
     extra, kind = abs(100 * (ratio.value - 1)), "more" if ratio.value > 1 else "less"
     return f"{name or mode} cost {extra:.0f} % [{low:.0f}, {high:.0f}] {kind} time"
 

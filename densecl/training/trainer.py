@@ -25,6 +25,7 @@ from densecl.training.diagnostics import FeatureDiagnostics
 from densecl.training.optim import build_optimizer, build_schedule
 from densecl.training.step import TrainStep
 from densecl.training.step_metrics import (
+    LOG_EVERY,
     StepMetrics,
     compute_epoch_means,
     find_training_warnings,
@@ -32,7 +33,6 @@ from densecl.training.step_metrics import (
 )
 from densecl.training.train_state import StateSaver, TrainingError, explain_failures
 
-LOG_EVERY = 10  # steps between diagnostic steps, which synchronise host and GPU
 VALIDATION_RISK = 30.0  # s of steps that a kill during validation may cost
 
 
