@@ -53,7 +53,8 @@ def test_the_latest_finished_run_counts(project):
 
 
 def test_a_store_that_cannot_be_read_is_a_reason(project, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/no/such/folder/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/torn.db")
+    (project / "torn.db").write_bytes(b"no database " * 1000)
     records, reason = read_training_records(["aaaa"])
     assert records == {}
     assert reason.startswith("MLflow could not be read: ")
