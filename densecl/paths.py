@@ -19,6 +19,7 @@ RUNS = Path("runs")
 EVALUATION = Path("reports/evaluation")
 PREDICTIONS = Path("reports/predictions")
 TRAINING = Path("reports/training")
+COST = Path("reports/cost.json")
 COMPARISON = Path("reports/comparison.csv")
 REPORT_PAGE = Path("reports/report.html")
 REPORT_TEXT = Path("reports/report.md")
@@ -58,7 +59,7 @@ def export_folder(mode: str, seed: int) -> Path:
 
 
 def plan_file(unit: str) -> Path:
-    """Resolved params of a unit: a dataset, a mode, validate, evaluate or report."""
+    """Resolved params of a unit: a dataset, a mode, validate, cost, evaluate or report."""
     return PLANS / f"{unit}.json"
 
 

@@ -26,7 +26,7 @@ def place(tmp_path_factory) -> Path:
 
 
 TIMED = (
-    "reports/training",
+    "reports/cost.json",
     "reports/report.",
     "reports/table.txt",
     "reports/metrics",

@@ -91,7 +91,7 @@ def test_every_contracted_file_is_there_and_a_second_run_does_nothing(finished):
         }
         assert {p.name for p in (finished / "reports/training" / f"{mode}-0").iterdir()} == {
             "history.csv",
-            "cost.json",
+            "training.json",
             "matches.safetensors",
         }
         for name in ("imagenet", *SHIFTED):
