@@ -74,8 +74,9 @@ def measure_color_changes(setup: StepSetup) -> BenchmarkRow:
     batch, data, rng = build_batch(setup), DataParams(), np.random.default_rng(0)
     size = (batch.view1.shape[2], batch.view1.shape[3])
     changes1, changes2 = (
-        torch.stack(
-            [draw_color_change(view, data, size, rng).to_tensor() for _ in range(setup.batch)]
+        torch.tensor(
+            [draw_color_change(view, data, size, rng).to_row() for _ in range(setup.batch)],
+            dtype=torch.float64,
         )
         for view in (data.view1, data.view2)
     )

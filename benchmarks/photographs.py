@@ -14,6 +14,7 @@ from torchvision import transforms
 from benchmarks.measure import BenchmarkRow, Call, make_rate_row, measure_alternating
 from densecl.config.params import DataParams, NetworkParams
 from densecl.datasets.synthetic.styles import PHOTO, render_photograph
+from densecl.datasets.views.batch import stack_images
 from densecl.datasets.views.crops import draw_crops
 from densecl.datasets.views.read_pixels import ImageFile, read_pixels
 from densecl.datasets.views.transforms import resize_crop
@@ -44,7 +45,7 @@ def build_view_maker(paths: list[Path], size: int = 224, **data: object) -> Call
     frame = pd.DataFrame({"path": names, "label": 0, "image_id": names})
     settings = DataParams.model_validate(data)
     views = TwoViewDataset(frame, paths[0].parent, settings, (size, size), 0)
-    return lambda: [views[0, row] for row in range(len(views))]
+    return lambda: stack_images(views[0, row] for row in range(len(views)))
 
 
 def make_plain_crops(paths: list[Path]) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from densecl.artifacts import Preprocessing
 from densecl.contrast.dense import DenseObjective
@@ -26,7 +25,7 @@ from densecl.contrast.matching import (
     match_patches,
 )
 from densecl.contrast.objective import Objective
-from densecl.datasets.views.batch import ViewBatch
+from densecl.datasets.views.batch import ViewBatch, stack_images
 from densecl.datasets.views.device_transforms import finish_batch
 from densecl.datasets.views.two_views import TwoViewDataset
 from densecl.metrics import compute_effective_rank, compute_mean_cosine
@@ -47,7 +46,7 @@ class FeatureDiagnostics:
     def __init__(self, views: TwoViewDataset, seed: int, device: torch.device) -> None:
         rng = np.random.default_rng(derive_seed(seed, "watch"))
         rows = rng.permutation(len(views))[:MAX_IMAGES]
-        loaded = default_collate([views[VIEW_EPOCH, int(row)] for row in rows])
+        loaded = stack_images(views[VIEW_EPOCH, int(row)] for row in rows)
         self.batch = ViewBatch(*(column.cpu() for column in finish_batch(loaded, device)))
         self.device = device
 

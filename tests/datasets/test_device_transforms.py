@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 import torch
 import torchvision.transforms.v2.functional as F
-from torch.utils.data import default_collate
 
 from densecl.config.params import DataParams
 from densecl.datasets.synthetic.styles import PHOTO, render_photograph
 from densecl.datasets.views import device_transforms
-from densecl.datasets.views.batch import UncoloredBatch, ViewBatch
+from densecl.datasets.views.batch import UncoloredBatch, ViewBatch, stack_images
 from densecl.datasets.views.color_change import ADJUSTMENTS, ColorChange
 from densecl.datasets.views.device_transforms import apply_color_changes, finish_batch
 from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader
@@ -35,7 +34,7 @@ def load_both(root: Path, size: int = 64, **data: object) -> tuple[ViewBatch, Un
     """All images as the loader finishes them, and as it leaves them to the device."""
     finished, unfinished = (views(root, size, augment_on=on, **data) for on in ("cpu", "device"))
     rows = range(len(finished))
-    return tuple(default_collate([d[0, row] for row in rows]) for d in (finished, unfinished))
+    return tuple(stack_images(d[0, row] for row in rows) for d in (finished, unfinished))
 
 
 def difference(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
@@ -98,7 +97,7 @@ def test_order_and_factors_belong_to_the_image_and_not_to_the_batch():
         ColorChange((), 0.0),
         ColorChange(((0, 1.4), (3, 0.1)), 0.0),
     ]
-    rows = torch.stack([change.to_tensor() for change in changes])
+    rows = torch.tensor([change.to_row() for change in changes], dtype=torch.float64)
     together = apply_color_changes(images, rows)
     for row in range(3):
         alone = apply_color_changes(images[row : row + 1], rows[row : row + 1])[0]

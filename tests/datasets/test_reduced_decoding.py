@@ -89,9 +89,9 @@ def test_geometry_of_a_reduced_view_says_where_its_pixels_came_from(tmp_path):
     dataset, reductions = views(tmp_path, reduced_decoding=True), set()
     for epoch in range(40):
         reductions.add(len(dataset.decode_crops(0, np.random.default_rng(epoch))[0]))
-        batch = dataset[epoch, 0]
-        for view, geometry in ((batch.view1, batch.geometry1), (batch.view2, batch.geometry2)):
-            top, left, height, width, flipped = geometry.tolist()
+        image = dataset[epoch, 0]
+        for view, geometry in ((image.view1, image.geometry1), (image.view2, image.geometry2)):
+            top, left, height, width, flipped = geometry
             share = (np.arange(SIZE) + 0.5) / SIZE
             x = left + width * (1 - share if flipped else share)
             y = top + height * share
@@ -112,9 +112,9 @@ def test_lines_are_where_the_geometry_says(tmp_path):
     Image.fromarray(image).save(tmp_path / "image.jpg", quality=95)
     dataset, found = views(tmp_path, reduced_decoding=True), 0
     for epoch in range(30):
-        batch = dataset[epoch, 0]
-        for view, geometry in ((batch.view1, batch.geometry1), (batch.view2, batch.geometry2)):
-            top, height = geometry[0].item(), geometry[2].item()
+        image = dataset[epoch, 0]
+        for view, geometry in ((image.view1, image.geometry1), (image.view2, image.geometry2)):
+            top, height = geometry.top, geometry.height
             if height * 600 < 3 * 80:  # lines too near to tell apart are no problem, too few are
                 continue
             darkness = 255 - view.float().mean((0, 2)).numpy()
@@ -128,7 +128,7 @@ def test_lines_are_where_the_geometry_says(tmp_path):
     assert found > 50
 
 
-def test_reduced_views_look_like_the_exact_ones(tmp_path):
+def test_reduced_imagelook_like_the_exact_ones(tmp_path):
     for number in range(6):
         drawn = render_photograph(number, PHOTO, 400, np.random.default_rng(number))[0]
         drawn.save(tmp_path / f"{number}.jpg", quality=92)

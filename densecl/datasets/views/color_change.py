@@ -5,10 +5,9 @@ on the device that trains.
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from densecl.config.params import ColorJitterParams, DataParams, ViewParams
+from densecl.datasets.views.crops import draw_uniform
 
 ADJUSTMENTS = ("brightness", "contrast", "saturation", "hue")
 NO_ADJUSTMENT = -1  # after the last one
@@ -21,12 +20,12 @@ class ColorChange(NamedTuple):
     steps: tuple[tuple[int, float], ...]  # (index in ADJUSTMENTS, factor), in order of application
     sigma: float  # of the blur, in px of the view; 0: no blur
 
-    def to_tensor(self) -> Tensor:
-        """[9] float64: the four indices in order, the four factors, sigma."""
+    def to_row(self) -> list[float]:
+        """Nine numbers: the four indices in order, the four factors, sigma."""
         missing = len(ADJUSTMENTS) - len(self.steps)
         steps = (*self.steps, *[(NO_ADJUSTMENT, 0.0)] * missing)
         indices, factors = zip(*steps, strict=True)
-        return torch.tensor([*indices, *factors, self.sigma], dtype=torch.float64)
+        return [*indices, *factors, self.sigma]
 
 
 def draw_color_change(
@@ -35,7 +34,8 @@ def draw_color_change(
     """Draw the colour jitter and, with probability `view.blur`, a blur of a view of `size` px."""
     steps = draw_color_jitter(data.color_jitter, rng)
     blurred = rng.random() < view.blur
-    sigma = float(rng.uniform(*data.blur_sigma)) * size[0] / BLUR_SIZE if blurred else 0.0
+    scale = size[0] / BLUR_SIZE
+    sigma = draw_uniform(*data.blur_sigma, rng) * scale if blurred else 0.0
     return ColorChange(steps, sigma)
 
 
@@ -47,13 +47,13 @@ def draw_color_jitter(
     """
     strengths = jitter.brightness, jitter.contrast, jitter.saturation
     steps = [
-        (index, rng.uniform(max(0.0, 1 - strength), 1 + strength))
+        (index, draw_uniform(max(0.0, 1 - strength), 1 + strength, rng))
         for index, strength in enumerate(strengths)
         if strength
     ]
     if jitter.hue:
-        steps.append((ADJUSTMENTS.index("hue"), rng.uniform(-jitter.hue, jitter.hue)))
-    return tuple(steps[position] for position in rng.permutation(len(steps)))
+        steps.append((ADJUSTMENTS.index("hue"), draw_uniform(-jitter.hue, jitter.hue, rng)))
+    return tuple(steps[position] for position in rng.permutation(len(steps)).tolist())
 
 
 def get_blur_kernel(height: int) -> int:

@@ -12,6 +12,11 @@ REDUCTIONS = (8, 4, 2)  # of a JPEG while it is decoded
 Crop = tuple[int, int, int, int]  # top, left, height, width in px
 
 
+def draw_uniform(low: float, high: float, rng: np.random.Generator) -> float:
+    """The number that `rng.uniform(low, high)` draws, in a third of the time."""
+    return low + (high - low) * rng.random()
+
+
 def draw_crops(
     width: int, height: int, data: DataParams, rng: np.random.Generator
 ) -> tuple[Crop, Crop]:
@@ -44,9 +49,10 @@ def draw_crop(width: int, height: int, view: ViewParams, rng: np.random.Generato
     """Draw (top, left, height, width) in px; area share and log-uniform aspect ratio within the
     view's ranges (Szegedy et al. 2015).
     """
+    log_ratio = (math.log(view.ratio[0]), math.log(view.ratio[1]))
     for _ in range(MAX_CROP_TRIES):
-        area = width * height * rng.uniform(*view.scale)
-        ratio = math.exp(rng.uniform(*np.log(view.ratio)))
+        area = width * height * draw_uniform(*view.scale, rng)
+        ratio = math.exp(draw_uniform(*log_ratio, rng))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w

@@ -30,7 +30,7 @@ def finish_batch(loaded: LoadedBatch, device: torch.device) -> ViewBatch:
 
 
 def apply_color_changes(images: Tensor, changes: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] on any device; changes [B, 9] on the CPU, as `ColorChange.to_tensor`.
+    """uint8 [B, 3, H, W] on any device; changes [B, 9] on the CPU, as `ColorChange.to_row`.
 
     Levels are cut to whole numbers after each adjustment, as on the CPU path.
     """

@@ -4,6 +4,7 @@ workers.
 Letters: B images, H and W pixels of a view.
 """
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from densecl import distributed
 from densecl.config.params import DataParams, ViewParams
-from densecl.datasets.views.batch import LoadedBatch, UncoloredBatch, ViewBatch, ViewGeometry
+from densecl.datasets.views.batch import ImageViews, LoadedBatch, ViewGeometry, stack_images
 from densecl.datasets.views.color_change import ColorChange, draw_color_change
 from densecl.datasets.views.crops import Crop, draw_crops, reduce_crops
 from densecl.datasets.views.read_pixels import ImageFile, Pixels, read_pixels
@@ -33,8 +34,8 @@ class View(NamedTuple):
     color_change: ColorChange  # already applied unless `data.augment_on` is `device`
 
 
-class TwoViewDataset(Dataset[LoadedBatch]):
-    """Dataset indexed by (epoch, row); each item is a LoadedBatch without the batch dimension."""
+class TwoViewDataset(Dataset[ImageViews]):
+    """Dataset indexed by (epoch, row)."""
 
     def __init__(
         self, frame: pd.DataFrame, root: Path, data: DataParams, size: tuple[int, int], seed: int
@@ -50,19 +51,24 @@ class TwoViewDataset(Dataset[LoadedBatch]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, item: tuple[int, int]) -> LoadedBatch:
+    def __getitem__(self, item: tuple[int, int]) -> ImageViews:
         epoch, row = item
         rng = np.random.default_rng(derive_seed(self.seed, "views", epoch, self.image_ids[row]))
         pixels, crops, extent = self.decode_crops(row, rng)
         data = self.data
         view1 = augment_view(pixels, data.view1, crops[0], data, self.size, rng, extent)
         view2 = augment_view(pixels, data.view2, crops[1], data, self.size, rng, extent)
-        columns = self.labels[row], self.rows[row], view1.geometry, view2.geometry
-        batch = ViewBatch(view1.pixels, view2.pixels, *(torch.tensor(column) for column in columns))
-        if data.augment_on == "cpu":
-            return batch
-        changes = (view.color_change.to_tensor() for view in (view1, view2))
-        return UncoloredBatch(batch, *changes)
+        return ImageViews(
+            view1=view1.pixels,
+            view2=view2.pixels,
+            label=self.labels[row],
+            image_id=self.rows[row],
+            geometry1=view1.geometry,
+            geometry2=view2.geometry,
+            changes=(view1.color_change, view2.color_change)
+            if data.augment_on == "device"
+            else None,
+        )
 
     def decode_crops(
         self, row: int, rng: np.random.Generator
@@ -99,7 +105,7 @@ def create_epoch_loader(
     workers: int,
     start: int = 0,
     parts: int = 1,
-) -> DataLoader[LoadedBatch]:
+) -> Iterable[LoadedBatch]:
     """A loader of `steps` full batches of one epoch from batch `start` on. An incomplete last batch
     is dropped; the order differs per epoch. With several processes, each loads its share of the
     `parts` of every batch.
@@ -112,6 +118,7 @@ def create_epoch_loader(
         sampler=distributed.shard_epoch(order, batch_size, parts),
         num_workers=workers,
         drop_last=True,
+        collate_fn=stack_images,
         pin_memory=torch.cuda.is_available(),
         # Workers draw nothing, but without it the global generator would advance.
         generator=torch.Generator().manual_seed(0),
