@@ -72,10 +72,16 @@ def test_each_adjustment_is_torchvisions_with_a_factor_per_image(name):
     ours = getattr(device_transforms, f"adjust_{name}")(
         noise, torch.tensor(factors, dtype=torch.float64).view(-1, 1, 1, 1)
     )
-    theirs = [
-        getattr(F, f"adjust_{name}")(image, f) for image, f in zip(noise, factors, strict=True)
-    ]
-    assert max(difference(ours, torch.stack(theirs))) <= 1
+    theirs = torch.stack(
+        [
+            getattr(F, f"adjust_{name}")(image / 255, f) * 255
+            for image, f in zip(noise, factors, strict=True)
+        ]
+    )
+    cut = theirs - ours  # to the nearest level, or down; torchvision's grey weights sum to 0.9999
+    low, high = (-0.51, 0.51) if name == "hue" else (-0.1, 1.05)
+    assert low <= cut.min()
+    assert cut.max() <= high
 
 
 def test_blur_is_torchvisions_with_a_sigma_per_image():

@@ -55,7 +55,7 @@ def _change_rows(
 
 
 def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
-    """Multiply every level of an image by its factor, [B, 1, 1, 1]."""
+    """Multiply every level of an image by its factor; factors: float64 [B, 1, 1, 1]."""
     return _cut_levels(images * factors.float())
 
 
@@ -68,7 +68,7 @@ def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
 
 def adjust_saturation(images: Tensor, factors: Tensor) -> Tensor:
     """Blend with the grey level of each pixel."""
-    grey = _mix_grey(images.float())
+    grey = _mix_grey(images.float()) + 1e-3  # so that grey pixels stay as they are
     return _cut_levels(images * factors.float() + (1 - factors).float() * grey)
 
 
