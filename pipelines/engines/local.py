@@ -60,18 +60,24 @@ class LocalExecutor:
         if not hasattr(self._own, "worker"):
             self._own.worker = _start_worker(_build_environment(self.jobs))
             self._workers.append(self._own.worker)
-        connection = self._own.worker.connection
+        worker: WorkerProcess = self._own.worker
         try:
-            connection.send((name, file))
-            outcome: StageOutcome | BaseException = connection.recv()
+            worker.connection.send((name, file))
+            outcome: StageOutcome | BaseException = worker.connection.recv()
         except (EOFError, OSError):
-            raise RetryLater(
-                f"{name}: its process was killed, as where memory runs out; the same command "
-                f"resumes, with fewer --jobs in less memory"
-            ) from None
+            raise _explain_end(name, worker.process.wait()) from None
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
+
+
+def _explain_end(name: str, status: int) -> Exception:
+    if status >= 0:
+        return RuntimeError(f"{name}: its process ended with status {status}; it says why above")
+    return RetryLater(
+        f"{name}: its process was killed, as where memory runs out; the same command resumes, with "
+        f"fewer --jobs in less memory"
+    )
 
 
 def _build_environment(jobs: int) -> dict[str, str]:
