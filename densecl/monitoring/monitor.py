@@ -14,7 +14,7 @@ from torch import Tensor
 from densecl import distributed
 from densecl.artifacts import TrainPlan, write_text
 from densecl.config.flatten import flatten
-from densecl.monitoring.mlflow_store import TRAINING_EXPERIMENT, import_mlflow
+from densecl.monitoring.mlflow_store import DURATION_METRIC, TRAINING_EXPERIMENT, import_mlflow
 from densecl.runtime.progress import write_progress
 
 
@@ -109,6 +109,15 @@ class Monitor:
             if name != "epoch" and math.isfinite(value)
         }
         self._call_mlflow(lambda mlflow: mlflow.log_metrics(finite, step=epoch))
+
+    def log_duration(self, seconds: float, device: str) -> None:
+        """Log the seconds of the training run, over all interruptions, and where it ended."""
+
+        def log(mlflow: Any) -> None:
+            mlflow.log_metric(DURATION_METRIC, seconds)
+            mlflow.set_tag("device", device)
+
+        self._call_mlflow(log)
 
     def log_artifacts(self, folders: dict[str, Path]) -> None:
         """Upload folders to the MLflow run, by their artifact path."""

@@ -14,7 +14,7 @@ from zenml import log_metadata, step
 from zenml.types import HTMLString
 
 from densecl import paths
-from densecl.artifacts import MissingEvaluation, read_evaluation
+from densecl.artifacts import Evaluation, MissingEvaluation, read_evaluation
 from densecl.runtime.git import run_git
 from pipelines.engines.executor import StageExecutor
 from pipelines.engines.run import schedule_stages
@@ -76,12 +76,14 @@ def run_evaluation(
     upstream: list[StageRef],  # noqa: ARG001
 ) -> tuple[Reference, Annotated[dict[str, Any], "metrics"]]:
     reference = _update_stage(name, file)
-    cell = read_evaluation(next(Path(p) for p in reference.outs if p.endswith(".json")))
+    files = sorted(file for out in reference.outs for file in Path(out).glob("*.json"))
+    return reference, {file.stem: _list_metrics(read_evaluation(file)) for file in files}
+
+
+def _list_metrics(cell: Evaluation | MissingEvaluation) -> dict[str, Any]:
     if isinstance(cell, MissingEvaluation):
-        return reference, {"reason": cell.reason}
-    return reference, {"images": cell.images} | {
-        metric: getattr(cell, metric) for metric in LOGGED_METRICS
-    }
+        return {"reason": cell.reason}
+    return {"images": cell.images} | {metric: getattr(cell, metric) for metric in LOGGED_METRICS}
 
 
 @step(**STEP_OPTIONS | {"enable_artifact_visualization": True})
