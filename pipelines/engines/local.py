@@ -81,12 +81,13 @@ def _explain_end(name: str, status: int) -> Exception:
 
 
 def _build_environment(jobs: int) -> dict[str, str]:
-    """One thread per process: stages side by side use all cores, and threads never wait for each
-    other. Processes that load images share the cores that are left. No result depends on `jobs`.
+    """Each stage computes in one thread (densecl/runtime/threads.py), so that stages side by side
+    use all cores. Its processes that load images share the cores that are left; no result depends
+    on their number.
     """
     share = count_cores() // jobs
     loaders = min(MAX_LOADERS, share) if share > 1 else 0
-    return {"OMP_NUM_THREADS": "1", "DENSECL_WORKERS": str(loaders)} | os.environ
+    return {"DENSECL_WORKERS": str(loaders)} | os.environ
 
 
 def _start_worker(environment: dict[str, str]) -> WorkerProcess:
