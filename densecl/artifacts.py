@@ -65,10 +65,11 @@ class TrainPlan(Artifact):
 
 
 class ExecutionPlan(Artifact):
-    """How training runs are executed; no stage depends on it."""
+    """How trainings and evaluations are executed; no stage depends on it."""
 
     checkpoint_minutes: float
     processes: int
+    cell_cache: str | None
 
 
 class CostPlan(Artifact):
@@ -83,7 +84,10 @@ class CostPlan(Artifact):
 
 
 class EvaluatePlan(Artifact):
+    """What the evaluation of one model on all datasets reads."""
+
     batch_size: int
+    datasets: tuple[DatasetPlan, ...]
 
 
 class ReportPlan(Artifact):

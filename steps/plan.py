@@ -158,6 +158,7 @@ STEP_SETTINGS = (
     "compile",
     "grad_clip",
     "label_smoothing",
+    "threads",
 )
 UNTIMED_CONTRAST = ("lambda_weight", "ramp_epochs", "temperature", "key_momentum")
 
@@ -193,9 +194,14 @@ def resolve_plans(params: Params) -> dict[str, Artifact]:
         ),
         "cost": resolve_cost_plan(params),
         "execution": ExecutionPlan(
-            checkpoint_minutes=params.train.checkpoint_minutes, processes=params.train.processes
+            checkpoint_minutes=params.train.checkpoint_minutes,
+            processes=params.train.processes,
+            cell_cache=params.evaluate.cell_cache,
         ),
-        "evaluate": EvaluatePlan(batch_size=params.evaluate.batch_size),
+        "evaluate": EvaluatePlan(
+            batch_size=params.evaluate.batch_size,
+            datasets=tuple(resolve_dataset_plan(params, name) for name in params.evaluate.datasets),
+        ),
         "report": ReportPlan(
             modes=params.modes,
             seeds=params.seeds,

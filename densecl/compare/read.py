@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from densecl import paths
 from densecl.analysis.results import READ_ERRORS, read_predictions
 from densecl.config.flatten import flatten
-from densecl.config.params import ReportParams, load_params
+from densecl.config.params import MODES, ReportParams, load_params
 from densecl.cost.result import CostReport
 from densecl.errors import DenseclError
 
 COLUMNS = ("image_id", "label", "prediction", "correct", "confidence")
-CELL_FILE = re.compile(r"([a-z]+)-(\d+)\.json")
+RUN_NAME = re.compile(rf"({'|'.join(MODES)})-(\d+)")
 SAFE_NAME = re.compile(r"(?!\.)[^/\\\0]+")  # a name that stays in its folder
 
 
@@ -174,10 +174,13 @@ def _read_plan(origin: Origin, notes: list[str]) -> ExperimentPlan:
 
 
 def _infer_plan(root: Path, notes: list[str]) -> ExperimentPlan:
+    files = sorted((root / paths.EVALUATION).glob("*/*.json"))
+    # <mode>-<seed>/<dataset>.json, or <dataset>/<mode>-<seed>.json of an earlier version.
     names = [
-        (p.parent.name, m)
-        for p in sorted((root / paths.EVALUATION).glob("*/*.json"))
-        if (m := CELL_FILE.fullmatch(p.name))
+        (dataset, run)
+        for file in files
+        for name, dataset in ((file.parent.name, file.stem), (file.stem, file.parent.name))
+        if (run := RUN_NAME.fullmatch(name))
     ]
     params: dict[str, Any] = {}
     if (root / paths.PARAMS).is_file():
@@ -198,8 +201,8 @@ def _infer_plan(root: Path, notes: list[str]) -> ExperimentPlan:
 
 
 def _read_cell(root: Path, dataset: str, mode: str, seed: int) -> CellPredictions:
-    evaluation = paths.evaluation_file(dataset, mode, seed)
-    predictions = paths.predictions_file(dataset, mode, seed)
+    evaluation = _find_cell_file(root, paths.evaluation_file(dataset, mode, seed))
+    predictions = _find_cell_file(root, paths.predictions_file(dataset, mode, seed))
     for file in (evaluation, predictions):
         if not (root / file).is_file():
             raise ValueError(f"no file {file}")
@@ -209,6 +212,14 @@ def _read_cell(root: Path, dataset: str, mode: str, seed: int) -> CellPrediction
     if isinstance(record, UnscoredRecord):
         raise ValueError(record.reason)
     return CellPredictions(record, read_predictions(root / predictions, record.top1, COLUMNS))
+
+
+def _find_cell_file(root: Path, file: Path) -> Path:
+    """`<mode>-<seed>/<dataset>`, or `<dataset>/<mode>-<seed>` if only an earlier version's file is
+    there.
+    """
+    earlier = file.parent.parent / file.stem / f"{file.parent.name}{file.suffix}"
+    return earlier if (root / earlier).is_file() and not (root / file).exists() else file
 
 
 def _read_optional(model: type[T], path: Path, notes: list[str]) -> T | None:

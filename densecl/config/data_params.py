@@ -110,7 +110,8 @@ class DataParams(StrictModel):
 
     cache: Literal["none", "ram"] = Field(
         default="none",
-        description="ram: keep decoded training images in memory, for datasets that fit",
+        description="ram: keep decoded training images in memory, for datasets that fit, and "
+        "up to 1 GiB of the images that each epoch is validated on",
     )
     min_overlap: Fraction = Field(
         default=0.0,

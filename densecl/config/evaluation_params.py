@@ -12,6 +12,13 @@ class EvaluateParams(StrictModel):
         description="datasets to evaluate; must include imagenet, the control of the others"
     )
     batch_size: Count = Field(default=256, description="images per batch")
+    # Where results are kept, not what they are: in no plan file that a stage depends on.
+    cell_cache: str | None = Field(
+        default="cache/evaluation",
+        exclude=True,
+        description="folder or fsspec URL (s3://bucket/prefix) of kept predictions, which machines "
+        "may share; only what is not there is evaluated; null: none is kept",
+    )
     require: Literal["all", "present"] = Field(
         default="all", description="present: missing or failing datasets are reported and skipped"
     )

@@ -22,6 +22,7 @@ from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import Backbone
 from densecl.runtime.atomic_files import create_atomic_folder
 from densecl.runtime.hardware import get_device_name, reuse_freed_memory
+from densecl.runtime.threads import set_training_threads
 from densecl.training import checkpoint
 from densecl.training.checkpoint import CheckpointFolder
 from densecl.training.fingerprint import compute_fingerprint
@@ -54,6 +55,7 @@ def train(
     CheckpointError for a `resume` that does not fit.
     """
     distributed.init_process_group()
+    set_training_threads(plan.train.threads)
     reuse_freed_memory()
     rows = pd.util.hash_pandas_object(images.frame[["image_id", "label", "sha256"]], index=False)
     fingerprint = compute_fingerprint(plan, seed, rows.to_numpy().tobytes())

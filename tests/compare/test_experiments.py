@@ -313,12 +313,32 @@ def test_damaged_cells_are_missing_and_say_why(tmp_path, before):
     found = compared(before, b)
     assert line(found, "sketch", "none").call == "missing"
     assert (
-        "no file reports/predictions/sketch/dense-0.parquet" in line(found, "sketch", "dense").note
+        "no file reports/predictions/dense-0/sketch.parquet" in line(found, "sketch", "dense").note
     )
     assert "2 cells are not comparable" in format_verdict(found)
     assert re.search(
         r"missing +B: seed 0: no file reports/predictions", pages(before, b, tmp_path / "out")[0]
     )
+
+
+@pytest.mark.parametrize("with_plan", [True, False])
+def test_files_of_an_earlier_version_are_read(tmp_path, before, with_plan):
+    """`<set>/<mode>-<seed>` in place of `<mode>-<seed>/<set>`."""
+    b = Planted(gains={("none", "sketch"): -0.2}, of_luck=1).write(tmp_path)
+    expected = compared(before, b)
+    for folder in (b / paths.EVALUATION, b / paths.PREDICTIONS):
+        for path in sorted(folder.glob("*/*")):
+            earlier = folder / path.stem / f"{path.parent.name}{path.suffix}"
+            earlier.parent.mkdir(exist_ok=True)
+            path.rename(earlier)
+    if not with_plan:
+        (b / paths.plan_file("report")).unlink()
+    found = compared(before, b)
+    assert found.deltas
+    assert {delta.dataset: delta.b for delta in found.deltas} == {
+        delta.dataset: delta.b for delta in expected.deltas
+    }
+    assert line(found, "sketch", "none").call == "worse"
 
 
 def test_predictions_of_another_evaluation_are_not_believed(tmp_path, before):

@@ -79,7 +79,7 @@ def ends(text: str) -> tuple[float, float]:
 def read(root: Path, dataset: str, mode: str, control: bool = False) -> np.ndarray:
     """Whether the model is right on each image, in the order of image_id."""
     rows = pd.read_parquet(
-        root / f"reports/predictions/{dataset}/{mode}-0{'.control' if control else ''}.parquet"
+        root / f"reports/predictions/{mode}-0/{dataset}{'.control' if control else ''}.parquet"
     )
     rows = rows.sort_values("image_id")
     return (rows["label"] == rows["prediction"]).to_numpy(float)
@@ -188,7 +188,7 @@ def test_the_mean_of_the_shifted_sets(page) -> None:
 def test_drops_and_their_intervals(page) -> None:
     root, _, rows = page
     for dataset in SHIFTED:
-        record = json.loads((root / f"reports/evaluation/{dataset}/none-0.json").read_text())
+        record = json.loads((root / f"reports/evaluation/none-0/{dataset}.json").read_text())
         own_file = record["control"]["predictions"].endswith(".control.parquet")
         for mode, entry in zip(MODES, rows[dataset][6:], strict=True):
             clean = (

@@ -214,7 +214,7 @@ def test_planted_differences_are_called_and_nulls_are_not(single: tuple[Path, st
 def test_a_missing_cell_is_shown_with_its_reason(single: tuple[Path, str]) -> None:
     root, text = single
     row = value(read(root), "stylized", "global", "top1")
-    reason = "no file reports/evaluation/stylized/global-0.json"
+    reason = "no file reports/evaluation/global-0/stylized.json"
     assert pd.isna(row["value"])
     assert reason in row["note"]
     for file in (paths.REPORT_PAGE, paths.REPORT_TEXT):
@@ -254,7 +254,7 @@ def test_the_page_is_one_harmless_file(single: tuple[Path, str]) -> None:
     assert page.unlabelled == 0
     assert len(text) < 3_000_000
     assert "not ImageNet results" in text
-    assert "reports/predictions/sketch/dense-0.parquet" in text
+    assert "reports/predictions/dense-0/sketch.parquet" in text
 
 
 def test_the_pull_request_text_is_harmless_and_has_whole_tables(single: tuple[Path, str]) -> None:

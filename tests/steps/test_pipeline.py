@@ -99,9 +99,11 @@ def test_every_contracted_file_is_there_and_a_second_run_does_nothing(finished):
         }
         for name in ("imagenet", *SHIFTED):
             record = json.loads(
-                (finished / "reports/evaluation" / name / f"{mode}-0.json").read_text()
+                (finished / "reports/evaluation" / f"{mode}-0" / f"{name}.json").read_text()
             )
-            rows = pd.read_parquet(finished / "reports/predictions" / name / f"{mode}-0.parquet")
+            rows = pd.read_parquet(
+                finished / "reports/predictions" / f"{mode}-0" / f"{name}.parquet"
+            )
             assert (
                 record["top1"]
                 == rows["correct"].mean()
@@ -118,9 +120,9 @@ def test_every_contracted_file_is_there_and_a_second_run_does_nothing(finished):
 
 
 def test_the_control_is_validation_under_the_same_mask(finished):
-    record = json.loads((finished / "reports/evaluation/imagenet-r/none-0.json").read_text())
+    record = json.loads((finished / "reports/evaluation/none-0/imagenet-r.json").read_text())
     control = pd.read_parquet(finished / record["control"]["predictions"])
-    own = pd.read_parquet(finished / "reports/predictions/imagenet-r/none-0.parquet")
+    own = pd.read_parquet(finished / "reports/predictions/none-0/imagenet-r.parquet")
     assert record["classes"] == own["label"].nunique() == 7
     assert set(control["label"]) == set(own["label"])
     assert set(control["prediction"]) | set(own["prediction"]) <= set(own["label"])
@@ -157,7 +159,7 @@ def test_timm_alone_reproduces_every_prediction(finished, name):
             )
             right += int((model(batch)[:, scored].argmax(1) == scored.index(label)).sum())
             total += len(batch)
-    record = json.loads((finished / "reports/evaluation" / name / "none-0.json").read_text())
+    record = json.loads((finished / "reports/evaluation/none-0" / f"{name}.json").read_text())
     assert (record["top1"], record["images"]) == (right / total, total)
 
 
@@ -186,7 +188,7 @@ def test_a_new_evaluation_set_is_evaluated_and_nothing_else(workplace):
 
     edit(workplace, add)
     call(workplace, "dvc", "repro", "validate")
-    assert changed(workplace) == {f"evaluate@sketch2-{mode}-0" for mode in MODES} | {"report"}
+    assert changed(workplace) == {f"evaluate@{mode}-0" for mode in MODES} | {"report"}
 
 
 @pytest.mark.slow
@@ -200,10 +202,10 @@ def test_a_set_that_is_not_there_stops_nothing_where_params_say_so_and_trains_no
         values["evaluate"]["require"] = "present"
 
     edit(workplace, lose)
-    said = call(workplace, "dvc", "repro", "evaluate@sketch-none-0")
+    said = call(workplace, "dvc", "repro", "evaluate@none-0")
     assert "sketch: skipped: elsewhere/sketch: found no class folders and 0 image files" in said
     assert "python -m steps train" not in said
-    record = json.loads((workplace / "reports/evaluation/sketch/none-0.json").read_text())
+    record = json.loads((workplace / "reports/evaluation/none-0/sketch.json").read_text())
     assert record["reason"].startswith("elsewhere/sketch: found no class folders")
     shutil.copytree(
         workplace / "data/rendered/imagenet/val", workplace / "elsewhere/sketch", dirs_exist_ok=True
@@ -218,7 +220,7 @@ def test_removing_a_mode_runs_cost_and_report_only_and_nothing_of_it_is_lost(wor
     call(workplace, "dvc", "repro")
     edit(workplace, lambda v: v.update(modes=list(MODES)))
     said = call(workplace, "dvc", "repro")
-    assert "Stage 'evaluate@imagenet-r-global-0' is cached" in said
+    assert "Stage 'evaluate@global-0' is cached" in said
     assert "python -m steps train" not in said
     assert "python -m steps evaluate" not in said
 
@@ -230,10 +232,12 @@ def test_editing_the_report_runs_the_report_only(workplace):
 
 
 @pytest.mark.slow
-def test_how_trainings_are_carried_out_reruns_no_training(workplace):
+def test_how_stages_are_carried_out_reruns_no_training_and_no_evaluation(workplace):
     edit(workplace, lambda v: v["train"].update(checkpoint_minutes=3, processes=2))
+    edit(workplace, lambda v: v["evaluate"].update(cell_cache="s3://shared/cells"))
     assert changed(workplace) == {"cost"}  # of one process's share of a batch
     assert json.loads((workplace / "data/plan/execution.json").read_text()) == {
+        "cell_cache": "s3://shared/cells",
         "checkpoint_minutes": 3.0,
         "processes": 2,
     }

@@ -25,7 +25,8 @@ from densecl.config.params import (
 from densecl.contrast import build_objective
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.datasets.views.batch import ViewBatch
-from densecl.evaluation.validator import build_validator, predict_images
+from densecl.evaluation.predict import predict_images
+from densecl.evaluation.validator import build_validator
 from densecl.metrics import compute_effective_rank, is_topk_correct
 from densecl.network.preprocessing import (
     Preprocessing,

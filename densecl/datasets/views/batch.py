@@ -2,8 +2,10 @@
 pixels.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -24,3 +26,20 @@ class ViewBatch(NamedTuple):
     image_ids: Tensor  # [B] rows of the manifest
     geometry1: Tensor  # [B, 5] as ViewGeometry
     geometry2: Tensor  # [B, 5]
+
+
+class ImageViews(NamedTuple):
+    """The row of one image in a ViewBatch."""
+
+    view1: Tensor  # uint8 [3, H, W]
+    view2: Tensor  # uint8 [3, H, W]
+    label: int
+    image_id: int
+    geometry1: ViewGeometry
+    geometry2: ViewGeometry
+
+
+def stack_images(images: Iterable[ImageViews]) -> ViewBatch:
+    """The images as one batch, in order."""
+    view1, view2, *columns = zip(*images, strict=True)
+    return ViewBatch(torch.stack(view1), torch.stack(view2), *map(torch.tensor, columns))

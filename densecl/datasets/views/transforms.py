@@ -26,9 +26,11 @@ def resize_crop(pixels: Pixels, crop: tuple[int, int, int, int], size: tuple[int
     in Pillow.
     """
     top, left, height, width = crop
-    part = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)
-    resized = F.interpolate(part[None], size=size, mode="bilinear", antialias=True)
-    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+    part = torch.from_numpy(pixels[top : top + height, left : left + width])
+    # With these strides torch takes the batch of one for channels last, and converts nothing.
+    batch = part.unsqueeze(0).permute(0, 3, 1, 2)
+    resized = F.interpolate(batch, size=size, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized.permute(0, 2, 3, 1)[0].numpy())
 
 
 def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
@@ -43,9 +45,11 @@ def adjust_contrast(pixels: Pixels, factor: float) -> Pixels:
 
 def adjust_saturation(pixels: Pixels, factor: float) -> Pixels:
     """Blend with the grey level of each pixel; a factor above 1 increases saturation."""
-    mixed = factor * np.eye(3, dtype=np.float32) + (1 - factor) * GREY
-    cut = np.full((3, 1), -0.5, np.float32)  # rounded to the nearest, where torchvision rounds down
-    return np.asarray(cv2.transform(pixels, np.hstack([mixed, cut]).astype(np.float32)), np.uint8)
+    matrix = np.empty((3, 4), np.float32)
+    matrix[:, :3] = (1 - factor) * GREY
+    matrix.flat[::5] += factor  # the diagonal
+    matrix[:, 3] = -0.5  # OpenCV rounds to the nearest, where torchvision rounds down
+    return np.asarray(cv2.transform(pixels, matrix), np.uint8)
 
 
 def adjust_hue(pixels: Pixels, factor: float) -> Pixels:
@@ -67,16 +71,21 @@ def apply_color_jitter(
         adjust_saturation: jitter.saturation,
     }
     steps = [
-        (adjust, rng.uniform(max(0.0, 1 - strength), 1 + strength))
+        (adjust, draw_uniform(max(0.0, 1 - strength), 1 + strength, rng))
         for adjust, strength in strengths.items()
         if strength
     ]
     if jitter.hue:
-        steps.append((adjust_hue, rng.uniform(-jitter.hue, jitter.hue)))
-    for position in rng.permutation(len(steps)):
-        adjust, strength = steps[position]
-        pixels = adjust(pixels, float(strength))
+        steps.append((adjust_hue, draw_uniform(-jitter.hue, jitter.hue, rng)))
+    for position in rng.permutation(len(steps)).tolist():
+        adjust, factor = steps[position]
+        pixels = adjust(pixels, factor)
     return pixels
+
+
+def draw_uniform(low: float, high: float, rng: np.random.Generator) -> float:
+    """The number that `rng.uniform(low, high)` draws, in a third of the time."""
+    return low + (high - low) * rng.random()
 
 
 def apply_gaussian_blur(pixels: Pixels, kernel: int, sigma: float) -> Pixels:
@@ -86,5 +95,5 @@ def apply_gaussian_blur(pixels: Pixels, kernel: int, sigma: float) -> Pixels:
 
 
 def _apply_level_table(pixels: Pixels, factor: float, middle: float) -> Pixels:
-    table = np.clip(factor * LEVELS + (1 - factor) * middle, 0, 255)
+    table = (factor * LEVELS + (1 - factor) * middle).clip(0, 255)
     return np.asarray(cv2.LUT(pixels, table.astype(np.uint8)), np.uint8)  # rounded down, as there

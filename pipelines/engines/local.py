@@ -1,0 +1,95 @@
+"""Stages in processes of this machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import NamedTuple
+
+from densecl.errors import RetryLater
+from densecl.runtime.hardware import count_cores
+from densecl.runtime.signals import STOP_SIGNALS
+from pipelines.engines.executor import StageOutcome
+
+MAX_LOADERS = 16
+
+
+class WorkerProcess(NamedTuple):
+    """A process that runs one stage after another, and the connection to it."""
+
+    process: subprocess.Popen[bytes]
+    connection: Connection
+
+
+class LocalExecutor:
+    """Context manager. Runs `jobs` stages at a time, each in a process that keeps its DVC
+    repository open.
+
+    A thread per process waits for its answers; the process ends when the connection does.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        # Signals are the main thread's. The processes inherit the mask and lift it once they
+        # handle signals: Ctrl-C reaches the whole group, also a process that is just starting.
+        self._threads = ThreadPoolExecutor(
+            jobs, initializer=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        )
+        self._own = threading.local()
+        self._workers: list[WorkerProcess] = []
+
+    def __enter__(self) -> "LocalExecutor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for running stages, then end the processes."""
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.connection.close()
+        for worker in self._workers:
+            worker.process.wait()
+
+    def submit(self, name: str, file: Path) -> Future[StageOutcome]:
+        return self._threads.submit(self._update_stage, name, file)
+
+    def _update_stage(self, name: str, file: Path) -> StageOutcome:
+        if not hasattr(self._own, "worker"):
+            self._own.worker = _start_worker(_build_environment(self.jobs))
+            self._workers.append(self._own.worker)
+        connection = self._own.worker.connection
+        try:
+            connection.send((name, file))
+            outcome: StageOutcome | BaseException = connection.recv()
+        except (EOFError, OSError):
+            raise RetryLater(
+                f"{name}: its process was killed, as where memory runs out; the same command "
+                f"resumes, with fewer --jobs in less memory"
+            ) from None
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+
+def _build_environment(jobs: int) -> dict[str, str]:
+    """One thread per process: stages side by side use all cores, and threads never wait for each
+    other. Processes that load images share the cores that are left. No result depends on `jobs`.
+    """
+    share = count_cores() // jobs
+    loaders = min(MAX_LOADERS, share) if share > 1 else 0
+    return {"OMP_NUM_THREADS": "1", "DENSECL_WORKERS": str(loaders)} | os.environ
+
+
+def _start_worker(environment: dict[str, str]) -> WorkerProcess:
+    ours, theirs = Pipe()
+    with theirs:  # only the process keeps it, so that each side notices the other's end
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipelines.engines.local_worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+    return WorkerProcess(process, ours)
