@@ -2,7 +2,7 @@
 
 The flags and defaults are the method's own (its usage table); datasets come from --params. Results
 are written to runs/<experiment-name>/: model/ (safetensors, config.json) and training/
-(history.csv, cost.json).
+(history.csv, training.json).
 """
 
 import argparse

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.engine import measure_engine
+from benchmarks.evaluation import measure_suite_evaluation
 from benchmarks.loop import measure_loop
 from benchmarks.losses import measure_dense_loss, measure_info_nce
 from benchmarks.measure import BenchmarkRow, format_rows
@@ -37,8 +39,10 @@ SECTIONS: dict[str, Callable[[Path], list[BenchmarkRow]]] = {  # each gets an em
     "processes": lambda _: measure_processes(),
     "loader": measure_loader,
     "evaluation": measure_evaluation,
+    "suite": measure_suite_evaluation,
     "scan": measure_scan,
     "pipeline": measure_pipeline,
+    "engine": measure_engine,
 }
 
 

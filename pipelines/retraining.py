@@ -74,7 +74,7 @@ def lay_out(upstream: Upstream) -> Annotated[Champion, "champion"]:  # noqa: ARG
     champion = registry.get_champion(params.retraining.registry)
     if champion.version is not None:
         registry.fetch_champion(params.retraining.registry, champion)
-        champion_stages.write_champion_stages(params)
+        champion_stages.write_champion_stages()
     return champion
 
 

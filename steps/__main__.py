@@ -14,7 +14,8 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "prepare": ("write the manifest of a dataset", ("dataset",)),
     "validate": ("check all manifests; stop on critical failures", ()),
     "train": ("train one model", ("mode", "seed")),
-    "evaluate": ("evaluate one model on one dataset", ("dataset", "mode", "seed")),
+    "evaluate": ("evaluate one model on all datasets", ("mode", "seed")),
+    "cost": ("measure what a training step of each mode costs", ()),
     "report": ("compare the modes", ()),
     "compare": (
         "compare two experiments: git revisions, DVC experiments, workspace or report folders",

@@ -1,6 +1,8 @@
 """Read dvc.lock: hashes of the code, data and models that produced an experiment."""
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -88,9 +90,23 @@ def find_changed_outs(lock: DvcLock, root: Path) -> list[str]:
         path
         for path, md5 in lock.outs.items()
         if any(PurePosixPath(path).is_relative_to(folder) for folder in folders)
-        and (root / path).is_file()
-        and compute_md5(root / path) != md5
+        and (root / path).exists()
+        and _hash_out(root / path) != md5
     ]
+
+
+def _hash_out(path: Path) -> str:
+    if path.is_file():
+        return compute_md5(path)
+    files = (file for file in path.rglob("*") if file.is_file())
+    return hash_folder({file.relative_to(path).as_posix(): compute_md5(file) for file in files})
+
+
+def hash_folder(md5s: Mapping[str, str]) -> str:
+    """Of a folder, as DVC records it: of the list of its files, by path below the folder."""
+    entries = [{"md5": md5, "relpath": path} for path, md5 in sorted(md5s.items())]
+    content = json.dumps(entries).encode()
+    return hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir"
 
 
 def compute_md5(path: Path) -> str:

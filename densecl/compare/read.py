@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from densecl import paths
 from densecl.analysis.results import READ_ERRORS, read_predictions
 from densecl.config.flatten import flatten
-from densecl.config.params import ReportParams, load_params
+from densecl.config.params import MODES, ReportParams, load_params
+from densecl.cost.result import CostReport
 from densecl.errors import DenseclError
 
 COLUMNS = ("image_id", "label", "prediction", "correct", "confidence")
-CELL_FILE = re.compile(r"([a-z]+)-(\d+)\.json")
+RUN_NAME = re.compile(rf"({'|'.join(MODES)})-(\d+)")
 SAFE_NAME = re.compile(r"(?!\.)[^/\\\0]+")  # a name that stays in its folder
 
 
@@ -52,26 +53,13 @@ class UnscoredRecord(LenientModel):
     reason: str
 
 
-class CostRecord(LenientModel):
-    """The fields of cost.json that are compared; step times are medians of one measurement in one
-    process.
-    """
-
-    device: str
-    step_seconds: float = Field(gt=0)
-    none_step_seconds: float = Field(gt=0)
-    wall_seconds: float
-    peak_memory_bytes: int
-    images_per_second: float
-
-
 class ModelConfig(LenientModel):
     """The fields of a model's config.json that are compared."""
 
     classes: tuple[str, ...]
 
 
-T = TypeVar("T", bound=LenientModel)
+T = TypeVar("T", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -103,7 +91,7 @@ class Experiment:
     plan: ExperimentPlan
     cells: dict[tuple[str, str, int], CellPredictions]
     missing: dict[tuple[str, str, int], str]  # planned cells that cannot be used, and why
-    costs: dict[tuple[str, int], CostRecord]
+    cost: CostReport | None
     classes: tuple[str, ...]  # wnids in index order; () where no model's config is there
     notes: tuple[str, ...]
 
@@ -146,21 +134,13 @@ def read_experiment(origin: Origin) -> Experiment:
             "reports/predictions"
         )
     runs = list(itertools.product(plan.modes, plan.seeds))
-    costs = {
-        run: cost
-        for run in runs
-        if (
-            cost := _read_optional(
-                CostRecord, root / paths.training_folder(*run) / "cost.json", notes
-            )
-        )
-    }
+    cost = _read_optional(CostReport, root / paths.COST, notes)
     configs = (
         _read_optional(ModelConfig, root / paths.model_folder(*run) / "config.json", notes)
         for run in runs
     )
     classes = next((config.classes for config in configs if config), ())
-    return Experiment(origin, plan, cells, missing, costs, classes, tuple(notes))
+    return Experiment(origin, plan, cells, missing, cost, classes, tuple(notes))
 
 
 def _remove_root(text: str, root: Path) -> str:
@@ -194,10 +174,13 @@ def _read_plan(origin: Origin, notes: list[str]) -> ExperimentPlan:
 
 
 def _infer_plan(root: Path, notes: list[str]) -> ExperimentPlan:
+    files = sorted((root / paths.EVALUATION).glob("*/*.json"))
+    # <mode>-<seed>/<dataset>.json, or <dataset>/<mode>-<seed>.json of an earlier version.
     names = [
-        (p.parent.name, m)
-        for p in sorted((root / paths.EVALUATION).glob("*/*.json"))
-        if (m := CELL_FILE.fullmatch(p.name))
+        (dataset, run)
+        for file in files
+        for name, dataset in ((file.parent.name, file.stem), (file.stem, file.parent.name))
+        if (run := RUN_NAME.fullmatch(name))
     ]
     params: dict[str, Any] = {}
     if (root / paths.PARAMS).is_file():
@@ -218,8 +201,8 @@ def _infer_plan(root: Path, notes: list[str]) -> ExperimentPlan:
 
 
 def _read_cell(root: Path, dataset: str, mode: str, seed: int) -> CellPredictions:
-    evaluation = paths.evaluation_file(dataset, mode, seed)
-    predictions = paths.predictions_file(dataset, mode, seed)
+    evaluation = _find_cell_file(root, paths.evaluation_file(dataset, mode, seed))
+    predictions = _find_cell_file(root, paths.predictions_file(dataset, mode, seed))
     for file in (evaluation, predictions):
         if not (root / file).is_file():
             raise ValueError(f"no file {file}")
@@ -229,6 +212,14 @@ def _read_cell(root: Path, dataset: str, mode: str, seed: int) -> CellPrediction
     if isinstance(record, UnscoredRecord):
         raise ValueError(record.reason)
     return CellPredictions(record, read_predictions(root / predictions, record.top1, COLUMNS))
+
+
+def _find_cell_file(root: Path, file: Path) -> Path:
+    """`<mode>-<seed>/<dataset>`, or `<dataset>/<mode>-<seed>` if only an earlier version's file is
+    there.
+    """
+    earlier = file.parent.parent / file.stem / f"{file.parent.name}{file.suffix}"
+    return earlier if (root / earlier).is_file() and not (root / file).exists() else file
 
 
 def _read_optional(model: type[T], path: Path, notes: list[str]) -> T | None:
@@ -242,7 +233,7 @@ def _read_optional(model: type[T], path: Path, notes: list[str]) -> T | None:
 
 def _read_json(model: type[T], path: Path) -> T:
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(path.read_bytes(), extra="ignore")
     except ValidationError as error:
         first_error = error.errors(include_url=False)[0]
         field = ".".join(map(str, first_error["loc"]))

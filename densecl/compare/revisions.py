@@ -3,18 +3,19 @@ checkout.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from densecl import paths
-from densecl.analysis.dvc_lock import find_changed_outs, read_lock
+from densecl.analysis.dvc_lock import compute_md5, hash_folder, read_lock
 from densecl.errors import DenseclError
 from densecl.pages.formatting import clip_list
 
 THREADS = 8  # a remote answers slowly, and at once
+CONTROL_SUFFIX = ".control.parquet"
 
 
 class RevisionNotFoundError(DenseclError):
@@ -39,10 +40,11 @@ def fetch_revision(name: str, root: Path) -> tuple[str, list[str]]:
             if fs.exists(str(path)):
                 _fetch_file(fs, str(path), root)
         current_outs = {"/".join(out.index_key[1]) for out in fs.repo.index.outs}
-        outs = [
-            path for path in read_lock(root).outs if path in current_outs
-        ]  # no leftovers of stages that are no more
-        unavailable = _fetch_files(fs, list(_list_needed(outs)), root)
+        outs = {
+            path: md5 for path, md5 in read_lock(root).outs.items() if path in current_outs
+        }  # no leftovers of stages that are no more
+        md5s = dict(_list_needed(fs, outs))
+        unavailable = _fetch_files(fs, list(md5s), root)
     needed = [path for path in unavailable if _is_below(path, paths.EVALUATION, paths.PREDICTIONS)]
     if needed:
         raise DenseclError(
@@ -50,7 +52,11 @@ def fetch_revision(name: str, root: Path) -> tuple[str, list[str]]:
             "neither in DVC's cache nor in its remote; `dvc push` where it was made (`dvc exp "
             "push` for an experiment), or `dvc fetch` with that remote"
         )
-    if damaged := find_changed_outs(read_lock(root), root):
+    if damaged := [
+        path
+        for path, md5 in md5s.items()
+        if md5 and (root / path).exists() and compute_md5(root / path) != md5
+    ]:
         raise DenseclError(
             f"{name}: {clip_list(damaged, 1)}: DVC's stored copy does not match the md5 in "
             f"{paths.DVC_LOCK} of commit {commit[:12]}; delete the copy in the cache or the "
@@ -92,20 +98,41 @@ def _open_revision(name: str) -> Iterator[tuple[str, Any]]:
         raise DenseclError(f"{name}: DVC: {' '.join(str(error).split())}") from None
 
 
-def _list_needed(outs: Iterable[str]) -> Iterator[str]:
-    """Files to fetch; predictions on controls are not compared."""
-    for path in outs:
+def _list_needed(fs: Any, outs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Files to fetch, with the md5 of those that the comparison rests on, else "". Predictions on
+    controls are not compared.
+    """
+    for path, md5 in outs.items():
         if path == str(paths.PLANS):
-            yield str(paths.plan_file("report"))
-        elif _is_below(path, paths.TRAINING):
-            yield f"{path}/cost.json"
-        elif path.endswith(".control.parquet"):
-            continue
+            yield str(paths.plan_file("report")), ""
+        elif path == str(paths.COST):
+            yield path, ""
         elif _is_below(path, paths.MANIFESTS, paths.EVALUATION, paths.PREDICTIONS):
-            yield path
+            files = _list_folder(fs, path, md5) if md5.endswith(".dir") else {path: md5}
+            yield from (file for file in files.items() if not file[0].endswith(CONTROL_SUFFIX))
     models = (path for path in outs if _is_below(path, paths.MODELS))
     # One class list is that of all.
-    yield from (f"{path}/config.json" for path in itertools.islice(models, 1))
+    yield from ((f"{path}/config.json", "") for path in itertools.islice(models, 1))
+
+
+def _list_folder(fs: Any, folder: str, md5: str) -> dict[str, str]:
+    """The md5 of each file of a folder; the folder alone if no storage has the list."""
+    from dvc_data.index import DataIndexDirError
+
+    try:
+        files = fs.fs.find(folder, detail=True)
+    except (FileNotFoundError, DataIndexDirError):
+        return {folder: ""}
+    md5s = {path.lstrip("/"): info["dvc_info"]["md5"] for path, info in files.items()}
+    if not md5s:
+        return {folder: ""}
+    if hash_folder({path.removeprefix(f"{folder}/"): file for path, file in md5s.items()}) != md5:
+        raise DenseclError(
+            f"{folder}: DVC's stored list of its files does not match the md5 {md5} in "
+            f"{paths.DVC_LOCK}; delete {md5[:2]}/{md5[2:]} in the cache or the remote, then fetch "
+            "or push it again"
+        )
+    return md5s
 
 
 def _fetch_files(fs: Any, files: list[str], root: Path) -> list[str]:

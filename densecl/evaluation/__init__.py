@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from densecl.evaluation.calibration import expected_calibration_error, rms_calibration_error
     from densecl.evaluation.effective_robustness import compute_expected_accuracy
     from densecl.evaluation.metrics import compute_effective_robustness, compute_metrics
-    from densecl.evaluation.predict import predict_images, prepare_scoring, score_logits
+    from densecl.evaluation.predict import predict_images, score_logits
     from densecl.evaluation.protocols import PROTOCOLS, EvaluationProtocol
+    from densecl.evaluation.scoring import prepare_scoring
 
 __all__ = [
     "PROTOCOLS",
@@ -34,7 +35,7 @@ _MODULES = {
     "compute_metrics": "metrics",
     "expected_calibration_error": "calibration",
     "predict_images": "predict",
-    "prepare_scoring": "predict",
+    "prepare_scoring": "scoring",
     "rms_calibration_error": "calibration",
     "score_logits": "predict",
 }

@@ -1,6 +1,6 @@
-"""Predictions of a model on a dataset: one row per image. Letters: B images, C classes."""
+"""Predictions of a model on images: one row per image. Letters: B images, C classes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,45 +11,10 @@ from torch.utils.data import DataLoader
 
 from densecl.artifacts import Preprocessing
 from densecl.errors import DataError
-from densecl.evaluation.protocols import (
-    PreprocessRule,
-    resolve_preprocess_rule,
-    resolve_scored_classes,
-)
 from densecl.metrics import is_topk_correct
-from densecl.network.preprocessing import (
-    build_image_loader,
-    normalise_images,
-    resolve_preprocessing,
-)
+from densecl.network.preprocessing import build_image_loader, normalise_images
 from densecl.network.vit import Backbone
 from densecl.runtime.hardware import get_device
-
-
-def prepare_scoring(
-    model: Backbone,
-    frame: pd.DataFrame,
-    classes: Sequence[str],
-    *,
-    protocol: str,
-    preprocess: PreprocessRule | None = None,
-    wnids: Sequence[str] = (),
-) -> tuple[pd.DataFrame, Preprocessing, list[int]]:
-    """The rows of `frame` whose classes are scored, their preprocessing, and the class indices that
-    are not masked.
-    """
-    height, width = model.patch_embed.img_size
-    data_config = resolve_preprocessing(
-        model, resolve_preprocess_rule(protocol, preprocess, frame, (height, width))
-    )
-    scored_indices = resolve_scored_classes(protocol, frame, classes, wnids)
-    scored_frame = frame[frame["label"].isin(scored_indices)].reset_index(drop=True)
-    if scored_frame.empty:
-        raise DataError(
-            f"found {len(frame)} images, none of the {len(scored_indices)} classes that the "
-            "dataset is scored over"
-        )
-    return scored_frame, data_config, scored_indices
 
 
 def predict_images(
@@ -63,19 +28,35 @@ def predict_images(
     """Predictions, one row per image of the manifest `frame`; logits outside `scored_indices` are
     masked.
     """
-    model_device = get_device()
-    model = model.to(model_device).eval()
+    batches = iter_logits(model, frame, root, data_config, batch_size)
+    return build_predictions(frame, batches, scored_indices)
+
+
+def iter_logits(
+    model: Backbone, frame: pd.DataFrame, root: Path, data_config: Preprocessing, batch_size: int
+) -> Iterator[Tensor]:
+    """Logits fp32 [B, C] on the CPU, batch by batch, of the images of `frame` in its order."""
+    device = get_device()
+    model = model.to(device).eval()
     loader = build_image_loader([root / path for path in frame["path"]], data_config, batch_size)
-    labels = torch.tensor(frame["label"].to_numpy(dtype=np.int64, copy=True))
-    parts = []
-    for batch, row_numbers in iter_batches(loader):
+    for batch, _ in iter_batches(loader):
         with torch.inference_mode():
-            logits = (
-                model(normalise_images(batch.to(model_device, non_blocking=True), data_config))
-                .float()
-                .cpu()
-            )
-        parts.append(score_logits(logits, labels[row_numbers], scored_indices))
+            images = normalise_images(batch.to(device, non_blocking=True), data_config)
+            logits = model(images).float().cpu()
+        yield logits
+
+
+def build_predictions(
+    frame: pd.DataFrame, batches: Iterable[Tensor], scored_indices: list[int]
+) -> pd.DataFrame:
+    """Prediction rows of the images of `frame`, from their logits [B, C] in the same order, in
+    batches of any size.
+    """
+    labels = torch.tensor(frame["label"].to_numpy(dtype=np.int64, copy=True))
+    parts, start = [], 0
+    for logits in batches:
+        parts.append(score_logits(logits, labels[start : start + len(logits)], scored_indices))
+        start += len(logits)
     rows = pd.concat(parts, ignore_index=True)
     rows.insert(0, "image_id", frame["image_id"].to_numpy())
     return rows

@@ -1,4 +1,6 @@
-"""One cell of the table: one model on one dataset, with its matched control."""
+"""One model on all datasets, each with its matched control: one row of cells of the table."""
+
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -8,122 +10,152 @@ from densecl.artifacts import (
     EvaluatePlan,
     Evaluation,
     MatchedControl,
+    MissingEvaluation,
     ValidationResult,
     read_json,
 )
-from densecl.datasets.storage.usable_images import load_usable_images
+from densecl.config.params import CONTROL_SET
+from densecl.datasets.storage.usable_images import load_planned_images
 from densecl.errors import DataError
+from densecl.evaluation.cached_predict import CachedPredictor, LabelledImages
+from densecl.evaluation.cell_cache import CellCache
 from densecl.evaluation.metrics import compute_dataset_metrics, compute_metrics
-from densecl.evaluation.predict import create_empty_predictions, predict_images, prepare_scoring
-from densecl.evaluation.protocols import PROTOCOLS, describe_missing, resolve_preprocess_rule
-from densecl.network.preprocessing import resolve_preprocessing
+from densecl.evaluation.predict import create_empty_predictions
+from densecl.evaluation.protocols import PROTOCOLS, describe_missing, resolve_scored_classes
+from densecl.evaluation.scoring import (
+    NoKnownClassError,
+    relabel_to_model,
+    resolve_model_preprocessing,
+    restrict_to_known_classes,
+)
 from densecl.network.vit import Backbone
 
 
-class NoKnownClassError(DataError):
-    """The dataset has no class that the model knows; the dataset itself is valid."""
+class Cell(NamedTuple):
+    """Metrics, and the predictions on every image of the dataset and of its control."""
+
+    evaluation: Evaluation | MissingEvaluation
+    rows: pd.DataFrame
+    control_rows: pd.DataFrame
+    cached: bool = False  # the predictions on the dataset's own images were in the cell cache
 
 
-def restrict_to_known_classes(plan: DatasetPlan, classes: list[str]) -> DatasetPlan:
-    """The plan without classes that an older model does not know; NoKnownClassError if none
-    remains.
+class ModelEvaluator:
+    """Evaluates one exported model on one dataset after the other. Each image is run once at most:
+    the controls of all datasets come from the same logits of the validation images.
     """
-    known_classes = tuple(wnid for wnid in plan.classes if wnid in classes)
-    if plan.classes and not known_classes:
-        raise NoKnownClassError(
-            f"{plan.name}: the model knows none of the {len(plan.classes)} classes it is scored "
-            f"over"
-        )
-    return plan.model_copy(update={"classes": known_classes})
 
+    def __init__(
+        self,
+        model: Backbone,
+        classes: list[str],
+        mode: str,
+        seed: int,
+        plan: EvaluatePlan,
+        cache: CellCache,
+    ) -> None:
+        """`classes`: the wnids of the model's classes, in index order."""
+        self.model, self.classes, self.mode, self.seed = model, classes, mode, seed
+        folder = paths.model_folder(mode, seed)
+        self.predictor = CachedPredictor(model, folder, plan.batch_size, cache)
+        self._plans = {dataset.name: dataset for dataset in plan.datasets}
+        self._images: dict[str, LabelledImages] = {}
 
-def relabel_to_model(name: str, frame: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
-    """Rows of classes that the model knows, `label` being the model's own index of their wnid;
-    NoKnownClassError if none remains.
-    """
-    labels = frame["wnid"].map({wnid: index for index, wnid in enumerate(classes)})
-    known = labels.notna()
-    if not known.any():
-        raise NoKnownClassError(
-            f"{name}: none of its {len(frame)} images is of the {len(classes)} classes that the "
-            f"model knows"
-        )
-    return frame[known].assign(label=labels[known].astype("int64")).reset_index(drop=True)
+    def evaluate(self, name: str) -> Cell:
+        """The cell of a dataset; for an optional one that fails, the reason.
 
-
-def evaluate_dataset(
-    plan: DatasetPlan, model: Backbone, classes: list[str], mode: str, seed: int
-) -> tuple[Evaluation, pd.DataFrame, pd.DataFrame]:
-    """All metrics of a cell, and the predictions on every image of the dataset and of its control;
-    DataError if the dataset cannot be used.
-    """
-    batch_size = read_json(EvaluatePlan, paths.plan_file("evaluate")).batch_size
-    verdict = read_json(ValidationResult, paths.validation_file(plan.name))
-    images = load_usable_images(plan.name)
-    frame, preprocessing, scored_labels = prepare_scoring(
-        model,
-        relabel_to_model(plan.name, images.frame, classes),
-        classes,
-        protocol=plan.protocol,
-        preprocess=plan.preprocess,
-        wnids=plan.classes,
-    )
-    rows = predict_images(model, frame, images.root, preprocessing, scored_labels, batch_size)
-    control, control_rows, missing_reason = None, create_empty_predictions(), ""
-    if control_name := PROTOCOLS[plan.protocol].control:
+        The champion may have been trained on other classes than there are now: labels are found by
+        wnid in the model's own class list, and images of classes that it does not know are left
+        out and counted. DataError if a dataset that is required cannot be used.
+        """
+        plan = self._plans[name]
         try:
-            control_rows = _predict_control(control_name, model, classes, scored_labels, batch_size)
+            if self.mode == paths.CHAMPION:
+                plan = restrict_to_known_classes(plan, self.classes)
+            return self._evaluate_plan(plan)
         except DataError as error:
-            if not read_json(DatasetPlan, paths.plan_file(control_name)).optional:
+            if not plan.optional and not isinstance(error, NoKnownClassError):
                 raise
-            missing_reason = f"the control {control_name} cannot be used: {error}"
-        else:
-            control = MatchedControl(
-                dataset=control_name,
-                images=len(control_rows),
-                top1=float(control_rows["correct"].mean()),
-                top5=float(control_rows["correct5"].mean()),
-                predictions=paths.control_predictions_file(plan.name, mode, seed).as_posix(),
-            )
-    specific_metrics = compute_dataset_metrics(rows, plan.protocol, classes, control)
-    if missing_reason:
-        specific_metrics["left_out"] |= dict.fromkeys(
-            ("control", "relative_accuracy", "effective_robustness"), missing_reason
+            reason = " ".join(str(error).split())
+        return Cell(
+            MissingEvaluation(dataset=name, mode=self.mode, seed=self.seed, reason=reason),
+            create_empty_predictions(),
+            create_empty_predictions(),
         )
-    evaluation = Evaluation(
-        dataset=plan.name,
-        protocol=plan.protocol,
-        mode=mode,
-        seed=seed,
-        images=len(rows),
-        outside=len(images.frame) - len(frame),
-        excluded=len(verdict.excluded),
-        classes=len(scored_labels),
-        control=control,
-        shortfall=describe_missing(
-            plan.protocol, len(rows), rows["label"].unique().tolist(), scored_labels, classes
-        ),
-        preprocessing=preprocessing,
-        **compute_metrics(rows),
-        **specific_metrics,
-    )
-    return evaluation, rows, control_rows
 
+    def _evaluate_plan(self, plan: DatasetPlan) -> Cell:
+        images = self._load_images(plan.name)
+        scored_labels = resolve_scored_classes(
+            plan.protocol, images.frame, self.classes, plan.classes
+        )
+        rows, cached = self.predictor.predict(images, scored_labels)
+        control, control_rows, missing_reason = self._evaluate_control(plan, scored_labels)
+        specific_metrics = compute_dataset_metrics(rows, plan.protocol, self.classes, control)
+        if missing_reason:
+            specific_metrics["left_out"] |= dict.fromkeys(
+                ("control", "relative_accuracy", "effective_robustness"), missing_reason
+            )
+        evaluation = Evaluation(
+            dataset=plan.name,
+            protocol=plan.protocol,
+            mode=self.mode,
+            seed=self.seed,
+            images=len(rows),
+            outside=images.usable - len(rows),
+            excluded=images.excluded,
+            classes=len(scored_labels),
+            control=control,
+            shortfall=describe_missing(
+                plan.protocol,
+                len(rows),
+                rows["label"].unique().tolist(),
+                scored_labels,
+                self.classes,
+            ),
+            preprocessing=images.preprocessing,
+            **compute_metrics(rows),
+            **specific_metrics,
+        )
+        return Cell(evaluation, rows, control_rows, cached)
 
-def _predict_control(
-    name: str, model: Backbone, classes: list[str], scored_labels: list[int], batch_size: int
-) -> pd.DataFrame:
-    """Predictions on control images of the scored classes, under the same mask and with the
-    control's own preprocessing.
-    """
-    images = load_usable_images(name)
-    frame = relabel_to_model(name, images.frame, classes)
-    frame = frame[frame["label"].isin(scored_labels)].reset_index(drop=True)
-    if frame.empty:
-        raise DataError(f"{name} has no image of the dataset's classes")
-    rule = resolve_preprocess_rule(
-        images.protocol, images.preprocess, frame, model.patch_embed.img_size
-    )
-    return predict_images(
-        model, frame, images.root, resolve_preprocessing(model, rule), scored_labels, batch_size
-    )
+    def _evaluate_control(
+        self, plan: DatasetPlan, scored_labels: list[int]
+    ) -> tuple[MatchedControl | None, pd.DataFrame, str]:
+        """The control's images of the scored classes, under the same mask and with the control's
+        own preprocessing; without one that can be used, the reason.
+        """
+        name = PROTOCOLS[plan.protocol].control
+        if not name:
+            return None, create_empty_predictions(), ""
+        try:
+            rows, _ = self.predictor.predict(self._load_images(name), scored_labels)
+        except DataError as error:
+            if not self._plans[name].optional:
+                raise
+            reason = f"the control {name} cannot be used: {error}"
+            return None, create_empty_predictions(), reason
+        predictions = paths.control_predictions_file(plan.name, self.mode, self.seed)
+        control = MatchedControl(
+            dataset=name,
+            images=len(rows),
+            top1=float(rows["correct"].mean()),
+            top5=float(rows["correct5"].mean()),
+            predictions=predictions.as_posix(),
+        )
+        return control, rows, ""
+
+    def _load_images(self, name: str) -> LabelledImages:
+        """The usable images of a dataset, read once."""
+        if name not in self._images:
+            plan = self._plans[name]
+            images = load_planned_images(plan)
+            frame = relabel_to_model(name, images.frame, self.classes)
+            self._images[name] = LabelledImages(
+                frame,
+                images.root,
+                resolve_model_preprocessing(self.model, frame, plan.protocol, plan.preprocess),
+                shared=name == CONTROL_SET,
+                usable=len(images.frame),
+                excluded=len(read_json(ValidationResult, paths.validation_file(name)).excluded),
+            )
+        return self._images[name]

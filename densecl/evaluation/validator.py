@@ -8,7 +8,8 @@ from torch import Tensor
 
 from densecl import distributed
 from densecl.datasets.storage.usable_images import ImageSet
-from densecl.evaluation.predict import iter_batches, prepare_scoring
+from densecl.evaluation.predict import iter_batches
+from densecl.evaluation.scoring import prepare_scoring
 from densecl.network.preprocessing import build_image_loader, normalise_images
 from densecl.network.vit import Backbone
 from densecl.runtime.hardware import get_device

@@ -19,7 +19,8 @@ from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.manifest import read_manifest, select_usable
 from densecl.errors import DataError
 from densecl.pages.formatting import format_count
-from densecl.training import fingerprint
+from densecl.runtime import source_hash
+from densecl.training.fingerprint import TRAINING_CODE
 from pipelines.gate.psi import (
     LARGE,
     MODERATE,
@@ -190,8 +191,8 @@ def _collect_candidate_config(params: Params) -> dict[str, Any]:
             for name in params.evaluate.datasets
         },
         "code": {
-            "training": fingerprint.hash_code(),
-            "evaluation": fingerprint.hash_code(EVALUATION_CODE),
+            "training": source_hash.hash_sources(TRAINING_CODE),
+            "evaluation": source_hash.hash_sources(EVALUATION_CODE),
         },
     }
 

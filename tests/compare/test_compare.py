@@ -2,6 +2,7 @@
 and remote.
 """
 
+import json
 import os
 import re
 import shutil
@@ -150,10 +151,11 @@ def test_a_folder_from_elsewhere_runs_nothing(there, tmp_path, capsys):
 STAGES = {
     "plan": [paths.PLANS],
     "prepare@sketch": [paths.manifest_file("sketch")],
-    "train@none-0": [paths.model_folder("none", 0), paths.training_folder("none", 0)],
-    "evaluate@sketch-none-0": [
-        paths.predictions_file("sketch", "none", 0),
-        paths.evaluation_file("sketch", "none", 0),
+    "train@none-0": [paths.model_folder("none", 0)],
+    "cost": [paths.COST],
+    "evaluate@none-0": [
+        paths.predictions_folder("none", 0),
+        paths.evaluation_folder("none", 0),
     ],
 }
 
@@ -227,6 +229,22 @@ class Project:
         }
         return self.run("git", "status", "--porcelain"), str(hash(str(files)))
 
+    def list_evaluation(self, revision: str, remote: Path | None = None) -> dict[Path, Path]:
+        """Outs of the evaluation at a revision and the files in them -> their copies in the
+        remote.
+        """
+        stages = yaml.safe_load(self.run("git", "show", f"{revision}:dvc.lock"))["stages"]
+
+        def locate(md5: str) -> Path:
+            return (remote or self.remote) / "files" / "md5" / md5[:2] / md5[2:]
+
+        found = {}
+        for out in stages["evaluate_none-0"]["outs"]:
+            found[Path(out["path"])] = locate(out["md5"])
+            for entry in json.loads(locate(out["md5"]).read_text()):
+                found[Path(out["path"], entry["relpath"])] = locate(entry["md5"])
+        return found
+
     def wiped(self) -> None:
         shutil.rmtree(self.root / ".dvc" / "cache", ignore_errors=True)
 
@@ -284,7 +302,7 @@ def test_an_experiment_and_the_workspace(inside, capsys):
     path = paths.evaluation_file("sketch", "none", 0)
     path.write_text(path.read_text() + "\n")
     assert main(["compare", "tried", "workspace"]) == 0
-    assert f"B: {path} differs from dvc.lock" in capsys.readouterr().out
+    assert f"B: {path.parent} differs from dvc.lock" in capsys.readouterr().out
 
 
 def test_a_wiped_cache_is_filled_from_the_remote_and_an_absent_file_is_named(inside, capsys):
@@ -297,21 +315,13 @@ def test_a_wiped_cache_is_filled_from_the_remote_and_an_absent_file_is_named(ins
     told = capsys.readouterr().err
     kept.rename(inside.remote)
     assert told.count("\n") == 1
-    assert "first: reports/evaluation/sketch/none-0.json and 1 more: in dvc.lock of commit" in told
+    assert "first: reports/evaluation/none-0/sketch.json and 1 more: in dvc.lock of commit" in told
     assert "dvc push" in told
 
 
 def test_bytes_that_are_not_those_of_the_lock_are_not_compared(inside, capsys):
     inside.wiped()
-    outs = yaml.safe_load(inside.run("git", "show", "first:dvc.lock"))["stages"][
-        "evaluate_sketch-none-0"
-    ]["outs"]
-    md5 = next(
-        out["md5"]
-        for out in outs
-        if out["path"] == str(paths.predictions_file("sketch", "none", 0))
-    )
-    held = inside.remote / "files" / "md5" / md5[:2] / md5[2:]
+    held = inside.list_evaluation("first")[paths.predictions_file("sketch", "none", 0)]
     right = held.read_bytes()
     held.chmod(0o644)
     held.write_bytes(right + b"x")
@@ -320,20 +330,33 @@ def test_bytes_that_are_not_those_of_the_lock_are_not_compared(inside, capsys):
     held.write_bytes(right)
     assert told.count("\n") == 1
     assert (
-        "first: reports/predictions/sketch/none-0.parquet: DVC's stored copy does not match the md5"
+        "first: reports/predictions/none-0/sketch.parquet: DVC's stored copy does not match the md5"
         in told
     )
+
+
+def test_a_list_of_files_that_is_not_that_of_the_lock_is_not_followed(inside, capsys):
+    inside.wiped()
+    held = inside.list_evaluation("first")[paths.predictions_folder("none", 0)]
+    right = held.read_bytes()
+    other = inside.list_evaluation("HEAD")[paths.predictions_folder("none", 0)]
+    held.chmod(0o644)
+    held.write_bytes(other.read_bytes())
+    assert main(["compare", "first", "HEAD"]) == 2
+    told = capsys.readouterr().err
+    held.write_bytes(right)
+    assert told.count("\n") == 1
+    assert "reports/predictions/none-0: DVC's stored list of its files does not match" in told
 
 
 def test_what_is_not_needed_may_be_absent(inside, capsys):
     inside.wiped()
     kept = inside.remote.rename(inside.remote.with_name("elsewhere"))
     for revision in ("first", "HEAD"):
-        stages = yaml.safe_load(inside.run("git", "show", f"{revision}:dvc.lock"))["stages"]
-        for md5 in (out["md5"] for out in stages["evaluate_sketch-none-0"]["outs"]):
-            name = Path("files", "md5", md5[:2], md5[2:])
-            (inside.remote / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(kept / name, inside.remote / name)
+        for path in inside.list_evaluation(revision, kept).values():
+            target = inside.remote / path.relative_to(kept)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
     assert main(["compare", "first", "HEAD"]) == 0
     told = capsys.readouterr().out
     shutil.rmtree(inside.remote)

@@ -17,8 +17,9 @@ from densecl import paths
 from densecl.config.params import Params, parse_params
 from densecl.datasets.storage.manifest import write_manifest
 from densecl.errors import DataError
+from densecl.runtime import source_hash
 from densecl.runtime.atomic_files import create_atomic_folder
-from densecl.training import fingerprint
+from densecl.training.fingerprint import TRAINING_CODE
 from pipelines.gate import drift
 from pipelines.gate.drift import compute_changes, describe_shift, format_changes, write_baseline
 from pipelines.gate.psi import SMOOTHING, compute_chance_psi, compute_psi, count_bins
@@ -200,9 +201,9 @@ def test_params_and_code_that_make_another_candidate_are_named(root, monkeypatch
     assert "the candidate.mode: dense -> global" in moved
     assert "contrast.patches_per_image: 50 -> nothing" in moved
     monkeypatch.setattr(
-        fingerprint,
-        "hash_code",
-        lambda parts=fingerprint.TRAINING_CODE: "0" if parts is fingerprint.TRAINING_CODE else "1",
+        source_hash,
+        "hash_sources",
+        lambda parts: "0" if parts is TRAINING_CODE else "1",
     )
     found = compute_changes(params_of(), root)
     assert found.params == ("evaluation code changed", "training code changed")

@@ -103,16 +103,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write("params.yaml", "modes: [none]\n")
     write("densecl/code.py", "one = 1\n")
     write("notes.txt", "notes\n")
-    write("reports/evaluation/sketch/gone-0.json", "{}")
+    write("reports/evaluation/gone-0/sketch.json", "{}")
     git(*NAMED, "add", ".")
     git(*NAMED, "commit", "--quiet", "-m", "Begin")
-    Path("reports/evaluation/sketch/gone-0.json").unlink()
+    Path("reports/evaluation/gone-0/sketch.json").unlink()
     write("params.yaml", "modes: [dense]\n")
     write("dvc.lock", "schema: '2.0'\n")
     write("cache/card.md", "# card\n")
     Path("models").mkdir()
     Path("models/card.md").symlink_to(Path("cache/card.md").absolute())  # as DVC may link it
-    write("reports/evaluation/sketch/dense-0.json", json.dumps({"top1": 0.5}))
+    write("reports/evaluation/dense-0/sketch.json", json.dumps({"top1": 0.5}))
     write("reports/comparison.csv", "x" * (2**20 + 1))
     write("densecl/code.py", "one = 2\n")
     write("densecl/new.py", "")
@@ -156,7 +156,7 @@ def test_a_fresh_clone_has_the_run_and_nothing_of_the_dirty_tree(project, tmp_pa
         "models/card.md",
         "notes.txt",
         "densecl/code.py",
-        "reports/evaluation/sketch/dense-0.json",
+        "reports/evaluation/dense-0/sketch.json",
         "reports/retraining.csv",
     }
     kept = csv_log.read_records(
@@ -183,10 +183,10 @@ def test_a_fresh_clone_has_the_run_and_nothing_of_the_dirty_tree(project, tmp_pa
 def test_no_filter_of_the_repository_changes_a_byte(project):
     write(".gitattributes", "*.lock filter=evil\n*.json text eol=lf\n")
     git("config", "filter.evil.clean", "echo POINTER")
-    Path("reports/evaluation/sketch/dense-0.json").write_bytes(b"{\r\n}\n")
+    Path("reports/evaluation/dense-0/sketch.json").write_bytes(b"{\r\n}\n")
     save_snapshot(params("tag"), FINISHED, VERDICT)
     assert git("show", f"{TAG}:dvc.lock") == "schema: '2.0'"
-    assert git("cat-file", "-s", f"{TAG}:reports/evaluation/sketch/dense-0.json") == "5"
+    assert git("cat-file", "-s", f"{TAG}:reports/evaluation/dense-0/sketch.json") == "5"
 
 
 def test_a_branch_of_their_own_keeps_each_and_the_code_it_ran_with(project):
@@ -247,12 +247,12 @@ def test_a_project_in_a_folder_of_a_repository(project, tmp_path, monkeypatch):
     inner.mkdir(parents=True)
     monkeypatch.chdir(inner)
     write("params.yaml", "modes: [global]\n")
-    write("reports/evaluation/sketch/global-0.json", "{}")
+    write("reports/evaluation/global-0/sketch.json", "{}")
     assert save_snapshot(params("tag"), FINISHED, VERDICT) == TAG
     monkeypatch.chdir(project)
     assert git("show", f"{TAG}:sub/project/params.yaml") == "modes: [global]"
     assert git("show", f"{TAG}:params.yaml") == "modes: [none]"
-    assert "sub/project/reports/evaluation/sketch/global-0.json" in files(TAG)
+    assert "sub/project/reports/evaluation/global-0/sketch.json" in files(TAG)
 
 
 def test_off_no_repository_no_git_and_a_tag_that_is_taken(project, tmp_path, capfd, monkeypatch):

@@ -89,18 +89,18 @@ STAGES = {
         ["data/plan/none.json", "data/manifests/imagenet-train.parquet"],
         ["models/none/seed-0"],
     ),
-    "evaluate@imagenet-dense-0": (
+    "evaluate@dense-0": (
         [
             "data/plan/evaluate.json",
             "data/manifests/imagenet.parquet",
             "data/validation/imagenet.json",
             "models/dense/seed-0",
         ],
-        ["reports/evaluation/imagenet/dense-0.json"],
+        ["reports/evaluation/dense-0/imagenet.json"],
     ),
-    "evaluate@imagenet-none-0": (
+    "evaluate@none-0": (
         ["data/manifests/imagenet.parquet", "models/none/seed-0"],
-        ["reports/evaluation/imagenet/none-0.json"],
+        ["reports/evaluation/none-0/imagenet.json"],
     ),
     "report": (["reports/evaluation"], ["reports/comparison.csv"]),
 }
@@ -126,8 +126,8 @@ def pipeline(project, trained, monkeypatch):
         "data/validation/imagenet.json",
         "densecl/vit.py",
         "models/none/seed-0/config.json",
-        "reports/evaluation/imagenet/dense-0.json",
-        "reports/evaluation/imagenet/none-0.json",
+        "reports/evaluation/dense-0/imagenet.json",
+        "reports/evaluation/none-0/imagenet.json",
         "reports/comparison.csv",
     ):
         write(place, json.dumps({"content of": place}))
@@ -163,7 +163,7 @@ CHAIN = [
     "prepare@imagenet",
     "validate",
     "train@dense-0",
-    "evaluate@imagenet-dense-0",
+    "evaluate@dense-0",
     "report",
     "gate of version 1",
     "version 1 of densecl-vit",
@@ -205,9 +205,9 @@ def test_all_that_names_the_champion_gives_its_chain(version, pipeline):
         ("data photos/train", "prepare@imagenet-train"),
         ("prepare@imagenet-train", "validate"),
         ("validate", "train@dense-0"),
-        ("train@dense-0", "evaluate@imagenet-dense-0"),
-        ("evaluate@imagenet-dense-0", "report"),
-        ("evaluate@imagenet-dense-0", "gate of version 1"),
+        ("train@dense-0", "evaluate@dense-0"),
+        ("evaluate@dense-0", "report"),
+        ("evaluate@dense-0", "gate of version 1"),
         ("gate of version 1", "version 1 of densecl-vit"),
     } <= set(chain.graph.edges)
 
@@ -245,7 +245,7 @@ def test_a_set_s_chain_reaches_every_model(pipeline):
         "train@none-0",
         "data photos/val",
     }
-    assert "evaluate@imagenet-dense-0" not in names(build_lineage("models/none/seed-0"))
+    assert "evaluate@dense-0" not in names(build_lineage("models/none/seed-0"))
     assert "train@none-0" not in names(build_lineage("data/plan/dense.json"))
     assert names(build_lineage("photos/train/n1/a.JPEG")) == names(chain)
 
@@ -271,12 +271,12 @@ def test_later_changes_are_reported_at_their_stage(version, pipeline):
 
 def test_a_stage_whose_input_was_recreated_is_marked(pipeline):
     data = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8"))
-    data["stages"]["evaluate@imagenet-dense-0"]["deps"][2]["md5"] = (
+    data["stages"]["evaluate@dense-0"]["deps"][2]["md5"] = (
         "e" * 32
     )  # of data/validation/imagenet.json
-    data["stages"]["evaluate@imagenet-dense-0"]["deps"][3]["md5"] = "f" * 32 + ".dir"
+    data["stages"]["evaluate@dense-0"]["deps"][3]["md5"] = "f" * 32 + ".dir"
     Path("dvc.lock").write_text(yaml.safe_dump(data), encoding="utf-8")
-    found = "\n".join(link(build_lineage("models/dense/seed-0"), "evaluate@imagenet-dense-0").notes)
+    found = "\n".join(link(build_lineage("models/dense/seed-0"), "evaluate@dense-0").notes)
     assert "models/dense/seed-0: read ffffffffffff, but train@dense-0 has left" in found
     assert "data/validation/imagenet.json: read eeeeeeeeeeee, but validate has left" in found
 
@@ -324,9 +324,7 @@ def test_a_zenml_run_without_a_version_is_found_by_the_models_it_trained(pipelin
     chain = build_lineage("11111111-1111-1111-1111-111111111111")
     assert asked == ["11111111-1111-1111-1111-111111111111"]
     assert chain.resolved_as == "ZenML run 11111111-1111-1111-1111-111111111111"
-    assert {"train@none-0", "evaluate@imagenet-none-0", "data photos/val", "report"} <= set(
-        names(chain)
-    )
+    assert {"train@none-0", "evaluate@none-0", "data photos/val", "report"} <= set(names(chain))
     assert "train@dense-0" not in names(chain)
 
 

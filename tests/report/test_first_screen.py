@@ -79,7 +79,7 @@ def ends(text: str) -> tuple[float, float]:
 def read(root: Path, dataset: str, mode: str, control: bool = False) -> np.ndarray:
     """Whether the model is right on each image, in the order of image_id."""
     rows = pd.read_parquet(
-        root / f"reports/predictions/{dataset}/{mode}-0{'.control' if control else ''}.parquet"
+        root / f"reports/predictions/{mode}-0/{dataset}{'.control' if control else ''}.parquet"
     )
     rows = rows.sort_values("image_id")
     return (rows["label"] == rows["prediction"]).to_numpy(float)
@@ -188,7 +188,7 @@ def test_the_mean_of_the_shifted_sets(page) -> None:
 def test_drops_and_their_intervals(page) -> None:
     root, _, rows = page
     for dataset in SHIFTED:
-        record = json.loads((root / f"reports/evaluation/{dataset}/none-0.json").read_text())
+        record = json.loads((root / f"reports/evaluation/none-0/{dataset}.json").read_text())
         own_file = record["control"]["predictions"].endswith(".control.parquet")
         for mode, entry in zip(MODES, rows[dataset][6:], strict=True):
             clean = (
@@ -230,6 +230,7 @@ def test_the_heading_says_what_the_table_says_and_no_more(page) -> None:
             sign = 1 if number(entry[0]) > 0 else -1
             assert value == abs(number(entry[0]))
             assert sorted((sign * low, sign * high)) == list(ends(entry[-2]))
-        cost = json.loads((root / f"reports/training/{mode}-0/cost.json").read_text())
-        more = 100 * (cost["step_seconds"] / cost["none_step_seconds"] - 1)
-        assert f"{'it' if starred else mode} cost {more:.0f} % more time" in sentences[mode]
+        step = json.loads((root / "reports/cost.json").read_text())["modes"][mode]["against_none"]
+        more, low, high = (100 * (step[key] - 1) for key in ("value", "low", "high"))
+        cost = f"cost {more:.0f} % [{low:.0f}, {high:.0f}] more time"
+        assert f"{'it' if starred else mode} {cost}" in sentences[mode]

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from densecl.evaluation.cached_predict import PREDICTION_CODE
+
 ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
@@ -56,6 +58,15 @@ def test_no_stage_depends_on_a_room_that_shapes_no_artifact_and_all_code_exists(
                     stage,
                     dep,
                 )
+
+
+def test_the_key_of_kept_predictions_holds_the_code_that_makes_them():
+    module = ROOT / "densecl" / "evaluation" / "predict.py"
+    covered = [ROOT / "densecl" / part for part in (*PREDICTION_CODE, *PASSIVE)]
+    # seeding.py: of initial weights, in whose place an exported model has its own.
+    used = {module, *imported(module, set())} - {ROOT / "densecl" / "seeding.py"}
+    assert len(used) > 5
+    assert [p for p in sorted(used) if not any(p.is_relative_to(part) for part in covered)] == []
 
 
 def test_the_report_s_code_retrains_nothing():

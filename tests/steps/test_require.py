@@ -70,8 +70,7 @@ def test_present_continues_and_every_table_gives_the_reason(values, capsys):
     for name in values["datasets"]:
         prepare.main(name)
     validate.main()
-    for name in SETS:
-        evaluate.main(name, "none", 0)
+    evaluate.main("none", 0)
     report.main()
     table = pd.read_csv(paths.COMPARISON).set_index(["dataset", "metric"])
     texts = [
@@ -100,8 +99,7 @@ def test_a_control_that_is_missing_leaves_the_set_its_own_figures(values):
     for name in values["datasets"]:
         prepare.main(name)
     validate.main()
-    for name in ("imagenet", "stylized"):
-        evaluate.main(name, "none", 0)
+    evaluate.main("none", 0)
     report.main()
     table = pd.read_csv(paths.COMPARISON).set_index(["dataset", "metric"])
     assert table.loc[("stylized", "top1"), "images"] == 6
@@ -140,7 +138,7 @@ def test_a_set_that_fails_in_evaluation_stops_under_all(values):
         prepare.main(name)
     validate.main()
     with pytest.raises(DataError, match=REASONS["stylized"]):  # said in a worker, one line
-        evaluate.main("stylized", "none", 0)
+        evaluate.main("none", 0)
 
 
 def test_a_path_that_cannot_be_created_is_reported(values):

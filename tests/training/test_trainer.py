@@ -197,7 +197,7 @@ def test_memory_larger_than_half_an_epoch_is_cut_and_recorded(workplace):
             workplace / "t",
         )
     assert (
-        json.loads((workplace / "t" / "cost.json").read_text())["queue_size_effective"] == 96
+        json.loads((workplace / "t" / "training.json").read_text())["queue_size_effective"] == 96
     )  # 24 images x 8 / 2
 
 

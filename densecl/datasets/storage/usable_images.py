@@ -27,13 +27,17 @@ def load_usable_images(name: str) -> ImageSet:
     """Rows of the manifest without those that validation excluded; DataError if validation failed
     or a file has changed since.
     """
-    plan = read_json(DatasetPlan, paths.plan_file(name))
-    verdict = read_json(ValidationResult, paths.validation_file(name))
+    return load_planned_images(read_json(DatasetPlan, paths.plan_file(name)))
+
+
+def load_planned_images(plan: DatasetPlan) -> ImageSet:
+    """As `load_usable_images`, of the dataset of a plan."""
+    verdict = read_json(ValidationResult, paths.validation_file(plan.name))
     if not verdict.passed:
         first, *others = verdict.failures
         more = f"; and {len(others)} more, see {paths.VALIDATION_PAGE}" if others else ""
         raise DataError(first + more)
     root = Path(plan.dataset.root)
-    frame = select_usable(read_manifest(paths.manifest_file(name)), verdict.excluded)
+    frame = select_usable(read_manifest(paths.manifest_file(plan.name)), verdict.excluded)
     check_unchanged(frame, root)
     return ImageSet(frame, root, plan.preprocess, plan.protocol, plan.classes)

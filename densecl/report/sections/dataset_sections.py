@@ -119,7 +119,7 @@ def _list_scoring_facts(comparison: Comparison, dataset: str) -> dict[Path, list
         for seed, record in sorted(comparison.cells[dataset, mode].records.items())
     ]
     if not records:
-        return {paths.EVALUATION / dataset: [("Scored", "by no model")]}
+        return {paths.EVALUATION: [("Scored", "by no model")]}
     file, record = records[0]
     preprocessing, control = record.preprocessing, record.control
     scored = (

@@ -1,0 +1,117 @@
+"""The stage `evaluate`: one model on the six sets of the suite and their controls, against timm's
+loader and loop over the six folders.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from timm.data import create_dataset, create_loader
+
+from benchmarks.measure import BenchmarkRow, make_time_row, measure_alternating
+from densecl import paths
+from densecl.config.params import NetworkParams, load_params
+from densecl.datasets.storage.image_root import list_class_folders
+from densecl.network.exported import load_exported_model
+from densecl.network.preprocessing import resolve_preprocessing
+from densecl.network.vit import Backbone, build_model
+from densecl.runtime.hardware import count_workers, get_device
+from steps import evaluate, plan, prepare, validate
+
+FOLDERS = {
+    "imagenet-train": "imagenet/train",
+    "imagenet": "imagenet/val",
+    "imagenet-a": "imagenet-a",
+    "imagenet-r": "imagenet-r",
+    "imagenet-v2": "imagenetv2-matched-frequency-format-val",
+    "stylized": "stylized/val",
+    "sketch": "sketch",
+}
+
+
+def measure_suite_evaluation(folder: Path) -> list[BenchmarkRow]:
+    """The model of params.yaml with random weights; both sides load it and run each image."""
+    if not (suite := os.environ.get("DENSECL_SUITE")):
+        print("P15 needs DENSECL_SUITE: the folder of the six sets")
+        return []
+    roots = {name: Path(suite, below) for name, below in FOLDERS.items()}
+    network = load_params(paths.PARAMS).network
+    values = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
+    for name, root in roots.items():
+        values["datasets"][name] |= {"root": str(root), "tracked_by": str(root)}
+    values |= {"render": {}, "modes": ["none"]}
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        paths.PARAMS.write_text(yaml.safe_dump(values), encoding="utf-8")
+        build_project(network, roots)
+        evaluated = [roots[name] for name in values["evaluate"]["datasets"]]
+        batch_size = values["evaluate"]["batch_size"]
+        calls = {
+            "ours": evaluate_ours,
+            "timm": lambda: evaluate_timm(evaluated, batch_size),
+        }
+        times = measure_alternating(calls, 5)
+        images = evaluate_timm(evaluated, batch_size)
+    measure = (
+        f"one model on the six sets of the suite, {images} images, with controls, predictions and "
+        f"metrics, {count_workers()} workers / timm's loader and loop over the six folders"
+    )
+    return [make_time_row("P15", measure, times, "ours", "timm", "≤ 1.0")]
+
+
+def build_project(network: NetworkParams, roots: dict[str, Path]) -> None:
+    """Manifests, verdicts and an exported model in the working directory."""
+    plan.main()
+    for name in roots:
+        prepare.main(name)
+    validate.main()
+    classes = list_class_folders(roots["imagenet-train"])
+    model, target = build_model(network, len(classes), 0), paths.model_folder("none", 0)
+    target.mkdir(parents=True)
+    save_file(model.state_dict(), target / "model.safetensors")
+    config = {
+        "architecture": network.model_name,
+        "model_args": network.model_args,
+        "num_classes": len(classes),
+        "classes": classes,
+    }
+    (target / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def evaluate_ours() -> None:
+    """The stage without what an earlier call kept."""
+    for made in (Path("cache/evaluation"), paths.EVALUATION, paths.PREDICTIONS):
+        shutil.rmtree(made, ignore_errors=True)
+    evaluate.main("none", 0)
+
+
+def evaluate_timm(roots: list[Path], batch_size: int) -> int:
+    """As timm's validate.py, folder by folder; the number of images."""
+    model, _ = load_exported_model(paths.model_folder("none", 0))
+    return sum(count_images(model.to(get_device()), root, batch_size) for root in roots)
+
+
+def count_images(model: Backbone, root: Path, batch_size: int) -> int:
+    data_config, device = resolve_preprocessing(model), get_device()
+    loader = create_loader(
+        create_dataset("", root=str(root)),
+        data_config.input_size,
+        batch_size,
+        interpolation=data_config.interpolation,
+        mean=data_config.mean,
+        std=data_config.std,
+        num_workers=count_workers(),
+        crop_pct=data_config.crop_pct,
+        crop_mode=data_config.crop_mode,
+        device=device,
+        use_prefetcher=device.type == "cuda",
+        pin_memory=device.type == "cuda",
+    )
+    with torch.inference_mode():
+        correct = [model(x.to(device)).argmax(1).cpu() == labels for x, labels in loader]
+    return len(torch.cat(correct))

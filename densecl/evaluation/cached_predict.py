@@ -1,0 +1,120 @@
+"""Predictions of one model that are kept in the cell cache, so that no image is run twice.
+
+The key of an entry is the sha256 of all that decides its content: the model, the images and their
+labels, the preprocessing, the scored classes, the batch size, and the code.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from densecl.artifacts import Preprocessing
+from densecl.evaluation.cell_cache import CellCache
+from densecl.evaluation.predict import build_predictions, iter_logits
+from densecl.evaluation.scoring import select_scored
+from densecl.network.vit import Backbone
+from densecl.runtime.source_hash import hash_sources
+
+# Code and packages that decide predictions, given the images, labels and preprocessing in the key.
+# Metrics are computed from predictions each time, so their code is none of it.
+PREDICTION_CODE = ("datasets/storage", "evaluation/predict.py", "metrics.py", "network")
+PREDICTION_PACKAGES = ("torch", "torchvision", "timm", "pillow")
+CHUNK = 4096  # images scored at once from kept logits: 33 MB of float64 at 1000 classes
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """The usable images of a dataset whose classes the model knows."""
+
+    frame: pd.DataFrame  # rows of the manifest; `label` is the model's index
+    root: Path
+    preprocessing: Preprocessing
+    shared: bool  # scored under the masks of several datasets: its logits are kept
+    usable: int = 0  # images of all classes, known to the model or not
+    excluded: int = 0  # by validation
+
+
+class CachedPredictor:
+    """One model and the cell cache; `images_run` counts the images that went through the model."""
+
+    def __init__(self, model: Backbone, folder: Path, batch_size: int, cache: CellCache) -> None:
+        """`folder` holds the exported files of `model`."""
+        self.model, self.batch_size, self.cache = model, batch_size, cache
+        self.images_run = 0
+        self._logits: dict[str, Tensor] = {}  # of shared images, by key
+        self._identity = {
+            "model": [_hash_file(folder / name) for name in ("model.safetensors", "config.json")],
+            "batch_size": batch_size,
+            "code": hash_sources(PREDICTION_CODE),
+            "packages": [version(name) for name in PREDICTION_PACKAGES],
+        }
+
+    def predict(
+        self, images: LabelledImages, scored_indices: list[int]
+    ) -> tuple[pd.DataFrame, bool]:
+        """Predictions on the images of the scored classes, and whether the cache had them.
+
+        DataError if there is no such image, or if one cannot be read.
+        """
+        frame = select_scored(images.frame, scored_indices)
+        key = self._build_key(
+            images.preprocessing, frame[["image_id", "label", "sha256"]], scored_indices
+        )
+        if (content := self.cache.read(key)) is not None:
+            return pd.read_parquet(io.BytesIO(content)), True
+        rows = build_predictions(frame, self._iter_logits(images, scored_indices), scored_indices)
+        self.cache.write(key, rows.to_parquet(index=False))
+        return rows, False
+
+    def _iter_logits(self, images: LabelledImages, scored_indices: list[int]) -> Iterator[Tensor]:
+        if images.shared:
+            selected = np.flatnonzero(images.frame["label"].isin(scored_indices))
+            yield from torch.split(self._get_shared_logits(images)[selected], CHUNK)
+        else:
+            yield from self._run_model(images, select_scored(images.frame, scored_indices))
+
+    def _get_shared_logits(self, images: LabelledImages) -> Tensor:
+        """Logits [B, C] of all images of a dataset; kept in memory too."""
+        key = self._build_key(images.preprocessing, images.frame[["sha256"]], None)
+        if key not in self._logits:
+            if (content := self.cache.read(key)) is not None:
+                logits = torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False))
+            else:
+                logits = torch.cat(list(self._run_model(images, images.frame)))
+                buffer = io.BytesIO()
+                np.save(buffer, logits.numpy(), allow_pickle=False)
+                self.cache.write(key, buffer.getvalue())
+            self._logits[key] = logits
+        return self._logits[key]
+
+    def _run_model(self, images: LabelledImages, frame: pd.DataFrame) -> Iterator[Tensor]:
+        for logits in iter_logits(
+            self.model, frame, images.root, images.preprocessing, self.batch_size
+        ):
+            self.images_run += len(logits)
+            yield logits
+
+    def _build_key(
+        self, preprocessing: Preprocessing, frame: pd.DataFrame, scored_indices: list[int] | None
+    ) -> str:
+        """`scored_indices` None: the key of logits, which no mask touches."""
+        values = self._identity | {
+            "preprocessing": preprocessing.model_dump(mode="json"),
+            "images": hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest(),
+            "scored": scored_indices,
+        }
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
