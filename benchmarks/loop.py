@@ -101,7 +101,7 @@ def measure_mode(plan: TrainPlan, image_sets: dict[str, ImageSet]) -> list[Bench
         Monitor(plan, 0, trainer.steps_per_epoch, "benchmark") as monitor,
     ):
         trainer.fit(StateSaver(trainer, checkpoints, monitor), monitor)
-    loop_seconds = [row["seconds"] for row in trainer.history]
+    loop_seconds = [timing["seconds"] for timing in trainer.timings]
     rests = [
         end - previous - loop - steps
         for previous, end, loop, steps in zip(
