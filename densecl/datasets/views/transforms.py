@@ -65,14 +65,14 @@ def apply_color_jitter(
     """Apply the four adjustments in random order with uniform factors (torchvision's ColorJitter);
     skip those of strength 0.
     """
-    strengths = {
-        adjust_brightness: jitter.brightness,
-        adjust_contrast: jitter.contrast,
-        adjust_saturation: jitter.saturation,
-    }
+    strengths = (
+        (adjust_brightness, jitter.brightness),
+        (adjust_contrast, jitter.contrast),
+        (adjust_saturation, jitter.saturation),
+    )
     steps = [
         (adjust, draw_uniform(max(0.0, 1 - strength), 1 + strength, rng))
-        for adjust, strength in strengths.items()
+        for adjust, strength in strengths
         if strength
     ]
     if jitter.hue:
