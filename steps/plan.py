@@ -158,6 +158,7 @@ STEP_SETTINGS = (
     "compile",
     "grad_clip",
     "label_smoothing",
+    "threads",
 )
 UNTIMED_CONTRAST = ("lambda_weight", "ramp_epochs", "temperature", "key_momentum")
 

@@ -14,6 +14,7 @@ from densecl.runtime.hardware import (
     reset_peak_memory,
     reuse_freed_memory,
 )
+from densecl.runtime.threads import set_training_threads
 
 STEPS = 3  # of each kind; from the second on the optimizer has its state, and nothing grows
 
@@ -41,6 +42,7 @@ def measure_added_memory(plan: CostPlan, size: TrainingSize, kind: Kind) -> int 
 
 def _send_added_memory(sender: Connection, plan: CostPlan, size: TrainingSize, kind: Kind) -> None:
     reuse_freed_memory()
+    set_training_threads(plan.train.threads)
     _load_libraries()
     reset_peak_memory(get_device())
     idle = read_peak_memory(get_device())

@@ -6,21 +6,22 @@ from the number of cores.
 """
 
 import os
+from collections.abc import MutableMapping
 
 # One of these set by the user is left alone.
 WAIT_POLICIES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
-def set_openmp_defaults() -> None:
+def set_openmp_defaults(environment: MutableMapping[str, str] = os.environ) -> None:
     """One thread per process, and threads that sleep while they wait, unless the user has set
     otherwise; child processes inherit both.
 
     Threads that spin while they wait take the cores that others need: beside one busy process per
     core a step then takes five times as long (docs/performance.md, P18).
     """
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if not any(name in os.environ for name in WAIT_POLICIES):
-        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    if not any(name in environment for name in WAIT_POLICIES):
+        environment["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def set_training_threads(threads: int | None) -> None:

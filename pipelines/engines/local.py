@@ -60,27 +60,34 @@ class LocalExecutor:
         if not hasattr(self._own, "worker"):
             self._own.worker = _start_worker(_build_environment(self.jobs))
             self._workers.append(self._own.worker)
-        connection = self._own.worker.connection
+        worker: WorkerProcess = self._own.worker
         try:
-            connection.send((name, file))
-            outcome: StageOutcome | BaseException = connection.recv()
+            worker.connection.send((name, file))
+            outcome: StageOutcome | BaseException = worker.connection.recv()
         except (EOFError, OSError):
-            raise RetryLater(
-                f"{name}: its process was killed, as where memory runs out; the same command "
-                f"resumes, with fewer --jobs in less memory"
-            ) from None
+            raise _explain_end(name, worker.process.wait()) from None
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
 
+def _explain_end(name: str, status: int) -> Exception:
+    if status >= 0:
+        return RuntimeError(f"{name}: its process ended with status {status}; it says why above")
+    return RetryLater(
+        f"{name}: its process was killed, as where memory runs out; the same command resumes, with "
+        f"fewer --jobs in less memory"
+    )
+
+
 def _build_environment(jobs: int) -> dict[str, str]:
-    """One thread per process: stages side by side use all cores, and threads never wait for each
-    other. Processes that load images share the cores that are left. No result depends on `jobs`.
+    """Each stage computes in one thread (densecl/runtime/threads.py), so that stages side by side
+    use all cores. Its processes that load images share the cores that are left; no result depends
+    on their number.
     """
     share = count_cores() // jobs
     loaders = min(MAX_LOADERS, share) if share > 1 else 0
-    return {"OMP_NUM_THREADS": "1", "DENSECL_WORKERS": str(loaders)} | os.environ
+    return {"DENSECL_WORKERS": str(loaders)} | os.environ
 
 
 def _start_worker(environment: dict[str, str]) -> WorkerProcess:

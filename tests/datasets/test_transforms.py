@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as F
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from densecl.config.params import ColorJitterParams, DataParams
 from densecl.datasets.synthetic.styles import PHOTO, render_photograph
@@ -95,6 +96,23 @@ def test_blur_is_torchvisions(sigma):
             )
             <= LEVEL
         )
+
+
+def test_uniform_numbers_are_numpys():
+    ours, numpys = np.random.default_rng(0), np.random.default_rng(0)
+    for low, high in ((0.2, 1.0), (-0.1, 0.1), (0.6, 1.4), (0.5, 0.5)) * 100:
+        assert transforms.draw_uniform(low, high, ours) == numpys.uniform(low, high)
+
+
+@pytest.mark.parametrize("where", [(0, 0, 64, 64), (5, 9, 20, 31), (3, 0, 61, 40), (7, 7, 1, 1)])
+@pytest.mark.parametrize("size", [(64, 64), (24, 32)])
+def test_resized_crops_are_those_of_contiguous_planes(where, size):
+    top, left, height, width = where
+    for pixels in pictures(64):
+        part = pixels[top : top + height, left : left + width]
+        batch = torch.from_numpy(part.transpose(2, 0, 1).copy())[None]
+        expected = interpolate(batch, size=size, mode="bilinear", antialias=True)[0]
+        assert torch.equal(planes(transforms.resize_crop(pixels, where, size)), expected)
 
 
 @pytest.mark.parametrize("where", [(0, 0, 64, 64), (5, 9, 20, 31), (3, 0, 61, 40)])

@@ -91,3 +91,35 @@ def test_a_place_that_cannot_be_used_is_one_warning(place, tmp_path, monkeypatch
     assert told.count("\n") == told.count("warning: evaluate.cell_cache: ") == 1
     assert f"{place} cannot be used" in told
     assert "going on without it" in told
+
+
+@pytest.mark.slow
+def test_machines_share_a_bucket(monkeypatch, capsys):
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    fsspec.filesystem("s3").mkdir("shared")
+    url = "s3://shared/densecl/cells"
+    assert CellCache(url).read("key") is None
+    CellCache(url).write("key", CONTENT)
+    assert fsspec.filesystem("s3").ls("shared/densecl/cells", detail=False) == [
+        "shared/densecl/cells/key"
+    ]
+    assert CellCache(url).read("key") == CONTENT
+    fsspec.filesystem("s3").pipe_file("shared/densecl/cells/key", b"short")
+    assert CellCache(url).read("key") is None
+    assert "damaged" in capsys.readouterr().err
+    server.stop()
+    cache = CellCache(url)
+    cache.write("other", CONTENT)
+    assert cache.read("other") is None
+    assert capsys.readouterr().err.count("warning: evaluate.cell_cache: ") == 1

@@ -3,8 +3,11 @@ change.
 """
 
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -277,6 +280,27 @@ def test_a_run_that_stops_goes_on_after_the_sets_that_it_finished(values, capsys
     assert "imagenet-r" not in capsys.readouterr().out
     broken.write_bytes(content)
     assert run(capsys) == (2, IMAGES["imagenet-r"] + IMAGES["stylized"])
+
+
+@pytest.mark.slow
+def test_a_killed_run_loses_the_set_that_it_was_running(values, capsys):
+    running = subprocess.Popen(
+        [sys.executable, "-m", "steps", "evaluate", "none", "0"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with running:
+        assert "imagenet none-0" in running.stdout.readline()
+        assert "sketch none-0" in running.stdout.readline()
+        running.kill()
+    cached, images_run = run(capsys)
+    assert cached >= 2
+    assert images_run <= IMAGES["imagenet-r"] + IMAGES["stylized"]
+    before = read_files()
+    shutil.rmtree("cache/evaluation")
+    assert run(capsys) == (0, sum(IMAGES.values()))
+    assert read_files() == before
 
 
 def test_an_optional_set_that_fails_is_tried_again(values, capsys):

@@ -203,15 +203,13 @@ def test_more_jobs_than_cores_are_allowed_after_a_warning(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_stages_share_the_cores_and_what_is_set_stays(monkeypatch):
+def test_loaders_share_the_cores_that_stages_leave_unless_their_number_is_set(monkeypatch):
     monkeypatch.setattr(local, "count_cores", lambda: 8)
-    for name in ("OMP_NUM_THREADS", "DENSECL_WORKERS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("DENSECL_WORKERS", raising=False)
     loaders = {jobs: local._build_environment(jobs)["DENSECL_WORKERS"] for jobs in (1, 3, 5, 8, 9)}
     assert loaders == {1: "8", 3: "2", 5: "0", 8: "0", 9: "0"}
-    assert local._build_environment(8)["OMP_NUM_THREADS"] == "1"
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert local._build_environment(8)["OMP_NUM_THREADS"] == "3"
+    monkeypatch.setenv("DENSECL_WORKERS", "3")
+    assert local._build_environment(8)["DENSECL_WORKERS"] == "3"
 
 
 def test_a_write_that_is_broken_off_leaves_the_file_as_it_was(tmp_path):

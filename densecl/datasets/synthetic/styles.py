@@ -22,10 +22,10 @@ from densecl.config.params import RenderParams
 from densecl.datasets.synthetic.shapes import SHAPES, Pose, render_mask
 from densecl.datasets.synthetic.textures import (
     TEXTURES,
-    add_channel,
     convert_to_rgb,
     render_background,
     render_surface,
+    round_field,
     sample_noise,
 )
 from densecl.runtime.hardware import count_workers
@@ -156,7 +156,7 @@ def render_photograph(
     grid = pose.compute_grid(size)
     # Light from the upper left.
     shade = 1 - 0.3 * np.clip(0.7 * grid[0] + 0.7 * grid[1], -0.6, 1)
-    surface = render_surface(texture.texture, colour.hue, grid, rng) * add_channel(shade)
+    surface = render_surface(texture.texture, colour.hue, grid, rng) * round_field(shade)
     background = render_background(size, rng)
     shadow = ImageChops.offset(_blur(mask, 0.025), size // 40, size // 28)
     background = background * (1 - 0.45 * _scale_to_unit(shadow))
@@ -186,12 +186,15 @@ def _draw_mask(label: int, pose: Pose, size: int, oversampling: int = 4) -> Imag
 
 
 def _scale_to_unit(image: Image.Image) -> np.ndarray:
-    """[S, S, 1] of a mask or [S, S, 3] of an image, in 0..1."""
-    return np.atleast_3d(np.asarray(image, dtype=np.float32)) / 255
+    """[S, S] of a mask or [3, S, S] of an image, float32 in 0..1."""
+    values = np.asarray(image).astype(np.float32) / 255
+    return values if values.ndim == 2 else values.transpose(2, 0, 1)
 
 
 def _convert_to_image(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8))
+    """Mode RGB, of [3, S, S] in 0..1."""
+    levels = (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(levels.transpose(1, 2, 0)))
 
 
 def _shrink(pixels: np.ndarray, mask: Image.Image) -> Drawing:
@@ -265,9 +268,9 @@ def _render_rendition(
         pixels = paper + (body - paper) * inside
         pixels = pixels + (ink - pixels) * edge
     elif style == "painting":
-        strokes = add_channel(sample_noise(canvas, 22, rng) - 0.5) * 0.5
+        strokes = round_field(sample_noise(canvas, 22, rng) - 0.5) * 0.5
         ground = render_background(canvas, rng)
-        shaded = body * (1 + 0.3 * add_channel(pose.compute_grid(canvas)[1]))
+        shaded = body * (1 + 0.3 * round_field(pose.compute_grid(canvas)[1]))
         painted = _convert_to_image(ground + (shaded - ground) * inside + strokes)
         pixels = _scale_to_unit(painted.filter(ImageFilter.ModeFilter(9)))
     elif style == "outline":
@@ -276,12 +279,12 @@ def _render_rendition(
         pixels = pixels + (ink - pixels) * edge
     elif style == "mosaic":
         ground = convert_to_rgb(rng.random(), 0.3, 0.5)
-        speckle = 0.06 * rng.standard_normal((canvas, canvas, 1), dtype=np.float32)
+        speckle = 0.06 * rng.standard_normal((canvas, canvas), dtype=np.float32)
         mixed = _convert_to_image(ground + (body - ground) * inside + speckle)
         tiles = mixed.resize((canvas // 8, canvas // 8), Image.Resampling.LANCZOS)
         pixels = _scale_to_unit(tiles.resize(mask.size, Image.Resampling.NEAREST))
         joint = np.arange(canvas) % 8 == 0
-        pixels = pixels * (1 - 0.35 * add_channel(joint | joint[:, None]))
+        pixels = pixels * (1 - 0.35 * round_field(joint | joint[:, None]))
     else:
         night = convert_to_rgb(rng.random(), 0.5, 0.1)
         glow = _scale_to_unit(_blur(edge_mask, 0.03)) * 1.6
@@ -296,12 +299,11 @@ def _render_sketch(
     mask = _draw_mask(label, pose, 2 * settings.size)
     grid = pose.compute_grid(mask.width)
     texture = SYNTHETIC_CLASSES[_sample_cue_class(label, PHOTO, rng)].texture
-    marks = np.clip(2 - 4 * TEXTURES[texture](grid), 0, 1)  # dark areas are hatched
-    marks = marks * np.clip(0.75 + 0.6 * np.sin(34 * grid.sum(0)), 0, 1)
+    marks = np.clip(2 - 4 * TEXTURES[texture](grid), 0, 1)  # dark areas are inked
     edge = _scale_to_unit(_extract_edge(mask, int(rng.choice((3, 3, 5)))))
-    line = np.maximum(edge, add_channel(marks) * _scale_to_unit(mask))
-    pressure = 0.75 + 0.25 * add_channel(sample_noise(mask.width, 10, rng))
-    pixels = 1 - np.repeat(line * pressure, 3, axis=2)
+    line = np.maximum(edge, round_field(marks) * _scale_to_unit(mask))
+    pressure = 0.75 + 0.25 * round_field(sample_noise(mask.width, 10, rng))
+    pixels = np.repeat(1 - line[None] * pressure, 3, axis=0)
     return _shrink(pixels, mask)._replace(name=f"sketch_{number}.JPEG")
 
 

@@ -71,21 +71,22 @@ TEXTURES: dict[str, Texture] = {
 
 
 def convert_to_rgb(hue: float, saturation: float, value: float) -> np.ndarray:
-    """[3] float32 in [0, 1]."""
+    """[3, 1, 1] float32 in [0, 1]."""
     saturation, value = min(max(saturation, 0), 1), min(max(value, 0), 1)
-    return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value), dtype=np.float32)
+    colour = colorsys.hsv_to_rgb(hue % 1, saturation, value)
+    return np.array(colour, dtype=np.float32)[:, None, None]
 
 
-def add_channel(field: Field) -> np.ndarray:
-    """[S, S, 1] float32, to mix colours with."""
-    return field[..., None].astype(np.float32)
+def round_field(field: Field) -> np.ndarray:
+    """[S, S] float32, to mix colours with."""
+    return field.astype(np.float32)
 
 
 def render_surface(
     texture: str, hue: float, grid: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """[S, S, 3] float32 in two tones of one hue."""
-    field = add_channel(TEXTURES[texture](grid))
+    """[3, S, S] float32 in two tones of one hue."""
+    field = round_field(TEXTURES[texture](grid))
     hue += rng.normal(0, 0.015)
     vivid, bold = rng.uniform(0.75, 1), rng.uniform(0.7, 1)
     dark = convert_to_rgb(hue, vivid * rng.uniform(0.7, 0.95), rng.uniform(0.3, 0.5))
@@ -95,12 +96,12 @@ def render_surface(
 
 
 def render_background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """[S, S, 3] float32: two soft colours meeting along a hazy line and blurred clutter, or a plain
+    """[3, S, S] float32: two soft colours meeting along a hazy line and blurred clutter, or a plain
     wall; independent of the class.
     """
     if rng.random() < 0.15:
         wall = convert_to_rgb(rng.random(), rng.uniform(0, 0.4), rng.uniform(0.5, 1.0))
-        return np.asarray(wall * add_channel(0.95 + 0.1 * sample_noise(size, 3, rng)))
+        return np.asarray(wall * round_field(0.95 + 0.1 * sample_noise(size, 3, rng)))
     hue = rng.random()
     far, near = (
         convert_to_rgb(hue, rng.uniform(0.1, 0.45), rng.uniform(0.6, 0.95)),
@@ -116,12 +117,12 @@ def render_background(size: int, rng: np.random.Generator) -> np.ndarray:
         + 0.1 * (sample_noise(size, 3, rng) - 0.5)
     )
     blend = np.clip((down - line) / rng.uniform(0.04, 0.4) + 0.5, 0, 1)
-    field = far + (near - far) * add_channel(blend)
+    field = far + (near - far) * round_field(blend)
     for _ in range(rng.integers(1, 5)):
         radius = np.hypot(
             across - rng.random(), (down - rng.random()) * rng.uniform(0.6, 1.6)
         ) / rng.uniform(0.08, 0.3)
-        spot = add_channel(np.clip(1.5 - radius, 0, 1)) * rng.uniform(0.25, 0.7)
+        spot = round_field(np.clip(1.5 - radius, 0, 1)) * rng.uniform(0.25, 0.7)
         colour = convert_to_rgb(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.95))
         field += (colour - field) * spot
-    return np.asarray(field * add_channel(0.92 + 0.16 * sample_noise(size, 9, rng)))
+    return np.asarray(field * round_field(0.92 + 0.16 * sample_noise(size, 9, rng)))
