@@ -1,6 +1,7 @@
 # Each target first installs its requirements into .venv.
 # make repro   the whole comparison of params.yaml
-# make test    all tests
+# make test    the fast tests, in at most 5 minutes: all but those that are marked slow
+# make test-all  the slow ones too (make test-slow: only those)
 # make lint    formatter, linter and type checker
 # make docs    the documentation with its API pages, in docs/_build/html
 # make bench   benchmarks, as ratios measured in one run
@@ -17,16 +18,22 @@ export GX_ANALYTICS_ENABLED := false
 export ZENML_ANALYTICS_OPT_IN := false
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test lint docs bench soak ui lock
+.PHONY: repro test test-slow test-all lint docs bench soak ui lock
 
 repro: .venv/ready
-	dvc repro
-	@cat reports/table.txt; echo; echo reports/report.html
+	@python -m pipelines run
 
 # Two processes with one thread each: more threads than cores would spin while they wait for each
 # other, and take ten times as long.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: .venv/dev
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow"
+
+test-slow: .venv/dev
+	$(PYTEST) -m slow
+
+test-all: .venv/dev
+	$(PYTEST)
 
 soak: .venv/dev
 	python -m tests.stress --minutes $(or $(MINUTES),30)

@@ -2,7 +2,7 @@
 
 The flags and defaults are the method's own (its usage table); datasets come from --params. Results
 are written to runs/<experiment-name>/: model/ (safetensors, config.json) and training/
-(history.csv, cost.json).
+(history.csv, training.json).
 """
 
 import argparse
@@ -59,6 +59,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
         "grad_clip",
         "checkpoint_minutes",
         "steps_per_epoch",
+        "threads",
     ),
 }
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -181,6 +182,7 @@ def run_training(args: dict[str, Any]) -> None:
             {name: image_sets[name] for name in validation_names if name in image_sets},
             classes,
             plan.train.batch_size,
+            keep_images=plan.data.cache == "ram",
         ),
         folder / "model",
         folder / "training",

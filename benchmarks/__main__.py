@@ -12,9 +12,12 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.engine import measure_engine
 from benchmarks.evaluation import measure_suite_evaluation
+from benchmarks.loop import measure_loop
 from benchmarks.losses import measure_dense_loss, measure_info_nce
 from benchmarks.measure import BenchmarkRow, format_rows
+from benchmarks.neighbours import measure_neighbours
 from benchmarks.photographs import measure_evaluation, measure_loader
 from benchmarks.pipeline import measure_pipeline
 from benchmarks.processes import measure_processes
@@ -30,6 +33,8 @@ SECTIONS: dict[str, Callable[[Path], list[BenchmarkRow]]] = {  # each gets an em
     "infonce": lambda _: measure_info_nce(),
     "lightly": lambda _: measure_dense_loss(),
     "steps": lambda _: measure_steps(StepSetup()),
+    "loop": measure_loop,
+    "neighbours": lambda _: measure_neighbours(),
     "tracking": measure_tracking,
     "processes": lambda _: measure_processes(),
     "loader": measure_loader,
@@ -37,6 +42,7 @@ SECTIONS: dict[str, Callable[[Path], list[BenchmarkRow]]] = {  # each gets an em
     "suite": measure_suite_evaluation,
     "scan": measure_scan,
     "pipeline": measure_pipeline,
+    "engine": measure_engine,
 }
 
 

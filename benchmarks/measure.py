@@ -2,14 +2,13 @@
 
 import multiprocessing
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import torch
 from torch.utils.benchmark import timer
 
-PROC_STATUS, PROC_CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from densecl.runtime.hardware import get_device, read_peak_memory, reset_peak_memory
+
 MEBIBYTE = 2**20
 Call = Callable[[], object]
 Times = dict[str, list[float]]  # seconds per round, by the name of the call
@@ -47,20 +46,11 @@ def measure_peak_memory(build: Callable[..., Call], *args: object) -> float:
 
 def _measure_memory_growth(build: Callable[..., Call], args: tuple[object, ...]) -> float:
     call = build(*args)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        PROC_CLEAR_REFS.write_text("5", encoding="ascii")
-    before = _read_peak_memory()  # what is in use now
+    device = get_device()
+    reset_peak_memory(device)
+    before = read_peak_memory(device)  # what is in use now
     call()
-    return (_read_peak_memory() - before) / MEBIBYTE
-
-
-def _read_peak_memory() -> int:
-    """Bytes; on the CPU as Linux counts them per process: `ru_maxrss` starts at the parent's."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return 1024 * int(PROC_STATUS.read_text(encoding="ascii").split("VmHWM:")[1].split()[0])
+    return (read_peak_memory(device) - before) / MEBIBYTE
 
 
 def format_ratio(ours: list[float], peer: list[float]) -> str:

@@ -23,13 +23,13 @@ from densecl.config.params import (
     TrainParams,
 )
 from densecl.contrast import build_objective
+from densecl.cost.steps import fill_memory, step_one_view
 from densecl.datasets.views.batch import ViewBatch
 from densecl.network.preprocessing import normalise_images, resolve_preprocessing
 from densecl.network.vit import build_model
 from densecl.runtime.hardware import get_device
 from densecl.training.optim import build_optimizer
 from densecl.training.step import TrainStep
-from densecl.training.step_cost import fill_memory, step_one_view
 
 CLASSES = 1000
 # With the defaults of the method.

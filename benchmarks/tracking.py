@@ -11,8 +11,7 @@ from benchmarks.measure import BenchmarkRow, Call, measure_alternating
 from densecl.artifacts import TrainPlan
 from densecl.config.params import DataParams
 from densecl.monitoring.monitor import Monitor
-from densecl.training.step_metrics import compute_epoch_means
-from densecl.training.trainer import LOG_EVERY
+from densecl.training.step_metrics import LOG_EVERY, compute_epoch_means
 
 EPOCH_STEPS = 100  # an epoch of ImageNet has 5,004 steps of 256 images
 METRICS = 40  # about as many matching metrics as a real epoch logs

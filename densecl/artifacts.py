@@ -7,6 +7,7 @@ from typing import Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from densecl.config.params import (
+    CostParams,
     DataParams,
     DatasetParams,
     DenseContrastParams,
@@ -71,6 +72,17 @@ class ExecutionPlan(Artifact):
     cell_cache: str | None
 
 
+class CostPlan(Artifact):
+    """What shapes a training step; keys that do not have their defaults."""
+
+    modes: tuple[Mode, ...]
+    network: NetworkParams
+    train: TrainParams
+    contrast: dict[Mode, GlobalContrastParams | DenseContrastParams | None]
+    processes: int  # that share a batch in training; one of them is measured
+    budget: CostParams
+
+
 class EvaluatePlan(Artifact):
     """What the evaluation of one model on all datasets reads."""
 
@@ -111,21 +123,14 @@ class ValidationResult(Artifact):
     evidence: tuple[Evidence, ...] = ()
 
 
-class TrainingCost(Artifact):
-    """Cost of a training run; step times are medians of one interleaved measurement in one process,
-    with the batch in memory.
+class TrainingFacts(Artifact):
+    """Facts of a training run that do not vary with the machine; MLflow holds the others, in the
+    run with the tag `fingerprint`.
     """
 
-    wall_seconds: float
-    images_per_second: float
-    peak_memory_bytes: int
-    device: str
-    views: int
+    fingerprint: str
     batch_size: int
-    step_seconds: float  # this mode, two views
-    none_step_seconds: float  # classification only, the same two views
-    one_view_step_seconds: float  # classification only, one view
-    queue_size_effective: int
+    queue_size_effective: int  # 0: no memory queue
 
 
 class Preprocessing(Artifact):

@@ -19,6 +19,7 @@ RUNS = Path("runs")
 EVALUATION = Path("reports/evaluation")
 PREDICTIONS = Path("reports/predictions")
 TRAINING = Path("reports/training")
+COST = Path("reports/cost.json")
 COMPARISON = Path("reports/comparison.csv")
 REPORT_PAGE = Path("reports/report.html")
 REPORT_TEXT = Path("reports/report.md")
@@ -49,6 +50,7 @@ BASELINE_PLAN = Path("data/baseline/plan.json")  # the params and code that made
 RETRAINING_LOCK = Path("cache/retraining.lock")
 ZENML_STORE = Path(".zenml")  # ZenML's store
 UI_LOGS = Path("cache/ui")
+STAGE_LOGS = Path("cache/stages")  # output of each stage of `python -m pipelines run`
 
 
 def export_folder(mode: str, seed: int) -> Path:
@@ -57,8 +59,18 @@ def export_folder(mode: str, seed: int) -> Path:
 
 
 def plan_file(unit: str) -> Path:
-    """Resolved params of a unit: a dataset, a mode, validate, evaluate or report."""
+    """Resolved params of a unit: a dataset, a mode, validate, cost, evaluate or report."""
     return PLANS / f"{unit}.json"
+
+
+def stage_log(stage: str) -> Path:
+    """Output of a stage that last ran beside others."""
+    return STAGE_LOGS / f"{stage}.log"
+
+
+def stage_progress_file(stage: str) -> Path:
+    """Exists while a stage runs; holds its progress as JSON."""
+    return STAGE_LOGS / f"{stage}.progress"
 
 
 def rendered_folder(folder: str) -> Path:

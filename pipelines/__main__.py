@@ -4,12 +4,27 @@ their tools.
 
 import argparse
 import importlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from densecl.runtime import cli
+from densecl.runtime.hardware import count_cores
+
+
+def parse_jobs(text: str) -> int:
+    """The value of `--jobs`; more than the cores are allowed."""
+    if not (text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"found {text}, expected a number of stages, 1 or more")
+    if int(text) > (cores := count_cores()):
+        print(f"warning: --jobs {text}: found {cores} cores, which they share", file=sys.stderr)
+    return int(text)
+
 
 Options = Mapping[str, Mapping[str, Any]]
+JOBS_OPTION: Options = {
+    "--jobs": {"type": parse_jobs, "help": "stages at a time; by default one per core"},
+}
 REASON_OPTIONS: Options = {
     "--why": {"required": True, "help": "written on the version"},
     "--who": {"help": "your login by default"},
@@ -23,10 +38,15 @@ SCHEDULE_OPTIONS: Options = {
 }
 # Command -> its purpose, function and arguments.
 COMMANDS: dict[str, tuple[str, str, Options]] = {
+    "run": (
+        "the whole comparison, as `dvc repro`, with stages side by side",
+        "engines.run.main",
+        JOBS_OPTION,
+    ),
     "comparison": (
         "the whole comparison, as `dvc repro`, with one tracked step per stage",
         "runner.run_comparison",
-        {},
+        JOBS_OPTION,
     ),
     "retraining": (
         "train a candidate on what changed, and promote it if it beats the champion",
@@ -37,9 +57,10 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
                 "action": "store_true",
                 "help": "judge a candidate even if nothing changed",
             },
+            **JOBS_OPTION,
         },
     ),
-    "replay": ("resume the newest run", "runner.resume_run", {}),
+    "replay": ("resume the newest run", "runner.resume_run", JOBS_OPTION),
     "schedule run": (
         "retrain at the times of a cron line, until stopped",
         "schedule.scheduler.run_schedule",

@@ -22,32 +22,39 @@ if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
 
 
-def run_comparison() -> None:
-    """Run the whole comparison as a tracked pipeline."""
-    with _prepare_run():
+def run_comparison(jobs: int | None) -> None:
+    """Run the whole comparison as a tracked pipeline, with up to `jobs` stages at a time."""
+    with _prepare_run(), _use_local_executor(jobs):
         from pipelines.comparison import comparison
 
         comparison()
     print(paths.REPORT_TABLE.read_text(encoding="utf-8"))
 
 
-def run_retraining(dry_run: bool, force: bool) -> None:
+def run_retraining(dry_run: bool, force: bool, jobs: int | None) -> None:
     """Train and judge a candidate if something changed; `dry_run` only prints the changes."""
     with _prepare_run(tracked=not dry_run):
         if dry_run:
             _print_changes()
             return
-        from pipelines.retraining import retraining
+        with _use_local_executor(jobs):
+            from pipelines.retraining import retraining
 
-        _record_run(lambda: retraining(force=force))
+            _record_run(lambda: retraining(force=force))
 
 
-def resume_run() -> None:
+def resume_run(jobs: int | None) -> None:
     """Resume the newest run; DenseclError if it was not interrupted."""
-    with _prepare_run():
+    with _prepare_run(), _use_local_executor(jobs):
         from zenml.enums import ExecutionStatus
 
-        from pipelines.stages.runs import get_latest_run, get_pipeline_name, list_changed_stages
+        from pipelines.stages import zenml_steps
+        from pipelines.stages.runs import (
+            get_latest_run,
+            get_pipeline_name,
+            list_changed_stages,
+            list_finished_stages,
+        )
 
         run = get_latest_run()
         if run is None or run.status == ExecutionStatus.COMPLETED:
@@ -63,6 +70,7 @@ def resume_run() -> None:
                 f"changed"
             )
         print(f"resuming {run.name}", flush=True)
+        zenml_steps.FINISHED.update(list_finished_stages(run))
         if get_pipeline_name(run) == "comparison":
             from pipelines.comparison import comparison
 
@@ -101,6 +109,17 @@ def _prepare_run(tracked: bool = True) -> Iterator[None]:
                     f"{name}: was left running by a process that is gone; marked as failed",
                     flush=True,
                 )
+        yield
+
+
+@contextmanager
+def _use_local_executor(jobs: int | None) -> Iterator[None]:
+    """Run the stages of ZenML's steps in processes of this machine."""
+    from pipelines.engines.local import LocalExecutor
+    from pipelines.engines.run import choose_jobs
+    from pipelines.stages import zenml_steps
+
+    with LocalExecutor(jobs or choose_jobs()) as executor, zenml_steps.use_executor(executor):
         yield
 
 

@@ -15,6 +15,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "validate": ("check all manifests; stop on critical failures", ()),
     "train": ("train one model", ("mode", "seed")),
     "evaluate": ("evaluate one model on all datasets", ("mode", "seed")),
+    "cost": ("measure what a training step of each mode costs", ()),
     "report": ("compare the modes", ()),
     "compare": (
         "compare two experiments: git revisions, DVC experiments, workspace or report folders",

@@ -10,6 +10,7 @@ from pathlib import Path
 from densecl import paths
 from densecl.artifacts import (
     Artifact,
+    CostPlan,
     DatasetPlan,
     EvaluatePlan,
     ExecutionPlan,
@@ -18,7 +19,15 @@ from densecl.artifacts import (
     ValidatePlan,
     write_json,
 )
-from densecl.config.params import TRAIN_SET, DenseContrastParams, Mode, Params, load_params
+from densecl.config.params import (
+    TRAIN_SET,
+    DenseContrastParams,
+    GlobalContrastParams,
+    Mode,
+    Params,
+    TrainParams,
+    load_params,
+)
 from densecl.errors import DenseclError
 from densecl.evaluation.protocols import resolve_layout, resolve_protocol
 
@@ -137,6 +146,44 @@ def resolve_train_plan(params: Params, mode: Mode) -> TrainPlan:
     )
 
 
+# What shapes a step. The other keys keep their defaults in the plan of the stage cost, so that a
+# change of them does not measure again.
+STEP_SETTINGS = (
+    "batch_size",
+    "grad_accumulation",
+    "layer_decay",
+    "drop_path",
+    "ema_decay",
+    "precision",
+    "compile",
+    "grad_clip",
+    "label_smoothing",
+    "threads",
+)
+UNTIMED_CONTRAST = ("lambda_weight", "ramp_epochs", "temperature", "key_momentum")
+
+
+def resolve_cost_plan(params: Params) -> CostPlan:
+    network = params.network.model_copy(update={"pretrained": False, "checkpoint": None})
+    settings = {name: getattr(params.train, name) for name in STEP_SETTINGS}
+    modes = dict.fromkeys((*params.modes, "none"))
+    return CostPlan(
+        modes=params.modes,
+        network=network,
+        train=TrainParams(**settings),
+        contrast={mode: _reset_untimed(params.contrast.resolve_mode(mode)) for mode in modes},
+        processes=params.train.processes,
+        budget=params.cost,
+    )
+
+
+def _reset_untimed(contrast: GlobalContrastParams | None) -> GlobalContrastParams | None:
+    if contrast is None:
+        return None
+    fields = type(contrast).model_fields
+    return contrast.model_copy(update={name: fields[name].default for name in UNTIMED_CONTRAST})
+
+
 def resolve_plans(params: Params) -> dict[str, Artifact]:
     """The plan of every unit, with only the keys it reads."""
     return {
@@ -145,6 +192,7 @@ def resolve_plans(params: Params) -> dict[str, Artifact]:
         "validate": ValidatePlan(
             datasets=params.datasets, optional=params.optional_datasets, values=params.validate_
         ),
+        "cost": resolve_cost_plan(params),
         "execution": ExecutionPlan(
             checkpoint_minutes=params.train.checkpoint_minutes,
             processes=params.train.processes,
@@ -182,7 +230,7 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
         *(
             paths.training_folder(*run) / name
             for run in runs
-            for name in ("history.csv", "cost.json", "matches.safetensors")
+            for name in ("history.csv", "training.json", "matches.safetensors")
         ),
     }
     for folder in (

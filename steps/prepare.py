@@ -13,6 +13,7 @@ from densecl.datasets.manifests.scan import list_classes, scan_dataset
 from densecl.datasets.storage.manifest import write_manifest, write_missing_manifest
 from densecl.errors import DataError
 from densecl.runtime.hardware import count_workers
+from densecl.runtime.progress import write_progress
 
 
 def main(dataset: str) -> None:
@@ -44,6 +45,11 @@ def scan_images(plan: DatasetPlan) -> pd.DataFrame:
         disable=not sys.stderr.isatty(),
     ) as bar:
         task = bar.add_task(plan.name, total=None)
+
+        def update_progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            write_progress(done, total)
+
         return scan_dataset(
             plan.name,
             Path(source.root),
@@ -51,5 +57,5 @@ def scan_images(plan: DatasetPlan) -> pd.DataFrame:
             list_classes(Path(plan.train_root)),
             max(1, count_workers()),
             devkit=source.devkit,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=update_progress,
         )

@@ -6,7 +6,9 @@ import sys
 from densecl import paths
 from densecl.artifacts import ReportPlan, read_json, write_text
 from densecl.monitoring.mlflow_store import log_report
+from densecl.monitoring.training_records import read_training_records
 from densecl.report.render import write_report
+from densecl.report.training_results import list_fingerprints
 
 
 def main() -> None:
@@ -14,7 +16,8 @@ def main() -> None:
     terminal); log them to MLflow.
     """
     plan = read_json(ReportPlan, paths.plan_file("report"))
-    table = write_report(plan)
+    records = read_training_records(list_fingerprints(plan))
+    table = write_report(plan, records=records)
     write_text(paths.REPORT_TABLE, table + "\n")
     top1 = {
         f"{mode}/{dataset}": value

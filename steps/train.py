@@ -48,7 +48,9 @@ def main(mode: str, seed: int) -> None:
         seed,
         images,
         classes,
-        build_validator(validation, classes, plan.train.batch_size),
+        build_validator(
+            validation, classes, plan.train.batch_size, keep_images=plan.data.cache == "ram"
+        ),
         paths.model_folder(mode, seed),
         paths.training_folder(mode, seed),
     )

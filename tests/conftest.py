@@ -21,15 +21,23 @@ from tests.page_checks import CHROMIUM
 torch.set_num_threads(1)  # tensors here are tiny: threads only wait for each other
 
 WNIDS = ("n10000001", "n10000002", "n10000003")
-MINUTES = (
+# Begun first, longest first, so that no worker ends alone with one.
+LONGEST = (
     "test_real_shape.py",
     "test_retraining.py",
     "test_pipeline.py",
-)  # begun first: no worker ends alone with one
+    "test_engine_kills.py",
+    "test_resume.py",
+    "test_remotes.py",
+    "test_suite.py",
+    "test_statistics.py",
+    "test_processes.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in MINUTES)
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONGEST)))
 
 
 def draw_set(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from densecl.artifacts import TrainingCost, TrainPlan, read_json, write_json
+from densecl.artifacts import TrainingFacts, TrainPlan, read_json, write_json
 from densecl.config.params import MODES, load_params
 from densecl.errors import DataError
 from steps.plan import resolve_plans
@@ -24,11 +24,15 @@ def test_a_train_plan_comes_back_as_it_was(tmp_path, mode):
 
 
 def test_a_torn_file_is_one_line_that_names_it(tmp_path):
-    path = tmp_path / "cost.json"
-    for text, said in (("", "eof"), ("{", "eof"), ('{"views": 2}', "wall_seconds: field required")):
+    path = tmp_path / "training.json"
+    for text, said in (
+        ("", "eof"),
+        ("{", "eof"),
+        ('{"batch_size": 2}', "fingerprint: field required"),
+    ):
         path.write_text(text)
         with pytest.raises(DataError) as error:
-            read_json(TrainingCost, path)
+            read_json(TrainingFacts, path)
         assert str(path) in str(error.value)
         assert said in str(error.value)
         assert "\n" not in str(error.value)

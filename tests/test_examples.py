@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_own_training_loop_runs_and_learns_its_batches():
     result = subprocess.run(
         [sys.executable, "-W", "error", "examples/own_training_loop.py"],

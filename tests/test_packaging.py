@@ -16,13 +16,17 @@ import pytest
 import densecl
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # Import names that differ from the name of the distribution.
 IMPORT_NAMES = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 
 
+def parse_names(requirements: list[str]) -> list[str]:
+    return [re.match(r"[\w.-]+", line)[0] for line in requirements]
+
+
 def list_light_imports() -> set[str]:
-    names = [re.match(r"[\w.-]+", line)[0] for line in PROJECT["dependencies"]]
+    names = parse_names(PYPROJECT["project"]["dependencies"])
     return {IMPORT_NAMES.get(name, name).split(".")[0] for name in names}
 
 
@@ -52,13 +56,22 @@ def test_every_module_imports_only_light_dependencies():
     assert {entry for entry in found if entry[1] not in allowed} == set()
 
 
+# Each package anew, as the first import of its user; torch and timm are imported once.
+EACH_PACKAGE_FIRST = """
+import importlib, sys
+for package in sys.argv[1:]:
+    for name in [name for name in sys.modules if name.split(".")[0] == "densecl"]:
+        del sys.modules[name]
+    module = importlib.import_module(f"densecl.{package}")
+    print(package, all(hasattr(module, name) for name in module.__all__))
+"""
+
+
 def test_the_public_names_exist():
-    for package in ("contrast", "network", "training", "evaluation", "analysis"):
-        code = f"import densecl.{package} as p; print(all(hasattr(p, name) for name in p.__all__))"
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True
-        )
-        assert done.stdout == "True\n", (package, done.stderr)
+    packages = ("contrast", "network", "training", "evaluation", "analysis")
+    command = [sys.executable, "-c", EACH_PACKAGE_FIRST, *packages]
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{package} True" for package in packages], done.stderr
 
 
 @pytest.mark.slow
@@ -108,6 +121,13 @@ def test_both_locks_pin_the_same_versions():
     run, development = (_read_pins(name) for name in ("requirements.lock", "requirements-dev.lock"))
     assert run
     assert {name: development.get(name) for name in run} == run
+
+
+def test_what_only_development_needs_is_not_installed_for_a_run():
+    run, development = (_read_pins(name) for name in ("requirements.lock", "requirements-dev.lock"))
+    extra = set(parse_names(PYPROJECT["dependency-groups"]["dev"]))
+    assert {"hypothesis", "moto", "playwright", "ruff"} <= extra <= set(development)
+    assert extra & set(run) == set()
 
 
 def _read_pins(name: str) -> dict[str, set[str]]:

@@ -112,7 +112,7 @@ def test_plan_to_report(params, tmp_path):
     manifest = pd.read_parquet("data/manifests/imagenet-v2.parquet")
     assert (manifest["label"].astype(str) == manifest["path"].str.split("/").str[0]).all()
     queue = {
-        mode: json.loads(Path(f"reports/training/{mode}-0/cost.json").read_text())[
+        mode: json.loads(Path(f"reports/training/{mode}-0/training.json").read_text())[
             "queue_size_effective"
         ]
         for mode in MODES

@@ -1,28 +1,27 @@
 """Changes between A and B besides results: params, data, code, models and cost."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import NamedTuple
 
 from densecl import paths
 from densecl.analysis.dvc_lock import DvcLock
 from densecl.compare.differences import ExperimentComparison
-from densecl.compare.read import CostRecord, Experiment
+from densecl.compare.read import Experiment
+from densecl.cost.result import ModeCost
 
 ABSENT = "not there"
 
 
 @dataclass(frozen=True)
 class CostChange:
-    """Mean costs over the seeds that both experiments trained."""
+    """Cost of a mode's training step in A and in B."""
 
     mode: str
-    seeds: tuple[int, ...]
-    a: dict[str, float]
-    b: dict[str, float]
+    a: ModeCost
+    b: ModeCost
+    measured: bool  # in both: the control of neither failed
     devices: tuple[str, str]
-    is_same_run: bool  # the same trainings: nothing was trained again
+    is_same_run: bool  # the same measurement
 
 
 class DataChange(NamedTuple):
@@ -59,7 +58,6 @@ def find_changes(
         for mode, seeds in comparison.seeds.items()
         for seed in seeds
     }
-    costs = [_compare_costs(comparison, mode) for mode in comparison.modes]
     return ExperimentChanges(
         None if a.params is None or b.params is None else _compare_params(a.params, b.params),
         data,
@@ -72,7 +70,7 @@ def find_changes(
         None
         if not a.classes or not b.classes or a.classes == b.classes
         else (len(a.classes), len(b.classes), len({*a.classes} & {*b.classes})),
-        [cost for cost in costs if cost],
+        _compare_costs(comparison),
     )
 
 
@@ -124,34 +122,13 @@ def _compare_images(a: Experiment, b: Experiment, dataset: str, moved: bool) -> 
     return DataChange(dataset, *counts, ", ".join(texts))
 
 
-def _compare_costs(comparison: ExperimentComparison, mode: str) -> CostChange | None:
-    a, b = comparison.a.costs, comparison.b.costs
-    runs = [
-        (mode, seed)
-        for seed in comparison.seeds.get(mode, ())
-        if (mode, seed) in a and (mode, seed) in b
+def _compare_costs(comparison: ExperimentComparison) -> list[CostChange]:
+    a, b = comparison.a.cost, comparison.b.cost
+    if a is None or b is None:
+        return []
+    measured, devices = a.is_measured and b.is_measured, (a.device, b.device)
+    return [
+        CostChange(mode, a.modes[mode], b.modes[mode], measured, devices, a == b)
+        for mode in comparison.modes
+        if mode in a.modes and mode in b.modes
     ]
-    if not runs:
-        return None
-    costs_a, costs_b = ([costs[run] for run in runs] for costs in (a, b))
-    device_a, device_b = (
-        ", ".join(dict.fromkeys(c.device for c in costs)) for costs in (costs_a, costs_b)
-    )
-    return CostChange(
-        mode,
-        tuple(seed for _, seed in runs),
-        _compute_means(costs_a),
-        _compute_means(costs_b),
-        (device_a, device_b),
-        costs_a == costs_b,
-    )
-
-
-def _compute_means(costs: Sequence[CostRecord]) -> dict[str, float]:
-    """Mean costs by field; `against_none` is the step time relative to classification alone in the
-    same process.
-    """
-    means = {
-        f: fmean(getattr(c, f) for c in costs) for f in CostRecord.model_fields if f != "device"
-    }
-    return {**means, "against_none": fmean(c.step_seconds / c.none_step_seconds for c in costs)}

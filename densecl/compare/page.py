@@ -3,7 +3,7 @@ text.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from densecl.compare.summary import (
     format_verdict,
     list_caveats,
 )
+from densecl.cost.result import ModeCost, format_ratio
 from densecl.pages.formatting import (
     align_columns,
     format_count,
@@ -174,23 +175,37 @@ def _format_delta(delta: Delta, scale_limit: float, mode_seeds: tuple[int, ...])
     }
 
 
-def _format_cost(costs: CostChange) -> dict[str, str]:
-    """Costs as "A → B"; a model that was not retrained has no change of cost."""
+def _format_cost(cost: CostChange) -> dict[str, str]:
+    """Costs as "A → B"."""
 
-    def format_change(name: str, number_format: str, factor: float = 1.0) -> str:
-        return " → ".join(f"{factor * side[name]:{number_format}}" for side in (costs.a, costs.b))
+    def format_change(format_side: Callable[[ModeCost], str]) -> str:
+        return " → ".join(map(format_side, (cost.a, cost.b)))
+
+    def format_time(format_side: Callable[[ModeCost], str]) -> str:
+        return format_change(format_side) if cost.measured else "not measured"
 
     return {
-        "mode": costs.mode,
-        "step": format_change("step_seconds", ",.1f", 1000),
-        "ratio": f"{costs.b['step_seconds'] / costs.a['step_seconds']:.2f} ×",
-        "none": format_change("against_none", ".2f"),
-        "memory": format_change("peak_memory_bytes", ".2f", 2.0**-30),
-        "minutes": format_change("wall_seconds", ".1f", 1 / 60),
-        "rate": format_change("images_per_second", ",.0f"),
-        "same": "the same training" if costs.is_same_run else "",
-        "device": " → ".join(dict.fromkeys(costs.devices)),
+        "mode": cost.mode,
+        "step": format_time(lambda side: f"{1000 * side.seconds:,.1f}"),
+        "none": format_time(lambda side: format_ratio(side.against_none)),
+        "one_view": format_time(lambda side: format_ratio(side.against_one_view)),
+        "memory": format_change(
+            lambda side: "–" if side.memory_bytes is None else f"{side.memory_bytes / 2**20:,.0f}"
+        ),
+        "same": "the same measurement" if cost.is_same_run else "",
+        "device": " → ".join(dict.fromkeys(cost.devices)),
     }
+
+
+def _list_cost_metrics(cost: CostChange) -> Iterator[tuple[str, float, float]]:
+    """(name, A, B) of what was measured in both."""
+    a, b = cost.a, cost.b
+    if cost.measured:
+        yield "step_seconds", a.seconds, b.seconds
+        yield "step_against_none", a.against_none.value, b.against_none.value
+        yield "step_against_one_view", a.against_one_view.value, b.against_one_view.value
+    if a.memory_bytes is not None and b.memory_bytes is not None:
+        yield "memory_bytes", a.memory_bytes, b.memory_bytes
 
 
 def _format_plain_text(context: dict[str, Any]) -> str:
@@ -224,14 +239,13 @@ def build_table(comparison: ExperimentComparison, changes: ExperimentChanges) ->
         rows += [
             {
                 "mode": cost.mode,
-                "seeds": " ".join(map(str, cost.seeds)),
                 "metric": name,
                 "a": a,
-                "b": cost.b[name],
-                "difference": cost.b[name] - a,
-                "note": "the same training" if cost.is_same_run else "",
+                "b": b,
+                "difference": b - a,
+                "note": "the same measurement" if cost.is_same_run else "",
             }
-            for name, a in cost.a.items()
+            for name, a, b in _list_cost_metrics(cost)
         ]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COUNTS, "Int64"))
 

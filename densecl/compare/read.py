@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from densecl import paths
 from densecl.analysis.results import READ_ERRORS, read_predictions
 from densecl.config.flatten import flatten
 from densecl.config.params import MODES, ReportParams, load_params
+from densecl.cost.result import CostReport
 from densecl.errors import DenseclError
 
 COLUMNS = ("image_id", "label", "prediction", "correct", "confidence")
@@ -52,26 +53,13 @@ class UnscoredRecord(LenientModel):
     reason: str
 
 
-class CostRecord(LenientModel):
-    """The fields of cost.json that are compared; step times are medians of one measurement in one
-    process.
-    """
-
-    device: str
-    step_seconds: float = Field(gt=0)
-    none_step_seconds: float = Field(gt=0)
-    wall_seconds: float
-    peak_memory_bytes: int
-    images_per_second: float
-
-
 class ModelConfig(LenientModel):
     """The fields of a model's config.json that are compared."""
 
     classes: tuple[str, ...]
 
 
-T = TypeVar("T", bound=LenientModel)
+T = TypeVar("T", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -103,7 +91,7 @@ class Experiment:
     plan: ExperimentPlan
     cells: dict[tuple[str, str, int], CellPredictions]
     missing: dict[tuple[str, str, int], str]  # planned cells that cannot be used, and why
-    costs: dict[tuple[str, int], CostRecord]
+    cost: CostReport | None
     classes: tuple[str, ...]  # wnids in index order; () where no model's config is there
     notes: tuple[str, ...]
 
@@ -146,21 +134,13 @@ def read_experiment(origin: Origin) -> Experiment:
             "reports/predictions"
         )
     runs = list(itertools.product(plan.modes, plan.seeds))
-    costs = {
-        run: cost
-        for run in runs
-        if (
-            cost := _read_optional(
-                CostRecord, root / paths.training_folder(*run) / "cost.json", notes
-            )
-        )
-    }
+    cost = _read_optional(CostReport, root / paths.COST, notes)
     configs = (
         _read_optional(ModelConfig, root / paths.model_folder(*run) / "config.json", notes)
         for run in runs
     )
     classes = next((config.classes for config in configs if config), ())
-    return Experiment(origin, plan, cells, missing, costs, classes, tuple(notes))
+    return Experiment(origin, plan, cells, missing, cost, classes, tuple(notes))
 
 
 def _remove_root(text: str, root: Path) -> str:
@@ -253,7 +233,7 @@ def _read_optional(model: type[T], path: Path, notes: list[str]) -> T | None:
 
 def _read_json(model: type[T], path: Path) -> T:
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(path.read_bytes(), extra="ignore")
     except ValidationError as error:
         first_error = error.errors(include_url=False)[0]
         field = ".".join(map(str, first_error["loc"]))

@@ -105,8 +105,8 @@ def _list_needed(fs: Any, outs: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for path, md5 in outs.items():
         if path == str(paths.PLANS):
             yield str(paths.plan_file("report")), ""
-        elif _is_below(path, paths.TRAINING):
-            yield f"{path}/cost.json", ""
+        elif path == str(paths.COST):
+            yield path, ""
         elif _is_below(path, paths.MANIFESTS, paths.EVALUATION, paths.PREDICTIONS):
             files = _list_folder(fs, path, md5) if md5.endswith(".dir") else {path: md5}
             yield from (file for file in files.items() if not file[0].endswith(CONTROL_SUFFIX))

@@ -8,6 +8,7 @@ from densecl.analysis.results import BASELINE
 from densecl.analysis.statistics import SEEDS_FOR_MODE, Estimate
 from densecl.compare.changes import CostChange, ExperimentChanges
 from densecl.compare.differences import Call, Delta, ExperimentComparison
+from densecl.cost.result import format_ratio
 from densecl.pages.formatting import clip_list, format_count, format_points, join_names
 from densecl.report.sentences import describe_power, describe_scope
 
@@ -116,13 +117,12 @@ def _describe_scope(comparison: ExperimentComparison) -> list[str]:
 
 
 def _describe_costs(costs: Sequence[CostChange]) -> list[str]:
-    """Relative costs only: each is relative to classification in the same process, since the load
-    of the machine may differ between runs.
-    """
+    """Relative costs only, since machines and their load may differ."""
     clauses = [
-        f"{c.mode} {c.a['against_none']:.2f} × in A and {c.b['against_none']:.2f} × in B"
+        f"{c.mode} {format_ratio(c.a.against_none)} × in A and "
+        f"{format_ratio(c.b.against_none)} × in B"
         for c in costs
-        if not c.is_same_run and c.mode != BASELINE
+        if c.measured and not c.is_same_run and c.mode != BASELINE
     ]
     return (
         [
@@ -159,7 +159,8 @@ def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -
     if devices:
         text = "; ".join(f"{a} and {b}" for a, b in devices)
         caveats.append(
-            f"A and B were trained on different devices ({text}): times and memory do not compare."
+            f"The cost of A and B was measured on different devices ({text}): seconds and memory "
+            "do not compare."
         )
     return caveats
 

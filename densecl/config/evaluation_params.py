@@ -1,10 +1,10 @@
-"""Sections of `params.yaml` about what follows training: `evaluate`, `report`, `retraining`."""
+"""Sections of `params.yaml` beside training: `cost`, `evaluate`, `report`, `retraining`."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from densecl.config.base import Count, Fraction, Mode, NonEmptyNames, StrictModel
+from densecl.config.base import Count, Fraction, Mode, NonEmptyNames, Positive, StrictModel
 
 
 class EvaluateParams(StrictModel):
@@ -34,6 +34,18 @@ class EvaluateParams(StrictModel):
     )
     classes: dict[str, NonEmptyNames] = Field(
         default={}, description="per dataset: wnids of the classes that it is scored over"
+    )
+
+
+class CostParams(StrictModel):
+    """When the stage `cost` stops measuring."""
+
+    seconds: Positive = Field(
+        default=120.0, description="seconds after which the stage stops in any case"
+    )
+    precision: Positive = Field(
+        default=0.03,
+        description="it stops earlier once each interval is narrower than this share of its ratio",
     )
 
 

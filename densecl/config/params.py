@@ -29,6 +29,7 @@ from densecl.config.data_params import (
 )
 from densecl.config.error_messages import format_errors, list_field_names
 from densecl.config.evaluation_params import (
+    CostParams,
     EvaluateParams,
     GateParams,
     NotifyParams,
@@ -51,6 +52,7 @@ __all__ = [
     "TRAIN_SET",
     "ColorJitterParams",
     "ContrastParams",
+    "CostParams",
     "DataParams",
     "DatasetParams",
     "DenseContrastParams",
@@ -72,7 +74,15 @@ __all__ = [
     "parse_params",
 ]
 
-RESERVED_UNITS = (*MODES, "validate", "evaluate", "report", "classes", "execution")
+RESERVED_UNITS = (
+    *MODES,
+    "validate",
+    "cost",
+    "evaluate",
+    "report",
+    "classes",
+    "execution",
+)
 
 
 class ParamsError(DenseclError):
@@ -100,6 +110,7 @@ class Params(StrictModel):
     data: DataParams = DataParams()
     contrast: ContrastParams = ContrastParams()
     train: TrainParams
+    cost: CostParams = CostParams()
     evaluate: EvaluateParams
     report: ReportParams = ReportParams()
     retraining: RetrainingParams = RetrainingParams()

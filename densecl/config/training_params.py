@@ -185,6 +185,11 @@ class TrainParams(StrictModel):
         default=None,
         description="end each epoch after this many steps, for trials; null: all images",
     )
+    threads: Count | None = Field(
+        default=None,
+        description="threads of each training process; weights depend on it in their last bits. "
+        "null: 1 on a CPU, whatever its cores; on a GPU, OMP_NUM_THREADS (1 if unset)",
+    )
     # How a run is carried out, not what it computes: in no plan file that a stage depends on, so a
     # change reruns nothing.
     checkpoint_minutes: Annotated[Positive, Field(exclude=True)] = Field(

@@ -39,7 +39,7 @@ def iter_logits(
     device = get_device()
     model = model.to(device).eval()
     loader = build_image_loader([root / path for path in frame["path"]], data_config, batch_size)
-    for batch, _ in _iter_batches(loader):
+    for batch, _ in iter_batches(loader):
         with torch.inference_mode():
             images = normalise_images(batch.to(device, non_blocking=True), data_config)
             logits = model(images).float().cpu()
@@ -62,7 +62,7 @@ def build_predictions(
     return rows
 
 
-def _iter_batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+def iter_batches(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
     """Iterate over a loader; a worker's DataError is raised with its own message only."""
     try:
         yield from loader

@@ -1,45 +1,87 @@
 """Top-1 of a model while it trains; logged only, so no training stage depends on it."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor
 
 from densecl import distributed
 from densecl.datasets.storage.usable_images import ImageSet
-from densecl.evaluation.predict import predict_images
+from densecl.evaluation.predict import iter_batches
 from densecl.evaluation.scoring import prepare_scoring
+from densecl.network.preprocessing import build_image_loader, normalise_images
 from densecl.network.vit import Backbone
+from densecl.runtime.hardware import get_device
+
+MAX_KEPT_BYTES = 2**30  # of the preprocessed images of all datasets, in each process
 
 
 def build_validator(
-    datasets: Mapping[str, ImageSet], classes: Sequence[str], batch_size: int
+    datasets: Mapping[str, ImageSet],
+    classes: Sequence[str],
+    batch_size: int,
+    keep_images: bool = False,
 ) -> Callable[[Backbone], dict[str, float]]:
-    """A function that returns the top-1 of a model per dataset; ranks share the images."""
-    return lambda model: {
-        name: _compute_top1(model, images, classes, batch_size) for name, images in datasets.items()
-    }
+    """A function that returns the top-1 of a model per dataset; ranks share the images.
+
+    All its calls are for models of one architecture. With `keep_images`, the images are decoded and
+    preprocessed in the first call only; those of datasets beyond MAX_KEPT_BYTES in every call.
+    """
+    prepared: dict[str, _ValidationSet] = {}
+
+    def compute_top1(model: Backbone) -> dict[str, float]:
+        if not prepared:
+            budget = MAX_KEPT_BYTES if keep_images else 0
+            for name, images in datasets.items():
+                prepared[name] = _ValidationSet(model, images, classes, batch_size, budget)
+                budget -= prepared[name].kept_bytes
+        return {name: part.compute_top1(model) for name, part in prepared.items()}
+
+    return compute_top1
 
 
-def _compute_top1(
-    model: Backbone, images: ImageSet, classes: Sequence[str], batch_size: int
-) -> float:
-    frame, data_config, scored_indices = prepare_scoring(
-        model,
-        images.frame,
-        classes,
-        protocol=images.protocol,
-        preprocess=images.preprocess,
-        wnids=images.classes,
-    )
-    local_frame = frame.iloc[
-        distributed.get_rank() :: distributed.get_world_size()
-    ]  # each image in one process: none is counted twice
-    local_correct = (
-        predict_images(model, local_frame, images.root, data_config, scored_indices, batch_size)[
-            "correct"
-        ].sum()
-        if len(local_frame)
-        else 0
-    )
-    correct, image_count = distributed.all_reduce_sum(
-        (float(local_correct), float(len(local_frame)))
-    )
-    return correct / image_count
+class _ValidationSet:
+    """The images of a dataset that this rank classifies, in batches."""
+
+    def __init__(
+        self,
+        model: Backbone,
+        images: ImageSet,
+        classes: Sequence[str],
+        batch_size: int,
+        budget: int,
+    ) -> None:
+        frame, self.data_config, self.scored_indices = prepare_scoring(
+            model,
+            images.frame,
+            classes,
+            protocol=images.protocol,
+            preprocess=images.preprocess,
+            wnids=images.classes,
+        )
+        # Each image in one process: none is counted twice.
+        frame = frame.iloc[distributed.get_rank() :: distributed.get_world_size()]
+        self.labels = torch.tensor(frame["label"].tolist())
+        self.loader = build_image_loader(
+            [images.root / path for path in frame["path"]], self.data_config, batch_size
+        )
+        size = len(frame) * math.prod(self.data_config.input_size)  # bytes of uint8 images
+        self.kept_bytes = size if size <= budget else 0
+        self.kept_batches = list(self._load_batches()) if self.kept_bytes else None
+
+    def compute_top1(self, model: Backbone) -> float:
+        """The share of the images, of all ranks, that the model classifies correctly."""
+        device = get_device()
+        model = model.to(device).eval()
+        correct = 0.0
+        for images, rows in self.kept_batches or self._load_batches():
+            with torch.inference_mode():
+                logits = model(normalise_images(images.to(device), self.data_config)).cpu()
+            prediction = torch.tensor(self.scored_indices)[logits[:, self.scored_indices].argmax(1)]
+            correct += float((prediction == self.labels[rows]).sum())
+        correct, count = distributed.all_reduce_sum((correct, float(len(self.labels))))
+        return correct / count
+
+    def _load_batches(self) -> Iterable[tuple[Tensor, Tensor]]:
+        return iter_batches(self.loader) if len(self.labels) else ()

@@ -8,6 +8,7 @@ from typing import Any
 
 TRACKING_URI = "sqlite:///mlflow.db"
 TRAINING_EXPERIMENT = "densecl"
+DURATION_METRIC = "wall_seconds"  # of a run that has written its model
 # An unreachable server may delay training by half a minute, not by MLflow's quarter of an hour.
 MLFLOW_ENV_DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

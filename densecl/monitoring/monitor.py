@@ -14,7 +14,8 @@ from torch import Tensor
 from densecl import distributed
 from densecl.artifacts import TrainPlan, write_text
 from densecl.config.flatten import flatten
-from densecl.monitoring.mlflow_store import TRAINING_EXPERIMENT, import_mlflow
+from densecl.monitoring.mlflow_store import DURATION_METRIC, TRAINING_EXPERIMENT, import_mlflow
+from densecl.runtime.progress import write_progress
 
 
 class Monitor:
@@ -82,12 +83,11 @@ class Monitor:
         losses = f"classification {float(metrics['classification_loss']):.3f}"
         if "contrastive_loss" in metrics:
             losses += f" contrast {float(metrics['contrastive_loss']):.3f}"
-        self.progress_bar.update(
-            self.task,
-            completed=epoch * self.steps_per_epoch + steps_done,
-            seen=f"epoch {epoch + 1}/{self.plan.train.epochs} {images_per_second:.0f} images/s "
-            f"{losses}",
-        )
+        epochs, done = self.plan.train.epochs, epoch * self.steps_per_epoch + steps_done
+        text = f"epoch {epoch + 1}/{epochs} {images_per_second:.0f} images/s {losses}"
+        self.progress_bar.update(self.task, completed=done, seen=text)
+        if distributed.is_main_process():
+            write_progress(done, epochs * self.steps_per_epoch, text)
 
     def log_epoch(self, row: dict[str, float]) -> None:
         """Print one line, and log every finite value of the row to MLflow."""
@@ -109,6 +109,15 @@ class Monitor:
             if name != "epoch" and math.isfinite(value)
         }
         self._call_mlflow(lambda mlflow: mlflow.log_metrics(finite, step=epoch))
+
+    def log_duration(self, seconds: float, device: str) -> None:
+        """Log the seconds of the training run, over all interruptions, and where it ended."""
+
+        def log(mlflow: Any) -> None:
+            mlflow.log_metric(DURATION_METRIC, seconds)
+            mlflow.set_tag("device", device)
+
+        self._call_mlflow(log)
 
     def log_artifacts(self, folders: dict[str, Path]) -> None:
         """Upload folders to the MLflow run, by their artifact path."""

@@ -1,108 +1,127 @@
-"""Costs of the training runs: of each run, and of the modes beside those that the method's
-description states.
+"""Tables of cost: of each mode, as the stage `cost` measured it, beside what the method's own
+description states; and of each training run.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from statistics import fmean
 
 from densecl import paths
 from densecl.analysis.comparison import BASELINE
-from densecl.artifacts import ReportPlan, TrainingCost, read_json
-from densecl.report.charts.svg import COLOURS
-from densecl.report.formatting import TableCell, TableData, build_text_cells
+from densecl.artifacts import ReportPlan
+from densecl.cost.result import CostReport, ModeCost
+from densecl.monitoring.training_records import TrainingRecord
+from densecl.report.formatting import TableCell, TableData, build_text_cells, sort_modes
+from densecl.report.training_results import TrainingResults
 
 # What the method's description expects against classification-only training on one view: time,
 # memory.
 EXPECTED_COSTS = {
     "dense": ("1.4 to 1.6 ×", "2 to 3 ×"),
     "global": ("1.2 to 1.3 ×", "1.5 ×"),
-    "none": ("", ""),
+    "none": ("–", "–"),
 }
+COST_FILE = str(paths.COST)
 
 
-def _format_milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:,.0f}" if seconds >= 0.1 else f"{1000 * seconds:.3g}"
-
-
-def _format_ratio(costs: Sequence[TrainingCost], reference: str) -> str:
-    return f"{fmean(c.step_seconds / getattr(c, reference) for c in costs):.2f}\u00a0×"
-
-
-def build_cost_table(plan: ReportPlan, costs: Mapping[str, list[TrainingCost]]) -> TableData:
+def build_cost_table(plan: ReportPlan, results: TrainingResults) -> TableData:
+    """One row per mode; figures without a source are missing, with the reason."""
     groups = (
         (
             "Step time",
             ("ms", "against none, equal views", "against one view", "expected, one view"),
         ),
-        ("Peak memory", ("GiB", "against none, equal views", "expected, one view")),
+        (
+            "Memory that training adds",
+            ("MiB", "against none, equal views", "against one view", "expected, one view"),
+        ),
         ("Training", ("images/s", "minutes", "memory entries", "device")),
     )
-    rows = []
-    for mode in sorted(plan.modes, key=list(COLOURS).index):
-        mode_costs = costs[mode]
-        files = ", ".join(str(paths.training_folder(mode, s) / "cost.json") for s in plan.seeds)
-        texts = (
-            _format_costs(mode, mode_costs, costs.get(BASELINE, []))
-            if mode_costs
-            else ["missing"] * 11
-        )
-        note = "" if mode_costs else f"no file {files}"
-        rows.append(
-            (mode, note, tuple(TableCell(t, "", files, missing=t == "missing") for t in texts))
-        )
-    return TableData(groups, tuple(rows))
+    rows = tuple((mode, "", _build_mode_cells(mode, results)) for mode in sort_modes(plan.modes))
+    return TableData(groups, rows)
 
 
-def _format_costs(
-    mode: str, costs: Sequence[TrainingCost], baseline_costs: Sequence[TrainingCost]
-) -> list[str]:
-    def compute_mean(name: str, records: Sequence[TrainingCost] = costs) -> float:
-        return fmean(getattr(c, name) for c in records)
-
-    memory = "–"
-    if baseline_costs:
-        baseline_memory = compute_mean("peak_memory_bytes", baseline_costs)
-        memory = f"{compute_mean('peak_memory_bytes') / baseline_memory:.2f} ×"
+def _build_mode_cells(mode: str, results: TrainingResults) -> tuple[TableCell, ...]:
     expected_time, expected_memory = EXPECTED_COSTS[mode]
-    return [
-        _format_milliseconds(compute_mean("step_seconds")),
-        _format_ratio(costs, "none_step_seconds"),
-        _format_ratio(costs, "one_view_step_seconds"),
-        expected_time or "–",
-        f"{compute_mean('peak_memory_bytes') / 2**30:.2f}",
-        memory,
-        expected_memory or "–",
-        f"{compute_mean('images_per_second'):,.0f}",
-        f"{compute_mean('wall_seconds') / 60:.1f}",
-        f"{compute_mean('queue_size_effective'):,.0f}",
-        ", ".join(dict.fromkeys(c.device for c in costs)),
-    ]
-
-
-def build_training_table(plan: ReportPlan, root: Path) -> TableData:
-    """Hardware and times of each training run, or a note that cost.json is missing."""
-    columns = ("minutes", "images/s", "ms a step", "peak memory, GiB", "hardware")
-    rows = []
-    for mode, seed in itertools.product(plan.modes, plan.seeds):
-        file = paths.training_folder(mode, seed) / "cost.json"
-        missing = TableCell("missing", f"no file {file}", missing=True)
-        entries = (
-            _build_cost_cells(read_json(TrainingCost, root / file), str(file))
-            if (root / file).is_file()
-            else (missing,) * len(columns)
+    cost = results.cost
+    mode_cost = cost.modes.get(mode) if cost else None
+    measured: tuple[tuple[TableCell, ...], ...]
+    if cost is None or mode_cost is None:
+        gap = TableCell("missing", f"no file {paths.COST}", missing=True)
+        measured = (gap,) * 3, (gap,) * 3, (gap,) * 2
+    else:
+        device = cost.device
+        entries = f"{mode_cost.queue_size_effective:,}"
+        measured = (
+            _build_time_cells(cost, mode_cost),
+            _build_memory_cells(cost, mode_cost),
+            build_text_cells(entries, device, source=COST_FILE),
         )
-        rows.append((f"{mode}, seed {seed}", "", entries))
+    times, memory, facts = measured
+    return (
+        *times,
+        TableCell(expected_time),
+        *memory,
+        TableCell(expected_memory),
+        *_build_throughput_cells(results.list_records(mode), results.no_record),
+        *facts,
+    )
+
+
+def _build_time_cells(cost: CostReport, mode_cost: ModeCost) -> tuple[TableCell, ...]:
+    if not cost.is_measured:
+        obstacle = "too few rounds" if cost.control.low is None else "the machine was busy"
+        return (TableCell("not measured", obstacle, COST_FILE, missing=True),) * 3
+    milliseconds = 1000 * mode_cost.seconds
+    text = f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
+    ratios = (mode_cost.against_none, mode_cost.against_one_view)
+    return (
+        TableCell(text, "", COST_FILE),
+        *(TableCell(f"{r.value:.2f} ×", f"{r.low:.2f}–{r.high:.2f}", COST_FILE) for r in ratios),
+    )
+
+
+def _build_memory_cells(cost: CostReport, mode_cost: ModeCost) -> tuple[TableCell, ...]:
+    added = mode_cost.memory_bytes
+    if added is None:
+        gap = TableCell("missing", "the process was killed", COST_FILE, missing=True)
+        return (gap,) * 3
+    peers = (cost.modes[BASELINE].memory_bytes, cost.one_view_memory_bytes)
+    return build_text_cells(
+        f"{added / 2**20:,.0f}",
+        *(f"{added / peer:.2f} ×" if peer else "–" for peer in peers),
+        source=COST_FILE,
+    )
+
+
+def _build_throughput_cells(
+    records: Sequence[TrainingRecord], no_record: str
+) -> tuple[TableCell, ...]:
+    """Means over the seeds."""
+    if not records:
+        return (TableCell("missing", no_record, missing=True),) * 2
+    return build_text_cells(
+        f"{fmean(r.images_per_second for r in records):,.0f}",
+        f"{fmean(r.wall_seconds for r in records) / 60:.1f}",
+    )
+
+
+def build_training_table(plan: ReportPlan, results: TrainingResults) -> TableData:
+    """Hardware and times of each training run, or why they are not known."""
+    columns = ("minutes", "images/s", "peak memory, GiB", "hardware")
+    rows = []
+    for run in itertools.product(plan.modes, plan.seeds):
+        record = results.records.get(run)
+        missing = TableCell("missing", results.no_record, missing=True)
+        entries = _build_record_cells(record) if record else (missing,) * len(columns)
+        rows.append((f"{run[0]}, seed {run[1]}", "", entries))
     return TableData((("", columns),), tuple(rows))
 
 
-def _build_cost_cells(cost: TrainingCost, file: str) -> tuple[TableCell, ...]:
+def _build_record_cells(record: TrainingRecord) -> tuple[TableCell, ...]:
     return build_text_cells(
-        f"{cost.wall_seconds / 60:.1f}",
-        f"{cost.images_per_second:,.0f}",
-        f"{1000 * cost.step_seconds:.3g}",
-        f"{cost.peak_memory_bytes / 2**30:.2f}",
-        cost.device,
-        source=file,
+        f"{record.wall_seconds / 60:.1f}",
+        f"{record.images_per_second:,.0f}",
+        f"{record.peak_memory_bytes / 2**30:.2f}",
+        record.device,
     )

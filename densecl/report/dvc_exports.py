@@ -4,13 +4,13 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 
 import pandas as pd
 
 from densecl import paths
 from densecl.analysis.comparison import SHIFTED_MEAN, Comparison
-from densecl.artifacts import TrainingCost, write_text
+from densecl.artifacts import write_text
+from densecl.cost.result import CostReport
 from densecl.report.charts.panels import Panel, build_panel_groups
 from densecl.report.formatting import list_modes
 
@@ -19,7 +19,7 @@ Histories = Mapping[str, Sequence[pd.DataFrame]]
 
 def write_dvc_exports(
     comparison: Comparison,
-    costs: Mapping[str, Sequence[TrainingCost]],
+    cost: CostReport | None,
     histories: Histories,
     root: Path,
 ) -> None:
@@ -29,7 +29,7 @@ def write_dvc_exports(
     for folder in (paths.METRICS, paths.PLOTS):
         shutil.rmtree(root / folder, ignore_errors=True)
     for mode in list_modes(comparison):
-        metrics = collect_metrics(comparison, mode, costs.get(mode, ()))
+        metrics = collect_metrics(comparison, mode, cost)
         text = json.dumps(metrics, indent=1, ensure_ascii=False)
         write_text(root / paths.metrics_file(mode), text + "\n")
     plots = {
@@ -43,9 +43,7 @@ def write_dvc_exports(
         write_text(root / path, text)
 
 
-def collect_metrics(
-    comparison: Comparison, mode: str, costs: Sequence[TrainingCost]
-) -> dict[str, float]:
+def collect_metrics(comparison: Comparison, mode: str, cost: CostReport | None) -> dict[str, float]:
     """Top-1 by dataset as a fraction, and step time relative to classification alone; missing
     values are omitted.
     """
@@ -54,9 +52,8 @@ def collect_metrics(
         for s in (*comparison.plan.datasets, SHIFTED_MEAN)
         if (row := comparison.get_row(s, mode, "top1")) and row.value is not None
     }
-    if costs:
-        ratio = fmean(c.step_seconds / c.none_step_seconds for c in costs)
-        metrics["step time"] = round(ratio, 4)
+    if cost and cost.is_measured and mode in cost.modes:
+        metrics["step time"] = round(cost.modes[mode].against_none.value, 4)
     return metrics
 
 

@@ -1,6 +1,6 @@
 """Format the entries of tables: value, details, and source files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,7 +73,12 @@ def build_text_cells(*texts: str, source: str = "") -> tuple[TableCell, ...]:
 
 def list_modes(comparison: Comparison) -> tuple[str, ...]:
     """The plan's modes in the order of every table and legend."""
-    return tuple(m for m in COLOURS if m in comparison.plan.modes)
+    return sort_modes(comparison.plan.modes)
+
+
+def sort_modes(modes: Iterable[str]) -> tuple[str, ...]:
+    """Modes in that order."""
+    return tuple(sorted(modes, key=list(COLOURS).index))
 
 
 def _format_source(row: MetricRow) -> str:

@@ -4,12 +4,9 @@ equal bytes.
 
 import base64
 import hashlib
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from densecl import paths
 from densecl.analysis.comparison import (
@@ -20,15 +17,20 @@ from densecl.analysis.comparison import (
     compare_modes,
 )
 from densecl.analysis.statistics import SEEDS_FOR_MODE
-from densecl.artifacts import ReportPlan, TrainingCost, read_json, write_text
+from densecl.artifacts import ReportPlan, write_text
 from densecl.config.params import CONTROL_SET
-from densecl.errors import DataError
+from densecl.monitoring.training_records import NO_RECORD, TrainingRecords
 from densecl.pages.templates import create_environment
 from densecl.report import provenance
 from densecl.report.charts import curves
 from densecl.report.charts.matches import MatchPicture, build_match_picture
 from densecl.report.charts.scatters import draw_control_charts, draw_forest, has_published_fit
 from densecl.report.charts.svg import COLOURS
+from densecl.report.cost_sentences import (
+    describe_contradictions,
+    describe_cost_problem,
+    describe_measurement,
+)
 from densecl.report.costs import build_cost_table, build_training_table
 from densecl.report.dvc_exports import write_dvc_exports
 from densecl.report.formatting import list_modes, list_source_files
@@ -46,13 +48,15 @@ from densecl.report.tables import (
     build_masking_table,
     format_plain_text,
 )
+from densecl.report.training_results import TrainingResults, read_training_results
 
 TEMPLATES = Path(__file__).parent / "templates"
-Costs = dict[str, list[TrainingCost]]  # mode -> one a seed
-Histories = dict[str, list[pd.DataFrame]]
+NO_RECORDS = TrainingRecords({}, NO_RECORD)
 
 
-def write_report(plan: ReportPlan, root: Path = Path()) -> str:
+def write_report(
+    plan: ReportPlan, root: Path = Path(), records: TrainingRecords = NO_RECORDS
+) -> str:
     """Write comparison.csv, report.html, report.md, metrics/ and plots/; return the aggregate table
     and the summary as plain text.
     """
@@ -61,9 +65,9 @@ def write_report(plan: ReportPlan, root: Path = Path()) -> str:
         index=False, float_format="%.10g", lineterminator="\n"
     )
     write_text(root / paths.COMPARISON, text)
-    costs, histories = read_training_results(plan, root)
-    write_dvc_exports(comparison, costs, histories, root)
-    context = build_context(comparison, costs, histories, root)
+    results = read_training_results(plan, root, records)
+    write_dvc_exports(comparison, results.cost, results.histories, root)
+    context = build_context(comparison, results, root)
     for path in (paths.REPORT_PAGE, paths.REPORT_TEXT):
         write_text(root / path, render_page(path.name, context))
     missing = [f"Missing: {line}" for line in context["missing"]]
@@ -93,16 +97,14 @@ def render_page(name: str, context: Mapping[str, Any]) -> str:
     )
 
 
-def build_context(
-    comparison: Comparison, costs: Costs, histories: Histories, root: Path
-) -> dict[str, Any]:
+def build_context(comparison: Comparison, results: TrainingResults, root: Path) -> dict[str, Any]:
     """By the names that the templates use."""
     plan = comparison.plan
     baseline = BASELINE if BASELINE in plan.modes else None
     metric_table, omitted = build_dataset_metrics(comparison)
     hashes, no_hashes = provenance.build_artifact_table(plan, root)
     return {
-        "answer": build_headline(comparison, costs),
+        "answer": build_headline(comparison, results.cost),
         "details": build_details(comparison),
         "missing": list_missing_cells(comparison),
         "modes": list_modes(comparison),
@@ -115,7 +117,8 @@ def build_context(
         "rendered": [s for s in plan.datasets if s in plan.rendered],
         "baseline": baseline,
         "aggregate": build_aggregate_table(comparison),
-        "costs": build_cost_table(plan, costs),
+        "costs": build_cost_table(plan, results),
+        "cost_note": describe_measurement(results.cost),
         "masks": build_masking_table(comparison),
         "further": build_extra_metrics(comparison),
         "special": metric_table,
@@ -124,42 +127,23 @@ def build_context(
         "forest": draw_forest(comparison, BASELINE) if baseline else None,
         "scatters": draw_control_charts(comparison),
         "fitted": has_published_fit(comparison),
-        "curves": curves.build_curve_groups(histories),
+        "curves": curves.build_curve_groups(results.histories),
         "pictures": build_match_pictures(plan, root),
         "control": CONTROL_SET,
         "seeds_for_mode": SEEDS_FOR_MODE,
-        "cautions": [*check_learned_position(plan, histories), *describe_probed_modes(plan)],
+        "cautions": [
+            *describe_cost_problem(results.cost),
+            *describe_contradictions(results),
+            *check_learned_position(plan, results.histories),
+            *describe_probed_modes(plan),
+        ],
         "apart": provenance.build_seed_table(comparison),
-        "trainings": build_training_table(plan, root),
+        "trainings": build_training_table(plan, results),
         "code": provenance.build_environment_table(root),
         "hashes": hashes,
         "no_hashes": no_hashes,
         "parameters": provenance.build_params_table(plan),
     }
-
-
-def read_training_results(plan: ReportPlan, root: Path) -> tuple[Costs, Histories]:
-    """Costs and histories by mode; missing ones are omitted."""
-    costs: Costs = {m: [] for m in plan.modes}
-    histories: Histories = {m: [] for m in plan.modes}
-    for mode, seed in itertools.product(plan.modes, plan.seeds):
-        folder = root / paths.training_folder(mode, seed)
-        if (folder / "cost.json").exists():
-            costs[mode].append(read_json(TrainingCost, folder / "cost.json"))
-        if (folder / "history.csv").exists():
-            histories[mode].append(_read_history(folder / "history.csv"))
-    return costs, histories
-
-
-def _read_history(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        message = " ".join(str(error).split())
-        raise DataError(
-            f"{path}: {message}; expected one row per epoch; remove the file and train again (dvc "
-            f"repro)"
-        ) from None
 
 
 def build_match_pictures(plan: ReportPlan, root: Path) -> list[MatchPicture]:

@@ -1,26 +1,27 @@
 """Summarise the results in sentences that the intervals and corrected p-values support."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import pandas as pd
 
+from densecl import paths
 from densecl.analysis.comparison import BASELINE, SHIFTED_MEAN, Comparison, get_significance
 from densecl.analysis.statistics import SEEDS_FOR_MODE
-from densecl.artifacts import ReportPlan, TrainingCost
+from densecl.artifacts import ReportPlan
 from densecl.config.params import CONTROL_SET, ContrastParams, Mode
+from densecl.cost.result import CostReport
 from densecl.pages.formatting import capitalize_first, format_count, format_percent, join_names
 from densecl.report.sentences import describe_power, describe_scope
 
-Costs = Mapping[str, Sequence[TrainingCost]]  # mode -> one a seed
 MAX_NAMED_SETS = 3  # datasets that a sentence names per direction, largest differences first
-COST_TOLERANCE = 0.02  # of the step time: less is the clock's noise
 # What matches are found on -> its name in history.csv; on the crops' geometry nothing is learned.
 MATCHING_FEATURES = {"dense": "dense", "backbone": "last"}
 
 
-def build_headline(comparison: Comparison, costs: Costs) -> list[str]:
+def build_headline(comparison: Comparison, cost: CostReport | None) -> list[str]:
     """Two sentences: which mode is better, where, by how much [interval], and at what cost in
     time.
     """
@@ -42,10 +43,10 @@ def build_headline(comparison: Comparison, costs: Costs) -> list[str]:
     first = next(iter(verdicts))
     if baseline != BASELINE:
         # The times are taken beside classification alone, which is neither of the two.
-        cost_text = f"{_format_cost(first, costs)} and {_format_cost(baseline, costs)}"
+        cost_text = f"{_format_cost(first, cost)} and {_format_cost(baseline, cost)}"
         return [f"{verdicts[first]}.", f"Beside classification alone, {cost_text}."]
     if len(verdicts) == 1:
-        return [f"{verdicts[first]}.", f"{capitalize_first(_format_cost(first, costs))}."]
+        return [f"{verdicts[first]}.", f"{capitalize_first(_format_cost(first, cost))}."]
     sentences = []
     for mode, verdict in verdicts.items():
         absent = f"{capitalize_first(mode)} and {baseline} have no set and seed in common"
@@ -54,7 +55,7 @@ def build_headline(comparison: Comparison, costs: Costs) -> list[str]:
             for s in (SHIFTED_MEAN, *comparison.plan.datasets)
         )
         sentences.append(
-            f"{verdict or absent}; {_format_cost(mode, costs, 'it' if decided else mode)}."
+            f"{verdict or absent}; {_format_cost(mode, cost, 'it' if decided else mode)}."
         )
     return sentences
 
@@ -159,14 +160,18 @@ def _format_place(comparison: Comparison, dataset: str) -> str:
     return f"on average over {format_count(len(comparison.complete_sets), 'shifted set')}"
 
 
-def _format_cost(mode: str, costs: Costs, name: str = "") -> str:
-    """Step time relative to classification alone on the same two views, measured in one process."""
-    if not costs.get(mode):
-        return f"what {mode} cost is not known: no cost.json was found"
-    extra = fmean(c.step_seconds / c.none_step_seconds for c in costs[mode]) - 1
-    if abs(extra) < COST_TOLERANCE:
-        return f"{name or mode} cost no more time"
-    return f"{name or mode} cost {abs(100 * extra):.0f} % {'more' if extra > 0 else 'less'} time"
+def _format_cost(mode: str, cost: CostReport | None, name: str = "") -> str:
+    """Step time relative to classification alone on the same two views, with its interval."""
+    if cost is None or mode not in cost.modes:
+        return f"what {mode} costs is not known: {paths.COST} is missing"
+    if not cost.is_measured:
+        return f"what {mode} costs could not be measured"
+    ratio = cost.modes[mode].against_none
+    low, high = sorted(100 * abs((end or 0) - 1) for end in (ratio.low, ratio.high))
+    if ratio.contains(1.0):
+        return f"{name or mode} cost no more time, within {math.ceil(high)} %"
+    extra, kind = abs(100 * (ratio.value - 1)), "more" if ratio.value > 1 else "less"
+    return f"{name or mode} cost {extra:.0f} % [{low:.0f}, {high:.0f}] {kind} time"
 
 
 def _get_scope(comparison: Comparison) -> str:

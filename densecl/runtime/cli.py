@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from densecl.errors import EXIT_OK, EXIT_RETRY, DenseclError
 from densecl.runtime.signals import SIGNAL_HANDLER, exit_with_parent
+from densecl.runtime.threads import set_openmp_defaults
 
 # Environment variable: a file that also receives the errors, for the parent that reports them.
 ERROR_LOG_ENV = "DENSECL_ERROR_LOG"
@@ -19,9 +20,10 @@ RETRYABLE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno
 
 
 def setup_process(stage: bool) -> None:
-    """Call once, in the main thread of a command. A stage ends with its parent (`dvc repro`,
-    torchrun), unless SIGHUP is ignored: under nohup it must outlive the shell.
+    """Call once, in the main thread of a command, before torch is imported. A stage ends with its
+    parent (`dvc repro`, torchrun), unless SIGHUP is ignored: under nohup it must outlive the shell.
     """
+    set_openmp_defaults()
     SIGNAL_HANDLER.install_handlers()
     if stage and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         exit_with_parent()

@@ -1,11 +1,9 @@
 """Start the processes that train one model, as torchrun does, and pass on their exit status."""
 
 import logging
-import os
 import sys
 
 from densecl.errors import Interrupted, RetryLater
-from densecl.runtime.hardware import count_cores
 
 MAX_RESTARTS = 3  # after a process was killed
 
@@ -27,7 +25,6 @@ def launch_processes(processes: int, arguments: list[str]) -> None:
 
     # Errors are reported in one line.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, count_cores() // processes)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 StepMetrics = dict[str, Tensor]
 
+LOG_EVERY = 10  # steps between diagnostic steps, which synchronise host and GPU
 MIN_FEATURE_RANK = 2.0  # effective rank of CLS features below which they have collapsed
 # Mean cosine of CLS features of different images above which they have collapsed: the rank does not
 # see how small their differences are.

@@ -21,7 +21,8 @@ from densecl.monitoring.monitor import Monitor
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import Backbone
 from densecl.runtime.atomic_files import create_atomic_folder
-from densecl.runtime.hardware import reuse_freed_memory
+from densecl.runtime.hardware import get_device_name, reuse_freed_memory
+from densecl.runtime.threads import set_training_threads
 from densecl.training import checkpoint
 from densecl.training.checkpoint import CheckpointFolder
 from densecl.training.fingerprint import compute_fingerprint
@@ -45,7 +46,8 @@ def train(
     Args:
         compute_top1: top-1 by dataset, logged after each epoch; nothing of it reaches the model.
         model_folder: gets model.safetensors, heads.safetensors and config.json.
-        history_folder: gets history.csv, cost.json and matches.safetensors.
+        history_folder: gets history.csv, training.json and matches.safetensors. No file of the two
+            folders holds anything that varies with the machine or the time.
         resume: a checkpoint to resume from, if it is further than those of this training run.
 
     Under torchrun, all ranks train one model and the main process writes. Resumes from the
@@ -53,6 +55,7 @@ def train(
     CheckpointError for a `resume` that does not fit.
     """
     distributed.init_process_group()
+    set_training_threads(plan.train.threads)
     reuse_freed_memory()
     rows = pd.util.hash_pandas_object(images.frame[["image_id", "label", "sha256"]], index=False)
     fingerprint = compute_fingerprint(plan, seed, rows.to_numpy().tobytes())
@@ -80,6 +83,7 @@ def train(
             if needs_probe:
                 attach_linear_probe(trainer.eval_model, images, len(classes), plan.train.batch_size)
             write_results(trainer, model_folder, history_folder)
+            monitor.log_duration(trainer.wall_seconds, get_device_name(trainer.device))
             monitor.log_artifacts({"model": model_folder, "training": history_folder})
         checkpoints.remove_all()  # last, so that a run killed earlier can still resume
 
@@ -95,7 +99,7 @@ def write_results(trainer: Trainer, model_folder: Path, history_folder: Path) ->
             model, objective, trainer.preprocessing, folder / "matches.safetensors"
         )
         pd.DataFrame(trainer.history).to_csv(folder / "history.csv", index=False)
-        write_json(folder / "cost.json", trainer.build_cost())
+        write_json(folder / "training.json", trainer.collect_facts())
 
 
 def export_model(

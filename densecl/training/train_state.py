@@ -56,7 +56,7 @@ def collect_state(trainer: "Trainer") -> dict[str, Any]:
         "history": trainer.history,
         "step_metrics": stack_steps(trainer.step_metrics),
         "epoch_seconds": trainer.epoch_seconds,
-        "costs": trainer.costs,
+        "timings": trainer.timings,
         "wall_seconds": trainer.wall_seconds,
     }
 
@@ -93,7 +93,7 @@ class StateSaver:
             trainer.train_step.ema.module.load_state_dict(state["ema"])
         trainer.optimizer.load_state_dict(state["optimizer"])
         trainer.generator.set_state(state["generator"])
-        trainer.history, trainer.costs = state["history"], state["costs"]
+        trainer.history, trainer.timings = state["history"], state["timings"]
         trainer.step_metrics = split_steps(
             {name: column.to(trainer.device) for name, column in state["step_metrics"].items()}
         )

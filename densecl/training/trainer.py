@@ -10,27 +10,23 @@ import pandas as pd
 import torch
 
 from densecl import distributed
-from densecl.artifacts import TrainingCost, TrainPlan
+from densecl.artifacts import TrainingFacts, TrainPlan
 from densecl.contrast.build import build_objective, limit_queue_size
-from densecl.datasets.views.batch import ViewBatch
-from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader, draw_epoch_order
+from densecl.datasets.views.batch import LoadedBatch
+from densecl.datasets.views.device_transforms import finish_batch
+from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader
 from densecl.errors import Interrupted
 from densecl.monitoring.monitor import Monitor
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import Backbone, build_model, get_patch_grid
-from densecl.runtime.hardware import (
-    count_workers,
-    get_device,
-    get_device_name,
-    measure_peak_memory,
-)
+from densecl.runtime.hardware import count_workers, get_device, read_peak_memory
 from densecl.runtime.signals import SIGNAL_HANDLER
 from densecl.seeding import derive_seed
 from densecl.training.diagnostics import FeatureDiagnostics
 from densecl.training.optim import build_optimizer, build_schedule
 from densecl.training.step import TrainStep
-from densecl.training.step_cost import measure_step_costs
 from densecl.training.step_metrics import (
+    LOG_EVERY,
     StepMetrics,
     compute_epoch_means,
     find_training_warnings,
@@ -38,7 +34,6 @@ from densecl.training.step_metrics import (
 )
 from densecl.training.train_state import StateSaver, TrainingError, explain_failures
 
-LOG_EVERY = 10  # steps between diagnostic steps, which synchronise host and GPU
 VALIDATION_RISK = 30.0  # s of steps that a kill during validation may cost
 
 
@@ -103,10 +98,10 @@ class Trainer:
         )
         self.feature_diagnostics = FeatureDiagnostics(self.views, spec.seed, self.device)
         self.history: list[dict[str, float]] = []  # one row per finished epoch
+        self.timings: list[dict[str, float]] = []  # likewise: what varies with the machine
         self.step_metrics: list[StepMetrics] = []  # one per step of the current epoch
         self.steps_checked = 0  # of the current epoch, known to be finite
         self.epoch_seconds = 0.0  # of the current epoch's steps, over all interruptions
-        self.costs: dict[str, float] = {}  # step times, measured once before the first step
         self.previous_seconds, self.started_at = 0.0, time.monotonic()  # of runs before this one
 
     @property
@@ -142,19 +137,8 @@ class Trainer:
         """
         self.saver, self.monitor = saver, monitor
         with explain_failures(self), torch.random.fork_rng():
-            self.costs = self.costs or self.measure_costs()
             while len(self.history) < self.settings.epochs:
                 self._run_epoch()
-
-    def measure_costs(self) -> dict[str, float]:
-        """Step times of this mode and of plain classification, on the first batch."""
-        order = draw_epoch_order(len(self.views), 0, self.spec.seed)[: self.batch_size]
-        local = distributed.shard_epoch(order, self.batch_size, self.micro_batches)
-        columns = zip(*(self.views[item] for item in local), strict=True)
-        batch = ViewBatch(*(torch.stack(column).to(self.device) for column in columns))
-        return measure_step_costs(
-            self.model, self.objective, self.preprocessing, self.settings, batch
-        )
 
     def _run_epoch(self) -> None:
         """The remaining steps of the current epoch, then its row and a checkpoint."""
@@ -166,13 +150,15 @@ class Trainer:
         if self.saver.seconds_since_save > VALIDATION_RISK:
             self.saver.save()
         row = self._build_epoch_row() if distributed.is_main_process() else {}
+        timing = self._measure_epoch()
         accuracies = self.spec.validate(self.eval_model)
         row |= {f"top1/{name}": top1 for name, top1 in accuracies.items()}
         with SIGNAL_HANDLER.defer_signals():
             self.history.append(row)
+            self.timings.append(timing)
             self.step_metrics, self.steps_checked, self.epoch_seconds = [], 0, 0.0
             if distributed.is_main_process():
-                self.monitor.log_epoch(row)
+                self.monitor.log_epoch(row | timing)
                 self.saver.save()
                 for warning in find_training_warnings(row):
                     self.monitor.print_note(f"WARNING: {warning}")
@@ -203,12 +189,12 @@ class Trainer:
                 self.monitor.update_progress(epoch, index + 1, rate, self.step_metrics[-1])
             self._end_step()
 
-    def _run_step(self, step: int, batch: ViewBatch, diagnostics: bool) -> StepMetrics:
+    def _run_step(self, step: int, loaded: LoadedBatch, diagnostics: bool) -> StepMetrics:
         # Only dropout and drop path use the global generator; seeded per step, it needs no state.
         torch.manual_seed(derive_seed(self.spec.seed, "dropout", step, distributed.get_rank()))
         self.schedule.step_update(step)
         lambda_weight = self.objective.compute_lambda_weight(step / self.steps_per_epoch)
-        batch = ViewBatch(*(column.to(self.device, non_blocking=True) for column in batch))
+        batch = finish_batch(loaded, self.device)
         return self.train_step(
             batch, lambda_weight, step, (step + 1) / self.total_steps, diagnostics
         )
@@ -250,22 +236,24 @@ class Trainer:
                 self.model, self.objective, self.preprocessing, self.settings.batch_size
             ),
             "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
-            "images_per_second": self.steps_per_epoch * self.batch_size / self.epoch_seconds,
-            "seconds": self.epoch_seconds,
-            "peak_memory_bytes": measure_peak_memory(self.device),
             **self.objective.collect_metrics((self.steps_done - 1) / self.steps_per_epoch),
         }
 
-    def build_cost(self) -> TrainingCost:
-        """What the training run has cost, for cost.json."""
-        history = pd.DataFrame(self.history)
-        return TrainingCost(
-            wall_seconds=self.wall_seconds,
-            images_per_second=float(history["images_per_second"].median()),
-            peak_memory_bytes=int(history["peak_memory_bytes"].max()),
-            device=get_device_name(self.device),
-            views=2,
+    def _measure_epoch(self) -> dict[str, float]:
+        """Throughput, seconds of the steps and peak memory of the epoch whose steps are all done.
+
+        They vary with the machine, so they are logged and are in no file of the training run.
+        """
+        return {
+            "images_per_second": self.steps_per_epoch * self.batch_size / self.epoch_seconds,
+            "seconds": self.epoch_seconds,
+            "peak_memory_bytes": read_peak_memory(self.device),
+        }
+
+    def collect_facts(self) -> TrainingFacts:
+        """What training.json holds."""
+        return TrainingFacts(
+            fingerprint=self.spec.fingerprint,
             batch_size=self.batch_size,
             queue_size_effective=self.objective.memory_size,
-            **self.costs,
         )

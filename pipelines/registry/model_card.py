@@ -15,7 +15,6 @@ from densecl import paths
 from densecl.analysis.dvc_lock import compute_md5
 from densecl.artifacts import (
     MissingEvaluation,
-    TrainingCost,
     ValidationResult as ValidationVerdict,
     read_evaluation,
     read_json,
@@ -23,6 +22,8 @@ from densecl.artifacts import (
 )
 from densecl.config.flatten import flatten
 from densecl.config.params import TRAIN_SET, Params
+from densecl.cost.result import CostReport, format_ratio
+from densecl.monitoring.training_records import read_training_records
 from densecl.pages.formatting import format_percent
 from densecl.pages.templates import create_environment
 from pipelines.registry import registry
@@ -69,7 +70,7 @@ def render_card(
         rows=rows,
         parameters=[(k, json.dumps(v, ensure_ascii=False)) for k, v in flatten(plan).items()],
         criteria=_format_criteria(verdict),
-        cost=_format_cost(mode, seed),
+        cost=_format_cost(mode, config["fingerprint"]),
         level=f"{100 * params.report.confidence:g}",
         limits=_list_limits(params, registered, rows),
         named=config["classes"][:NAMED_CLASSES],
@@ -155,21 +156,26 @@ def _format_criteria(verdict: GateVerdict) -> list[dict[str, Any]]:
     ]
 
 
-def _format_cost(mode: str, seed: int) -> list[tuple[str, str]]:
-    path = paths.training_folder(mode, seed) / "cost.json"
-    if not path.exists():
-        return []
-    cost = read_json(TrainingCost, path)
-    return [
-        ("training", f"{cost.wall_seconds / 60:.1f} min"),
-        ("images", f"{cost.images_per_second:,.0f} a second"),
-        ("device", cost.device),
-        ("peak memory", f"{cost.peak_memory_bytes / 2**30:.2f} GiB"),
-        ("step, two views, batch " + str(cost.batch_size), f"{1000 * cost.step_seconds:.1f} ms"),
-        ("the same step without contrast", f"{1000 * cost.none_step_seconds:.1f} ms"),
-        ("on one view without contrast", f"{1000 * cost.one_view_step_seconds:.1f} ms"),
-        ("entries of the contrastive memory", f"{cost.queue_size_effective:,}"),
-    ]
+def _format_cost(mode: str, fingerprint: str) -> list[tuple[str, str]]:
+    """Of the training run, as MLflow has it, and of the mode's step, as far as it was measured."""
+    lines = []
+    if record := read_training_records([fingerprint]).by_fingerprint.get(fingerprint):
+        lines += [
+            ("training", f"{record.wall_seconds / 60:.1f} min"),
+            ("images", f"{record.images_per_second:,.0f} a second"),
+            ("device", record.device),
+            ("peak memory of the process", f"{record.peak_memory_bytes / 2**30:.2f} GiB"),
+        ]
+    cost = read_json(CostReport, paths.COST) if paths.COST.exists() else None
+    if cost and cost.is_measured and mode in cost.modes:
+        step = cost.modes[mode]
+        lines += [
+            (f"a step, two views of {cost.images} images", f"{1000 * step.seconds:.1f} ms"),
+            ("against the same step without contrast", format_ratio(step.against_none)),
+            ("against one view without contrast", format_ratio(step.against_one_view)),
+            ("entries of the contrastive memory", f"{step.queue_size_effective:,}"),
+        ]
+    return lines
 
 
 def _list_limits(

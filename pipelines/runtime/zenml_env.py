@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import yaml
 from densecl import paths
 from densecl.artifacts import write_text
 from densecl.errors import DenseclError
+from pipelines.runtime.own_python import put_python_first
 
 if TYPE_CHECKING:
     from zenml.client import Client
@@ -33,13 +33,8 @@ STORE_PATH = "local_stores/default_zen_store/zenml.db"  # ZenML's own, below its
 def configure_environment() -> None:
     """Keep ZenML's store inside the project, without telemetry and with warnings only; existing
     settings win.
-
-    The `python` of dvc.yaml's commands is this one, also where its environment is not activated.
     """
-    bin_folder = str(Path(sys.executable).parent)
-    path = os.environ.get("PATH", "").split(os.pathsep)
-    if path[0] != bin_folder:
-        os.environ["PATH"] = os.pathsep.join([bin_folder, *path])
+    put_python_first()
     os.environ.setdefault("ZENML_CONFIG_PATH", str(paths.ZENML_STORE.absolute()))
     _reset_moved_store(Path(os.environ["ZENML_CONFIG_PATH"]))
     for name, value in ENVIRONMENT_DEFAULTS.items():

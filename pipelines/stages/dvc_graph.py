@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
 ROOT_FILE = Path("dvc.yaml")
+BUSY_TIMEOUT = 30.0  # s; a stage of a killed run ends within 10 s
 
 
 class StageGraph:
@@ -59,6 +61,29 @@ class StageGraph:
         selected = set(chosen).union(*(networkx.descendants(graph, name) for name in chosen))
         return [name for name in self.stages if name in selected]
 
+    def is_exclusive(self, name: str) -> bool:
+        """True if the stage must run alone: `meta: {exclusive: true}` in dvc.yaml."""
+        return bool((self.stages[name].meta or {}).get("exclusive"))
+
+    def is_up_to_date(self) -> bool:
+        """True if no stage has to run."""
+        return not any(map(self._is_changed, self.stages))
+
+    def sort_lock_file(self) -> None:
+        """Write the stages of dvc.lock in the order of the graph, as one `dvc repro` does; entries
+        of stages that are no more come last.
+        """
+        from dvc.utils.serialize import load_yaml, modify_yaml
+
+        path = self.file.with_suffix(".lock")
+        with self._hold_lock():
+            found = list(load_yaml(path).get("stages", {})) if path.exists() else []
+            order = sorted(found, key=[*self.stages, *found].index)
+            if order != found:
+                with modify_yaml(path, fs=self.repo.fs) as lock:
+                    for name in order:
+                        lock["stages"][name] = lock["stages"].pop(name)
+
     def update_stage(self, name: str, on_start: Callable[[], None]) -> tuple[StageResult, StageRef]:
         """Bring one stage up to date, given that its dependencies are; `on_start` is called first
         if it has to run.
@@ -68,10 +93,7 @@ class StageGraph:
         from dvc.exceptions import ReproductionError
 
         SIGNAL_FORWARDER.raise_if_signalled()
-        stage = self.stages[name]
-        with self._hold_lock():
-            changed = stage.changed()
-        if not changed:
+        if not self._is_changed(name):
             return "unchanged", self._build_reference(name)
         on_start()
         with (
@@ -80,7 +102,7 @@ class StageGraph:
             _collect_errors() as error_file,
         ):
             try:
-                done = self.repo.reproduce(targets=[stage.addressing], single_item=True)
+                done = self.repo.reproduce(targets=[self.stages[name].addressing], single_item=True)
             except ReproductionError as error:
                 raise _translate_failure(name, error, error_file.read_text("utf-8")) from None
         self.stages |= {stage.name: stage for stage in done}  # with the hashes they have now
@@ -97,6 +119,21 @@ class StageGraph:
             return False
         with self._hold_lock():
             return not (stage.changed() if deps else stage.changed_outs())
+
+    def _is_changed(self, name: str) -> bool:
+        """True if a stage must run; waits a little for another process that runs it."""
+        from dvc.lock import LockError
+
+        deadline = time.monotonic() + BUSY_TIMEOUT
+        while True:
+            try:
+                with self._hold_lock():
+                    return bool(self.stages[name].changed())
+            except LockError as error:
+                if time.monotonic() > deadline:
+                    raise _explain_lock(name, error) from None
+            SIGNAL_FORWARDER.raise_if_signalled()
+            time.sleep(0.5)
 
     @contextmanager
     def _hold_lock(self) -> Iterator[None]:
@@ -128,13 +165,15 @@ def open_repo() -> "Repo":
     from dvc.repo import Repo
     from dvc.scm import SCMError
 
+    from pipelines.stages.dvc_files import ReplacingFileSystem
+
     logging.getLogger("dvc").setLevel(
         logging.ERROR
     )  # this package prints one line per stage, and raises failures
     for logger_name in ("dvc_data", "dvc_objects"):  # they print tracebacks
         logging.getLogger(logger_name).setLevel(logging.CRITICAL)
     try:
-        return Repo(_wait_for_lock=True)
+        return Repo(fs=ReplacingFileSystem(), _wait_for_lock=True)
     except NotDvcRepoError:
         raise DenseclError(
             f"{Path.cwd()}: found no .dvc folder, expected the project's root; change to it, or "
@@ -199,6 +238,11 @@ def _collect_errors() -> Iterator[Path]:
             del os.environ[ERROR_LOG_ENV]
 
 
+def _explain_lock(name: str, error: BaseException) -> RetryLater:
+    reason = " ".join(str(error).split())
+    return RetryLater(f"{name}: {reason}; run again when the other process has ended")
+
+
 def _translate_failure(name: str, error: BaseException, error_log: str) -> DenseclError:
     """An error that names the stage and repeats its message, for the record of the run."""
     from dvc.lock import LockError
@@ -215,16 +259,12 @@ def _translate_failure(name: str, error: BaseException, error_log: str) -> Dense
                     if SIGNAL_FORWARDER.received or not message
                     else message
                 )
-                return RetryLater(
-                    f"{name}: {reason}: `python -m pipelines replay` resumes from there"
-                )
+                return RetryLater(f"{name}: {reason}: the same command resumes from there")
             return DenseclError(
-                f"{name}: its command failed with status {status}: "
-                f"{message or 'its output is above'}"
+                f"{name}: its command failed with status {status}{message and f': {message}'}"
             )
         if isinstance(cause, LockError):
-            reason = " ".join(str(cause).split())
-            return RetryLater(f"{name}: {reason}; run again when the other process has ended")
+            return _explain_lock(name, cause)
         if isinstance(cause, FileNotFoundError) and cause.filename:
             missing = os.path.relpath(cause.filename)
             return DenseclError(

@@ -52,6 +52,15 @@ def reap_dead_runs() -> list[str]:
     return names
 
 
+def list_finished_stages(run: "PipelineRunResponse") -> list[tuple[str, str]]:
+    """File and name of the stages whose steps succeeded."""
+    return [
+        (str(step.config.parameters["file"]), str(step.config.parameters["name"]))
+        for step in run.steps.values()
+        if step.status.is_successful and "reference" in step.outputs
+    ]
+
+
 def list_changed_stages(run: "PipelineRunResponse") -> list[str]:
     """Stages of the run's finished steps that have changed since; replay would mix them with new
     results.

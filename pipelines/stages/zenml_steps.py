@@ -3,8 +3,8 @@ files, never the files.
 """
 
 import re
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +16,10 @@ from zenml.types import HTMLString
 from densecl import paths
 from densecl.artifacts import Evaluation, MissingEvaluation, read_evaluation
 from densecl.runtime.git import run_git
+from pipelines.engines.executor import StageExecutor
+from pipelines.engines.run import schedule_stages
+from pipelines.engines.scheduler import StageScheduler
+from pipelines.runtime.signals import SIGNAL_FORWARDER
 from pipelines.schemas import StageRef
 from pipelines.stages.dvc_graph import ROOT_FILE, StageGraph, get_stage_kind
 from pipelines.stages.runs import find_training_run
@@ -44,6 +48,20 @@ def get_graph(file: Path = ROOT_FILE) -> StageGraph:
 
 
 _load_graph = cache(StageGraph)
+# ZenML calls the steps with parameters only; what runs their stages is state of this process.
+FINISHED: set[tuple[str, str]] = set()  # file and name of stages whose steps a replay skips
+_executors: list[StageExecutor] = []
+_schedulers: dict[str, StageScheduler] = {}
+
+
+@contextmanager
+def use_executor(executor: StageExecutor) -> Iterator[None]:
+    """Within the block, steps run their stages in `executor`."""
+    _executors.append(executor)
+    try:
+        yield
+    finally:
+        _executors.pop()
 
 
 @step(**STEP_OPTIONS)
@@ -91,21 +109,22 @@ def add_stages(
     file: Path = ROOT_FILE,
     after: Sequence[Any] = (),
 ) -> list[Any]:
-    """Add one step per stage, in order. `references` holds those of earlier stages by name, and
-    gets the new ones. Stages without upstream stages follow `after`. Returns the new references.
+    """Add one step per stage, in order; while a step waits for its stage, others of `names` run.
+    `references` holds those of earlier stages by name, and gets the new ones. Stages without
+    upstream stages follow `after`. Returns the new references.
     """
-    added = []
-    for name in names:
-        upstream = [
-            references[u] for u in get_graph(file).upstream[name] if u in references
-        ] or list(after)
-        # Parameters, not inputs: an input that is no reference becomes an artifact of its own.
-        zenml_step = STEPS.get(get_stage_kind(name), run_stage).with_options(
-            parameters={"name": name, "file": str(file)}
-        )
-        outputs = zenml_step(upstream=upstream, id=get_step_id(name, file))
-        references[name] = outputs[0] if isinstance(outputs, tuple) else outputs
-        added.append(references[name])
+    added, graph = [], get_graph(file)
+    waiting = [name for name in names if (str(file), name) not in FINISHED]
+    with schedule_stages(graph, waiting, _executors[-1]) as _schedulers[str(file)]:
+        for name in names:
+            upstream = [references[u] for u in graph.upstream[name] if u in references]
+            # Parameters, not inputs: an input that is no reference becomes an artifact of its own.
+            zenml_step = STEPS.get(get_stage_kind(name), run_stage).with_options(
+                parameters={"name": name, "file": str(file)}
+            )
+            outputs = zenml_step(upstream=upstream or list(after), id=get_step_id(name, file))
+            references[name] = outputs[0] if isinstance(outputs, tuple) else outputs
+            added.append(references[name])
     return added
 
 
@@ -116,13 +135,8 @@ def get_step_id(name: str, file: Path = ROOT_FILE) -> str:
 
 
 def _update_stage(name: str, file: str) -> StageRef:
-    stage_graph, started = get_graph(Path(file)), time.monotonic()
-    label = f"[{list(stage_graph.stages).index(name) + 1}/{len(stage_graph.stages)}] {name}"
-    result, reference = stage_graph.update_stage(name, lambda: print(f"{label} ...", flush=True))
-    seconds = time.monotonic() - started
-    print(
-        f"{label}: {result}" + ("" if result == "unchanged" else f", {seconds:.1f} s"), flush=True
-    )
+    with SIGNAL_FORWARDER.handle_signals():
+        result, reference, seconds = _schedulers[file].wait_for(name)
     metadata: dict[str, Any] = {
         "did": result,
         "seconds": round(seconds, 2),

@@ -151,7 +151,8 @@ def test_a_folder_from_elsewhere_runs_nothing(there, tmp_path, capsys):
 STAGES = {
     "plan": [paths.PLANS],
     "prepare@sketch": [paths.manifest_file("sketch")],
-    "train@none-0": [paths.model_folder("none", 0), paths.training_folder("none", 0)],
+    "train@none-0": [paths.model_folder("none", 0)],
+    "cost": [paths.COST],
     "evaluate@none-0": [
         paths.predictions_folder("none", 0),
         paths.evaluation_folder("none", 0),

@@ -21,6 +21,7 @@ from densecl.compare.page import write_comparison
 from densecl.compare.read import Origin, read_experiment
 from densecl.compare.summary import format_verdict
 from densecl.errors import DenseclError
+from tests.cost_factory import make_cost, ratio
 from tests.page_checks import faults
 from tests.report.factories import WNIDS, Planted, write
 
@@ -302,7 +303,7 @@ def test_params_and_cost_that_differ_are_shown(tmp_path, before):
         assert re.search(r"contrast\.temperature +0\.2 +0\.1 ", words)
         assert re.search(r"new\.key +not there +– ", words)
     assert "different devices (a card and another)" in told
-    assert "dense 2.00 × in A and 2.00 × in B" in told
+    assert "dense 2.00 [1.99, 2.01] × in A and 2.00 [1.99, 2.01] × in B" in told
 
 
 def test_damaged_cells_are_missing_and_say_why(tmp_path, before):
@@ -411,7 +412,7 @@ def test_hostile_text_stays_text(tmp_path):
         assert bare not in text
     assert not re.search(r"(?<!\\)\]\(", text)
     assert all(
-        row.count("|") - row.count("\\|") in (4, 5, 8)
+        row.count("|") - row.count("\\|") in (4, 5, 7, 8)
         for row in text.splitlines()
         if row.startswith("|")
     )
@@ -465,7 +466,7 @@ def test_the_long_table_holds_every_number(tmp_path, before, after):
             (each.difference.value, each.difference.low, each.difference.high)
         )
         assert row["call"] == each.call
-    assert set(frame.loc[frame["metric"] == "step_seconds", "a"]) == {0.2, 0.1}
+    assert set(frame.loc[frame["metric"] == "step_seconds", "a"]) == {0.2, 0.4}
 
 
 class Parsed(HTMLParser):
@@ -491,3 +492,23 @@ class Parsed(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+def test_costs_of_earlier_versions_are_missing_and_refused_ones_state_no_time(tmp_path, before):
+    old = Planted(of_luck=1).write(tmp_path / "old")
+    (old / paths.COST).unlink()
+    training = old / paths.training_folder("dense", 0) / "cost.json"
+    training.parent.mkdir(parents=True)
+    training.write_text('{"step_seconds": 0.2, "none_step_seconds": 0.1}')
+    _, page, text = pages(before, old, tmp_path / "out")
+    assert "A or B has no reports/cost.json" in page
+    assert "Cost, A" not in text
+    busy = Planted(of_luck=1).write(tmp_path / "busy")
+    cost = make_cost({"dense": 2.0}, ratio(1.2), device=Planted.device)
+    later = {"written_by": "a later version", **cost.model_dump(mode="json")}
+    (busy / paths.COST).write_text(json.dumps(later))
+    told, page, _ = pages(before, busy, tmp_path / "out")
+    assert "against classification only" not in told
+    assert page.count("not measured") >= 3
+    metrics = set(pd.read_csv(tmp_path / "out/compare.csv")["metric"])
+    assert metrics == {"top1", "memory_bytes"}

@@ -8,13 +8,9 @@ import pytest
 import torch
 
 from densecl.config.params import ColorJitterParams, DataParams, ViewParams
-from densecl.datasets.views import two_views as views_module
-from densecl.datasets.views.two_views import (
-    TwoViewDataset,
-    augment_view,
-    create_epoch_loader,
-    draw_crop,
-)
+from densecl.datasets.views.batch import stack_images
+from densecl.datasets.views.crops import draw_crop
+from densecl.datasets.views.two_views import TwoViewDataset, augment_view, create_epoch_loader
 from densecl.errors import DataError
 from tests.conftest import draw_set
 
@@ -35,7 +31,8 @@ def test_same_views_whatever_the_workers_and_the_company(tmp_path):
     for a, b in zip(alone, helped, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     row = int(alone[0].image_ids[0])
-    assert torch.equal(dataset[3, row].view1, alone[0].view1[0])
+    images = stack_images(dataset[3, row] for row in alone[0].image_ids.tolist())
+    assert all(torch.equal(x, y) for x, y in zip(images, alone[0], strict=True))
     assert not torch.equal(dataset[4, row].view1, alone[0].view1[0])
 
 
@@ -47,11 +44,8 @@ def test_a_cache_changes_no_view(tmp_path):
         path.unlink()
     with pytest.raises(DataError):
         plain[0, 0]
-    assert all(
-        torch.equal(a, b)
-        for row in range(4)
-        for a, b in zip(expected[row], held[1, row], strict=True)
-    )
+    batches = stack_images(expected), stack_images(held[1, row] for row in range(4))
+    assert all(torch.equal(a, b) for a, b in zip(*batches, strict=True))
 
 
 def test_the_order_is_a_new_permutation_each_epoch(tmp_path):
@@ -87,7 +81,7 @@ def test_geometry_says_where_the_pixels_came_from():
     data = DataParams(color_jitter=PLAIN, view1=ViewParams(scale=(0.3, 0.6)))
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        view, where = augment_view(
+        view, where, _ = augment_view(
             image, data.view1, draw_crop(64, 64, data.view1, rng), data, (32, 32), rng
         )
         u = (np.arange(32) + 0.5) / 32
@@ -99,24 +93,16 @@ def test_geometry_says_where_the_pixels_came_from():
         assert np.abs(view[1, :, 16].numpy() - (y * 64 - 0.5) * 4)[2:-2].max() < 6
 
 
-def test_flips_and_blurs_are_drawn_as_often_and_as_wide_as_stated(monkeypatch):
-    sigmas: list[float] = []
-    monkeypatch.setattr(
-        views_module,
-        "apply_gaussian_blur",
-        lambda pixels, kernel, sigma: sigmas.append(sigma) or pixels,
-    )
-    image, data, flips, draws = (
-        np.zeros((224, 224, 3), np.uint8),
-        DataParams(color_jitter=PLAIN),
-        0,
-        1500,
-    )
-    for seed in range(draws):
-        flips += augment_view(
+def test_flips_and_blurs_are_drawn_as_often_and_as_wide_as_stated():
+    image, data, draws = np.zeros((224, 224, 3), np.uint8), DataParams(color_jitter=PLAIN), 1500
+    drawn = [
+        augment_view(
             image, data.view2, (0, 0, 224, 224), data, (224, 224), np.random.default_rng(seed)
-        )[1].flipped
-    assert abs(flips / draws - 0.5) < 0.05
+        )
+        for seed in range(draws)
+    ]
+    sigmas = [view.color_change.sigma for view in drawn if view.color_change.sigma]
+    assert abs(sum(view.geometry.flipped for view in drawn) / draws - 0.5) < 0.05
     assert abs(len(sigmas) / draws - 0.2) < 0.04
     assert 0.1 <= min(sigmas) < 0.2
     assert 1.9 < max(sigmas) <= 2.0

@@ -74,13 +74,11 @@ def test_a_stage_that_fails_is_named_with_its_own_words(tmp_path, monkeypatch):
         match=r"^told: its command failed with status 2: imagenet-r: found no image; sketch: found no folder$",
     ):
         graph.update_stage("told", lambda: None)
-    with pytest.raises(
-        DenseclError, match=r"^untold: its command failed with status 3: its output is above$"
-    ):
+    with pytest.raises(DenseclError, match=r"^untold: its command failed with status 3$"):
         graph.update_stage("untold", lambda: None)
     with pytest.raises(
         RetryLater,
-        match=r"^full: disk: No space left on device; .*: `python -m pipelines replay` resumes from there$",
+        match=r"^full: disk: No space left on device; .*: the same command resumes from there$",
     ):
         graph.update_stage("full", lambda: None)
     with pytest.raises(

@@ -7,11 +7,13 @@ import pytest
 
 from densecl import paths
 from densecl.analysis.dvc_lock import compute_md5
-from densecl.artifacts import TrainingCost, ValidationResult, write_json
+from densecl.artifacts import ValidationResult, write_json
 from densecl.config.params import load_params
+from densecl.monitoring.mlflow_store import TRAINING_EXPERIMENT, import_mlflow
 from densecl.pages.templates import escape_markdown
 from pipelines.registry import registry
 from pipelines.registry.model_card import attach_card
+from tests.cost_factory import make_cost
 from tests.pipelines.conftest import verdict
 from tests.pipelines.test_registry import NAME, TAGS
 
@@ -55,21 +57,12 @@ def run(trained):
     )
     paths.MANIFESTS.mkdir(parents=True)
     paths.manifest_file("imagenet").write_bytes(b"a manifest")
-    write_json(
-        paths.training_folder("dense", 0) / "cost.json",
-        TrainingCost(
-            wall_seconds=754,
-            images_per_second=1234.5,
-            peak_memory_bytes=3 << 30,
-            device="a CPU",
-            views=2,
-            batch_size=32,
-            step_seconds=0.0502,
-            none_step_seconds=0.0239,
-            one_view_step_seconds=0.0129,
-            queue_size_effective=3600,
-        ),
-    )
+    write_json(paths.COST, make_cost({"dense": 2.1}))
+    mlflow = import_mlflow()
+    mlflow.set_experiment(TRAINING_EXPERIMENT)
+    with mlflow.start_run(tags={"fingerprint": "0123456789abcdef", "device": "a CPU"}):
+        mlflow.log_metrics({"images_per_second": 1234.5, "peak_memory_bytes": 3 << 30}, step=1)
+        mlflow.log_metric("wall_seconds", 754)
     return folder
 
 
@@ -96,8 +89,10 @@ def test_the_card_s_numbers_are_those_of_the_files(run):
         f"| imagenet | 1,403 | 3 | 1 | {compute_md5(paths.manifest_file('imagenet'))} |",
         "| val | imagenet | 400 | 2.0 (−0.5 to 4.5) | −1.0 | held | val is +2.0 points (-0.5 to +4.5); above -1.0 was asked for |",
         "- training: 12.6 min",
-        "- peak memory: 3.00 GiB",
-        "- step, two views, batch 32: 50.2 ms",
+        "- images: 1,234 a second",
+        "- peak memory of the process: 3.00 GiB",
+        "- a step, two views of 64 images: 420.0 ms",
+        "- against the same step without contrast: 2.10 \\[2.09, 2.11\\]",
         "- device: a CPU",
         "| contrast.lambda\\_weight | 0.31 |",
         "| train.epochs | 17 |",

@@ -270,6 +270,7 @@ def test_an_unreachable_store_is_one_line(project, monkeypatch):
         registry.get_champion(NAME)
 
 
+@pytest.mark.slow  # MLflow waits 20 s for the lock
 def test_a_locked_store_is_not_a_user_error(trained):
     add(trained, "first")
     holder = sqlite3.connect("mlflow.db")

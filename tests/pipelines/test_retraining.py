@@ -26,7 +26,7 @@ def place(tmp_path_factory) -> Path:
 
 
 TIMED = (
-    "reports/training",
+    "reports/cost.json",
     "reports/report.",
     "reports/table.txt",
     "reports/metrics",
@@ -56,7 +56,7 @@ def test_the_comparison_leaves_the_lock_file_of_dvc_repro(place, tmp_path):
     shutil.copytree(place, plain, symlinks=True)
     call(plain, "dvc", "repro")
     said = pipelines(place, "comparison")
-    assert "[9/9] report: ran" in said
+    assert "[10/10] report: ran" in said
     assert locked(place) == locked(plain)
     assert {"train@none-0", "evaluate@none-0", "report"} < set(locked(place))
     assert "didn't change" in call(place, "dvc", "repro")
@@ -143,7 +143,7 @@ def test_new_images_a_kill_in_the_midst_of_training_and_replay(place, tmp_path):
             stdout=said,
             stderr=said,
         )
-        until(lambda: "[1/9]" in (tmp_path / "said").read_text())
+        until(lambda: "[1/10]" in (tmp_path / "said").read_text())
         # Before the training starts, which could otherwise end before the kill.
         refused = pipelines(place, "retraining", status=75)
         assert f"process {first.pid}" in refused
@@ -157,7 +157,7 @@ def test_new_images_a_kill_in_the_midst_of_training_and_replay(place, tmp_path):
     assert "plan changed since" in refused  # what is skipped was made of other params
     change(place, epochs=30)
     said = pipelines(place, "replay")
-    assert "resumes after step" in said
+    assert "resumes after step" in (place / "cache/stages/train@none-0.log").read_text()
     assert "prepare@" not in said  # a step that succeeded is not done again
     last = ends(place).iloc[-1]
     assert (last.outcome, last.version, last.champion) == ("promoted", "2", "2")

@@ -6,7 +6,7 @@ import pytest
 
 from densecl import paths
 from densecl.report.render import write_report
-from tests.report.report_factory import make, plant_classes, plant_images
+from tests.report.report_factory import RECORDS, make, plant_classes, plant_images
 
 
 @pytest.fixture(scope="session")
@@ -20,11 +20,11 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     plant_classes(root)
     plant_images(root, "sketch")
     plant_images(root, "imagenet-a", packed=True)
-    return root, write_report(plan, root)
+    return root, write_report(plan, root, RECORDS)
 
 
 @pytest.fixture(scope="session")
 def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Three seeds, nothing missing, no images."""
     root = tmp_path_factory.mktemp("several")
-    return root, write_report(make(root, seeds=(0, 1, 2)), root)
+    return root, write_report(make(root, seeds=(0, 1, 2)), root, RECORDS)

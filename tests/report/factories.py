@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 
 from densecl import paths
+from densecl.artifacts import write_json
 from densecl.datasets.storage.manifest import write_manifest
 from densecl.seeding import derive_seed
+from tests.cost_factory import make_cost
 
 WNIDS = [f"n{10000001 + i}" for i in range(10)]
 PROTOCOLS = ("imagenet", "imagenet-a", "imagenet-r", "imagenet-v2", "sketch")
@@ -77,6 +79,8 @@ class Planted:
             "values": {"confidence": 0.95, "bootstrap_samples": 1000},
         }
         write(root / paths.plan_file("report"), plan)
+        ratios = {mode: 2.0 for mode in self.modes if mode != "none"}
+        write_json(root / paths.COST, make_cost(ratios, device=self.device))
         return root
 
     def _write_cell(self, root: Path, dataset: str, mode: str, seed: int) -> None:
@@ -115,17 +119,6 @@ class Planted:
         )
 
     def _write_training(self, root: Path, mode: str, seed: int) -> None:
-        write(
-            root / paths.training_folder(mode, seed) / "cost.json",
-            {
-                "wall_seconds": 60.0,
-                "images_per_second": 100.0,
-                "peak_memory_bytes": 2**30,
-                "device": self.device,
-                "step_seconds": 0.2 if mode == "dense" else 0.1,
-                "none_step_seconds": 0.1,
-            },
-        )
         write(
             root / paths.model_folder(mode, seed) / "config.json",
             {"classes": WNIDS[: self.classes]},

@@ -17,14 +17,16 @@ from densecl.artifacts import (
     MatchedControl,
     Preprocessing,
     ReportPlan,
-    TrainingCost,
+    TrainingFacts,
     write_json,
 )
 from densecl.config.params import Mode, ReportParams
 from densecl.datasets.storage.manifest import write_manifest
 from densecl.evaluation.metrics import compute_dataset_metrics, compute_metrics
 from densecl.evaluation.protocols import PROTOCOLS
+from densecl.monitoring.training_records import TrainingRecords
 from densecl.seeding import derive_seed
+from tests.cost_factory import make_cost, make_record
 
 HOSTILE = "<script>\x1balert('x')</script>|[a](b)"
 FILE = "<img src=x onerror=alert(1)>\"'\n`|[a](b)"  # in the names of sketch's files
@@ -172,22 +174,14 @@ def write_training(root: Path, mode: str, seed: int) -> None:
     folder = root / paths.training_folder(mode, seed)
     folder.mkdir(parents=True, exist_ok=True)
     history.to_csv(folder / "history.csv", index=False)
-    step = {"dense": 0.31, "global": 0.24, "none": 0.2}[mode]
-    write_json(
-        folder / "cost.json",
-        TrainingCost(
-            wall_seconds=180 * step / 0.2,
-            images_per_second=64 / step,
-            peak_memory_bytes=int(step * 5e9),
-            device="cpu, 2 threads",
-            views=2,
-            batch_size=64,
-            step_seconds=step,
-            none_step_seconds=0.2,
-            one_view_step_seconds=0.11,
-            queue_size_effective=size,
-        ),
-    )
+    facts = TrainingFacts(fingerprint=f"{mode}-{seed}", batch_size=64, queue_size_effective=size)
+    write_json(folder / "training.json", facts)
+
+
+STEPS = {"dense": 1.55, "global": 1.2, "none": 1.0}  # against none
+RECORDS = TrainingRecords(
+    {f"{m}-{s}": make_record(320 / STEPS[m]) for m in STEPS for s in range(3)}, ""
+)
 
 
 def make(
@@ -198,6 +192,7 @@ def make(
             write_training(root, mode, seed)
             for dataset in SETS:
                 write_cell(root, dataset, mode, seed)
+    write_json(root / paths.COST, make_cost({m: STEPS[m] for m in modes if m != "none"}))
     roots = {s: {"root": f"data/rendered/{s}", "tracked_by": f"data/rendered/{s}"} for s in SETS}
     return ReportPlan(
         modes=modes,

@@ -22,7 +22,6 @@ from tests.training.test_trainer import CONTRASTS, batch_of
 UNDRAWN = {
     "epoch",
     "loss",
-    "seconds",
     "match/visible",
     "match/chance/within0",
     "match/chance/within1",
@@ -30,7 +29,6 @@ UNDRAWN = {
 OF_THE_TRAINER = (
     "learning_rate",
     "images_per_second",
-    "seconds",
     "peak_memory_bytes",
     "rank_cls",
     "similarity_cls",

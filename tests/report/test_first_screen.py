@@ -230,6 +230,7 @@ def test_the_heading_says_what_the_table_says_and_no_more(page) -> None:
             sign = 1 if number(entry[0]) > 0 else -1
             assert value == abs(number(entry[0]))
             assert sorted((sign * low, sign * high)) == list(ends(entry[-2]))
-        cost = json.loads((root / f"reports/training/{mode}-0/cost.json").read_text())
-        more = 100 * (cost["step_seconds"] / cost["none_step_seconds"] - 1)
-        assert f"{'it' if starred else mode} cost {more:.0f} % more time" in sentences[mode]
+        step = json.loads((root / "reports/cost.json").read_text())["modes"][mode]["against_none"]
+        more, low, high = (100 * (step[key] - 1) for key in ("value", "low", "high"))
+        cost = f"cost {more:.0f} % [{low:.0f}, {high:.0f}] more time"
+        assert f"{'it' if starred else mode} {cost}" in sentences[mode]

@@ -25,7 +25,8 @@ from densecl.config.params import (
 from densecl.contrast import build_objective
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.datasets.views.batch import ViewBatch
-from densecl.evaluation.validator import build_validator, predict_images
+from densecl.evaluation.predict import predict_images
+from densecl.evaluation.validator import build_validator
 from densecl.metrics import compute_effective_rank, is_topk_correct
 from densecl.network.preprocessing import (
     Preprocessing,
@@ -196,7 +197,7 @@ def test_memory_larger_than_half_an_epoch_is_cut_and_recorded(workplace):
             workplace / "t",
         )
     assert (
-        json.loads((workplace / "t" / "cost.json").read_text())["queue_size_effective"] == 96
+        json.loads((workplace / "t" / "training.json").read_text())["queue_size_effective"] == 96
     )  # 24 images x 8 / 2
 
 

@@ -149,12 +149,12 @@ class Pose(NamedTuple):
         return np.stack([c * x - s * y, s * x + c * y]) / self.size
 
 
-def render_mask(parts: list[ShapePart], pose: Pose, size: int) -> Image.Image:
-    """Antialiased mask, mode L, `size` px square."""
-    fine = 4 * size
+def render_mask(parts: list[ShapePart], pose: Pose, size: int, oversampling: int) -> Image.Image:
+    """Mask, mode L, `size` px square, antialiased by `oversampling` steps per pixel."""
+    fine = oversampling * size
     mask = Image.new("L", (fine, fine), 0)
     draw = ImageDraw.Draw(mask)
     for points, filled in parts:
         outline = pose.transform_points(points) * fine
-        draw.polygon([tuple(p) for p in outline], fill=255 if filled else 0)
-    return mask.reduce(4)
+        draw.polygon(outline.ravel().tolist(), fill=255 if filled else 0)
+    return mask.reduce(oversampling)

@@ -25,6 +25,7 @@ from densecl.datasets.synthetic.textures import (
     convert_to_rgb,
     render_background,
     render_surface,
+    round_field,
     sample_noise,
 )
 from densecl.runtime.hardware import count_workers
@@ -80,13 +81,13 @@ class PhotoVariation:
     turn: float = 25  # degrees either way
     shift: float = 0.09  # of the centre, share of the image
     light: tuple[float, float] = (0.75, 1.1)
-    grain: float = 0.015
+    grain: float = 0.007  # standard deviation of the noise of a pixel, of 1
 
 
 PHOTO = PhotoVariation()
 DRAWN = PhotoVariation(size=(0.32, 0.45), turn=12, shift=0.05)  # artists centre what they draw
 RECOLLECTED = PhotoVariation(
-    agreement=0.6, size=(0.2, 0.4), turn=45, shift=0.14, light=(0.55, 1.2), grain=0.04
+    agreement=0.6, size=(0.2, 0.4), turn=45, shift=0.14, light=(0.55, 1.2), grain=0.018
 )
 
 
@@ -101,13 +102,16 @@ def render_dataset(settings: RenderParams, images: Path, masks: Path) -> int:
     Equal settings give equal bytes.
     """
     labels = SUBSETS.get(settings.style, range(len(SYNTHETIC_CLASSES)))
-    context = get_context("spawn")
-    with ProcessPoolExecutor(
-        max(1, count_workers()), context, initializer=exit_worker_with_parent
-    ) as pool:
-        render = partial(_render_class, settings, images, masks)
-        for _ in pool.map(render, labels):
-            pass  # raises what a process raised
+    render = partial(_render_class, settings, images, masks)
+    workers = count_workers()
+    if workers < 2:
+        for label in labels:
+            render(label)
+    else:
+        context = get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=exit_worker_with_parent) as pool:
+            for _ in pool.map(render, labels):
+                pass  # raises what a process raised
     if settings.style in ("adversarial", "rendition"):
         (images / "README.txt").write_text(
             f"Built-in {settings.style} images, drawn by code. Folder = class.\n", encoding="utf-8"
@@ -145,21 +149,22 @@ def render_photograph(
     """An object on a background, and its mask; `surface_classes` gives the classes of its texture
     and colour.
     """
-    pose, mask = _draw_object(label, variation, size, rng)
+    pose = _sample_pose(variation, rng)
+    mask = _draw_mask(label, pose, size, oversampling=8)
     sampled = _sample_cue_class(label, variation, rng), _sample_cue_class(label, variation, rng)
     texture, colour = (SYNTHETIC_CLASSES[index] for index in surface_classes or sampled)
-    canvas = mask.width
-    grid = pose.compute_grid(canvas)
+    grid = pose.compute_grid(size)
     # Light from the upper left.
-    shade = 1 - 0.3 * np.clip(0.7 * grid[0] + 0.7 * grid[1], -0.6, 1)[..., None]
-    surface = render_surface(texture.texture, colour.hue, grid, rng) * shade
-    background = render_background(canvas, rng)
-    shadow = ImageChops.offset(_blur(mask, 0.025), canvas // 40, canvas // 28)
+    shade = 1 - 0.3 * np.clip(0.7 * grid[0] + 0.7 * grid[1], -0.6, 1)
+    surface = render_surface(texture.texture, colour.hue, grid, rng) * round_field(shade)
+    background = render_background(size, rng)
+    shadow = ImageChops.offset(_blur(mask, 0.025), size // 40, size // 28)
     background = background * (1 - 0.45 * _scale_to_unit(shadow))
     rim, inside = _scale_to_unit(_blur(mask, 0.012)), _scale_to_unit(mask)
-    pixels = background * (1 - inside) + surface * (0.55 + 0.45 * rim) * inside
-    pixels = pixels * rng.uniform(*variation.light) + rng.normal(0, variation.grain, pixels.shape)
-    return _shrink(pixels, mask, size)
+    surface = surface * (0.55 + 0.45 * rim)
+    pixels = (background + (surface - background) * inside) * rng.uniform(*variation.light)
+    pixels += variation.grain * rng.standard_normal(pixels.shape, dtype=np.float32)
+    return Drawing(_convert_to_image(pixels), mask)
 
 
 def _sample_cue_class(label: int, variation: PhotoVariation, rng: np.random.Generator) -> int:
@@ -169,29 +174,34 @@ def _sample_cue_class(label: int, variation: PhotoVariation, rng: np.random.Gene
     )
 
 
-def _draw_object(
-    label: int, variation: PhotoVariation, size: int, rng: np.random.Generator
-) -> tuple[Pose, Image.Image]:
-    """A random pose and the object's mask, on a canvas of twice the size."""
+def _sample_pose(variation: PhotoVariation, rng: np.random.Generator) -> Pose:
     half = rng.uniform(*variation.size)
     x, y = 0.5 + rng.uniform(-variation.shift, variation.shift, 2)
     turn = np.radians(rng.uniform(-variation.turn, variation.turn))
-    pose = Pose(x, y, half, turn, rng.uniform(-0.15, 0.15), rng.random() < 0.5)
-    return pose, render_mask(SHAPES[SYNTHETIC_CLASSES[label].name], pose, 2 * size)
+    return Pose(x, y, half, turn, rng.uniform(-0.15, 0.15), rng.random() < 0.5)
+
+
+def _draw_mask(label: int, pose: Pose, size: int, oversampling: int = 4) -> Image.Image:
+    return render_mask(SHAPES[SYNTHETIC_CLASSES[label].name], pose, size, oversampling)
 
 
 def _scale_to_unit(image: Image.Image) -> np.ndarray:
-    """[S, S, 1] of a mask or [S, S, 3] of an image, in 0..1."""
-    return np.atleast_3d(np.asarray(image, dtype=np.float32)) / 255
+    """[S, S] of a mask or [3, S, S] of an image, float32 in 0..1."""
+    values = np.asarray(image).astype(np.float32) / 255
+    return values if values.ndim == 2 else values.transpose(2, 0, 1)
 
 
-def _convert_to_image(pixels: np.ndarray, size: int) -> Image.Image:
-    whole = Image.fromarray((np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8))
-    return whole.resize((size, size), Image.Resampling.LANCZOS)
+def _convert_to_image(pixels: np.ndarray) -> Image.Image:
+    """Mode RGB, of [3, S, S] in 0..1."""
+    levels = (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(levels.transpose(1, 2, 0)))
 
 
-def _shrink(pixels: np.ndarray, mask: Image.Image, size: int) -> Drawing:
-    return Drawing(_convert_to_image(pixels, size), mask.resize((size, size), Image.Resampling.BOX))
+def _shrink(pixels: np.ndarray, mask: Image.Image) -> Drawing:
+    """Half the canvas."""
+    size = (mask.width // 2, mask.height // 2)
+    image = _convert_to_image(pixels).resize(size, Image.Resampling.LANCZOS)
+    return Drawing(image, mask.reduce(2))
 
 
 def _blur(mask: Image.Image, share: float) -> Image.Image:
@@ -245,8 +255,9 @@ def _render_rendition(
 ) -> Drawing:
     """The object without its texture, in one of RENDITIONS; its colour is mostly the class's."""
     style = RENDITIONS[number % len(RENDITIONS)]
-    pose, mask = _draw_object(label, DRAWN, settings.size, rng)
-    canvas = mask.width
+    canvas = 2 * settings.size  # edges are filtered: drawn fine, then halved
+    pose = _sample_pose(DRAWN, rng)
+    mask = _draw_mask(label, pose, canvas)
     hue = SYNTHETIC_CLASSES[label].hue if rng.random() < PHOTO.agreement else rng.random()
     edge_mask = _extract_edge(mask, 5)
     inside, edge = _scale_to_unit(mask), _scale_to_unit(edge_mask)
@@ -257,10 +268,10 @@ def _render_rendition(
         pixels = paper + (body - paper) * inside
         pixels = pixels + (ink - pixels) * edge
     elif style == "painting":
-        strokes = (sample_noise(canvas, 22, rng) - 0.5)[..., None] * 0.5
+        strokes = round_field(sample_noise(canvas, 22, rng) - 0.5) * 0.5
         ground = render_background(canvas, rng)
-        shaded = body * (1 + 0.3 * pose.compute_grid(canvas)[1][..., None])
-        painted = _convert_to_image(ground + (shaded - ground) * inside + strokes, canvas)
+        shaded = body * (1 + 0.3 * round_field(pose.compute_grid(canvas)[1]))
+        painted = _convert_to_image(ground + (shaded - ground) * inside + strokes)
         pixels = _scale_to_unit(painted.filter(ImageFilter.ModeFilter(9)))
     elif style == "outline":
         shifted = _scale_to_unit(ImageChops.offset(mask, canvas // 24, canvas // 30))
@@ -268,31 +279,32 @@ def _render_rendition(
         pixels = pixels + (ink - pixels) * edge
     elif style == "mosaic":
         ground = convert_to_rgb(rng.random(), 0.3, 0.5)
-        mixed = ground + (body - ground) * inside + rng.normal(0, 0.06, (canvas, canvas, 1))
-        tiles = _convert_to_image(mixed, canvas // 8)
+        speckle = 0.06 * rng.standard_normal((canvas, canvas), dtype=np.float32)
+        mixed = _convert_to_image(ground + (body - ground) * inside + speckle)
+        tiles = mixed.resize((canvas // 8, canvas // 8), Image.Resampling.LANCZOS)
         pixels = _scale_to_unit(tiles.resize(mask.size, Image.Resampling.NEAREST))
-        pixels = pixels * (1 - 0.35 * (np.indices(mask.size) % 8 == 0).any(0)[..., None])
+        joint = np.arange(canvas) % 8 == 0
+        pixels = pixels * (1 - 0.35 * round_field(joint | joint[:, None]))
     else:
         night = convert_to_rgb(rng.random(), 0.5, 0.1)
         glow = _scale_to_unit(_blur(edge_mask, 0.03)) * 1.6
         pixels = night + convert_to_rgb(hue, 0.75, 1.0) * glow + edge
-    return _shrink(pixels, mask, settings.size)._replace(name=f"{style}_{number}.jpg")
+    return _shrink(pixels, mask)._replace(name=f"{style}_{number}.jpg")
 
 
 def _render_sketch(
     settings: RenderParams, label: int, number: int, rng: np.random.Generator
 ) -> Drawing:
-    pose, mask = _draw_object(label, DRAWN, settings.size, rng)
+    pose = _sample_pose(DRAWN, rng)
+    mask = _draw_mask(label, pose, 2 * settings.size)
     grid = pose.compute_grid(mask.width)
     texture = SYNTHETIC_CLASSES[_sample_cue_class(label, PHOTO, rng)].texture
-    marks = np.clip(2 - 4 * TEXTURES[texture](grid), 0, 1)  # dark areas are hatched
-    marks = marks * np.clip(0.75 + 0.6 * np.sin(34 * grid.sum(0)), 0, 1)
+    marks = np.clip(2 - 4 * TEXTURES[texture](grid), 0, 1)  # dark areas are inked
     edge = _scale_to_unit(_extract_edge(mask, int(rng.choice((3, 3, 5)))))
-    line = np.maximum(edge, marks[..., None] * _scale_to_unit(mask))
-    pressure = 0.75 + 0.25 * sample_noise(mask.width, 10, rng)[..., None]
-    pixels = 1 - np.repeat(line * pressure, 3, axis=2)
-    image = _convert_to_image(pixels, settings.size)
-    return Drawing(image, mask.reduce(2), f"sketch_{number}.JPEG")
+    line = np.maximum(edge, round_field(marks) * _scale_to_unit(mask))
+    pressure = 0.75 + 0.25 * round_field(sample_noise(mask.width, 10, rng))
+    pixels = np.repeat(1 - line[None] * pressure, 3, axis=0)
+    return _shrink(pixels, mask)._replace(name=f"sketch_{number}.JPEG")
 
 
 def _render_cue_conflict(

@@ -1,4 +1,8 @@
-"""Surfaces and backgrounds of the built-in images. S: canvas size in pixels."""
+"""Surfaces and backgrounds of the built-in images. S: canvas size in pixels.
+
+Fields are computed in float64: sines in float32 differ between CPU kinds by enough to change
+bytes. Colours are mixed in float32, with additions and products alone, which are exact everywhere.
+"""
 
 import colorsys
 from collections.abc import Callable
@@ -67,15 +71,22 @@ TEXTURES: dict[str, Texture] = {
 
 
 def convert_to_rgb(hue: float, saturation: float, value: float) -> np.ndarray:
-    """[3] in [0, 1]."""
-    return np.array(colorsys.hsv_to_rgb(hue % 1, np.clip(saturation, 0, 1), np.clip(value, 0, 1)))
+    """[3, 1, 1] float32 in [0, 1]."""
+    saturation, value = min(max(saturation, 0), 1), min(max(value, 0), 1)
+    colour = colorsys.hsv_to_rgb(hue % 1, saturation, value)
+    return np.array(colour, dtype=np.float32)[:, None, None]
+
+
+def round_field(field: Field) -> np.ndarray:
+    """[S, S] float32, to mix colours with."""
+    return field.astype(np.float32)
 
 
 def render_surface(
     texture: str, hue: float, grid: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """[S, S, 3] in two tones of one hue."""
-    field = TEXTURES[texture](grid)[..., None]
+    """[3, S, S] float32 in two tones of one hue."""
+    field = round_field(TEXTURES[texture](grid))
     hue += rng.normal(0, 0.015)
     vivid, bold = rng.uniform(0.75, 1), rng.uniform(0.7, 1)
     dark = convert_to_rgb(hue, vivid * rng.uniform(0.7, 0.95), rng.uniform(0.3, 0.5))
@@ -85,12 +96,12 @@ def render_surface(
 
 
 def render_background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """[S, S, 3]: two soft colours meeting along a hazy line, and blurred clutter or a plain wall;
-    independent of the class.
+    """[3, S, S] float32: two soft colours meeting along a hazy line and blurred clutter, or a plain
+    wall; independent of the class.
     """
     if rng.random() < 0.15:
         wall = convert_to_rgb(rng.random(), rng.uniform(0, 0.4), rng.uniform(0.5, 1.0))
-        return wall * (0.95 + 0.1 * sample_noise(size, 3, rng)[..., None])
+        return np.asarray(wall * round_field(0.95 + 0.1 * sample_noise(size, 3, rng)))
     hue = rng.random()
     far, near = (
         convert_to_rgb(hue, rng.uniform(0.1, 0.45), rng.uniform(0.6, 0.95)),
@@ -98,22 +109,20 @@ def render_background(size: int, rng: np.random.Generator) -> np.ndarray:
             hue + rng.uniform(0.1, 0.6), rng.uniform(0.15, 0.5), rng.uniform(0.35, 0.85)
         ),
     )
-    down, across = np.mgrid[0:size, 0:size] / size
+    across = np.arange(size) / size
+    down = across[:, None]
     line = (
         rng.uniform(0.3, 0.9)
         + rng.normal(0, 0.15) * (across - 0.5)
         + 0.1 * (sample_noise(size, 3, rng) - 0.5)
     )
-    blend = np.clip((down - line) / rng.uniform(0.04, 0.4) + 0.5, 0, 1)[..., None]
-    field = far + (near - far) * blend
+    blend = np.clip((down - line) / rng.uniform(0.04, 0.4) + 0.5, 0, 1)
+    field = far + (near - far) * round_field(blend)
     for _ in range(rng.integers(1, 5)):
         radius = np.hypot(
             across - rng.random(), (down - rng.random()) * rng.uniform(0.6, 1.6)
         ) / rng.uniform(0.08, 0.3)
-        spot = np.clip(1.5 - radius, 0, 1)[..., None] * rng.uniform(0.25, 0.7)
-        field = (
-            field
-            + (convert_to_rgb(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.95)) - field)
-            * spot
-        )
-    return np.asarray(field * (0.92 + 0.16 * sample_noise(size, 9, rng)[..., None]))
+        spot = round_field(np.clip(1.5 - radius, 0, 1)) * rng.uniform(0.25, 0.7)
+        colour = convert_to_rgb(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.3, 0.95))
+        field += (colour - field) * spot
+    return np.asarray(field * round_field(0.92 + 0.16 * sample_noise(size, 9, rng)))

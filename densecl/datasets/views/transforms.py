@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from densecl.config.params import ColorJitterParams
+from densecl.datasets.views.color_change import ColorChange, get_blur_kernel
 from densecl.datasets.views.read_pixels import Pixels
 
 cv2.setNumThreads(1)  # there is one process per core; OpenCV's own threads do not survive a fork
@@ -26,9 +26,19 @@ def resize_crop(pixels: Pixels, crop: tuple[int, int, int, int], size: tuple[int
     in Pillow.
     """
     top, left, height, width = crop
-    part = torch.from_numpy(pixels[top : top + height, left : left + width]).permute(2, 0, 1)
-    resized = F.interpolate(part[None], size=size, mode="bilinear", antialias=True)
-    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+    part = torch.from_numpy(pixels[top : top + height, left : left + width])
+    # With these strides torch takes the batch of one for channels last, and converts nothing.
+    batch = part.unsqueeze(0).permute(0, 3, 1, 2)
+    resized = F.interpolate(batch, size=size, mode="bilinear", antialias=True)
+    return np.ascontiguousarray(resized.permute(0, 2, 3, 1)[0].numpy())
+
+
+def to_planes(pixels: Pixels) -> Pixels:
+    """[3, H, W]; faster here than as part of torch.stack."""
+    height, width = pixels.shape[:2]
+    planes = np.empty((3, height, width), np.uint8)
+    cv2.split(pixels, list(planes))  # writes into them
+    return planes
 
 
 def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
@@ -43,9 +53,11 @@ def adjust_contrast(pixels: Pixels, factor: float) -> Pixels:
 
 def adjust_saturation(pixels: Pixels, factor: float) -> Pixels:
     """Blend with the grey level of each pixel; a factor above 1 increases saturation."""
-    mixed = factor * np.eye(3, dtype=np.float32) + (1 - factor) * GREY
-    cut = np.full((3, 1), -0.5, np.float32)  # rounded to the nearest, where torchvision rounds down
-    return np.asarray(cv2.transform(pixels, np.hstack([mixed, cut]).astype(np.float32)), np.uint8)
+    matrix = np.empty((3, 4), np.float32)
+    matrix[:, :3] = (1 - factor) * GREY
+    matrix.flat[::5] += factor  # the diagonal
+    matrix[:, 3] = -0.5  # OpenCV rounds to the nearest, where torchvision rounds down
+    return np.asarray(cv2.transform(pixels, matrix), np.uint8)
 
 
 def adjust_hue(pixels: Pixels, factor: float) -> Pixels:
@@ -55,27 +67,15 @@ def adjust_hue(pixels: Pixels, factor: float) -> Pixels:
     return np.asarray(cv2.cvtColor(turned, cv2.COLOR_HSV2RGB_FULL), np.uint8)
 
 
-def apply_color_jitter(
-    pixels: Pixels, jitter: ColorJitterParams, rng: np.random.Generator
-) -> Pixels:
-    """Apply the four adjustments in random order with uniform factors (torchvision's ColorJitter);
-    skip those of strength 0.
-    """
-    strengths = {
-        adjust_brightness: jitter.brightness,
-        adjust_contrast: jitter.contrast,
-        adjust_saturation: jitter.saturation,
-    }
-    steps = [
-        (adjust, rng.uniform(max(0.0, 1 - strength), 1 + strength))
-        for adjust, strength in strengths.items()
-        if strength
-    ]
-    if jitter.hue:
-        steps.append((adjust_hue, rng.uniform(-jitter.hue, jitter.hue)))
-    for position in rng.permutation(len(steps)):
-        adjust, strength = steps[position]
-        pixels = adjust(pixels, float(strength))
+ADJUST = [adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue]  # as ADJUSTMENTS
+
+
+def apply_color_change(pixels: Pixels, change: ColorChange) -> Pixels:
+    """The adjustments in their order, then the blur."""
+    for index, factor in change.steps:
+        pixels = ADJUST[index](pixels, factor)
+    if change.sigma:
+        pixels = apply_gaussian_blur(pixels, get_blur_kernel(len(pixels)), change.sigma)
     return pixels
 
 
@@ -86,5 +86,5 @@ def apply_gaussian_blur(pixels: Pixels, kernel: int, sigma: float) -> Pixels:
 
 
 def _apply_level_table(pixels: Pixels, factor: float, middle: float) -> Pixels:
-    table = np.clip(factor * LEVELS + (1 - factor) * middle, 0, 255)
+    table = (factor * LEVELS + (1 - factor) * middle).clip(0, 255)
     return np.asarray(cv2.LUT(pixels, table.astype(np.uint8)), np.uint8)  # rounded down, as there

@@ -1,0 +1,123 @@
+"""Measure what each mode costs against mode none and against classifying one view."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Final, NamedTuple
+
+from densecl.artifacts import CostPlan
+from densecl.config.params import Mode
+from densecl.cost.load import compare_snapshots, take_snapshot
+from densecl.cost.memory import measure_added_memory
+from densecl.cost.ratio import CONFIDENCE, compute_ratio
+from densecl.cost.result import CostReport, ModeCost, StepRatio
+from densecl.cost.steps import ONE_VIEW, Kind, Step, TrainingSize, build_steps, count_batch_images
+from densecl.cost.timing import Times, read_clock, time_rounds
+from densecl.runtime.hardware import get_device, get_device_name, reuse_freed_memory
+from densecl.runtime.threads import set_training_threads
+from densecl.training.step_metrics import LOG_EVERY
+
+NONE: Final = "none"
+CONTROL = "none again"
+DIAGNOSTIC = " diagnostic"  # suffix of a mode's diagnostic step
+Clock = Callable[[], float]
+
+
+class StepRatios(NamedTuple):
+    """Ratios per mode against `none` and against one view, and of `none` against itself."""
+
+    against_none: dict[Mode, StepRatio]
+    against_one_view: dict[Mode, StepRatio]
+    control: StepRatio
+
+
+def measure_cost(plan: CostPlan, size: TrainingSize, clock: Clock = read_clock) -> CostReport:
+    """Time the steps of all modes in turn, and the memory of each in a process of its own."""
+    began, load = clock(), take_snapshot().load
+    reuse_freed_memory()
+    set_training_threads(plan.train.threads)
+    modes = list_modes(plan)
+    kinds: tuple[Kind, ...] = (*modes, ONE_VIEW)
+    memory = {kind: measure_added_memory(plan, size, kind) for kind in kinds}
+    steps, queue_sizes = build_timed_steps(plan, size)
+    # The processes above are no children of this one: they would count as others.
+    start = take_snapshot()._replace(load=load)
+    times = time_rounds(
+        steps,
+        plan.budget.seconds - (clock() - began),
+        lambda times: _is_precise(compute_ratios(times, modes), plan.budget.precision),
+        clock,
+    )
+    ratios = compute_ratios(times, modes)
+    return CostReport(
+        modes={
+            mode: ModeCost(
+                seconds=median(weigh_diagnostics(times, mode)),
+                against_none=ratios.against_none[mode],
+                against_one_view=ratios.against_one_view[mode],
+                memory_bytes=memory[mode],
+                queue_size_effective=queue_sizes[mode],
+            )
+            for mode in modes
+        },
+        control=ratios.control,
+        one_view_seconds=median(times[ONE_VIEW]),
+        one_view_memory_bytes=memory[ONE_VIEW],
+        rounds=len(times[NONE]),
+        confidence=CONFIDENCE,
+        images=count_batch_images(plan, size),
+        processes=plan.processes,
+        device=get_device_name(get_device()),
+        load=compare_snapshots(start, take_snapshot()),
+    )
+
+
+def list_modes(plan: CostPlan) -> list[Mode]:
+    """The modes of the plan, and none."""
+    return list(dict.fromkeys((*plan.modes, NONE)))
+
+
+def build_timed_steps(
+    plan: CostPlan, size: TrainingSize
+) -> tuple[dict[str, Step], dict[Mode, int]]:
+    """Steps by name, and the entries of each mode's memory queue.
+
+    None is there twice, and has no diagnostic step: it costs as much as an ordinary one.
+    """
+    steps: dict[str, Step] = {}
+    queue_sizes: dict[Mode, int] = {}
+    for mode in list_modes(plan):
+        ordinary, diagnostic, queue_sizes[mode] = build_steps(plan, size, mode)
+        steps[mode] = ordinary
+        if mode != NONE:
+            steps[mode + DIAGNOSTIC] = diagnostic
+    steps[CONTROL] = build_steps(plan, size, NONE)[0]
+    steps[ONE_VIEW] = build_steps(plan, size, ONE_VIEW)[0]
+    return steps, queue_sizes
+
+
+def weigh_diagnostics(times: Mapping[str, Sequence[float]], mode: str) -> list[float]:
+    """Seconds per round of a mean step: one in LOG_EVERY is diagnostic."""
+    ordinary = times[mode]
+    diagnostic = times.get(mode + DIAGNOSTIC, ordinary)
+    return [a + (b - a) / LOG_EVERY for a, b in zip(ordinary, diagnostic, strict=True)]
+
+
+def compute_ratios(times: Times, modes: Sequence[Mode]) -> StepRatios:
+    """All ratios, paired by round; the denominator `none` is the mean of its two steps."""
+    none = [(a + b) / 2 for a, b in zip(times[NONE], times[CONTROL], strict=True)]
+    weighed = {mode: weigh_diagnostics(times, mode) if mode != NONE else none for mode in modes}
+    return StepRatios(
+        {mode: compute_ratio(seconds, none) for mode, seconds in weighed.items()},
+        {mode: compute_ratio(seconds, times[ONE_VIEW]) for mode, seconds in weighed.items()},
+        compute_ratio(times[CONTROL], times[NONE]),
+    )
+
+
+def _is_precise(ratios: StepRatios, precision: float) -> bool:
+    """Whether every interval is narrower than `precision`, relative to its ratio."""
+    all_ratios = (
+        *ratios.against_none.values(),
+        *ratios.against_one_view.values(),
+        ratios.control,
+    )
+    return all(ratio.width < precision * ratio.value for ratio in all_ratios)

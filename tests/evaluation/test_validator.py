@@ -1,0 +1,83 @@
+"""Top-1 during training: that of the prediction tables, from images that are decoded once."""
+
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+from densecl.config.params import NetworkParams
+from densecl.datasets.storage.usable_images import ImageSet
+from densecl.errors import DataError
+from densecl.evaluation import validator
+from densecl.evaluation.predict import predict_images
+from densecl.network.preprocessing import resolve_preprocessing
+from densecl.network.vit import Backbone, build_model
+from tests.conftest import WNIDS, draw_set
+
+SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+
+
+@pytest.fixture(autouse=True)
+def no_workers(monkeypatch):
+    monkeypatch.setenv("DENSECL_WORKERS", "0")
+
+
+@pytest.fixture
+def datasets(tmp_path) -> dict[str, ImageSet]:
+    """Two datasets, of 12 and of 6 images; the second one lacks a class."""
+    sets = {}
+    for name, folders, per_class in (("imagenet", WNIDS, 4), ("sketch", WNIDS[1:], 3)):
+        root = draw_set(tmp_path / name, per_class, 40, folders=folders)
+        paths = sorted(p.relative_to(root).as_posix() for p in root.glob("*/*"))
+        labels = [WNIDS.index(path.split("/")[0]) for path in paths]
+        sets[name] = ImageSet(
+            pd.DataFrame({"image_id": paths, "path": paths, "label": labels}), root
+        )
+    return sets
+
+
+def build_random_model(seed: int = 0) -> Backbone:
+    model = build_model(
+        NetworkParams(model_name="vit_tiny_patch16_224", model_args=SMALL), len(WNIDS), seed
+    )
+    with torch.no_grad():
+        model.head.weight.normal_(generator=torch.Generator().manual_seed(seed))
+    return model
+
+
+def compute_expected(model: Backbone, images: ImageSet) -> float:
+    classes = sorted(images.frame["label"].unique().tolist())
+    settings = resolve_preprocessing(model)
+    rows = predict_images(model, images.frame, images.root, settings, classes, 5)
+    return float(rows["correct"].mean())
+
+
+@pytest.mark.parametrize("keep_images", [False, True])
+def test_top1_is_that_of_the_prediction_table_for_every_model(datasets, keep_images):
+    compute_top1 = validator.build_validator(datasets, WNIDS, 5, keep_images)
+    for seed in range(4):
+        model = build_random_model(seed)
+        expected = {name: compute_expected(model, images) for name, images in datasets.items()}
+        assert compute_top1(model) == expected
+
+
+def test_kept_images_are_read_once(datasets):
+    compute_top1 = validator.build_validator(datasets, WNIDS, 5, keep_images=True)
+    model = build_random_model()
+    first = compute_top1(model)
+    for images in datasets.values():
+        shutil.rmtree(images.root)
+    assert compute_top1(model) == first
+
+
+def test_images_beyond_the_budget_are_read_each_time(datasets, monkeypatch):
+    monkeypatch.setattr(validator, "MAX_KEPT_BYTES", 12 * 3 * 32 * 32)  # the first dataset, exactly
+    compute_top1 = validator.build_validator(datasets, WNIDS, 5, keep_images=True)
+    model = build_random_model()
+    first = compute_top1(model)
+    shutil.rmtree(datasets["imagenet"].root)
+    assert compute_top1(model) == first
+    shutil.rmtree(datasets["sketch"].root)
+    with pytest.raises(DataError):
+        compute_top1(model)

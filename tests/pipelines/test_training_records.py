@@ -1,0 +1,61 @@
+"""What varies with the machine is found in MLflow again, by the fingerprint of the training run."""
+
+import pytest
+
+from densecl.artifacts import TrainPlan
+from densecl.config.params import DataParams, NetworkParams, TrainParams
+from densecl.monitoring.monitor import Monitor
+from densecl.monitoring.training_records import NO_RECORD, TrainingRecord, read_training_records
+
+PLAN = TrainPlan(
+    mode="none",
+    network=NetworkParams(model_name="vit_tiny_patch16_224"),
+    data=DataParams(),
+    train=TrainParams(epochs=3, warmup_epochs=0.0),
+    contrast=None,
+)
+
+
+class Killed(BaseException):
+    """As by kill -9."""
+
+
+def log_epochs(monitor: Monitor, *epochs: int) -> None:
+    for epoch in epochs:
+        row = {"epoch": epoch, "images_per_second": 10.0**epoch, "peak_memory_bytes": 5.0 + epoch}
+        monitor.log_epoch(row)
+
+
+def test_an_interrupted_run_is_one_record(project):
+    file = project / "run_id"
+    killed = pytest.raises(Killed, match="as by")
+    with killed, Monitor(PLAN, 0, 5, "aaaa", file) as monitor:
+        log_epochs(monitor, 0, 1)
+        raise Killed("as by kill -9")
+    assert read_training_records(["aaaa"]) == ({}, NO_RECORD)  # not finished
+    with Monitor(PLAN, 0, 5, "aaaa", file) as monitor:
+        log_epochs(monitor, 1, 2)  # epoch 1 again, as after a checkpoint before it
+        monitor.log_duration(61.5, "a card")
+    epochs = {"images_per_second": [1.0, 10.0, 100.0], "peak_memory_bytes": [5.0, 6.0, 7.0]}
+    record = TrainingRecord(61.5, "a card", epochs)
+    assert read_training_records(["aaaa", "bbbb"]).by_fingerprint == {"aaaa": record}
+    assert (record.images_per_second, record.peak_memory_bytes) == (10.0, 7)
+
+
+def test_the_latest_finished_run_counts(project):
+    for seconds in (10.0, 20.0):
+        with Monitor(PLAN, 0, 5, "aaaa") as monitor:
+            log_epochs(monitor, 0)
+            monitor.log_duration(seconds, "")
+    with Monitor(PLAN, 0, 5, "aaaa") as monitor:
+        log_epochs(monitor, 0)
+    assert read_training_records(["aaaa"]).by_fingerprint["aaaa"].wall_seconds == 20.0
+
+
+def test_a_store_that_cannot_be_read_is_a_reason(project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/torn.db")
+    (project / "torn.db").write_bytes(b"no database " * 1000)
+    records, reason = read_training_records(["aaaa"])
+    assert records == {}
+    assert reason.startswith("MLflow could not be read: ")
+    assert "\n" not in reason
