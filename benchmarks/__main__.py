@@ -25,6 +25,7 @@ from benchmarks.scan import measure_scan
 from benchmarks.steps import StepSetup, measure_steps
 from benchmarks.tracking import measure_tracking
 from densecl.runtime.hardware import get_device, get_device_name
+from densecl.runtime.threads import WAIT_POLICIES
 
 PAGE = Path("docs/performance.md")
 MARK = "<!-- below: written by `make bench` -->\n"
@@ -55,9 +56,10 @@ def main() -> None:
         "OpenCV": "opencv-python-headless",
     }
     versions = ", ".join(f"{name} {version(package)}" for name, package in packages.items())
+    names = [name for name in ("OMP_NUM_THREADS", *WAIT_POLICIES) if name in os.environ]
+    openmp = ", ".join(f"{name} {os.environ[name]}" for name in names) or "OpenMP's defaults"
     machine = (
-        f"Machine: {get_device_name(get_device())} (OMP_NUM_THREADS "
-        f"{os.environ.get('OMP_NUM_THREADS', 'all')}); Python {platform.python_version()}, "
+        f"Machine: {get_device_name(get_device())} ({openmp}); Python {platform.python_version()}, "
         f"{versions}."
     )
     lines = []
