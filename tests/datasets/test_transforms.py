@@ -16,6 +16,7 @@ from densecl.datasets.views.color_change import (
     draw_color_change,
     draw_color_jitter,
 )
+from densecl.datasets.views.crops import draw_uniform
 
 LEVEL = 1.0  # of 255, mean over an image
 
@@ -101,7 +102,7 @@ def test_blur_is_torchvisions(sigma):
 def test_uniform_numbers_are_numpys():
     ours, numpys = np.random.default_rng(0), np.random.default_rng(0)
     for low, high in ((0.2, 1.0), (-0.1, 0.1), (0.6, 1.4), (0.5, 0.5)) * 100:
-        assert transforms.draw_uniform(low, high, ours) == numpys.uniform(low, high)
+        assert draw_uniform(low, high, ours) == numpys.uniform(low, high)
 
 
 @pytest.mark.parametrize("where", [(0, 0, 64, 64), (5, 9, 20, 31), (3, 0, 61, 40), (7, 7, 1, 1)])
