@@ -6,7 +6,6 @@ and is the only one that sees the cosines themselves, which diagnostics need. Al
 rounding (tests/contrast/test_infonce.py).
 """
 
-import itertools
 import math
 from functools import cache
 from typing import Any, NamedTuple
@@ -55,8 +54,7 @@ def compute_tiled(
     queries: Tensor, memory: Tensor, temperature: Tensor, mask: NegativeMask
 ) -> MemorySoftmax:
     """The softmax tile by tile, with a running maximum (Milakov & Gimelshein 2018)."""
-    starts = range(0, len(queries), QUERY_TILE) or [0]
-    tiles = [slice(start, start + QUERY_TILE) for start in starts]
+    tiles = _split(len(queries), QUERY_TILE) or [slice(0, 0)]
     parts = [_compute_tile(queries[tile], memory, temperature, mask, tile) for tile in tiles]
     return _concatenate(parts)
 
@@ -68,10 +66,8 @@ def _compute_tile(
     running_max = queries.new_full((len(queries),), -torch.inf)  # of the logits
     exp_sum, mean = torch.zeros_like(running_max), torch.zeros_like(queries)
     cosine_sum, negative_count = queries @ memory.sum(0), torch.full_like(running_max, len(memory))
-    for start in range(0, len(memory), MEMORY_TILE):
-        rows = slice(start, start + MEMORY_TILE)
+    for rows, masked in mask.build_masks(tile, _split(len(memory), MEMORY_TILE)):
         logits = scaled @ memory[rows].T  # [tile, rows]
-        masked = mask.build_mask(tile, rows)
         if masked is not None:
             cosine_sum = cosine_sum - (logits * masked).sum(1) * temperature
             negative_count = negative_count - masked.sum(1)
@@ -199,13 +195,16 @@ def find_hardest_negative(
 ) -> Tensor:
     """[Q] largest cosine of each query [Q, D] with a negative of memory [K, D]; -inf without."""
     mask, hardest = mask or NegativeMask(), queries.new_full((len(queries),), -torch.inf)
-    query_starts = range(0, len(queries), QUERY_TILE)
-    memory_starts = range(0, len(memory), MEMORY_TILE)
     with torch.autocast(queries.device.type, enabled=False):
-        for query, row in itertools.product(query_starts, memory_starts):
-            tile, rows = slice(query, query + QUERY_TILE), slice(row, row + MEMORY_TILE)
-            cosines, masked = queries[tile] @ memory[rows].T, mask.build_mask(tile, rows)
-            if masked is not None:
-                cosines.masked_fill_(masked, -torch.inf)
-            hardest[tile] = torch.maximum(hardest[tile], cosines.amax(1))
+        for tile in _split(len(queries), QUERY_TILE):
+            for rows, masked in mask.build_masks(tile, _split(len(memory), MEMORY_TILE)):
+                cosines = queries[tile] @ memory[rows].T
+                if masked is not None:
+                    cosines.masked_fill_(masked, -torch.inf)
+                hardest[tile] = torch.maximum(hardest[tile], cosines.amax(1))
     return hardest
+
+
+def _split(length: int, size: int) -> list[slice]:
+    """Slices of `size` rows, the last of fewer."""
+    return [slice(start, start + size) for start in range(0, length, size)]

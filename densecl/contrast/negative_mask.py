@@ -1,5 +1,6 @@
 """Which memory entries are negatives of a query, stated by ids instead of a [Q, K] mask."""
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
 import torch
@@ -23,16 +24,22 @@ class NegativeMask(NamedTuple):
         both = ((self.query_ids, self.memory_ids), (self.query_classes, self.memory_classes))
         return [(q, m) for q, m in both if q is not None and m is not None]
 
-    def build_mask(self, query_slice: slice, memory_slice: slice) -> Tensor | None:
-        """Bool [queries, entries] of a tile, True where masked; None if nothing in it is masked."""
-        mask = None
-        for q, m in self.id_pairs:
-            # The test saves time on a CPU; on a GPU it would synchronise host and device.
-            if m.is_cpu and not torch.isin(m[memory_slice], q[query_slice]).any():
-                continue
-            is_same = q[query_slice, None] == m[None, memory_slice]
-            mask = is_same if mask is None else mask | is_same
-        return mask
+    def build_masks(
+        self, query_slice: slice, memory_slices: Iterable[slice]
+    ) -> Iterator[tuple[slice, Tensor | None]]:
+        """Each slice of the memory with bool [queries, entries], True where masked, or None if
+        nothing is masked there.
+        """
+        pairs = [(q[query_slice], m) for q, m in self.id_pairs]
+        # The test saves time on a CPU; on a GPU it would synchronise host and device.
+        has_masked = [torch.isin(m, q) if m.is_cpu else None for q, m in pairs]  # [K] each
+        for rows in memory_slices:
+            mask = None
+            for (q, m), entries in zip(pairs, has_masked, strict=True):
+                if entries is None or entries[rows].any():
+                    is_same = q[:, None] == m[None, rows]
+                    mask = is_same if mask is None else mask | is_same
+            yield rows, mask
 
     def has_masked(self, queries: Tensor) -> Tensor:
         """Bool [Q]: True for queries [Q, D] with at least one masked entry."""
