@@ -10,13 +10,17 @@ from functools import partial
 from importlib.metadata import version
 from statistics import median
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.losses import measure_info_nce
-from benchmarks.measure import BenchmarkRow, format_rows, measure_alternating
-from benchmarks.steps import CLASSES, StepSetup, build_step, measure_steps
-from densecl.config.params import TrainParams
+from benchmarks.measure import BenchmarkRow, Call, format_rows, make_time_row, measure_alternating
+from benchmarks.steps import CLASSES, StepSetup, build_batch, build_step, measure_steps
+from densecl.config.params import DataParams, TrainParams
+from densecl.datasets.views.batch import UncoloredBatch
+from densecl.datasets.views.color_change import draw_color_change
+from densecl.datasets.views.device_transforms import finish_batch
 from densecl.network.vit import build_model, forward_tokens
 from densecl.runtime.hardware import get_device, get_device_name
 
@@ -65,6 +69,27 @@ def measure_utilisation(setup: StepSetup, rate: float) -> BenchmarkRow:
     )
 
 
+def measure_color_changes(setup: StepSetup) -> BenchmarkRow:
+    """What `data.augment_on: device` adds to a step: jitter and blur of both views of a batch."""
+    batch, data, rng = build_batch(setup), DataParams(), np.random.default_rng(0)
+    size = (batch.view1.shape[2], batch.view1.shape[3])
+    changes1, changes2 = (
+        torch.tensor(
+            [draw_color_change(view, data, size, rng).to_row() for _ in range(setup.batch)],
+            dtype=torch.float64,
+        )
+        for view in (data.view1, data.view2)
+    )
+    loaded = UncoloredBatch(batch, changes1, changes2)
+    calls: dict[str, Call] = {
+        "changes": partial(finish_batch, loaded, get_device()),
+        "none": build_step(setup, "none"),
+    }
+    times = measure_alternating(calls, setup.rounds)
+    measure = f"colour changes of two views / a step of none, {setup.model}, batch {setup.batch}"
+    return make_time_row("AUG", measure, times, "changes", "none", "≤ 0.10")
+
+
 def measure_device_waits(setup: StepSetup) -> BenchmarkRow:
     """A dense step in which every wait for the device is an error."""
     run_step, outcome = build_step(setup, "dense"), "0"
@@ -86,6 +111,7 @@ def measure_gpu(small: bool) -> list[BenchmarkRow]:
     rate = measure_matrix_rate(rounds)
     for setup in setups:
         rows += [*measure_steps(setup), measure_utilisation(setup, rate)]
+        rows.append(measure_color_changes(setup))
         if torch.cuda.is_available():
             rows.append(measure_device_waits(setup))
     return rows

@@ -16,6 +16,7 @@ from densecl.artifacts import TrainPlan
 from densecl.config.params import TRAIN_SET, Mode, Params, load_params
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.datasets.views.batch import stack_images
+from densecl.datasets.views.device_transforms import finish_batch
 from densecl.evaluation.validator import build_validator
 from densecl.monitoring.monitor import Monitor
 from densecl.network.vit import Backbone
@@ -95,7 +96,8 @@ def measure_mode(plan: TrainPlan, image_sets: dict[str, ImageSet]) -> list[Bench
         return accuracies
 
     trainer = Trainer(TrainingSpec(plan, 0, images.frame, images.root, CLASSES, "", validate))
-    batch = stack_images(trainer.views[0, row] for row in range(trainer.batch_size))
+    loaded = stack_images(trainer.views[0, row] for row in range(trainer.batch_size))
+    batch = finish_batch(loaded, trainer.device)
     with (
         lock_checkpoints(Path(plan.mode)) as checkpoints,
         Monitor(plan, 0, trainer.steps_per_epoch, "benchmark") as monitor,

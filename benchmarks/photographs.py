@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ from PIL import Image
 from timm.data import create_dataset, create_loader
 from torchvision import transforms
 
-from benchmarks.measure import BenchmarkRow, make_rate_row, measure_alternating
+from benchmarks.measure import BenchmarkRow, Call, make_rate_row, measure_alternating
 from densecl.config.params import DataParams, NetworkParams
 from densecl.datasets.synthetic.styles import PHOTO, render_photograph
-from densecl.datasets.views.read_pixels import read_pixels
-from densecl.datasets.views.two_views import augment_view, draw_crops
+from densecl.datasets.views.batch import stack_images
+from densecl.datasets.views.crops import draw_crops
+from densecl.datasets.views.read_pixels import ImageFile, read_pixels
+from densecl.datasets.views.transforms import resize_crop
+from densecl.datasets.views.two_views import TwoViewDataset
 from densecl.evaluation.predict import predict_images
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import Backbone, build_model
@@ -36,14 +40,21 @@ def list_photographs(folder: Path) -> list[Path]:
     return paths
 
 
-def make_views(paths: list[Path]) -> None:
-    """As `TwoViewDataset` makes them."""
-    data = DataParams()
+def build_view_maker(paths: list[Path], size: int = 224, **data: object) -> Call:
+    """Make two views of each photograph, as a process of the loader does."""
+    names = [path.name for path in paths]
+    frame = pd.DataFrame({"path": names, "label": 0, "image_id": names})
+    settings = DataParams.model_validate(data)
+    views = TwoViewDataset(frame, paths[0].parent, settings, (size, size), 0)
+    return lambda: stack_images(views[0, row] for row in range(len(views)))
+
+
+def make_plain_crops(paths: list[Path]) -> None:
+    """Decode, crop and resize: what is left without flips, colour and tensors."""
     for number, path in enumerate(paths):
         pixels, rng = read_pixels(path), np.random.default_rng(number)
-        crops = draw_crops(pixels.shape[1], pixels.shape[0], data, rng)
-        for view, crop in zip((data.view1, data.view2), crops, strict=True):
-            augment_view(pixels, view, crop, data, (224, 224), rng)
+        for crop in draw_crops(pixels.shape[1], pixels.shape[0], DataParams(), rng):
+            resize_crop(pixels, crop, (224, 224))
 
 
 def make_torchvision_views(paths: list[Path]) -> None:
@@ -63,26 +74,47 @@ def make_torchvision_views(paths: list[Path]) -> None:
 
 
 def measure_loader(folder: Path) -> list[BenchmarkRow]:
-    """Two 224 px views of full-size JPEGs on one core."""
+    """Two views of full-size JPEGs in several ways, in CPU time: images/s of one core."""
     reuse_freed_memory()  # as in a training run, whose loader processes inherit it
     paths, threads = list_photographs(folder), torch.get_num_threads()
     torch.set_num_threads(1)
     calls = {
-        "views": lambda: make_views(paths),
+        "exact": build_view_maker(paths),
         "torchvision": lambda: make_torchvision_views(paths),
         "decode": lambda: [read_pixels(path) for path in paths],
+        "half": lambda: [ImageFile(path).decode(2) for path in paths],
+        "quarter": lambda: [ImageFile(path).decode(4) for path in paths],
+        "reduced": build_view_maker(paths, reduced_decoding=True),
+        "device": build_view_maker(paths, augment_on="device"),
+        "crops": lambda: make_plain_crops(paths),
+        "exact 96": build_view_maker(paths, 96),
+        "reduced 96": build_view_maker(paths, 96, reduced_decoding=True),
     }
-    times = measure_alternating(calls, 5)
+    times = measure_alternating(calls, 7, time.process_time)
     torch.set_num_threads(threads)
-    measure = f"two 224 px views of {len(paths)} {PHOTOGRAPHS}, one core"
+    of = f"of {len(paths)} {PHOTOGRAPHS}, one core"
+    views, small_views = f"two 224 px views {of}", f"two 96 px views {of}"
+    alone, reduced = "decoding alone", "reduced_decoding"
+    rows = (
+        ("P9", f"{views} / torchvision on Pillow", "exact", "torchvision", "≥ 3.0"),
+        ("P10", f"{views} / {alone}", "exact", "decode", "≥ 0.45"),
+        ("P10", f"{views}, {reduced} / {alone}", "reduced", "decode", "≥ 0.55"),
+        ("P10", f"{views}, augment_on: device, CPU side / {alone}", "device", "decode", "≥ 0.55"),
+        (
+            "P10",
+            f"decode, crop and resize only, 224 px, {of} / {alone}",
+            "crops",
+            "decode",
+            "floor",
+        ),
+        ("P10", f"decoding alone at 1/2 {of} / whole", "half", "decode", "-"),
+        ("P10", f"decoding alone at 1/4 {of} / whole", "quarter", "decode", "-"),
+        ("P10", f"{small_views} / {alone}", "exact 96", "decode", "-"),
+        ("P10", f"{small_views}, {reduced} / {alone}", "reduced 96", "decode", "-"),
+    )
     return [
-        make_rate_row(
-            row_id, f"{measure} / {name}", times, "views", peer, target, len(paths), "images"
-        )
-        for row_id, name, peer, target in (
-            ("P9", "torchvision on Pillow", "torchvision", "≥ 3.0"),
-            ("P10", "decoding alone", "decode", "≥ 0.45"),
-        )
+        make_rate_row(row_id, measure, times, ours, peer, target, len(paths), "images")
+        for row_id, measure, ours, peer, target in rows
     ]
 
 

@@ -26,6 +26,7 @@ LONGEST = (
     "test_real_shape.py",
     "test_retraining.py",
     "test_pipeline.py",
+    "test_engine_kills.py",
     "test_resume.py",
     "test_remotes.py",
     "test_suite.py",

@@ -30,7 +30,7 @@ def test_gpu_rows_of_small_sizes(monkeypatch):
             module, "measure_peak_memory", lambda build, *args: (build(*args)(), 1.0)[1]
         )
     rows = gpu.measure_gpu(small=True)
-    assert {row.id for row in rows} == {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "MFU"}
+    assert {row.id for row in rows} == {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "MFU", "AUG"}
     exact = next(row for row in rows if row.id == "P3")
     assert float(exact.ours) <= 1e-6
 

@@ -216,7 +216,7 @@ def test_more_patches_than_there_are_is_a_warning_and_all_are_taken(capsys):
     check_network(parse_params(values, "params.yaml"))
     said = capsys.readouterr().err
     assert said == (
-        "warning: contrast.patches_per_image: found 300, but vit_tiny_patch16_224 has 64 patches: all of them are used\n"
+        "warning: contrast.patches_per_image: found 300, but vit_tiny_patch16_224 has 36 patches: all of them are used\n"
     )
     check_network(parse_params(default(), "params.yaml"))
     assert capsys.readouterr().err == ""

@@ -7,6 +7,7 @@ import yaml
 from hypothesis import given, settings, strategies as st
 
 from densecl.config.params import MODES, Params, ParamsError, load_params, parse_params
+from densecl.datasets.synthetic.styles import SYNTHETIC_CLASSES
 
 ROOT = Path(__file__).parent.parent
 FILES = [
@@ -33,6 +34,34 @@ def changed(key: str, value: object) -> dict:
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
 def test_shipped_files_are_valid(file):
     assert load_params(file).modes == MODES
+
+
+@pytest.mark.parametrize("file", FILES[:-1], ids=lambda f: f.name)
+def test_what_a_user_starts_from_has_three_seeds_and_six_sets(file):
+    """The least number of seeds for a statement about a mode."""
+    params = load_params(file)
+    assert params.seeds == (0, 1, 2)
+    assert set(params.evaluate.datasets) == {
+        "imagenet",
+        "imagenet-a",
+        "imagenet-r",
+        "imagenet-v2",
+        "stylized",
+        "sketch",
+    }
+
+
+def test_the_default_run_uses_its_sizes_as_they_are():
+    """No queue is cut to half of an epoch's keys, and no image is enlarged."""
+    params = load_params(ROOT / "params.yaml")
+    size, patch = (params.network.model_args[key] for key in ("img_size", "patch_size"))
+    assert params.contrast.patches_per_image < (size // patch) ** 2
+    assert all(drawn.size >= size for drawn in params.render.values())
+    drawn = len(SYNTHETIC_CLASSES) * params.render["imagenet-train"].images_per_class
+    pairs = drawn // params.train.batch_size * params.train.batch_size  # image pairs per epoch
+    dense, pooled = (params.contrast.resolve_mode(mode) for mode in ("dense", "global"))
+    assert dense.queue_size <= pairs * dense.patches_per_image / 2
+    assert pooled.queue_size <= pairs / 2
 
 
 def test_the_finetune_preset_has_the_method_s_defaults():

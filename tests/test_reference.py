@@ -65,10 +65,11 @@ def test_defaults_on_the_page_are_those_a_file_gets():
     least = {k: v for k, v in least.items() if k in ("modes", "seeds", "render", "datasets")}
     least |= {"network": {"model_name": "x"}, "train": {}, "evaluate": {"datasets": ["imagenet"]}}
     got = parse_params(least, "least").model_dump(mode="json", by_alias=True)
+    params = Params.model_validate(least)
     got["train"] |= {
-        name: getattr(Params.model_validate(least).train, name)
-        for name in ("processes", "checkpoint_minutes")
+        name: getattr(params.train, name) for name in ("processes", "checkpoint_minutes")
     }
+    got["evaluate"]["cell_cache"] = params.evaluate.cell_cache
     checked = 0
     for key in reference.list_entries():
         if "<set>" in key.name or key.default == "**required**":

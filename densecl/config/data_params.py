@@ -113,6 +113,18 @@ class DataParams(StrictModel):
         description="ram: keep decoded training images in memory, for datasets that fit, and "
         "up to 1 GiB of the images that each epoch is validated on",
     )
+    reduced_decoding: bool = Field(
+        default=False,
+        description="decode a training JPEG at 1/2, 1/4 or 1/8 of its size where both crops still "
+        "have at least the pixels of a view on each side: faster for images several times as large "
+        "as the views; a level differs by a few of 255 and a crop by less than a pixel of the view",
+    )
+    augment_on: Literal["cpu", "device"] = Field(
+        default="cpu",
+        description="where colour jitter and blur run: cpu, in the processes of the loader; "
+        "device, per batch on the device that trains, for a GPU that waits for the loader. The "
+        "parameters of each image are the same; levels differ by less than 1 of 255 on average",
+    )
     min_overlap: Fraction = Field(
         default=0.0,
         description="minimum overlap of the two crops, as a fraction of the smaller one; view 2's "
@@ -127,3 +139,12 @@ class DataParams(StrictModel):
         description="minimum and maximum sigma of the blur, in pixels of a 224 px image; scaled "
         "with the input size",
     )
+
+    @model_validator(mode="after")
+    def _check_reduced_decoding(self) -> Self:
+        if self.reduced_decoding and self.cache == "ram":
+            raise ValueError(
+                "found reduced_decoding with cache: ram, which keeps whole images; expected one of "
+                "both; set cache: none or reduced_decoding: false"
+            )
+        return self

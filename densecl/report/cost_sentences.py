@@ -57,7 +57,7 @@ def describe_measurement(cost: CostReport | None) -> str:
     )
     return (
         f"Steps: {cost.rounds} rounds of all steps in turn, in one process on one batch of "
-        f"{cost.images} images in memory with a full memory queue, nothing else running; medians "
+        f"{cost.images} images in memory with a full memory queue; medians "
         f"of the rounds' ratios with {100 * cost.confidence:g} % intervals. Control, none against "
         f"itself: {format_ratio(cost.control)}. {describe_load(cost)}{processes}"
     )
@@ -72,7 +72,8 @@ def describe_contradictions(results: TrainingResults) -> list[str]:
     clauses = []
     for mode, mode_cost in cost.modes.items():
         records = results.list_records(mode)
-        if mode == BASELINE or {r.device for r in (*records, *baseline)} != {cost.device}:
+        devices = {record.device for record in (*records, *baseline)}
+        if mode == BASELINE or not records or devices != {cost.device}:
             continue
         rate = fmean(record.images_per_second for record in records)
         step, seen = mode_cost.against_none, none_rate / rate

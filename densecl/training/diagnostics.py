@@ -26,6 +26,7 @@ from densecl.contrast.matching import (
 )
 from densecl.contrast.objective import Objective
 from densecl.datasets.views.batch import ViewBatch, stack_images
+from densecl.datasets.views.device_transforms import finish_batch
 from densecl.datasets.views.two_views import TwoViewDataset
 from densecl.metrics import compute_effective_rank, compute_mean_cosine
 from densecl.network.preprocessing import normalise_images
@@ -45,7 +46,8 @@ class FeatureDiagnostics:
     def __init__(self, views: TwoViewDataset, seed: int, device: torch.device) -> None:
         rng = np.random.default_rng(derive_seed(seed, "watch"))
         rows = rng.permutation(len(views))[:MAX_IMAGES]
-        self.batch = stack_images(views[VIEW_EPOCH, int(row)] for row in rows)
+        loaded = stack_images(views[VIEW_EPOCH, int(row)] for row in rows)
+        self.batch = ViewBatch(*(column.cpu() for column in finish_batch(loaded, device)))
         self.device = device
 
     @torch.no_grad()

@@ -12,7 +12,8 @@ import torch
 from densecl import distributed
 from densecl.artifacts import TrainingFacts, TrainPlan
 from densecl.contrast.build import build_objective, limit_queue_size
-from densecl.datasets.views.batch import ViewBatch
+from densecl.datasets.views.batch import LoadedBatch
+from densecl.datasets.views.device_transforms import finish_batch
 from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader
 from densecl.errors import Interrupted
 from densecl.monitoring.monitor import Monitor
@@ -188,12 +189,12 @@ class Trainer:
                 self.monitor.update_progress(epoch, index + 1, rate, self.step_metrics[-1])
             self._end_step()
 
-    def _run_step(self, step: int, batch: ViewBatch, diagnostics: bool) -> StepMetrics:
+    def _run_step(self, step: int, loaded: LoadedBatch, diagnostics: bool) -> StepMetrics:
         # Only dropout and drop path use the global generator; seeded per step, it needs no state.
         torch.manual_seed(derive_seed(self.spec.seed, "dropout", step, distributed.get_rank()))
         self.schedule.step_update(step)
         lambda_weight = self.objective.compute_lambda_weight(step / self.steps_per_epoch)
-        batch = ViewBatch(*(column.to(self.device, non_blocking=True) for column in batch))
+        batch = finish_batch(loaded, self.device)
         return self.train_step(
             batch, lambda_weight, step, (step + 1) / self.total_steps, diagnostics
         )

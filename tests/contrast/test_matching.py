@@ -15,7 +15,8 @@ from densecl.contrast.matching import (
     is_mutual_match,
     match_patches,
 )
-from densecl.datasets.views.two_views import augment_view, draw_crop, draw_crops
+from densecl.datasets.views.crops import draw_crop, draw_crops
+from densecl.datasets.views.two_views import augment_view
 from densecl.training.diagnostics import build_neighbour_mask, measure_match_accuracy
 
 PLAIN = DataParams(
@@ -42,7 +43,7 @@ def test_true_positions_follow_the_pixels_through_crop_and_flip():
             for crop in crops
         ]
         (first, where1), (second, where2) = (
-            (v.double().permute(1, 2, 0)[..., :2], torch.tensor([g])) for v, g in views
+            (v.double().permute(1, 2, 0)[..., :2], torch.tensor([g])) for v, g, _ in views
         )
         place = compute_true_positions(where1, where2, GRID)[0]  # [N, 2] in patches
         index, visible = (part[0] for part in find_true_matches(where1, where2, GRID))

@@ -14,7 +14,7 @@ from densecl.cost.measure import compute_ratios, measure_cost, weigh_diagnostics
 from densecl.cost.ratio import CONFIDENCE, compute_ratio
 from densecl.cost.result import CostReport
 from densecl.cost.steps import TrainingSize
-from densecl.cost.timing import order_steps, time_rounds
+from densecl.cost.timing import CHECK_EVERY, MIN_ROUNDS, order_steps, time_rounds
 from steps.plan import resolve_cost_plan
 
 SMALL = Path(__file__).parents[1] / "small.yaml"
@@ -84,6 +84,16 @@ def test_interval_covers_as_often_as_it_says():
     times = rng.lognormal(0, 0.2, (2, 2000, 24))  # the median of the ratios is 1
     hits = [compute_ratio(a.tolist(), b.tolist()).contains(1.0) for a, b in times.swapaxes(0, 1)]
     assert np.mean(hits) >= CONFIDENCE - 0.005
+
+
+@pytest.mark.parametrize("noise", [0.005, 0.02])
+def test_stopping_at_a_narrow_interval_does_not_make_it_miss(noise):
+    """As `time_rounds` stops: at the first fourth round with a narrow interval."""
+    rng, hits = np.random.default_rng(0), []
+    for ratios in rng.lognormal(0, noise, (400, 200)):
+        looks = (compute_ratio(ratios[:n], [1.0] * n) for n in range(MIN_ROUNDS, 200, CHECK_EVERY))
+        hits.append(next(found for found in looks if found.width < 0.03).contains(1.0))
+    assert np.mean(hits) >= 0.98
 
 
 def test_a_load_that_comes_and_goes_cancels_in_the_round():

@@ -142,6 +142,7 @@ def test_changed_copies_are_near_and_others_are_not(photographs: list[Image.Imag
     assert index.find_repeats().key.max() == -1
 
 
+@pytest.mark.slow
 def test_no_false_alarm_on_the_suite_and_every_planted_copy(suite: Path) -> None:
     def hashed(folder: str) -> np.ndarray:
         files = sorted(path for path in (suite / folder).glob("*/*.*") if path.suffix != ".txt")

@@ -8,14 +8,9 @@ import pytest
 import torch
 
 from densecl.config.params import ColorJitterParams, DataParams, ViewParams
-from densecl.datasets.views import two_views as views_module
 from densecl.datasets.views.batch import stack_images
-from densecl.datasets.views.two_views import (
-    TwoViewDataset,
-    augment_view,
-    create_epoch_loader,
-    draw_crop,
-)
+from densecl.datasets.views.crops import draw_crop
+from densecl.datasets.views.two_views import TwoViewDataset, augment_view, create_epoch_loader
 from densecl.errors import DataError
 from tests.conftest import draw_set
 
@@ -86,7 +81,7 @@ def test_geometry_says_where_the_pixels_came_from():
     data = DataParams(color_jitter=PLAIN, view1=ViewParams(scale=(0.3, 0.6)))
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        view, where = augment_view(
+        view, where, _ = augment_view(
             image, data.view1, draw_crop(64, 64, data.view1, rng), data, (32, 32), rng
         )
         u = (np.arange(32) + 0.5) / 32
@@ -98,24 +93,16 @@ def test_geometry_says_where_the_pixels_came_from():
         assert np.abs(view[1, :, 16].numpy() - (y * 64 - 0.5) * 4)[2:-2].max() < 6
 
 
-def test_flips_and_blurs_are_drawn_as_often_and_as_wide_as_stated(monkeypatch):
-    sigmas: list[float] = []
-    monkeypatch.setattr(
-        views_module,
-        "apply_gaussian_blur",
-        lambda pixels, kernel, sigma: sigmas.append(sigma) or pixels,
-    )
-    image, data, flips, draws = (
-        np.zeros((224, 224, 3), np.uint8),
-        DataParams(color_jitter=PLAIN),
-        0,
-        1500,
-    )
-    for seed in range(draws):
-        flips += augment_view(
+def test_flips_and_blurs_are_drawn_as_often_and_as_wide_as_stated():
+    image, data, draws = np.zeros((224, 224, 3), np.uint8), DataParams(color_jitter=PLAIN), 1500
+    drawn = [
+        augment_view(
             image, data.view2, (0, 0, 224, 224), data, (224, 224), np.random.default_rng(seed)
-        )[1].flipped
-    assert abs(flips / draws - 0.5) < 0.05
+        )
+        for seed in range(draws)
+    ]
+    sigmas = [view.color_change.sigma for view in drawn if view.color_change.sigma]
+    assert abs(sum(view.geometry.flipped for view in drawn) / draws - 0.5) < 0.05
     assert abs(len(sigmas) / draws - 0.2) < 0.04
     assert 0.1 <= min(sigmas) < 0.2
     assert 1.9 < max(sigmas) <= 2.0

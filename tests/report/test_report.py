@@ -309,7 +309,7 @@ def test_predictions_that_do_not_give_the_recorded_top1_are_refused(tmp_path: Pa
     rows.assign(label=rows["prediction"], correct=True).to_parquet(path)
     row = value(build_comparison_table(compare_modes(plan, tmp_path)), "sketch", "none", "top1")
     assert pd.isna(row["value"])
-    assert "none-0.parquet gives 1.000000; evaluate the cell again" in row["note"]
+    assert "sketch.parquet gives 1.000000; evaluate the cell again" in row["note"]
 
 
 def test_answers_that_their_labels_do_not_judge_are_refused(tmp_path: Path) -> None:

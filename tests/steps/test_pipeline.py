@@ -190,6 +190,7 @@ def test_a_new_evaluation_set_is_evaluated_and_nothing_else(workplace):
     assert "none-0: 3 of 4 from the cell cache, 48 images run" in said
 
 
+@pytest.mark.slow
 def test_a_replaced_image_runs_its_set_alone(workplace):
     def own(values):
         values["render"].pop("imagenet-r")

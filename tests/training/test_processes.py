@@ -49,6 +49,7 @@ def two(tmp_path_factory) -> list[dict[str, dict[str, torch.Tensor]]]:
     return [torch.load(f"{out}-{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", distributed_worker.CASES)
 def test_two_processes_equal_one(two, name):
     before = torch.get_default_dtype()

@@ -73,8 +73,14 @@ def outcome(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     "of",
-    [build_full_plan(), plan("global", epochs=2, checkpoint_minutes=1e-9)],
-    ids=["dense", "global"],
+    [
+        build_full_plan(),
+        plan("global", epochs=2, checkpoint_minutes=1e-9),
+        build_full_plan().model_copy(
+            update={"data": DATA.model_copy(update={"augment_on": "device"})}
+        ),
+    ],
+    ids=["dense", "global", "augmented on the device"],
 )
 def test_run_killed_after_every_step_ends_in_the_same_bits(workplace, monkeypatch, of):
     run(workplace, "whole", of)
@@ -185,6 +191,8 @@ def test_execution_settings_do_not_change_the_fingerprint():
     one, other = plan("none"), plan("none", checkpoint_minutes=3.0, processes=2)
     assert compute_fingerprint(one, 0, b"") == compute_fingerprint(other, 0, b"")
     assert compute_fingerprint(one, 0, b"") != compute_fingerprint(plan("none", epochs=7), 0, b"")
+    on_device = one.model_copy(update={"data": DATA.model_copy(update={"augment_on": "device"})})
+    assert compute_fingerprint(one, 0, b"") != compute_fingerprint(on_device, 0, b"")
     assert len({compute_fingerprint(one, s, d) for s, d in ((0, b""), (1, b""), (0, b"x"))}) == 3
 
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from densecl.datasets.views.color_change import ColorChange
+
 
 class ViewGeometry(NamedTuple):
     """Crop of a view as shares of the image's height and width; the flip follows the crop."""
@@ -29,7 +31,7 @@ class ViewBatch(NamedTuple):
 
 
 class ImageViews(NamedTuple):
-    """The row of one image in a ViewBatch."""
+    """The row of one image in a ViewBatch, and the colour changes that are left to the device."""
 
     view1: Tensor  # uint8 [3, H, W]
     view2: Tensor  # uint8 [3, H, W]
@@ -37,9 +39,25 @@ class ImageViews(NamedTuple):
     image_id: int
     geometry1: ViewGeometry
     geometry2: ViewGeometry
+    changes: tuple[ColorChange, ColorChange] | None  # of view 1 and view 2
 
 
-def stack_images(images: Iterable[ImageViews]) -> ViewBatch:
+class UncoloredBatch(NamedTuple):
+    """Views that are cropped and flipped; their colour changes are left to the device."""
+
+    batch: ViewBatch
+    changes1: Tensor  # float64 [B, 9] as ColorChange.to_row
+    changes2: Tensor  # [B, 9]
+
+
+LoadedBatch = ViewBatch | UncoloredBatch
+
+
+def stack_images(images: Iterable[ImageViews]) -> LoadedBatch:
     """The images as one batch, in order."""
-    view1, view2, *columns = zip(*images, strict=True)
-    return ViewBatch(torch.stack(view1), torch.stack(view2), *map(torch.tensor, columns))
+    view1, view2, *columns, changes = zip(*images, strict=True)
+    batch = ViewBatch(torch.stack(view1), torch.stack(view2), *map(torch.tensor, columns))
+    if None in changes:
+        return batch
+    rows = ([change.to_row() for change in of_view] for of_view in zip(*changes, strict=True))
+    return UncoloredBatch(batch, *(torch.tensor(r, dtype=torch.float64) for r in rows))

@@ -15,17 +15,50 @@ Pixels = NDArray[np.uint8]
 
 JPEG_END = b"\xff\xd9"  # missing in a truncated file, of which OpenCV would fill the rest with grey
 READ_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+REDUCTION_FLAGS = {  # "grayscale" means no channel order: OpenCV refuses BGR beside RGB
+    1: READ_FLAGS,
+    2: READ_FLAGS | cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: READ_FLAGS | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: READ_FLAGS | cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
+
+
+class ImageFile:
+    """The content of an image file, not yet decoded.
+
+    `jpeg_size` is (width, height) of a JPEG that OpenCV decodes as Pillow does: complete, in RGB or
+    grey. It is None for any other image.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.content = path, b""
+        self.jpeg_size: tuple[int, int] | None = None
+        try:
+            self.content = read_file(path)
+            with Image.open(io.BytesIO(self.content), formats=("JPEG",)) as header:  # no pixel
+                if header.mode in ("RGB", "L") and self.content.endswith(JPEG_END):
+                    self.jpeg_size = header.size
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            pass  # no JPEG, or a damaged one: decode() says what is wrong
+
+    def decode(self, reduction: int = 1) -> Pixels:
+        """Writable RGB [H, W, 3], equal to `decode_image(path)`; raises the same errors.
+
+        With a reduction of 2, 4 or 8: [ceil(H / reduction), ceil(W / reduction), 3], where a pixel
+        covers reduction x reduction pixels of the image (libjpeg's scaled inverse DCT).
+        """
+        decoded = None
+        if self.jpeg_size:
+            decoded = cv2.imdecode(
+                np.frombuffer(self.content, np.uint8), REDUCTION_FLAGS[reduction]
+            )
+        if decoded is None:
+            return np.array(decode_image(self.path).reduce(reduction))
+        return np.asarray(decoded, np.uint8)
 
 
 def read_pixels(path: Path) -> Pixels:
     """Decode an image to writable RGB [H, W, 3]; equals `decode_image(path)` and raises the same
     errors.
     """
-    try:
-        content = read_file(path)
-        with Image.open(io.BytesIO(content), formats=("JPEG",)) as header:  # reads no pixel
-            plain = header.mode in ("RGB", "L") and content.endswith(JPEG_END)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        plain = False
-    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), READ_FLAGS) if plain else None
-    return np.array(decode_image(path)) if decoded is None else np.asarray(decoded, np.uint8)
+    return ImageFile(path).decode()

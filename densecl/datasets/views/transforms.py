@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from densecl.config.params import ColorJitterParams
+from densecl.datasets.views.color_change import ColorChange, get_blur_kernel
 from densecl.datasets.views.read_pixels import Pixels
 
 cv2.setNumThreads(1)  # there is one process per core; OpenCV's own threads do not survive a fork
@@ -31,6 +31,14 @@ def resize_crop(pixels: Pixels, crop: tuple[int, int, int, int], size: tuple[int
     batch = part.unsqueeze(0).permute(0, 3, 1, 2)
     resized = F.interpolate(batch, size=size, mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized.permute(0, 2, 3, 1)[0].numpy())
+
+
+def to_planes(pixels: Pixels) -> Pixels:
+    """[3, H, W]; faster here than as part of torch.stack."""
+    height, width = pixels.shape[:2]
+    planes = np.empty((3, height, width), np.uint8)
+    cv2.split(pixels, list(planes))  # writes into them
+    return planes
 
 
 def adjust_brightness(pixels: Pixels, factor: float) -> Pixels:
@@ -59,33 +67,16 @@ def adjust_hue(pixels: Pixels, factor: float) -> Pixels:
     return np.asarray(cv2.cvtColor(turned, cv2.COLOR_HSV2RGB_FULL), np.uint8)
 
 
-def apply_color_jitter(
-    pixels: Pixels, jitter: ColorJitterParams, rng: np.random.Generator
-) -> Pixels:
-    """Apply the four adjustments in random order with uniform factors (torchvision's ColorJitter);
-    skip those of strength 0.
-    """
-    strengths = (
-        (adjust_brightness, jitter.brightness),
-        (adjust_contrast, jitter.contrast),
-        (adjust_saturation, jitter.saturation),
-    )
-    steps = [
-        (adjust, draw_uniform(max(0.0, 1 - strength), 1 + strength, rng))
-        for adjust, strength in strengths
-        if strength
-    ]
-    if jitter.hue:
-        steps.append((adjust_hue, draw_uniform(-jitter.hue, jitter.hue, rng)))
-    for position in rng.permutation(len(steps)).tolist():
-        adjust, factor = steps[position]
-        pixels = adjust(pixels, factor)
+ADJUST = [adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue]  # as ADJUSTMENTS
+
+
+def apply_color_change(pixels: Pixels, change: ColorChange) -> Pixels:
+    """The adjustments in their order, then the blur."""
+    for index, factor in change.steps:
+        pixels = ADJUST[index](pixels, factor)
+    if change.sigma:
+        pixels = apply_gaussian_blur(pixels, get_blur_kernel(len(pixels)), change.sigma)
     return pixels
-
-
-def draw_uniform(low: float, high: float, rng: np.random.Generator) -> float:
-    """The number that `rng.uniform(low, high)` draws, in a third of the time."""
-    return low + (high - low) * rng.random()
 
 
 def apply_gaussian_blur(pixels: Pixels, kernel: int, sigma: float) -> Pixels:
