@@ -5,6 +5,7 @@ from statistics import fmean
 from densecl import paths
 from densecl.analysis.comparison import BASELINE
 from densecl.cost.result import MAX_CONTROL_WIDTH, CostReport, format_ratio
+from densecl.pages.formatting import format_count
 from densecl.report.training_results import TrainingResults
 
 # The loader and validation also take time: less of a difference is no contradiction.
@@ -17,8 +18,8 @@ def describe_cost_problem(cost: CostReport | None) -> list[str]:
         return []
     if cost.control.low is None:
         reason = (
-            f"only {cost.rounds} rounds of its steps fit into the time, and an interval takes 8 "
-            "(cost.seconds in params.yaml)"
+            f"the time (cost.seconds) was over after {format_count(cost.rounds, 'round')} of its "
+            "steps, and an interval takes 8"
         )
     else:
         reason = (
@@ -56,7 +57,7 @@ def describe_measurement(cost: CostReport | None) -> str:
         else ""
     )
     return (
-        f"Steps: {cost.rounds} rounds of all steps in turn, in one process on one batch of "
+        f"Steps: {format_count(cost.rounds, 'round')} of all steps in turn, in one process on one batch of "
         f"{cost.images} images in memory with a full memory queue; medians "
         f"of the rounds' ratios with {100 * cost.confidence:g} % intervals. Control, none against "
         f"itself: {format_ratio(cost.control)}. {describe_load(cost)}{processes}"

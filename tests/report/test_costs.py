@@ -87,7 +87,7 @@ def test_the_first_screen_refuses_and_says_how_busy_it_was(planned):
 
 def test_too_few_rounds_name_the_budget():
     few = make_cost({"dense": 1.5}, StepRatio(value=1.0, low=None, high=None), rounds=3)
-    assert "only 3 rounds" in describe_cost_problem(few)[0]
+    assert "was over after 3 rounds" in describe_cost_problem(few)[0]
     assert "cost.seconds" in describe_cost_problem(few)[0]
     assert describe_cost_problem(make_cost({"dense": 1.5})) == []
     assert describe_cost_problem(None) == []
