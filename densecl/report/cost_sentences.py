@@ -57,8 +57,8 @@ def describe_measurement(cost: CostReport | None) -> str:
         else ""
     )
     return (
-        f"Steps: {format_count(cost.rounds, 'round')} of all steps in turn, in one process on one batch of "
-        f"{cost.images} images in memory with a full memory queue; medians "
+        f"Steps: {format_count(cost.rounds, 'round')} of all steps in turn, in one process on one "
+        f"batch of {cost.images} images in memory with a full memory queue; medians "
         f"of the rounds' ratios with {100 * cost.confidence:g} % intervals. Control, none against "
         f"itself: {format_ratio(cost.control)}. {describe_load(cost)}{processes}"
     )
