@@ -299,7 +299,7 @@ def _render_sketch(
     mask = _draw_mask(label, pose, 2 * settings.size)
     grid = pose.compute_grid(mask.width)
     texture = SYNTHETIC_CLASSES[_sample_cue_class(label, PHOTO, rng)].texture
-    marks = np.clip(2 - 4 * TEXTURES[texture](grid), 0, 1)  # dark areas are inked
+    marks = 0.85 * np.clip(2 - 4 * TEXTURES[texture](grid), 0, 1)  # dark areas are shaded
     edge = _scale_to_unit(_extract_edge(mask, int(rng.choice((3, 3, 5)))))
     line = np.maximum(edge, round_field(marks) * _scale_to_unit(mask))
     pressure = 0.75 + 0.25 * round_field(sample_noise(mask.width, 10, rng))
