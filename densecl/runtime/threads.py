@@ -16,8 +16,8 @@ def set_openmp_defaults(environment: MutableMapping[str, str] = os.environ) -> N
     """One thread per process, and threads that sleep while they wait, unless the user has set
     otherwise; child processes inherit both.
 
-    Threads that spin while they wait take the cores that others need: beside one busy process per
-    core a step then takes five times as long (docs/performance.md, P18).
+    Threads that spin while they wait take the cores that others need, those of the other threads
+    too (docs/performance.md, P18).
     """
     environment.setdefault("OMP_NUM_THREADS", "1")
     if not any(name in environment for name in WAIT_POLICIES):
