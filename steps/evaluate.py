@@ -6,6 +6,7 @@ from densecl.evaluation.cell_cache import CellCache
 from densecl.evaluation.score import Cell, ModelEvaluator
 from densecl.network.exported import load_exported_model
 from densecl.runtime.hardware import reuse_freed_memory
+from densecl.runtime.progress import write_progress
 
 
 def main(mode: str, seed: int) -> None:
@@ -19,7 +20,8 @@ def main(mode: str, seed: int) -> None:
     model, config = load_exported_model(paths.model_folder(mode, seed))
     evaluator = ModelEvaluator(model, config["classes"], mode, seed, plan, cache)
     cached = 0
-    for dataset in plan.datasets:
+    for done, dataset in enumerate(plan.datasets):
+        write_progress(done, len(plan.datasets), dataset.name)
         cell = evaluator.evaluate(dataset.name)
         write_cell(cell)
         cached += cell.cached

@@ -7,6 +7,7 @@ from itertools import count
 import torch
 
 from densecl.cost.steps import Step
+from densecl.runtime.progress import write_progress
 
 Times = dict[str, list[float]]  # seconds per round, by step
 MIN_ROUNDS = 8  # fewer have no interval
@@ -42,7 +43,9 @@ def time_rounds(
             times = {name: [] for name in steps}
             continue
         is_checked = round_ >= MIN_ROUNDS and not round_ % CHECK_EVERY
-        if clock() - started >= seconds or (is_checked and is_precise(times)):
+        elapsed = clock() - started
+        write_progress(int(elapsed), int(seconds), f"s, {round_} rounds")
+        if elapsed >= seconds or (is_checked and is_precise(times)):
             return times
     raise AssertionError  # count() does not end
 
