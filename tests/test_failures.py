@@ -62,11 +62,11 @@ from tests.training.training_project import ENVIRONMENT, STEPS, prepare
             0,
             "train.checkpoint_minutes: found 0; input should be greater than 0",
         ),
-        ("train.warmup_epochs", 8, r"warmup_epochs must be below epochs \(8\)"),
+        ("train.warmup_epochs", 6, r"warmup_epochs must be below epochs \(6\)"),
         (
             "contrast.contrastive_weight_adaptive",
             True,
-            r"contrast.ramp_epochs: found 10 .*at most train.epochs \(8\)",
+            r"contrast.ramp_epochs: found 10 .*at most train.epochs \(6\)",
         ),
         ("datasets.sketch", {"root": "x"}, "datasets.sketch.tracked_by: missing"),
         ("network.checkpoint", 7, "network.checkpoint: found 7; input should be a valid string"),
