@@ -1,6 +1,6 @@
 # Each target first installs its requirements into .venv.
 # make repro   the whole comparison of params.yaml
-# make test    the fast tests, in at most 5 minutes: all but those that are marked slow
+# make test    the fast tests, in about 5 minutes: all but those that are marked slow
 # make test-all  the slow ones too (make test-slow: only those)
 # make lint    formatter, linter and type checker
 # make docs    the documentation with its API pages, in docs/_build/html

@@ -110,6 +110,7 @@ def test_numbers_are_those_of_the_prediction_files(before, after):
     assert line(found, SHIFTED_MEAN, "dense").difference.value == pytest.approx(np.mean(shifted))
 
 
+@pytest.mark.slow
 def test_false_calls_are_as_rare_as_the_level_says(tmp_path, before):
     """40 nulls of two modes with three sets each: Holm allows 5 % a mode; 10 of 80 would come about
     once in 200 times.
