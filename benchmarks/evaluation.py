@@ -9,18 +9,16 @@ import os
 import shutil
 from pathlib import Path
 
-import torch
 import yaml
 from safetensors.torch import save_file
-from timm.data import create_dataset, create_loader
 
 from benchmarks.measure import BenchmarkRow, make_time_row, measure_alternating
+from benchmarks.photographs import score_with_timm
 from densecl import paths
 from densecl.config.params import NetworkParams, load_params
 from densecl.datasets.storage.image_root import list_class_folders
 from densecl.network.exported import load_exported_model
-from densecl.network.preprocessing import resolve_preprocessing
-from densecl.network.vit import Backbone, build_model
+from densecl.network.vit import build_model
 from densecl.runtime.hardware import count_workers, get_device
 from steps import evaluate, plan, prepare, validate
 
@@ -93,25 +91,4 @@ def evaluate_ours() -> None:
 def evaluate_timm(roots: list[Path], batch_size: int) -> int:
     """As timm's validate.py, folder by folder; the number of images."""
     model, _ = load_exported_model(paths.model_folder("none", 0))
-    return sum(count_images(model.to(get_device()), root, batch_size) for root in roots)
-
-
-def count_images(model: Backbone, root: Path, batch_size: int) -> int:
-    data_config, device = resolve_preprocessing(model), get_device()
-    loader = create_loader(
-        create_dataset("", root=str(root)),
-        data_config.input_size,
-        batch_size,
-        interpolation=data_config.interpolation,
-        mean=data_config.mean,
-        std=data_config.std,
-        num_workers=count_workers(),
-        crop_pct=data_config.crop_pct,
-        crop_mode=data_config.crop_mode,
-        device=device,
-        use_prefetcher=device.type == "cuda",
-        pin_memory=device.type == "cuda",
-    )
-    with torch.inference_mode():
-        correct = [model(x.to(device)).argmax(1).cpu() == labels for x, labels in loader]
-    return len(torch.cat(correct))
+    return sum(len(score_with_timm(model.to(get_device()), root, batch_size)) for root in roots)

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from timm.data import create_dataset, create_loader
+from torch import Tensor
 from torchvision import transforms
 
 from benchmarks.measure import BenchmarkRow, Call, make_rate_row, measure_alternating
@@ -138,11 +139,16 @@ def evaluate_ours(model: Backbone, root: Path, frame: pd.DataFrame) -> float:
 
 def evaluate_timm(model: Backbone, root: Path) -> float:
     """Top-1 accuracy, as timm's validate.py computes it."""
+    return float(score_with_timm(model.to(get_device()).eval(), root, BATCH).float().mean())
+
+
+def score_with_timm(model: Backbone, root: Path, batch_size: int) -> Tensor:
+    """Whether each image of a folder is classified correctly, by timm's loader and loop; [B]."""
     data_config, device = resolve_preprocessing(model), get_device()
     loader = create_loader(
         create_dataset("", root=str(root)),
         data_config.input_size,
-        BATCH,
+        batch_size,
         interpolation=data_config.interpolation,
         mean=data_config.mean,
         std=data_config.std,
@@ -153,10 +159,8 @@ def evaluate_timm(model: Backbone, root: Path) -> float:
         use_prefetcher=device.type == "cuda",
         pin_memory=device.type == "cuda",
     )
-    model = model.to(device).eval()
     with torch.inference_mode():
-        correct = [model(x.to(device)).argmax(1).cpu() == labels for x, labels in loader]
-    return float(torch.cat(correct).float().mean())
+        return torch.cat([model(x.to(device)).argmax(1).cpu() == labels for x, labels in loader])
 
 
 def measure_evaluation(folder: Path) -> list[BenchmarkRow]:
