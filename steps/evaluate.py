@@ -12,7 +12,7 @@ from densecl.runtime.progress import write_progress
 def main(mode: str, seed: int) -> None:
     """Write the predictions and metrics of every dataset; `champion` takes the place of a mode.
 
-    What the cell cache has is not computed again, so a run that was stopped goes on from there.
+    What the cell cache has is not computed again, so a run that was stopped continues there.
     """
     reuse_freed_memory()
     plan = read_json(EvaluatePlan, paths.plan_file("evaluate"))

@@ -17,7 +17,7 @@ class EvaluateParams(StrictModel):
         default="cache/evaluation",
         exclude=True,
         description="folder or fsspec URL (s3://bucket/prefix) of kept predictions, which machines "
-        "may share; only what is not there is evaluated; null: none is kept",
+        "may share; only missing predictions are computed; null: no cache",
     )
     require: Literal["all", "present"] = Field(
         default="all", description="present: missing or failing datasets are reported and skipped"

@@ -61,7 +61,7 @@ class CellCache:
         reason = " ".join(str(error).split())[:200]
         _print_warning(
             f"evaluate.cell_cache: {self._url} cannot be used ({type(error).__name__}: {reason}); "
-            "going on without it"
+            "continuing without it"
         )
 
 

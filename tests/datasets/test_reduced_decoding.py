@@ -128,7 +128,7 @@ def test_lines_are_where_the_geometry_says(tmp_path):
     assert found > 50
 
 
-def test_reduced_imagelook_like_the_exact_ones(tmp_path):
+def test_reduced_drawings_look_like_the_exact_ones(tmp_path):
     for number in range(6):
         drawn = render_photograph(number, PHOTO, 400, np.random.default_rng(number))[0]
         drawn.save(tmp_path / f"{number}.jpg", quality=92)

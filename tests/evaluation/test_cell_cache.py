@@ -90,7 +90,7 @@ def test_a_place_that_cannot_be_used_is_one_warning(place, tmp_path, monkeypatch
     told = capsys.readouterr().err
     assert told.count("\n") == told.count("warning: evaluate.cell_cache: ") == 1
     assert f"{place} cannot be used" in told
-    assert "going on without it" in told
+    assert "continuing without it" in told
 
 
 @pytest.mark.slow
