@@ -48,6 +48,7 @@ BASELINE_NEXT = Path(
 )  # becomes the baseline once the registry has what was judged
 BASELINE_PLAN = Path("data/baseline/plan.json")  # the params and code that made it
 RETRAINING_LOCK = Path("cache/retraining.lock")
+MLFLOW_LOCK = Path("cache/mlflow.lock")
 ZENML_STORE = Path(".zenml")  # ZenML's store
 UI_LOGS = Path("cache/ui")
 STAGE_LOGS = Path("cache/stages")  # output of each stage of `python -m pipelines run`

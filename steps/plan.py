@@ -150,6 +150,7 @@ def resolve_train_plan(params: Params, mode: Mode) -> TrainPlan:
 # change of them does not measure again.
 STEP_SETTINGS = (
     "batch_size",
+    "steps_per_epoch",
     "grad_accumulation",
     "layer_decay",
     "drop_path",

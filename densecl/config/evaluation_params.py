@@ -13,7 +13,7 @@ class EvaluateParams(StrictModel):
     )
     batch_size: Count = Field(default=256, description="images per batch")
     # Where results are kept, not what they are: in no plan file that a stage depends on.
-    cell_cache: str | None = Field(
+    cell_cache: Annotated[str, Field(min_length=1)] | None = Field(
         default="cache/evaluation",
         exclude=True,
         description="folder or fsspec URL (s3://bucket/prefix) of kept predictions, which machines "

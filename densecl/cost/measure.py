@@ -113,6 +113,7 @@ def build_timed_steps(
 def compute_diagnostic_share(plan: CostPlan, size: TrainingSize) -> float:
     """Diagnostic steps per step of an epoch."""
     steps = size.images // min(plan.train.batch_size, size.images)
+    steps = min(plan.train.steps_per_epoch or steps, steps)
     return fmean(is_diagnostic_step(index, steps) for index in range(steps))
 
 

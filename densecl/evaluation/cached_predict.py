@@ -26,7 +26,14 @@ from densecl.runtime.source_hash import hash_sources
 
 # Code and packages that decide predictions, given the images, labels and preprocessing in the key.
 # Metrics are computed from predictions each time, so their code is none of it.
-PREDICTION_CODE = ("datasets/storage", "evaluation/predict.py", "metrics.py", "network")
+PREDICTION_CODE = (
+    "datasets/storage",
+    "evaluation/cached_predict.py",
+    "evaluation/predict.py",
+    "evaluation/scoring.py",
+    "metrics.py",
+    "network",
+)
 PREDICTION_PACKAGES = ("torch", "torchvision", "timm", "pillow")
 CHUNK = 4096  # images scored at once from kept logits: 33 MB of float64 at 1000 classes
 
@@ -35,6 +42,7 @@ CHUNK = 4096  # images scored at once from kept logits: 33 MB of float64 at 1000
 class LabelledImages:
     """The usable images of a dataset whose classes the model knows."""
 
+    name: str  # of the dataset
     frame: pd.DataFrame  # rows of the manifest; `label` is the model's index
     root: Path
     preprocessing: Preprocessing
@@ -65,7 +73,7 @@ class CachedPredictor:
 
         DataError if there is no such image, or if one cannot be read.
         """
-        frame = select_scored(images.frame, scored_indices)
+        frame = select_scored(images.name, images.frame, scored_indices)
         key = self._build_key(
             images.preprocessing, frame[["image_id", "label", "sha256"]], scored_indices
         )
@@ -80,7 +88,8 @@ class CachedPredictor:
             selected = np.flatnonzero(images.frame["label"].isin(scored_indices))
             yield from torch.split(self._get_shared_logits(images)[selected], CHUNK)
         else:
-            yield from self._run_model(images, select_scored(images.frame, scored_indices))
+            frame = select_scored(images.name, images.frame, scored_indices)
+            yield from self._run_model(images, frame)
 
     def _get_shared_logits(self, images: LabelledImages) -> Tensor:
         """Logits [B, C] of all images of a dataset; kept in memory too."""

@@ -5,21 +5,26 @@ An entry is one file: the sha256 of its content in hexadecimal, a line break, th
 entries, or the whole store, costs time only.
 """
 
+import contextlib
 import hashlib
 import sys
 import uuid
 from pathlib import Path
 from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
+
 DIGEST_BYTES = 64  # hexadecimal digits of a sha256
 
 
 class CellCache:
-    """Contents by key. A store that fails is reported once and not asked again."""
+    """Contents by key. A store that cannot be read is reported once and not asked again; one that
+    cannot be written is still read.
+    """
 
     def __init__(self, url: str | None) -> None:
         """`url`: a folder or an fsspec URL; None keeps nothing."""
-        self._url, self._store, self._folder = url, None, ""
+        self._url, self._store, self._folder, self._is_writable = url, None, "", True
         if url is not None:
             try:
                 self._store, self._folder = _open_store(url)
@@ -46,22 +51,26 @@ class CellCache:
 
     def write(self, key: str, content: bytes) -> None:
         """Keep a content; readers see a whole entry or none."""
-        if self._store is None:
+        if self._store is None or not self._is_writable:
             return
         digest = hashlib.sha256(content).hexdigest().encode()
         try:
             self._store.makedirs(self._folder, exist_ok=True)
             _write_file(self._store, f"{self._folder}/{key}", digest + b"\n" + content)
         except Exception as error:
-            self._give_up(error)
+            self._is_writable = False
+            self._report(error, "be written", "nothing more is kept in it")
 
     def _give_up(self, error: Exception) -> None:
-        """Every kind of store has its own errors, and none of them may stop an evaluation."""
         self._store = None
+        self._report(error, "be used", "continuing without it")
+
+    def _report(self, error: Exception, action: str, consequence: str) -> None:
+        """Every kind of store has its own errors, and none of them may stop an evaluation."""
         reason = " ".join(str(error).split())[:200]
         _print_warning(
-            f"evaluate.cell_cache: {self._url} cannot be used ({type(error).__name__}: {reason}); "
-            "continuing without it"
+            f"evaluate.cell_cache: {self._url} cannot {action} ({type(error).__name__}: {reason}); "
+            f"{consequence}"
         )
 
 
@@ -74,7 +83,7 @@ def _open_store(url: str) -> tuple[Any, str]:
 
 def _write_file(store: Any, path: str, content: bytes) -> None:
     """Object stores put a file as a whole; on a disk, it is renamed once it is complete."""
-    if "file" not in store.protocol:
+    if not isinstance(store, LocalFileSystem):
         store.pipe_file(path, content)
         return
     partial = f"{path}.{uuid.uuid4().hex}.partial"  # another process may write the same entry
@@ -82,7 +91,8 @@ def _write_file(store: Any, path: str, content: bytes) -> None:
         store.pipe_file(partial, content)
         Path(partial).replace(path)
     except BaseException:
-        store.rm_file(partial)
+        with contextlib.suppress(OSError):
+            store.rm_file(partial)
         raise
 
 

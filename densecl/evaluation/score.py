@@ -151,6 +151,7 @@ class ModelEvaluator:
             images = load_planned_images(plan)
             frame = relabel_to_model(name, images.frame, self.classes)
             self._images[name] = LabelledImages(
+                name,
                 frame,
                 images.root,
                 resolve_model_preprocessing(self.model, frame, plan.protocol, plan.preprocess),

@@ -48,13 +48,13 @@ def relabel_to_model(name: str, frame: pd.DataFrame, classes: list[str]) -> pd.D
     return frame[known].assign(label=labels[known].astype("int64")).reset_index(drop=True)
 
 
-def select_scored(frame: pd.DataFrame, scored_indices: list[int]) -> pd.DataFrame:
+def select_scored(name: str, frame: pd.DataFrame, scored_indices: list[int]) -> pd.DataFrame:
     """The rows whose classes are scored; DataError if there are none."""
     scored_frame = frame[frame["label"].isin(scored_indices)].reset_index(drop=True)
     if scored_frame.empty:
         raise DataError(
-            f"found {len(frame)} images, none of the {len(scored_indices)} classes that the "
-            "dataset is scored over"
+            f"{name}: found {len(frame)} images, none of the {len(scored_indices)} classes that it "
+            "or the dataset it is the control of is scored over; list other images or classes"
         )
     return scored_frame
 
@@ -76,10 +76,11 @@ def prepare_scoring(
     protocol: str,
     preprocess: PreprocessRule | None = None,
     wnids: Sequence[str] = (),
+    name: str = "dataset",
 ) -> tuple[pd.DataFrame, Preprocessing, list[int]]:
     """The rows of `frame` whose classes are scored, their preprocessing, and the class indices that
-    are not masked.
+    are not masked; errors name the dataset `name`.
     """
     data_config = resolve_model_preprocessing(model, frame, protocol, preprocess)
     scored_indices = resolve_scored_classes(protocol, frame, classes, wnids)
-    return select_scored(frame, scored_indices), data_config, scored_indices
+    return select_scored(name, frame, scored_indices), data_config, scored_indices

@@ -34,7 +34,7 @@ def build_validator(
         if not prepared:
             budget = MAX_KEPT_BYTES if keep_images else 0
             for name, images in datasets.items():
-                prepared[name] = _ValidationSet(model, images, classes, batch_size, budget)
+                prepared[name] = _ValidationSet(name, model, images, classes, batch_size, budget)
                 budget -= prepared[name].kept_bytes
         return {name: part.compute_top1(model) for name, part in prepared.items()}
 
@@ -46,6 +46,7 @@ class _ValidationSet:
 
     def __init__(
         self,
+        name: str,
         model: Backbone,
         images: ImageSet,
         classes: Sequence[str],
@@ -59,6 +60,7 @@ class _ValidationSet:
             protocol=images.protocol,
             preprocess=images.preprocess,
             wnids=images.classes,
+            name=name,
         )
         # Each image in one process: none is counted twice.
         frame = frame.iloc[distributed.get_rank() :: distributed.get_world_size()]

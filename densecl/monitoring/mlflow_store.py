@@ -6,6 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from densecl import paths
+from densecl.runtime.locks import hold_lock
+
+LOCK_TIMEOUT = 120.0  # s; creating the database takes 10
 TRACKING_URI = "sqlite:///mlflow.db"
 TRAINING_EXPERIMENT = "densecl"
 DURATION_METRIC = "wall_seconds"  # of a run that has written its model
@@ -30,6 +34,14 @@ def import_mlflow() -> Any:
     return mlflow
 
 
+def select_experiment(mlflow: Any) -> None:
+    """Make TRAINING_EXPERIMENT the active one, by one process at a time: two that create the
+    database of a new project at once leave broken tables.
+    """
+    with hold_lock(paths.MLFLOW_LOCK, LOCK_TIMEOUT):
+        mlflow.set_experiment(TRAINING_EXPERIMENT)
+
+
 def log_report(files: Sequence[Path], metrics: Mapping[str, float]) -> str:
     """Log a run named `report` with metrics and files; return the error, or "" if there is none.
 
@@ -37,7 +49,7 @@ def log_report(files: Sequence[Path], metrics: Mapping[str, float]) -> str:
     """
     try:
         mlflow = import_mlflow()
-        mlflow.set_experiment(TRAINING_EXPERIMENT)
+        select_experiment(mlflow)
         with mlflow.start_run(run_name="report", tags={"kind": "report"}):
             mlflow.log_metrics(dict(metrics))
             for file in files:

@@ -14,7 +14,7 @@ from torch import Tensor
 from densecl import distributed
 from densecl.artifacts import TrainPlan, write_text
 from densecl.config.flatten import flatten
-from densecl.monitoring.mlflow_store import DURATION_METRIC, TRAINING_EXPERIMENT, import_mlflow
+from densecl.monitoring.mlflow_store import DURATION_METRIC, import_mlflow, select_experiment
 from densecl.runtime.progress import write_progress
 
 
@@ -133,7 +133,7 @@ class Monitor:
         self.console.print(f"{self.name}: {text}", highlight=False, markup=False, soft_wrap=True)
 
     def _start_run(self, mlflow: Any) -> None:
-        mlflow.set_experiment(TRAINING_EXPERIMENT)
+        select_experiment(mlflow)
         if self.run_id_file and self.run_id_file.exists():
             mlflow.start_run(run_id=self.run_id_file.read_text(encoding="utf-8"))
             return
@@ -153,6 +153,6 @@ class Monitor:
         except Exception as error:
             self.mlflow_enabled = False
             self.print_note(
-                f"MLflow logging stopped, training continues: {type(error).__name__}: "
+                f"warning: MLflow logging stopped, training continues: {type(error).__name__}: "
                 f"{str(error).splitlines()[0]}"
             )

@@ -9,8 +9,8 @@ from densecl.monitoring.mlflow_store import DURATION_METRIC, TRAINING_EXPERIMENT
 
 EPOCH_METRICS = ("images_per_second", "peak_memory_bytes")
 NO_RECORD = (
-    "no finished run of this training in MLflow: it was made on another machine, or logged to "
-    "another store"
+    "no finished run of this training with its epochs in MLflow: it was made on another machine, "
+    "logged to another store, or MLflow failed meanwhile (its output says so)"
 )
 
 
@@ -51,8 +51,9 @@ def read_training_records(fingerprints: Iterable[str]) -> TrainingRecords:
         experiment = client.get_experiment_by_name(TRAINING_EXPERIMENT)
         for fingerprint in fingerprints:
             run = _find_finished_run(client, experiment, fingerprint) if experiment else None
-            if run is not None:
-                records[fingerprint] = _read_record(client, run)
+            record = _read_record(client, run) if run is not None else None
+            if record is not None:
+                records[fingerprint] = record
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0]
         return TrainingRecords(
@@ -72,11 +73,14 @@ def _find_finished_run(client: Any, experiment: Any, fingerprint: str) -> Any:
     return runs[0] if runs else None
 
 
-def _read_record(client: Any, run: Any) -> TrainingRecord:
+def _read_record(client: Any, run: Any) -> TrainingRecord | None:
+    """None where no epoch was logged: of a training that lost its store and was resumed."""
     columns = {}
     for name in EPOCH_METRICS:
         # A resumed run may have logged an epoch twice; the later value counts.
         by_epoch = {m.step: m.value for m in client.get_metric_history(run.info.run_id, name)}
+        if not by_epoch:
+            return None
         columns[name] = [by_epoch[step] for step in sorted(by_epoch)]
     return TrainingRecord(
         run.data.metrics[DURATION_METRIC], run.data.tags.get("device", ""), columns

@@ -18,15 +18,24 @@ if TYPE_CHECKING:
     import torch
 
 
+# Set by an engine that runs stages side by side: how many cores each may use.
+CORE_SHARE_ENV = "DENSECL_CORE_SHARE"
+MAX_WORKERS = 16
+
+
 def count_workers() -> int:
     """Number of processes that load images: DENSECL_WORKERS, else one per core, at most 16. Views
     do not depend on it.
 
-    Training processes that share a machine (torchrun's LOCAL_WORLD_SIZE) share its cores.
+    Training processes that share a machine (torchrun's LOCAL_WORLD_SIZE) share its cores, or those
+    that an engine left to their stage; a process with one of these cores loads its images itself.
     """
     setting = os.environ.get("DENSECL_WORKERS")
     if setting is None:
-        return min(16, max(1, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+        share = os.environ.get(CORE_SHARE_ENV)
+        cores = int(share) if share else count_cores()
+        workers = min(MAX_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        return 0 if share and workers <= 1 else max(1, workers)
     if not setting.isdigit():
         raise DenseclError(
             f"DENSECL_WORKERS: found {setting!r}, expected a number of processes, 0 for none"

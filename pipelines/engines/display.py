@@ -69,6 +69,8 @@ class StageDisplay:
         self._remove_bar(name)
         seconds = "" if outcome.result == "unchanged" else f", {outcome.seconds:.1f} s"
         self._print(f"[{self.finished}/{self.total}] {name}: {outcome.result}{seconds}")
+        if outcome.result == "ran":
+            self._print_warnings(name)
         self.progress.update(self.overall, completed=self.finished)
 
     def report_failure(self, name: str, error: Exception) -> None:
@@ -76,6 +78,15 @@ class StageDisplay:
         self._remove_bar(name)
         reason = "stopped" if isinstance(error, RetryLater) else "failed"
         self._print(f"{name}: {reason}; its output is in {paths.stage_log(name)}")
+
+    def _print_warnings(self, name: str) -> None:
+        log = paths.stage_log(name)
+        lines = (
+            log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+        )
+        for line in lines:
+            if "warning: " in line.lower():
+                self._print(f"{name}: {line.strip()}")
 
     def _announce(self, name: str) -> None:
         if name not in self.tasks:

@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from densecl.errors import RetryLater
-from densecl.runtime.hardware import count_cores
+from densecl.runtime.hardware import CORE_SHARE_ENV, count_cores
 from densecl.runtime.signals import STOP_SIGNALS
 from pipelines.engines.executor import StageOutcome
-
-MAX_LOADERS = 16
 
 
 class WorkerProcess(NamedTuple):
@@ -82,12 +80,10 @@ def _explain_end(name: str, status: int) -> Exception:
 
 def _build_environment(jobs: int) -> dict[str, str]:
     """Each stage computes in one thread (densecl/runtime/threads.py), so that stages side by side
-    use all cores. Its processes that load images share the cores that are left; no result depends
-    on their number.
+    use all cores. Their processes that load images share the cores; no result depends on their
+    number.
     """
-    share = count_cores() // jobs
-    loaders = min(MAX_LOADERS, share) if share > 1 else 0
-    return {"DENSECL_WORKERS": str(loaders)} | os.environ
+    return {CORE_SHARE_ENV: str(max(1, count_cores() // jobs))} | os.environ
 
 
 def _start_worker(environment: dict[str, str]) -> WorkerProcess:

@@ -42,7 +42,11 @@ class StageScheduler:
         return self.outcomes
 
     def wait_for(self, name: str) -> StageOutcome:
-        """Outcome of one stage; other stages run meanwhile. Raises what `run` raises."""
+        """Outcome of one stage; other stages run meanwhile. Raises what `run` raises, and
+        RuntimeError for a stage that it was not given.
+        """
+        if name not in {*self.waiting, *self.running.values(), *self.outcomes}:
+            raise RuntimeError(f"{name}: not one of the stages that this run brings up to date")
         while name not in self.outcomes:
             self._advance()
         return self.outcomes[name]

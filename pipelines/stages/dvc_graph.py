@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -99,8 +100,11 @@ class StageGraph:
         DenseclError where its command fails, RetryLater where it was stopped.
         """
         from dvc.exceptions import ReproductionError
+        from dvc.stage.exceptions import StageNotFound
 
         SIGNAL_FORWARDER.raise_if_signalled()
+        if name not in self.stages:
+            raise _explain_absence(name)
         if not self._is_changed(name):
             return "unchanged", self._build_reference(name)
         on_start()
@@ -113,6 +117,8 @@ class StageGraph:
                 done = self.repo.reproduce(targets=[self.stages[name].addressing], single_item=True)
             except ReproductionError as error:
                 raise _translate_failure(name, error, error_file.read_text("utf-8")) from None
+            except StageNotFound:
+                raise _explain_absence(name) from None
         self.stages |= {stage.name: stage for stage in done}  # with the hashes they have now
         return "ran" if commands else "restored", self._build_reference(name)
 
@@ -246,9 +252,32 @@ def _collect_errors() -> Iterator[Path]:
             del os.environ[ERROR_LOG_ENV]
 
 
+def _explain_absence(name: str) -> RetryLater:
+    return RetryLater(
+        f"{name}: not in dvc.yaml with these params, which were changed during the run; run the "
+        "same command again"
+    )
+
+
 def _explain_lock(name: str, error: BaseException) -> RetryLater:
     reason = " ".join(str(error).split())
     return RetryLater(f"{name}: {reason}; run again when the other process has ended")
+
+
+def _explain_status(name: str, status: int, message: str) -> DenseclError:
+    """The error of a command that ended with a status, negative if a signal killed it."""
+    if SIGNAL_FORWARDER.received or status == EXIT_RETRY:
+        stopped = SIGNAL_FORWARDER.received or not message
+        reason = "stopped; nothing is lost" if stopped else message
+        return RetryLater(f"{name}: {reason}: the same command resumes from there")
+    if status < 0 or status == 128 + signal.SIGKILL:
+        return RetryLater(
+            f"{name}: killed by signal {abs(status) % 128}, as where memory runs out; the same "
+            "command resumes, with fewer --jobs in less memory"
+        )
+    return DenseclError(
+        f"{name}: its command failed with status {status}{message and f': {message}'}"
+    )
 
 
 def _translate_failure(name: str, error: BaseException, error_log: str) -> DenseclError:
@@ -261,16 +290,7 @@ def _translate_failure(name: str, error: BaseException, error_log: str) -> Dense
         if isinstance(cause, StageCmdFailedError):
             match = re.search(r"exited with (-?\d+)$", str(cause))
             status = int(match[1]) if match else EXIT_USER_ERROR
-            if status == EXIT_RETRY or SIGNAL_FORWARDER.received:
-                reason = (
-                    "stopped; nothing is lost"
-                    if SIGNAL_FORWARDER.received or not message
-                    else message
-                )
-                return RetryLater(f"{name}: {reason}: the same command resumes from there")
-            return DenseclError(
-                f"{name}: its command failed with status {status}{message and f': {message}'}"
-            )
+            return _explain_status(name, status, message)
         if isinstance(cause, LockError):
             return _explain_lock(name, cause)
         if isinstance(cause, FileNotFoundError) and cause.filename:

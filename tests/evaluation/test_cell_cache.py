@@ -93,6 +93,23 @@ def test_a_place_that_cannot_be_used_is_one_warning(place, tmp_path, monkeypatch
     assert "continuing without it" in told
 
 
+def test_a_place_that_cannot_be_written_is_still_read(tmp_path, monkeypatch, capsys):
+    CellCache(str(tmp_path)).write("kept", CONTENT)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(LocalFileSystem, "pipe_file", refuse)
+    cache = CellCache(str(tmp_path))
+    for key in ("a", "b"):
+        cache.write(key, CONTENT)
+    assert cache.read("kept") == CONTENT
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "cannot be written (PermissionError: read-only); nothing more is kept in it" in told
+
+
 @pytest.mark.slow
 def test_machines_share_a_bucket(monkeypatch, capsys):
     from moto.server import ThreadedMotoServer

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from densecl.errors import DenseclError, RetryLater
+from densecl.runtime.hardware import CORE_SHARE_ENV, count_workers
 from pipelines.__main__ import main, parse_jobs
 from pipelines.engines import local
 from pipelines.engines.executor import StageOutcome
@@ -120,6 +121,7 @@ pathlib.Path(mine).write_text(mine)
 while not pathlib.Path(other).exists():
     time.sleep(0.05)
 print("met", flush=True)
+print("warning: they met", file=sys.stderr, flush=True)
 """
 
 
@@ -167,7 +169,8 @@ def test_two_stages_meet_and_the_lock_file_is_that_of_dvc_repro(repository, caps
     said = capsys.readouterr().out.splitlines()
     assert {"left ...", "right ...", "z_last ..."} <= set(said)
     assert said[-1].startswith("[3/3] z_last: ran, ")
-    assert (repository / "cache/stages/left.log").read_text() == "met\n"
+    assert {"left: warning: they met", "right: warning: they met"} <= set(said)
+    assert (repository / "cache/stages/left.log").read_text() == "met\nwarning: they met\n"
     assert StageGraph().is_up_to_date()
     ours = (repository / "dvc.lock").read_text()
     (repository / "dvc.lock").unlink()
@@ -206,10 +209,18 @@ def test_more_jobs_than_cores_are_allowed_after_a_warning(capsys):
 def test_loaders_share_the_cores_that_stages_leave_unless_their_number_is_set(monkeypatch):
     monkeypatch.setattr(local, "count_cores", lambda: 8)
     monkeypatch.delenv("DENSECL_WORKERS", raising=False)
-    loaders = {jobs: local._build_environment(jobs)["DENSECL_WORKERS"] for jobs in (1, 3, 5, 8, 9)}
-    assert loaders == {1: "8", 3: "2", 5: "0", 8: "0", 9: "0"}
+
+    def count_loaders(jobs: int, processes: int) -> int:
+        with monkeypatch.context() as stage:
+            share = local._build_environment(jobs)[CORE_SHARE_ENV]
+            stage.setenv(CORE_SHARE_ENV, share)
+            stage.setenv("LOCAL_WORLD_SIZE", str(processes))
+            return count_workers()
+
+    assert [count_loaders(jobs, 1) for jobs in (1, 3, 5, 8, 9)] == [8, 2, 0, 0, 0]
+    assert [count_loaders(1, processes) for processes in (2, 4, 8)] == [4, 2, 0]
     monkeypatch.setenv("DENSECL_WORKERS", "3")
-    assert local._build_environment(8)["DENSECL_WORKERS"] == "3"
+    assert count_loaders(8, 1) == 3
 
 
 def test_a_write_that_is_broken_off_leaves_the_file_as_it_was(tmp_path):

@@ -62,6 +62,7 @@ def test_a_stage_that_fails_is_named_with_its_own_words(tmp_path, monkeypatch):
         "told": f"{sys.executable} fails.py",
         "full": f"{sys.executable} full.py",
         "untold": f"{sys.executable} -c 'raise SystemExit(3)'",
+        "killed": "kill -9 $$",
     }
     found = {name: {"cmd": cmd, "outs": [name]} for name, cmd in stages.items()}
     found["reads"] = {"cmd": "true", "deps": ["images/r"], "outs": ["reads"]}
@@ -81,6 +82,12 @@ def test_a_stage_that_fails_is_named_with_its_own_words(tmp_path, monkeypatch):
         match=r"^full: disk: No space left on device; .*: the same command resumes from there$",
     ):
         graph.update_stage("full", lambda: None)
+    with pytest.raises(RetryLater, match=r"^killed: killed by signal 9, as where memory runs out"):
+        graph.update_stage("killed", lambda: None)
+    del found["untold"]
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": found}))
+    with pytest.raises(RetryLater, match=r"^untold: not in dvc\.yaml with these params"):
+        graph.update_stage("untold", lambda: None)
     with pytest.raises(
         DenseclError, match=r"^reads: found no images/r, which it reads; put it back, or change"
     ):

@@ -1,5 +1,10 @@
 """What varies with the machine is found in MLflow again, by the fingerprint of the training run."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from densecl.artifacts import TrainPlan
@@ -50,6 +55,38 @@ def test_the_latest_finished_run_counts(project):
     with Monitor(PLAN, 0, 5, "aaaa") as monitor:
         log_epochs(monitor, 0)
     assert read_training_records(["aaaa"]).by_fingerprint["aaaa"].wall_seconds == 20.0
+
+
+def test_a_run_without_epochs_is_no_record(project):
+    """Of a training that lost its store and was resumed after its last epoch."""
+    with Monitor(PLAN, 0, 5, "aaaa") as monitor:
+        monitor.log_duration(10.0, "")
+    assert read_training_records(["aaaa"]) == ({}, NO_RECORD)
+
+
+START_AT_ONCE = """
+import sys
+from tests.pipelines.test_training_records import PLAN, Monitor
+
+with Monitor(PLAN, int(sys.argv[1]), 5, "fingerprint" + sys.argv[1]) as monitor:
+    monitor.log_epoch({"epoch": 0, "images_per_second": 10.0, "peak_memory_bytes": 5.0})
+    monitor.log_duration(1.0, "")
+"""
+
+
+@pytest.mark.slow
+def test_trainings_that_start_at_once_in_a_new_project_are_all_recorded(tmp_path, monkeypatch):
+    """MLflow itself loses some: two processes that create its database break each other's tables."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    started = [
+        subprocess.Popen([sys.executable, "-c", START_AT_ONCE, str(seed)], env=environment)
+        for seed in range(3)
+    ]
+    assert [process.wait() for process in started] == [0, 0, 0]
+    found = read_training_records([f"fingerprint{seed}" for seed in range(3)]).by_fingerprint
+    assert len(found) == 3
 
 
 def test_a_store_that_cannot_be_read_is_a_reason(project, monkeypatch):
