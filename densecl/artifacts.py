@@ -102,6 +102,14 @@ class ReportPlan(Artifact):
     params: dict[str, Any]
 
 
+class SkippedFiles(Artifact):
+    """Files of a dataset that are no rows of its manifest: written by `prepare`."""
+
+    dataset: str
+    skipped: dict[str, int]  # reason -> files
+    notes: tuple[str, ...] = ()  # what integers of folders mean; images of a list without a file
+
+
 class Evidence(Artifact):
     """A finding about images, and the images to show."""
 

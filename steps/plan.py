@@ -68,7 +68,7 @@ def is_available(params: Params, name: str) -> bool:
     """False, with a warning, for an optional dataset that cannot be used; DenseclError for a
     required one.
     """
-    from densecl.datasets.manifests.scan import check_root
+    from densecl.datasets.manifests.listing import check_root
 
     dataset = resolve_layout(params, name)
     try:
@@ -223,6 +223,7 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
     expected = {
         *map(paths.plan_file, units),
         *map(paths.manifest_file, params.datasets),
+        *map(paths.skipped_file, params.datasets),
         *(
             build_path(name, *run)
             for build_path, name, run in product(cell_files, params.evaluate.datasets, runs)
@@ -236,6 +237,7 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
     for folder in (
         paths.PLANS,
         paths.MANIFESTS,
+        paths.SKIPPED,
         paths.EVALUATION,
         paths.PREDICTIONS,
         paths.TRAINING,

@@ -7,8 +7,9 @@ import pandas as pd
 
 from densecl import paths
 from densecl.analysis.results import READ_ERRORS, Comparison
-from densecl.artifacts import ValidationResult, read_json
+from densecl.artifacts import SkippedFiles, ValidationResult, read_json
 from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.skipped_files import describe_skipped
 from densecl.report.charts.scatters import draw_reliability
 from densecl.report.formatting import TableCell, TableData
 from densecl.report.sections.classes import ClassNames, build_class_table, read_class_names
@@ -59,6 +60,7 @@ def build_facts_table(comparison: Comparison, root: Path, dataset: str) -> Table
     facts = {
         paths.plan_file("report"): [("Images", f"{source}: {folder}" if folder else source)],
         paths.manifest_file(dataset): _list_files(root, dataset),
+        paths.skipped_file(dataset): _list_skipped(root, dataset),
         paths.validation_file(dataset): _list_findings(root, dataset),
         **_list_scoring_facts(comparison, dataset),
     }
@@ -86,6 +88,17 @@ def _list_files(root: Path, dataset: str) -> list[Fact]:
     return [
         ("Files", f"{len(rows):,} in {len(counts):,} classes{spread}"),
         ("Problems of files", "; ".join(f"{k}: {n:,}" for k, n in problems.items()) or "none"),
+    ]
+
+
+def _list_skipped(root: Path, dataset: str) -> list[Fact]:
+    file = paths.skipped_file(dataset)
+    if not (root / file).is_file():
+        return [("Skipped files", f"not known: no file {file}")]
+    counts = read_json(SkippedFiles, root / file)
+    return [
+        ("Skipped files", describe_skipped(counts.skipped)),
+        *(("Listing", note) for note in counts.notes),
     ]
 
 
