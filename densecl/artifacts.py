@@ -221,6 +221,7 @@ class Evaluation(Artifact):
     effective_robustness: float | None
     left_out: dict[str, str]  # metric -> why it is missing
     preprocessing: Preprocessing
+    resizing: str = ""  # why images that the protocol prescribes as they are were resized
 
 
 def write_json(path: Path, artifact: BaseModel) -> None:

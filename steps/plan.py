@@ -29,7 +29,8 @@ from densecl.config.params import (
     load_params,
 )
 from densecl.errors import DenseclError
-from densecl.evaluation.protocols import resolve_layout, resolve_protocol
+from densecl.evaluation.imagenet_c import parse_corruption
+from densecl.evaluation.protocols import FOLDER_PROTOCOL, resolve_layout, resolve_protocol
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
     params = load_params(paths.PARAMS)
     try:
         check_roots(params)
+        warn_of_corruptions(params)
         check_network(params)
         units = resolve_plans(params)
     except DenseclError as error:
@@ -62,6 +64,17 @@ def check_roots(params: Params) -> None:
                 )
         elif not is_available(params, name):
             create_placeholder(name, Path(dataset.tracked_by))
+
+
+def warn_of_corruptions(params: Params) -> None:
+    """Print a warning for each folder of ImageNet-C that is scored like any other folder."""
+    for name, dataset in params.datasets.items():
+        if parse_corruption(dataset.root) and resolve_protocol(params, name) == FOLDER_PROTOCOL:
+            print(
+                f"warning: {name}: {dataset.root} looks like a folder of ImageNet-C, but its "
+                f"images are resized as those of any folder; evaluate.protocol.{name}: imagenet-c "
+                f"scores them as they are"
+            )
 
 
 def is_available(params: Params, name: str) -> bool:
