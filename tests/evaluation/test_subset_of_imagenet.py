@@ -12,6 +12,7 @@ from densecl import paths
 from densecl.artifacts import SkippedFiles, read_evaluation, read_json
 from tests.conftest import draw_set
 from tests.evaluation.evaluated_project import run_stages
+from tests.page_checks import faults
 
 IMAGENET = (files("timm.data") / "_info/imagenet_synsets.txt").read_text(encoding="utf-8").split()
 TRAINED = (IMAGENET[3], IMAGENET[7], IMAGENET[12])
@@ -66,10 +67,11 @@ def test_rows_and_skipped_files_are_all_files_of_the_set(project):
         assert found == images
 
 
-def test_the_validation_page_and_the_reports_list_them_by_reason(project):
+def test_the_validation_page_and_the_reports_list_them_by_reason(project, browser):
     page = (project / paths.VALIDATION_PAGE).read_text(encoding="utf-8")
     for reason, count in REASONS.items():
         assert f'<tr><td>{reason}</td><td class="number">{count}</td></tr>' in page
+    assert faults(browser, project / paths.VALIDATION_PAGE) == []
     assert "<dt>Skipped files</dt><dd>24</dd>" in page
     assert "folder numbers are ImageNet-1k" in page
     line = (
