@@ -29,9 +29,8 @@ EXTRA_CORRUPTIONS = ("gaussian_blur", "saturate", "spatter", "speckle_noise")  #
 SEVERITIES = (1, 2, 3, 4, 5)
 FOLDERS = len(ALEXNET_ERRORS) * len(SEVERITIES)
 
-CorruptionErrors = Mapping[
-    tuple[str, int], float
-]  # (corruption, severity) -> top-1 error in [0, 1]
+# (corruption, severity) -> top-1 error in [0, 1]
+CorruptionErrors = Mapping[tuple[str, int], float]
 
 
 def parse_corruption(root: str) -> tuple[str, int] | None:
