@@ -200,17 +200,22 @@ def load_image_set(plan: DatasetPlan) -> ImageSet:
         select_usable,
         write_manifest,
     )
-    from steps.prepare import scan_images
+    from steps.prepare import describe_scan, scan_images
 
     path = paths.manifest_file(plan.name)
     if not path.exists():
         path = paths.RUNS / "manifests" / f"{plan.name}.parquet"
         if distributed.is_main_process():
-            write_manifest(scan_images(plan), path)
+            frame, listing = scan_images(plan)
+            write_manifest(frame, path)
+            print(f"{plan.name}: {describe_scan(frame, listing, plan.dataset.root)}")
         distributed.any_rank(False)  # the others wait until it is written
-    frame, root = select_usable(read_manifest(path)), Path(plan.dataset.root)
-    check_unchanged(frame, root)
-    return ImageSet(frame, root, plan.preprocess, plan.protocol, plan.classes)
+    frame, root = read_manifest(path), Path(plan.dataset.root)
+    usable = select_usable(frame)
+    if distributed.is_main_process() and len(usable) < len(frame):
+        print(f"{plan.name}: {len(frame) - len(usable)} of {len(frame)} images cannot be used")
+    check_unchanged(usable, root)
+    return ImageSet(usable, root, plan.preprocess, plan.protocol, plan.classes)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ import pandas as pd
 
 from densecl.artifacts import TrainPlan
 from densecl.config.params import TRAIN_SET, Mode, load_params
-from densecl.datasets.manifests.scan import list_classes, scan_dataset
+from densecl.datasets.manifests.listing import list_classes
+from densecl.datasets.manifests.scan import scan_dataset
 from densecl.datasets.storage.manifest import select_usable
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.runtime.hardware import count_workers

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import BenchmarkRow, make_rate_row, measure_alternating
-from densecl.datasets.manifests.scan import hash_file, list_labelled_files, run_in_parallel
+from densecl.datasets.manifests.listing import list_dataset
+from densecl.datasets.manifests.scan import hash_file, run_in_parallel
 
 WORKERS = 2
 LISTED = (100, 1000, 0)  # classes, files per class, bytes per file: only the names are read
@@ -33,12 +34,12 @@ def measure_scan(folder: Path) -> list[BenchmarkRow]:
     """Both in 2 processes."""
     listed_root, hashed_root = folder / "names", folder / "bytes"
     classes, hashed_classes = write_tree(listed_root, *LISTED), write_tree(hashed_root, *HASHED)
-    files = list_labelled_files(hashed_root, "wnid", hashed_classes)
+    files = list_dataset(hashed_root, "wnid", hashed_classes).images
     paths = [hashed_root / path for path, _ in files]
     find = 'find "$1" -name "*.JPEG"'
     sha256sum = f"{find} -print0 | xargs -0 -n 64 -P {WORKERS} sha256sum"
     calls = {
-        "listing": lambda: list_labelled_files(listed_root, "wnid", classes),
+        "listing": lambda: list_dataset(listed_root, "wnid", classes),
         "find": lambda: run_shell(f"{find} | sort", listed_root),
         "hashing": lambda: list(run_in_parallel(hash_file, paths, WORKERS)),
         "sha256sum": lambda: run_shell(sha256sum, hashed_root),

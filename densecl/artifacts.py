@@ -102,6 +102,14 @@ class ReportPlan(Artifact):
     params: dict[str, Any]
 
 
+class SkippedFiles(Artifact):
+    """Files of a dataset that are no rows of its manifest: written by `prepare`."""
+
+    dataset: str
+    skipped: dict[str, int]  # reason -> files
+    notes: tuple[str, ...] = ()  # what integers of folders mean; images of a list without a file
+
+
 class Evidence(Artifact):
     """A finding about images, and the images to show."""
 
@@ -213,6 +221,7 @@ class Evaluation(Artifact):
     effective_robustness: float | None
     left_out: dict[str, str]  # metric -> why it is missing
     preprocessing: Preprocessing
+    resizing: str = ""  # why images that the protocol prescribes as they are were resized
 
 
 def write_json(path: Path, artifact: BaseModel) -> None:

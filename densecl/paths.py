@@ -9,6 +9,7 @@ PARAMS_PAGE = Path("docs/params.md")
 PLANS = Path("data/plan")
 RENDERED = Path("data/rendered")
 MANIFESTS = Path("data/manifests")
+SKIPPED = Path("data/skipped")
 VALIDATION_PAGE = Path("reports/validation.html")
 MODELS = Path("models")
 CHECKPOINTS = Path("checkpoints")
@@ -85,6 +86,11 @@ def masks_folder(folder: str) -> Path:
 
 def manifest_file(dataset: str) -> Path:
     return MANIFESTS / f"{dataset}.parquet"
+
+
+def skipped_file(dataset: str) -> Path:
+    """Counts of the files that are not in the manifest; training does not depend on them."""
+    return SKIPPED / f"{dataset}.json"
 
 
 def validation_file(dataset: str) -> Path:

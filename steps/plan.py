@@ -29,7 +29,8 @@ from densecl.config.params import (
     load_params,
 )
 from densecl.errors import DenseclError
-from densecl.evaluation.protocols import resolve_layout, resolve_protocol
+from densecl.evaluation.imagenet_c import parse_corruption
+from densecl.evaluation.protocols import FOLDER_PROTOCOL, resolve_layout, resolve_protocol
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
     params = load_params(paths.PARAMS)
     try:
         check_roots(params)
+        warn_of_corruptions(params)
         check_network(params)
         units = resolve_plans(params)
     except DenseclError as error:
@@ -64,11 +66,22 @@ def check_roots(params: Params) -> None:
             create_placeholder(name, Path(dataset.tracked_by))
 
 
+def warn_of_corruptions(params: Params) -> None:
+    """Print a warning for each folder of ImageNet-C that is scored like any other folder."""
+    for name, dataset in params.datasets.items():
+        if parse_corruption(dataset.root) and resolve_protocol(params, name) == FOLDER_PROTOCOL:
+            print(
+                f"warning: {name}: {dataset.root} looks like a folder of ImageNet-C, but its "
+                f"images are resized as those of any folder; evaluate.protocol.{name}: imagenet-c "
+                f"scores them as they are"
+            )
+
+
 def is_available(params: Params, name: str) -> bool:
     """False, with a warning, for an optional dataset that cannot be used; DenseclError for a
     required one.
     """
-    from densecl.datasets.manifests.scan import check_root
+    from densecl.datasets.manifests.listing import check_root
 
     dataset = resolve_layout(params, name)
     try:
@@ -224,6 +237,7 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
     expected = {
         *map(paths.plan_file, units),
         *map(paths.manifest_file, params.datasets),
+        *map(paths.skipped_file, params.datasets),
         *(
             build_path(name, *run)
             for build_path, name, run in product(cell_files, params.evaluate.datasets, runs)
@@ -237,6 +251,7 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
     for folder in (
         paths.PLANS,
         paths.MANIFESTS,
+        paths.SKIPPED,
         paths.EVALUATION,
         paths.PREDICTIONS,
         paths.TRAINING,

@@ -5,7 +5,13 @@ written.
 from pathlib import Path
 
 from densecl import paths
-from densecl.artifacts import ValidatePlan, ValidationResult, read_json, write_json
+from densecl.artifacts import (
+    SkippedFiles,
+    ValidatePlan,
+    ValidationResult,
+    read_json,
+    write_json,
+)
 from densecl.datasets.storage.manifest import read_manifest, read_missing_reason
 from densecl.datasets.validation.expectations import check_manifests
 from densecl.datasets.validation.page import write_validation_page
@@ -31,7 +37,8 @@ def main() -> None:
         for name in plan.datasets
     }
     roots = {name: Path(dataset.root) for name, dataset in plan.datasets.items()}
-    write_validation_page(verdicts, manifests, paths.VALIDATION_PAGE, roots)
+    skipped = {name: read_json(SkippedFiles, paths.skipped_file(name)) for name in plan.datasets}
+    write_validation_page(verdicts, manifests, skipped, paths.VALIDATION_PAGE, roots)
     failures = [
         f"{name}: {failure}"
         for name, verdict in verdicts.items()

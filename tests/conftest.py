@@ -4,7 +4,7 @@ is given.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 from safetensors.torch import save_file
 
+from densecl.artifacts import SkippedFiles
 from tests.page_checks import CHROMIUM
 
 torch.set_num_threads(1)  # tensors here are tiny: threads only wait for each other
@@ -55,6 +56,11 @@ def draw_set(
                 root / folder / f"image_{seed}_{number}.JPEG"
             )
     return root
+
+
+def skip_nothing(datasets: Iterable[str]) -> dict[str, SkippedFiles]:
+    """What `prepare` leaves for datasets that hold nothing but images in class folders."""
+    return {name: SkippedFiles(dataset=name, skipped={}) for name in datasets}
 
 
 def write_model(folder: Path, classes: list[str], model_args: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from densecl.analysis.cell_metrics import add_cell_metrics
+from densecl.analysis.corruption_error import add_corruption_errors
 from densecl.analysis.differences import SHIFTED_MEAN, add_differences, add_shifted_mean
 from densecl.analysis.results import BASELINE, Comparison, MetricRow, SeedResults, read_seed_results
 from densecl.artifacts import ReportPlan
@@ -46,6 +47,7 @@ def compare_modes(plan: ReportPlan, root: Path) -> Comparison:
     for mode in plan.modes:
         add_shifted_mean(comparison, mode)
     add_differences(comparison)
+    add_corruption_errors(comparison)
     if BASELINE not in plan.modes:
         for dataset, mode in cells:
             comparison.add_row(

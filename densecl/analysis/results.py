@@ -67,8 +67,9 @@ class SeedResults:
 
 
 def describe_incompleteness(record: Evaluation) -> list[str]:
-    """Text on images of the dataset that were not scored."""
-    notes = [f"incomplete: {record.shortfall}"] if record.shortfall else []
+    """Text on images of the dataset that were not scored, or not as its protocol prescribes."""
+    notes = [record.resizing] if record.resizing else []
+    notes += [f"incomplete: {record.shortfall}"] if record.shortfall else []
     return notes + (
         [f"{record.outside} images of classes outside its list left out"] if record.outside else []
     )

@@ -35,7 +35,7 @@ class DatasetParams(StrictModel):
     layout: Literal["wnid", "index", "devkit"] = Field(
         default="wnid",
         description="how images are labelled: folders named by wnid, folders named by class index "
-        "(ImageNet-V2), or the flat validation archive with its devkit",
+        "(ImageNet-V2's, docs/datasets.md), or the flat validation archive with its devkit",
     )
     devkit: str | None = Field(
         default=None,

@@ -49,6 +49,7 @@ class LabelledImages:
     shared: bool  # scored under the masks of several datasets: its logits are kept
     usable: int = 0  # images of all classes, known to the model or not
     excluded: int = 0  # by validation
+    resizing: str = ""  # why the protocol's as-is was not followed
 
 
 class CachedPredictor:

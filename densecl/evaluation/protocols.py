@@ -49,10 +49,10 @@ PROTOCOLS = {
     "imagenet-v2": _build_published("imagenet-v2", layout="index"),
     "sketch": _build_published("sketch"),
     "stylized": _build_published("stylized", preprocess="as-is", names="cue-conflict"),
-    "imagenet-c": _build_published(
-        "imagenet"
-    ),  # one corruption at one severity: validation images again
-    "cue-conflict": EvaluationProtocol(names="cue-conflict"),  # Geirhos et al. 2019
+    # One corruption at one severity: validation images again, already cropped to 224 px.
+    "imagenet-c": _build_published("imagenet", preprocess="as-is"),
+    # Geirhos et al. 2019; its authors' loader does not resize it either.
+    "cue-conflict": EvaluationProtocol(preprocess="as-is", names="cue-conflict"),
     FOLDER_PROTOCOL: EvaluationProtocol(),
 }
 
@@ -119,6 +119,22 @@ def resolve_preprocess_rule(
         return requested or "model"
     return (
         "as-is" if ((frame["height"] == size[0]) & (frame["width"] == size[1])).all() else "model"
+    )
+
+
+def describe_resizing(
+    protocol: str, requested: PreprocessRule | None, frame: "pd.DataFrame", size: tuple[int, int]
+) -> str:
+    """Why images that the protocol prescribes as they are were resized; "" otherwise."""
+    rule = resolve_preprocess_rule(protocol, requested, frame, size)
+    if PROTOCOLS[protocol].preprocess == "model" or rule == "as-is":
+        return ""
+    if requested == "model":
+        return "resized, as evaluate.preprocess says, where the protocol prescribes as-is"
+    other_sizes = int(((frame["height"] != size[0]) | (frame["width"] != size[1])).sum())
+    return (
+        f"resized, where the protocol prescribes as-is: {other_sizes:,} of {len(frame):,} images "
+        f"are not {size[1]} x {size[0]} px, the model's input size"
     )
 
 

@@ -21,7 +21,12 @@ from densecl.evaluation.cached_predict import CachedPredictor, LabelledImages
 from densecl.evaluation.cell_cache import CellCache
 from densecl.evaluation.metrics import compute_dataset_metrics, compute_metrics
 from densecl.evaluation.predict import create_empty_predictions
-from densecl.evaluation.protocols import PROTOCOLS, describe_missing, resolve_scored_classes
+from densecl.evaluation.protocols import (
+    PROTOCOLS,
+    describe_missing,
+    describe_resizing,
+    resolve_scored_classes,
+)
 from densecl.evaluation.scoring import (
     NoKnownClassError,
     relabel_to_model,
@@ -113,6 +118,7 @@ class ModelEvaluator:
                 self.classes,
             ),
             preprocessing=images.preprocessing,
+            resizing=images.resizing,
             **compute_metrics(rows),
             **specific_metrics,
         )
@@ -158,5 +164,8 @@ class ModelEvaluator:
                 shared=name == CONTROL_SET,
                 usable=len(images.frame),
                 excluded=len(read_json(ValidationResult, paths.validation_file(name)).excluded),
+                resizing=describe_resizing(
+                    plan.protocol, plan.preprocess, frame, self.model.patch_embed.img_size
+                ),
             )
         return self._images[name]

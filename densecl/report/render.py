@@ -18,7 +18,7 @@ from densecl.analysis.comparison import (
 )
 from densecl.analysis.statistics import SEEDS_FOR_MODE
 from densecl.artifacts import ReportPlan, write_text
-from densecl.config.params import CONTROL_SET
+from densecl.config.params import CONTROL_SET, TRAIN_SET
 from densecl.monitoring.training_records import NO_RECORD, TrainingRecords
 from densecl.pages.templates import create_environment
 from densecl.report import provenance
@@ -34,7 +34,7 @@ from densecl.report.cost_sentences import (
 from densecl.report.costs import build_cost_table, build_training_table
 from densecl.report.dvc_exports import write_dvc_exports
 from densecl.report.formatting import list_modes, list_source_files
-from densecl.report.sections.dataset_sections import build_dataset_sections
+from densecl.report.sections.dataset_sections import build_dataset_sections, build_facts_table
 from densecl.report.summary import (
     build_details,
     build_headline,
@@ -43,6 +43,7 @@ from densecl.report.summary import (
 )
 from densecl.report.tables import (
     build_aggregate_table,
+    build_corruption_table,
     build_dataset_metrics,
     build_extra_metrics,
     build_masking_table,
@@ -122,6 +123,7 @@ def build_context(comparison: Comparison, results: TrainingResults, root: Path) 
         "masks": build_masking_table(comparison),
         "further": build_extra_metrics(comparison),
         "special": metric_table,
+        "corruptions": build_corruption_table(comparison),
         "left_out": omitted,
         "sets": build_dataset_sections(comparison, root),
         "forest": draw_forest(comparison, BASELINE) if baseline else None,
@@ -137,6 +139,7 @@ def build_context(comparison: Comparison, results: TrainingResults, root: Path) 
             *check_learned_position(plan, results.histories),
             *describe_probed_modes(plan),
         ],
+        "training_images": build_facts_table(comparison, root, TRAIN_SET),
         "apart": provenance.build_seed_table(comparison),
         "trainings": build_training_table(plan, results),
         "code": provenance.build_environment_table(root),

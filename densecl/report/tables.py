@@ -1,9 +1,11 @@
 """Tables over datasets and modes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from densecl import paths
 from densecl.analysis.comparison import BASELINE, SHIFTED_MEAN, Comparison, MetricRow
+from densecl.analysis.corruption_error import CORRUPTIONS, MCE, MCE_TO_ALEXNET
 from densecl.analysis.results import describe_incompleteness
 from densecl.pages.formatting import align_columns, format_percent
 from densecl.report.formatting import (
@@ -54,6 +56,7 @@ def describe_dataset(comparison: Comparison, dataset: str) -> str:
     return "; ".join(
         [
             f"{records[0].images:,} images, {records[0].classes} classes",
+            *(["as they are, not resized"] if records[0].preprocessing.rule == "as-is" else []),
             *describe_incompleteness(records[0]),
         ]
     )
@@ -122,6 +125,27 @@ def build_dataset_metrics(comparison: Comparison) -> tuple[TableData, list[str]]
         for title, notes in sorted(reasons.items())
         if notes
     ]
+
+
+MCE_TITLES = {
+    MCE: "mCE without AlexNet normalisation, %",
+    MCE_TO_ALEXNET: "mCE with AlexNet normalisation, %",
+}
+
+
+def build_corruption_table(comparison: Comparison) -> TableData | None:
+    """Mean corruption error of ImageNet-C, one column per mode; None without such datasets."""
+    modes = list_modes(comparison)
+    if comparison.get_row(CORRUPTIONS, modes[0], MCE) is None:
+        return None
+    rows = []
+    for metric, title in MCE_TITLES.items():
+        found = [comparison.get_row(CORRUPTIONS, mode, metric) for mode in modes]
+        notes = dict.fromkeys(row.note for row in found if row and row.value is not None)
+        source = str(paths.COMPARISON)  # no file holds a row of all folders
+        cells = tuple(replace(build_metric_cell(row), source=source) for row in found)
+        rows.append((title, "; ".join(notes), cells))
+    return TableData((("", modes),), tuple(rows))
 
 
 def _build_cell_table(comparison: Comparison, titles: Mapping[str, str]) -> TableData:

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from densecl.config.params import DataParams
-from densecl.datasets.manifests.scan import check_root, list_classes, scan_dataset
+from densecl.datasets.manifests.listing import check_root, list_classes
+from densecl.datasets.manifests.scan import scan_dataset
 from densecl.datasets.storage import archives
 from densecl.datasets.storage.image_root import get_file_size, open_image_root, read_file
 from densecl.datasets.storage.manifest import check_unchanged
@@ -332,7 +333,7 @@ def test_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"n1/\\udcff\.jpg: the name holds bytes that are not UTF-8"
     ):
-        open_image_root(tar_with(tmp_path / "latin.tar", member("n1/\udcff.jpg"))).list_images("n1")
+        open_image_root(tar_with(tmp_path / "latin.tar", member("n1/\udcff.jpg"))).read_folder("n1")
 
 
 def test_a_missing_member_is_no_such_file(folder: Path) -> None:

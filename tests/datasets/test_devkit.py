@@ -11,7 +11,8 @@ from scipy.io import savemat
 
 from densecl.config.params import DatasetParams, ParamsError, load_params
 from densecl.datasets.manifests import devkit
-from densecl.datasets.manifests.scan import check_root, scan_dataset
+from densecl.datasets.manifests.listing import check_root, list_dataset
+from densecl.datasets.manifests.scan import scan_dataset
 from densecl.errors import DataError
 from tests.conftest import draw_set
 
@@ -102,7 +103,6 @@ def test_errors_are_one_line(place: Path) -> None:
     refused(place, "needs `devkit`", kit=None)
     refused(place, "found no ILSVRC2012_validation_ground_truth.txt", kit="val")
     refused(place, "found no image files and 5 folders; .* set layout: wnid", root="moved")
-    refused(place, r"val_00000001\.JPEG: its class n00000104 is none of the 4 classes")
     shutil.copy(
         place / "val/ILSVRC2012_val_00000001.JPEG", place / "val/ILSVRC2012_val_00000009.JPEG"
     )
@@ -118,6 +118,28 @@ def test_errors_are_one_line(place: Path) -> None:
     refused(place, r"meta\.mat: expected the table")
     with pytest.raises(DataError, match=r"found no class folders and .* set layout: devkit"):
         check_root(place / "val", "wnid")
+
+
+def test_classes_that_were_not_trained_and_images_without_a_file_are_counted(place: Path) -> None:
+    kit, trained = str(place / "kit"), WNIDS[:4]
+    listing = list_dataset(place / "val", "devkit", trained, kit)
+    assert [(trained[label]) for _, label in listing.images] == [
+        WNIDS[label] for label in LABELS if label < 4
+    ]
+    others = [label for label in LABELS if label >= 4]
+    assert set(others) == {4}
+    assert listing.skipped == {"of 1 class that the train set does not have": len(others)}
+    assert listing.notes == ()
+    (place / "val/ILSVRC2012_val_00000001.JPEG").unlink()
+    (place / "val/ILSVRC2012_val_00000002.bmp").touch()
+    (place / "val/below").mkdir()
+    (place / "val/below/ILSVRC2012_val_00000003.JPEG").touch()
+    listing = list_dataset(place / "val", "devkit", WNIDS, kit)
+    assert len(listing.images) == len(LABELS) - 1
+    assert listing.skipped == {"extension .bmp": 1, "in subfolders": 1}
+    assert listing.notes == ("1 of the ground truth's 8 images have no file",)
+    with pytest.raises(DataError, match="none of them of the 1 classes of the train set"):
+        list_dataset(place / "val", "devkit", ["cat"], kit)
 
 
 def test_layout_and_kit_need_each_other(tmp_path: Path) -> None:

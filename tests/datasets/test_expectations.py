@@ -15,14 +15,15 @@ from playwright.sync_api import Browser
 
 from densecl.artifacts import Evidence, ValidationResult, read_json, write_json
 from densecl.config.params import TRAIN_SET, ValidateParams
-from densecl.datasets.manifests.scan import list_classes, scan_dataset
+from densecl.datasets.manifests.listing import list_classes
+from densecl.datasets.manifests.scan import scan_dataset
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.manifest import read_manifest, write_manifest
 from densecl.datasets.validation import gx_runner
 from densecl.datasets.validation.expectations import check_manifests
 from densecl.datasets.validation.page import write_validation_page
 from densecl.errors import DataError
-from tests.conftest import draw_set
+from tests.conftest import draw_set, skip_nothing
 from tests.page_checks import faults
 
 SUITE = os.environ.get("DENSECL_SUITE")
@@ -249,7 +250,7 @@ def test_hostile_names_are_text_on_the_page(manifests: Manifests, tmp_path: Path
     verdicts = check_manifests(manifests, ValidateParams(minimum_per_class=0))
     assert len(verdicts["imagenet"].failures) == 3
     page = tmp_path / "reports" / "validation.html"
-    write_validation_page(verdicts, manifests, page, {})
+    write_validation_page(verdicts, manifests, skip_nothing(manifests), page, {})
     reader = Reader(page.read_text(encoding="utf-8"))
     assert not {"script", "img", "link", "iframe", "object"} & set(reader.tags)
     assert not {"src", "onerror", "onload"} & {name for name, _ in reader.attributes}
@@ -261,7 +262,7 @@ def test_hostile_names_are_text_on_the_page(manifests: Manifests, tmp_path: Path
         assert reader.text.count(path) == 2  # as a finding and in the table
     assert "Validation stopped the pipeline" in reader.text
     again = tmp_path / "again.html"
-    write_validation_page(verdicts, manifests, again, {})
+    write_validation_page(verdicts, manifests, skip_nothing(manifests), again, {})
     assert page.read_bytes() == again.read_bytes()
 
 
@@ -284,7 +285,11 @@ def test_nothing_is_wrong_with_the_page_in_a_browser(
     ]
     page = tmp_path / "validation.html"
     write_validation_page(
-        check_manifests(manifests, ValidateParams(bad_images="exclude")), manifests, page, roots
+        check_manifests(manifests, ValidateParams(bad_images="exclude")),
+        manifests,
+        skip_nothing(manifests),
+        page,
+        roots,
     )
     assert page.read_text(encoding="utf-8").count("<img") == 2
     assert faults(browser, page) == []
@@ -292,7 +297,11 @@ def test_nothing_is_wrong_with_the_page_in_a_browser(
 
 def test_page_of_clean_sets_says_so(manifests: Manifests, tmp_path: Path) -> None:
     write_validation_page(
-        check_manifests(manifests, ValidateParams()), manifests, tmp_path / "validation.html", {}
+        check_manifests(manifests, ValidateParams()),
+        manifests,
+        skip_nothing(manifests),
+        tmp_path / "validation.html",
+        {},
     )
     text = Reader((tmp_path / "validation.html").read_text(encoding="utf-8")).text
     assert "All datasets passed validation" in text
@@ -343,6 +352,8 @@ def test_every_broken_file_of_the_suite_is_named(tmp_path: Path) -> None:
     )
     assert f"imagenet/n02121620/{odd}" in set(manifests["imagenet"]["image_id"])
     assert len(verdicts["imagenet"].excluded) == 4
-    write_validation_page(verdicts, manifests, tmp_path / "validation.html", {})
+    write_validation_page(
+        verdicts, manifests, skip_nothing(manifests), tmp_path / "validation.html", {}
+    )
     text = Reader((tmp_path / "validation.html").read_text(encoding="utf-8")).text
     assert all(to_printable(path.name) in text for path in val.iterdir())

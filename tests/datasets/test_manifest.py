@@ -14,12 +14,8 @@ from PIL import Image
 
 from densecl.datasets.manifests import scan as scanning
 from densecl.datasets.manifests.inspect import inspect_file
-from densecl.datasets.manifests.scan import (
-    check_root,
-    list_classes,
-    run_in_parallel,
-    scan_dataset,
-)
+from densecl.datasets.manifests.listing import check_root, list_classes
+from densecl.datasets.manifests.scan import run_in_parallel, scan_dataset
 from densecl.datasets.storage import manifest
 from densecl.datasets.storage.manifest import read_manifest, select_usable, write_manifest
 from densecl.errors import DataError

@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 from densecl.artifacts import ValidationResult
 from densecl.config.params import CONTROL_SET, TRAIN_SET, DatasetParams, ValidateParams
 from densecl.datasets.imagenet import _find_timm_file, get_official_counts, read_lines
-from densecl.datasets.manifests.scan import check_root, list_classes, scan_dataset
+from densecl.datasets.manifests.listing import check_root, list_classes
+from densecl.datasets.manifests.scan import scan_dataset
 from densecl.datasets.storage.manifest import (
     check_unchanged,
     read_manifest,
@@ -26,7 +27,7 @@ from densecl.datasets.synthetic.styles import PHOTO, render_photograph
 from densecl.datasets.validation.expectations import check_manifests
 from densecl.datasets.validation.page import write_validation_page
 from densecl.errors import DataError
-from tests.conftest import WNIDS, draw_set
+from tests.conftest import WNIDS, draw_set, skip_nothing
 
 A, B, C = WNIDS
 DEFAULT = ValidateParams()
@@ -61,7 +62,9 @@ def judged(
         )
     verdicts = check_manifests(manifests, values, declared)
     roots = {TRAIN_SET: place / "train", CONTROL_SET: place / "val"}
-    write_validation_page(verdicts, manifests, place / "validation.html", roots)
+    write_validation_page(
+        verdicts, manifests, skip_nothing(manifests), place / "validation.html", roots
+    )
     return verdicts
 
 

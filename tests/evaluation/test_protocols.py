@@ -9,6 +9,7 @@ from densecl.errors import DataError
 from densecl.evaluation.protocols import (
     PROTOCOLS,
     describe_missing,
+    describe_resizing,
     is_imagenet,
     resolve_preprocess_rule,
     resolve_scored_classes,
@@ -74,6 +75,21 @@ def test_as_is_needs_every_image_at_the_input_size():
     assert resolve_preprocess_rule("stylized", "model", frame([0]), (64, 64)) == "model"
     assert resolve_preprocess_rule("sketch", None, frame([0]), (64, 64)) == "model"
     assert resolve_preprocess_rule("sketch", "as-is", mixed, (64, 64)) == "as-is"
+
+
+def test_published_sets_at_input_size_are_scored_as_they_are_and_a_deviation_is_described():
+    prescribed = {name for name, row in PROTOCOLS.items() if row.preprocess == "as-is"}
+    assert prescribed == {"imagenet-c", "stylized", "cue-conflict"}
+    same, mixed = frame([0]), pd.concat([frame([0]), frame([0, 0], (64, 65))])
+    for name in prescribed:
+        assert describe_resizing(name, None, same, (64, 64)) == ""
+        assert describe_resizing(name, "as-is", mixed, (64, 64)) == ""
+        assert describe_resizing(name, None, mixed, (64, 64)) == (
+            "resized, where the protocol prescribes as-is: 2 of 3 images are not 64 x 64 px, the "
+            "model's input size"
+        )
+        assert "as evaluate.preprocess says" in describe_resizing(name, "model", same, (64, 64))
+    assert describe_resizing("sketch", None, mixed, (64, 64)) == ""
 
 
 def test_what_of_a_published_set_is_missing_is_said():

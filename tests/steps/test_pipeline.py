@@ -211,6 +211,20 @@ def test_a_replaced_image_runs_its_set_alone(workplace):
 
 
 @pytest.mark.slow
+def test_a_file_that_is_no_image_is_counted_and_trains_nothing(workplace):
+    def own(values):
+        values["render"].pop("imagenet-train")
+        values["datasets"]["imagenet-train"] = dict.fromkeys(("root", "tracked_by"), "own/train")
+
+    shutil.copytree(workplace / "data/rendered/imagenet/train", workplace / "own/train")
+    (workplace / "own/train/notes.txt").touch()
+    edit(workplace, own)
+    said = call(workplace, "dvc", "repro", "evaluate@none-0")
+    assert "in own/train; skipped 1 (not in a class folder: 1)" in said
+    assert "python -m steps train" not in said
+
+
+@pytest.mark.slow
 def test_a_set_that_is_not_there_stops_nothing_where_params_say_so_and_trains_nothing(workplace):
     """DVC fails on a dependency that is not there; `plan` makes an empty folder for it to watch."""
 

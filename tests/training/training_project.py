@@ -10,7 +10,8 @@ import yaml
 from densecl import paths
 from densecl.artifacts import ValidationResult, write_json
 from densecl.config.params import parse_params
-from densecl.datasets.manifests.scan import list_classes, scan_dataset
+from densecl.datasets.manifests.listing import list_classes
+from densecl.datasets.manifests.scan import scan_dataset
 from densecl.datasets.storage.manifest import write_manifest
 from steps.plan import resolve_plans
 from tests.conftest import draw_set

@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from densecl.datasets.storage.archive_members import list_members
+from densecl.datasets.storage.archive_members import ArchiveMember, list_members
 from densecl.datasets.storage.filenames import is_image_name, to_printable
 from densecl.errors import DataError
 from densecl.paths import ARCHIVES
 
-INDEX_VERSION = b"2"  # index files of another version are not read
+INDEX_VERSION = b"3"  # index files of another version are not read
 # Guard against decompression bombs: photographs hardly compress.
 MAX_GROWTH, GROWTH_ALLOWANCE = 20, 2**30  # times, bytes
 
@@ -45,6 +45,7 @@ class Archive:
         with np.load(index) as stored:
             self.names: NDArray[np.bytes_] = stored["names"]  # sorted
             self.member_table: NDArray[np.int64] = stored["member_table"]
+            self.replaced = int(stored["replaced"])  # files of which a later member has the name
             tar_name = str(stored["tar_name"])
         self.path, plain = path, ARCHIVES / tar_name if tar_name else path
         self.file = os.open(plain, os.O_RDONLY | os.O_CLOEXEC)
@@ -139,9 +140,14 @@ def _write_index(path: Path, index: Path) -> None:
             out,
             names=np.array(order, "S"),
             member_table=np.array([latest[name][1:] for name in order], np.int64).reshape(-1, 5),
+            replaced=np.array(_count_files(members) - _count_files(latest.values())),
             tar_name=np.array(tar_name),
         )
     partial.replace(index)
+
+
+def _count_files(members: Iterable[ArchiveMember]) -> int:
+    return sum(not member.name.endswith("/") for member in members)
 
 
 def _decompress_gzip(path: Path) -> Path:

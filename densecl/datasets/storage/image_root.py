@@ -5,24 +5,42 @@ need not know of archives. Top folders inside one (`imagenet-a/`) may be left ou
 """
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from densecl.datasets.storage.archives import Archive, detect_format, open_archive
 from densecl.datasets.storage.filenames import check_utf8_names, is_image_name, to_printable
+from densecl.datasets.storage.skipped_files import (
+    HIDDEN,
+    IN_SUBFOLDERS,
+    NOT_IN_CLASS_FOLDER,
+    REPLACED,
+    describe_extension,
+)
 from densecl.errors import DataError
 
 
-class ImageRoot(Protocol):
-    """Names directly inside a folder of the dataset ("" is its root), sorted; hidden ones are
-    skipped.
+class FolderContent(NamedTuple):
+    """Sorted names of the images directly inside a folder, and its other files by reason: all of
+    them, also those of its subfolders.
+
+    The subfolders of the root are class folders: of the root, only hidden ones count.
     """
+
+    images: list[str]
+    skipped: Counter[str]
+
+
+class ImageRoot(Protocol):
+    """Folders of the dataset ("" is its root). Hidden files and folders are not used."""
 
     def list_folders(self, folder: str = "") -> list[str]: ...
 
-    def list_images(self, folder: str = "") -> list[str]: ...
+    def read_folder(self, folder: str = "") -> FolderContent: ...
+
+    def count_below(self, folder: str) -> Counter[str]: ...
 
     def has_image(self, folder: str) -> bool: ...
 
@@ -73,6 +91,13 @@ def _resolve_member(path: Path) -> tuple[Archive, str]:
     return open_archive(file), path.relative_to(file).as_posix()
 
 
+def _raise_unreadable(error: OSError) -> None:
+    """`os.walk` leaves out what it cannot read."""
+    path = to_printable(error.filename)
+    reason = (error.strerror or "unreadable").lower()
+    raise DataError(f"{path}: {reason}; expected a folder that can be listed; correct its rights")
+
+
 class FolderRoot:
     """A folder on disk. A link that leaves it, or loops, is a DataError."""
 
@@ -81,16 +106,18 @@ class FolderRoot:
 
     def list_folders(self, folder: str = "") -> list[str]:
         # A link that loops is no folder, but must be reported.
-        entries = self._iter_entries(folder)
+        entries = (entry for entry in self._iter_entries(folder) if not entry.name.startswith("."))
         links_and_folders = [entry for entry in entries if entry.is_symlink() or entry.is_dir()]
         for entry in links_and_folders:
             self._check_contained(entry)
         return sorted(entry.name for entry in links_and_folders if entry.is_dir())
 
-    def list_images(self, folder: str = "") -> list[str]:
-        names = []
+    def read_folder(self, folder: str = "") -> FolderContent:
+        names, skipped = [], Counter[str]()
         for entry in self._iter_entries(folder):
-            if is_image_name(entry.name):
+            is_hidden = entry.name.startswith(".")
+            # Folders of the root are class folders, whatever their names.
+            if is_image_name(entry.name) and (folder or not entry.is_dir()):
                 self._check_contained(entry)
                 if not entry.is_file():
                     raise DataError(
@@ -98,15 +125,37 @@ class FolderRoot:
                         f"image; remove it"
                     )
                 names.append(entry.name)
+            elif entry.is_dir(follow_symlinks=False):
+                skipped += self._count_in(entry.path) if folder or is_hidden else Counter()
+            elif is_hidden:
+                skipped[HIDDEN] += 1
+            elif Path(entry.path).is_dir():  # behind a link, and not entered: it counts as one
+                skipped[IN_SUBFOLDERS] += bool(folder)
+            else:
+                skipped[describe_extension(entry.name)] += 1
         check_utf8_names(self.root / folder, names)
-        return sorted(names)
+        return FolderContent(sorted(names), skipped)
+
+    def count_below(self, folder: str) -> Counter[str]:
+        """Files below a folder that is not read, by reason; a link to a folder counts as one."""
+        return self._count_in(os.fspath(self.root / folder))
 
     def has_image(self, folder: str) -> bool:
         return any(is_image_name(entry.name) for entry in self._iter_entries(folder))
 
+    def _count_in(self, path: str) -> Counter[str]:
+        counts = Counter[str]()
+        for parent, folders, files in os.walk(path, onerror=_raise_unreadable):
+            parts = Path(parent).relative_to(self.root).parts
+            links = (name for name in folders if Path(parent, name).is_symlink())
+            for name in (*files, *links):
+                is_hidden = any(part.startswith(".") for part in (*parts, name))
+                counts[HIDDEN if is_hidden else IN_SUBFOLDERS] += 1
+        return counts
+
     def _iter_entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
         with os.scandir(self.root / folder) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith("."))
+            yield from entries
 
     def _check_contained(self, entry: os.DirEntry[str]) -> None:
         if not entry.is_symlink():
@@ -134,24 +183,51 @@ class ArchiveRoot:
         start = f"{inner_folder}/" if inner_folder else archive.top_folder
         self.folders: defaultdict[str, set[str]] = defaultdict(set)  # by the folder around them
         self.images: defaultdict[str, list[str]] = defaultdict(list)
+        self.skipped: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        if not inner_folder and archive.replaced:
+            self.skipped[""][REPLACED] = archive.replaced
         for name in archive.list_names():
-            parts = name.removeprefix(start).split("/")
-            if name.startswith(start) and not any(part.startswith(".") for part in parts):
-                for depth, part in enumerate(parts[:-1]):
-                    self.folders["/".join(parts[:depth])].add(part)
-                if is_image_name(parts[-1]):
-                    self.images["/".join(parts[:-1])].append(parts[-1])
+            if name.startswith(start):
+                self._add_member(name.removeprefix(start).split("/"))
+            elif not inner_folder and not name.endswith("/"):  # beside the folder of the classes
+                is_hidden = any(part.startswith(".") for part in name.split("/"))
+                self.skipped[""][HIDDEN if is_hidden else NOT_IN_CLASS_FOLDER] += 1
         if inner_folder and not self.folders and not self.images:
             raise DataError(
                 f"{to_printable(root)}: no such folder in the archive; correct the root"
             )
 
-    def list_folders(self, folder: str = "") -> list[str]:
-        return sorted(self.folders[folder])
+    def _add_member(self, parts: list[str]) -> None:
+        """A file by the parts of its name; of a folder, the last part is empty."""
+        *folders, name = parts
+        if any(part.startswith(".") for part in parts):
+            self.skipped[""][HIDDEN] += bool(name)
+            return
+        for depth, folder in enumerate(folders if folders != [""] else []):  # "./", the root itself
+            self.folders["/".join(folders[:depth])].add(folder)
+        if is_image_name(name):
+            self.images["/".join(folders)].append(name)
+        elif name:
+            self.skipped["/".join(folders)][describe_extension(name)] += 1
 
-    def list_images(self, folder: str = "") -> list[str]:
-        check_utf8_names(self.root / folder, self.images[folder])
-        return self.images[folder]
+    def list_folders(self, folder: str = "") -> list[str]:
+        return sorted(self.folders.get(folder, ()))
+
+    def read_folder(self, folder: str = "") -> FolderContent:
+        images = self.images.get(folder, [])
+        check_utf8_names(self.root / folder, images)
+        skipped = Counter(self.skipped.get(folder, ()))
+        for subfolder in self.folders.get(folder, ()) if folder else ():
+            skipped += self.count_below(f"{folder}/{subfolder}")
+        return FolderContent(images, skipped)
+
+    def count_below(self, folder: str) -> Counter[str]:
+        """Files below a folder that is not read, by reason."""
+        files = len(self.images.get(folder, ())) + sum(self.skipped.get(folder, {}).values())
+        counts = Counter({IN_SUBFOLDERS: files})
+        for subfolder in self.folders.get(folder, ()):
+            counts += self.count_below(f"{folder}/{subfolder}")
+        return counts
 
     def has_image(self, folder: str) -> bool:
-        return bool(self.images[folder])
+        return bool(self.images.get(folder))

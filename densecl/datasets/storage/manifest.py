@@ -1,5 +1,6 @@
 """The manifest of a dataset: one row per image file; unusable files have a `problem`."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -88,6 +89,11 @@ def read_manifest(path: Path) -> pd.DataFrame:
             f"the dataset's root; {hint}"
         )
     return frame
+
+
+def count_problems(frame: pd.DataFrame) -> dict[str, int]:
+    """Files by problem, also those that are used."""
+    return dict(Counter(frame["problem"][frame["problem"] != ""]))
 
 
 def select_usable(frame: pd.DataFrame, excluded: Iterable[str] = ()) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from densecl.artifacts import ValidationResult, write_text
+from densecl.artifacts import SkippedFiles, ValidationResult, write_text
 from densecl.datasets.storage.decode import HARMLESS_PROBLEMS, decode_image
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.manifest import select_usable
@@ -26,6 +26,7 @@ MAX_CLASS_BARS = 50  # classes up to which each gets its own bar
 def write_validation_page(
     verdicts: dict[str, ValidationResult],
     manifests: dict[str, pd.DataFrame],
+    skipped: Mapping[str, SkippedFiles],
     path: Path,
     roots: Mapping[str, Path],
 ) -> None:
@@ -41,7 +42,8 @@ def write_validation_page(
         "size": format_bytes,
     }
     cards = [
-        _build_card(verdict, manifests[name]) | {"pictured": _collect_pictures(verdict, roots)}
+        _build_card(verdict, manifests[name], skipped[name])
+        | {"pictured": _collect_pictures(verdict, roots)}
         for name, verdict in verdicts.items()
     ]
     write_text(
@@ -56,13 +58,18 @@ def write_validation_page(
     )
 
 
-def _build_card(verdict: ValidationResult, frame: pd.DataFrame) -> dict[str, Any]:
+def _build_card(
+    verdict: ValidationResult, frame: pd.DataFrame, skipped: SkippedFiles
+) -> dict[str, Any]:
     images = select_usable(frame)
     counts = images["wnid"].value_counts().reindex(sorted(frame["wnid"].unique()), fill_value=0)
     bad = frame[frame["problem"] != ""]
     return {
         "verdict": verdict,
         "files": len(frame),
+        "skipped": sum(skipped.skipped.values()),
+        "reasons": sorted(skipped.skipped.items(), key=lambda item: (-item[1], item[0])),
+        "notes": skipped.notes,
         "bytes": int(images["bytes"].sum()),
         "sizes": _format_sizes(images),
         "per_class": _format_spread(counts),

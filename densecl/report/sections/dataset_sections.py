@@ -7,8 +7,9 @@ import pandas as pd
 
 from densecl import paths
 from densecl.analysis.results import READ_ERRORS, Comparison
-from densecl.artifacts import ValidationResult, read_json
+from densecl.artifacts import Evaluation, SkippedFiles, ValidationResult, read_json
 from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.skipped_files import describe_skipped
 from densecl.report.charts.scatters import draw_reliability
 from densecl.report.formatting import TableCell, TableData
 from densecl.report.sections.classes import ClassNames, build_class_table, read_class_names
@@ -51,7 +52,9 @@ def _build_section(
 
 
 def build_facts_table(comparison: Comparison, root: Path, dataset: str) -> TableData:
-    """Counts, validation findings and scoring rules, each with its source file."""
+    """Counts, validation findings and scoring rules, each with its source file; the training set is
+    not scored.
+    """
     settings = comparison.plan.params.get("datasets", {}).get(dataset)
     folder = settings.get("root") if isinstance(settings, dict) else None
     is_rendered = dataset in comparison.plan.rendered
@@ -59,8 +62,9 @@ def build_facts_table(comparison: Comparison, root: Path, dataset: str) -> Table
     facts = {
         paths.plan_file("report"): [("Images", f"{source}: {folder}" if folder else source)],
         paths.manifest_file(dataset): _list_files(root, dataset),
+        paths.skipped_file(dataset): _list_skipped(root, dataset),
         paths.validation_file(dataset): _list_findings(root, dataset),
-        **_list_scoring_facts(comparison, dataset),
+        **(_list_scoring_facts(comparison, dataset) if dataset in comparison.plan.datasets else {}),
     }
     rows = tuple(
         (label, "", (TableCell(to_printable(text), "", str(file)),))
@@ -86,6 +90,17 @@ def _list_files(root: Path, dataset: str) -> list[Fact]:
     return [
         ("Files", f"{len(rows):,} in {len(counts):,} classes{spread}"),
         ("Problems of files", "; ".join(f"{k}: {n:,}" for k, n in problems.items()) or "none"),
+    ]
+
+
+def _list_skipped(root: Path, dataset: str) -> list[Fact]:
+    file = paths.skipped_file(dataset)
+    if not (root / file).is_file():
+        return [("Skipped files", f"not known: no file {file}")]
+    counts = read_json(SkippedFiles, root / file)
+    return [
+        ("Skipped files", describe_skipped(counts.skipped)),
+        *(("Listing", note) for note in counts.notes),
     ]
 
 
@@ -121,7 +136,7 @@ def _list_scoring_facts(comparison: Comparison, dataset: str) -> dict[Path, list
     if not records:
         return {paths.EVALUATION: [("Scored", "by no model")]}
     file, record = records[0]
-    preprocessing, control = record.preprocessing, record.control
+    control = record.control
     scored = (
         f"{record.images:,} images over {record.classes:,} classes, protocol {record.protocol}",
         f"{record.outside:,} images of other classes left out" if record.outside else "",
@@ -131,9 +146,16 @@ def _list_scoring_facts(comparison: Comparison, dataset: str) -> dict[Path, list
     if control:
         control_text = f"{control.images:,} images of {control.dataset}, same classes and mask"
         facts.append(("Control", control_text))
-    rule = "the model's own" if preprocessing.rule == "model" else "only normalised"
+    return {file: [*facts, ("Preprocessing", _describe_preprocessing(record))]}
+
+
+def _describe_preprocessing(record: Evaluation) -> str:
+    settings = record.preprocessing
+    if settings.rule == "as-is":
+        height, width = settings.input_size[1:]
+        return f"as they are, {width} x {height} px: not resized, only normalised"
     size = (
-        f"{preprocessing.input_size[-1]} px, {preprocessing.interpolation}, "
-        f"crop {preprocessing.crop_pct:g} {preprocessing.crop_mode}"
+        f"the model's own: {settings.input_size[-1]} px, {settings.interpolation}, "
+        f"crop {settings.crop_pct:g} {settings.crop_mode}"
     )
-    return {file: [*facts, ("Preprocessing", f"{rule}: {size}")]}
+    return f"{size}; {record.resizing}" if record.resizing else size
