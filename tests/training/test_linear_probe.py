@@ -1,12 +1,10 @@
 """The probe in chunks against the whole batch, and its memory against what it is said to need."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.probe import measure_probe
 from densecl.training import linear_probe
 from densecl.training.feature_file import FeatureFile
 from densecl.training.linear_probe import estimate_memory, fit_linear_probe
@@ -91,26 +89,6 @@ def test_imagenet_needs_less_than_eight_gigabytes(dim):
     assert estimate_memory(10 * rows, dim, classes) == estimate_memory(rows, dim, classes)
 
 
-MEASURE = """
-import sys, torch
-from pathlib import Path
-from densecl.runtime.hardware import get_device, read_peak_memory, reset_peak_memory
-from densecl.training.feature_file import FeatureFile
-from densecl.training.linear_probe import fit_linear_probe
-path, rows, dim, classes, iterations = sys.argv[1], *map(int, sys.argv[2:])
-generator = torch.Generator().manual_seed(0)
-labels = torch.randint(classes, (rows,), generator=generator)
-with FeatureFile(Path(path), rows, dim) as features:
-    for part in labels.split(1000):
-        noise = torch.randn(len(part), dim, generator=generator)
-        features.append(noise + torch.nn.functional.one_hot(part % dim, dim))
-    fit_linear_probe(torch.ones(9, 3), torch.arange(9) % 2, 2)  # loads libraries
-    device = get_device()
-    reset_peak_memory(device)
-    before = read_peak_memory(device)
-    fit_linear_probe(features, labels, classes, iterations)
-    print(read_peak_memory(device) - before)
-"""
 LIBRARIES = 60e6  # bytes: buffers of the matrix library and of the allocator
 
 
@@ -124,8 +102,6 @@ LIBRARIES = 60e6  # bytes: buffers of the matrix library and of the allocator
     ],
 )
 def test_memory_is_what_it_is_said_to_be(tmp_path, rows, dim, classes, iterations):
-    command = [sys.executable, "-c", MEASURE, str(tmp_path / "features")]
-    sizes = [str(size) for size in (rows, dim, classes, iterations)]
-    result = subprocess.run(command + sizes, capture_output=True, text=True, check=True)
+    measured = measure_probe(tmp_path, rows, dim, classes, iterations)
     predicted = estimate_memory(rows, dim, classes, iterations)
-    assert 0.5 * predicted < int(result.stdout) < predicted + LIBRARIES
+    assert 0.5 * predicted < measured < predicted + LIBRARIES
