@@ -12,7 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densecl.runtime.hardware import get_device, read_peak_memory, reset_peak_memory
+from densecl.runtime.hardware import (
+    get_device,
+    read_peak_memory,
+    reset_peak_memory,
+    reuse_freed_memory,
+)
 from densecl.training.feature_file import FeatureFile
 from densecl.training.linear_probe import estimate_memory, fit_linear_probe
 
@@ -27,6 +32,7 @@ def measure_probe(folder: Path, rows: int, dim: int, classes: int, iterations: i
 
 
 def _measure_growth(folder: Path, rows: int, dim: int, classes: int, iterations: int) -> int:
+    reuse_freed_memory()  # as in training
     generator, device = torch.Generator().manual_seed(0), get_device()
     labels = torch.randint(classes, (rows,), generator=generator)
     # The libraries' own buffers are in place before the measurement.

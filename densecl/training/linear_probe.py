@@ -26,9 +26,9 @@ MAX_ITERATIONS = 200
 CHUNK_BYTES = 2**29  # of the rows that are computed at once
 HISTORY_BYTES = 2**31  # of the steps that L-BFGS remembers
 MIN_HISTORY, MAX_HISTORY = 5, 100  # steps; for many classes the minimum may need more bytes
-# Vectors of all weights beside that history: the weights and their gradients, the direction, and
-# the points between which the line search looks.
-WORKING_VECTORS = 16
+# Vectors of all weights beside that history: the weights, gradients, the direction and the points
+# between which the line search looks, and freed blocks that do not fit the next one (23 measured).
+WORKING_VECTORS = 32
 FP64_BYTES = 8
 
 
