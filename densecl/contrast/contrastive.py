@@ -28,6 +28,8 @@ class ContrastiveObjective(nn.Module, ABC):
         queue_size: entries of the memory queue.
         seed: of the head's initial weights.
         generator: of the sampled patches; part of a checkpoint.
+        max_key_age: steps for which a key is a negative, the step that wrote it excluded; None: as
+            long as the memory queue holds it.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class ContrastiveObjective(nn.Module, ABC):
         queue_size: int,
         seed: int,
         generator: torch.Generator,
+        max_key_age: int | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.generator = generator
+        self.max_key_age = max_key_age
         self.lambda_weight = settings.lambda_weight
         self.grid = get_patch_grid(model)
         self.head = ProjectionHead(model.embed_dim, settings.dense_dim, seed)
@@ -65,7 +69,7 @@ class ContrastiveObjective(nn.Module, ABC):
         and the keys of both directions are stored.
         The new keys are those of all ranks, in the order in which one process would write them.
         """
-        directions = [views, views.swap()] if self.settings.symmetric else [views]
+        directions = self.list_directions(views)
         pair_parts, key_parts = zip(*(self.build_pairs(d) for d in directions), strict=True)
         pairs = PositivePairs.concatenate(pair_parts)
         mask = self._build_negative_mask(pairs.image_ids, pairs.class_ids)
@@ -77,7 +81,8 @@ class ContrastiveObjective(nn.Module, ABC):
             NewKeys(*distributed.all_gather_rows(*keys)) for keys in key_parts
         )
         metrics = {
-            "contrastive_loss": output.loss.detach(),
+            # Of no query the loss is 0, for the gradient's sake; chance is then NaN.
+            "contrastive_loss": torch.where(output.chance.isnan(), torch.nan, output.loss.detach()),
             "contrastive_chance": output.chance,
             "positive_similarity": output.positive_similarity,
             "negative_similarity": output.negative_similarity,
@@ -85,11 +90,17 @@ class ContrastiveObjective(nn.Module, ABC):
         }
         return ContrastiveOutput(output.loss, metrics), new_keys
 
+    def list_directions(self, views: ViewPair) -> list[ViewPair]:
+        """The pairs of views whose first is the queries'; `symmetric` adds the other way round."""
+        return [views, views.swap()] if self.settings.symmetric else [views]
+
     def update_after_step(
         self, model: Backbone, new_keys: NewKeys, step: int, progress: float
     ) -> None:
         """Write the memory queue, clamp the temperature, move the momentum encoder."""
         self.memory.write(*new_keys, step)
+        if self.max_key_age is not None:
+            self.memory.discard_before(step + 1 - self.max_key_age)
         self.temperature.clamp_()
         self.key_encoder.update_from(model, self.head, progress)
 

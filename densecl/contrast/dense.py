@@ -3,6 +3,8 @@
 Unlike DenseCL there is no global term: lambda weights this loss against classification.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,6 +23,23 @@ from densecl.contrast.sampling import SAMPLERS
 from densecl.contrast.view_pairs import PositivePairs, ViewPair
 
 
+class PatchFeatures(NamedTuple):
+    """Features of all patches: of view 1 as queries, of view 2 from the key encoder."""
+
+    patches1: Tensor  # [B, N, E], of the backbone
+    queries: Tensor  # [B, N, D], projected and L2-normalised
+    patches2: Tensor  # [B, N, E], of the backbone
+    projected2: Tensor  # [B, N, D], not normalised
+
+
+class PatchSelection(NamedTuple):
+    """Which patches of view 1 enter the loss, and their matches in view 2."""
+
+    picks: Tensor  # [B, M], patches of view 1
+    matches: Tensor  # [B, M], patches of view 2
+    valid: Tensor | None  # bool [B, M], True where the pair enters the loss; None: all do
+
+
 class DenseObjective(ContrastiveObjective):
     """Sampled patches of view 1 with their matches in view 2 are positive pairs; Q <= B * M.
 
@@ -30,31 +49,43 @@ class DenseObjective(ContrastiveObjective):
     settings: DenseContrastParams
 
     def build_pairs(self, views: ViewPair) -> tuple[PositivePairs, NewKeys]:
-        """Project all patches, match view 1 to view 2, then sample M patches of each image."""
-        patches1 = views.view1.tokens.patches  # [B, N, E]
-        queries = F.normalize(self.head(patches1), dim=-1)  # [B, N, D]
-        with torch.no_grad():
-            patches2 = self.key_encoder(views.view2.images, views.view2.tokens).patches  # [B, N, E]
-            projected = self.key_encoder.get_key_head(self.head)(patches2)  # [B, N, D]
-            if self.settings.correspondence_features == "dense":
-                index, valid = self._match_patches(queries, projected, views)  # [B, N]
-            else:
-                index, valid = self._match_patches(patches1, patches2, views)  # [B, N]
-            keys = F.normalize(_take_patches(projected, index), dim=-1)  # [B, N, D]
-            picks = self._sample_patches(queries, keys, valid, views)  # [B, M]
-
-        queries, keys = _take_patches(queries, picks), _take_patches(keys, picks)  # [B, M, D]
-        valid = None if valid is None else valid.gather(1, picks)  # [B, M]
+        """The pairs of `select_patches`, and the keys to store, as `memory_unit` says."""
+        features = self.encode_patches(views)
+        picks, matches, valid = self.select_patches(features, views, self.generator)
+        queries = _take_patches(features.queries, picks)  # [B, M, D]
+        keys = F.normalize(_take_patches(features.projected2, matches), dim=-1)  # [B, M, D]
         image_ids = views.image_ids[:, None].expand_as(picks)  # [B, M]
         class_ids = views.class_ids[:, None].expand_as(picks)  # [B, M]
         columns = (queries, keys, image_ids, class_ids)
         pairs = PositivePairs(*(_flatten(part, valid) for part in columns))  # Q rows
 
         if self.settings.memory_unit == "image":  # pooled, then normalised, as in DenseCL's code
-            pooled = F.normalize(projected.mean(1), dim=-1)  # [B, D]
+            pooled = F.normalize(features.projected2.mean(1), dim=-1)  # [B, D]
             return pairs, NewKeys(pooled, views.image_ids, views.class_ids)
         stored = self._limit_stored_keys(picks, valid)  # [B, M]
         return pairs, NewKeys(*(_flatten(part, stored) for part in (keys, image_ids, class_ids)))
+
+    def encode_patches(self, views: ViewPair) -> PatchFeatures:
+        """Project all patches of both views; only those of view 1 carry a gradient."""
+        patches1 = views.view1.tokens.patches  # [B, N, E]
+        queries = F.normalize(self.head(patches1), dim=-1)  # [B, N, D]
+        with torch.no_grad():
+            patches2 = self.key_encoder(views.view2.images, views.view2.tokens).patches  # [B, N, E]
+            projected2 = self.key_encoder.get_key_head(self.head)(patches2)  # [B, N, D]
+        return PatchFeatures(patches1, queries, patches2, projected2)
+
+    @torch.no_grad()
+    def select_patches(
+        self, features: PatchFeatures, views: ViewPair, generator: torch.Generator
+    ) -> PatchSelection:
+        """Match view 1 to view 2, then sample M patches of each image, valid matches first."""
+        if self.settings.correspondence_features == "dense":
+            index, valid = self._match_patches(features.queries, features.projected2, views)
+        else:
+            index, valid = self._match_patches(features.patches1, features.patches2, views)
+        picks = self._sample_patches(features, index, valid, views, generator)  # [B, M]
+        picked_valid = None if valid is None else valid.gather(1, picks)  # [B, M]
+        return PatchSelection(picks, index.gather(1, picks), picked_valid)
 
     def _match_patches(
         self, patches1: Tensor, patches2: Tensor, views: ViewPair
@@ -77,15 +108,21 @@ class DenseObjective(ContrastiveObjective):
         return match_patches(patches1, patches2), valid
 
     def _sample_patches(
-        self, queries: Tensor, keys: Tensor, valid: Tensor | None, views: ViewPair
+        self,
+        features: PatchFeatures,
+        index: Tensor,
+        valid: Tensor | None,
+        views: ViewPair,
+        generator: torch.Generator,
     ) -> Tensor:
-        """[B, M] patches of view 1 by `sampling_strategy`, valid ones first."""
+        """[B, M] patches of view 1 by `sampling_strategy`, valid ones first; index: [B, N]."""
         settings = self.settings
         scores = None
         if settings.sampling_strategy == "hardest":
-            scores = self._compute_hardness(queries, keys, views)
+            keys = F.normalize(_take_patches(features.projected2, index), dim=-1)  # [B, N, D]
+            scores = self._compute_hardness(features.queries, keys, views)
         sampler = SAMPLERS[settings.sampling_strategy]
-        return sampler(queries, settings.patches_per_image, self.generator, scores, valid)
+        return sampler(features.queries, settings.patches_per_image, generator, scores, valid)
 
     def _compute_hardness(self, queries: Tensor, keys: Tensor, views: ViewPair) -> Tensor | None:
         """[B, N] cosine of the hardest negative minus that of the positive.

@@ -33,15 +33,18 @@ from densecl.contrast.negative_mask import NegativeMask
 class InfoNCEOutput(NamedTuple):
     """Mean InfoNCE loss over the queries, and its diagnostics; all scalars.
 
-    Everything but the loss is without gradient.
+    Everything but the loss is without gradient. A mean over nothing is NaN, except the loss, which
+    is then 0 so that every rank has the same gradients.
     """
 
     loss: Tensor
     positive_similarity: Tensor  # mean cosine of queries and keys
     negative_similarity: Tensor  # mean cosine of queries and negatives; NaN without diagnostics
-    pretext_top1: Tensor  # share of queries whose positive ranks first; NaN without diagnostics
+    # Of the queries with negatives, the share whose positive ranks first; NaN without diagnostics.
+    pretext_top1: Tensor
     negatives: Tensor  # mean number of negatives per query
     chance: Tensor  # mean of log(1 + negatives): the loss of a uniform guess
+    with_negatives: Tensor  # share of the queries that have negatives
 
 
 def info_nce_reference(
@@ -120,6 +123,7 @@ def masked_info_nce(
         positive = (queries.detach() * keys.detach()).sum(-1)  # [Q]
     negatives = softmax.negative_count  # [Q]
     hardest = softmax.max_cosine  # [Q]
+    ranks_first = torch.where(hardest.isfinite(), (positive > hardest).float(), torch.nan)  # [Q]
     return InfoNCEOutput(
         # Without queries the gradients are 0, not None: ranks must all-reduce the same tensors.
         loss=loss.mean() if len(loss) else (queries.sum() + temperature) * 0,
@@ -127,9 +131,10 @@ def masked_info_nce(
         negative_similarity=torch.where(
             negatives.sum() > 0, softmax.cosine_sum.sum() / negatives.sum(), torch.nan
         ),
-        pretext_top1=torch.where(hardest.isnan(), torch.nan, (positive > hardest).float()).mean(),
+        pretext_top1=ranks_first.nanmean(),
         negatives=negatives.mean(),
         chance=negatives.log1p().mean(),
+        with_negatives=(negatives > 0).to(negatives).mean(),
     )
 
 
@@ -167,10 +172,11 @@ def weight_by_queries(output: InfoNCEOutput, query_count: int) -> InfoNCEOutput:
     world_size = distributed.get_world_size()
     if world_size == 1:
         return output
-    pair_count = torch.nan_to_num(output.negatives * query_count)
-    counts = torch.stack([output.negatives.new_tensor(query_count), pair_count])
+    negatives = output.negatives
+    per_query = torch.stack([torch.ones_like(negatives), negatives, output.with_negatives])
+    counts = per_query.nan_to_num() * query_count  # queries, pairs, queries with negatives
     totals = torch.stack(distributed.all_gather(counts)).sum(0)
-    query_weight, pair_weight = counts * world_size / totals
+    query_weight, pair_weight, ranked_weight = counts * world_size / totals
 
     def scale(mean: Tensor, weight: Tensor = query_weight) -> Tensor:
         return torch.where(weight == 0, 0, mean * weight)  # the mean of no query is NaN
@@ -179,7 +185,8 @@ def weight_by_queries(output: InfoNCEOutput, query_count: int) -> InfoNCEOutput:
         loss=output.loss * torch.nan_to_num(query_weight),
         positive_similarity=scale(output.positive_similarity),
         negative_similarity=scale(output.negative_similarity, pair_weight),
-        pretext_top1=scale(output.pretext_top1),
+        pretext_top1=scale(output.pretext_top1, ranked_weight),
         negatives=scale(output.negatives),
         chance=scale(output.chance),
+        with_negatives=scale(output.with_negatives),
     )

@@ -86,6 +86,15 @@ def compute_crop_overlap(geometry1: Tensor, geometry2: Tensor) -> Tensor:
     return (shared / torch.minimum(area1, area2)).clamp_max(1)
 
 
+def build_neighbour_mask(grid: tuple[int, int]) -> Tensor:
+    """Bool [N, N]: True for patches that are the same or neighbours, corners included."""
+    rows, columns = grid
+    position = torch.stack(
+        torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), -1
+    ).view(-1, 2)
+    return (position[:, None] - position[None]).abs().amax(-1) <= 1
+
+
 def _split_geometry(geometry: Tensor) -> tuple[Tensor, ...]:
     return tuple(part[:, None] for part in geometry.double().unbind(1))
 

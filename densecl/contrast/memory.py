@@ -1,5 +1,6 @@
 """The first-in, first-out memory queue of negatives (He et al. 2020)."""
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple, Self
 
@@ -34,9 +35,9 @@ class MemoryQueue(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.size = size
-        self.written = (
-            0  # rows ever written; a Python number, so that no step synchronises with the GPU
-        )
+        # Rows ever written, or since entries were last discarded; a Python number, so that no step
+        # synchronises with the GPU.
+        self.written = 0
         self.register_buffer("buffer", torch.zeros(size, dim))
         self.register_buffer("buffer_image_ids", torch.full((size,), -1))
         self.register_buffer("buffer_class_ids", torch.full((size,), -1))
@@ -82,6 +83,17 @@ class MemoryQueue(nn.Module):
         self.buffer_steps[slots] = step
         self.written += rows
 
+    @torch.no_grad()
+    def discard_before(self, step: int) -> None:
+        """Discard the entries written before `step`; waits for the device."""
+        is_recent = self.steps >= step  # [filled], oldest first
+        if is_recent.all():
+            return
+        slots = self._index_oldest_first()[is_recent]
+        for buffer in self.buffers():
+            buffer[: len(slots)] = buffer[slots]
+        self.written = len(slots)
+
     def get_extra_state(self) -> Tensor:
         """The write position, for the state dict."""
         return torch.tensor(self.written)
@@ -94,17 +106,17 @@ class MemoryQueue(nn.Module):
         """How varied the entries are, by column of history.csv.
 
         `queue_same_class` is the share of pairs of entries that have the same class; `queue_age`
-        the mean age in steps, relative to the newest entry.
+        the mean age in steps, relative to the newest entry. Both are NaN without entries.
         """
         filled = self.filled
         images, classes = self.buffer_image_ids[:filled], self.buffer_class_ids[:filled]
         shares = classes.unique(return_counts=True)[1].double() / max(1, filled)
         steps = self.buffer_steps[:filled]
-        ages = (steps.max() - steps).double() if filled else torch.zeros(1)
+        ages = (steps.max() - steps).double() if filled else steps.double()
         return {
             "queue_unique_images": len(images.unique()),
             "queue_unique_classes": len(shares),
-            "queue_same_class": float((shares**2).sum()),
+            "queue_same_class": float((shares**2).sum()) if filled else math.nan,
             "queue_age": float(ages.mean()),
             "queue_filled": filled / self.size,
         }

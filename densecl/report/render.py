@@ -26,6 +26,7 @@ from densecl.report.charts import curves
 from densecl.report.charts.matches import MatchPicture, build_match_picture
 from densecl.report.charts.scatters import draw_control_charts, draw_forest, has_published_fit
 from densecl.report.charts.svg import COLOURS
+from densecl.report.class_caveats import describe_few_classes
 from densecl.report.cost_sentences import (
     describe_contradictions,
     describe_cost_problem,
@@ -136,6 +137,7 @@ def build_context(comparison: Comparison, results: TrainingResults, root: Path) 
         "cautions": [
             *describe_cost_problem(results.cost),
             *describe_contradictions(results),
+            *describe_few_classes(comparison, root),
             *check_learned_position(plan, results.histories),
             *describe_probed_modes(plan),
         ],

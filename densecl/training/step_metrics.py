@@ -64,16 +64,32 @@ def compute_epoch_means(steps: Sequence[StepMetrics]) -> dict[str, float]:
 
 
 def find_training_warnings(row: dict[str, float]) -> list[str]:
-    """Sentences on collapsed features and on a contrastive loss at chance, from an epoch's row."""
+    """Sentences on collapsed features, on a contrastive loss at chance and on an epoch without
+    pairs, from its row of history.csv.
+    """
     messages = []
+    # With lambda 0 the pairs train nothing, as in mode none.
+    is_contrastive = "contrastive_loss" in row and row.get("lambda_weight") != 0
+    advice = "lower train.learning_rate or lengthen train.warmup_epochs"
+    if is_contrastive:
+        advice = (
+            "raise contrast.queue_size or contrast.temperature, or lower contrast.lambda_weight"
+        )
     if row["rank_cls"] < MIN_FEATURE_RANK or row["similarity_cls"] > MAX_FEATURE_COSINE:
         messages.append(
             f"features have collapsed: CLS features of different images have an effective rank of "
             f"{row['rank_cls']:.2f} (expected {MIN_FEATURE_RANK:g} or more) and a mean cosine of "
-            f"{row['similarity_cls']:.4f} (expected {MAX_FEATURE_COSINE:g} or less); raise "
-            "contrast.queue_size or contrast.temperature, or lower contrast.lambda_weight"
+            f"{row['similarity_cls']:.4f} (expected {MAX_FEATURE_COSINE:g} or less); {advice}"
         )
-    loss, chance = row.get("contrastive_loss", math.nan), row.get("contrastive_chance", math.nan)
+    if not is_contrastive:
+        return messages
+    loss, chance = row["contrastive_loss"], row["contrastive_chance"]
+    if math.isnan(loss):
+        messages.append(
+            "no pair entered the contrastive loss: no match was valid; lower "
+            "contrast.correspondence_threshold, set contrast.correspondence_filter to none, or "
+            "raise data.min_overlap"
+        )
     if chance > 0 and loss >= (1 - MIN_LOSS_GAIN) * chance:
         messages.append(
             f"the contrastive loss is {loss:.3f} and a uniform guess gives {chance:.3f}: nothing "

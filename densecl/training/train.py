@@ -81,7 +81,13 @@ def train(
             if checkpoints is None:
                 return  # the main process writes
             if needs_probe:
-                attach_linear_probe(trainer.eval_model, images, len(classes), plan.train.batch_size)
+                attach_linear_probe(
+                    trainer.eval_model,
+                    images,
+                    len(classes),
+                    plan.train.batch_size,
+                    checkpoints.folder / "probe_features",
+                )
             write_results(trainer, model_folder, history_folder)
             monitor.log_duration(trainer.wall_seconds, get_device_name(trainer.device))
             monitor.log_artifacts({"model": model_folder, "training": history_folder})

@@ -11,7 +11,7 @@ import torch
 
 from densecl import distributed
 from densecl.artifacts import TrainingFacts, TrainPlan
-from densecl.contrast.build import build_objective, limit_queue_size
+from densecl.contrast.build import build_objective, compute_max_key_age, limit_queue_size
 from densecl.datasets.views.batch import LoadedBatch
 from densecl.datasets.views.device_transforms import finish_batch
 from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader
@@ -90,6 +90,7 @@ class Trainer:
             limit_queue_size(spec.plan.contrast, images, patches),
             spec.seed,
             self.generator,
+            compute_max_key_age(spec.plan.contrast, images, self.batch_size),
         ).to(self.device)
         self.optimizer = build_optimizer(self.model, self.objective, settings)
         self.schedule = build_schedule(self.optimizer, settings, self.steps_per_epoch)
@@ -218,12 +219,13 @@ class Trainer:
         bad_steps = (~(loss.isfinite() & norm.isfinite())).nonzero()
         if len(bad_steps):
             index = int(bad_steps[0])
+            temperature = "raise contrast.temperature, " if self.objective.lambda_weight else ""
             raise TrainingError(
                 f"loss is {float(loss[index]):g} and the norm of the gradient "
                 f"{float(norm[index]):g} at epoch {len(self.history)}, "
                 f"step {self.steps_checked + index}; {self.saver.describe_last()}; lower "
-                "train.learning_rate, raise contrast.temperature, lengthen train.warmup_epochs or "
-                "lower train.grad_clip"
+                f"train.learning_rate, {temperature}lengthen train.warmup_epochs or lower "
+                "train.grad_clip"
             )
         self.steps_checked = len(self.step_metrics)
 

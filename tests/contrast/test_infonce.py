@@ -139,18 +139,19 @@ def test_loss_and_gradients_equal_cross_entropy(
         assert contrast.negative_similarity.isnan()
         assert contrast.pretext_top1.isnan()
         return
-    if (~same).any():
-        cosine = q.double() @ memory.double().T
-        assert float(contrast.negative_similarity) == pytest.approx(
-            float(cosine[~same].mean()), abs=1e-5
-        )
-    best = (
-        (q @ memory.T).masked_fill(same, -torch.inf).amax(1)
-        if held
-        else torch.full((rows,), -torch.inf)
+    with_negatives = (~same).any(1)
+    assert float(contrast.with_negatives) == pytest.approx(float(with_negatives.float().mean()))
+    if not with_negatives.any():  # nothing to be similar to, and nothing to rank before
+        assert contrast.negative_similarity.isnan()
+        assert contrast.pretext_top1.isnan()
+        return
+    cosine = q.double() @ memory.double().T
+    assert float(contrast.negative_similarity) == pytest.approx(
+        float(cosine[~same].mean()), abs=1e-5
     )
+    best = (q @ memory.T).masked_fill(same, -torch.inf).amax(1)
     assert float(contrast.pretext_top1) == pytest.approx(
-        float(((q * k).sum(1) > best).float().mean()), abs=1e-6
+        float(((q * k).sum(1) > best)[with_negatives].float().mean()), abs=1e-6
     )
 
 
@@ -191,8 +192,11 @@ def test_chance_is_the_loss_of_a_uniform_guess_and_no_negatives_give_nan():
         float(torch.tensor([2.0, 4.0, 5.0]).log1p().mean())
     )
     none = info_nce(one, one, one, 0.2, query_ids=torch.zeros(3), memory_ids=torch.zeros(3))
-    assert none.negative_similarity.isnan()
-    assert float(none.loss) == float(none.chance) == 0
+    empty = info_nce(one, one, one[:0], 0.2)  # an empty memory
+    for output in (none, empty):
+        assert output.negative_similarity.isnan()
+        assert output.pretext_top1.isnan()  # it wins against nothing
+        assert float(output.loss) == float(output.chance) == float(output.with_negatives) == 0
 
 
 def test_private_flash_operation_returns_output_and_log_sum_exp():

@@ -8,6 +8,7 @@ from PIL import Image
 
 from densecl.config.params import ColorJitterParams, DataParams, ViewParams
 from densecl.contrast.matching import (
+    build_neighbour_mask,
     compute_crop_overlap,
     compute_match_similarity,
     compute_true_positions,
@@ -17,7 +18,7 @@ from densecl.contrast.matching import (
 )
 from densecl.datasets.views.crops import draw_crop, draw_crops
 from densecl.datasets.views.two_views import augment_view
-from densecl.training.diagnostics import build_neighbour_mask, measure_match_accuracy
+from densecl.training.diagnostics import measure_match_accuracy
 
 PLAIN = DataParams(
     color_jitter=ColorJitterParams(brightness=0, contrast=0, saturation=0, hue=0),

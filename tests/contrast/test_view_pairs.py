@@ -116,6 +116,35 @@ def test_memory_holds_the_last_rows_written(size, writes):
     assert torch.equal(again.image_ids, memory.image_ids)
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    size=st.integers(1, 17),
+    writes=st.lists(st.integers(0, 20), min_size=1, max_size=6),
+    age=st.integers(1, 4),
+    further=st.integers(0, 30),
+)
+def test_discarding_leaves_the_recent_rows_in_order(size, writes, age, further):
+    memory, rows = MemoryQueue(size, 2), []
+
+    def write(count: int, step: int) -> None:
+        ids = torch.arange(len(rows), len(rows) + count)
+        memory.write(torch.stack([ids, -ids], 1).float(), ids, ids % 5, step)
+        rows.extend((int(i), step) for i in ids)
+
+    for step, count in enumerate(writes):
+        write(count, step)
+    recent = len(writes) - age
+    memory.discard_before(recent)
+    kept = [row for row in rows[-size:] if row[1] >= recent]
+    assert list(zip(memory.image_ids.tolist(), memory.steps.tolist(), strict=True)) == kept
+    assert memory.filled == len(kept)
+    write(further, len(writes))
+    kept = [*kept, *rows[len(rows) - further :]][-size:]
+    assert list(zip(memory.image_ids.tolist(), memory.steps.tolist(), strict=True)) == kept
+    assert memory.features[:, 1].tolist() == [-float(i) for i, _ in kept]
+    assert memory.class_ids.tolist() == [i % 5 for i, _ in kept]
+
+
 def side(seed: int, images: int = 2, geometry: torch.Tensor = WHOLE) -> EncodedView:
     generator = rng(seed)
     seen = Tokens(

@@ -14,6 +14,7 @@ import torch
 from densecl.report.charts.curves import build_curve_groups
 from densecl.report.charts.panels import Panel, Profile, build_panel_groups
 from densecl.training.diagnostics import measure_match_accuracy
+from densecl.training.pair_quality import summarise_pairs
 from densecl.training.step_metrics import compute_epoch_means
 from tests.training.test_optimisation import stepper
 from tests.training.test_trainer import CONTRASTS, batch_of
@@ -47,6 +48,7 @@ def written() -> tuple[str, ...]:
     features = dict.fromkeys(("dense", "last", "before_last"), (patches, patches))
     found = (
         compute_epoch_means([metrics])
+        | summarise_pairs(torch.ones(3, 4, dtype=torch.bool), 2, 4)
         | measure_match_accuracy(features, crops, crops, (2, 2))
         | train_step.objective.collect_metrics(0.0)
     )

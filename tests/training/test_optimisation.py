@@ -174,6 +174,33 @@ def test_warnings_are_for_collapse_and_for_a_loss_at_chance():
     assert find_training_warnings({"rank_cls": 9.0, "similarity_cls": 0.4}) == []
 
 
+def test_advice_names_contrast_only_where_it_trains_something():
+    collapsed = {"rank_cls": 1.0, "similarity_cls": 0.999}
+    contrast = {"contrastive_loss": 4.0, "contrastive_chance": 4.0, "lambda_weight": 0.5}
+    assert all("contrast." in text for text in find_training_warnings(collapsed | contrast))
+    for row in (collapsed, collapsed | contrast | {"lambda_weight": 0.0}):
+        (warning,) = find_training_warnings(row)
+        assert "collapsed" in warning
+        assert "train.learning_rate" in warning
+        assert "contrast." not in warning
+
+
+def test_steps_without_queries_log_no_loss_and_an_epoch_of_them_warns():
+    unreachable = CONTRASTS["dense"].model_copy(
+        update={"correspondence_filter": "threshold", "correspondence_threshold": 1.0}
+    )
+    learner = stepper(unreachable)
+    outcomes = [learner(batch_of(8), 0.5, step, diagnostics=True) for step in range(2)]
+    for outcome in outcomes:
+        assert outcome["contrastive_loss"].isnan()
+        assert outcome["contrastive_chance"].isnan()
+        assert float(outcome["loss"]) == pytest.approx(float(outcome["classification_loss"]) / 2)
+    row = compute_epoch_means(outcomes) | {"rank_cls": 9.0, "similarity_cls": 0.4}
+    assert "no pair entered" in find_training_warnings(row)[0]
+    some = compute_epoch_means([outcomes[0], outcomes[1] | {"contrastive_loss": torch.tensor(3.0)}])
+    assert some["contrastive_loss"] == 3
+
+
 def test_features_that_differ_only_by_rounding_have_collapsed():
     noise = torch.randn(128, 48, generator=torch.Generator().manual_seed(0))
     nearly_one = torch.ones(48) + 1e-6 * noise

@@ -1,6 +1,7 @@
 """The training loop on a learnable toy dataset, tested through the files that it writes."""
 
 import json
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+from hypothesis import given, strategies as st
 from PIL import Image
 
 from densecl import paths
@@ -22,7 +24,8 @@ from densecl.config.params import (
     TrainParams,
     ViewParams,
 )
-from densecl.contrast import build_objective
+from densecl.contrast import NewKeys, build_objective
+from densecl.contrast.build import compute_max_key_age, limit_queue_size
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.datasets.views.batch import ViewBatch
 from densecl.evaluation.predict import predict_images
@@ -201,9 +204,56 @@ def test_memory_larger_than_half_an_epoch_is_cut_and_recorded(workplace):
     )  # 24 images x 8 / 2
 
 
+@pytest.mark.parametrize("filter_", ["mutual", "threshold", "geometric"])
+def test_a_filter_leaves_no_keys_older_than_half_an_epoch(filter_):
+    """Half an epoch of 45 images in batches of 8 is 3 steps; a filter may leave few keys in it."""
+    settings = {"queue_size": 10**6, "patches_per_image": 8, "dense_dim": 16}
+    option = "correspondence_features" if filter_ == "geometric" else "correspondence_filter"
+    contrast = DenseContrastParams(**settings, **{option: filter_})
+    age = compute_max_key_age(contrast, 45, 8)
+    assert age == 3
+    model = build_model(NETWORK, 3, 0)
+    objective = build_objective(contrast, model, 45 * 8 // 2, 0, torch.Generator(), age)
+    for step in range(20):
+        keys = torch.ones(step % 3, 16)
+        ids = torch.full((len(keys),), step)
+        objective.update_after_step(model, NewKeys(keys, ids, ids), step, 0.5)
+        expected = [s for s in range(max(0, step - 2), step + 1) for _ in range(s % 3)]
+        assert objective.memory.steps.tolist() == expected
+
+
+@given(
+    images=st.integers(1, 60),
+    batch=st.integers(1, 60),
+    memory_per_image=st.none() | st.integers(1, 9),
+    symmetric=st.booleans(),
+)
+def test_without_a_filter_the_size_bounds_the_age(images, batch, memory_per_image, symmetric):
+    contrast = DenseContrastParams(
+        queue_size=10**6,
+        patches_per_image=8,
+        memory_per_image=memory_per_image,
+        symmetric=symmetric,
+    )
+    assert compute_max_key_age(contrast, images, batch) is None
+    filtered = contrast.model_copy(update={"correspondence_filter": "mutual"})
+    batch = min(batch, images)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "contrast.queue_size")
+        size = limit_queue_size(contrast, images, 16)
+    keys_per_step = batch * (2 if symmetric else 1) * min(8, memory_per_image or 8)
+    oldest = math.ceil(size / keys_per_step) - 1  # steps behind the newest, when full
+    assert oldest < compute_max_key_age(filtered, images, batch)
+
+
 def test_non_finite_loss_stops_training_with_advice(workplace):
-    with pytest.raises(trainer.TrainingError, match=r"epoch 0, step 0.*learning_rate"):
-        run(workplace, "bad", plan("none").model_copy(update={"network": broken_start(workplace)}))
+    for mode, names_contrast in (("none", False), ("global", True)):
+        broken = plan(mode).model_copy(update={"network": broken_start(workplace)})
+        with pytest.raises(
+            trainer.TrainingError, match=r"epoch 0, step 0.*learning_rate"
+        ) as failure:
+            run(workplace, "bad", broken)
+        assert ("contrast." in str(failure.value)) == names_contrast
 
 
 def broken_start(place: Path) -> NetworkParams:

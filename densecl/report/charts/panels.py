@@ -181,6 +181,33 @@ MEMORY = (
     ),
 )
 
+LOSS_PAIRS = (
+    Panel(
+        "Outcome of the pairs",
+        "%",
+        {
+            "match/pairs/true": "true",
+            "match/pairs/near": "near",
+            "match/pairs/invisible": "not visible",
+        },
+        "The match is the true patch, a neighbour of it, or view 2 does not show the place. The "
+        "rest is wrong: there the loss pulls different places together.",
+    ),
+    Panel(
+        "True pairs",
+        "%",
+        {"match/pairs/true": "true"},
+        "Above both thin lines: the loss counts what patches show, not where they are.",
+        {"match/pairs/identity": "same index", "match/pairs/chance": "chance"},
+    ),
+    Panel(
+        "Pairs per image",
+        "pairs",
+        {"match/pairs/per_image": "that enter the loss"},
+        "What the filter leaves of the sampled patches; both directions if symmetric.",
+    ),
+)
+
 COST = (
     Panel(
         "Throughput",
@@ -279,6 +306,12 @@ def build_panel_groups(columns: Iterable[str]) -> tuple[PanelGroup, ...]:
             "are matched; each row has one scale. 'Same index' takes the patch at the same place, "
             "which knows position only.",
             tuple(iter_matching_panels()),
+        ),
+        PanelGroup(
+            "Are the pairs of the loss true?",
+            "Of the dense mode, on the same views: the pairs as the loss forms them, with its "
+            "filter, key encoder and sampling.",
+            LOSS_PAIRS,
         ),
         PanelGroup(
             "What does it cost?",
