@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densecl.datasets.storage.usable_images import ImageSet
+from densecl.network.precision import use_fp32_products
 from densecl.network.preprocessing import (
     build_image_loader,
     normalise_images,
@@ -17,6 +18,7 @@ MAX_ITERATIONS = 200
 
 
 @torch.no_grad()
+@use_fp32_products()
 def attach_linear_probe(model: Backbone, images: ImageSet, classes: int, batch_size: int) -> None:
     """Replace the classifier by a linear probe on the training images' frozen CLS features."""
     device = next(model.parameters()).device
