@@ -32,6 +32,8 @@ from densecl.errors import DenseclError
 from densecl.evaluation.imagenet_c import parse_corruption
 from densecl.evaluation.protocols import FOLDER_PROTOCOL, resolve_layout, resolve_protocol
 
+MIN_RATE_FROM_SCRATCH = 1e-4  # peak learning rate (docs/method.md, Initial weights)
+
 
 def main() -> None:
     """Write every plan file and remove files of earlier params; nothing is changed if a check
@@ -116,17 +118,20 @@ def create_placeholder(name: str, tracked_by: Path) -> None:
 
 
 def check_network(params: Params) -> None:
-    """Raise DenseclError if timm cannot build the model; called last, since importing timm takes
-    seconds.
+    """Raise DenseclError if timm cannot build the model or load its initial weights; called last,
+    since importing timm takes seconds.
     """
-    from densecl.network.vit import check_model
-
+    warn_of_low_rate(params)
     checkpoint = params.network.checkpoint
     if checkpoint and not Path(checkpoint).is_file():
         raise DenseclError(
             f"network.checkpoint: {checkpoint} is not a file; expected local safetensors weights"
         )
-    rows, columns = check_model(params.network)
+    from densecl.network.vit import check_model
+
+    (rows, columns), reservation = check_model(params.network)
+    if reservation:
+        print(f"warning: {reservation}", file=sys.stderr)
     dense = params.contrast.resolve_mode("dense") if "dense" in params.modes else None
     if isinstance(dense, DenseContrastParams) and dense.patches_per_image > rows * columns:
         print(
@@ -134,6 +139,19 @@ def check_network(params: Params) -> None:
             f"{params.network.model_name} has {rows * columns} patches: all of them are used",
             file=sys.stderr,
         )
+
+
+def warn_of_low_rate(params: Params) -> None:
+    """Print a warning if random weights are trained at a rate for pretrained ones."""
+    network, rate = params.network, params.train.peak_learning_rate
+    if network.pretrained or network.checkpoint or rate >= MIN_RATE_FROM_SCRATCH:
+        return
+    print(
+        f"warning: train.learning_rate: found a peak of {rate:g} and random initial weights, which "
+        f"learn next to nothing below {MIN_RATE_FROM_SCRATCH:g}: set it to 0.001, or load weights "
+        f"with network.pretrained or network.checkpoint",
+        file=sys.stderr,
+    )
 
 
 def resolve_dataset_plan(params: Params, name: str) -> DatasetPlan:

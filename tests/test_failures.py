@@ -19,11 +19,12 @@ from densecl.errors import DataError
 from densecl.runtime import cli
 from densecl.training.train import export_model
 from densecl.training.train_state import StateSaver
-from steps.plan import check_network
+from steps.plan import check_network, warn_of_low_rate
 from tests.test_params import changed, default
 from tests.training.test_resume import outcome
 from tests.training.test_trainer import plan, run, workplace  # noqa: F401 - a fixture
 from tests.training.training_project import ENVIRONMENT, STEPS, prepare
+from train import build_params, build_parser
 
 
 @pytest.mark.parametrize(
@@ -220,6 +221,40 @@ def test_more_patches_than_there_are_is_a_warning_and_all_are_taken(capsys):
     )
     check_network(parse_params(default(), "params.yaml"))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("network", "train", "is_warned"),
+    [
+        ({}, {"learning_rate": 1e-5}, True),
+        ({}, {"learning_rate": 9.9e-5}, True),
+        ({}, {"learning_rate": 1e-4}, False),
+        # What counts is the peak at this batch size.
+        ({}, {"learning_rate": 1e-4, "learning_rate_batch": 512, "batch_size": 128}, True),
+        ({}, {"learning_rate": 5e-5, "learning_rate_batch": 64, "batch_size": 128}, False),
+        ({"pretrained": True}, {"learning_rate": 1e-5}, False),
+        ({"checkpoint": "w.safetensors"}, {"learning_rate": 1e-5}, False),
+    ],
+)
+def test_random_weights_at_a_rate_for_pretrained_ones_are_a_warning(
+    network, train, is_warned, capsys
+):
+    values = default()
+    values["network"] |= network
+    values["train"] |= train
+    warn_of_low_rate(parse_params(values, "params.yaml"))
+    said = capsys.readouterr().err
+    assert said.startswith("warning: train.learning_rate: found a peak of ") is is_warned
+    assert ("network.pretrained or network.checkpoint" in said) is is_warned
+
+
+@pytest.mark.parametrize(("flags", "is_warned"), [([], True), (["--learning-rate", "1e-3"], False)])
+def test_train_py_warns_of_the_methods_rate_from_scratch(flags, is_warned, capsys):
+    """The method's command; what is checked before training starts."""
+    command = ["--cl-mode", "none", "--model-name", "vit_tiny_patch16_224", "--batch-size", "256"]
+    check_network(build_params(vars(build_parser().parse_args([*command, *flags]))))
+    said = capsys.readouterr().err
+    assert ("train.learning_rate: found a peak of 1e-05" in said) is is_warned
 
 
 def test_an_error_starts_nothing_and_exits_with_2(tmp_path):

@@ -8,7 +8,7 @@ from densecl.config.base import Count, Fraction, Mode, Names, Positive, StrictMo
 
 
 class NetworkParams(StrictModel):
-    """Any timm VisionTransformer or Eva with a CLS token."""
+    """Any timm VisionTransformer, Eva or Beit with a CLS token."""
 
     model_name: str = Field(description="timm's name of the architecture")
     model_args: dict[str, Any] = Field(
@@ -19,7 +19,9 @@ class NetworkParams(StrictModel):
         default=False, description="start from timm's weights for the model, which timm downloads"
     )
     checkpoint: str | None = Field(
-        default=None, description="start from this local state dict (.safetensors)"
+        default=None,
+        description="start from this local state dict (.safetensors), converted by timm as if it "
+        "had downloaded it",
     )
 
     @model_validator(mode="after")
@@ -160,8 +162,10 @@ class TrainParams(StrictModel):
         description="decay of the exponential moving average of the weights, which is then "
         "exported; null: the weights themselves are",
     )
-    precision: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="precision of backbone and heads"
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        default="fp32",
+        description="precision of the products of backbone, heads and memory queue: tf32 and bf16 "
+        "lower them; evaluation is always fp32",
     )
     compile: bool = Field(
         default=False,
@@ -201,8 +205,15 @@ class TrainParams(StrictModel):
     )
     validate_on: Names | None = Field(
         default=None,
-        description="datasets whose top-1 is logged after each epoch; null: all evaluated",
+        description="datasets whose top-1 and top-5 are logged after each epoch; null: all "
+        "evaluated",
     )
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """Peak learning rate at this batch size (Goyal et al. 2017)."""
+        batch = self.learning_rate_batch
+        return self.learning_rate * (self.batch_size / batch if batch else 1)
 
     @model_validator(mode="after")
     def _check_batch_and_warmup(self) -> Self:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densecl.network.precision import use_fp32_products
+
 
 @torch.no_grad()
 def match_patches(first: Tensor, second: Tensor) -> Tensor:
@@ -99,6 +101,7 @@ def _split_geometry(geometry: Tensor) -> tuple[Tensor, ...]:
     return tuple(part[:, None] for part in geometry.double().unbind(1))
 
 
+@use_fp32_products()
 def _compute_cosines(first: Tensor, second: Tensor) -> Tensor:
     """[B, N, N] in fp32, also under autocast."""
     with torch.autocast(first.device.type, enabled=False):

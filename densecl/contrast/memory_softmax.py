@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from densecl.contrast.negative_mask import NegativeMask
+from densecl.network.precision import use_fp32_products
 
 QUERY_TILE, MEMORY_TILE = 2048, 512  # 4 MiB of logits at a time, which stay in a CPU's cache
 MAX_HEADS = 16  # parts of the memory on a GPU: a single one gives too few blocks to fill it
@@ -190,6 +191,7 @@ def _concatenate(parts: list[MemorySoftmax]) -> MemorySoftmax:
 
 
 @torch.no_grad()
+@use_fp32_products()
 def find_hardest_negative(
     queries: Tensor, memory: Tensor, mask: NegativeMask | None = None
 ) -> Tensor:

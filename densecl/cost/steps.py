@@ -98,14 +98,15 @@ def build_train_step(plan: CostPlan, size: TrainingSize, mode: Mode) -> TrainSte
 
 def step_one_view(train_step: TrainStep, batch: ViewBatch) -> None:
     """Take a step of plain classification: one view, no objective."""
-    train_step.optimizer.zero_grad(set_to_none=True)
-    with train_step.autocast():
-        images = normalise_images(batch.view1, train_step.preprocessing)
-        tokens = forward_tokens(train_step.model, images)
-    train_step.compute_classification_loss(tokens, batch.labels).backward()
-    train_step.step_optimizer(
-        NewKeys(tokens.cls[:0], batch.image_ids[:0], batch.labels[:0]), 0, 0.0
-    )
+    with train_step.use_precision():
+        train_step.optimizer.zero_grad(set_to_none=True)
+        with train_step.autocast():
+            images = normalise_images(batch.view1, train_step.preprocessing)
+            tokens = forward_tokens(train_step.model, images)
+        train_step.compute_classification_loss(tokens, batch.labels).backward()
+        train_step.step_optimizer(
+            NewKeys(tokens.cls[:0], batch.image_ids[:0], batch.labels[:0]), 0, 0.0
+        )
 
 
 def fill_memory(objective: AnyObjective, num_classes: int) -> None:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from densecl.artifacts import Preprocessing
 from densecl.errors import DataError
 from densecl.metrics import is_topk_correct
+from densecl.network.precision import use_fp32_products
 from densecl.network.preprocessing import build_image_loader, normalise_images
 from densecl.network.vit import Backbone
 from densecl.runtime.hardware import get_device
@@ -35,12 +36,15 @@ def predict_images(
 def iter_logits(
     model: Backbone, frame: pd.DataFrame, root: Path, data_config: Preprocessing, batch_size: int
 ) -> Iterator[Tensor]:
-    """Logits fp32 [B, C] on the CPU, batch by batch, of the images of `frame` in its order."""
+    """Logits fp32 [B, C] on the CPU, batch by batch, of the images of `frame` in its order.
+
+    All products are in fp32, whatever precision trained the model or the user has set.
+    """
     device = get_device()
     model = model.to(device).eval()
     loader = build_image_loader([root / path for path in frame["path"]], data_config, batch_size)
     for batch, _ in iter_batches(loader):
-        with torch.inference_mode():
+        with torch.inference_mode(), use_fp32_products():
             images = normalise_images(batch.to(device, non_blocking=True), data_config)
             logits = model(images).float().cpu()
         yield logits

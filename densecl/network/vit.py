@@ -1,19 +1,25 @@
-"""timm vision transformers by name, and their tokens."""
+"""Backbones and their tokens."""
 
 from typing import Any, NamedTuple
 
-import timm
 import torch
-from safetensors.torch import load_file
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from densecl.config.params import NetworkParams
-from densecl.errors import DenseclError
+from densecl.network.create import Backbone, ModelError, create_backbone
+from densecl.network.weights import check_initial_weights, load_initial_weights
 from densecl.seeding import derive_seed
 
-Backbone = VisionTransformer | Eva
+__all__ = [
+    "Backbone",
+    "ModelError",
+    "Tokens",
+    "build_model",
+    "check_model",
+    "forward_last_two_blocks",
+    "forward_tokens",
+    "get_patch_grid",
+]
 
 
 class Tokens(NamedTuple):
@@ -22,10 +28,6 @@ class Tokens(NamedTuple):
     cls: Tensor  # [B, E]
     patches: Tensor  # [B, N, E]
     logits: Tensor  # [B, C]
-
-
-class ModelError(DenseclError):
-    """A model name, argument or weights file that cannot be used."""
 
 
 def build_model(
@@ -41,17 +43,22 @@ def build_model(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "network"))
-        model = _create_model(network, num_classes, pretrained=network.pretrained)
-    if network.checkpoint:
-        load_initial_weights(model, network.checkpoint)
+        model = create_backbone(network, num_classes)
+    if network.pretrained or network.checkpoint:
+        load_initial_weights(model, network)
     return model
 
 
-def check_model(network: NetworkParams, num_classes: int = 2) -> tuple[int, int]:
-    """The patch grid of a model; ModelError if it cannot be trained here. Allocates no weights."""
+def check_model(network: NetworkParams, num_classes: int = 2) -> tuple[tuple[int, int], str]:
+    """The patch grid of a model, and a sentence if its initial weights fit with a reservation.
+
+    Raises ModelError if the model cannot be trained here, or not from its initial weights.
+    Allocates no weights.
+    """
     with torch.device("meta"):
-        model = _create_model(network, num_classes, pretrained=False)
-    return get_patch_grid(model)
+        model = create_backbone(network, num_classes)
+    has_weights = network.pretrained or network.checkpoint
+    return get_patch_grid(model), check_initial_weights(model, network) if has_weights else ""
 
 
 def get_patch_grid(model: Backbone) -> tuple[int, int]:
@@ -80,98 +87,3 @@ def forward_last_two_blocks(model: Backbone, images: Tensor) -> tuple[Tokens, Te
     return Tokens(
         last[:, 0], last[:, model.num_prefix_tokens :], model.forward_head(last)
     ), previous_patches
-
-
-def load_initial_weights(model: Backbone, checkpoint: str) -> None:
-    """Load a local safetensors state dict; a classifier of another width is not loaded.
-
-    Raises ModelError if the file cannot be read or does not fit the model.
-    """
-    try:
-        weights = load_file(checkpoint)
-    except Exception as error:
-        raise ModelError(
-            f"network.checkpoint: {checkpoint} cannot be read as safetensors: {error}"
-        ) from None
-    expected = {name: value.shape for name, value in model.state_dict().items()}
-    wrong = [
-        name
-        for name, value in weights.items()
-        if value.shape != expected.get(name) and not (name in expected and name.startswith("head."))
-    ]
-    missing = [n for n in expected if n not in weights and not n.startswith("head.")]
-    if wrong or missing:
-        raise ModelError(
-            f"network.checkpoint: {checkpoint} does not fit {type(model).__name__}: "
-            f"{len(wrong)} tensors of another name or shape ({', '.join(sorted(wrong)[:3])}), "
-            f"{len(missing)} missing ({', '.join(sorted(missing)[:3])})"
-        )
-    fitting = {name: value for name, value in weights.items() if value.shape == expected[name]}
-    model.load_state_dict(fitting, strict=False)
-
-
-def _create_model(network: NetworkParams, num_classes: int, pretrained: bool) -> Backbone:
-    name = network.model_name
-    if not timm.is_model(name):
-        close = ", ".join(timm.list_models(f"*{name[:8]}*")[:4]) or "see timm.list_models('vit*')"
-        raise ModelError(
-            f"network.model_name: found {name!r}, which timm {timm.__version__} does not know; "
-            f"close: {close}"
-        )
-    try:
-        model = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, **network.model_args
-        )
-    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"network.model_args: {name} cannot be built with {network.model_args}: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from None
-    if not isinstance(model, VisionTransformer | Eva):
-        raise ModelError(
-            f"network.model_name: {name} is a {type(model).__name__}; expected a timm "
-            f"VisionTransformer or Eva"
-        )
-    _check_trainable(model, network)
-    return model
-
-
-def _check_trainable(model: Backbone, network: NetworkParams) -> None:
-    """Raise ModelError unless there are a CLS token, one classifier on it, and a square grid."""
-    name, embed = network.model_name, model.patch_embed
-    (height, width), patch, (rows, columns) = embed.img_size, embed.patch_size, embed.grid_size
-    pooling = "" if model.global_pool == "token" else f"global_pool {model.global_pool!r}"
-    if hasattr(model, "head_dist"):
-        pooling = "a second, distilled classifier"
-    patch_drop_rate = network.model_args.get("patch_drop_rate")
-    rules = (
-        (
-            height % patch[0] == 0 and width % patch[1] == 0,
-            f"network.model_args: patches of {patch[0]} x {patch[1]} px do not fill {height} x "
-            f"{width} px; expected a patch_size that divides img_size",
-        ),
-        (
-            model.cls_token is not None,
-            f"network.model_name: {name} has no CLS token, which classification and the global "
-            f"objective need",
-        ),
-        (
-            not pooling and model.num_prefix_tokens >= 1,
-            f"network.model_name: {name} has {pooling or 'no prefix token'}; expected one "
-            f"classifier on the CLS token, which the global objective and the probe read too: set "
-            f"model_args: {{global_pool: token}}, or choose another model",
-        ),
-        (
-            not patch_drop_rate,
-            f"network.model_args: found patch_drop_rate {patch_drop_rate}, expected none: dropped "
-            f"patches cannot be matched",
-        ),
-        (
-            rows == columns > 1 and rows * columns == embed.num_patches,
-            f"network.model_name: {name} has a {rows} x {columns} patch grid; expected a square "
-            f"one of 2 x 2 or more",
-        ),
-    )
-    for holds, problem in rules:
-        if not holds:
-            raise ModelError(problem)

@@ -33,6 +33,7 @@ from densecl.datasets.views.batch import ViewBatch, stack_images
 from densecl.datasets.views.device_transforms import finish_batch
 from densecl.datasets.views.two_views import TwoViewDataset
 from densecl.metrics import compute_effective_rank, compute_mean_cosine
+from densecl.network.precision import use_fp32_products
 from densecl.network.preprocessing import normalise_images
 from densecl.network.vit import Backbone, forward_last_two_blocks, get_patch_grid
 from densecl.seeding import derive_seed
@@ -77,6 +78,7 @@ class FeatureDiagnostics:
         self.seed, self.device = seed, device
 
     @torch.no_grad()
+    @use_fp32_products()
     def compute_diagnostics(
         self, model: Backbone, objective: Objective, preprocessing: Preprocessing, batch_size: int
     ) -> dict[str, float]:
@@ -102,6 +104,7 @@ class FeatureDiagnostics:
         return metrics
 
     @torch.no_grad()
+    @use_fp32_products()
     def save_match_picture(
         self, model: Backbone, objective: Objective, preprocessing: Preprocessing, path: Path
     ) -> None:

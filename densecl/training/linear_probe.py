@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from densecl.datasets.storage.usable_images import ImageSet
+from densecl.network.precision import use_fp32_products
 from densecl.network.preprocessing import (
     build_image_loader,
     normalise_images,
@@ -32,6 +33,7 @@ WORKING_VECTORS = 32
 FP64_BYTES = 8
 
 
+@use_fp32_products()
 def attach_linear_probe(
     model: Backbone, images: ImageSet, classes: int, batch_size: int, file: Path
 ) -> None:

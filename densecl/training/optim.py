@@ -9,12 +9,6 @@ from densecl.config.params import TrainParams
 from densecl.network.vit import Backbone
 
 
-def compute_peak_learning_rate(settings: TrainParams) -> float:
-    """Peak learning rate at this batch size (Goyal et al. 2017)."""
-    batch = settings.learning_rate_batch
-    return settings.learning_rate * (settings.batch_size / batch if batch else 1)
-
-
 def build_optimizer(
     model: Backbone, objective: nn.Module, settings: TrainParams
 ) -> torch.optim.AdamW:
@@ -30,7 +24,7 @@ def build_optimizer(
     else:
         groups = param_groups_weight_decay(model, decay, no_weight_decay_list=no_decay)
     groups += param_groups_weight_decay(objective, decay)
-    peak = compute_peak_learning_rate(settings)
+    peak = settings.peak_learning_rate
     groups = [{**g, "lr": peak * g.get("lr_scale", 1.0)} for g in groups if g["params"]]
     return torch.optim.AdamW(groups, lr=peak, fused=True)
 
@@ -43,7 +37,7 @@ def build_schedule(
     Call `step_update(step)` before each step.
     """
     warmup = round(settings.warmup_epochs * steps_per_epoch)
-    peak = compute_peak_learning_rate(settings)
+    peak = settings.peak_learning_rate
     for group in optimizer.param_groups:
         group["lr"] = peak  # the schedule applies lr_scale itself
     return CosineLRScheduler(

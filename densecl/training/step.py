@@ -2,6 +2,8 @@
 write the queue.
 """
 
+from contextlib import AbstractContextManager
+
 import torch
 import torch.nn.functional as F
 from timm.utils import ModelEmaV3
@@ -15,6 +17,7 @@ from densecl.contrast.objective import Objective
 from densecl.contrast.view_pairs import EncodedView, ViewPair
 from densecl.datasets.views.batch import ViewBatch
 from densecl.metrics import is_topk_correct
+from densecl.network.precision import use_fp32_products
 from densecl.network.preprocessing import normalise_images
 from densecl.network.vit import Backbone, Tokens, forward_tokens
 from densecl.training.step_metrics import StepMetrics, average_micro_batches
@@ -59,6 +62,12 @@ class TrainStep:
         With `grad_accumulation`, all micro-batches see the same memory queue and are weighted by
         their images: if a filter drops pairs, the mean over queries differs from that of one batch.
         """
+        with self.use_precision():
+            return self._take_step(batch, lambda_weight, step, progress, diagnostics)
+
+    def _take_step(
+        self, batch: ViewBatch, lambda_weight: float, step: int, progress: float, diagnostics: bool
+    ) -> StepMetrics:
         self.optimizer.zero_grad(set_to_none=True)
         outputs: list[tuple[StepMetrics, NewKeys, float]] = []
         parts = self.settings.grad_accumulation
@@ -103,8 +112,12 @@ class TrainStep:
             metrics |= compute_gradient_alignment(self.model, classification_loss, contrast.loss)
         return loss, metrics, new_keys
 
+    def use_precision(self) -> AbstractContextManager[None]:
+        """`train.precision` for products of fp32 tensors in a whole step, backward too."""
+        return use_fp32_products(tf32=self.settings.precision == "tf32")
+
     def autocast(self) -> torch.autocast:
-        """The precision of backbone and heads."""
+        """bf16 for backbone and heads, with `precision: bf16`."""
         device_type = next(self.model.parameters()).device.type
         return torch.autocast(
             device_type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"

@@ -36,7 +36,7 @@ def train(
     seed: int,
     images: ImageSet,
     classes: list[str],
-    compute_top1: Callable[[Backbone], dict[str, float]],
+    compute_accuracies: Callable[[Backbone], dict[str, float]],
     model_folder: Path,
     history_folder: Path,
     resume: Path | None = None,
@@ -44,7 +44,8 @@ def train(
     """Train a model, then write `model_folder` and `history_folder`.
 
     Args:
-        compute_top1: top-1 by dataset, logged after each epoch; nothing of it reaches the model.
+        compute_accuracies: of the evaluation datasets, by column of history.csv; logged after each
+            epoch, nothing of it reaches the model.
         model_folder: gets model.safetensors, heads.safetensors and config.json.
         history_folder: gets history.csv, training.json and matches.safetensors. No file of the two
             folders holds anything that varies with the machine or the time.
@@ -61,7 +62,7 @@ def train(
     fingerprint = compute_fingerprint(plan, seed, rows.to_numpy().tobytes())
     # With lambda = 1 no classifier is trained on the way.
     needs_probe = plan.contrast is not None and plan.contrast.lambda_weight == 1
-    validate = (lambda _: {}) if needs_probe else compute_top1
+    validate = (lambda _: {}) if needs_probe else compute_accuracies
     trainer = Trainer(
         TrainingSpec(plan, seed, images.frame, images.root, classes, fingerprint, validate)
     )

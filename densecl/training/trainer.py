@@ -47,7 +47,7 @@ class TrainingSpec:
     root: Path
     classes: list[str]
     fingerprint: str
-    validate: Callable[[Backbone], dict[str, float]]  # top-1 by evaluation dataset
+    validate: Callable[[Backbone], dict[str, float]]  # accuracies by column of history.csv
 
 
 class Trainer:
@@ -152,8 +152,7 @@ class Trainer:
             self.saver.save()
         row = self._build_epoch_row() if distributed.is_main_process() else {}
         timing = self._measure_epoch()
-        accuracies = self.spec.validate(self.eval_model)
-        row |= {f"top1/{name}": top1 for name, top1 in accuracies.items()}
+        row |= self.spec.validate(self.eval_model)
         with SIGNAL_HANDLER.defer_signals():
             self.history.append(row)
             self.timings.append(timing)

@@ -52,7 +52,7 @@ def written() -> tuple[str, ...]:
         | measure_match_accuracy(features, crops, crops, (2, 2))
         | train_step.objective.collect_metrics(0.0)
     )
-    return ("epoch", *found, *OF_THE_TRAINER, "top1/imagenet")
+    return ("epoch", *found, *OF_THE_TRAINER, "top1/imagenet", "top5/imagenet")
 
 
 def history(columns: Sequence[str], epochs: int = 5, seed: int = 0) -> pd.DataFrame:

@@ -292,7 +292,7 @@ def test_how_stages_are_carried_out_reruns_no_training_and_no_evaluation(workpla
         ),
         (
             lambda v: v["network"].update(model_name="resnet18", model_args={}),
-            "is a ResNet; expected a timm VisionTransformer or Eva",
+            "is a ResNet; expected a timm VisionTransformer, Eva or Beit",
         ),
         (
             lambda v: v["network"].update(model_name="eva02_tiny_patch14_224", model_args={}),
@@ -307,6 +307,10 @@ def test_how_stages_are_carried_out_reruns_no_training_and_no_evaluation(workpla
         (
             lambda v: v["network"]["model_args"].update(patch_drop_rate=0.5),
             "network.model_args: found patch_drop_rate 0.5",
+        ),
+        (
+            lambda v: v["network"]["model_args"].update(in_chans=1),
+            "network.model_args: found in_chans 1, expected 3",
         ),
         (
             lambda v: v["network"]["model_args"].update(patch_size=7),
@@ -463,7 +467,7 @@ def test_train_py_trains_outside_the_pipeline(finished):
     )
     history = pd.read_csv(finished / "runs/tried/training/history.csv")
     assert len(history) == 2
-    assert history["top1/imagenet"].notna().all()
+    assert (history["top1/imagenet"] <= history["top5/imagenet"]).all()
     assert (finished / "runs/tried/model/model.safetensors").exists()
     said = call(finished, sys.executable, "train.py", "--lambda-weight", "1.5", ok=False)
     assert said.startswith("error: train.py: contrast.lambda_weight: found 1.5")

@@ -12,7 +12,7 @@ from densecl.metrics import compute_effective_rank, compute_mean_cosine
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import build_model
 from densecl.training.linear_probe import fit_linear_probe
-from densecl.training.optim import build_optimizer, build_schedule, compute_peak_learning_rate
+from densecl.training.optim import build_optimizer, build_schedule
 from densecl.training.step import TrainStep
 from densecl.training.step_metrics import (
     MIN_FEATURE_RANK,
@@ -101,8 +101,8 @@ def test_accumulated_steps_equal_whole_batch_steps(mode):
 
 def test_learning_rate_is_absolute_or_scaled_and_decays_by_layer():
     scaled = TrainParams(batch_size=128, learning_rate=1e-3, learning_rate_batch=512)
-    assert compute_peak_learning_rate(scaled) == pytest.approx(2.5e-4)
-    assert compute_peak_learning_rate(TrainParams(batch_size=128, learning_rate=1e-3)) == 1e-3
+    assert scaled.peak_learning_rate == pytest.approx(2.5e-4)
+    assert TrainParams(batch_size=128, learning_rate=1e-3).peak_learning_rate == 1e-3
     settings = TrainParams(learning_rate=1e-3, layer_decay=0.5, epochs=4, warmup_epochs=0.0)
     model = build_model(NETWORK, 3, 0)
     optimizer = build_optimizer(model, torch.nn.Identity(), settings)

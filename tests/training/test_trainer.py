@@ -31,6 +31,7 @@ from densecl.datasets.views.batch import ViewBatch
 from densecl.evaluation.predict import predict_images
 from densecl.evaluation.validator import build_validator
 from densecl.metrics import compute_effective_rank, is_topk_correct
+from densecl.network.exported import load_exported_model
 from densecl.network.preprocessing import (
     Preprocessing,
     build_evaluation_transform,
@@ -304,3 +305,23 @@ def test_lambda_one_exports_a_linear_probe_on_frozen_features(workplace):
         ].mean()
         > 0.6
     )
+
+
+@pytest.mark.parametrize("name", ["beit_base_patch16_224", "beitv2_base_patch16_224"])
+def test_beit_trains_with_layer_decay_ema_drop_path_and_momentum_keys(workplace, name):
+    args = NETWORK.model_args | {"global_pool": "token"}
+    settings = {"layer_decay": 0.8, "ema_decay": 0.9, "drop_path": 0.1, "epochs": 2}
+    of = plan("dense", **settings).model_copy(
+        update={
+            "network": NetworkParams(model_name=name, model_args=args),
+            "contrast": CONTRASTS["dense"].model_copy(update={"key_encoder": "momentum"}),
+        }
+    )
+    history = run(workplace, "beit", of)
+    assert history["loss"].notna().all()
+    assert history["match/before_last/within1"].notna().all()
+    assert (history["top1/imagenet"] <= history["top5/imagenet"]).all()
+    model, _ = load_exported_model(workplace / "beit" / "model")
+    val = images(workplace / "val")
+    rows = predict_images(model, val.frame, val.root, resolve_preprocessing(model), [0, 1, 2], 8)
+    assert rows["correct"].mean() == history["top1/imagenet"].iloc[-1]

@@ -269,9 +269,9 @@ def build_panel_groups(columns: Iterable[str]) -> tuple[PanelGroup, ...]:
     datasets = dict.fromkeys(c.removeprefix("top1/") for c in columns if c.startswith("top1/"))
     validated = tuple(
         Panel(
-            f"Top-1 on {name}",
+            f"Accuracy on {name}",
             "%",
-            {f"top1/{name}": "top-1"},
+            {f"top1/{name}": "top-1", f"top5/{name}": "top-5"},
             "The control of the other datasets. Falling while training accuracy rises: overfitting."
             if name == CONTROL_SET
             else "After each epoch. The last one counts: none is chosen on this set.",
