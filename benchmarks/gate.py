@@ -1,10 +1,18 @@
-"""Simulated error rates of the gate, for docs/retraining.md: `python -m benchmarks.gate`."""
+"""Simulated error rates of the gate, and candidates that decay from week to week, for
+docs/retraining.md: `python -m benchmarks.gate`.
+"""
+
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
 
 from densecl.analysis.paired import estimate_difference
 from densecl.config.params import GateParams, ReportParams
-from pipelines.gate.gate import PairedResult, check_regression, check_validation
+from pipelines.gate.criteria import check_regression, check_validation
+from pipelines.gate.gate import judge_outcomes
+from pipelines.gate.pairing import PairedResult
 
 GATE, REPORT = GateParams(), ReportParams(bootstrap_samples=1000)
 TRUE_DROPS = (0.0, GATE.margin, GATE.max_drop, 0.05)
@@ -28,6 +36,40 @@ def simulate_error_rates(
     return passed / trials, refused / trials
 
 
+def simulate_decay(
+    n: int,
+    gate: GateParams,
+    *,
+    is_anchored: bool,
+    seed: int = 0,
+    weeks: int = 26,
+    decay: float = 0.003,
+) -> list[float]:
+    """True top-1 of each champion, the first included: every week a candidate is truly worse than
+    the one of the week before by `decay`.
+
+    An image has a difficulty, and each model's own noise makes a tenth of the variance: two equally
+    good models differ on about a tenth of the images.
+    """
+    rng = np.random.default_rng(seed)
+    difficulty = rng.normal(0, 0.9**0.5, n)
+
+    def draw_outcomes(top1: float) -> dict[str, NDArray[np.bool_]]:
+        return {"imagenet": difficulty + rng.normal(0, 0.1**0.5, n) < norm.ppf(top1)}
+
+    levels = [0.75]
+    first = champion = draw_outcomes(levels[0])
+    for week in range(1, weeks + 1):
+        level = levels[0] - week * decay
+        candidate = draw_outcomes(level)
+        anchor = first if is_anchored else None
+        criteria = judge_outcomes(gate, REPORT, 1000, candidate, champion, anchor)
+        if all(criterion.passed for criterion in criteria):
+            levels.append(level)
+            champion = candidate
+    return levels
+
+
 def main() -> None:
     truths = ["as good", *(f"worse by {100 * truth:g}" for truth in TRUE_DROPS[1:])]
     print(
@@ -41,6 +83,22 @@ def main() -> None:
                 + " | ".join(f"{100 * p:.1f} / {100 * r:.1f}" for p, r in cells)
                 + " |"
             )
+    print(
+        "\n| images | anchor | promotions in 26 weeks | top-1 lost, points |\n" + "|---" * 4 + "|"
+    )
+    for n in (5000, 50_000):
+        for is_anchored in (False, True):
+            runs = [simulate_decay(n, GATE, is_anchored=is_anchored, seed=s) for s in range(20)]
+            promotions = np.array([len(levels) - 1 for levels in runs])
+            lost = 100 * np.array([levels[0] - levels[-1] for levels in runs])
+            print(
+                f"| {n:,} | {'yes' if is_anchored else 'no'} | {describe_range(promotions)} "
+                f"| {describe_range(lost)} |"
+            )
+
+
+def describe_range(values: NDArray[Any]) -> str:
+    return f"{np.median(values):.3g} ({values.min():.3g} to {values.max():.3g})"
 
 
 if __name__ == "__main__":
