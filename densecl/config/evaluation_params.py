@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from densecl.config.base import Count, Fraction, Mode, NonEmptyNames, Positive, StrictModel
 
@@ -41,11 +41,17 @@ class CostParams(StrictModel):
     """When the stage `cost` stops measuring."""
 
     seconds: Positive = Field(
-        default=120.0, description="seconds after which the stage stops in any case"
+        default=100.0, description="seconds after which timing stops in any case"
+    )
+    images: PositiveInt | None = Field(
+        default=None,
+        description="images of a timed step, at most those of a training step (the default); fewer "
+        "give shorter steps and so narrower intervals where the machine is not quiet",
     )
     precision: Positive = Field(
         default=0.03,
-        description="it stops earlier once each interval is narrower than this share of its ratio",
+        description="timing stops earlier once each interval is narrower than this share of its "
+        "ratio",
     )
 
 

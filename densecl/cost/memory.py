@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from densecl.artifacts import CostPlan
-from densecl.cost.steps import Kind, TrainingSize, build_steps
+from densecl.cost.steps import Kind, TrainingSize, build_steps, count_batch_images
 from densecl.runtime.hardware import (
     get_device,
     read_peak_memory,
@@ -15,8 +15,6 @@ from densecl.runtime.hardware import (
     reuse_freed_memory,
 )
 from densecl.runtime.threads import set_training_threads
-
-STEPS = 3  # of each kind; from the second on the optimizer has its state, and nothing grows
 
 
 def measure_added_memory(plan: CostPlan, size: TrainingSize, kind: Kind) -> int | None:
@@ -46,10 +44,10 @@ def _send_added_memory(sender: Connection, plan: CostPlan, size: TrainingSize, k
     _load_libraries()
     reset_peak_memory(get_device())
     idle = read_peak_memory(get_device())
-    ordinary, diagnostic, _ = build_steps(plan, size, kind)
-    for _ in range(STEPS):
-        diagnostic()
-        ordinary()
+    ordinary, diagnostic, _ = build_steps(plan, size, kind, count_batch_images(plan, size))
+    # From the second step on the optimizer has its state, and nothing grows.
+    for step in (diagnostic, ordinary, diagnostic):
+        step()
     sender.send(read_peak_memory(get_device()) - idle)
 
 

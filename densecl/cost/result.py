@@ -2,11 +2,11 @@
 
 from densecl.artifacts import Artifact
 
-MAX_CONTROL_WIDTH = 0.05  # of the control's interval, which should contain 1.00
+MAX_CONTROL_WIDTH = 0.10  # of the control's interval, which should contain 1.00
 
 
 class StepRatio(Artifact):
-    """Median of the rounds' ratios with its interval; no interval where the rounds were too few."""
+    """Mean of the rounds' ratios with its interval; no interval where the rounds were too few."""
 
     value: float
     low: float | None
@@ -48,7 +48,8 @@ class CostReport(Artifact):
     one_view_memory_bytes: int | None
     rounds: int
     confidence: float  # of each interval
-    images: int  # of the batch
+    images: int  # of a timed step
+    batch_images: int  # of a training step
     processes: int  # that share a batch in training; one of them was measured
     device: str
     load: MachineLoad
