@@ -2,7 +2,7 @@
 docs/retraining.md: `python -m benchmarks.gate`.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,7 @@ def simulate_decay(
     return levels
 
 
-def main() -> None:
+def print_error_rates() -> None:
     truths = ["as good", *(f"worse by {100 * truth:g}" for truth in TRUE_DROPS[1:])]
     print(
         "| images | differ on | " + " | ".join(truths) + " |\n" + "|---" * (2 + len(truths)) + "|"
@@ -83,23 +83,25 @@ def main() -> None:
                 + " | ".join(f"{100 * p:.1f} / {100 * r:.1f}" for p, r in cells)
                 + " |"
             )
-    print(
-        "\n| images | anchor | promotions in 26 weeks | top-1 lost, points |\n" + "|---" * 4 + "|"
-    )
+
+
+def print_decay(runs: int = 20) -> None:
+    print("| images | anchor | promotions in 26 weeks | top-1 lost, points |\n" + "|---" * 4 + "|")
     for n in (5000, 50_000):
         for is_anchored in (False, True):
-            runs = [simulate_decay(n, GATE, is_anchored=is_anchored, seed=s) for s in range(20)]
-            promotions = np.array([len(levels) - 1 for levels in runs])
-            lost = 100 * np.array([levels[0] - levels[-1] for levels in runs])
-            print(
-                f"| {n:,} | {'yes' if is_anchored else 'no'} | {describe_range(promotions)} "
-                f"| {describe_range(lost)} |"
-            )
+            levels = [
+                simulate_decay(n, GATE, is_anchored=is_anchored, seed=seed) for seed in range(runs)
+            ]
+            promotions = _format_range([len(champions) - 1 for champions in levels])
+            lost = _format_range([100 * (champions[0] - champions[-1]) for champions in levels])
+            print(f"| {n:,} | {'yes' if is_anchored else 'no'} | {promotions} | {lost} |")
 
 
-def describe_range(values: NDArray[Any]) -> str:
-    return f"{np.median(values):.3g} ({values.min():.3g} to {values.max():.3g})"
+def _format_range(values: Sequence[float]) -> str:
+    return f"{np.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
 if __name__ == "__main__":
-    main()
+    print_error_rates()
+    print()
+    print_decay()
