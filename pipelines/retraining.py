@@ -74,8 +74,8 @@ def lay_out(upstream: Upstream) -> Annotated[Champion, "champion"]:  # noqa: ARG
     settings = load_params(paths.PARAMS).retraining
     champion = fetch_references(settings.registry, settings.anchor)
     if champion.version is not None:
-        is_same = champion.anchor is None or champion.anchor.version == champion.version
-        champion_stages.write_champion_stages(paths.REGISTERED[: 1 if is_same else 2])
+        is_other = champion.anchor is not None and champion.anchor.version != champion.version
+        champion_stages.write_champion_stages(paths.REGISTERED if is_other else (paths.CHAMPION,))
     return champion
 
 

@@ -9,12 +9,17 @@ from pipelines.schemas import Criterion
 
 def format_verdict(promoted: bool, champion: str | None, criteria: Sequence[Criterion]) -> str:
     """The outcome and the datasets that failed, each once; a drop takes precedence over an interval
-    that is too wide, and the champion over the anchor.
+    that is too wide, and the champion over the anchor. That another anchor is needed is always
+    said.
     """
     if not promoted:
-        refusing = {c.dataset: c for c in sorted(criteria, key=_rank) if not c.passed}
+        refusing = {
+            (c.dataset, c.name == "anchor" and c.value is None): c
+            for c in sorted(criteria, key=_rank)
+            if not c.passed
+        }
         stays = f", version {champion} stays" if champion else ""
-        return f"refused{stays}: " + "; ".join(f"{n} {c.said}" for n, c in refusing.items())
+        return f"refused{stays}: " + "; ".join(f"{c.dataset} {c.said}" for c in refusing.values())
     if champion is None:
         return "promoted as the first champion: " + "; ".join(
             f"{criterion.dataset} {criterion.said}" for criterion in criteria
