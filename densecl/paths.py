@@ -33,8 +33,9 @@ COMPARE_FOLDER = Path(
 )  # what `python -m steps compare` writes; no artifact of the pipeline
 
 # Retraining.
-CHAMPION = "champion"  # used as a mode: the champion is one more model to evaluate
-CHAMPION_REPORTS = Path("reports/champion")  # its cells, and the dvc.yaml of its evaluation
+# Used as modes: the champion and the anchor are two more models to evaluate.
+REGISTERED = (CHAMPION, ANCHOR) = ("champion", "anchor")
+CHAMPION_REPORTS = Path("reports/champion")  # their cells, and the dvc.yaml of their evaluation
 MODEL_CARD = Path("models/card.md")
 CHANGES = Path("reports/changes.json")
 GATE = Path("reports/gate.json")
@@ -146,7 +147,7 @@ def curve_file(column: str) -> Path:
 
 
 def _resolve_folder(folder: Path, mode: str) -> Path:
-    """The champion's cells have their own folder, since the report depends on the folders of the
-    modes.
+    """The cells of registered models have their own folder, since the report depends on the folders
+    of the modes.
     """
-    return CHAMPION_REPORTS / folder.name if mode == CHAMPION else folder
+    return CHAMPION_REPORTS / folder.name if mode in REGISTERED else folder

@@ -67,13 +67,13 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
         SCHEDULE_OPTIONS,
     ),
     "promote": (
-        "make a version the champion",
-        "registry.registry.main_promote",
+        "make a version the champion and the anchor of later candidates",
+        "registry.commands.promote",
         {"version": {}, **REASON_OPTIONS},
     ),
     "rollback": (
         "make the champion before the current one the champion again",
-        "registry.registry.main_rollback",
+        "registry.commands.rollback",
         REASON_OPTIONS,
     ),
     "lineage": (
@@ -83,7 +83,7 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
             "x": {
                 "metavar": "X",
                 "help": "path of a model, md5, id of an MLflow or ZenML "
-                "run, version, champion or candidate",
+                "run, version, champion, anchor or candidate",
             },
         },
     ),

@@ -52,9 +52,10 @@ def _get_training_stage() -> str:
 
 @step(enable_cache=False)
 def detect(upstream: Upstream) -> Annotated[SourceChanges, "changes"]:  # noqa: ARG001
-    from pipelines.gate.drift import compute_changes, format_changes
+    from pipelines.gate.change_text import format_changes
+    from pipelines.registry.data_profiles import detect_changes
 
-    changes = compute_changes(load_params(paths.PARAMS))
+    changes = detect_changes(load_params(paths.PARAMS))
     write_json(paths.CHANGES, changes)
     print(format_changes(changes), flush=True)
     log_metadata(
@@ -68,23 +69,29 @@ def detect(upstream: Upstream) -> Annotated[SourceChanges, "changes"]:  # noqa: 
 
 @step(enable_cache=False)
 def lay_out(upstream: Upstream) -> Annotated[Champion, "champion"]:  # noqa: ARG001
-    from pipelines.registry import registry
+    from pipelines.registry.anchor import fetch_references
 
-    params = load_params(paths.PARAMS)
-    champion = registry.get_champion(params.retraining.registry)
+    settings = load_params(paths.PARAMS).retraining
+    champion = fetch_references(settings.registry, settings.anchor)
     if champion.version is not None:
-        registry.fetch_champion(params.retraining.registry, champion)
-        champion_stages.write_champion_stages()
+        is_other = champion.anchor is not None and champion.anchor.version != champion.version
+        champion_stages.write_champion_stages(paths.REGISTERED if is_other else (paths.CHAMPION,))
     return champion
 
 
 @step(enable_cache=False)
 def judge(champion: Champion, upstream: Upstream) -> Annotated[GateVerdict, "verdict"]:  # noqa: ARG001
     from pipelines.gate import gate
+    from pipelines.gate.anchor import hash_validation_images
+    from pipelines.gate.trials import describe_trials
+    from pipelines.registry import registry
 
-    verdict = gate.judge_candidate(load_params(paths.PARAMS), champion)
+    params = load_params(paths.PARAMS)
+    validation, folder = hash_validation_images(), paths.model_folder(*params.candidate)
+    candidates = registry.count_candidates(params.retraining.registry, folder, validation)
+    verdict = gate.judge_candidate(params, champion, validation=validation, candidates=candidates)
     write_json(paths.GATE, verdict)
-    print(verdict.said, flush=True)
+    print(verdict.said, describe_trials(verdict), sep="\n", flush=True)
     log_metadata({"promoted": verdict.promoted, "said": verdict.said})
     return verdict
 
@@ -97,7 +104,7 @@ def register(
     proposed before the alias moves and accepted afterwards, so that no kill leaves a champion that
     is compared with its own images.
     """
-    from pipelines.registry import baseline, model_card, registry
+    from pipelines.registry import anchor, baseline, data_profiles, model_card, registry
 
     params = load_params(paths.PARAMS)
     folder = paths.model_folder(verdict.mode, verdict.seed)
@@ -113,9 +120,11 @@ def register(
     registered = registry.register_model(params.retraining.registry, folder, verdict, tags)
     _, written = registry.resolve_version(registered.name, registered.version)
     model_card.attach_card(params, registered, verdict, written)
+    data_profiles.attach_profile(params, registered)
     baseline.write_next_baseline(params, changes, registered)
     if verdict.promoted:
         registry.promote_candidate(registered, verdict)
+        anchor.resolve_anchor(registered.name, params.retraining.anchor)
         registry.fetch_card(registered.name, registered.version)
     baseline.resolve_next_baseline()
     log_metadata({"version": registered.version, "promoted": registered.promoted})

@@ -124,13 +124,14 @@ def _use_local_executor(jobs: int | None) -> Iterator[None]:
 
 
 def _print_changes() -> None:
-    from pipelines.gate.drift import compute_changes, format_changes
+    from pipelines.gate.change_text import format_changes
+    from pipelines.registry.data_profiles import detect_changes
     from pipelines.stages.dvc_graph import StageGraph
 
     graph = StageGraph()
     for name in graph.select_with_upstream("prepare"):
         graph.update_stage(name, partial(print, f"{name} ...", flush=True))
-    print(format_changes(compute_changes(load_params(paths.PARAMS))))
+    print(format_changes(detect_changes(load_params(paths.PARAMS))))
 
 
 def _record_run(run_pipeline: "Callable[[], PipelineRunResponse]") -> None:

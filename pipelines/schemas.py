@@ -15,6 +15,9 @@ Outcome = Annotated[
     BeforeValidator(lambda value: "rejected" if value == "kept" else value),
 ]
 
+# val and fall: against the champion; anchor and anchor-fall: the same against the anchor.
+CriterionName = Literal["val", "fall", "anchor", "anchor-fall", "minimum", "chance"]
+
 
 class StageRef(Artifact):
     """A DVC stage after its step: what it read and wrote, as path -> md5 (a folder's ends in
@@ -34,23 +37,35 @@ class ClassShare(Artifact):
     now: int
 
 
-class DatasetDrift(Artifact):
-    """Changes of one dataset since the last judged candidate."""
+class DistributionShift(Artifact):
+    """How the usable images of a dataset differ from those of an earlier time."""
 
     dataset: str
-    images: int  # usable ones now
+    images: int  # now
     before: int | None  # None: there is nothing to compare with
-    new: int
-    removed: int
-    changed: int  # the same path, another content
     classes_new: tuple[str, ...]
     classes_removed: tuple[str, ...]
     psi: dict[str, float]  # feature -> population stability index, then against now
     chance: dict[str, float] = Field(
         default_factory=dict
     )  # feature -> what the index of two draws from one population exceeds once in twenty
+
+
+class DatasetDrift(DistributionShift):
+    """Changes of one dataset since the last judged candidate."""
+
+    new: int
+    removed: int
+    changed: int  # the same path, another content
     mix: tuple[ClassShare, ...] = ()  # the classes whose share moved most, largest first
     evidence: tuple[str, ...]  # some paths of new, removed and changed images
+
+
+class ReferenceDrift(DistributionShift):
+    """Changes of one dataset since a version of the registry was trained."""
+
+    reference: str  # which version this is, such as champion
+    version: str
 
 
 class SourceChanges(Artifact):
@@ -63,6 +78,7 @@ class SourceChanges(Artifact):
     made_of: dict[str, Any] = Field(
         default_factory=dict
     )  # those params, and digests of that code, as they are now
+    references: tuple[ReferenceDrift, ...] = ()  # against the champion and the first baseline
 
     @property
     def has_changes(self) -> bool:
@@ -71,18 +87,29 @@ class SourceChanges(Artifact):
         )
 
 
+class Anchor(Artifact):
+    """The version that no later candidate may fall behind, with its files in models/anchor/seed-0
+    unless it is the champion.
+    """
+
+    version: str
+    origin: Literal["first champion", "promoted by hand", "named in params"]
+    validation: str | None = None  # hash of the validation images when it was chosen
+
+
 class Champion(Artifact):
     """The registry version that a candidate must beat, with its files in models/champion/seed-0;
     version None if there is none.
     """
 
     version: str | None
+    anchor: Anchor | None = None  # None: the champion itself
 
 
 class Criterion(Artifact):
     """One criterion of the gate: a value, its interval, its bound and whether it passed."""
 
-    name: Literal["val", "fall", "minimum", "chance"]
+    name: CriterionName
     dataset: str
     value: float | None  # None: could not be computed, and then `said` says why
     low: float | None
@@ -98,10 +125,14 @@ class GateVerdict(Artifact):
 
     promoted: bool
     champion: str | None  # version; None: the first candidate
+    anchor: str | None = None  # version; None: there is no champion
     mode: str
     seed: int
     criteria: tuple[Criterion, ...]
     said: str  # in one sentence, with the datasets that failed it
+    validation: str | None = None  # hash of the validation images
+    candidates: int = 1  # tried on these validation images, with this one
+    winner_bias: float | None = None  # how much better the best of as many looks than it is
 
 
 class RegisteredVersion(Artifact):

@@ -10,7 +10,7 @@ from densecl.runtime.progress import write_progress
 
 
 def main(mode: str, seed: int) -> None:
-    """Write the predictions and metrics of every dataset; `champion` takes the place of a mode.
+    """Write the predictions and metrics of every dataset; `champion` and `anchor` count as modes.
 
     What the cell cache has is not computed again, so a run that was stopped continues there.
     """

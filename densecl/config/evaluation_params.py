@@ -1,8 +1,8 @@
 """Sections of `params.yaml` beside training: `cost`, `evaluate`, `report`, `retraining`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from densecl.config.base import Count, Fraction, Mode, NonEmptyNames, Positive, StrictModel
 
@@ -65,12 +65,17 @@ class ReportParams(StrictModel):
 
 
 class GateParams(StrictModel):
-    """What a candidate must show compared with the champion, on the same images."""
+    """What a candidate must show compared with the champion and the anchor, on the same images."""
 
     margin: Fraction = Field(
         default=0.01,
         description="non-inferiority margin on validation: the lower confidence bound of "
         "(candidate - champion) must exceed -margin",
+    )
+    cumulative_margin: Fraction | None = Field(
+        default=None,
+        description="the same margin against the anchor, however many champions came in between; "
+        "null: margin",
     )
     max_drop: Fraction = Field(
         default=0.02,
@@ -79,9 +84,29 @@ class GateParams(StrictModel):
     )
     minimum: dict[str, Fraction] = Field(
         default={},
-        description="per dataset: minimum top-1 of a first champion; on validation it must always "
+        description="per dataset: minimum top-1 of every candidate; on validation it must always "
         "exceed chance",
     )
+
+    @property
+    def anchor_margin(self) -> float:
+        """Non-inferiority margin against the anchor."""
+        return self.margin if self.cumulative_margin is None else self.cumulative_margin
+
+    @property
+    def anchor_max_drop(self) -> float:
+        """Maximum drop against the anchor on any dataset."""
+        return max(self.max_drop, self.anchor_margin)
+
+    @model_validator(mode="after")
+    def _check_margins(self) -> Self:
+        if self.anchor_margin < self.margin:
+            raise ValueError(
+                f"cumulative_margin: found {self.cumulative_margin:g}, expected at least margin "
+                f"({self.margin:g}): one step may not fall further than all of them; raise it or "
+                "lower margin"
+            )
+        return self
 
 
 class NotifyParams(StrictModel):
@@ -104,6 +129,11 @@ class RetrainingParams(StrictModel):
     )
     registry: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
         default="densecl-vit", description="name of the model in MLflow's registry"
+    )
+    anchor: Count | None = Field(
+        default=None,
+        description="version that was champion and that no later candidate may fall behind; null: "
+        "the one last promoted by hand, or the first champion",
     )
     gate: GateParams = GateParams()
     git: Literal["tag", "commit", "off"] = Field(

@@ -69,13 +69,13 @@ class ModelEvaluator:
     def evaluate(self, name: str) -> Cell:
         """The cell of a dataset; for an optional one that fails, the reason.
 
-        The champion may have been trained on other classes than there are now: labels are found by
-        wnid in the model's own class list, and images of classes that it does not know are left
+        A registered model may have been trained on other classes than there are now: labels are
+        found by wnid in its own class list, and images of classes that it does not know are left
         out and counted. DataError if a dataset that is required cannot be used.
         """
         plan = self._plans[name]
         try:
-            if self.mode == paths.CHAMPION:
+            if self.mode in paths.REGISTERED:
                 plan = restrict_to_known_classes(plan, self.classes)
             return self._evaluate_plan(plan)
         except DataError as error:

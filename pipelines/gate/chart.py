@@ -1,5 +1,6 @@
 """Chart of the gate's criteria: each value with its interval and bound."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from densecl.datasets.storage.filenames import to_printable
@@ -16,11 +17,22 @@ PASSED_COLOUR, FAILED_COLOUR = (
 
 
 def render_forest(verdict: GateVerdict) -> str:
-    """An <svg> element with its text alternative."""
-    alt_text = "; ".join(f"{_format_label(c)}: {c.said}" for c in verdict.criteria)
-    size = (4.9, 0.8 + 0.42 * len(verdict.criteria))
+    """An <svg> element with its text alternative: differences to champion and anchor, or the first
+    champion's top-1.
+    """
+    criteria = [
+        c
+        for c in verdict.criteria
+        if verdict.champion is None or c.name not in ("chance", "minimum")
+    ]
+    alt_text = "; ".join(f"{_format_label(c)}: {c.said}" for c in criteria)
+    size = (4.9, 0.8 + 0.42 * len(criteria))
+    is_difference = verdict.champion is not None
     return render_svg(
-        "gate", size, to_printable(alt_text), lambda axes: _draw_criteria(axes, verdict)
+        "gate",
+        size,
+        to_printable(alt_text),
+        lambda axes: _draw_criteria(axes, criteria, is_difference),
     )
 
 
@@ -28,8 +40,8 @@ def _format_label(criterion: Criterion) -> str:
     return f"{criterion.dataset}, {criterion.name}"
 
 
-def _draw_criteria(axes: "Axes", verdict: GateVerdict) -> None:
-    for y, criterion in enumerate(verdict.criteria):
+def _draw_criteria(axes: "Axes", criteria: Sequence[Criterion], is_difference: bool) -> None:
+    for y, criterion in enumerate(criteria):
         bound = 100 * criterion.bound
         axes.plot(  # a bar across the row, as high as a row
             [bound, bound], [y - 0.36, y + 0.36], color=INK, linewidth=1.6, linestyle=(0, (2, 1.2))
@@ -62,13 +74,11 @@ def _draw_criteria(axes: "Axes", verdict: GateVerdict) -> None:
             markeredgecolor=PAPER,
             markeredgewidth=1,
         )
-    if verdict.champion is not None:
+    if is_difference:
         axes.axvline(0, color=INK, linewidth=1)
-    axes.set_yticks(
-        range(len(verdict.criteria)), [_format_label(criterion) for criterion in verdict.criteria]
-    )
-    axes.set_ylim(len(verdict.criteria) - 0.4, -0.6)
+    axes.set_yticks(range(len(criteria)), [_format_label(criterion) for criterion in criteria])
+    axes.set_ylim(len(criteria) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(
-        "top-1 in %" if verdict.champion is None else "points of top-1 above the champion"
+        "points of top-1 above the champion or anchor" if is_difference else "top-1 in %"
     )

@@ -14,24 +14,15 @@ import pandas as pd
 from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config.flatten import flatten
-from densecl.config.params import TRAIN_SET, Params
-from densecl.datasets.storage.filenames import to_printable
+from densecl.config.params import Params
 from densecl.datasets.storage.manifest import read_manifest, select_usable
 from densecl.errors import DataError
-from densecl.pages.formatting import format_count
 from densecl.runtime import source_hash
 from densecl.training.fingerprint import TRAINING_CODE
-from pipelines.gate.psi import (
-    LARGE,
-    MODERATE,
-    BinCounts,
-    compute_chance_psi,
-    compute_psi,
-    count_bins,
-)
+from pipelines.gate.change_text import MAX_SHOWN
+from pipelines.gate.profile import FEATURES, build_dataset_profile, measure_shift
 from pipelines.schemas import ClassShare, DatasetDrift, SourceChanges
 
-FEATURES = ("class", "brightness", "contrast", "width", "height", "bytes")
 EVALUATION_CODE = (
     "datasets/storage",
     "datasets/imagenet.py",
@@ -39,11 +30,6 @@ EVALUATION_CODE = (
     "evaluation",
     "metrics.py",
 )  # of the package
-EVALUATION_PREFIXES = (
-    "evaluate.",
-    "evaluation code",
-)  # heads of the lines about params and code that train nothing anew
-MAX_SHOWN = 12  # paths and classes per dataset
 
 
 def compute_changes(params: Params, root: Path = Path()) -> SourceChanges:
@@ -92,16 +78,13 @@ def _compare_dataset(root: Path, name: str) -> DatasetDrift:
     before = _read_baseline(baseline_path) if has_baseline else now.iloc[:0]
     usable_before = select_usable(before)
     files = _compare_files(before, now)
-    counts = _count_feature_bins(usable_before, usable_now)
+    shift = measure_shift(name, build_dataset_profile(usable_before), usable_now)
     return DatasetDrift(
-        dataset=name,
-        images=len(usable_now),
+        **shift.model_dump(exclude={"before"}),
         before=len(usable_before) if has_baseline else None,
-        **{what: len(names) for what, names in files.items()},
-        classes_new=_find_absent_classes(usable_now, usable_before),
-        classes_removed=_find_absent_classes(usable_before, usable_now),
-        psi={feature: compute_psi(bins) for feature, bins in counts.items()},
-        chance={feature: compute_chance_psi(bins) for feature, bins in counts.items()},
+        new=len(files["new"]),
+        removed=len(files["removed"]),
+        changed=len(files["changed"]),
         mix=_find_class_shifts(usable_before, usable_now),
         evidence=tuple(path for names in files.values() for path in _sample_evenly(names)),
     )
@@ -138,18 +121,6 @@ def _sample_evenly(names: list[str]) -> list[str]:
         if len(names) > MAX_SHOWN
         else names
     )
-
-
-def _find_absent_classes(frame: pd.DataFrame, reference: pd.DataFrame) -> tuple[str, ...]:
-    return tuple(sorted(set(frame["wnid"].unique()) - set(reference["wnid"].unique())))
-
-
-def _count_feature_bins(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, BinCounts]:
-    """Images per bin of each feature; empty if one side has no images."""
-    if before.empty or now.empty:
-        return {}
-    columns = {feature: "wnid" if feature == "class" else feature for feature in FEATURES}
-    return {f: count_bins(before[c].dropna(), now[c].dropna()) for f, c in columns.items()}
 
 
 def _find_class_shifts(before: pd.DataFrame, now: pd.DataFrame) -> tuple[ClassShare, ...]:
@@ -227,80 +198,3 @@ def _describe_param_changes(root: Path, now: Mapping[str, Any]) -> Iterator[str]
 def _format_value(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else text[:59] + "…"
-
-
-def format_changes(changes: SourceChanges) -> str:
-    """Changes as text for a terminal: one line per dataset, then params and code, then the
-    consequence.
-    """
-    return "\n".join(
-        [
-            *(line for change in changes.sets for line in _format_dataset_change(change)),
-            *changes.params,
-            "",
-            describe_consequence(changes),
-        ]
-    )
-
-
-def describe_consequence(changes: SourceChanges) -> str:
-    """One sentence on what the changes mean for the next candidate."""
-    if not changes.has_changes:
-        return (
-            "Nothing changed since the last judged candidate: none is "
-            "trained (--force trains one all the same)."
-        )
-    if all(change.before is None for change in changes.sets):
-        return (
-            "There is no earlier candidate to compare with: "
-            "everything is new, and a candidate is judged."
-        )
-    train = next(change for change in changes.sets if change.dataset == TRAIN_SET)
-    if is_changed(train) or any(
-        not line.startswith(EVALUATION_PREFIXES) for line in changes.params
-    ):
-        return "A new candidate is trained and judged."
-    return (
-        "Only the evaluation changed: the same model is the "
-        "candidate, and it and the champion are judged anew."
-    )
-
-
-def is_changed(change: DatasetDrift) -> bool:
-    return change.before is None or bool(change.new or change.removed or change.changed)
-
-
-def describe_shift(change: DatasetDrift, feature: str) -> str:
-    """`large`, `moderate` or "", by the conventional thresholds, and only if above the level
-    expected by chance.
-    """
-    value = change.psi.get(feature, 0.0)
-    if value <= change.chance.get(feature, 0.0):
-        return ""
-    return "large" if value >= LARGE else "moderate" if value >= MODERATE else ""
-
-
-def _format_dataset_change(change: DatasetDrift) -> Iterator[str]:
-    images = format_count(change.images, "image")
-    if not is_changed(change):
-        yield f"{change.dataset}: unchanged, {images}"
-        return
-    if change.before is None:
-        yield f"{change.dataset}: {images}, nothing to compare with"
-        return
-    yield (
-        f"{change.dataset}: {images}, {change.before:,} before: {change.new:,} new, "
-        f"{change.removed:,} removed, "
-        f"{change.changed:,} changed"
-    )
-    for what, wnids in (("new", change.classes_new), ("removed", change.classes_removed)):
-        if wnids:
-            more = f" and {len(wnids) - MAX_SHOWN} more" if len(wnids) > MAX_SHOWN else ""
-            yield f"  classes {what}: {', '.join(wnids[:MAX_SHOWN])}{more}"
-    shifts = [
-        f"{f} {v:.2f}{f' ({word})' if (word := describe_shift(change, f)) else ''}"
-        for f, v in change.psi.items()
-    ]
-    yield "  PSI: " + (", ".join(shifts) or "no images to compare")
-    if change.evidence:
-        yield "  such as " + ", ".join(to_printable(path) for path in change.evidence[:3])

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from densecl.artifacts import Artifact
+
 Counts = NDArray[np.int64]  # [bins]
 BinCounts = tuple[Counts, Counts]  # images a bin, then and now
 
@@ -37,18 +39,40 @@ def compute_chance_psi(counts: BinCounts) -> float:
     return float(chi2.ppf(0.95, degrees)) * (1 / before.sum() + 1 / now.sum()) if degrees else 0.0
 
 
-def count_bins(before: pd.Series, now: pd.Series) -> BinCounts:
-    """Counts per bin; bins are deciles of the earlier sample, or single values for text and for at
-    most ten numbers.
+class FeatureHistogram(Artifact):
+    """Images per bin of a sample, by the name of the bin: its number between `edges`, or a single
+    value.
     """
-    if not pd.api.types.is_numeric_dtype(before) or before.nunique() <= BINS:
-        codes, values = pd.factorize(pd.concat([before, now], ignore_index=True))
-        bins, count = np.split(codes, [len(before)]), len(values)
-    else:
-        edges = _compute_edges(before.to_numpy(float))
-        bins = [np.searchsorted(edges, side.to_numpy(float), "right") for side in (before, now)]
-        count = len(edges) + 1
-    return np.bincount(bins[0], minlength=count), np.bincount(bins[1], minlength=count)
+
+    edges: tuple[float, ...] | None  # inner ones; None: a bin per value
+    counts: dict[str, int]
+
+
+def build_histogram(sample: pd.Series) -> FeatureHistogram:
+    """Bins are deciles of the sample, or single values for text and for at most ten numbers."""
+    is_continuous = pd.api.types.is_numeric_dtype(sample) and sample.nunique() > BINS
+    edges = tuple(_compute_edges(sample.to_numpy(float)).tolist()) if is_continuous else None
+    return FeatureHistogram(edges=edges, counts=_count_by_bin(edges, sample))
+
+
+def count_bins(before: FeatureHistogram, now: pd.Series) -> BinCounts:
+    """Counts per bin of the earlier sample; values that it lacks have bins of their own."""
+    current = _count_by_bin(before.edges, now)
+    bins = list(dict.fromkeys((*before.counts, *current)))
+    if before.edges is not None:
+        bins = [str(number) for number in range(len(before.edges) + 1)]
+    first, second = (
+        np.array([counts.get(name, 0) for name in bins]) for counts in (before.counts, current)
+    )
+    return first, second
+
+
+def _count_by_bin(edges: tuple[float, ...] | None, sample: pd.Series) -> dict[str, int]:
+    if edges is not None:
+        numbers = np.bincount(np.searchsorted(edges, sample.to_numpy(float), "right"))
+        return {str(number): int(count) for number, count in enumerate(numbers)}
+    values = sample.astype(float) if pd.api.types.is_numeric_dtype(sample) else sample
+    return {str(value): int(count) for value, count in values.value_counts().sort_index().items()}
 
 
 def _compute_edges(values: NDArray[np.float64]) -> NDArray[np.float64]:

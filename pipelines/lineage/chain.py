@@ -92,13 +92,16 @@ class Lineage:
     def add_version(self, name: str, number: str, tags: Mapping[str, str], training: str) -> None:
         """Add the gate's verdict on a trained model, and the version that was registered."""
         verdict = GateVerdict.model_validate_json(tags["judged"])
-        champion = f"version {verdict.champion}" if verdict.champion else "none"
+        champion, anchor = (
+            f"version {model}" if model else "none" for model in (verdict.champion, verdict.anchor)
+        )
         gate, version = f"gate of version {number}", f"version {number} of {name}"
         self._nodes[gate] = LineageNode(
             gate,
             facts=[
                 ("said", verdict.said),
                 ("champion", champion),
+                ("anchor", anchor),
                 *((f"{c.name} {c.dataset}", c.said) for c in verdict.criteria),
             ],
         )

@@ -151,8 +151,9 @@ class QueryResolver:
 
     def _find_path(self, query: str) -> ResolvedQuery | None:
         path = os.path.relpath(query or ".")
-        if Path(path).is_relative_to(paths.model_folder(paths.CHAMPION, 0)):
-            return self._find_version("champion")
+        for model in paths.REGISTERED:
+            if Path(path).is_relative_to(paths.model_folder(model, 0)):
+                return self._find_version(model)
 
         def matches(file: LockedFile) -> bool:
             inside = path.removeprefix(f"{file.path}/")

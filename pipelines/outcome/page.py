@@ -11,10 +11,19 @@ from densecl.datasets.validation.page import make_thumbnail
 from densecl.pages.formatting import capitalize_first, format_percent, format_points
 from densecl.pages.templates import create_environment
 from densecl.report.charts.svg import COLOURS
+from pipelines.gate.change_text import describe_consequence, describe_shift, is_changed
 from pipelines.gate.chart import render_forest
-from pipelines.gate.drift import describe_consequence, describe_shift, is_changed
+from pipelines.gate.profile import FEATURES
 from pipelines.gate.psi import LARGE, MODERATE
-from pipelines.schemas import Criterion, DatasetDrift, GateVerdict, RetrainingRecord, SourceChanges
+from pipelines.gate.trials import describe_trials
+from pipelines.schemas import (
+    Criterion,
+    DatasetDrift,
+    GateVerdict,
+    ReferenceDrift,
+    RetrainingRecord,
+    SourceChanges,
+)
 
 MAX_PICTURES = 6  # thumbnails per dataset
 MAX_HISTORY = 30  # retrainings in the history
@@ -22,6 +31,8 @@ FULL_BAR_PSI = 0.5  # a PSI that fills its bar
 RULES = {
     "val": "low end above the bound",
     "fall": "no sure fall below the bound",
+    "anchor": "against the anchor, low end above the bound",
+    "anchor-fall": "against the anchor, no sure fall below the bound",
     "chance": "low end above chance",
     "minimum": "value at least",
 }
@@ -54,6 +65,7 @@ def write_page(
         colours=COLOURS,
         headline=_format_headline(verdict),
         verdict=verdict,
+        trials=describe_trials(verdict),
         record=record,
         said=capitalize_first(record.said),
         criteria=[_format_criterion(criterion) for criterion in verdict.criteria],
@@ -63,11 +75,13 @@ def write_page(
         if changes.has_changes
         else "Nothing since the last judged candidate; this one was forced.",
         limits=(MODERATE, LARGE, FULL_BAR_PSI),
+        features=FEATURES,
         sets=[
             _format_dataset(change, roots or {})
             for change in changes.sets
             if is_changed(change) and change.before is not None
         ],
+        references=[_format_reference(drift) for drift in changes.references],
         history=[*reversed(history)][:MAX_HISTORY],
         links=[
             (name, address)
@@ -97,7 +111,7 @@ def _format_criterion(criterion: Criterion) -> dict[str, str | bool]:
         if criterion.low is None or criterion.high is None
         else f"{number(criterion.low)} to {number(criterion.high)}"
     )
-    sign = "≥" if criterion.name in ("minimum", "fall") else ">"
+    sign = ">" if criterion.name in ("val", "anchor", "chance") else "≥"
     return {
         "dataset": criterion.dataset,
         "name": criterion.name,
@@ -129,6 +143,17 @@ def _format_dataset(change: DatasetDrift, roots: Mapping[str, Path]) -> dict[str
         "mix": [
             (wnid, *((share, _format_width(share / largest)) for share in pair))
             for wnid, pair in shares.items()
+        ],
+    }
+
+
+def _format_reference(drift: ReferenceDrift) -> dict[str, Any]:
+    """A row of the table of drift since older data."""
+    return {
+        "drift": drift,
+        "shifts": [
+            (f"{drift.psi[f]:.2f}", describe_shift(drift, f)) if f in drift.psi else ("–", "")
+            for f in FEATURES
         ],
     }
 

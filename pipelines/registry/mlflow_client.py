@@ -16,7 +16,7 @@ from densecl.monitoring import mlflow_store
 from pipelines.runtime import error_translation
 
 FILES = ("model.safetensors", "config.json")
-ALIASES = (CANDIDATE, CHAMPION) = ("candidate", "champion")
+ALIASES = (CANDIDATE, CHAMPION, ANCHOR) = ("candidate", "champion", "anchor")
 REGISTRY_EXPERIMENT = "densecl-registry"  # of MLflow
 REQUIREMENTS = ("torch", "torchvision", "timm", "pillow", "safetensors", "numpy", "pandas")
 
@@ -164,16 +164,23 @@ def open_files(client: Any, version: Any) -> Iterator[Path]:
     than on this machine.
     """
     uri = client.get_model_version_download_uri(version.name, version.version)
-    parts = urlparse(uri)
-    if parts.scheme in ("", "file"):
-        path = Path(url2pathname(parts.path))
-        # The project may have been moved, and mlruns with it.
-        yield path if path.exists() else Path("mlruns", str(path).rpartition("/mlruns/")[2])
+    if folder := _find_local_folder(uri):
+        yield folder
         return
     import mlflow
 
     with tempfile.TemporaryDirectory() as scratch:
         yield Path(mlflow.artifacts.download_artifacts(uri, dst_path=scratch))
+
+
+def _find_local_folder(uri: str) -> Path | None:
+    """The folder of an address on this machine; None for another store."""
+    parts = urlparse(uri)
+    if parts.scheme not in ("", "file"):
+        return None
+    path = Path(url2pathname(parts.path))
+    # The project may have been moved, and mlruns with it.
+    return path if path.exists() else Path("mlruns", str(path).rpartition("/mlruns/")[2])
 
 
 @contextmanager
@@ -196,10 +203,17 @@ def fetch_verified_files(client: Any, version: Any) -> Iterator[Path]:
 
 
 def read_attachment(client: Any, version: Any, file: str) -> str | None:
-    """Text of a file attached to the version, or None."""
-    with open_files(client, version) as folder:
+    """Text of a file attached to the version, or None. Of another store only this file is read, not
+    the model beside it.
+    """
+    uri = client.get_model_version_download_uri(version.name, version.version)
+    if folder := _find_local_folder(uri):
         path = folder / file
         return path.read_text(encoding="utf-8") if path.is_file() else None
+    import mlflow
+
+    attached = {Path(entry.path).name for entry in mlflow.artifacts.list_artifacts(uri)}
+    return str(mlflow.artifacts.load_text(f"{uri}/{file}")) if file in attached else None
 
 
 def hash_file(path: Path) -> str:

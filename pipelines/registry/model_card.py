@@ -26,6 +26,7 @@ from densecl.cost.result import CostReport, format_ratio
 from densecl.monitoring.training_records import read_training_records
 from densecl.pages.formatting import format_percent
 from densecl.pages.templates import create_environment
+from pipelines.gate.trials import describe_trials
 from pipelines.registry import registry
 from pipelines.schemas import GateVerdict, RegisteredVersion
 
@@ -72,7 +73,7 @@ def render_card(
         criteria=_format_criteria(verdict),
         cost=_format_cost(mode, config["fingerprint"]),
         level=f"{100 * params.report.confidence:g}",
-        limits=_list_limits(params, registered, rows),
+        limits=_list_limits(params, verdict, rows),
         named=config["classes"][:NAMED_CLASSES],
         traced=[(key, tags.get(key) or "none") for key in (*LINEAGE_TAGS, *files)],
         champion=paths.model_folder(paths.CHAMPION, 0).as_posix(),
@@ -178,9 +179,7 @@ def _format_cost(mode: str, fingerprint: str) -> list[tuple[str, str]]:
     return lines
 
 
-def _list_limits(
-    params: Params, registered: RegisteredVersion, rows: list[dict[str, Any]]
-) -> list[str]:
+def _list_limits(params: Params, verdict: GateVerdict, rows: list[dict[str, Any]]) -> list[str]:
     """Limits of the numbers above, as far as the files state them."""
     synthetic = sorted(set(params.render) & {TRAIN_SET, *params.evaluate.datasets})
     missing = [f"{row['name']} ({row['note']})" for row in rows if row["note"]]
@@ -202,10 +201,6 @@ def _list_limits(
         )
     if missing:
         sentences.append(f"Not scored on {'; '.join(missing)}.")
-    if registered.version != "1":
-        sentences.append(
-            f"Candidates before it were judged on the same datasets (this is version "
-            f"{registered.version}): a champion is the best "
-            "of several, so its figures are a little too good."
-        )
+    if trials := describe_trials(verdict):
+        sentences.append(trials)
     return sentences

@@ -1,8 +1,7 @@
 """Judged models as versions in MLflow's registry; the alias `champion` names the one in use.
 
 A version holds copies of the model's files, so it outlives DVC's cache, and their sha256, so damage
-is found. Former champions are a stack, the registered model's tag `champions`: `promote` puts a
-version on top, `rollback` takes one off.
+is found.
 """
 
 import getpass
@@ -11,21 +10,17 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from densecl import paths
 from densecl.artifacts import write_text
-from densecl.config.params import load_params
 from densecl.errors import DenseclError
 from densecl.runtime.atomic_files import create_atomic_folder
-from densecl.runtime.locks import hold_lock
-from pipelines.registry import mlflow_client
+from pipelines.registry import champions, mlflow_client
 from pipelines.registry.mlflow_client import CANDIDATE, CHAMPION, FILES, RegistryError
 from pipelines.schemas import Champion, GateVerdict, RegisteredVersion
 
-CHAMPIONS_TAG = "champions"  # tag of the registered model: versions, the oldest champion first
+JUDGED_ON_TAG = "validation_images"  # hash of the validation images that a version was judged on
 
 
 def get_champion(name: str) -> Champion:
@@ -79,6 +74,8 @@ def register_model(
                 "said": verdict.said,
                 "judged": verdict_json,
             }
+            if verdict.validation:
+                own_tags[JUDGED_ON_TAG] = verdict.validation
             version = mlflow_client.create_version(
                 client, name, folder, dict(tags) | digests | own_tags
             )
@@ -111,33 +108,51 @@ def fetch_card(name: str, version: str) -> None:
         write_text(paths.MODEL_CARD, text)
 
 
-def fetch_champion(name: str, champion: Champion) -> None:
-    """Write the champion's registered files to models/champion/seed-0; RegistryError if they are
-    corrupt.
+def fetch_model(name: str, version: str, mode: str) -> None:
+    """Write a version's registered files to the model folder of `champion` or `anchor`;
+    RegistryError if they are corrupt.
     """
-    target = paths.model_folder(paths.CHAMPION, 0)
+    target = paths.model_folder(mode, 0)
     with mlflow_client.open_store() as client:
-        version = mlflow_client.find_version(client, name, champion.version or CHAMPION)
+        found = mlflow_client.find_version(client, name, version)
         if all(
-            mlflow_client.hash_file(target / file) == version.tags[f"sha256.{file}"]
-            for file in FILES
+            mlflow_client.hash_file(target / file) == found.tags[f"sha256.{file}"] for file in FILES
         ):
             return
         with (
-            mlflow_client.fetch_verified_files(client, version) as source,
+            mlflow_client.fetch_verified_files(client, found) as source,
             create_atomic_folder(target) as folder,
         ):
             for file in FILES:
                 shutil.copyfile(source / file, folder / file)
 
 
-def promote_version(name: str, version: str, who: str, why: str) -> str:
-    """Make `version` the champion and record who, why and when in its tags; return its number."""
+def count_candidates(name: str, folder: Path, validation: str | None) -> int:
+    """Models tried on the same validation images, with the one in `folder`; the same files count
+    once.
+    """
+    weights = {mlflow_client.hash_file(folder / FILES[0])}
+    for tags in list_version_tags(name).values() if validation else ():
+        if tags.get(JUDGED_ON_TAG) == validation:
+            weights.add(tags[f"sha256.{FILES[0]}"])
+    return len(weights)
+
+
+def promote_version(name: str, version: str, who: str, why: str, by_hand: bool = False) -> str:
+    """Make `version` the champion and record who, why and when in its tags; return its number.
+
+    By hand, it becomes the anchor too, also if it is champion already.
+    """
     with mlflow_client.open_store() as client:
         chosen = mlflow_client.find_version(client, name, version)
         current = mlflow_client.find_by_alias(client, name, CHAMPION)
-        if current is None or current.version != chosen.version:
-            _make_champion(client, chosen, _list_champions(client, name, current), who, why)
+        former = champions.list_champions(client, name, current)
+        if current is not None and current.version == chosen.version:
+            if not by_hand:
+                return str(chosen.version)
+            former.pop()
+        entry = champions.format_entry(chosen, by_hand)
+        champions.make_champion(client, chosen, [*former, entry], who, why)
     return str(chosen.version)
 
 
@@ -173,78 +188,18 @@ def rollback_champion(name: str, who: str, why: str) -> str:
                 f"{name}: there is no champion yet; `python -m pipelines promote VERSION` makes a "
                 f"version champion"
             )
-        former = _list_champions(client, name, current)[:-1]
-        while former:
-            version = mlflow_client.find_version(client, name, former.pop())
+        former = champions.list_champions(client, name, current)[:-1]
+        for length in range(len(former), 0, -1):
+            number = champions.get_number(former[length - 1])
+            version = mlflow_client.find_version(client, name, number)
             if any(
                 version.tags[f"sha256.{file}"] != current.tags[f"sha256.{file}"] for file in FILES
             ):
                 reason = f"rollback from version {current.version}: {why}"
-                _make_champion(client, version, former, who, reason)
-                _record_action(client, current, "rolled_back", who, why)
-                return str(version.version)
+                champions.make_champion(client, version, former[:length], who, reason)
+                champions.record_action(client, current, "rolled_back", who, why)
+                return number
     raise RegistryError(
         f"{name}: nothing to roll back to: no champion before version {current.version} is known; "
         f"`python -m pipelines promote VERSION` makes another version champion"
     )
-
-
-def main_promote(version: str, why: str, who: str | None = None) -> None:
-    """`python -m pipelines promote VERSION --why TEXT`."""
-    name = load_params(paths.PARAMS).retraining.registry
-    # A retraining at work would judge against one champion and replace another.
-    with hold_lock(paths.RETRAINING_LOCK):
-        before = get_champion(name).version
-        now = promote_version(name, version, who or getpass.getuser(), why)
-        fetch_card(name, now)
-    print(f"{name}: version {now} is champion; before: {before or 'none'}")
-
-
-def main_rollback(why: str, who: str | None = None) -> None:
-    """`python -m pipelines rollback --why TEXT`."""
-    name = load_params(paths.PARAMS).retraining.registry
-    with hold_lock(paths.RETRAINING_LOCK):
-        before = get_champion(name).version
-        now = rollback_champion(name, who or getpass.getuser(), why)
-        fetch_card(name, now)
-    print(f"{name}: version {now} is champion again; rolled back: {before}")
-
-
-def _make_champion(client: Any, version: Any, champions: list[str], who: str, why: str) -> None:
-    """Add a version to the history of champions; RegistryError if its files are corrupt. The alias
-    moves last, so that a kill leaves the old champion.
-    """
-    with mlflow_client.fetch_verified_files(client, version):
-        _record_action(client, version, "promoted", who, why)
-    stack = " ".join([*champions, str(version.version)])
-    client.set_registered_model_tag(version.name, CHAMPIONS_TAG, stack)
-    client.set_registered_model_alias(version.name, CHAMPION, version.version)
-
-
-def _list_champions(client: Any, name: str, current: Any) -> list[str]:
-    """Champions up to the current one, oldest first.
-
-    The alias decides. Entries after it were left by an interrupted promotion or rollback; an alias
-    that was moved by hand, in MLflow's interface, adds one champion.
-    """
-    versions = (client.get_registered_model(name).tags.get(CHAMPIONS_TAG) or "").split()
-    if current is None:
-        return versions
-    number = str(current.version)
-    if number not in versions:
-        return [*versions, number]
-    return versions[: len(versions) - versions[::-1].index(number)]
-
-
-def _record_action(client: Any, version: Any, action: str, who: str, why: str) -> None:
-    """Tags of the newest promotion or rollback, and one line each in the tag `history`."""
-    when = datetime.now().astimezone().isoformat(timespec="seconds")
-    line = f"{when} {action.replace('_', ' ')} by {who}: {' '.join(why.split())}"
-    tags = {
-        f"{action}_by": who,
-        f"{action}_why": why,
-        f"{action}_at": when,
-        "history": "\n".join(filter(None, [version.tags.get("history"), line])),
-    }
-    for key, value in tags.items():
-        client.set_model_version_tag(version.name, version.version, key, value)

@@ -1,7 +1,9 @@
-"""The champion's evaluation as a DVC stage of its own: the root's `evaluate` for one more model."""
+"""The evaluation of the champion and the anchor as DVC stages of their own: the root's `evaluate`
+for two more models, with the same cell cache.
+"""
 
-import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -13,19 +15,17 @@ STAGES_FILE = paths.CHAMPION_REPORTS / "dvc.yaml"
 SEED = 0
 
 
-def write_champion_stages() -> None:
-    """Write reports/champion/dvc.yaml; if it changes, remove the files of the stages before."""
-    source = Path("dvc.yaml").read_text(encoding="utf-8")
-    item = {"mode": paths.CHAMPION, "seed": str(SEED)}
-    filled = re.sub(r"\$\{item\.(\w+)\}", lambda match: item.get(match[1], match[0]), source)
-    template = yaml.safe_load(filled)["stages"]["evaluate"]
-    stage = {
-        "cmd": template["cmd"],
+def write_champion_stages(models: Sequence[str]) -> None:
+    """Write reports/champion/dvc.yaml for some of `paths.REGISTERED`; if it changes, remove the
+    files of the stages before.
+    """
+    source = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))
+    stage = source["stages"]["evaluate"] | {
+        "matrix": {"mode": list(models), "seed": [SEED]},
         "wdir": "../..",
-        "deps": template["deps"],
         "outs": [
-            build_path(paths.CHAMPION, SEED).as_posix()
-            for build_path in (paths.evaluation_folder, paths.predictions_folder)
+            f"{(paths.CHAMPION_REPORTS / folder.name).as_posix()}/${{item.mode}}-${{item.seed}}"
+            for folder in (paths.EVALUATION, paths.PREDICTIONS)
         ],
     }
     text = yaml.safe_dump({"stages": {"evaluate": stage}}, sort_keys=False, width=200)

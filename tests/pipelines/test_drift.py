@@ -20,9 +20,22 @@ from densecl.errors import DataError
 from densecl.runtime import source_hash
 from densecl.runtime.atomic_files import create_atomic_folder
 from densecl.training.fingerprint import TRAINING_CODE
-from pipelines.gate import drift
-from pipelines.gate.drift import compute_changes, describe_shift, format_changes, write_baseline
-from pipelines.gate.psi import SMOOTHING, compute_chance_psi, compute_psi, count_bins
+from pipelines.gate.change_text import describe_shift, format_changes
+from pipelines.gate.drift import compute_changes, write_baseline
+from pipelines.gate.profile import (
+    DataProfile,
+    ReferenceProfile,
+    build_profile,
+    measure_reference_drift,
+)
+from pipelines.gate.psi import (
+    SMOOTHING,
+    BinCounts,
+    build_histogram,
+    compute_chance_psi,
+    compute_psi,
+    count_bins,
+)
 from pipelines.schemas import DatasetDrift, SourceChanges
 from tests.pipelines.factories import CLASSES, small_params
 
@@ -298,16 +311,37 @@ def slow_psi(before: list[float], now: list[float]) -> float:
     return total
 
 
+def test_a_profile_stands_for_its_manifests(root):
+    """The same classes and indices as from the rows themselves, also through a file."""
+    text = build_profile(params_of(), root).model_dump_json()
+    now = manifest("imagenet-train", (*CLASSES[1:], "n99999999"), 25)
+    now["brightness"] *= 0.8
+    now.loc[:40, "width"] = 999
+    found = edit(root, "imagenet-train", now)
+    profile = DataProfile.model_validate_json(text)
+    reference = ReferenceProfile("champion's data", "7", profile)
+    drifts = measure_reference_drift(params_of(), [reference], root)
+    (drift,) = (each for each in drifts if each.dataset == "imagenet-train")
+    for key in ("images", "before", "classes_new", "classes_removed", "psi", "chance"):
+        assert getattr(drift, key) == getattr(found, key)
+    assert drift.classes_new == ("n99999999",)
+    assert drift.psi["width"] > 0.25
+
+
+def count_both(before: pd.Series, now: pd.Series) -> BinCounts:
+    return count_bins(build_histogram(before), now)
+
+
 VALUES = st.lists(st.integers(0, 30).map(float) | st.floats(0, 1), min_size=1, max_size=60)
 
 
 @settings(max_examples=100, deadline=None)
 @given(before=VALUES, now=VALUES)
 def test_psi_is_re_derived(before, now):
-    counts = count_bins(pd.Series(before), pd.Series(now))
+    counts = count_both(pd.Series(before), pd.Series(now))
     assert [each.sum() for each in counts] == [len(before), len(now)]
     assert compute_psi(counts) == pytest.approx(slow_psi(before, now), abs=1e-9)
-    assert compute_psi(count_bins(pd.Series(before), pd.Series(before))) == 0
+    assert compute_psi(count_both(pd.Series(before), pd.Series(before))) == 0
     assert compute_psi(counts) >= 0
 
 
@@ -315,33 +349,33 @@ def test_psi_by_hand():
     half, moved = pd.Series(["a"] * 50 + ["b"] * 50), pd.Series(["a"] * 80 + ["b"] * 20)
     p, q = (50 + SMOOTHING) / 101, (80 + SMOOTHING) / 101
     expected = (q - p) * math.log(q / p) + (p - q) * math.log((1 - q) / (1 - p))
-    assert compute_psi(count_bins(half, moved)) == pytest.approx(expected)
-    assert compute_psi(count_bins(moved, half)) == pytest.approx(expected)
+    assert compute_psi(count_both(half, moved)) == pytest.approx(expected)
+    assert compute_psi(count_both(moved, half)) == pytest.approx(expected)
     # Normal shifted by one standard deviation: Jeffreys' divergence is 1, ten bins keep most of it.
     rng = np.random.default_rng(0)
     found = compute_psi(
-        count_bins(pd.Series(rng.normal(size=50_000)), pd.Series(rng.normal(1, 1, 50_000)))
+        count_both(pd.Series(rng.normal(size=50_000)), pd.Series(rng.normal(1, 1, 50_000)))
     )
     assert 0.85 < found < 1.0
     # A value that nearly all images share does not hide what is above it.
     mostly = pd.Series([64.0] * 95 + list(range(65, 85)))
-    assert compute_psi(count_bins(mostly, pd.Series([128.0] * 100))) > 1
+    assert compute_psi(count_both(mostly, pd.Series([128.0] * 100))) > 1
 
 
 def test_chance_is_what_two_samples_of_one_population_give():
     rng = np.random.default_rng(0)
     above = 0
     for _ in range(400):
-        counts = count_bins(pd.Series(rng.normal(size=500)), pd.Series(rng.normal(size=300)))
+        counts = count_both(pd.Series(rng.normal(size=500)), pd.Series(rng.normal(size=300)))
         above += compute_psi(counts) > compute_chance_psi(counts)
     assert 0.02 < above / 400 < 0.09
-    many = count_bins(
+    many = count_both(
         pd.Series(rng.choice(list("abcdefghij"), 40)), pd.Series(rng.choice(list("abcdefghij"), 40))
     )
     assert compute_chance_psi(many) > 0.25
-    assert compute_chance_psi(count_bins(pd.Series([1.0]), pd.Series([1.0]))) == 0.0
+    assert compute_chance_psi(count_both(pd.Series([1.0]), pd.Series([1.0]))) == 0.0
     assert (
-        drift.describe_shift(
+        describe_shift(
             DatasetDrift(
                 dataset="s",
                 images=40,

@@ -11,7 +11,7 @@ from densecl.artifacts import ValidationResult, write_json
 from densecl.config.params import load_params
 from densecl.monitoring.mlflow_store import TRAINING_EXPERIMENT, import_mlflow
 from densecl.pages.templates import escape_markdown
-from pipelines.registry import registry
+from pipelines.registry import commands, registry
 from pipelines.registry.model_card import attach_card
 from tests.cost_factory import make_cost
 from tests.pipelines.conftest import verdict
@@ -131,9 +131,9 @@ def test_models_card_md_is_the_champion_s(run, client):
     )
     assert made(run, promoted=False) == "2"
     assert paths.MODEL_CARD.read_text(encoding="utf-8") == first  # kept: the champion's card stays
-    registry.main_promote("2", "better than it looked", "bob")
+    commands.promote("2", "better than it looked", "bob")
     assert paths.MODEL_CARD.read_text(encoding="utf-8").startswith("# densecl-vit, version 2")
-    registry.main_rollback("no", "bob")
+    commands.rollback("no", "bob")
     assert paths.MODEL_CARD.read_text(encoding="utf-8") == first
 
 
@@ -141,5 +141,5 @@ def test_a_champion_without_a_card_leaves_none_of_another(run):
     made(run)
     registry.promote_version(NAME, "1", "ann", "the gate")
     registry.register_model(NAME, run, verdict(promoted=False), TAGS)
-    registry.main_promote("2", "by hand", "bob")
+    commands.promote("2", "by hand", "bob")
     assert not paths.MODEL_CARD.exists()

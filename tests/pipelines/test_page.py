@@ -11,7 +11,15 @@ import pytest
 from densecl import paths
 from pipelines.gate.gate import judge_candidate
 from pipelines.outcome.page import write_page
-from pipelines.schemas import Champion, ClassShare, DatasetDrift, RetrainingRecord, SourceChanges
+from pipelines.schemas import (
+    Anchor,
+    Champion,
+    ClassShare,
+    DatasetDrift,
+    ReferenceDrift,
+    RetrainingRecord,
+    SourceChanges,
+)
 from tests.conftest import WNIDS, draw_set
 from tests.page_checks import faults
 from tests.pipelines.factories import small_params, write_nothing, write_side
@@ -149,6 +157,39 @@ def test_what_changed_is_shown(place):
     text, seen = page(place)
     assert "data:image/jpeg" not in text
     assert f"For example {WNIDS[0]}/image_0_0.JPEG" in seen.text
+
+
+def test_the_anchor_the_trials_and_the_drift_since_older_data_are_shown(place):
+    params = small_params(("imagenet", "sketch"))
+    for name in ("imagenet", "sketch"):
+        write_side(place, name, paths.ANCHOR, np.arange(1000) % 2 > 0)
+    champion = Champion(version="2", anchor=Anchor(version="1", origin="first champion"))
+    verdict = judge_candidate(params, champion, place, validation="a", candidates=7)
+    drift = ReferenceDrift(
+        reference="first baseline",
+        version="1",
+        dataset=HOSTILE,
+        images=2000,
+        before=1500,
+        classes_new=("n1", "n2"),
+        classes_removed=(),
+        psi={"class": 0.31, "brightness": 0.11},
+        chance={"class": 0.1, "brightness": 0.2},
+    )
+    absent = drift.model_copy(update={"before": None, "psi": {}, "dataset": "sketch"})
+    changes = changes_of().model_copy(update={"references": (drift, absent)})
+    write_page(changes, verdict, REJECTED, root=place)
+    text = (place / paths.RETRAINING_PAGE).read_text(encoding="utf-8")
+    seen = Seen(text)
+    assert re.search(
+        r"imagenet anchor: against the anchor, low end above the bound (pass|fail)ed", seen.text
+    )
+    assert "the same against version 1, the anchor" in seen.text
+    assert "7 candidates were tried on these validation images" in seen.text
+    row = f"{HOSTILE} first baseline (version 1) 1,500 2,000 2 – 0.31 large 0.11 – – – –"
+    assert row in seen.text
+    assert "sketch first baseline (version 1) – 2,000" in seen.text
+    assert "script" not in seen.tags
 
 
 def test_hostile_names_are_text_and_nothing_is_loaded(place):

@@ -20,7 +20,7 @@ from timm.data import create_transform
 from densecl import paths
 from densecl.errors import EXIT_RETRY, DenseclError, RetryLater
 from densecl.runtime.locks import hold_lock
-from pipelines.registry import mlflow_client, registry
+from pipelines.registry import champions, commands, mlflow_client, registry
 from pipelines.registry.mlflow_client import RegistryError
 from pipelines.schemas import Champion
 from tests.pipelines.conftest import PRETRAINED, verdict
@@ -154,15 +154,21 @@ def test_every_rollback_restores_the_previous_champion(trained, capsys):
         == "rollback from version 4: worse in use"
     )
     assert len(registry.resolve_version(NAME, "2")[1]["history"].splitlines()) == 2
-    registry.main_rollback("still worse", "bob")
-    assert capsys.readouterr().out == "densecl-vit: version 1 is champion again; rolled back: 2\n"
+    commands.rollback("still worse", "bob")
+    assert capsys.readouterr().out == (
+        "densecl-vit: version 1 is champion again; rolled back: 2\n"
+        "densecl-vit: version 1 is the anchor, first champion\n"
+    )
     with pytest.raises(
         RegistryError,
         match=r"nothing to roll back to: no champion before version 1.*promote VERSION",
     ):
         registry.rollback_champion(NAME, "bob", "worse")
-    registry.main_promote("3", "better than it looked", "bob")
-    assert capsys.readouterr().out == "densecl-vit: version 3 is champion; before: 1\n"
+    commands.promote("3", "better than it looked", "bob")
+    assert capsys.readouterr().out == (
+        "densecl-vit: version 3 is champion; before: 1\n"
+        "densecl-vit: version 3 is the anchor, promoted by hand\n"
+    )
     assert (
         registry.rollback_champion(NAME, "bob", "no") == "1"
     )  # what was rolled back is not champion again
@@ -171,7 +177,7 @@ def test_every_rollback_restores_the_previous_champion(trained, capsys):
 def test_nobody_is_promoted_while_a_retraining_is_at_work(trained):
     add(trained, "first", promoted=False)
     with hold_lock(paths.RETRAINING_LOCK), pytest.raises(RetryLater, match="held by process"):
-        registry.main_promote("1", "by hand")
+        commands.promote("1", "by hand")
     assert registry.get_champion(NAME).version is None
 
 
@@ -215,7 +221,7 @@ def test_a_rollback_passes_over_versions_of_the_same_files(trained):
 def test_the_alias_counts_where_the_history_differs(trained, client, alias, stack, expected):
     for fingerprint in ("first", "second", "third"):
         registry.register_model(NAME, trained(fingerprint), verdict(), TAGS)
-    client.set_registered_model_tag(NAME, registry.CHAMPIONS_TAG, stack)
+    client.set_registered_model_tag(NAME, champions.CHAMPIONS_TAG, stack)
     client.set_registered_model_alias(NAME, "champion", alias)
     assert registry.rollback_champion(NAME, "bob", "no") == expected
 
@@ -232,7 +238,7 @@ def test_missing_versions_are_one_line(trained, client):
     ):
         registry.rollback_champion(NAME, "bob", "no")
     with pytest.raises(RegistryError, match="found no version champion, expected a number"):
-        registry.fetch_champion(NAME, registry.get_champion(NAME))
+        registry.fetch_model(NAME, "champion", paths.CHAMPION)
     for asked in ("2", "v9", "champion", "first", "-1", ""):
         with pytest.raises(
             RegistryError, match=f"found no version {asked}, expected a number, .*; there are 1$"
@@ -257,7 +263,7 @@ def test_damaged_files_are_no_champion(trained, client):
     assert registry.get_champion(NAME).version == "2"
     file.unlink()
     with pytest.raises(RegistryError, match=r"model.safetensors: no such file, expected"):
-        registry.fetch_champion(NAME, Champion(version="1"))
+        registry.fetch_model(NAME, "1", paths.CHAMPION)
     assert not Path("models/champion").exists()
 
 
@@ -293,7 +299,7 @@ def test_a_moved_or_copied_project_finds_its_files_and_registers_new_ones_inside
     before = sorted(project.rglob("*"))
     monkeypatch.chdir(moved)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{moved}/mlflow.db")
-    registry.fetch_champion(NAME, registry.get_champion(NAME))
+    registry.fetch_model(NAME, "champion", paths.CHAMPION)
     assert registered("1") == "first"
     config = json.loads(Path("models/dense/seed-0/config.json").read_text(encoding="utf-8"))
     Path("models/dense/seed-0/config.json").write_text(
@@ -330,13 +336,13 @@ def test_a_rollback_outlives_dvc_gc(trained, project, monkeypatch):
     add(trained, "second")
     run("git", "add", "models/dense/seed-0.dvc")
     run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "second")
-    registry.fetch_champion(NAME, registry.get_champion(NAME))
+    registry.fetch_model(NAME, "champion", paths.CHAMPION)
     assert registered("2") == "second"
     dvc("gc", "--all-commits", "-f", "-q")
     gone = before - cached()
     assert gone, "dvc gc removed nothing of the first model"
     registry.rollback_champion(NAME, "bob", "worse in use")
-    registry.fetch_champion(NAME, registry.get_champion(NAME))
+    registry.fetch_model(NAME, "champion", paths.CHAMPION)
     assert {
         file: Path("models/champion/seed-0", file).read_bytes() for file in mlflow_client.FILES
     } == first
@@ -344,9 +350,9 @@ def test_a_rollback_outlives_dvc_gc(trained, project, monkeypatch):
 
 def test_what_is_laid_out_already_is_not_written_again(trained):
     add(trained, "first")
-    registry.fetch_champion(NAME, registry.get_champion(NAME))
+    registry.fetch_model(NAME, "champion", paths.CHAMPION)
     file = Path("models/champion/seed-0/model.safetensors")
     before = file.stat().st_mtime_ns
     shutil.rmtree("mlruns")  # and the registry's files are not needed
-    registry.fetch_champion(NAME, registry.get_champion(NAME))
+    registry.fetch_model(NAME, "champion", paths.CHAMPION)
     assert file.stat().st_mtime_ns == before

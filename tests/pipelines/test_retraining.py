@@ -178,6 +178,16 @@ def test_damaging_images_are_refused_with_the_sets_named(place):
     assert "refused, version 2 stays: imagenet falls by" in said
     verdict = json.loads((place / "reports/gate.json").read_text())
     assert not verdict["promoted"]
+    assert (verdict["anchor"], verdict["candidates"]) == ("1", 3)
+    assert verdict["winner_bias"] > 0
+    failed = {c["name"] for c in verdict["criteria"] if not c["passed"]}
+    assert failed >= {"val", "fall", "anchor", "anchor-fall"}
+    anchor = json.loads((place / "reports/champion/evaluation/anchor-0/imagenet.json").read_text())
+    assert anchor["images"] == 120
+    drifts = json.loads((place / "reports/changes.json").read_text())["references"]
+    compared = {(d["reference"], d["version"]) for d in drifts}
+    assert compared == {("first baseline", "1"), ("champion's data", "2")}
+    assert all(d["before"] for d in drifts)
     assert {c["dataset"] for c in verdict["criteria"] if not c["passed"]} == {
         "imagenet",
         "imagenet-r",
@@ -211,7 +221,20 @@ def test_lineage_leads_from_the_champion_to_the_folder_of_its_images(place):
 
 def test_rollback_and_promotion_by_hand(place):
     assert "version 1 is champion again" in pipelines(place, "rollback", "--why", "a test")
-    assert "version 2 is champion" in pipelines(place, "promote", "2", "--why", "a test")
+    said = pipelines(place, "promote", "2", "--why", "a test")
+    assert "version 2 is champion" in said
+    assert "version 2 is the anchor, promoted by hand" in said
+
+
+def test_new_validation_images_ask_for_a_new_anchor(place):
+    draw(place / "images/val", 5, 9)
+    said = pipelines(place, "retraining")
+    assert "the validation images changed since it became the anchor" in said
+    verdict = json.loads((place / "reports/gate.json").read_text())
+    assert (verdict["anchor"], verdict["candidates"]) == ("2", 1)
+    said = pipelines(place, "promote", "candidate", "--why", "checked")
+    assert "is the anchor, promoted by hand" in said
+    assert "validation images changed" not in pipelines(place, "retraining", "--force")
 
 
 def change(place: Path, **train: int) -> None:

@@ -1,0 +1,106 @@
+"""Changes and drift in words, for a terminal and the page."""
+
+from collections.abc import Iterator
+
+from densecl.config.params import TRAIN_SET
+from densecl.datasets.storage.filenames import to_printable
+from densecl.pages.formatting import format_count
+from pipelines.gate.psi import LARGE, MODERATE
+from pipelines.schemas import DatasetDrift, DistributionShift, ReferenceDrift, SourceChanges
+
+MAX_SHOWN = 12  # classes per dataset
+EVALUATION_PREFIXES = (
+    "evaluate.",
+    "evaluation code",
+)  # heads of the lines about params and code that train nothing anew
+
+
+def format_changes(changes: SourceChanges) -> str:
+    """Changes as text for a terminal: one line per dataset, then params and code, then the drift
+    since older data, then the consequence.
+    """
+    return "\n".join(
+        [
+            *(line for change in changes.sets for line in _format_dataset_change(change)),
+            *changes.params,
+            *(line for drift in changes.references for line in _format_reference_drift(drift)),
+            "",
+            describe_consequence(changes),
+        ]
+    )
+
+
+def describe_consequence(changes: SourceChanges) -> str:
+    """One sentence on what the changes mean for the next candidate."""
+    if not changes.has_changes:
+        return (
+            "Nothing changed since the last judged candidate: none is "
+            "trained (--force trains one all the same)."
+        )
+    if all(change.before is None for change in changes.sets):
+        return (
+            "There is no earlier candidate to compare with: "
+            "everything is new, and a candidate is judged."
+        )
+    train = next(change for change in changes.sets if change.dataset == TRAIN_SET)
+    if is_changed(train) or any(
+        not line.startswith(EVALUATION_PREFIXES) for line in changes.params
+    ):
+        return "A new candidate is trained and judged."
+    return (
+        "Only the evaluation changed: the same model is the "
+        "candidate, and it and the champion are judged anew."
+    )
+
+
+def is_changed(change: DatasetDrift) -> bool:
+    return change.before is None or bool(change.new or change.removed or change.changed)
+
+
+def describe_shift(change: DistributionShift, feature: str) -> str:
+    """`large`, `moderate` or "", by the conventional thresholds, and only if above the level
+    expected by chance.
+    """
+    value = change.psi.get(feature, 0.0)
+    if value <= change.chance.get(feature, 0.0):
+        return ""
+    return "large" if value >= LARGE else "moderate" if value >= MODERATE else ""
+
+
+def _format_dataset_change(change: DatasetDrift) -> Iterator[str]:
+    images = format_count(change.images, "image")
+    if not is_changed(change):
+        yield f"{change.dataset}: unchanged, {images}"
+        return
+    if change.before is None:
+        yield f"{change.dataset}: {images}, nothing to compare with"
+        return
+    yield (
+        f"{change.dataset}: {images}, {change.before:,} before: {change.new:,} new, "
+        f"{change.removed:,} removed, "
+        f"{change.changed:,} changed"
+    )
+    yield from _format_shift(change)
+    if change.evidence:
+        yield "  such as " + ", ".join(to_printable(path) for path in change.evidence[:3])
+
+
+def _format_reference_drift(drift: ReferenceDrift) -> Iterator[str]:
+    head = f"{drift.dataset} against the {drift.reference} (version {drift.version})"
+    if drift.before is None:
+        yield f"{head}: nothing to compare with"
+        return
+    yield f"{head}: {format_count(drift.images, 'image')}, {drift.before:,} then"
+    yield from _format_shift(drift)
+
+
+def _format_shift(change: DistributionShift) -> Iterator[str]:
+    for what, wnids in (("new", change.classes_new), ("removed", change.classes_removed)):
+        if wnids:
+            more = f" and {len(wnids) - MAX_SHOWN} more" if len(wnids) > MAX_SHOWN else ""
+            yield f"  classes {what}: {', '.join(wnids[:MAX_SHOWN])}{more}"
+    shifts = [
+        f"{f} {v:.2f}{f' ({word})' if (word := describe_shift(change, f)) else ''}"
+        for f, v in change.psi.items()
+    ]
+    yield "  PSI: " + (", ".join(shifts) or "no images to compare")
