@@ -95,8 +95,7 @@ def _add_accuracies(comparison: Comparison, dataset: str, mode: str) -> Outcomes
 def _add_accuracy(
     comparison: Comparison, dataset: str, mode: str, metric: str, correct: Outcomes
 ) -> Estimate:
-    settings = comparison.get_settings(dataset, mode, metric)
-    estimate = statistics.estimate_accuracy(correct, *settings)
+    estimate = statistics.estimate_accuracy(correct, comparison.plan.values.confidence)
     _add_row(comparison, dataset, mode, metric, estimate, len(correct))
     return estimate
 
@@ -113,12 +112,12 @@ def _add_control_metrics(
         return
     control_correct = build_outcome_matrix(cell.controls, "correct", seeds)
     control_top1 = _add_accuracy(comparison, dataset, mode, "control_top1", control_correct)
-    top1 = statistics.estimate_accuracy(correct, *comparison.get_settings(dataset, mode, "top1"))
+    confidence = comparison.plan.values.confidence
+    top1 = statistics.estimate_accuracy(correct, confidence)
     drop = statistics.estimate_independent_difference(control_top1, top1)
     if len(seeds) > 1:
         drop = statistics.estimate_weighted_sum(
-            [WeightedOutcomes(1.0, control_correct), WeightedOutcomes(-1.0, correct)],
-            *comparison.get_settings(dataset, mode, "drop"),
+            [WeightedOutcomes(1.0, control_correct), WeightedOutcomes(-1.0, correct)], confidence
         )
     _add_row(comparison, dataset, mode, "drop", drop)
     control_mean = control_correct.mean()
@@ -137,17 +136,16 @@ def _add_control_metrics(
             weights, least = (1.0, -slope), -np.inf
         terms = list(map(WeightedOutcomes, weights, (correct, control_correct)))
         value = float(np.mean(values))
-        estimate = _estimate_around(comparison, value, terms, dataset, mode, metric)
+        estimate = _estimate_around(comparison, value, terms)
         low = max(least, estimate.low)
         _add_row(comparison, dataset, mode, metric, Estimate(value, low, estimate.high))
 
 
 def _estimate_around(
-    comparison: Comparison, value: float, terms: list[WeightedOutcomes], *seed_words: str
+    comparison: Comparison, value: float, terms: list[WeightedOutcomes]
 ) -> Estimate:
     """`value` with the limits' distances of a first-order expansion."""
-    settings = comparison.get_settings(*seed_words)
-    interval = statistics.estimate_weighted_sum(terms, *settings)
+    interval = statistics.estimate_weighted_sum(terms, comparison.plan.values.confidence)
     low, high = (value + limit - interval.value for limit in (interval.low, interval.high))
     return Estimate(value, low, high)
 
@@ -187,6 +185,6 @@ def _add_shape_bias(comparison: Comparison, dataset: str, mode: str, correct: Ou
         # The ratio of two means, to first order in both.
         value = float((shape.sum(axis=0) / decided.sum(axis=0)).mean())
         terms = [WeightedOutcomes(1 / decided.mean(), shape - value * decided)]
-        estimate = _estimate_around(comparison, value, terms, dataset, mode, "shape_bias")
+        estimate = _estimate_around(comparison, value, terms)
     images = int(decided.sum(axis=0).mean())
     _add_row(comparison, dataset, mode, "shape_bias", estimate, images)

@@ -133,11 +133,6 @@ class Comparison:
         self.add_row(filled)
         return filled
 
-    def get_settings(self, *seed_words: str) -> tuple[float, int, int]:
-        """Confidence, redraws and the random seed of one number."""
-        params = self.plan.values
-        return params.confidence, params.bootstrap_samples, compute_report_seed(*seed_words)
-
 
 def read_seed_results(root: Path, dataset: str, mode: str, seeds: Sequence[int]) -> SeedResults:
     cell = SeedResults()
