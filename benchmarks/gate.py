@@ -3,10 +3,10 @@
 import numpy as np
 
 from densecl.analysis.paired import estimate_difference
-from densecl.config.params import GateParams, ReportParams
+from densecl.config.params import GateParams
 from pipelines.gate.gate import PairedResult, check_regression, check_validation
 
-GATE, REPORT = GateParams(), ReportParams(bootstrap_samples=1000)
+GATE = GateParams()
 TRUE_DROPS = (0.0, GATE.margin, GATE.max_drop, 0.05)
 DISCORDANT = (0.06, 0.2)  # share of images on which the two models differ
 
@@ -19,10 +19,10 @@ def simulate_error_rates(
     """
     shares = [(discordant - truth) / 2, (discordant + truth) / 2, 1 - discordant]
     rng, passed, refused = np.random.default_rng(0), 0, 0
-    for trial, (gained, lost, _) in enumerate(rng.multinomial(n, shares, trials)):
+    for gained, lost, _ in rng.multinomial(n, shares, trials):
         first, second = np.zeros((n, 1)), np.zeros((n, 1))
         first[:gained], second[gained : gained + lost] = 1, 1
-        pair = PairedResult(estimate_difference(first, second, REPORT, trial), n, "")
+        pair = PairedResult(estimate_difference(first, second, 0.95), n, "")
         passed += check_validation(GATE, pair).passed
         refused += not check_regression(GATE, "imagenet", pair).passed
     return passed / trials, refused / trials

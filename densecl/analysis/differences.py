@@ -13,11 +13,21 @@ from densecl.analysis.results import (
     MetricRow,
     UnpairedImagesError,
     build_outcome_matrix,
+    get_sources,
 )
-from densecl.analysis.statistics import Outcomes, SampledValue, WeightedOutcomes
+from densecl.analysis.sampled_value import SampledValue
+from densecl.analysis.statistics import Outcomes, Sources, WeightedOutcomes
 from densecl.config.params import Mode
 
 __all__ = ["SHIFTED_MEAN", "add_differences", "add_shifted_mean"]
+
+
+class PairedGaps(NamedTuple):
+    """Differences of two modes on the images of one dataset."""
+
+    gaps: Outcomes  # [images, seeds]
+    sources: Sources  # [images]
+    seeds: tuple[int, ...]
 
 
 class TestedDifference(NamedTuple):
@@ -48,7 +58,12 @@ def add_shifted_mean(comparison: Comparison, mode: str) -> None:
     comparison.add_row(empty)
     if datasets:
         estimate = statistics.estimate_weighted_sum(
-            [WeightedOutcomes(1 / len(datasets), correct) for correct in outcomes],
+            [
+                WeightedOutcomes(
+                    1 / len(datasets), correct, get_sources(comparison.cells[s, mode].rows)
+                )
+                for s, correct in zip(datasets, outcomes, strict=True)
+            ],
             comparison.plan.values.confidence,
         )
         comparison.add_estimate(empty, estimate, sum(map(len, outcomes)), seeds)
@@ -94,21 +109,19 @@ def _add_difference(
         note, seeds = _describe_mean(comparison), comparison.plan.seeds
     else:
         notes = (comparison.cells[place, name].note for name in (mode, baseline))
-        note, seeds = "; ".join(filter(None, notes)), pairs[0][2]
+        note, seeds = "; ".join(filter(None, notes)), pairs[0].seeds
     empty = replace(empty, note=note)
     if not pairs:
         comparison.add_row(empty)
         return None
-    gaps = [first - second for first, second, _ in pairs]
-    sampled = statistics.sample_difference(gaps)
+    gaps, sources = [pair.gaps for pair in pairs], [pair.sources for pair in pairs]
+    sampled = statistics.sample_difference(gaps, sources)
     estimate = sampled.compute_interval(comparison.plan.values.confidence)
-    row = comparison.add_estimate(empty, estimate, sum(map(len, gaps)), seeds)
+    row = comparison.add_estimate(empty, estimate, sampled.images, seeds)
     return TestedDifference(row, sampled)
 
 
-def _collect_pair(
-    comparison: Comparison, dataset: str, mode: str, baseline: str
-) -> tuple[Outcomes, Outcomes, tuple[int, ...]]:
+def _collect_pair(comparison: Comparison, dataset: str, mode: str, baseline: str) -> PairedGaps:
     cells = [comparison.cells[dataset, name] for name in (mode, baseline)]
     seeds = tuple(sorted(cells[0].rows.keys() & cells[1].rows.keys()))
     if not seeds:
@@ -117,7 +130,7 @@ def _collect_pair(
     if not cells[0].rows[seeds[0]].index.equals(cells[1].rows[seeds[0]].index):
         raise UnpairedImagesError(f"{mode} and {baseline} were evaluated on different images")
     first, second = (build_outcome_matrix(cell.rows, "correct", seeds) for cell in cells)
-    return first, second, seeds
+    return PairedGaps(first - second, get_sources(cells[0].rows), seeds)
 
 
 def _add_tests(comparison: Comparison, difference: TestedDifference, tests: int) -> None:

@@ -9,7 +9,8 @@ import pandas as pd
 
 from densecl import paths
 from densecl.analysis.results import read_seed_results
-from densecl.analysis.statistics import Estimate, Outcomes, sample_difference
+from densecl.analysis.sampled_value import Estimate
+from densecl.analysis.statistics import Outcomes, Sources, sample_difference
 from densecl.artifacts import Evaluation
 
 
@@ -26,6 +27,11 @@ class ModelPredictions:
     def correct(self) -> Outcomes:
         """[images, 1]: 1 if the prediction is correct, else 0."""
         return self.rows[["correct"]].to_numpy(float)
+
+    @property
+    def sources(self) -> Sources:
+        """[images]: the photograph that each was made from."""
+        return self.rows["source"].to_numpy(object)
 
     def select_images(self, images: pd.Index) -> Self:
         """The predictions on some images, in the given order."""
@@ -57,7 +63,9 @@ def read_model_predictions(
     return ModelPredictions(results.rows[seed].assign(wnid=wnids), results.records[seed])
 
 
-def estimate_difference(first: Outcomes, second: Outcomes, confidence: float) -> Estimate:
+def estimate_difference(
+    first: Outcomes, second: Outcomes, confidence: float, sources: Sources | None = None
+) -> Estimate:
     """Difference first - second of two models on the same images, each [images, 1]."""
-    estimate = sample_difference([first - second]).compute_interval(confidence)
+    estimate = sample_difference([first - second], [sources]).compute_interval(confidence)
     return replace(estimate, low=max(estimate.low, -1.0), high=min(estimate.high, 1.0))

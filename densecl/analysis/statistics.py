@@ -6,27 +6,17 @@ number come from one distribution, so that they never contradict each other.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from densecl.analysis.sampled_value import Estimate, SampledValue
+
 Outcomes = NDArray[np.float64]  # [n, S]
+Sources = NDArray[np.object_]  # [n] names
 SEEDS_FOR_MODE = 3  # fewer say nothing about the spread between seeds
-FEW_DISCORDANT = 25  # images; below, the exact test is used beside the normal approximation
-POWER = 0.8  # of the smallest difference that is called detectable
-LEAST_P = 1e-15
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A value with its confidence limits; `p` is the two-sided p-value of the value being 0."""
-
-    value: float
-    low: float
-    high: float
-    p: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,115 +30,8 @@ class WeightedOutcomes:
 
     weight: float
     outcomes: Outcomes
-    sources: NDArray[np.str_] | None = None
+    sources: Sources | None = None
     least: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class SampledValue:
-    """A weighted sum of means, and where its variance comes from.
-
-    From three seeds on it speaks of the mode: `seed_variance` is that of the mean of S seeds, and
-    `image_variance` what the choice of images adds to all seeds alike (crossed random effects:
-    Cornfield & Tukey 1956). With fewer seeds it speaks of these models, and `seed_variance` is 0.
-    `discordant` counts the images on which only the first, and only the second of two single
-    models is right.
-    """
-
-    value: float
-    seed_variance: float
-    image_variance: float
-    seeds: int
-    images: int
-    discordant: tuple[int, int] | None = None
-
-    def compute_interval(self, confidence: float, tests: int = 1) -> Estimate:
-        """Value, limits and p-value; with `tests` > 1 of a family of that size, which holds as a
-        whole at `confidence` (Bonferroni).
-
-        The half-width is sqrt(t^2 a + z^2 b), with Student's quantile t of S - 1 degrees of freedom
-        for the seeds' variance a and the normal quantile z for that of the images, b. It is exact
-        where either makes all the error and conservative between (benchmarks/coverage.py).
-        """
-        error_rate = (1 - confidence) / tests
-        half_width = self._compute_half_width(error_rate)
-        low, high = self.value - half_width, self.value + half_width
-        if self._is_exact():
-            exact_low, exact_high = self._compute_exact_interval(error_rate)
-            low, high = min(low, exact_low), max(high, exact_high)
-        return Estimate(self.value, low, high, min(1.0, tests * self.compute_p()))
-
-    def compute_p(self) -> float:
-        """The level at which an end of the interval is 0; with few discordant images at least that
-        of McNemar's exact test.
-        """
-        from scipy.optimize import brentq
-
-        distance = abs(self.value)
-        if distance >= self._compute_half_width(LEAST_P):
-            p = LEAST_P
-        elif distance == 0:
-            p = 1.0
-        else:
-            log_p = brentq(
-                lambda log_p: self._compute_half_width(math.exp(log_p)) - distance,
-                math.log(LEAST_P),
-                0.0,
-                xtol=1e-10,
-            )
-            p = math.exp(log_p)
-        if self.discordant is not None and self._is_exact():
-            return max(p, compute_binomial_p(*self.discordant))
-        return p
-
-    def compute_detectable(self, confidence: float, tests: int = 1) -> float:
-        """Smallest true value whose interval leaves out 0 with 80 % power, given these variances.
-
-        The estimated variance of the seeds is itself random: the power is its mean over the
-        quantiles of chi-squared / (S - 1).
-        """
-        from scipy.optimize import brentq
-        from scipy.stats import chi2, norm
-
-        t, z = self._compute_quantiles((1 - confidence) / tests)
-        freedom = max(self.seeds - 1, 1)
-        ratios = chi2.ppf((np.arange(400) + 0.5) / 400, freedom) / freedom
-        half_widths = np.sqrt(t**2 * self.seed_variance * ratios + z**2 * self.image_variance)
-        error = math.sqrt(self.seed_variance + self.image_variance)
-        if error == 0:
-            return 0.0
-
-        def compute_missing_power(value: float) -> float:
-            return float(norm.sf((half_widths - value) / error).mean()) - POWER
-
-        return float(brentq(compute_missing_power, 0.0, half_widths.max() + 10 * error))
-
-    def _compute_half_width(self, error_rate: float) -> float:
-        t, z = self._compute_quantiles(error_rate)
-        return math.sqrt(t**2 * self.seed_variance + z**2 * self.image_variance)
-
-    def _compute_quantiles(self, error_rate: float) -> tuple[float, float]:
-        from scipy.stats import norm, t
-
-        freedom = max(self.seeds - 1, 1)
-        return float(t.isf(error_rate / 2, freedom)), float(norm.isf(error_rate / 2))
-
-    def _is_exact(self) -> bool:
-        return self.discordant is not None and sum(self.discordant) < FEW_DISCORDANT
-
-    def _compute_exact_interval(self, error_rate: float) -> tuple[float, float]:
-        """Clopper & Pearson's (1934) limits of the share of the first among the discordant images,
-        as a difference over all images; without any, the exact bound of 0 in n images.
-        """
-        from scipy.stats import binomtest
-
-        first, second = self.discordant or (0, 0)
-        if not first + second:
-            bound = 1 - (error_rate / 2) ** (1 / self.images)
-            return -bound, bound
-        share = binomtest(first, first + second).proportion_ci(1 - error_rate, "exact")
-        scale = (first + second) / self.images
-        return scale * (2 * share.low - 1), scale * (2 * share.high - 1)
 
 
 def sample_weighted_sum(terms: Sequence[WeightedOutcomes]) -> SampledValue:
@@ -165,7 +48,7 @@ def sample_weighted_sum(terms: Sequence[WeightedOutcomes]) -> SampledValue:
 
 
 def sample_difference(
-    gaps: Sequence[Outcomes], sources: Sequence[NDArray[np.str_] | None] | None = None
+    gaps: Sequence[Outcomes], sources: Sequence[Sources | None] | None = None
 ) -> SampledValue:
     """Mean over datasets of the paired differences `gaps` of two modes, each [n, S]: first minus
     second on the same images and seeds.
@@ -176,7 +59,7 @@ def sample_difference(
         for gap, names in zip(gaps, sources, strict=True)
     ]
     sampled = sample_weighted_sum(terms)
-    if len(gaps) > 1 or sampled.seeds > 1:
+    if len(gaps) > 1 or sampled.seeds > 1 or _has_repeated(sources[0]):
         return sampled
     counts = int((gaps[0] > 0).sum()), int((gaps[0] < 0).sum())
     return dataclasses.replace(sampled, discordant=counts)
@@ -187,12 +70,15 @@ def estimate_weighted_sum(terms: Sequence[WeightedOutcomes], confidence: float) 
     return sample_weighted_sum(terms).compute_interval(confidence)
 
 
-def estimate_accuracy(outcomes: Outcomes, confidence: float) -> Estimate:
+def estimate_accuracy(
+    outcomes: Outcomes, confidence: float, sources: Sources | None = None
+) -> Estimate:
     """Mean of [n, S] in [0, 1]: Wilson interval for one seed, else that of a sampled value."""
-    if outcomes.shape[1] == 1 or outcomes.all() or not outcomes.any():
+    is_single = outcomes.shape[1] == 1 and not _has_repeated(sources)
+    if is_single or outcomes.all() or not outcomes.any():
         # Without any error, or any success, no variance can be estimated.
         return compute_wilson_interval(outcomes[:, 0], confidence)
-    estimate = estimate_weighted_sum([WeightedOutcomes(1.0, outcomes)], confidence)
+    estimate = estimate_weighted_sum([WeightedOutcomes(1.0, outcomes, sources)], confidence)
     return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))
 
 
@@ -217,13 +103,8 @@ def estimate_independent_difference(first: Estimate, second: Estimate) -> Estima
     )
 
 
-def compute_binomial_p(first: int, second: int) -> float:
-    """McNemar's exact two-sided p-value for counts of images on which only one model is right
-    (McNemar 1947, binomial form).
-    """
-    from scipy.stats import binomtest
-
-    return float(binomtest(first, first + second, 0.5).pvalue) if first + second else 1.0
+def _has_repeated(sources: Sources | None) -> bool:
+    return sources is not None and bool(pd.Series(sources).duplicated().any())
 
 
 def _compute_image_variance(terms: Sequence[WeightedOutcomes]) -> float:
@@ -255,8 +136,8 @@ def _sum_by_source(terms: Sequence[WeightedOutcomes]) -> Outcomes:
             shared.append(influences)
             names.append(term.sources)
     if shared:
-        unique, group = np.unique(np.concatenate(names), return_inverse=True)
-        sums = np.zeros((unique.size, terms[0].outcomes.shape[1]))
+        group, unique = pd.factorize(np.concatenate(names))
+        sums = np.zeros((len(unique), terms[0].outcomes.shape[1]))
         np.add.at(sums, group, np.concatenate(shared))
         independent.append(sums)
     return np.concatenate(independent)

@@ -1,4 +1,4 @@
-"""Summarise the results in sentences that the intervals and corrected p-values support."""
+"""Summarise the results in sentences that the simultaneous intervals support."""
 
 import json
 import math
@@ -8,13 +8,25 @@ from statistics import fmean
 import pandas as pd
 
 from densecl import paths
-from densecl.analysis.comparison import BASELINE, SHIFTED_MEAN, Comparison, get_significance
+from densecl.analysis.comparison import (
+    BASELINE,
+    SHIFTED_MEAN,
+    Comparison,
+    MetricRow,
+    get_significance,
+)
 from densecl.analysis.statistics import SEEDS_FOR_MODE
 from densecl.artifacts import ReportPlan
 from densecl.config.params import CONTROL_SET, ContrastParams, Mode
 from densecl.cost.result import CostReport
-from densecl.pages.formatting import capitalize_first, format_count, format_percent, join_names
-from densecl.report.sentences import describe_power, describe_scope
+from densecl.pages.formatting import (
+    capitalize_first,
+    format_count,
+    format_percent,
+    format_points,
+    join_names,
+)
+from densecl.report.sentences import describe_limits, describe_power, describe_scope
 
 MAX_NAMED_SETS = 3  # datasets that a sentence names per direction, largest differences first
 # What matches are found on -> its name in history.csv; on the crops' geometry nothing is learned.
@@ -22,8 +34,8 @@ MATCHING_FEATURES = {"dense": "dense", "backbone": "last"}
 
 
 def build_headline(comparison: Comparison, cost: CostReport | None) -> list[str]:
-    """Two sentences: which mode is better, where, by how much [interval], and at what cost in
-    time.
+    """Sentences: what cannot be concluded from so few seeds, which mode is better, where, by how
+    much [simultaneous interval], and at what cost in time.
     """
     modes = comparison.plan.modes
     if len(modes) == 1:
@@ -40,24 +52,23 @@ def build_headline(comparison: Comparison, cost: CostReport | None) -> list[str]
             "No set was evaluated for two modes alike, so they cannot be compared; the missing "
             "cells are listed below."
         ]
+    limits = describe_limits(_count_fewest_seeds(comparison), "the modes")
     first = next(iter(verdicts))
     if baseline != BASELINE:
         # The times are taken beside classification alone, which is neither of the two.
         cost_text = f"{_format_cost(first, cost)} and {_format_cost(baseline, cost)}"
-        return [f"{verdicts[first]}.", f"Beside classification alone, {cost_text}."]
+        return [*limits, f"{verdicts[first]}.", f"Beside classification alone, {cost_text}."]
     if len(verdicts) == 1:
-        return [f"{verdicts[first]}.", f"{capitalize_first(_format_cost(first, cost))}."]
-    sentences = []
-    for mode, verdict in verdicts.items():
-        absent = f"{capitalize_first(mode)} and {baseline} have no set and seed in common"
-        decided = any(
-            get_significance(comparison, s, mode, baseline)
-            for s in (SHIFTED_MEAN, *comparison.plan.datasets)
-        )
-        sentences.append(
-            f"{verdict or absent}; {_format_cost(mode, cost, 'it' if decided else mode)}."
-        )
-    return sentences
+        return [
+            *limits,
+            f"{verdicts[first]}.",
+            f"{capitalize_first(_format_cost(first, cost))}.",
+        ]
+    absent = f"and {baseline} have no set and seed in common"
+    return limits + [
+        f"{verdict or f'{capitalize_first(mode)} {absent}'}; {_format_cost(mode, cost)}."
+        for mode, verdict in verdicts.items()
+    ]
 
 
 def build_details(comparison: Comparison) -> list[str]:
@@ -75,6 +86,22 @@ def build_details(comparison: Comparison) -> list[str]:
     return [*_describe_scope(comparison), *sentences, *_describe_power(comparison)]
 
 
+def describe_families(comparison: Comparison) -> tuple[str, str]:
+    """What the verdicts of the first screen, and those of the table of datasets, hold for."""
+    means, single = (
+        comparison.count_tests(places)
+        for places in ((SHIFTED_MEAN,), tuple(comparison.plan.datasets))
+    )
+    texts = {
+        1: "The interval is that of the only test",
+        0: "Nothing is tested",
+    }
+    return (
+        texts.get(means, f"One family of {means} tests, the means of all pairs of modes"),
+        texts.get(single, f"One family of {single} tests, all datasets and pairs of modes"),
+    )
+
+
 def _select_baseline(comparison: Comparison) -> Mode:
     """The mode that others are compared with: none, or the next simpler mode if nothing was
     evaluated together with none.
@@ -83,73 +110,82 @@ def _select_baseline(comparison: Comparison) -> Mode:
     return compared[0] if compared else comparison.mode_pairs[0][1]
 
 
-def _list_tested(comparison: Comparison, mode: str, baseline: str) -> list[str]:
-    """The shifted mean and the datasets for which the two modes have a difference."""
-    datasets = (SHIFTED_MEAN, *comparison.plan.datasets)
-    return [s for s in datasets if comparison.get_difference(s, mode, baseline)]
+def _list_tested(comparison: Comparison, mode: str, baseline: str) -> list[MetricRow]:
+    """The differences of two modes that the first screen judges: one family over all pairs."""
+    rows = (comparison.get_difference(s, mode, baseline) for s in comparison.judged_places)
+    return [row for row in rows if row]
 
 
-def _count_seeds(comparison: Comparison, mode: str, baseline: str) -> int:
-    """The smallest number of seeds of any difference."""
-    rows = [
-        comparison.get_difference(s, mode, baseline)
-        for s in _list_tested(comparison, mode, baseline)
-    ]
-    return min((len(row.seeds.split()) for row in rows if row), default=0)
+def _count_fewest_seeds(comparison: Comparison) -> int:
+    """The smallest number of seeds of any difference that is judged; 0 without any."""
+    rows = [row for a, b in comparison.mode_pairs for row in _list_tested(comparison, a, b)]
+    return min((len(row.seeds.split()) for row in rows), default=0)
 
 
 def describe_verdict(comparison: Comparison, mode: Mode, baseline: Mode) -> str:
-    """Test results of two modes, without a full stop; "" if no dataset has both."""
+    """Test results of two modes, without a full stop; "" if no dataset has both.
+
+    Modes are spoken of from three seeds on; before, these models by their names.
+    """
     tested = _list_tested(comparison, mode, baseline)
     if not tested:
         return ""
-    seeds = _count_seeds(comparison, mode, baseline)
-    plural = 1 < seeds < SEEDS_FOR_MODE
-    # Modes are spoken of from three seeds on; before, these models.
-    subject, other = (
-        name if seeds >= SEEDS_FOR_MODE else f"the {name} model{'s' if plural else ''}"
-        for name in (mode, baseline)
-    )
-    groups: dict[int, list[str]] = {1: [], -1: [], 0: []}
-    for s in tested:
-        groups[get_significance(comparison, s, mode, baseline)].append(s)
+    subject, other, plural = str(mode), str(baseline), False
+    if _count_fewest_seeds(comparison) < SEEDS_FOR_MODE:
+        seeds = sorted({int(seed) for row in tested for seed in row.seeds.split()})
+        subject, other = (
+            join_names([f"{name}-{seed}" for seed in seeds]) for name in (mode, baseline)
+        )
+        plural = len(seeds) > 1
+    groups: dict[int, list[MetricRow]] = {1: [], -1: [], 0: []}
+    for row in tested:
+        groups[get_significance(comparison, row.dataset, mode, baseline)].append(row)
     verbs = {1: "beat" if plural else "beats", -1: "fall behind" if plural else "falls behind"}
-    clauses, object_ = [], other
-    for sign in sorted(verbs, key=lambda sign: SHIFTED_MEAN not in groups[sign]):
+    clauses: list[str] = []
+    object_ = other
+    for sign, verb in verbs.items():
         if groups[sign]:
             places = _list_places(comparison, groups[sign], mode, baseline)
-            clauses.append(f"{verbs[sign]} {object_} {join_names(places)}")
+            clauses.append(f"{verb} {object_} {join_names(places)}")
             object_ = "them" if plural else "it"
-    if not clauses:
-        datasets = [s for s in tested if s != SHIFTED_MEAN]
-        names = f"any of {len(datasets)} datasets" if len(datasets) != 1 else datasets[0]
-        mean = f", nor {_format_place(comparison, SHIFTED_MEAN)}" if SHIFTED_MEAN in tested else ""
-        return (
-            f"{capitalize_first(subject)} and {other} do not differ significantly on {names}{mean}"
+    if clauses:
+        return f"{capitalize_first(subject)} {join_names(clauses)}" + (
+            "; no other difference between the two is statistically significant"
+            if groups[0]
+            else ""
         )
-    return f"{capitalize_first(subject)} {join_names(clauses)}" + (
-        "; no other difference between the two is statistically significant" if groups[0] else ""
-    )
+    text = f"{capitalize_first(subject)} and {other} do not differ significantly"
+    if len(tested) > 1:
+        return f"{text} on any of {len(tested)} datasets"
+    value, low, high = _get_limits(comparison, tested[0], mode, baseline)
+    place = _format_place(comparison, tested[0].dataset)
+    return f"{text} {place}: {format_points(value)} [{format_points(low)}, {format_points(high)}]"
+
+
+def _get_limits(
+    comparison: Comparison, row: MetricRow, mode: str, baseline: str
+) -> tuple[float, float, float]:
+    """Value and simultaneous interval."""
+    found = comparison.get_row(row.dataset, mode, f"difference_to_{baseline}_simultaneous") or row
+    return found.value or 0.0, found.low or 0.0, found.high or 0.0
 
 
 def _list_places(
-    comparison: Comparison, datasets: Sequence[str], mode: str, baseline: str
+    comparison: Comparison, rows: Sequence[MetricRow], mode: str, baseline: str
 ) -> list[str]:
-    """The mean, then the largest differences, each with its interval in the direction of the
-    difference; how many more there are.
+    """The largest differences, each with its interval in the direction of the difference; how many
+    more there are.
     """
-    rows = {s: row for s in datasets if (row := comparison.get_difference(s, mode, baseline))}
-    largest = sorted((s for s in rows if s != SHIFTED_MEAN), key=lambda s: -abs(rows[s].value or 0))
+    largest = sorted(rows, key=lambda row: -abs(row.value or 0))
     places = []
-    for s, row in rows.items():
-        if s == SHIFTED_MEAN or s in largest[:MAX_NAMED_SETS]:
-            value, low, high = row.value or 0.0, row.low or 0.0, row.high or 0.0
-            low, high = (low, high) if value > 0 else (-high, -low)
-            places.append(
-                f"by {format_percent(abs(value))} points "
-                f"[{format_percent(low)}, {format_percent(high)}] "
-                f"{_format_place(comparison, s)}"
-            )
+    for row in largest[:MAX_NAMED_SETS]:
+        value, low, high = _get_limits(comparison, row, mode, baseline)
+        low, high = (low, high) if value > 0 else (-high, -low)
+        places.append(
+            f"by {format_percent(abs(value))} points "
+            f"[{format_percent(low)}, {format_percent(high)}] "
+            f"{_format_place(comparison, row.dataset)}"
+        )
     more = len(largest) - MAX_NAMED_SETS
     return [*places, *([f"on {format_count(more, 'further set')}"] if more > 0 else [])]
 
@@ -174,39 +210,38 @@ def _format_cost(mode: str, cost: CostReport | None, name: str = "") -> str:
     return f"{name or mode} cost {extra:.0f} % [{low:.0f}, {high:.0f}] {kind} time"
 
 
-def _get_scope(comparison: Comparison) -> str:
-    return SHIFTED_MEAN if comparison.complete_sets else CONTROL_SET
-
-
 def _describe_single_mode(comparison: Comparison) -> str:
-    scope = _get_scope(comparison)
-    row = comparison.get_row(scope, comparison.plan.modes[0], "top1")
+    scope = SHIFTED_MEAN if comparison.complete_sets else CONTROL_SET
+    mode, seeds = comparison.plan.modes[0], comparison.plan.seeds
+    row = comparison.get_row(scope, mode, "top1")
     if row is None or row.value is None:
         return ""
+    few = len(seeds) < SEEDS_FOR_MODE
+    subject = join_names([f"{mode}-{seed}" for seed in seeds]) if few else mode
     place = capitalize_first(_format_place(comparison, scope))
-    return f"{place}, it has a top-1 of {format_percent(row.value)} %."
+    return f"{place}, {subject} has a top-1 of {format_percent(row.value)} %."
 
 
 def _describe_power(comparison: Comparison) -> list[str]:
-    """Power of the tests that found no significant difference."""
-    scope = _get_scope(comparison)
+    """Power of the tests of the first screen that found no significant difference."""
     rows = [
-        comparison.get_row(scope, a, f"difference_to_{b}_detectable")
+        comparison.get_row(place, a, f"difference_to_{b}_detectable")
         for a, b in comparison.mode_pairs
-        if not get_significance(comparison, scope, a, b)
+        for place in comparison.judged_places
+        if not get_significance(comparison, place, a, b)
     ]
     values = [row.value for row in rows if row and row.value is not None]
-    who = f"two modes do not differ significantly {_format_place(comparison, scope)}"
-    return describe_power(who, [max(values)] if values else [])
+    places = comparison.judged_places
+    where = f" {_format_place(comparison, places[0])}" if len(places) == 1 else ""
+    who = f"two modes do not differ significantly{where}"
+    return describe_power(who, values, _count_fewest_seeds(comparison))
 
 
 def _describe_scope(comparison: Comparison) -> list[str]:
     """State whether results apply to modes or only to these models, by the smallest number of
     seeds.
     """
-    counts = [_count_seeds(comparison, a, b) for a, b in comparison.mode_pairs]
-    fewest = min(filter(None, counts), default=0)
-    planned = comparison.plan.seeds
+    fewest, planned = _count_fewest_seeds(comparison), comparison.plan.seeds
     if not fewest:
         return []
     names = f"one seed ({planned[0]})" if len(planned) == 1 else "one seed"

@@ -19,10 +19,10 @@ from densecl.analysis.paired import (
     estimate_difference,
     read_model_predictions,
 )
-from densecl.analysis.statistics import Estimate, compute_wilson_interval
+from densecl.analysis.sampled_value import Estimate
+from densecl.analysis.statistics import compute_wilson_interval
 from densecl.config.params import CONTROL_SET, GateParams, Params
 from densecl.pages.formatting import format_count, format_percent, format_points
-from densecl.seeding import derive_seed
 from pipelines.schemas import Champion, Criterion, GateVerdict
 
 CriterionName = Literal["val", "fall", "minimum", "chance"]
@@ -127,8 +127,8 @@ def _compare_models(params: Params, root: Path, name: str) -> PairedResult | Cri
     estimate = estimate_difference(
         shared_candidate.correct,
         shared_champion.correct,
-        params.report,
-        derive_seed(0, "gate", name),
+        params.report.confidence,
+        shared_candidate.sources,
     )
     return PairedResult(
         estimate, len(images), _describe_omissions(candidate, champion, len(images))
