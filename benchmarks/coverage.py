@@ -1,4 +1,4 @@
-"""Simulated coverage of intervals, errors of families and power, for docs/statistics.md:
+"""Simulated coverage of intervals, errors of families and power, for docs/evaluation.md:
 `python -m benchmarks.coverage`.
 
 An image is answered correctly where easiness + taste + seed + noise + effect > 0, all normal: the

@@ -12,6 +12,9 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+# Of the standard models of that table, about, by the images that are the x of the fit.
+HIGHEST_CLEAN = {"imagenet": 0.843, "imagenet-r-control": 0.96, "imagenet-a-control": 0.966}
+
 
 class FitSegment(NamedTuple):
     """One published fit, valid for clean accuracies from `low` to `high`."""
@@ -20,7 +23,7 @@ class FitSegment(NamedTuple):
     high: float
     slope: float
     intercept: float
-    highest: float  # clean accuracy about where the fitted models end
+    highest: float  # clean accuracy at which the fitted models end, about
     r2: float  # share of the variance of logit(shift) that the fit explains
     models: int
 
@@ -41,7 +44,9 @@ def load_fit_segments(protocol: str) -> tuple[FitSegment, ...]:
             float(row["to_percent"]) / 100,
             float(row["slope"]),
             float(row["intercept"]),
-            float(row["highest_percent"]) / 100,
+            float(row["to_percent"]) / 100
+            if float(row["to_percent"]) < 100
+            else HIGHEST_CLEAN[row["clean"]],
             float(row["r2"]),
             int(row["models"]),
         )

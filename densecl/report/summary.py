@@ -159,7 +159,8 @@ def describe_verdict(comparison: Comparison, mode: Mode, baseline: Mode) -> str:
         return f"{text} on any of {len(tested)} datasets"
     value, low, high = _get_limits(comparison, tested[0], mode, baseline)
     place = _format_place(comparison, tested[0].dataset)
-    return f"{text} {place}: {format_points(value)} [{format_points(low)}, {format_points(high)}]"
+    limits = f"[{format_points(low)}, {format_points(high)}]"
+    return f"{text} {place}: {format_points(value)} points {limits}"
 
 
 def _get_limits(
