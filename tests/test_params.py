@@ -154,7 +154,7 @@ def test_exponents_are_numbers(tmp_path):
     text = (
         (ROOT / "params.yaml")
         .read_text(encoding="utf-8")
-        .replace("learning_rate: 0.001", "learning_rate: 1e-5")
+        .replace("learning_rate: 0.002", "learning_rate: 1e-5")
     )
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     assert load_params(tmp_path / "params.yaml").train.learning_rate == 1e-5

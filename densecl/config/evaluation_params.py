@@ -41,11 +41,11 @@ class CostParams(StrictModel):
     """When the stage `cost` stops measuring."""
 
     seconds: Positive = Field(
-        default=120.0, description="seconds after which the stage stops in any case"
+        default=100.0, description="seconds after which timing stops in any case"
     )
     precision: Positive = Field(
         default=0.03,
-        description="it stops earlier once each interval is narrower than this share of its ratio",
+        description="timing stops earlier once each interval is narrower than this share of its ratio",
     )
 
 

@@ -1,7 +1,10 @@
-"""Measure what each mode costs against mode none and against classifying one view."""
+"""Measure what each mode costs against mode none and against classifying one view.
 
-from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+In training, some steps also compute diagnostics: they count by their share of an epoch.
+"""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean, median
 from typing import Final, NamedTuple
 
 from densecl.artifacts import CostPlan
@@ -11,10 +14,10 @@ from densecl.cost.memory import measure_added_memory
 from densecl.cost.ratio import CONFIDENCE, compute_ratio
 from densecl.cost.result import CostReport, ModeCost, StepRatio
 from densecl.cost.steps import ONE_VIEW, Kind, Step, TrainingSize, build_steps, count_batch_images
-from densecl.cost.timing import Times, read_clock, time_rounds
+from densecl.cost.timing import RARE_EVERY, Times, read_clock, time_rounds
 from densecl.runtime.hardware import get_device, get_device_name, reuse_freed_memory
 from densecl.runtime.threads import set_training_threads
-from densecl.training.step_metrics import LOG_EVERY
+from densecl.training.step_metrics import is_diagnostic_step
 
 NONE: Final = "none"
 CONTROL = "none again"
@@ -32,7 +35,7 @@ class StepRatios(NamedTuple):
 
 def measure_cost(plan: CostPlan, size: TrainingSize, clock: Clock = read_clock) -> CostReport:
     """Time the steps of all modes in turn, and the memory of each in a process of its own."""
-    began, load = clock(), take_snapshot().load
+    load = take_snapshot().load
     reuse_freed_memory()
     set_training_threads(plan.train.threads)
     modes = list_modes(plan)
@@ -41,17 +44,19 @@ def measure_cost(plan: CostPlan, size: TrainingSize, clock: Clock = read_clock) 
     steps, queue_sizes = build_timed_steps(plan, size)
     # The processes above are no children of this one: they would count as others.
     start = take_snapshot()._replace(load=load)
+    share = compute_diagnostic_share(plan, size)
     times = time_rounds(
         steps,
-        plan.budget.seconds - (clock() - began),
-        lambda times: _is_precise(compute_ratios(times, modes), plan.budget.precision),
+        {mode + DIAGNOSTIC for mode in modes},
+        plan.budget.seconds,
+        lambda times: _is_precise(compute_ratios(times, modes, share), plan.budget.precision),
         clock,
     )
-    ratios = compute_ratios(times, modes)
+    ratios = compute_ratios(times, modes, share)
     return CostReport(
         modes={
             mode: ModeCost(
-                seconds=median(weigh_diagnostics(times, mode)),
+                seconds=median(times[mode]) * compute_diagnostic_factor(times, mode, share),
                 against_none=ratios.against_none[mode],
                 against_one_view=ratios.against_one_view[mode],
                 memory_bytes=memory[mode],
@@ -95,20 +100,31 @@ def build_timed_steps(
     return steps, queue_sizes
 
 
-def weigh_diagnostics(times: Mapping[str, Sequence[float]], mode: str) -> list[float]:
-    """Seconds per round of a mean step: one in LOG_EVERY is diagnostic."""
-    ordinary = times[mode]
-    diagnostic = times.get(mode + DIAGNOSTIC, ordinary)
-    return [a + (b - a) / LOG_EVERY for a, b in zip(ordinary, diagnostic, strict=True)]
+def compute_diagnostic_share(plan: CostPlan, size: TrainingSize) -> float:
+    """Diagnostic steps per step of an epoch."""
+    steps = size.images // min(plan.train.batch_size, size.images)
+    return fmean(is_diagnostic_step(index, steps) for index in range(steps))
 
 
-def compute_ratios(times: Times, modes: Sequence[Mode]) -> StepRatios:
+def compute_diagnostic_factor(times: Times, mode: str, share: float) -> float:
+    """Seconds of a mean step per second of an ordinary one.
+
+    The error of this ratio counts by the share, and is neglected.
+    """
+    if mode + DIAGNOSTIC not in times:
+        return 1.0
+    ratio = compute_ratio(times[mode + DIAGNOSTIC], times[mode][::RARE_EVERY]).value
+    return 1 + share * (ratio - 1)
+
+
+def compute_ratios(times: Times, modes: Sequence[Mode], share: float) -> StepRatios:
     """All ratios, paired by round; the denominator `none` is the mean of its two steps."""
     none = [(a + b) / 2 for a, b in zip(times[NONE], times[CONTROL], strict=True)]
-    weighed = {mode: weigh_diagnostics(times, mode) if mode != NONE else none for mode in modes}
+    seconds = {mode: times[mode] if mode != NONE else none for mode in modes}
+    factors = {mode: compute_diagnostic_factor(times, mode, share) for mode in modes}
     return StepRatios(
-        {mode: compute_ratio(seconds, none) for mode, seconds in weighed.items()},
-        {mode: compute_ratio(seconds, times[ONE_VIEW]) for mode, seconds in weighed.items()},
+        {mode: compute_ratio(seconds[mode], none, factors[mode]) for mode in modes},
+        {mode: compute_ratio(seconds[mode], times[ONE_VIEW], factors[mode]) for mode in modes},
         compute_ratio(times[CONTROL], times[NONE]),
     )
 

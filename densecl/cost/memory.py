@@ -16,8 +16,6 @@ from densecl.runtime.hardware import (
 )
 from densecl.runtime.threads import set_training_threads
 
-STEPS = 3  # of each kind; from the second on the optimizer has its state, and nothing grows
-
 
 def measure_added_memory(plan: CostPlan, size: TrainingSize, kind: Kind) -> int | None:
     """Bytes for model, optimizer, memory queue, batch and steps; None if the process was killed.
@@ -47,9 +45,9 @@ def _send_added_memory(sender: Connection, plan: CostPlan, size: TrainingSize, k
     reset_peak_memory(get_device())
     idle = read_peak_memory(get_device())
     ordinary, diagnostic, _ = build_steps(plan, size, kind)
-    for _ in range(STEPS):
-        diagnostic()
-        ordinary()
+    # From the second step on the optimizer has its state, and nothing grows.
+    for step in (diagnostic, ordinary, diagnostic):
+        step()
     sender.send(read_peak_memory(get_device()) - idle)
 
 

@@ -1,23 +1,30 @@
-"""The ratio of two steps' times with a distribution-free interval."""
+"""The ratio of two steps' times with its interval."""
 
 from collections.abc import Sequence
-from statistics import median
+from math import exp, sqrt
 
-from scipy.stats import binom
+import numpy as np
+from scipy.stats import t as student_t
 
 from densecl.cost.result import StepRatio
 
 CONFIDENCE = 0.99  # of each interval; five ratios then hold together at 95 % (Bonferroni)
+MIN_ROUNDS = 8  # fewer have no interval
 
 
-def compute_ratio(ours: Sequence[float], peer: Sequence[float]) -> StepRatio:
-    """Median of the per-round ratios r_i = ours_i / peer_i, with an interval for the true median.
+def compute_ratio(ours: Sequence[float], peer: Sequence[float], factor: float = 1.0) -> StepRatio:
+    """`factor` times the geometric mean of the per-round ratios ours_i / peer_i.
 
-    The interval is [r_(k), r_(n+1-k)] of the n sorted ratios, with the largest k for which
-    P(Binomial(n, 1/2) < k) <= (1 - CONFIDENCE) / 2 (Conover 1999, section 3.2). It assumes
-    independent rounds and nothing about the distribution of times. Fewer than 8 rounds have none.
+    Its interval is that of Student's t for the mean of the logarithms. What slows a whole round
+    cancels in its ratio. Fewer than MIN_ROUNDS rounds have no interval.
     """
-    ratios = sorted(a / b for a, b in zip(ours, peer, strict=True))
-    k = int(binom.ppf((1 - CONFIDENCE) / 2, len(ratios), 0.5))
-    low, high = (ratios[k - 1], ratios[-k]) if k else (None, None)
-    return StepRatio(value=median(ratios), low=low, high=high)
+    logarithms = np.log(ours) - np.log(peer)
+    rounds, mean = len(logarithms), float(logarithms.mean())
+    value = factor * exp(mean)
+    if rounds < MIN_ROUNDS:
+        return StepRatio(value=value, low=None, high=None)
+    quantile = float(student_t.isf((1 - CONFIDENCE) / 2, rounds - 1))
+    half_width = quantile * float(logarithms.std(ddof=1)) / sqrt(rounds)
+    return StepRatio(
+        value=value, low=factor * exp(mean - half_width), high=factor * exp(mean + half_width)
+    )

@@ -2,11 +2,11 @@
 
 from densecl.artifacts import Artifact
 
-MAX_CONTROL_WIDTH = 0.05  # of the control's interval, which should contain 1.00
+MAX_CONTROL_WIDTH = 0.10  # of the control's interval, which should contain 1.00
 
 
 class StepRatio(Artifact):
-    """Median of the rounds' ratios with its interval; no interval where the rounds were too few."""
+    """Mean of the rounds' ratios with its interval; no interval where the rounds were too few."""
 
     value: float
     low: float | None

@@ -1,17 +1,18 @@
 """Time steps in turn until their ratios are known well enough, or the time is over."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from itertools import count
 
 import torch
 
+from densecl.cost.ratio import MIN_ROUNDS
 from densecl.cost.steps import Step
 from densecl.runtime.progress import write_progress
 
 Times = dict[str, list[float]]  # seconds per round, by step
-MIN_ROUNDS = 8  # fewer have no interval
 CHECK_EVERY = 4  # rounds: each further look at the intervals is a further chance to stop too early
+RARE_EVERY = 4  # rounds, from the first on
 
 
 def read_clock() -> float:
@@ -23,11 +24,12 @@ def read_clock() -> float:
 
 def time_rounds(
     steps: Mapping[str, Step],
+    rare: Container[str],
     seconds: float,
     is_precise: Callable[[Times], bool],
     clock: Callable[[], float],
 ) -> Times:
-    """Seconds of every step in every round, all steps in turn.
+    """Seconds of every step in every round, all steps in turn; of `rare` ones in every fourth.
 
     Ends once `is_precise`, or after the round in which `seconds` are over. The first round warms
     up and is left out. `clock` waits for the device.
@@ -35,7 +37,9 @@ def time_rounds(
     times: Times = {name: [] for name in steps}
     started = clock()
     for round_ in count():
-        for name in order_steps(list(steps), round_):
+        is_full = not round_ or round_ % RARE_EVERY == 1
+        names = [name for name in steps if is_full or name not in rare]
+        for name in order_steps(names, round_):
             start = clock()
             steps[name]()
             times[name].append(clock() - start)

@@ -24,7 +24,7 @@ def describe_cost_problem(cost: CostReport | None) -> list[str]:
     else:
         reason = (
             f"mode none took {format_ratio(cost.control)} times as long as itself, and a quiet "
-            f"machine shows 1.00 in an interval narrower than {100 * MAX_CONTROL_WIDTH:.0f} %"
+            f"machine shows 1.00 in an interval narrower than {MAX_CONTROL_WIDTH:.2f}"
         )
     return [
         f"The cost could not be measured: {reason}. {describe_load(cost)} "
@@ -58,8 +58,8 @@ def describe_measurement(cost: CostReport | None) -> str:
     )
     return (
         f"Steps: {format_count(cost.rounds, 'round')} of all steps in turn, in one process on one "
-        f"batch of {cost.images} images in memory with a full memory queue; medians of the "
-        f"rounds' ratios with {100 * cost.confidence:g} % intervals. Control, none against "
+        f"batch of {cost.images} images in memory with a full memory queue; geometric means "
+        f"of the rounds' ratios with {100 * cost.confidence:g} % intervals. Control, none against "
         f"itself: {format_ratio(cost.control)}. {describe_load(cost)}{processes}"
     )
 

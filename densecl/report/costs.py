@@ -70,7 +70,7 @@ def _build_mode_cells(mode: str, results: TrainingResults) -> tuple[TableCell, .
 
 def _build_time_cells(cost: CostReport, mode_cost: ModeCost) -> tuple[TableCell, ...]:
     if not cost.is_measured:
-        obstacle = "too few rounds" if cost.control.low is None else "the machine was busy"
+        obstacle = "too few rounds" if cost.control.low is None else "the control failed"
         return (TableCell("not measured", obstacle, COST_FILE, missing=True),) * 3
     milliseconds = 1000 * mode_cost.seconds
     text = f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"

@@ -20,6 +20,11 @@ MAX_FEATURE_COSINE = 0.99
 MIN_LOSS_GAIN = 0.01  # share of chance by which a contrastive loss must fall to count as learning
 
 
+def is_diagnostic_step(index: int, steps_per_epoch: int) -> bool:
+    """Whether a step of an epoch also computes diagnostics; the last one does."""
+    return index % LOG_EVERY == 0 or index == steps_per_epoch - 1
+
+
 def stack_steps(steps: Sequence[StepMetrics]) -> dict[str, Tensor]:
     """Each metric as one tensor [steps], in the dtype of the loss; NaN in steps that lack it."""
     if not steps:

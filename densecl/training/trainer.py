@@ -26,10 +26,10 @@ from densecl.training.diagnostics import FeatureDiagnostics
 from densecl.training.optim import build_optimizer, build_schedule
 from densecl.training.step import TrainStep
 from densecl.training.step_metrics import (
-    LOG_EVERY,
     StepMetrics,
     compute_epoch_means,
     find_training_warnings,
+    is_diagnostic_step,
     stack_steps,
 )
 from densecl.training.train_state import StateSaver, TrainingError, explain_failures
@@ -180,7 +180,7 @@ class Trainer:
             self.micro_batches,
         )
         for index, batch in enumerate(loader, first_step):
-            diagnostics = index % LOG_EVERY == 0 or index == self.steps_per_epoch - 1
+            diagnostics = is_diagnostic_step(index, self.steps_per_epoch)
             self.step_metrics.append(self._run_step(self.steps_done, batch, diagnostics))
             self.epoch_seconds = previous_seconds + time.perf_counter() - start
             if diagnostics:

@@ -4,19 +4,20 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from densecl import paths
 from densecl.config.params import load_params
 from densecl.runtime.hardware import count_cores
 from densecl.runtime.locks import hold_lock
-from pipelines.engines.display import StageDisplay
-from pipelines.engines.executor import StageExecutor
-from pipelines.engines.local import LocalExecutor
-from pipelines.engines.scheduler import StageScheduler
 from pipelines.runtime import error_translation
 from pipelines.runtime.own_python import put_python_first
 from pipelines.runtime.signals import SIGNAL_FORWARDER
 from pipelines.stages.dvc_graph import StageGraph
+
+if TYPE_CHECKING:
+    from pipelines.engines.executor import StageExecutor
+    from pipelines.engines.scheduler import StageScheduler
 
 
 def main(jobs: int | None) -> None:
@@ -27,6 +28,9 @@ def main(jobs: int | None) -> None:
         SIGNAL_FORWARDER.install_handlers()
         graph = StageGraph()
         if not graph.is_up_to_date():
+            # Only here: without work, half of the time goes into imports.
+            from pipelines.engines.local import LocalExecutor
+
             with (
                 LocalExecutor(jobs or choose_jobs()) as executor,
                 schedule_stages(graph, list(graph.stages), executor) as scheduler,
@@ -46,11 +50,14 @@ def choose_jobs() -> int:
 
 @contextmanager
 def schedule_stages(
-    graph: StageGraph, names: Sequence[str], executor: StageExecutor
-) -> Iterator[StageScheduler]:
+    graph: StageGraph, names: Sequence[str], executor: "StageExecutor"
+) -> Iterator["StageScheduler"]:
     """A scheduler of these stages. When the block ends the lock file is sorted; an error of the
     block stops the running stages.
     """
+    from pipelines.engines.display import StageDisplay
+    from pipelines.engines.scheduler import StageScheduler
+
     with StageDisplay(len(names)) as display:
         scheduler = StageScheduler(graph, names, executor, display)
         try:

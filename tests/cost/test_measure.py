@@ -7,19 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import gmean, ttest_1samp
 
 from densecl.config.params import load_params, parse_params
 from densecl.cost import measure
-from densecl.cost.measure import compute_ratios, measure_cost, weigh_diagnostics
-from densecl.cost.ratio import CONFIDENCE, compute_ratio
+from densecl.cost.measure import compute_diagnostic_share, compute_ratios, measure_cost
+from densecl.cost.ratio import CONFIDENCE, MIN_ROUNDS, compute_ratio
 from densecl.cost.result import CostReport
 from densecl.cost.steps import TrainingSize
-from densecl.cost.timing import CHECK_EVERY, MIN_ROUNDS, order_steps, time_rounds
+from densecl.cost.timing import CHECK_EVERY, order_steps, time_rounds
 from steps.plan import resolve_cost_plan
 
 SMALL = Path(__file__).parents[1] / "small.yaml"
 SIZE = TrainingSize(images=120, classes=10)
-# Seconds of a step. Of dense, a mean step is 0.9 * 1.5 + 0.1 * 2.5 = 1.6 times one of none.
+PLAN = resolve_cost_plan(load_params(SMALL))
+# Seconds of a step.
 SECONDS = {
     "dense": 1.5,
     "dense diagnostic": 2.5,
@@ -29,6 +31,8 @@ SECONDS = {
     "none again": 1.0,
     "one view": 0.5,
 }
+
+RARE = {name for name in SECONDS if name.endswith("diagnostic")}
 
 
 class Machine:
@@ -56,20 +60,17 @@ def measured(machine: Machine, monkeypatch: pytest.MonkeyPatch, seconds: float) 
         "build_timed_steps",
         lambda plan, size: (machine.build_steps(), dict.fromkeys(("dense", "global", "none"), 7)),
     )
-    plan = resolve_cost_plan(load_params(SMALL))
-    budget = plan.budget.model_copy(update={"seconds": seconds, "precision": 0.03})
-    return measure_cost(plan.model_copy(update={"budget": budget}), SIZE, machine.read_clock)
+    budget = PLAN.budget.model_copy(update={"seconds": seconds, "precision": 0.03})
+    return measure_cost(PLAN.model_copy(update={"budget": budget}), SIZE, machine.read_clock)
 
 
-@pytest.mark.parametrize("rounds", [8, 9, 20, 61])
-def test_interval_is_the_widest_that_the_binomial_allows(rounds):
-    """Derived again from the sum of binomial coefficients."""
-    ratios = np.random.default_rng(rounds).permutation(np.arange(1.0, rounds + 1)).tolist()
-    found = compute_ratio(ratios, [1.0] * rounds)
-    below = 2 * np.cumsum([math.comb(rounds, i) for i in range(rounds)]) / 2**rounds
-    k = max(i + 1 for i in range(rounds) if below[i] <= 1 - CONFIDENCE)
-    assert (found.low, found.high) == (k, rounds + 1 - k)
-    assert found.value == (rounds + 1) / 2
+def test_interval_is_that_of_the_mean_logarithm():
+    """Derived again by scipy's one-sample t-test."""
+    ratios = np.random.default_rng(0).lognormal(0.3, 0.1, 20)
+    found = compute_ratio(ratios.tolist(), [1.0] * 20, factor=2.0)
+    low, high = ttest_1samp(np.log(ratios), 0).confidence_interval(CONFIDENCE)
+    assert (found.low, found.high) == pytest.approx((2 * np.exp(low), 2 * np.exp(high)))
+    assert found.value == pytest.approx(2 * gmean(ratios))
 
 
 def test_fewer_than_eight_rounds_have_no_interval():
@@ -81,7 +82,7 @@ def test_fewer_than_eight_rounds_have_no_interval():
 
 def test_interval_covers_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    times = rng.lognormal(0, 0.2, (2, 2000, 24))  # the median of the ratios is 1
+    times = rng.lognormal(0, 0.2, (2, 2000, 24))  # the ratios' logarithms have mean 0
     hits = [compute_ratio(a.tolist(), b.tolist()).contains(1.0) for a, b in times.swapaxes(0, 1)]
     assert np.mean(hits) >= CONFIDENCE - 0.005
 
@@ -98,7 +99,8 @@ def test_stopping_at_a_narrow_interval_does_not_make_it_miss(noise):
 
 def test_a_load_that_comes_and_goes_cancels_in_the_round():
     steady, loaded = [1.5] * 20, [1.5, 4.5] * 10
-    assert compute_ratio(loaded, [1.0, 3.0] * 10) == compute_ratio(steady, [1.0] * 20)
+    found, expected = (compute_ratio(loaded, [1.0, 3.0] * 10), compute_ratio(steady, [1.0] * 20))
+    assert found.model_dump() == pytest.approx(expected.model_dump())
 
 
 def test_slower_steps_are_found_and_diagnostic_ones_count_by_their_share(monkeypatch):
@@ -106,7 +108,9 @@ def test_slower_steps_are_found_and_diagnostic_ones_count_by_their_share(monkeyp
     machine = Machine(lambda name, _: SECONDS[name] * rng.normal(1, 0.005))
     cost = measured(machine, monkeypatch, 1000.0)
     assert cost.is_measured
-    for mode, expected in (("dense", 1.6), ("global", 1.2), ("none", 1.0)):
+    share = compute_diagnostic_share(PLAN, SIZE)
+    assert share == pytest.approx(2 / 3)  # the first and the last of three steps
+    for mode, expected in (("dense", 1.5 + share), ("global", 1.2), ("none", 1.0)):
         step = cost.modes[mode]
         assert step.against_none.value == pytest.approx(expected, rel=0.01)
         assert step.against_one_view.value == pytest.approx(2 * expected, rel=0.01)
@@ -131,19 +135,21 @@ def test_a_disturbed_control_refuses(monkeypatch, disturb):
 
 def test_time_is_kept_and_too_few_rounds_refuse(monkeypatch):
     machine = Machine(lambda name, _: SECONDS[name])
-    cost = measured(machine, monkeypatch, 30.0)  # a round takes 8.9 s
-    assert cost.rounds == 3
-    assert machine.now == pytest.approx(4 * sum(SECONDS.values()))  # the first round warms up
+    cost = measured(machine, monkeypatch, 30.0)  # a round takes 8.9 s, or 5.2 s without diagnostics
+    assert cost.rounds == 4
+    assert machine.taken.count("dense diagnostic") == 2  # once to warm up
+    assert machine.now == pytest.approx(5 * sum(SECONDS.values()) - 3 * (2.5 + 1.2))
     assert not cost.is_measured
 
 
 def test_the_warm_up_is_left_out():
     machine = Machine(lambda name, round_: 100.0 if round_ == 0 else SECONDS[name])
-    times = time_rounds(machine.build_steps(), 1e9, lambda _: True, machine.read_clock)
+    times = time_rounds(machine.build_steps(), RARE, 1e9, lambda _: True, machine.read_clock)
     assert {name: set(np.round(seconds, 9)) for name, seconds in times.items()} == {
         name: {seconds} for name, seconds in SECONDS.items()
     }
     assert len(times["none"]) == 8
+    assert len(times["dense diagnostic"]) == 2
 
 
 def test_no_step_always_follows_the_same_one():
@@ -157,11 +163,11 @@ def test_no_step_always_follows_the_same_one():
 
 def test_ratios_are_against_the_mean_of_both_none_steps():
     times = {name: [seconds] * 8 for name, seconds in SECONDS.items()} | {"none again": [3.0] * 8}
-    ratios = compute_ratios(times, ["dense", "none"])
-    assert weigh_diagnostics(times, "dense") == pytest.approx([1.6] * 8)
+    times |= {name: times[name][:2] for name in RARE}
+    ratios = compute_ratios(times, ["dense", "none"], share=0.1)
     assert ratios.against_none["dense"].value == pytest.approx(0.8)
     assert ratios.against_none["none"].value == 1.0
-    assert ratios.control.value == 3.0
+    assert ratios.control.value == pytest.approx(3.0)
 
 
 def test_what_shapes_no_step_measures_nothing_again():

@@ -63,11 +63,11 @@ def test_the_table_holds_the_measured_ratios(planned):
 
 def test_a_refused_cost_states_no_figure_of_time(planned):
     cells = read_cells(BUSY, planned)["dense"]
-    assert cells[:3] == ["not measured the machine was busy"] * 3
+    assert cells[:3] == ["not measured the control failed"] * 3
     assert cells[4:6] == ["1,812", "1.90 ×"]  # memory does not suffer from a busy machine
     assert describe_cost_problem(BUSY) == [
         "The cost could not be measured: mode none took 1.02 [0.93, 1.18] times as long as "
-        "itself, and a quiet machine shows 1.00 in an interval narrower than 5 %. Meanwhile other "
+        "itself, and a quiet machine shows 1.00 in an interval narrower than 0.10. Meanwhile other "
         "processes used 1.8 of 2 cores; the load average was 4.3 at the start and 5.1 at the end. "
         "To measure again: dvc repro --force --single-item cost, then dvc repro."
     ]
