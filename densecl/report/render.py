@@ -39,7 +39,6 @@ from densecl.report.summary import (
     build_details,
     build_headline,
     check_learned_position,
-    describe_families,
     describe_probed_modes,
 )
 from densecl.report.tables import (
@@ -51,6 +50,7 @@ from densecl.report.tables import (
     format_plain_text,
 )
 from densecl.report.training_results import TrainingResults, read_training_results
+from densecl.report.verdicts import describe_families
 
 TEMPLATES = Path(__file__).parent / "templates"
 NO_RECORDS = TrainingRecords({}, NO_RECORD)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import fmean
 
 import pandas as pd
@@ -12,7 +12,6 @@ from densecl.analysis.comparison import (
     BASELINE,
     SHIFTED_MEAN,
     Comparison,
-    MetricRow,
     get_significance,
 )
 from densecl.analysis.statistics import SEEDS_FOR_MODE
@@ -21,14 +20,17 @@ from densecl.config.params import CONTROL_SET, ContrastParams, Mode
 from densecl.cost.result import CostReport
 from densecl.pages.formatting import (
     capitalize_first,
-    format_count,
     format_percent,
-    format_points,
     join_names,
 )
 from densecl.report.sentences import describe_limits, describe_power, describe_scope
+from densecl.report.verdicts import (
+    count_fewest_seeds,
+    describe_verdict,
+    format_place,
+    list_tested,
+)
 
-MAX_NAMED_SETS = 3  # datasets that a sentence names per direction, largest differences first
 # What matches are found on -> its name in history.csv; on the crops' geometry nothing is learned.
 MATCHING_FEATURES = {"dense": "dense", "backbone": "last"}
 
@@ -52,7 +54,7 @@ def build_headline(comparison: Comparison, cost: CostReport | None) -> list[str]
             "No set was evaluated for two modes alike, so they cannot be compared; the missing "
             "cells are listed below."
         ]
-    limits = describe_limits(_count_fewest_seeds(comparison), "the modes")
+    limits = describe_limits(count_fewest_seeds(comparison), "the modes")
     first = next(iter(verdicts))
     if baseline != BASELINE:
         # The times are taken beside classification alone, which is neither of the two.
@@ -86,115 +88,12 @@ def build_details(comparison: Comparison) -> list[str]:
     return [*_describe_scope(comparison), *sentences, *_describe_power(comparison)]
 
 
-def describe_families(comparison: Comparison) -> tuple[str, str]:
-    """What the verdicts of the first screen, and those of the table of datasets, hold for."""
-    means, single = (
-        comparison.count_tests(places)
-        for places in ((SHIFTED_MEAN,), tuple(comparison.plan.datasets))
-    )
-    texts = {
-        1: "The interval is that of the only test",
-        0: "Nothing is tested",
-    }
-    return (
-        texts.get(means, f"One family of {means} tests, the means of all pairs of modes"),
-        texts.get(single, f"One family of {single} tests, all datasets and pairs of modes"),
-    )
-
-
 def _select_baseline(comparison: Comparison) -> Mode:
     """The mode that others are compared with: none, or the next simpler mode if nothing was
     evaluated together with none.
     """
-    compared = [b for a, b in comparison.mode_pairs if _list_tested(comparison, a, b)]
+    compared = [b for a, b in comparison.mode_pairs if list_tested(comparison, a, b)]
     return compared[0] if compared else comparison.mode_pairs[0][1]
-
-
-def _list_tested(comparison: Comparison, mode: str, baseline: str) -> list[MetricRow]:
-    """The differences of two modes that the first screen judges: one family over all pairs."""
-    rows = (comparison.get_difference(s, mode, baseline) for s in comparison.judged_places)
-    return [row for row in rows if row]
-
-
-def _count_fewest_seeds(comparison: Comparison) -> int:
-    """The smallest number of seeds of any difference that is judged; 0 without any."""
-    rows = [row for a, b in comparison.mode_pairs for row in _list_tested(comparison, a, b)]
-    return min((len(row.seeds.split()) for row in rows), default=0)
-
-
-def describe_verdict(comparison: Comparison, mode: Mode, baseline: Mode) -> str:
-    """Test results of two modes, without a full stop; "" if no dataset has both.
-
-    Modes are spoken of from three seeds on; before, these models by their names.
-    """
-    tested = _list_tested(comparison, mode, baseline)
-    if not tested:
-        return ""
-    subject, other, plural = str(mode), str(baseline), False
-    if _count_fewest_seeds(comparison) < SEEDS_FOR_MODE:
-        seeds = sorted({int(seed) for row in tested for seed in row.seeds.split()})
-        subject, other = (
-            join_names([f"{name}-{seed}" for seed in seeds]) for name in (mode, baseline)
-        )
-        plural = len(seeds) > 1
-    groups: dict[int, list[MetricRow]] = {1: [], -1: [], 0: []}
-    for row in tested:
-        groups[get_significance(comparison, row.dataset, mode, baseline)].append(row)
-    verbs = {1: "beat" if plural else "beats", -1: "fall behind" if plural else "falls behind"}
-    clauses: list[str] = []
-    object_ = other
-    for sign, verb in verbs.items():
-        if groups[sign]:
-            places = _list_places(comparison, groups[sign], mode, baseline)
-            clauses.append(f"{verb} {object_} {join_names(places)}")
-            object_ = "them" if plural else "it"
-    if clauses:
-        return f"{capitalize_first(subject)} {join_names(clauses)}" + (
-            "; no other difference between the two is statistically significant"
-            if groups[0]
-            else ""
-        )
-    text = f"{capitalize_first(subject)} and {other} do not differ significantly"
-    if len(tested) > 1:
-        return f"{text} on any of {len(tested)} datasets"
-    value, low, high = _get_limits(comparison, tested[0], mode, baseline)
-    place = _format_place(comparison, tested[0].dataset)
-    limits = f"[{format_points(low)}, {format_points(high)}]"
-    return f"{text} {place}: {format_points(value)} points {limits}"
-
-
-def _get_limits(
-    comparison: Comparison, row: MetricRow, mode: str, baseline: str
-) -> tuple[float, float, float]:
-    """Value and simultaneous interval."""
-    found = comparison.get_row(row.dataset, mode, f"difference_to_{baseline}_simultaneous") or row
-    return found.value or 0.0, found.low or 0.0, found.high or 0.0
-
-
-def _list_places(
-    comparison: Comparison, rows: Sequence[MetricRow], mode: str, baseline: str
-) -> list[str]:
-    """The largest differences, each with its interval in the direction of the difference; how many
-    more there are.
-    """
-    largest = sorted(rows, key=lambda row: -abs(row.value or 0))
-    places = []
-    for row in largest[:MAX_NAMED_SETS]:
-        value, low, high = _get_limits(comparison, row, mode, baseline)
-        low, high = (low, high) if value > 0 else (-high, -low)
-        places.append(
-            f"by {format_percent(abs(value))} points "
-            f"[{format_percent(low)}, {format_percent(high)}] "
-            f"{_format_place(comparison, row.dataset)}"
-        )
-    more = len(largest) - MAX_NAMED_SETS
-    return [*places, *([f"on {format_count(more, 'further set')}"] if more > 0 else [])]
-
-
-def _format_place(comparison: Comparison, dataset: str) -> str:
-    if dataset != SHIFTED_MEAN:
-        return f"on {dataset}"
-    return f"on average over {format_count(len(comparison.complete_sets), 'shifted set')}"
 
 
 def _format_cost(mode: str, cost: CostReport | None, name: str = "") -> str:
@@ -219,7 +118,7 @@ def _describe_single_mode(comparison: Comparison) -> str:
         return ""
     few = len(seeds) < SEEDS_FOR_MODE
     subject = join_names([f"{mode}-{seed}" for seed in seeds]) if few else mode
-    place = capitalize_first(_format_place(comparison, scope))
+    place = capitalize_first(format_place(comparison, scope))
     return f"{place}, {subject} has a top-1 of {format_percent(row.value)} %."
 
 
@@ -233,16 +132,16 @@ def _describe_power(comparison: Comparison) -> list[str]:
     ]
     values = [row.value for row in rows if row and row.value is not None]
     places = comparison.judged_places
-    where = f" {_format_place(comparison, places[0])}" if len(places) == 1 else ""
+    where = f" {format_place(comparison, places[0])}" if len(places) == 1 else ""
     who = f"two modes do not differ significantly{where}"
-    return describe_power(who, values, _count_fewest_seeds(comparison))
+    return describe_power(who, values, count_fewest_seeds(comparison))
 
 
 def _describe_scope(comparison: Comparison) -> list[str]:
     """State whether results apply to modes or only to these models, by the smallest number of
     seeds.
     """
-    fewest, planned = _count_fewest_seeds(comparison), comparison.plan.seeds
+    fewest, planned = count_fewest_seeds(comparison), comparison.plan.seeds
     if not fewest:
         return []
     names = f"one seed ({planned[0]})" if len(planned) == 1 else "one seed"

@@ -8,7 +8,8 @@ from densecl.analysis.comparison import SHIFTED_MEAN, get_significance
 from densecl.analysis.results import Comparison, MetricRow
 from densecl.artifacts import ReportPlan
 from densecl.config.params import ReportParams
-from densecl.report.summary import build_details, build_headline, describe_families
+from densecl.report.summary import build_details, build_headline
+from densecl.report.verdicts import describe_families
 from tests.cost_factory import make_cost, ratio
 
 SETS = ("imagenet", "imagenet-r", "sketch")
