@@ -6,6 +6,7 @@ easiness of an image for every mode, the taste of a mode for an image, what a se
 and the noise of a single answer.
 """
 
+import argparse
 import dataclasses
 import itertools
 import math
@@ -168,30 +169,43 @@ def format_range(coverages: Iterable[float]) -> str:
     return f"{min(percentages):.1f} to {max(percentages):.1f}"
 
 
-def main() -> None:
-    rng = np.random.default_rng(0)
+def measure_intervals(rng: np.random.Generator) -> None:
     print_row("one model", "n", "95 %, exact")
     for n in (350, 1000, 10_000):
         print_row("Wilson, rates 0.1 to 0.9", f"{n:,}", format_range(compute_wilson_coverage(n)))
     print_row("seeds", "n", "trials", *(f"{100 * x:.4g} %" for x in LEVELS), "accuracy, 95 %")
     for seeds, (n, trials) in itertools.product(
-        (2, 3, 4, 5), ((350, 4000), (1000, 4000), (10_000, 1000))
+        (2, 3, 4, 5), ((350, 4000), (1000, 3000), (10_000, 1000))
     ):
         shares = (0.0, 0.2, 0.5, 0.8, 1.0)
         rows = [simulate_coverage(build_design(x, n, seeds), trials, rng) for x in shares]
         print_row(seeds, f"{n:,}", f"{trials:,}", *map(format_range, zip(*rows, strict=True)))
+
+
+def measure_families(rng: np.random.Generator) -> None:
     print_row("seeds", "images", "seed noise", "pages that call a difference, %")
     for seeds, is_shared, noise in itertools.product((3, 5), (False, True), (0.0, 0.05, 0.3)):
-        design = Design(500, seeds, 6, noise, is_shared=is_shared)
-        rate = simulate_family(design, 10_000, rng)
+        rate = simulate_family(Design(200, seeds, 6, noise, is_shared=is_shared), 10_000, rng)
         print_row(seeds, "shared" if is_shared else "their own", noise, f"{100 * rate:.1f}")
-    print_row("seeds", "seed noise", "true difference, points", "computed power", "called")
+
+
+def measure_power(rng: np.random.Generator) -> None:
+    print_row("seeds", "seed noise", "true difference, points", "computed power, %", "called, %")
     for seeds, noise, effect in itertools.product((1, 3, 5), (0.0, 0.1), (0.1, 0.2, 0.4)):
         if seeds > 1 or not noise:
             design = Design(480, seeds, 6, noise, effects=(effect, 0.0, 0.0))
-            truth, power, called = simulate_power(design, 2000, rng)
-            cells = (f"{100 * x:.1f}" for x in (truth, power, called))
-            print_row(seeds, noise, *cells)
+            results = simulate_power(design, 2000, rng)
+            print_row(seeds, noise, *(f"{100 * x:.1f}" for x in results))
+
+
+PARTS = {"intervals": measure_intervals, "families": measure_families, "power": measure_power}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    for part in parser.parse_args().parts or PARTS:
+        PARTS[part](np.random.default_rng(0))
 
 
 if __name__ == "__main__":
