@@ -35,6 +35,7 @@ def make_cost(
         "rounds": 40,
         "confidence": 0.99,
         "images": 64,
+        "batch_images": 64,
         "processes": 1,
         "device": "cpu, 2 threads",
         "load": MachineLoad(cores=2, start=0.3, end=1.2, busy_cores=0.1),

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from densecl.config.base import Count, Fraction, Mode, NonEmptyNames, Positive, StrictModel
 
@@ -43,9 +43,15 @@ class CostParams(StrictModel):
     seconds: Positive = Field(
         default=100.0, description="seconds after which timing stops in any case"
     )
+    images: PositiveInt | None = Field(
+        default=None,
+        description="images of a timed step, at most those of a training step (the default); fewer "
+        "give shorter steps and so narrower intervals where the machine is not quiet",
+    )
     precision: Positive = Field(
         default=0.03,
-        description="timing stops earlier once each interval is narrower than this share of its ratio",
+        description="timing stops earlier once each interval is narrower than this share of its "
+        "ratio",
     )
 
 

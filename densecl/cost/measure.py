@@ -13,7 +13,15 @@ from densecl.cost.load import compare_snapshots, take_snapshot
 from densecl.cost.memory import measure_added_memory
 from densecl.cost.ratio import CONFIDENCE, compute_ratio
 from densecl.cost.result import CostReport, ModeCost, StepRatio
-from densecl.cost.steps import ONE_VIEW, Kind, Step, TrainingSize, build_steps, count_batch_images
+from densecl.cost.steps import (
+    ONE_VIEW,
+    Kind,
+    Step,
+    TrainingSize,
+    build_steps,
+    count_batch_images,
+    count_timed_images,
+)
 from densecl.cost.timing import RARE_EVERY, Times, read_clock, time_rounds
 from densecl.runtime.hardware import get_device, get_device_name, reuse_freed_memory
 from densecl.runtime.threads import set_training_threads
@@ -69,7 +77,8 @@ def measure_cost(plan: CostPlan, size: TrainingSize, clock: Clock = read_clock) 
         one_view_memory_bytes=memory[ONE_VIEW],
         rounds=len(times[NONE]),
         confidence=CONFIDENCE,
-        images=count_batch_images(plan, size),
+        images=count_timed_images(plan, size),
+        batch_images=count_batch_images(plan, size),
         processes=plan.processes,
         device=get_device_name(get_device()),
         load=compare_snapshots(start, take_snapshot()),
@@ -88,15 +97,16 @@ def build_timed_steps(
 
     None is there twice, and has no diagnostic step: it costs as much as an ordinary one.
     """
+    images = count_timed_images(plan, size)
     steps: dict[str, Step] = {}
     queue_sizes: dict[Mode, int] = {}
     for mode in list_modes(plan):
-        ordinary, diagnostic, queue_sizes[mode] = build_steps(plan, size, mode)
+        ordinary, diagnostic, queue_sizes[mode] = build_steps(plan, size, mode, images)
         steps[mode] = ordinary
         if mode != NONE:
             steps[mode + DIAGNOSTIC] = diagnostic
-    steps[CONTROL] = build_steps(plan, size, NONE)[0]
-    steps[ONE_VIEW] = build_steps(plan, size, ONE_VIEW)[0]
+    steps[CONTROL] = build_steps(plan, size, NONE, images)[0]
+    steps[ONE_VIEW] = build_steps(plan, size, ONE_VIEW, images)[0]
     return steps, queue_sizes
 
 

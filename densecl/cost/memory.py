@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from densecl.artifacts import CostPlan
-from densecl.cost.steps import Kind, TrainingSize, build_steps
+from densecl.cost.steps import Kind, TrainingSize, build_steps, count_batch_images
 from densecl.runtime.hardware import (
     get_device,
     read_peak_memory,
@@ -44,7 +44,7 @@ def _send_added_memory(sender: Connection, plan: CostPlan, size: TrainingSize, k
     _load_libraries()
     reset_peak_memory(get_device())
     idle = read_peak_memory(get_device())
-    ordinary, diagnostic, _ = build_steps(plan, size, kind)
+    ordinary, diagnostic, _ = build_steps(plan, size, kind, count_batch_images(plan, size))
     # From the second step on the optimizer has its state, and nothing grows.
     for step in (diagnostic, ordinary, diagnostic):
         step()

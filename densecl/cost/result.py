@@ -48,7 +48,8 @@ class CostReport(Artifact):
     one_view_memory_bytes: int | None
     rounds: int
     confidence: float  # of each interval
-    images: int  # of the batch
+    images: int  # of a timed step
+    batch_images: int  # of a training step
     processes: int  # that share a batch in training; one of them was measured
     device: str
     load: MachineLoad

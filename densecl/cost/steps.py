@@ -54,14 +54,23 @@ def build_random_batch(images: int, height: int, width: int, classes: int) -> Vi
     return ViewBatch(*(column.to(get_device()) for column in columns))
 
 
-def build_steps(plan: CostPlan, size: TrainingSize, kind: Kind) -> tuple[Step, Step, int]:
-    """An ordinary and a diagnostic step of a mode or of ONE_VIEW, and its memory's entries.
+def count_timed_images(plan: CostPlan, size: TrainingSize) -> int:
+    """Images of the steps that are timed."""
+    images = count_batch_images(plan, size)
+    return min(images, plan.budget.images or images)
+
+
+def build_steps(
+    plan: CostPlan, size: TrainingSize, kind: Kind, images: int
+) -> tuple[Step, Step, int]:
+    """An ordinary and a diagnostic step of a mode or of ONE_VIEW on `images`, and its memory's
+    entries.
 
     With `grad_accumulation`, a step is of one micro-batch.
     """
     train_step = build_train_step(plan, size, "none" if kind == ONE_VIEW else kind)
     height, width = train_step.preprocessing.input_size[1:]
-    batch = build_random_batch(count_batch_images(plan, size), height, width, size.classes)
+    batch = build_random_batch(images, height, width, size.classes)
     if kind == ONE_VIEW:
         step = partial(step_one_view, train_step, batch)
         return step, step, 0

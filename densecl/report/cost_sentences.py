@@ -56,9 +56,10 @@ def describe_measurement(cost: CostReport | None) -> str:
         if cost.processes > 1
         else ""
     )
+    share = "" if cost.images == cost.batch_images else f" (training: {cost.batch_images})"
     return (
         f"Steps: {format_count(cost.rounds, 'round')} of all steps in turn, in one process on one "
-        f"batch of {cost.images} images in memory with a full memory queue; geometric means "
+        f"batch of {cost.images} images{share} in memory with a full memory queue; geometric means "
         f"of the rounds' ratios with {100 * cost.confidence:g} % intervals. Control, none against "
         f"itself: {format_ratio(cost.control)}. {describe_load(cost)}{processes}"
     )

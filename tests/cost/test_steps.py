@@ -17,6 +17,7 @@ from densecl.cost.steps import (
     build_steps,
     build_train_step,
     count_batch_images,
+    count_timed_images,
 )
 from steps.plan import resolve_cost_plan
 
@@ -57,9 +58,16 @@ def test_a_process_takes_its_share_of_a_micro_batch():
     )
 
 
+@pytest.mark.parametrize(("images", "expected"), [(None, 16), (8, 8), (64, 16)])
+def test_a_timed_step_has_at_most_the_images_of_a_training_step(images, expected):
+    plan = build_plan(batch_size=16)
+    budget = plan.budget.model_copy(update={"images": images})
+    assert count_timed_images(plan.model_copy(update={"budget": budget}), SIZE) == expected
+
+
 def test_steps_run_and_move_the_weights():
     for kind in ("dense", "global", "none", ONE_VIEW):
-        for step in build_steps(build_plan(), SIZE, kind)[:2]:
+        for step in build_steps(build_plan(), SIZE, kind, images=32)[:2]:
             train_step = step.func if kind != ONE_VIEW else step.args[0]
             before = [p.clone() for p in train_step.model.parameters()]
             step()
