@@ -268,6 +268,7 @@ def _build_row(delta: Delta) -> dict[str, Any]:
         "seeds": " ".join(map(str, delta.seeds)),
         "metric": "top1",
         "difference": estimate.pop("value", None),
+        "family": delta.family or None,
         "note": "",
         **estimate,
     }

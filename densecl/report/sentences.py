@@ -25,7 +25,7 @@ def describe_power(who: str, values: Sequence[float], seeds: int, scope: str = "
     condition = (
         "images and seeds vary as much as these do"
         if seeds >= SEEDS_FOR_MODE
-        else "these models meet new images that vary as much as these do; seeds are not in it"
+        else "these models meet new images like these; of other seeds nothing is known"
     )
     return [
         f"Where {who}, the test has 80 % power to detect {noun} of {span} points{scope}, given "

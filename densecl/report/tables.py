@@ -168,7 +168,10 @@ def _build_extra_cell(row: MetricRow | None, metric: str) -> TableCell:
 
 
 def format_plain_text(table: TableData) -> str:
-    """Aligned columns for a terminal; a star marks significant differences."""
+    """Aligned columns for a terminal: differences with intervals, and a star where the headline's
+    family calls one.
+    """
+    groups = [group for group, names in table.groups for _ in names]
     columns = [
         f"drop {c}" if group.startswith("Drop") else c
         for group, names in table.groups
@@ -179,9 +182,9 @@ def format_plain_text(table: TableData) -> str:
             label,
             *(
                 f"{n.main} ({n.sub.split(';')[0]}){' *' * bool(n.significance)}"
-                if ";" in n.sub
+                if group.startswith("Difference") and n.sub and not n.missing
                 else n.main
-                for n in entries
+                for group, n in zip(groups, entries, strict=True)
             ),
         ]
         for label, _, entries in table.rows
