@@ -134,7 +134,7 @@ def test_shape_bias_is_counted_again_image_by_image(
 def test_what_a_test_would_have_missed_is_said(single: tuple[Path, str]) -> None:
     root, text = single
     row = value(read(root), "imagenet", "global", "difference_to_none_detectable")
-    assert row["note"] == "80 % power at level 0.01"  # five sets: stylized has no cell of global
+    assert row["note"] == "80 % power, family of 16"
     assert 0.01 < row["value"] < 0.1
     largest = max(
         value(read(root), SHIFTED_MEAN, a, f"difference_to_{b}_detectable")["value"]
