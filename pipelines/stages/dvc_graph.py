@@ -66,8 +66,16 @@ class StageGraph:
         return bool((self.stages[name].meta or {}).get("exclusive"))
 
     def is_up_to_date(self) -> bool:
-        """True if no stage has to run."""
-        return not any(map(self._is_changed, self.stages))
+        """True if no stage has to run, and none is running in another process."""
+        from dvc.lock import LockError
+
+        from pipelines.stages.dvc_files import hash_paths_once
+
+        try:
+            with self._hold_lock(), hash_paths_once():
+                return not any(stage.changed() for stage in self.stages.values())
+        except LockError:
+            return False
 
     def sort_lock_file(self) -> None:
         """Write the stages of dvc.lock in the order of the graph, as one `dvc repro` does; entries

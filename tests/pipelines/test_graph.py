@@ -88,6 +88,34 @@ def test_a_stage_that_fails_is_named_with_its_own_words(tmp_path, monkeypatch):
     assert ERROR_LOG_ENV not in os.environ
 
 
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # DVC's own, at pygtrie's
+def test_a_shared_folder_is_hashed_once_and_its_changes_are_found(tmp_path, monkeypatch):
+    from dvc import output
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a").write_text("a")
+    stages = {name: {"cmd": f"touch {name}", "deps": ["images"], "outs": [name]} for name in "bcd"}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True)
+    graph = StageGraph()
+    assert not graph.is_up_to_date()
+    for name in graph.stages:
+        graph.update_stage(name, lambda: None)
+    hashed: list[str] = []
+    build = output.build
+    monkeypatch.setattr(
+        output,
+        "build",
+        lambda odb, path, *a, **k: (hashed.append(path), build(odb, path, *a, **k))[1],
+    )
+    assert graph.is_up_to_date()
+    assert sorted(Path(path).name for path in hashed) == ["b", "c", "d", "images"]
+    (tmp_path / "images" / "a").write_text("b")
+    assert not graph.is_up_to_date()
+
+
 def test_a_project_without_stages_is_reported(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
