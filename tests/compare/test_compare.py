@@ -268,6 +268,7 @@ def test_two_revisions(inside, capsys):
     before = inside.state()
     assert main(["compare", "first", "HEAD", "--fail-if-worse"]) == 1
     told = capsys.readouterr()
+    assert "B is worse than A on " in told.err
     assert "sketch (none: −" in told.err
     page = (paths.COMPARE_FOLDER / "compare.html").read_text()
     assert inside.run("git", "rev-parse", "first").strip()[:12] in page
