@@ -1,6 +1,8 @@
 """Statistics of accuracies and of their differences: estimates with confidence intervals, tests.
 
-Outcomes are arrays [images, seeds] of 0 and 1 (is the prediction correct?).
+Outcomes are arrays [images, seeds] of 0 and 1 (is the prediction correct?). `sample_difference` and
+`sample_weighted_sum` give a `SampledValue`, which has the interval, the p-value and the power, alone
+or in a family of tests.
 """
 
 from densecl.analysis.paired import estimate_difference
@@ -11,6 +13,7 @@ from densecl.analysis.statistics import (
     estimate_accuracy,
     estimate_weighted_sum,
     sample_difference,
+    sample_weighted_sum,
 )
 
 __all__ = [
@@ -23,4 +26,5 @@ __all__ = [
     "estimate_difference",
     "estimate_weighted_sum",
     "sample_difference",
+    "sample_weighted_sum",
 ]
