@@ -1,7 +1,7 @@
 """Statistics of accuracies and of their differences: estimates with confidence intervals, tests.
 
 Outcomes are arrays [images, seeds] of 0 and 1 (is the prediction correct?). `sample_difference` and
-`sample_weighted_sum` give a `SampledValue`, which has the interval, the p-value and the power, alone
+`sample_weighted_sum` give a `SampledValue`: it has the interval, the p-value and the power, alone
 or in a family of tests.
 """
 
