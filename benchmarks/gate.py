@@ -14,7 +14,7 @@ from pipelines.gate.criteria import check_regression, check_validation
 from pipelines.gate.gate import judge_outcomes
 from pipelines.gate.pairing import PairedResult
 
-GATE, REPORT = GateParams(), ReportParams(bootstrap_samples=1000)
+GATE, CONFIDENCE = GateParams(), ReportParams().confidence
 TRUE_DROPS = (0.0, GATE.margin, GATE.max_drop, 0.05)
 DISCORDANT = (0.06, 0.2)  # share of images on which the two models differ
 
@@ -27,10 +27,10 @@ def simulate_error_rates(
     """
     shares = [(discordant - truth) / 2, (discordant + truth) / 2, 1 - discordant]
     rng, passed, refused = np.random.default_rng(0), 0, 0
-    for trial, (gained, lost, _) in enumerate(rng.multinomial(n, shares, trials)):
+    for gained, lost, _ in rng.multinomial(n, shares, trials):
         first, second = np.zeros((n, 1)), np.zeros((n, 1))
         first[:gained], second[gained : gained + lost] = 1, 1
-        pair = PairedResult(estimate_difference(first, second, REPORT, trial), n, "")
+        pair = PairedResult(estimate_difference(first, second, CONFIDENCE), n, "")
         passed += check_validation(GATE, pair).passed
         refused += not check_regression(GATE, "imagenet", pair).passed
     return passed / trials, refused / trials
@@ -63,7 +63,7 @@ def simulate_decay(
         level = levels[0] - week * decay
         candidate = draw_outcomes(level)
         anchor = first if is_anchored else None
-        criteria = judge_outcomes(gate, REPORT, 1000, candidate, champion, anchor)
+        criteria = judge_outcomes(gate, CONFIDENCE, 1000, candidate, champion, anchor)
         if all(criterion.passed for criterion in criteria):
             levels.append(level)
             champion = candidate

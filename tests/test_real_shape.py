@@ -90,7 +90,6 @@ def params(tmp_path, monkeypatch) -> dict:
         "steps_per_epoch": 2,
         "validate_on": ["imagenet-a"],
     }
-    values["report"] |= {"bootstrap_samples": 100}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
     return values
 

@@ -1,28 +1,30 @@
 """Statistics of accuracies and of their differences: estimates with confidence intervals, tests.
 
-Outcomes are arrays [images, seeds] of 0 and 1 (is the prediction correct?).
+Outcomes are arrays [images, seeds] of 0 and 1 (is the prediction correct?). `sample_difference` and
+`sample_weighted_sum` give a `SampledValue`: it has the interval, the p-value and the power, alone
+or in a family of tests.
 """
 
 from densecl.analysis.paired import estimate_difference
+from densecl.analysis.sampled_value import Estimate, SampledValue, compute_binomial_p
 from densecl.analysis.statistics import (
-    Estimate,
-    apply_holm_correction,
-    compute_detectable_difference,
-    compute_mcnemar_p,
+    WeightedOutcomes,
     compute_wilson_interval,
     estimate_accuracy,
-    estimate_mean_difference,
-    estimate_paired_difference,
+    estimate_weighted_sum,
+    sample_difference,
+    sample_weighted_sum,
 )
 
 __all__ = [
     "Estimate",
-    "apply_holm_correction",
-    "compute_detectable_difference",
-    "compute_mcnemar_p",
+    "SampledValue",
+    "WeightedOutcomes",
+    "compute_binomial_p",
     "compute_wilson_interval",
     "estimate_accuracy",
     "estimate_difference",
-    "estimate_mean_difference",
-    "estimate_paired_difference",
+    "estimate_weighted_sum",
+    "sample_difference",
+    "sample_weighted_sum",
 ]

@@ -3,6 +3,7 @@ control.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,10 @@ from densecl.analysis.results import (
     MetricRow,
     UnpairedImagesError,
     build_outcome_matrix,
+    get_sources,
 )
-from densecl.analysis.statistics import Estimate, Outcomes, WeightedOutcomes
+from densecl.analysis.sampled_value import Estimate
+from densecl.analysis.statistics import Outcomes, Sources, WeightedOutcomes
 from densecl.evaluation import effective_robustness
 from densecl.evaluation.metrics import extract_renditions, find_texture_labels
 
@@ -29,6 +32,7 @@ RECORDED_METRICS = (
     "aurra",
     "mean_confidence",
 )
+FIT_REMARK = "r2 of the published fit"
 CONTROL_METRICS = ("control_top1", "drop", "relative_accuracy", "effective_robustness")
 
 
@@ -64,11 +68,13 @@ def _add_row(
     metric: str,
     estimate: Estimate,
     images: int | None = None,
+    remark: str = "",
 ) -> None:
     """A row over all seeds that the cell has; limits of NaN are none."""
     cell, control = comparison.cells[dataset, mode], comparison.get_protocol(dataset).control
     count = next(iter(cell.records.values())).images if images is None else images
-    empty = MetricRow(dataset, control, mode, metric, None, note=cell.note)
+    note = "; ".join(filter(None, (cell.note, remark)))
+    empty = MetricRow(dataset, control, mode, metric, None, note=note)
     comparison.add_estimate(empty, estimate, count, sorted(cell.records))
 
 
@@ -88,15 +94,19 @@ def _add_accuracies(comparison: Comparison, dataset: str, mode: str) -> Outcomes
         for metric, column in OUTCOME_COLUMNS.items()
     }
     for metric, correct in outcomes.items():
-        _add_accuracy(comparison, dataset, mode, metric, correct)
+        _add_accuracy(comparison, dataset, mode, metric, correct, get_sources(cell.rows))
     return outcomes["top1"]
 
 
 def _add_accuracy(
-    comparison: Comparison, dataset: str, mode: str, metric: str, correct: Outcomes
+    comparison: Comparison,
+    dataset: str,
+    mode: str,
+    metric: str,
+    correct: Outcomes,
+    sources: Sources,
 ) -> Estimate:
-    settings = comparison.get_settings(dataset, mode, metric)
-    estimate = statistics.estimate_accuracy(correct, *settings)
+    estimate = statistics.estimate_accuracy(correct, comparison.plan.values.confidence, sources)
     _add_row(comparison, dataset, mode, metric, estimate, len(correct))
     return estimate
 
@@ -112,14 +122,20 @@ def _add_control_metrics(
         _add_missing(comparison, dataset, mode, CONTROL_METRICS, next(reasons))
         return
     control_correct = build_outcome_matrix(cell.controls, "correct", seeds)
-    control_top1 = _add_accuracy(comparison, dataset, mode, "control_top1", control_correct)
-    top1 = statistics.estimate_accuracy(correct, *comparison.get_settings(dataset, mode, "top1"))
-    drop = statistics.estimate_independent_difference(control_top1, top1)
-    if len(seeds) > 1:
-        drop = statistics.estimate_weighted_sum(
-            [WeightedOutcomes(1.0, control_correct), WeightedOutcomes(-1.0, correct)],
-            *comparison.get_settings(dataset, mode, "drop"),
-        )
+    sources, control_sources = get_sources(cell.rows), get_sources(cell.controls)
+    control_top1 = _add_accuracy(
+        comparison, dataset, mode, "control_top1", control_correct, control_sources
+    )
+    confidence = comparison.plan.values.confidence
+    if len(seeds) > 1 or set(sources) & set(control_sources):
+        terms = [
+            WeightedOutcomes(1.0, control_correct, control_sources),
+            WeightedOutcomes(-1.0, correct, sources),
+        ]
+        drop = statistics.estimate_weighted_sum(terms, confidence)
+    else:
+        top1 = statistics.estimate_accuracy(correct, confidence, sources)
+        drop = statistics.estimate_independent_difference(control_top1, top1)
     _add_row(comparison, dataset, mode, "drop", drop)
     control_mean = control_correct.mean()
     for metric in ("relative_accuracy", "effective_robustness"):
@@ -129,25 +145,37 @@ def _add_control_metrics(
             _add_missing(comparison, dataset, mode, (metric,), reason)
             continue
         # To first order in both (the delta method): right / clean, and right - expected(clean).
+        fit_error, remark = 0.0, ""
         if metric == "relative_accuracy":
             weights, least = (1 / control_mean, -correct.mean() / control_mean**2), 0.0
         else:
             protocol = comparison.plan.protocols[dataset]
             slope = effective_robustness.compute_slope(protocol, float(control_mean))
             weights, least = (1.0, -slope), -np.inf
-        terms = list(map(WeightedOutcomes, weights, (correct, control_correct)))
+            fit_error = effective_robustness.compute_fit_error(protocol, float(control_mean))
+            segment = effective_robustness.find_fit_segment(protocol, float(control_mean))
+            remark = f"{FIT_REMARK} {segment.r2:g}"
+        terms = [
+            WeightedOutcomes(weights[0], correct, sources),
+            WeightedOutcomes(weights[1], control_correct, control_sources),
+        ]
         value = float(np.mean(values))
-        estimate = _estimate_around(comparison, value, terms, dataset, mode, metric)
-        low = max(least, estimate.low)
-        _add_row(comparison, dataset, mode, metric, Estimate(value, low, estimate.high))
+        estimate = _estimate_around(comparison, value, terms, fit_error)
+        limited = Estimate(value, max(least, estimate.low), estimate.high)
+        _add_row(comparison, dataset, mode, metric, limited, remark=remark)
 
 
 def _estimate_around(
-    comparison: Comparison, value: float, terms: list[WeightedOutcomes], *seed_words: str
+    comparison: Comparison, value: float, terms: list[WeightedOutcomes], fit_error: float = 0.0
 ) -> Estimate:
-    """`value` with the limits' distances of a first-order expansion."""
-    settings = comparison.get_settings(*seed_words)
-    interval = statistics.estimate_weighted_sum(terms, *settings)
+    """`value` with the limits' distances of a first-order expansion; `fit_error` is the standard
+    error of a constant in it.
+    """
+    sampled = statistics.sample_weighted_sum(terms)
+    variance = sampled.image_variance + fit_error**2
+    interval = replace(sampled, image_variance=variance).compute_interval(
+        comparison.plan.values.confidence
+    )
     low, high = (value + limit - interval.value for limit in (interval.low, interval.high))
     return Estimate(value, low, high)
 
@@ -160,8 +188,10 @@ def _add_renditions(comparison: Comparison, dataset: str, mode: str, correct: Ou
     except effective_robustness.NotApplicable:
         return
     for rendition in sorted(set(renditions)):
-        metric, selected = f"top1/{rendition}", correct[renditions == rendition]
-        _add_accuracy(comparison, dataset, mode, metric, selected)
+        selected = renditions == rendition
+        sources = get_sources(comparison.cells[dataset, mode].rows)[selected]
+        metric = f"top1/{rendition}"
+        _add_accuracy(comparison, dataset, mode, metric, correct[selected], sources)
 
 
 def _add_shape_bias(comparison: Comparison, dataset: str, mode: str, correct: Outcomes) -> None:
@@ -180,13 +210,14 @@ def _add_shape_bias(comparison: Comparison, dataset: str, mode: str, correct: Ou
         note = "no decision for the shape's or the texture's class"
         _add_missing(comparison, dataset, mode, ("shape_bias",), note)
         return
-    if len(seeds) == 1:
+    sources = get_sources(cell.rows)
+    if len(seeds) == 1 and len(set(sources)) == len(sources):
         confidence = comparison.plan.values.confidence
         estimate = statistics.compute_wilson_interval(shape[decided > 0], confidence)
     else:
         # The ratio of two means, to first order in both.
         value = float((shape.sum(axis=0) / decided.sum(axis=0)).mean())
-        terms = [WeightedOutcomes(1 / decided.mean(), shape - value * decided)]
-        estimate = _estimate_around(comparison, value, terms, dataset, mode, "shape_bias")
+        terms = [WeightedOutcomes(1 / decided.mean(), shape - value * decided, sources)]
+        estimate = _estimate_around(comparison, value, terms)
     images = int(decided.sum(axis=0).mean())
     _add_row(comparison, dataset, mode, "shape_bias", estimate, images)

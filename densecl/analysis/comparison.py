@@ -72,13 +72,10 @@ def build_comparison_table(comparison: Comparison) -> pd.DataFrame:
 def get_significance(comparison: Comparison, dataset: str, mode: str, baseline: str) -> int:
     """+1 if significantly above the baseline, -1 if significantly below, otherwise 0.
 
-    Significant: the interval excludes 0 and the corrected p-value is below the level.
+    Significant: the simultaneous interval of its family excludes 0, which is the same as an
+    adjusted p-value below the level.
     """
-    row = comparison.get_difference(dataset, mode, baseline)
-    p = comparison.get_row(dataset, mode, f"difference_to_{baseline}_p_holm")
-    if not row or not p or None in (row.value, row.low, row.high, p.value):
+    row = comparison.get_row(dataset, mode, f"difference_to_{baseline}_simultaneous")
+    if row is None or row.low is None or row.high is None or row.low <= 0 <= row.high:
         return 0
-    value, low, high, p_value = (float(x or 0) for x in (row.value, row.low, row.high, p.value))
-    if p_value > 1 - comparison.plan.values.confidence or low <= 0 <= high:
-        return 0
-    return 1 if value > 0 else -1
+    return 1 if row.low > 0 else -1

@@ -13,17 +13,26 @@ from densecl.analysis.results import (
     MetricRow,
     UnpairedImagesError,
     build_outcome_matrix,
+    get_sources,
 )
-from densecl.analysis.statistics import Outcomes, WeightedOutcomes
+from densecl.analysis.sampled_value import SampledValue
+from densecl.analysis.statistics import Outcomes, Sources, WeightedOutcomes
 from densecl.config.params import Mode
 
 __all__ = ["SHIFTED_MEAN", "add_differences", "add_shifted_mean"]
 
 
+class PairedGaps(NamedTuple):
+    """Differences of two modes on the images of one dataset."""
+
+    gaps: Outcomes  # [images, seeds]
+    sources: Sources  # [images]
+    seeds: tuple[int, ...]
+
+
 class TestedDifference(NamedTuple):
     row: MetricRow
-    p: float
-    terms: list[WeightedOutcomes]
+    sampled: SampledValue
 
 
 def _describe_mean(comparison: Comparison) -> str:
@@ -49,37 +58,38 @@ def add_shifted_mean(comparison: Comparison, mode: str) -> None:
     comparison.add_row(empty)
     if datasets:
         estimate = statistics.estimate_weighted_sum(
-            [WeightedOutcomes(1 / len(datasets), correct) for correct in outcomes],
-            *comparison.get_settings(SHIFTED_MEAN, mode, "top1"),
+            [
+                WeightedOutcomes(
+                    1 / len(datasets), correct, get_sources(comparison.cells[s, mode].rows)
+                )
+                for s, correct in zip(datasets, outcomes, strict=True)
+            ],
+            comparison.plan.values.confidence,
         )
         comparison.add_estimate(empty, estimate, sum(map(len, outcomes)), seeds)
 
 
 def add_differences(comparison: Comparison) -> None:
-    """Add differences on each dataset and on the shifted mean; p-values are corrected over the
-    datasets.
+    """Add differences on the shifted mean and on each dataset.
+
+    The means of all pairs of modes are one family of tests, which the headline reports; the
+    datasets of all pairs are another. Within a family, adjusted p-value and simultaneous interval
+    follow one single-step rule (Bonferroni), so that they hold for whatever a reader selects.
     """
-    means = []
-    for mode, baseline in comparison.mode_pairs:
-        tested = [
-            difference
-            for s in comparison.plan.datasets
-            if (difference := _add_difference(comparison, s, (s,), mode, baseline))
-        ]
-        adjusted = statistics.apply_holm_correction([difference.p for difference in tested])
-        for (row, p, terms), p_holm in zip(tested, adjusted, strict=True):
-            _add_test(comparison, row, "p", p)
-            _add_test(comparison, row, "p_holm", p_holm)
-            _add_detectable(comparison, row, terms, len(tested))
-        mean = _add_difference(comparison, SHIFTED_MEAN, comparison.complete_sets, mode, baseline)
-        if mean:
-            _add_test(comparison, mean.row, "p", mean.p)
-            means.append(mean)
-    for row, _, terms in means:
-        _add_detectable(comparison, row, terms, len(comparison.mode_pairs))
-    adjusted = statistics.apply_holm_correction([mean.p for mean in means])
-    for mean, p_holm in zip(means, adjusted, strict=True):
-        _add_test(comparison, mean.row, "p_holm", p_holm)
+    complete = comparison.complete_sets
+    means = [
+        _add_difference(comparison, SHIFTED_MEAN, complete, mode, baseline)
+        for mode, baseline in comparison.mode_pairs
+    ]
+    single = [
+        _add_difference(comparison, dataset, (dataset,), mode, baseline)
+        for mode, baseline in comparison.mode_pairs
+        for dataset in comparison.plan.datasets
+    ]
+    for family in (means, single):
+        tested = [difference for difference in family if difference]
+        for difference in tested:
+            _add_tests(comparison, difference, len(tested))
 
 
 def _add_difference(
@@ -99,26 +109,19 @@ def _add_difference(
         note, seeds = _describe_mean(comparison), comparison.plan.seeds
     else:
         notes = (comparison.cells[place, name].note for name in (mode, baseline))
-        note, seeds = "; ".join(filter(None, notes)), pairs[0][2]
+        note, seeds = "; ".join(filter(None, notes)), pairs[0].seeds
     empty = replace(empty, note=note)
     if not pairs:
         comparison.add_row(empty)
         return None
-    gaps = [first - second for first, second, _ in pairs]
-    settings = comparison.get_settings(place, mode, metric)
-    estimate = (
-        statistics.estimate_mean_difference(gaps, *settings)
-        if place == SHIFTED_MEAN
-        else statistics.estimate_paired_difference(pairs[0][0], pairs[0][1], *settings)
-    )
-    row = comparison.add_estimate(empty, estimate, sum(map(len, gaps)), seeds)
-    terms = [WeightedOutcomes(1 / len(gaps), gap) for gap in gaps]
-    return TestedDifference(row, float(estimate.p or 0), terms)
+    gaps, sources = [pair.gaps for pair in pairs], [pair.sources for pair in pairs]
+    sampled = statistics.sample_difference(gaps, sources)
+    estimate = sampled.compute_interval(comparison.plan.values.confidence)
+    row = comparison.add_estimate(empty, estimate, sampled.images, seeds)
+    return TestedDifference(row, sampled)
 
 
-def _collect_pair(
-    comparison: Comparison, dataset: str, mode: str, baseline: str
-) -> tuple[Outcomes, Outcomes, tuple[int, ...]]:
+def _collect_pair(comparison: Comparison, dataset: str, mode: str, baseline: str) -> PairedGaps:
     cells = [comparison.cells[dataset, name] for name in (mode, baseline)]
     seeds = tuple(sorted(cells[0].rows.keys() & cells[1].rows.keys()))
     if not seeds:
@@ -127,21 +130,21 @@ def _collect_pair(
     if not cells[0].rows[seeds[0]].index.equals(cells[1].rows[seeds[0]].index):
         raise UnpairedImagesError(f"{mode} and {baseline} were evaluated on different images")
     first, second = (build_outcome_matrix(cell.rows, "correct", seeds) for cell in cells)
-    return first, second, seeds
+    return PairedGaps(first - second, get_sources(cells[0].rows), seeds)
 
 
-def _add_test(
-    comparison: Comparison, row: MetricRow, suffix: str, value: float, note: str = ""
-) -> None:
-    metric = f"{row.metric}_{suffix}"
-    comparison.add_row(replace(row, metric=metric, value=value, low=None, high=None, note=note))
-
-
-def _add_detectable(
-    comparison: Comparison, row: MetricRow, terms: Sequence[WeightedOutcomes], tests: int
-) -> None:
-    """The smallest true difference that would be called with 80 % power."""
+def _add_tests(comparison: Comparison, difference: TestedDifference, tests: int) -> None:
+    """Add p-value, adjusted p-value, simultaneous interval and the detectable difference."""
+    row, sampled = difference
     confidence = comparison.plan.values.confidence
-    value = statistics.compute_detectable_difference(terms, confidence, tests)
-    note = f"80 % power at level {(1 - confidence) / tests:.4g}"
-    _add_test(comparison, row, "detectable", value, note)
+    simultaneous = sampled.compute_interval(confidence, tests)
+    family = f"family of {tests}"
+    detectable = sampled.compute_detectable(confidence, tests)
+    empty = replace(row, low=None, high=None)
+    for suffix, changed in (
+        ("p", replace(empty, value=sampled.compute_p(), note="")),
+        ("p_adjusted", replace(empty, value=simultaneous.p, note=family)),
+        ("simultaneous", replace(row, low=simultaneous.low, high=simultaneous.high, note=family)),
+        ("detectable", replace(empty, value=detectable, note=f"80 % power, {family}")),
+    ):
+        comparison.add_row(replace(changed, metric=f"{row.metric}_{suffix}"))

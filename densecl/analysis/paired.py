@@ -1,7 +1,6 @@
 """Predictions of one model on one dataset, and the paired difference of two models."""
 
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -10,9 +9,9 @@ import pandas as pd
 
 from densecl import paths
 from densecl.analysis.results import read_seed_results
-from densecl.analysis.statistics import Estimate, Outcomes, estimate_paired_difference
+from densecl.analysis.sampled_value import Estimate
+from densecl.analysis.statistics import Outcomes, Sources, sample_difference
 from densecl.artifacts import Evaluation
-from densecl.config.params import ReportParams
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,11 @@ class ModelPredictions:
     def correct(self) -> Outcomes:
         """[images, 1]: 1 if the prediction is correct, else 0."""
         return self.rows[["correct"]].to_numpy(float)
+
+    @property
+    def sources(self) -> Sources:
+        """[images]: the photograph that each was made from."""
+        return self.rows["source"].to_numpy(object)
 
     def select_images(self, images: pd.Index) -> Self:
         """The predictions on some images, in the given order."""
@@ -60,27 +64,8 @@ def read_model_predictions(
 
 
 def estimate_difference(
-    first: Outcomes, second: Outcomes, report_params: ReportParams, seed: int
+    first: Outcomes, second: Outcomes, confidence: float, sources: Sources | None = None
 ) -> Estimate:
-    """Difference first - second of [images, 1] with a paired bootstrap interval, widened to that of
-    Bonett & Price (2012).
-
-    If the models differ on only a few images, the bootstrap interval is too short and may even end
-    at 0. The adjusted Wald interval (one more image for either model) keeps its coverage; with many
-    discordant images the two agree (benchmarks/gate.py).
-    """
-    from scipy.stats import norm
-
-    estimate = estimate_paired_difference(
-        first, second, report_params.confidence, report_params.bootstrap_samples, seed
-    )
-    n = len(first) + 2
-    gained, lost = (
-        float((one > other).sum() + 1) / n for one, other in ((first, second), (second, first))
-    )
-    half_width = float(norm.ppf((1 + report_params.confidence) / 2)) * math.sqrt(
-        (gained + lost - (gained - lost) ** 2) / n
-    )
-    low = min(estimate.low, gained - lost - half_width)
-    high = max(estimate.high, gained - lost + half_width)
-    return replace(estimate, low=max(low, -1.0), high=min(high, 1.0))
+    """Difference first - second of two models on the same images, each [images, 1]."""
+    estimate = sample_difference([first - second], [sources]).compute_interval(confidence)
+    return replace(estimate, low=max(estimate.low, -1.0), high=min(estimate.high, 1.0))

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from densecl import paths
-from densecl.analysis.statistics import Estimate, Outcomes
+from densecl.analysis.sampled_value import Estimate
+from densecl.analysis.statistics import Outcomes, Sources
 from densecl.artifacts import Evaluation, MissingEvaluation, ReportPlan, read_evaluation
 from densecl.config.params import Mode
 from densecl.evaluation.protocols import PROTOCOLS, EvaluationProtocol
+from densecl.evaluation.sources import find_sources
 from densecl.seeding import derive_seed
 
 BASELINE: Mode = "none"
@@ -104,6 +107,21 @@ class Comparison:
         order: list[Mode] = [m for m in ("dense", "global", "none") if m in self.plan.modes]
         return sorted(itertools.combinations(order, 2), key=lambda pair: pair[1] != BASELINE)
 
+    @property
+    def judged_places(self) -> tuple[str, ...]:
+        """Where the first screen compares modes, one family over all pairs of modes: on the shifted
+        mean, or on every dataset where no shifted dataset is complete.
+        """
+        return (SHIFTED_MEAN,) if self.count_tests((SHIFTED_MEAN,)) else tuple(self.plan.datasets)
+
+    def count_tests(self, places: Sequence[str]) -> int:
+        """Differences of all pairs of modes that could be computed there."""
+        return sum(
+            self.get_difference(place, a, b) is not None
+            for place in places
+            for a, b in self.mode_pairs
+        )
+
     def get_protocol(self, dataset: str) -> EvaluationProtocol:
         return PROTOCOLS[self.plan.protocols[dataset]]
 
@@ -134,11 +152,6 @@ class Comparison:
         self.add_row(filled)
         return filled
 
-    def get_settings(self, *seed_words: str) -> tuple[float, int, int]:
-        """Confidence, redraws and the random seed of one number."""
-        params = self.plan.values
-        return params.confidence, params.bootstrap_samples, compute_report_seed(*seed_words)
-
 
 def read_seed_results(root: Path, dataset: str, mode: str, seeds: Sequence[int]) -> SeedResults:
     cell = SeedResults()
@@ -150,11 +163,11 @@ def read_seed_results(root: Path, dataset: str, mode: str, seeds: Sequence[int])
                 cell.missing.append(f"seed {seed}: {record.reason}")
                 cell.unscorable.append(seed)
                 continue
-            rows = read_predictions(root / paths.predictions_file(dataset, mode, seed), record.top1)
-            if record.control:
-                cell.controls[seed] = read_predictions(
-                    root / record.control.predictions, record.control.top1
-                )
+            file = paths.predictions_file(dataset, mode, seed)
+            rows = read_predictions(root / file, dataset, record.top1)
+            if control := record.control:
+                file = Path(control.predictions)
+                cell.controls[seed] = read_predictions(root / file, control.dataset, control.top1)
         except FileNotFoundError as error:
             path = Path(str(error.filename))
             name = path.relative_to(root) if path.is_relative_to(root) else path
@@ -168,12 +181,15 @@ def read_seed_results(root: Path, dataset: str, mode: str, seeds: Sequence[int])
 
 
 def read_predictions(
-    path: Path, top1: float, columns: Sequence[str] = PREDICTION_COLUMNS
+    path: Path, dataset: str, top1: float, columns: Sequence[str] = PREDICTION_COLUMNS
 ) -> pd.DataFrame:
-    """Predictions indexed and sorted by image_id; ValueError for a duplicate image, if `correct`
-    contradicts the label, or if top-1 differs from the evaluation.
+    """Predictions indexed and sorted by image_id, with `source`; ValueError for a duplicate image,
+    if `correct` contradicts the label, or if top-1 differs from the evaluation.
     """
-    rows = pd.read_parquet(path, columns=list(columns)).set_index("image_id").sort_index()
+    optional = {"source"}.intersection(pq.read_schema(path).names)
+    rows = pd.read_parquet(path, columns=[*columns, *optional]).set_index("image_id").sort_index()
+    if not optional:  # written by an earlier version
+        rows["source"] = find_sources(dataset, rows.index).to_numpy()
     if rows.empty or rows.index.has_duplicates:
         raise ValueError(f"{path.name} holds {'no rows' if rows.empty else 'an image twice'}")
     expected = (rows["prediction"] == rows["label"]).to_numpy(float)
@@ -205,3 +221,8 @@ def build_outcome_matrix(
 
 def compute_report_seed(*words: str) -> int:
     return derive_seed(0, "report", *words)
+
+
+def get_sources(frames: dict[int, pd.DataFrame]) -> Sources:
+    """The source of each image [n], in the order of the outcomes."""
+    return next(iter(frames.values()))["source"].to_numpy(object)

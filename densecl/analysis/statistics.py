@@ -1,36 +1,85 @@
 """Confidence intervals and tests for top-1, differences between modes, and drops from a control.
 
-n images, S seeds. An outcome is 1.0 where the model was right on the image and 0.0 where it was
-wrong. Pure functions: the same arguments give the same numbers, `seed` included.
+n images, S seeds, G sources. An outcome is 1.0 where the model was right on the image and 0.0 where
+it was wrong. Pure functions without random numbers: p-value, interval and adjusted p-value of a
+number come from one distribution, so that they never contradict each other.
 """
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from densecl.analysis.sampled_value import Estimate, SampledValue
+
 Outcomes = NDArray[np.float64]  # [n, S]
+Sources = NDArray[np.object_]  # [n] names
 SEEDS_FOR_MODE = 3  # fewer say nothing about the spread between seeds
-POWER = 0.8  # of the smallest difference that is called detectable
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its confidence limits; `p` is the two-sided p-value of the value being 0."""
-
-    value: float
-    low: float
-    high: float
-    p: float | None = None
-
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class WeightedOutcomes:
-    """A term: `weight` times the mean of `outcomes` [n, S]; terms have independent images."""
+    """A term: `weight` times the mean of `outcomes` [n, S].
+
+    `sources` [n] names the photograph that an image was made from; images of one source are not
+    independent, in one term or in several. Without it, each image is a source of its own. `least`
+    is the least possible outcome: -1 for differences of two models.
+    """
 
     weight: float
     outcomes: Outcomes
+    sources: Sources | None = None
+    least: float = 0.0
+
+
+def sample_weighted_sum(terms: Sequence[WeightedOutcomes]) -> SampledValue:
+    """The sum of the terms' weighted means, over the same seeds in all terms."""
+    seed_values = np.sum([term.weight * term.outcomes.mean(axis=0) for term in terms], axis=0)
+    seeds = seed_values.size
+    return SampledValue(
+        value=float(seed_values.mean()),
+        seed_variance=float(seed_values.var(ddof=1)) / seeds if seeds >= SEEDS_FOR_MODE else 0.0,
+        image_variance=_compute_image_variance(terms),
+        seeds=seeds,
+        images=sum(len(term.outcomes) for term in terms),
+    )
+
+
+def sample_difference(
+    gaps: Sequence[Outcomes], sources: Sequence[Sources | None] | None = None
+) -> SampledValue:
+    """Mean over datasets of the paired differences `gaps` of two modes, each [n, S]: first minus
+    second on the same images and seeds.
+    """
+    sources = [None] * len(gaps) if sources is None else sources
+    terms = [
+        WeightedOutcomes(1 / len(gaps), gap, names, least=-1.0)
+        for gap, names in zip(gaps, sources, strict=True)
+    ]
+    sampled = sample_weighted_sum(terms)
+    if len(gaps) > 1 or sampled.seeds > 1 or _has_repeated(sources[0]):
+        return sampled
+    counts = int((gaps[0] > 0).sum()), int((gaps[0] < 0).sum())
+    return dataclasses.replace(sampled, discordant=counts)
+
+
+def estimate_weighted_sum(terms: Sequence[WeightedOutcomes], confidence: float) -> Estimate:
+    """Weighted sum of means with its interval."""
+    return sample_weighted_sum(terms).compute_interval(confidence)
+
+
+def estimate_accuracy(
+    outcomes: Outcomes, confidence: float, sources: Sources | None = None
+) -> Estimate:
+    """Mean of [n, S] in [0, 1]: Wilson interval for one seed, else that of a sampled value."""
+    is_single = outcomes.shape[1] == 1 and not _has_repeated(sources)
+    if is_single or outcomes.all() or not outcomes.any():
+        # Without any error, or any success, no variance can be estimated.
+        return compute_wilson_interval(outcomes[:, 0], confidence)
+    estimate = estimate_weighted_sum([WeightedOutcomes(1.0, outcomes, sources)], confidence)
+    return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))
 
 
 def compute_wilson_interval(outcomes: Outcomes, confidence: float) -> Estimate:
@@ -54,215 +103,51 @@ def estimate_independent_difference(first: Estimate, second: Estimate) -> Estima
     )
 
 
-def estimate_by_bootstrap(
-    terms: Sequence[WeightedOutcomes], confidence: float, resamples: int, seed: int
-) -> Estimate:
-    """Weighted sum of means with a percentile bootstrap interval over images (Efron & Tibshirani
-    1993).
+def _has_repeated(sources: Sources | None) -> bool:
+    return sources is not None and bool(pd.Series(sources).duplicated().any())
 
-    Outcomes are averaged over the seeds first, so this speaks of the models at hand, not of the
-    mode. The least p is 2 / (resamples + 1).
+
+def _compute_image_variance(terms: Sequence[WeightedOutcomes]) -> float:
+    """Variance of the sum of means over new images, which all seeds share.
+
+    The influence of an image is its weighted deviation from its term's mean. Influences are summed
+    per source, averaged over seeds, squared and summed. From three seeds on, the noise of single
+    predictions is subtracted: it is part of the seeds' variance.
     """
-    rng = np.random.default_rng(seed)
-    draws = np.zeros(resamples)
+    influences = _sum_by_source(terms)  # [G, S]
+    seeds = influences.shape[1]
+    source_means = influences.mean(axis=1)
+    variance = float((source_means**2).sum())
+    if seeds >= SEEDS_FOR_MODE:
+        noise = ((influences - source_means[:, None]) ** 2).sum() / (seeds * (seeds - 1))
+        variance -= float(noise)
+    return max(0.0, variance) + sum(_compute_extra_variance(term) for term in terms)
+
+
+def _sum_by_source(terms: Sequence[WeightedOutcomes]) -> Outcomes:
+    """Influences [G, S]: one row per source, over all terms."""
+    independent, shared, names = [], [], []
     for term in terms:
-        draws += term.weight * _draw_bootstrap_means(term.outcomes.mean(axis=1), resamples, rng)
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    # Sums of equal terms may miss 0 by a rounding error.
-    tail = min(int((draws <= 1e-12).sum()), int((draws >= -1e-12).sum()))
-    return Estimate(
-        _sum_weighted_means(terms),
-        float(low),
-        float(high),
-        min(1.0, 2 * (tail + 1) / (resamples + 1)),
-    )
+        n = len(term.outcomes) + 2
+        influences = term.weight / n * (term.outcomes - term.outcomes.mean(axis=0))
+        if term.sources is None:
+            independent.append(influences)
+        else:
+            shared.append(influences)
+            names.append(term.sources)
+    if shared:
+        group, unique = pd.factorize(np.concatenate(names))
+        sums = np.zeros((len(unique), terms[0].outcomes.shape[1]))
+        np.add.at(sums, group, np.concatenate(shared))
+        independent.append(sums)
+    return np.concatenate(independent)
 
 
-def _draw_bootstrap_means(
-    image_means: Outcomes, resamples: int, rng: np.random.Generator
-) -> Outcomes:
-    """[samples] means of n images drawn with replacement, by multinomial draws over the distinct
-    values.
+def _compute_extra_variance(term: WeightedOutcomes) -> float:
+    """The part of two pseudo-images, one of the least and one of the greatest outcome.
+
+    With few discordant images the plain variance is too small, and 0 with none. One more image for
+    either side keeps the coverage (Agresti & Min 2005; Bonett & Price 2012).
     """
-    levels, counts = np.unique(image_means, return_counts=True)
-    return np.asarray(
-        rng.multinomial(image_means.size, counts / image_means.size, size=resamples)
-        @ levels
-        / image_means.size
-    )
-
-
-def estimate_over_seeds(terms: Sequence[WeightedOutcomes], confidence: float) -> Estimate:
-    """Weighted sum of means with a t interval for the mode, which covers new seeds and new
-    images.
-
-    The variance is a + b: a that of the mean of S seed values, b what the choice of images adds to
-    all seeds alike (crossed random effects: Cornfield & Tukey 1956). Student's t has (S - 1)(a + b)
-    / a degrees of freedom: S - 1 where the seeds make all the error, many where the images do.
-    Satterthwaite's (1946) square of that ratio covers 92 % at its worst for three seeds, the ratio
-    itself 94 to 97 % (docs/evaluation.md).
-    """
-    from scipy import stats
-
-    value, error, freedom = _sum_weighted_means(terms), *_compute_seed_error(terms)
-    if error == 0:
-        return Estimate(value, value, value, float(value == 0))
-    half_width = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
-    return Estimate(
-        value,
-        value - half_width,
-        value + half_width,
-        float(2 * stats.t.sf(abs(value) / error, freedom)),
-    )
-
-
-def _compute_seed_error(terms: Sequence[WeightedOutcomes]) -> tuple[float, float]:
-    """Standard error of the weighted sum over new seeds and images, and its degrees of freedom."""
-    seed_sums = np.sum([term.weight * term.outcomes.mean(axis=0) for term in terms], axis=0)  # [S]
-    seed_variance = float(seed_sums.var(ddof=1)) / seed_sums.size
-    variance = seed_variance + sum(
-        term.weight**2 * _estimate_image_variance(term.outcomes) for term in terms
-    )
-    return float(np.sqrt(variance)), (
-        seed_sums.size - 1
-    ) * variance / seed_variance if seed_variance else float("inf")
-
-
-def _estimate_image_variance(outcomes: Outcomes) -> float:
-    """Variance of the mean of [n, S] due to the sampling of images shared by all seeds, without the
-    noise of single predictions.
-    """
-    n, seeds = outcomes.shape
-    if n == 1:
-        return 0.0
-    image_means = outcomes.mean(axis=1)
-    residuals = outcomes - image_means[:, None] - outcomes.mean(axis=0) + outcomes.mean()
-    noise_variance = (residuals**2).sum() / ((n - 1) * (seeds - 1)) / (n * seeds)
-    return max(0.0, float(image_means.var(ddof=1) / n - noise_variance))
-
-
-def estimate_accuracy(outcomes: Outcomes, confidence: float, resamples: int, seed: int) -> Estimate:
-    """Mean of [n, S] in [0, 1]: Wilson interval for one seed, bootstrap for two, t over seeds for
-    three or more.
-    """
-    if (
-        outcomes.shape[1] == 1 or outcomes.all() or not outcomes.any()
-    ):  # without spread, redraws and t would know no doubt
-        return compute_wilson_interval(outcomes[:, 0], confidence)
-    estimate = estimate_weighted_sum([WeightedOutcomes(1.0, outcomes)], confidence, resamples, seed)
-    return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))
-
-
-def estimate_weighted_sum(
-    terms: Sequence[WeightedOutcomes], confidence: float, resamples: int, seed: int
-) -> Estimate:
-    """Weighted sum of means: bootstrap for fewer than three seeds, t over seeds for three or
-    more.
-    """
-    if terms[0].outcomes.shape[1] >= SEEDS_FOR_MODE:
-        return estimate_over_seeds(terms, confidence)
-    return estimate_by_bootstrap(terms, confidence, resamples, seed)
-
-
-def estimate_paired_difference(
-    first: Outcomes, second: Outcomes, confidence: float, resamples: int, seed: int
-) -> Estimate:
-    """Difference of two modes on the same images [n, S]: one row per image, one column per seed.
-
-    p: exact McNemar for one seed, from redrawn images for two, t over paired seed differences from
-    three on.
-    """
-    estimate = estimate_mean_difference([first - second], confidence, resamples, seed)
-    if first.shape[1] > 1:
-        return estimate
-    return Estimate(
-        estimate.value, estimate.low, estimate.high, compute_mcnemar_p(first[:, 0], second[:, 0])
-    )
-
-
-def estimate_mean_difference(
-    gaps: Sequence[Outcomes], confidence: float, resamples: int, seed: int
-) -> Estimate:
-    """Mean over datasets of the paired differences `gaps`, each [n, S]."""
-    if not any(gap.any() for gap in gaps):
-        # The models differ on no image: at most this share could, had other images been drawn (the
-        # exact bound for 0 of n).
-        bound = float(np.mean([1 - ((1 - confidence) / 2) ** (1 / gap.shape[0]) for gap in gaps]))
-        return Estimate(0.0, -bound, bound, 1.0)
-    return estimate_weighted_sum(
-        [WeightedOutcomes(1 / len(gaps), gap) for gap in gaps], confidence, resamples, seed
-    )
-
-
-def compute_mcnemar_p(first: Outcomes, second: Outcomes) -> float:
-    """Exact two-sided McNemar p-value for equal top-1 of two models on the same images [n] (McNemar
-    1947, binomial form).
-    """
-    from scipy.stats import binomtest
-
-    only_first, only_second = int((first > second).sum()), int((second > first).sum())
-    differing = only_first + only_second
-    return float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0
-
-
-def apply_holm_correction(p_values: Sequence[float]) -> list[float]:
-    """Holm-adjusted p-values in the given order; they control the family-wise error rate (Holm
-    1979).
-    """
-    adjusted, worst = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = worst
-    return adjusted
-
-
-def compute_detectable_difference(
-    terms: Sequence[WeightedOutcomes], confidence: float, tests: int = 1
-) -> float:
-    """Smallest true difference that the test detects with 80 % power; `tests` is the size of Holm's
-    family.
-
-    The level is (1 - confidence) / tests, that of Holm's first step. One model a mode on one set:
-    Connor's (1987) normal approximation for McNemar's test, d = (u sqrt(p) + v sqrt(p - d^2)) /
-    sqrt(n) with n images of which a share p tells the models apart (at least d; else at least one
-    image), u and v the quantiles of level and power; where no image of any term does, the parts'
-    mean of it. Elsewhere (u + v) times the standard error, with Student's t from three seeds on.
-    """
-    from scipy import stats
-
-    level, seeds = 1 - (1 - confidence) / tests / 2, terms[0].outcomes.shape[1]
-    if (seeds == 1 and len(terms) == 1) or not any(term.outcomes.any() for term in terms):
-        u, v = float(stats.norm.ppf(level)), float(stats.norm.ppf(POWER))
-        differences = [
-            _compute_connor_difference(
-                term.outcomes.shape[0], float((term.outcomes != 0).mean()), u, v
-            )
-            for term in terms
-        ]
-        return float(np.dot([abs(term.weight) for term in terms], differences))
-    if seeds < SEEDS_FOR_MODE:
-        means = [(term.weight, term.outcomes.mean(axis=1)) for term in terms]
-        error, freedom = (
-            float(np.sqrt(sum(w**2 * m.var(ddof=1) / m.size for w, m in means))),
-            float("inf"),
-        )
-    else:
-        error, freedom = _compute_seed_error(terms)
-    return error * float(stats.t.ppf(level, freedom) + stats.t.ppf(POWER, freedom))
-
-
-def _compute_connor_difference(n: int, discordant: float, u: float, v: float) -> float:
-    """Root of Connor's formula; a discordant share below the difference itself is raised to it."""
-    share = max(discordant, 1 / n)
-    difference = (
-        np.sqrt(share) * (u * np.sqrt(n) + v * np.sqrt(max(0.0, n - u * u + v * v))) / (n + v * v)
-    )
-    if difference > share:  # p = d: d n = (u + v sqrt(1 - d))^2, solved by steps that contract
-        difference = 1.0
-        for _ in range(100):
-            difference = min(1.0, (u + v * np.sqrt(1 - difference)) ** 2 / n)
-    return float(difference)
-
-
-def _sum_weighted_means(terms: Sequence[WeightedOutcomes]) -> float:
-    return float(sum(term.weight * term.outcomes.mean() for term in terms))
+    n, mean = len(term.outcomes) + 2, float(term.outcomes.mean())
+    return (term.weight / n) ** 2 * ((1.0 - mean) ** 2 + (term.least - mean) ** 2)

@@ -1,5 +1,5 @@
-"""B - A on every dataset and mode that both experiments have, with intervals and p-values corrected
-as in the report.
+"""B - A on every dataset and mode that both experiments have, with intervals and p-values of
+families as in the report.
 """
 
 import itertools
@@ -8,12 +8,9 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Literal, Self
 
-import numpy as np
-
-from densecl.analysis import statistics
 from densecl.analysis.differences import SHIFTED_MEAN
-from densecl.analysis.results import compute_report_seed
-from densecl.analysis.statistics import Estimate, Outcomes, WeightedOutcomes
+from densecl.analysis.sampled_value import Estimate, SampledValue
+from densecl.analysis.statistics import sample_difference
 from densecl.compare.pairing import (
     UNMATCHED_KINDS,
     PairedCell,
@@ -44,7 +41,9 @@ class Delta:
     a: float | None = None
     b: float | None = None
     difference: Estimate | None = None  # None: identical predictions, or nothing to compare
-    p_holm: float | None = None
+    sampled: SampledValue | None = None  # what the difference is computed from
+    simultaneous: Estimate | None = None  # holds for all rows of the comparison at once
+    family: int = 0  # tests in it
     detectable: float | None = None  # smallest true difference that would be called with 80 % power
     images: int = 0
     unmatched: UnmatchedCounts = field(default_factory=lambda: dict.fromkeys(UNMATCHED_KINDS, 0))
@@ -82,7 +81,6 @@ def compare_experiments(a: Experiment, b: Experiment) -> ExperimentComparison:
     datasets = tuple(dataset for dataset in a.plan.datasets if dataset in b.plan.datasets)
     report_params = ReportParams(  # the more cautious of the two, where they differ
         confidence=max(x.report_params.confidence for x in (a, b)),
-        bootstrap_samples=max(x.report_params.bootstrap_samples for x in (a, b)),
     )
     pairs: dict[tuple[str, str], PairedCell] = {}
     absent: dict[tuple[str, str], str] = {}
@@ -93,18 +91,19 @@ def compare_experiments(a: Experiment, b: Experiment) -> ExperimentComparison:
             absent[key] = str(error)
     if not pairs:
         raise DenseclError(_format_nothing_common(a, b, list(absent.values())))
-    by_mode = {
-        mode: _compute_mode_deltas(pairs, absent, datasets, mode, report_params) for mode in modes
-    }
     shifted_sets = _list_shifted_sets(a, b, datasets)
-    means = [
-        _compute_mean_delta(pairs, shifted_sets, mode, report_params, len(modes)) for mode in modes
-    ]
-    for mean in _apply_correction(means, report_params):
-        if mean.seeds:
-            by_mode[mean.mode].append(mean)
-    deltas = tuple(itertools.chain.from_iterable(by_mode.values()))
-    return ExperimentComparison(a, b, report_params, modes, deltas, pairs)
+    deltas: list[Delta] = []
+    for mode in modes:
+        deltas += [
+            _build_delta(s, mode, pairs[s, mode], report_params)
+            if (s, mode) in pairs
+            else Delta(s, mode, "missing", absent[s, mode])
+            for s in datasets
+        ]
+        mean = _build_mean_delta(pairs, shifted_sets, mode, report_params)
+        deltas += [mean] if mean.seeds else []
+    judged = _judge_family(deltas, report_params)
+    return ExperimentComparison(a, b, report_params, modes, judged, pairs)
 
 
 def _format_nothing_common(a: Experiment, b: Experiment, reasons: list[str]) -> str:
@@ -120,95 +119,38 @@ def _format_nothing_common(a: Experiment, b: Experiment, reasons: list[str]) -> 
     )
 
 
-def _compute_mode_deltas(
-    pairs: CellPairs,
-    absent: Mapping[tuple[str, str], str],
-    datasets: tuple[str, ...],
-    mode: str,
-    report_params: ReportParams,
-) -> list[Delta]:
-    """Rows of one mode; the tested datasets form Holm's family."""
-    deltas = [
-        _build_delta(s, mode, pairs[s, mode], report_params)
-        if (s, mode) in pairs
-        else Delta(s, mode, "missing", absent[s, mode])
-        for s in datasets
-    ]
-    tests = sum(delta.call == "open" for delta in deltas)
-    return _apply_correction(
-        [
-            replace(
-                delta,
-                detectable=_compute_detectable([pairs[delta.dataset, mode]], report_params, tests),
-            )
-            if delta.call == "open"
-            else delta
-            for delta in deltas
-        ],
-        report_params,
-    )
-
-
 def _build_delta(dataset: str, mode: str, pair: PairedCell, report_params: ReportParams) -> Delta:
-    """A difference before correction; `open` means that it is tested."""
+    """A difference before the verdict; `open` means that it is tested."""
     unchecked = "" if pair.by_content else "matched by name: no manifest"
     call: Call = "identical" if pair.identical else "unlike" if pair.class_mismatch else "open"
 
-    def build(seeds: tuple[int, ...], a: Outcomes, b: Outcomes, *seed_words: str) -> Delta:
-        random_seed = compute_report_seed("compare", dataset, mode, *seed_words)
-        return Delta(
+    def build(columns: list[int]) -> Delta:
+        a, b = pair.a[:, columns], pair.b[:, columns]
+        delta = Delta(
             dataset,
             mode,
             call,
-            seeds=seeds,
+            seeds=tuple(pair.seeds[i] for i in columns),
             a=float(a.mean()),
             b=float(b.mean()),
-            difference=None
-            if pair.identical
-            else _estimate_change([b - a], report_params, random_seed),
-            images=a.shape[0],
+            images=len(a),
         )
+        if pair.identical:
+            return delta
+        return _add_estimate(delta, sample_difference([b - a], [pair.sources]), report_params)
 
+    every = list(range(len(pair.seeds)))
     return replace(
-        build(pair.seeds, pair.a, pair.b),
+        build(every),
         note="; ".join(filter(None, (pair.class_mismatch, unchecked))),
         unmatched=pair.unmatched,
-        per_seed=tuple(
-            build((seed,), pair.a[:, [i]], pair.b[:, [i]], str(seed))
-            for i, seed in enumerate(pair.seeds)
-        ),
+        per_seed=tuple(build([i]) for i in every),
     )
 
 
-def _estimate_change(
-    changes: Sequence[Outcomes], report_params: ReportParams, seed: int
-) -> Estimate:
-    """Mean over datasets of B - A; exchanging A and B changes only the sign."""
-    total = sum(float(change.mean()) for change in changes)
-    first = next((x for change in changes for x in change[change != 0]), 0.0)
-    falls = total < 0 or (total == 0 and first < 0)
-    gaps = [-change if falls else change for change in changes]
-    settings = (report_params.confidence, report_params.bootstrap_samples, seed)
-    if len(gaps) == 1:
-        estimate = statistics.estimate_paired_difference(gaps[0], np.zeros_like(gaps[0]), *settings)
-    else:
-        estimate = statistics.estimate_mean_difference(gaps, *settings)
-    if not falls:
-        return estimate
-    # Not -x, which makes -0.0 of 0.0.
-    return Estimate(0.0 - estimate.value, 0.0 - estimate.high, 0.0 - estimate.low, estimate.p)
-
-
-def _compute_detectable(
-    pairs: Sequence[PairedCell], report_params: ReportParams, tests: int
-) -> float | None:
-    """Smallest difference that one of `tests` tests detects with 80 % power; None with too few
-    images.
-    """
-    terms = [WeightedOutcomes(1 / len(pairs), pair.b - pair.a) for pair in pairs]
-    if min(term.outcomes.shape[0] for term in terms) < 2:
-        return None
-    return statistics.compute_detectable_difference(terms, report_params.confidence, max(tests, 1))
+def _add_estimate(delta: Delta, sampled: SampledValue, report_params: ReportParams) -> Delta:
+    interval = sampled.compute_interval(report_params.confidence)
+    return replace(delta, sampled=sampled, difference=interval)
 
 
 def _list_shifted_sets(a: Experiment, b: Experiment, datasets: tuple[str, ...]) -> tuple[str, ...]:
@@ -226,8 +168,8 @@ def _list_shifted_sets(a: Experiment, b: Experiment, datasets: tuple[str, ...]) 
     return tuple(dataset for dataset in datasets if dataset not in unshifted)
 
 
-def _compute_mean_delta(
-    pairs: CellPairs, shifted: tuple[str, ...], mode: str, report_params: ReportParams, tests: int
+def _build_mean_delta(
+    pairs: CellPairs, shifted: tuple[str, ...], mode: str, report_params: ReportParams
 ) -> Delta:
     """B - A averaged over the shifted datasets that have all common seeds of the mode."""
     seeds = max((pairs[s, mode].seeds for s in shifted if (s, mode) in pairs), key=len, default=())
@@ -254,26 +196,30 @@ def _compute_mean_delta(
     )
     if all(p.identical for p in cells):
         return delta
-    random_seed = compute_report_seed("compare", SHIFTED_MEAN, mode)
-    return replace(
-        delta,
-        call="open",
-        difference=_estimate_change([p.b - p.a for p in cells], report_params, random_seed),
-        detectable=_compute_detectable(cells, report_params, tests),
+    sampled = sample_difference([p.b - p.a for p in cells], [p.sources for p in cells])
+    return replace(_add_estimate(delta, sampled, report_params), call="open")
+
+
+def _judge_family(deltas: Sequence[Delta], report_params: ReportParams) -> tuple[Delta, ...]:
+    """Set the verdicts of tested rows: all of the comparison are one family, since its headline
+    names whichever differ.
+    """
+    tests = sum(delta.call == "open" for delta in deltas)
+    return tuple(
+        _judge_delta(delta, delta.sampled, tests, report_params.confidence)
+        if delta.call == "open" and delta.sampled
+        else delta
+        for delta in deltas
     )
 
 
-def _apply_correction(deltas: Sequence[Delta], report_params: ReportParams) -> list[Delta]:
-    """Apply Holm's correction to tested rows, and set their verdicts."""
-    tested = {
-        i: delta.difference
-        for i, delta in enumerate(deltas)
-        if delta.call == "open" and delta.difference
-    }
-    adjusted = statistics.apply_holm_correction([float(e.p or 0) for e in tested.values()])
-    decided = list(deltas)
-    for (i, estimate), p in zip(tested.items(), adjusted, strict=True):
-        significant = p <= 1 - report_params.confidence and not estimate.low <= 0 <= estimate.high
-        call: Call = "open" if not significant else "better" if estimate.value > 0 else "worse"
-        decided[i] = replace(decided[i], call=call, p_holm=p)
-    return decided
+def _judge_delta(delta: Delta, sampled: SampledValue, tests: int, confidence: float) -> Delta:
+    interval = sampled.compute_interval(confidence, tests)
+    call: Call = "better" if interval.low > 0 else "worse" if interval.high < 0 else "open"
+    return replace(
+        delta,
+        call=call,
+        simultaneous=interval,
+        family=tests,
+        detectable=sampled.compute_detectable(confidence, tests),
+    )

@@ -47,7 +47,8 @@ CALL_LABELS = {
 }
 COUNTS = ("images", *UNMATCHED_KINDS)
 COLUMNS = (
-    *("dataset", "mode", "seeds", "metric", "a", "b", "difference", "low", "high", "p", "p_holm"),
+    *("dataset", "mode", "seeds", "metric", "a", "b", "difference", "low", "high", "p"),
+    *("p_adjusted", "low_simultaneous", "high_simultaneous", "family"),
     *("detectable", "call", *COUNTS, "note"),
 )
 
@@ -74,9 +75,9 @@ def _build_context(comparison: ExperimentComparison, changes: ExperimentChanges)
     # In the report's order; a mode that it does not know comes last.
     modes = sorted(comparison.modes, key=lambda mode: [*COLOURS, mode].index(mode))
     limits = [
-        max(-delta.difference.low, delta.difference.high)
+        max(-interval.low, interval.high)
         for delta in comparison.deltas
-        if delta.difference
+        if (interval := delta.simultaneous or delta.difference)
     ]
     scale_limit = max(limits, default=0) or 0.01  # the end of the pictures' scale
     unchanged = [f"{d.dataset} ({d.images_a:,})" for d in changes.data if not d.difference]
@@ -98,8 +99,8 @@ def _build_context(comparison: ExperimentComparison, changes: ExperimentChanges)
         ],
         "far": format_percent(scale_limit),
         "level": f"{100 * comparison.report_params.confidence:g}",
-        "samples": comparison.report_params.bootstrap_samples,
         "alpha": f"{1 - comparison.report_params.confidence:.3g}",
+        "family": max((delta.family for delta in comparison.deltas), default=0),
         "alone": [delta for delta in comparison.deltas if len(delta.per_seed) > 1],
         "costs": [_format_cost(c) for c in changes.costs],
         "changed": changes,
@@ -142,8 +143,10 @@ def _list_seeds(seeds: Sequence[int]) -> str:
 
 
 def _format_delta(delta: Delta, scale_limit: float, mode_seeds: tuple[int, ...]) -> dict[str, Any]:
-    """A line as it is shown; `bar` is its interval in px of BAR_WIDTH."""
-    estimate, is_mean = delta.difference, delta.dataset == SHIFTED_MEAN
+    """A line as it is shown; `bar` is its interval in px of BAR_WIDTH. What is tested is shown with
+    the interval that holds for all rows at once.
+    """
+    estimate, is_mean = delta.simultaneous or delta.difference, delta.dataset == SHIFTED_MEAN
     unmatched = describe_unmatched(delta.unmatched)
     files = [paths.predictions_file(delta.dataset, delta.mode, seed) for seed in delta.seeds]
     note = (
@@ -162,7 +165,7 @@ def _format_delta(delta: Delta, scale_limit: float, mode_seeds: tuple[int, ...])
         "b": format_percent(delta.b),
         "difference": format_points(estimate.value) if estimate else CALL_LABELS[delta.call],
         "interval": format_interval(estimate) if estimate else "",
-        "p": "" if delta.p_holm is None else format_p_value(delta.p_holm),
+        "p": format_p_value(delta.simultaneous.p or 0) if delta.simultaneous else "",
         "call": CALL_LABELS[delta.call],
         "unmatched": unmatched,
         "details": "; ".join(filter(None, details)),
@@ -247,16 +250,25 @@ def build_table(comparison: ExperimentComparison, changes: ExperimentChanges) ->
             }
             for name, a, b in _list_cost_metrics(cost)
         ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COUNTS, "Int64"))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
+        dict.fromkeys((*COUNTS, "family"), "Int64")
+    )
 
 
 def _build_row(delta: Delta) -> dict[str, Any]:
     estimate = asdict(delta.difference) if delta.difference else {}
+    if interval := delta.simultaneous:
+        estimate |= {
+            "p_adjusted": interval.p,
+            "low_simultaneous": interval.low,
+            "high_simultaneous": interval.high,
+        }
     return {
         **{name: value for name, value in vars(delta).items() if name in COLUMNS},
         "seeds": " ".join(map(str, delta.seeds)),
         "metric": "top1",
         "difference": estimate.pop("value", None),
+        "family": delta.family or None,
         "note": "",
         **estimate,
     }

@@ -7,8 +7,8 @@ from functools import reduce
 import numpy as np
 import pandas as pd
 
-from densecl.analysis.results import build_outcome_matrix
-from densecl.analysis.statistics import Outcomes
+from densecl.analysis.results import build_outcome_matrix, get_sources
+from densecl.analysis.statistics import Outcomes, Sources
 from densecl.compare.read import EvaluationRecord, Experiment
 
 # Why images of a cell are not compared, in the order of the columns of compare.csv.
@@ -33,6 +33,7 @@ class PairedCell:
     seeds: tuple[int, ...]
     a: Outcomes
     b: Outcomes
+    sources: Sources  # [n]: the photograph that each image was made from
     unmatched: UnmatchedCounts
     identical: bool  # every prediction with its confidence
     class_mismatch: str  # why the two answered different questions; "": they did not
@@ -67,6 +68,7 @@ def build_paired_cell(a: Experiment, b: Experiment, dataset: str, mode: str) -> 
         tuple(seeds),
         build_outcome_matrix(rows_a, "correct", seeds),
         build_outcome_matrix(rows_b, "correct", seeds),
+        get_sources(rows_a),
         unmatched,
         identical=all(np.array_equal(rows_a[s][answers], rows_b[s][answers]) for s in seeds),
         class_mismatch=describe_class_mismatch(*records),

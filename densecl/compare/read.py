@@ -211,7 +211,9 @@ def _read_cell(root: Path, dataset: str, mode: str, seed: int) -> CellPrediction
     ).validate_json((root / evaluation).read_bytes())
     if isinstance(record, UnscoredRecord):
         raise ValueError(record.reason)
-    return CellPredictions(record, read_predictions(root / predictions, record.top1, COLUMNS))
+    return CellPredictions(
+        record, read_predictions(root / predictions, dataset, record.top1, COLUMNS)
+    )
 
 
 def _find_cell_file(root: Path, file: Path) -> Path:

@@ -1,16 +1,17 @@
-"""Summarise a comparison in sentences that the intervals and corrected p-values support."""
+"""Summarise a comparison in sentences that the simultaneous intervals support."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 from densecl.analysis.differences import SHIFTED_MEAN
 from densecl.analysis.results import BASELINE
-from densecl.analysis.statistics import SEEDS_FOR_MODE, Estimate
+from densecl.analysis.sampled_value import Estimate
+from densecl.analysis.statistics import SEEDS_FOR_MODE
 from densecl.compare.changes import CostChange, ExperimentChanges
 from densecl.compare.differences import Call, Delta, ExperimentComparison
 from densecl.cost.result import format_ratio
 from densecl.pages.formatting import clip_list, format_count, format_points, join_names
-from densecl.report.sentences import describe_power, describe_scope
+from densecl.report.sentences import describe_limits, describe_power, describe_scope
 
 MAX_NAMED_CELLS = 3  # cells that the verdict names for each direction
 
@@ -59,7 +60,8 @@ def format_verdict(comparison: ExperimentComparison) -> str:
     ]
     if partial := sum(any(delta.unmatched.values()) for delta in comparison.deltas):
         clauses.append(f"images are left out of {format_count(partial, 'cell')}")
-    return "; ".join(clauses) + "."
+    limits = describe_limits(_count_fewest_seeds(comparison), "what was changed")
+    return " ".join([*limits, "; ".join(clauses) + "."])
 
 
 def _format_largest(deltas: Sequence[Delta]) -> str:
@@ -68,14 +70,14 @@ def _format_largest(deltas: Sequence[Delta]) -> str:
         deltas,
         key=lambda line: (
             line.dataset != SHIFTED_MEAN,
-            -abs(line.difference.value if line.difference else 0),
+            -abs(line.simultaneous.value if line.simultaneous else 0),
         ),
     )
     texts = [
-        f"{format_dataset(delta)} ({delta.mode}: {format_points(delta.difference.value)} "
-        f"{format_interval(delta.difference)})"
+        f"{format_dataset(delta)} ({delta.mode}: {format_points(delta.simultaneous.value)} "
+        f"{format_interval(delta.simultaneous)})"
         for delta in order[:MAX_NAMED_CELLS]
-        if delta.difference
+        if delta.simultaneous
     ]
     rest = [f"{len(order) - MAX_NAMED_CELLS} more"] if len(order) > MAX_NAMED_CELLS else []
     return join_names([*texts, *rest])
@@ -93,7 +95,14 @@ def build_sentences(comparison: ExperimentComparison, changes: ExperimentChanges
 def _describe_power(comparison: ExperimentComparison) -> list[str]:
     deltas = comparison.select_by_call("open")
     values = [delta.detectable for delta in deltas if delta.detectable is not None]
-    return describe_power("A and B do not differ significantly", values, " (by cell)")
+    who, fewest = "A and B do not differ significantly", _count_fewest_seeds(comparison)
+    return describe_power(who, values, fewest, " (by cell)")
+
+
+def _count_fewest_seeds(comparison: ExperimentComparison) -> int:
+    """Of the cells that are tested; 0 if there are none."""
+    judged = comparison.select_by_call("better", "worse", "open")
+    return min((len(delta.seeds) for delta in judged), default=0)
 
 
 def _describe_scope(comparison: ExperimentComparison) -> list[str]:

@@ -59,9 +59,6 @@ class ReportParams(StrictModel):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         default=0.95, description="confidence level of all intervals and tests"
     )
-    bootstrap_samples: Annotated[int, Field(ge=100)] = Field(
-        default=2000, description="bootstrap resamples of the images per interval"
-    )
 
 
 class GateParams(StrictModel):

@@ -12,6 +12,9 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
+# Of the standard models of that table, about, by the images that are the x of the fit.
+HIGHEST_CLEAN = {"imagenet": 0.843, "imagenet-r-control": 0.96, "imagenet-a-control": 0.966}
+
 
 class FitSegment(NamedTuple):
     """One published fit, valid for clean accuracies from `low` to `high`."""
@@ -20,6 +23,9 @@ class FitSegment(NamedTuple):
     high: float
     slope: float
     intercept: float
+    highest: float  # clean accuracy at which the fitted models end, about
+    r2: float  # share of the variance of logit(shift) that the fit explains
+    models: int
 
 
 class NotApplicable(ValueError):
@@ -38,6 +44,11 @@ def load_fit_segments(protocol: str) -> tuple[FitSegment, ...]:
             float(row["to_percent"]) / 100,
             float(row["slope"]),
             float(row["intercept"]),
+            float(row["to_percent"]) / 100
+            if float(row["to_percent"]) < 100
+            else HIGHEST_CLEAN[row["clean"]],
+            float(row["r2"]),
+            int(row["models"]),
         )
         for row in csv.DictReader(text.splitlines())
         if row["dataset"] == protocol
@@ -81,3 +92,20 @@ def compute_slope(protocol: str, clean_accuracy: float) -> float:
         * (1 - expected_accuracy)
         / (clean_accuracy * (1 - clean_accuracy))
     )
+
+
+def compute_fit_error(protocol: str, clean_accuracy: float) -> float:
+    """Standard error of the expected accuracy that the fit itself has, by its r2.
+
+    The error of a line at x is that of its slope, |slope| sqrt((1 / r2 - 1) / (models - 2)), times
+    the root of the mean squared distance of x from the fitted models, which are taken to lie
+    evenly between the ends of the segment, in logits.
+    """
+    segment = find_fit_segment(protocol, clean_accuracy)
+    slope_error = abs(segment.slope) * math.sqrt((1 / segment.r2 - 1) / (segment.models - 2))
+    low, x, high = (
+        math.log(share / (1 - share)) for share in (segment.low, clean_accuracy, segment.highest)
+    )
+    distance = math.sqrt(((high - x) ** 3 - (low - x) ** 3) / (3 * (high - low)))
+    expected_accuracy = compute_expected_accuracy(protocol, clean_accuracy)
+    return slope_error * distance * expected_accuracy * (1 - expected_accuracy)

@@ -33,6 +33,7 @@ from densecl.evaluation.scoring import (
     resolve_model_preprocessing,
     restrict_to_known_classes,
 )
+from densecl.evaluation.sources import find_sources
 from densecl.network.vit import Backbone
 
 
@@ -122,7 +123,7 @@ class ModelEvaluator:
             **compute_metrics(rows),
             **specific_metrics,
         )
-        return Cell(evaluation, rows, control_rows, cached)
+        return Cell(evaluation, _add_sources(plan.name, rows), control_rows, cached)
 
     def _evaluate_control(
         self, plan: DatasetPlan, scored_labels: list[int]
@@ -148,7 +149,7 @@ class ModelEvaluator:
             top5=float(rows["correct5"].mean()),
             predictions=predictions.as_posix(),
         )
-        return control, rows, ""
+        return control, _add_sources(name, rows), ""
 
     def _load_images(self, name: str) -> LabelledImages:
         """The usable images of a dataset, read once."""
@@ -169,3 +170,7 @@ class ModelEvaluator:
                 ),
             )
         return self._images[name]
+
+
+def _add_sources(dataset: str, rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(source=find_sources(dataset, rows["image_id"]).to_numpy())

@@ -1,7 +1,7 @@
 """Format the entries of tables: value, details, and source files."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from densecl import paths
@@ -118,18 +118,27 @@ def build_metric_cell(row: MetricRow | None, signed: bool = False) -> TableCell:
 def build_difference_cell(
     comparison: Comparison, dataset: str, mode: str, baseline: str
 ) -> TableCell:
+    """The difference with its plain interval, which no verdict is read from."""
     metric = f"difference_to_{baseline}"
     cell = build_metric_cell(comparison.get_row(dataset, mode, metric), signed=True)
-    p_row = comparison.get_row(dataset, mode, f"{metric}_p_holm")
-    if p_row is None or p_row.value is None:
+    if cell.missing or not cell.source or dataset == SHIFTED_MEAN:
         return cell
-    files = cell.source
-    if dataset != SHIFTED_MEAN:
-        files += f", {_format_source(comparison.rows[dataset, baseline, 'top1'])}"
+    baseline_files = _format_source(comparison.rows[dataset, baseline, "top1"])
+    return replace(cell, source=f"{cell.source}, {baseline_files}")
+
+
+def build_verdict_cell(comparison: Comparison, dataset: str, mode: str, baseline: str) -> TableCell:
+    """The difference with the interval, the p-value and the star of its family."""
+    plain = build_difference_cell(comparison, dataset, mode, baseline)
+    metric = f"difference_to_{baseline}"
+    interval = comparison.get_row(dataset, mode, f"{metric}_simultaneous")
+    p_row = comparison.get_row(dataset, mode, f"{metric}_p_adjusted")
+    if interval is None or p_row is None or p_row.value is None:
+        return plain
     p_text = format_p_value(p_row.value)
-    return TableCell(
-        cell.main,
-        f"{cell.sub}; p {'' if p_text[0] == '<' else '= '}{p_text}",
-        files,
-        get_significance(comparison, dataset, mode, baseline),
+    return replace(
+        plain,
+        sub=f"{build_metric_cell(interval, signed=True).sub}; "
+        f"p {'' if p_text[0] == '<' else '= '}{p_text}",
+        significance=get_significance(comparison, dataset, mode, baseline),
     )

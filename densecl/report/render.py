@@ -46,11 +46,13 @@ from densecl.report.tables import (
     build_aggregate_table,
     build_corruption_table,
     build_dataset_metrics,
+    build_difference_table,
     build_extra_metrics,
     build_masking_table,
     format_plain_text,
 )
 from densecl.report.training_results import TrainingResults, read_training_results
+from densecl.report.verdicts import describe_families
 
 TEMPLATES = Path(__file__).parent / "templates"
 NO_RECORDS = TrainingRecords({}, NO_RECORD)
@@ -114,11 +116,13 @@ def build_context(comparison: Comparison, results: TrainingResults, root: Path) 
         "plan": plan,
         "mean_row": SHIFTED_MEAN,
         "level": f"{100 * plan.values.confidence:g}",
-        "samples": plan.values.bootstrap_samples,
+        "families": describe_families(comparison),
+        "judged_mean": SHIFTED_MEAN in comparison.judged_places,
         "mean": comparison.rows[SHIFTED_MEAN, plan.modes[0], "top1"].note,
         "rendered": [s for s in plan.datasets if s in plan.rendered],
         "baseline": baseline,
         "aggregate": build_aggregate_table(comparison),
+        "differences": build_difference_table(comparison) if comparison.mode_pairs else None,
         "costs": build_cost_table(plan, results),
         "cost_note": describe_measurement(results.cost),
         "masks": build_masking_table(comparison),

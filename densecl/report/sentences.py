@@ -7,21 +7,29 @@ from collections.abc import Sequence
 from densecl.analysis.statistics import SEEDS_FOR_MODE
 from densecl.pages.formatting import format_percent
 
-# docs/evaluation.md
-SEED_NOISE = "0.1 to 0.5 points of top-1 in published ImageNet runs, many times that in small ones"
+
+def describe_limits(seeds: int, about: str) -> list[str]:
+    """What so few seeds cannot show, the first words of a headline; [] from three seeds on."""
+    names = {1: "One seed", 2: "Two seeds"}
+    return [f"{names[seeds]}: no statement about {about}."] if seeds in names else []
 
 
-def describe_power(who: str, values: Sequence[float], scope: str = "") -> list[str]:
-    """Smallest differences that the tests without a significant result would detect; [] if there
-    are none.
+def describe_power(who: str, values: Sequence[float], seeds: int, scope: str = "") -> list[str]:
+    """Smallest differences that the tests without a significant result would detect, and on what
+    that is conditional; [] if there are none.
     """
     if not values:
         return []
     span = " to ".join(dict.fromkeys(format_percent(limit) for limit in (min(values), max(values))))
     noun = "differences" if scope else "a difference"
+    condition = (
+        "images and seeds vary as much as these do"
+        if seeds >= SEEDS_FOR_MODE
+        else "these models meet new images like these; of other seeds nothing is known"
+    )
     return [
-        f"Where {who}, the test has 80 % power to detect {noun} of {span} points{scope}; smaller "
-        f"ones may have gone undetected."
+        f"Where {who}, the test has 80 % power to detect {noun} of {span} points{scope}, given "
+        f"that {condition}; smaller ones may have gone undetected."
     ]
 
 
@@ -35,6 +43,6 @@ def describe_scope(
             f"new seeds and new images."
         )
     return (
-        f"From {names}, so this speaks of these models, not of {instead}: the intervals do not "
-        f"cover the noise between seeds ({SEED_NOISE}); another seed may give another result."
+        f"From {names}, so this speaks of these models, not of {instead}: the intervals cover new "
+        f"images and not the noise between seeds; another seed may give another result."
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from densecl import paths
+from densecl.analysis.cell_metrics import FIT_REMARK
 from densecl.analysis.comparison import BASELINE, SHIFTED_MEAN, Comparison, MetricRow
 from densecl.analysis.corruption_error import CORRUPTIONS, MCE, MCE_TO_ALEXNET
 from densecl.analysis.results import describe_incompleteness
@@ -13,6 +14,7 @@ from densecl.report.formatting import (
     TableData,
     build_difference_cell,
     build_metric_cell,
+    build_verdict_cell,
     list_modes,
 )
 
@@ -26,7 +28,7 @@ def build_aggregate_table(comparison: Comparison) -> TableData:
             describe_dataset(comparison, s),
             (
                 *(build_metric_cell(comparison.get_row(s, m, "top1")) for m in modes),
-                *(build_difference_cell(comparison, s, a, b) for a, b in pairs),
+                *(_build_judged_cell(comparison, s, a, b) for a, b in pairs),
                 *(build_metric_cell(comparison.get_row(s, m, "drop")) for m in modes),
             ),
         )
@@ -38,6 +40,23 @@ def build_aggregate_table(comparison: Comparison) -> TableData:
         ("Drop from the control, points", modes),
     )
     return TableData(tuple(group for group in groups if group[1]), tuple(rows))
+
+
+def _build_judged_cell(comparison: Comparison, dataset: str, mode: str, baseline: str) -> TableCell:
+    """With a verdict where the headline takes its verdicts from."""
+    is_judged = dataset in comparison.judged_places
+    build = build_verdict_cell if is_judged else build_difference_cell
+    return build(comparison, dataset, mode, baseline)
+
+
+def build_difference_table(comparison: Comparison) -> TableData:
+    """Differences of all pairs of modes on each dataset: a family of their own."""
+    pairs = comparison.mode_pairs
+    rows = [
+        (s, "", tuple(build_verdict_cell(comparison, s, a, b) for a, b in pairs))
+        for s in comparison.plan.datasets
+    ]
+    return TableData((("Points", tuple(f"{a} − {b}" for a, b in pairs)),), tuple(rows))
 
 
 def describe_dataset(comparison: Comparison, dataset: str) -> str:
@@ -159,7 +178,10 @@ def _build_cell_table(comparison: Comparison, titles: Mapping[str, str]) -> Tabl
 
 def _build_extra_cell(row: MetricRow | None, metric: str) -> TableCell:
     if row is None or row.value is None or row.low is not None:
-        return build_metric_cell(row, signed=metric == "effective_robustness")
+        cell = build_metric_cell(row, signed=metric == "effective_robustness")
+        remarks = row.note.split("; ") if row else []
+        shown = [cell.sub, *(text for text in remarks if text.startswith(FIT_REMARK))]
+        return cell if cell.missing else replace(cell, sub="; ".join(shown))
     files = ", ".join(
         str(paths.evaluation_file(row.dataset, row.mode, int(s))) for s in row.seeds.split()
     )
@@ -169,7 +191,10 @@ def _build_extra_cell(row: MetricRow | None, metric: str) -> TableCell:
 
 
 def format_plain_text(table: TableData) -> str:
-    """Aligned columns for a terminal; a star marks significant differences."""
+    """Aligned columns for a terminal: differences with intervals, and a star where the headline's
+    family calls one.
+    """
+    groups = [group for group, names in table.groups for _ in names]
     columns = [
         f"drop {c}" if group.startswith("Drop") else c
         for group, names in table.groups
@@ -180,9 +205,9 @@ def format_plain_text(table: TableData) -> str:
             label,
             *(
                 f"{n.main} ({n.sub.split(';')[0]}){' *' * bool(n.significance)}"
-                if ";" in n.sub
+                if group.startswith("Difference") and n.sub and not n.missing
                 else n.main
-                for n in entries
+                for group, n in zip(groups, entries, strict=True)
             ),
         ]
         for label, _, entries in table.rows

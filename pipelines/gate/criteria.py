@@ -6,7 +6,7 @@ promoting wrongly costs every user, refusing wrongly costs one retraining.
 
 from dataclasses import dataclass
 
-from densecl.analysis.statistics import Estimate
+from densecl.analysis.sampled_value import Estimate
 from densecl.config.params import CONTROL_SET, GateParams
 from densecl.pages.formatting import format_percent, format_points
 from pipelines.gate.pairing import PairedResult, Unpaired

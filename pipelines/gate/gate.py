@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from densecl import paths
 from densecl.analysis.paired import MissingPredictions, read_model_predictions
 from densecl.analysis.statistics import Outcomes, compute_wilson_interval
-from densecl.config.params import CONTROL_SET, GateParams, Params, ReportParams
+from densecl.config.params import CONTROL_SET, GateParams, Params
 from pipelines.gate.anchor import find_anchor_mismatch
 from pipelines.gate.criteria import (
     Accuracy,
@@ -74,7 +74,7 @@ def _check_falls(
 
 def judge_outcomes(
     gate: GateParams,
-    report: ReportParams,
+    confidence: float,
     classes: int,
     candidate: ModelOutcomes,
     champion: ModelOutcomes | None = None,
@@ -84,13 +84,13 @@ def judge_outcomes(
     with `imagenet`, the validation set. `classes` is their number.
     """
     accuracies = {
-        name: _measure_accuracy(outcomes.astype(float), classes, report)
+        name: _measure_accuracy(outcomes.astype(float), classes, confidence)
         for name, outcomes in candidate.items()
     }
 
     def compare(other: ModelOutcomes) -> Comparisons:
         return {
-            name: pair_outcomes(_to_column(candidate[name]), _to_column(outcomes), report, name)
+            name: pair_outcomes(_to_column(candidate[name]), _to_column(outcomes), confidence)
             for name, outcomes in other.items()
         }
 
@@ -108,8 +108,8 @@ def _to_column(outcomes: NDArray[np.bool_]) -> Outcomes:
     return outcomes.astype(float).reshape(-1, 1)
 
 
-def _measure_accuracy(outcomes: Outcomes, classes: int, report: ReportParams) -> Accuracy:
-    top1 = compute_wilson_interval(outcomes, report.confidence)
+def _measure_accuracy(outcomes: Outcomes, classes: int, confidence: float) -> Accuracy:
+    top1 = compute_wilson_interval(outcomes, confidence)
     return Accuracy(top1, len(outcomes), classes)
 
 
@@ -170,4 +170,6 @@ def _read_accuracy(params: Params, root: Path, name: str) -> Accuracy | Unpaired
     predictions = read_model_predictions(root, name, *params.candidate)
     if isinstance(predictions, MissingPredictions):
         return Unpaired(f"no evaluation: {predictions.reason}")
-    return _measure_accuracy(predictions.correct[:, 0], predictions.record.classes, params.report)
+    return _measure_accuracy(
+        predictions.correct[:, 0], predictions.record.classes, params.report.confidence
+    )

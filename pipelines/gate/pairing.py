@@ -14,10 +14,10 @@ from densecl.analysis.paired import (
     estimate_difference,
     read_model_predictions,
 )
-from densecl.analysis.statistics import Estimate, Outcomes
-from densecl.config.params import CONTROL_SET, Params, ReportParams
+from densecl.analysis.sampled_value import Estimate
+from densecl.analysis.statistics import Outcomes, Sources
+from densecl.config.params import CONTROL_SET, Params
 from densecl.pages.formatting import format_count
-from densecl.seeding import derive_seed
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,14 @@ Comparisons = Mapping[str, PairedResult | Unpaired]  # by dataset
 
 
 def pair_outcomes(
-    candidate: Outcomes, other: Outcomes, report: ReportParams, dataset: str, note: str = ""
+    candidate: Outcomes,
+    other: Outcomes,
+    confidence: float,
+    sources: Sources | None = None,
+    note: str = "",
 ) -> PairedResult:
     """Compare the outcomes [images, 1] of two models on the same images in the same order."""
-    estimate = estimate_difference(candidate, other, report, derive_seed(0, "gate", dataset))
+    estimate = estimate_difference(candidate, other, confidence, sources)
     return PairedResult(estimate, len(candidate), note)
 
 
@@ -78,7 +82,9 @@ def _compare_models(params: Params, root: Path, name: str, other: str) -> Paired
         )
         return Unpaired(f"evaluated from different manifests: {reason}; evaluate both models again")
     note = _describe_omissions(candidate, reference, other, len(images))
-    return pair_outcomes(shared[0].correct, shared[1].correct, params.report, name, note)
+    return pair_outcomes(
+        shared[0].correct, shared[1].correct, params.report.confidence, shared[0].sources, note
+    )
 
 
 def _describe_omissions(

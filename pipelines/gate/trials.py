@@ -2,7 +2,7 @@
 it is.
 """
 
-from densecl.analysis.statistics import Estimate
+from densecl.analysis.sampled_value import Estimate
 from densecl.pages.formatting import format_count, format_percent
 from pipelines.schemas import GateVerdict
 

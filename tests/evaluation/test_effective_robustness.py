@@ -3,6 +3,7 @@
 import math
 from importlib.resources import files
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -72,3 +73,20 @@ def test_every_row_of_the_table_is_read():
         == len(table)
         == 6
     )
+
+
+def test_the_error_of_a_line_is_that_of_simulated_fits():
+    """Evenly spread models with the scatter that gives the published r2: the spread of refitted
+    lines at one x.
+    """
+    clean, segment = 0.7, effective_robustness.find_fit_segment("imagenet-a", 0.7)
+    low, x, high = (math.log(p / (1 - p)) for p in (segment.low, clean, segment.highest))
+    models = np.linspace(low, high, segment.models)
+    scatter = math.sqrt(segment.slope**2 * models.var() * (1 / segment.r2 - 1))
+    rng, lines = np.random.default_rng(0), []
+    for _ in range(3000):
+        noisy = segment.slope * models + segment.intercept + rng.normal(0, scatter, models.size)
+        lines.append(np.polyval(np.polyfit(models, noisy, 1), x))
+    shares = 1 / (1 + np.exp(-np.array(lines)))
+    found = effective_robustness.compute_fit_error("imagenet-a", clean)
+    assert found == pytest.approx(shares.std(), rel=0.1)

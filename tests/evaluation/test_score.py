@@ -146,6 +146,7 @@ def predict_slowly(name: str, wnids: tuple[str, ...], scored: list[int]) -> pd.D
                 "correct5": label in order[:5],
                 "correct_unmasked": order_unmasked[0] == label,
                 "correct5_unmasked": label in order_unmasked[:5],
+                "source": f"{path.parent.name}/{path.stem}",
             }
         )
     return pd.DataFrame(rows)

@@ -31,7 +31,6 @@ def small_params(sets: tuple[str, ...] = ("imagenet", "sketch"), **retraining: A
         (Path(__file__).parent.parent / "small.yaml").read_text(encoding="utf-8")
     )
     values["evaluate"]["datasets"] = list(sets)
-    values["report"]["bootstrap_samples"] = 2000
     return parse_params(values | {"retraining": retraining}, "params.yaml")
 
 

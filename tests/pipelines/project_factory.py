@@ -50,7 +50,6 @@ PARAMS: dict[str, Any] = {
     "data": {"cache": "ram", "view1": {"scale": [0.5, 1.0]}, "view2": {"scale": [0.5, 1.0]}},
     "train": {"batch_size": 32, "epochs": 4, "learning_rate": 0.003, "warmup_epochs": 1},
     "evaluate": {"datasets": ["imagenet", "imagenet-r"]},
-    "report": {"bootstrap_samples": 200},
     "cost": {"seconds": 5},  # too short to measure anything
     "retraining": {"gate": {"margin": 0.05}, "git": "commit"},
 }

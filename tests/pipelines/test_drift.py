@@ -224,10 +224,15 @@ def test_params_and_code_that_make_another_candidate_are_named(root, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "key", ["evaluate__batch_size", "report__bootstrap_samples", "train__checkpoint_minutes"]
+    ("key", "value"),
+    [
+        ("evaluate__batch_size", 128),
+        ("report__confidence", 0.9),
+        ("train__checkpoint_minutes", 128),
+    ],
 )
-def test_params_that_change_no_number_of_the_candidate_are_no_change(root, key):
-    assert not compute_changes(params_of(**{key: 128}), root).has_changes
+def test_params_that_change_no_number_of_the_candidate_are_no_change(root, key, value):
+    assert not compute_changes(params_of(**{key: value}), root).has_changes
 
 
 def test_a_change_of_the_evaluation_alone_says_so(root):

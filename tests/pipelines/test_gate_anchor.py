@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from benchmarks.gate import simulate_decay
 from densecl import paths
-from densecl.analysis.statistics import Estimate
+from densecl.analysis.sampled_value import Estimate
 from densecl.config.params import GateParams
 from densecl.datasets.storage.manifest import write_manifest
 from pipelines.gate.anchor import hash_validation_images
@@ -218,7 +218,9 @@ def test_arrays_are_judged_as_files_are(tmp_path):
         }
     params = small_params(gate={"minimum": {"sketch": 0.6}})
     verdict = judge_candidate(params, CHAMPION, tmp_path)
-    found = judge_outcomes(params.retraining.gate, params.report, len(CLASSES), *arrays.values())
+    found = judge_outcomes(
+        params.retraining.gate, params.report.confidence, len(CLASSES), *arrays.values()
+    )
     assert [c.model_copy(update={"said": ""}) for c in found] == [
         c.model_copy(update={"said": ""}) for c in verdict.criteria
     ]

@@ -76,7 +76,7 @@ class Planted:
             "seeds": self.seeds,
             "datasets": self.sets,
             "params": self.params,
-            "values": {"confidence": 0.95, "bootstrap_samples": 1000},
+            "values": {"confidence": 0.95},
         }
         write(root / paths.plan_file("report"), plan)
         ratios = {mode: 2.0 for mode in self.modes if mode != "none"}

@@ -60,6 +60,8 @@ PLANTED = {("dense", "imagenet-r"): 0.05, ("dense", "sketch"): 0.06, ("dense", "
 NAMES = {
     "": lambda i, c: f"{i:05d}.png",
     "rendition": lambda i, c: f"{('art', 'toy')[i % 2]}_{i}.jpg",
+    "imagenet-a": lambda i, c: f"a{i:05d}.png",
+    "imagenet-v2": lambda i, c: f"v{i:05d}.png",
     "sketch": lambda i, c: f"{i:05d}{FILE}.png",
     "cue-conflict": lambda i, c: (
         f"thing{'abcdefghij'[c]}{i}-thing{'abcdefghij'[(c + 1 + i % 3) % 10]}1.png"

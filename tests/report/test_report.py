@@ -5,6 +5,7 @@ files.
 import base64
 import hashlib
 import json
+import math
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from densecl import paths
 from densecl.analysis.comparison import SHIFTED_MEAN, build_comparison_table, compare_modes
 from densecl.artifacts import MissingEvaluation, write_json
 from densecl.errors import DataError
+from densecl.evaluation.effective_robustness import compute_fit_error, compute_slope
 from densecl.report.render import TEMPLATES, write_report
 from tests.report.report_factory import PLANTED, RECORDS, SETS, Page, make, predictions, read, value
 
@@ -132,7 +134,7 @@ def test_shape_bias_is_counted_again_image_by_image(
 def test_what_a_test_would_have_missed_is_said(single: tuple[Path, str]) -> None:
     root, text = single
     row = value(read(root), "imagenet", "global", "difference_to_none_detectable")
-    assert row["note"] == "80 % power at level 0.01"  # five sets: stylized has no cell of global
+    assert row["note"] == "80 % power, family of 16"
     assert 0.01 < row["value"] < 0.1
     largest = max(
         value(read(root), SHIFTED_MEAN, a, f"difference_to_{b}_detectable")["value"]
@@ -184,31 +186,83 @@ def test_rows_can_be_in_any_order(tmp_path: Path, single: tuple[Path, str]) -> N
 
 
 def test_planted_differences_are_called_and_nulls_are_not(single: tuple[Path, str]) -> None:
+    """The datasets are a family of their own, and the means another."""
     root, text = single
     rows = read(root)
-    for dataset in SETS:
-        if dataset == "stylized":
-            continue
+    for dataset in (*SETS, SHIFTED_MEAN):
         for mode in ("dense", "global"):
-            row = value(rows, dataset, mode, "difference_to_none")
-            p = value(rows, dataset, mode, "difference_to_none_p_holm")["value"]
-            assert (p <= 0.05 and row["low"] > 0) == ((mode, dataset) in PLANTED), (mode, dataset)
-    dense, global_ = text.split("\n\n")[1].splitlines()[:2]
-    assert dense.startswith("The dense model beats the none model by ")
-    for dataset in ("imagenet-r", "sketch", "stylized"):
-        row = value(rows, dataset, "dense", "difference_to_none")
-        shown = [f"{100 * row[name]:.1f}" for name in ("value", "low", "high")]
-        assert f"by {shown[0]} points [{shown[1]}, {shown[2]}] on {dataset}" in dense
-    assert " on imagenet-v2" not in dense
-    assert (
-        "no other difference between the two is statistically significant; "
-        "it cost 55 % [54, 56] more time." in dense
+            if (dataset, mode) == ("stylized", "global"):
+                continue
+            metric = "difference_to_none"
+            plain, whole = (value(rows, dataset, mode, metric + x) for x in ("", "_simultaneous"))
+            p = value(rows, dataset, mode, f"{metric}_p_adjusted")["value"]
+            planted = (mode, dataset) in PLANTED or (mode, dataset) == ("dense", SHIFTED_MEAN)
+            assert (p <= 0.05, whole["low"] > 0) == (planted, planted), (mode, dataset)
+            assert whole["low"] < plain["low"] < plain["high"] < whole["high"]
+            # Five sets of three pairs and stylized of one pair; the means of three pairs.
+            family = 3 if dataset == SHIFTED_MEAN else 16
+            assert whole["note"] == f"family of {family}"
+    few, dense, global_ = text.split("\n\n")[1].splitlines()[:3]
+    assert few == "One seed: no statement about the modes."
+    row = value(rows, SHIFTED_MEAN, "dense", "difference_to_none_simultaneous")
+    shown = [f"{100 * row[name]:.1f}" for name in ("value", "low", "high")]
+    assert dense == (
+        f"Dense-0 beats none-0 by {shown[0]} points [{shown[1]}, {shown[2]}] on average over "
+        "4 shifted sets; dense cost 55 % [54, 56] more time."
     )
-    assert global_.startswith(
-        "The global model and the none model do not differ significantly on any of 5 datasets"
-    )
+    assert global_.startswith("Global-0 and none-0 do not differ significantly on average over 4")
     assert "these models, not of the modes" in text
-    assert "0.1 to 0.5 points" in text
+
+
+def test_three_seeds_speak_of_modes_and_state_both_families(several: tuple[Path, str]) -> None:
+    root, text = several
+    assert text.split("\n\n")[1].startswith(("Dense beats none by", "Dense and none do not differ"))
+    page = (root / paths.REPORT_PAGE).read_text(encoding="utf-8")
+    assert "One family of 3 tests, the means of all pairs of modes" in page
+    assert "One family of 18 tests, all datasets and pairs of modes" in page
+
+
+def test_effective_robustness_has_the_error_of_its_fit_and_shows_r2(tmp_path: Path) -> None:
+    plan = make(tmp_path, modes=("dense", "none"))
+    file = tmp_path / paths.evaluation_file("sketch", "dense", 0)
+    record = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(record | {"effective_robustness": 0.05}), encoding="utf-8")
+    write_report(plan, tmp_path)
+    row = value(read(tmp_path), "sketch", "dense", "effective_robustness")
+    assert row["note"].endswith("r2 of the published fit 0.869")
+    assert "r2 of the published fit 0.869" in (tmp_path / paths.REPORT_PAGE).read_text("utf-8")
+    right = predictions("sketch", "dense", 0, 5)["correct"]
+    control = predictions("imagenet", "dense", 0, 12)
+    control = control[control["label"] < 5]["correct"]
+    slope = compute_slope("sketch", control.mean())
+    images = right.var() / len(right) + slope**2 * control.var() / len(control)
+    half = 1.96 * math.sqrt(images + compute_fit_error("sketch", control.mean()) ** 2)
+    assert (row["low"], row["high"]) == pytest.approx((0.05 - half, 0.05 + half), rel=0.02)
+
+
+def test_images_made_of_the_same_photographs_count_once(tmp_path: Path) -> None:
+    """Stylized and a corruption, made from the validation images: the mean over the two has nearly
+    the error of one.
+    """
+    plan = make(tmp_path, modes=("dense", "none"))
+    for mode in ("dense", "none"):
+        path = tmp_path / paths.predictions_file("sketch", mode, 0)
+        frame = pd.read_parquet(path)
+        for dataset in SETS:
+            copied = frame.assign(
+                image_id=[f"{dataset}/n1/ILSVRC2012_val_{i:08d}.x.png" for i in range(len(frame))]
+            )
+            copied.to_parquet(tmp_path / paths.predictions_file(dataset, mode, 0))
+            record = json.loads((tmp_path / paths.evaluation_file(dataset, mode, 0)).read_text())
+            record["top1"] = float(frame["correct"].mean())
+            file = tmp_path / paths.evaluation_file(dataset, mode, 0)
+            file.write_text(json.dumps(record), encoding="utf-8")
+    rows = build_comparison_table(compare_modes(plan, tmp_path))
+    widths = [
+        (row := value(rows, s, "dense", "difference_to_none"))["high"] - row["low"]
+        for s in (SHIFTED_MEAN, "imagenet-a")
+    ]
+    assert widths[0] == pytest.approx(widths[1], rel=0.02)
 
 
 def test_a_missing_cell_is_shown_with_its_reason(single: tuple[Path, str]) -> None:

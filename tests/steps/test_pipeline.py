@@ -260,7 +260,7 @@ def test_removing_a_mode_runs_cost_and_report_only_and_nothing_of_it_is_lost(wor
 
 @pytest.mark.slow
 def test_editing_the_report_runs_the_report_only(workplace):
-    edit(workplace, lambda v: v["report"].update(bootstrap_samples=300))
+    edit(workplace, lambda v: v["report"].update(confidence=0.9))
     assert changed(workplace) == {"report"}
 
 

@@ -184,7 +184,7 @@ def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
     modes = [m for m in list_modes(comparison) if m != baseline]
     datasets = [*comparison.plan.datasets, SHIFTED_MEAN]
     rows = {
-        (s, m): comparison.get_difference(s, m, baseline)
+        (s, m): comparison.get_row(s, m, f"difference_to_{baseline}_simultaneous")
         for s, m in itertools.product(datasets, modes)
     }
     if not any(rows.values()):
@@ -234,7 +234,8 @@ def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
         f"Difference to {baseline}",
         (4.2, 0.8 + 0.42 * len(datasets)),
         f"Points of top-1 above {baseline}: " + ", ".join(values),
-        f"{legend}. Right of the line: better than {baseline}. Bars are {level} % intervals. "
-        "Filled: significant after Holm's correction; hollow: not significant.",
+        f"{legend}. Right of the line: better than {baseline}. Bars are simultaneous {level} % "
+        "intervals, of one family over the datasets and of one over the means. "
+        "Filled: the interval leaves out 0; hollow: it does not.",
         draw_axes,
     )
