@@ -63,7 +63,7 @@ from train import build_params, build_parser
             0,
             "train.checkpoint_minutes: found 0; input should be greater than 0",
         ),
-        ("train.warmup_epochs", 6, r"warmup_epochs must be below epochs \(6\)"),
+        ("train.warmup_epochs", 5, r"warmup_epochs must be below epochs \(5\)"),
         (
             "contrast.contrastive_weight_adaptive",
             True,
