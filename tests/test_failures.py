@@ -67,7 +67,7 @@ from train import build_params, build_parser
         (
             "contrast.contrastive_weight_adaptive",
             True,
-            r"contrast.ramp_epochs: found 10 .*at most train.epochs \(6\)",
+            r"contrast.ramp_epochs: found 10 .*at most train.epochs \(5\)",
         ),
         ("datasets.sketch", {"root": "x"}, "datasets.sketch.tracked_by: missing"),
         ("network.checkpoint", 7, "network.checkpoint: found 7; input should be a valid string"),

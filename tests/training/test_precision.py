@@ -110,7 +110,7 @@ def test_evaluation_is_in_fp32(tmp_path):
     with watch_blocks(model) as seen:
         predict_images(model, frame, root, resolve_preprocessing(model), [0, 1, 2], 4)
         build_validator({"imagenet": images}, WNIDS, 4)(model)
-        attach_linear_probe(model, images, 3, 4)
+        attach_linear_probe(model, images, 3, 4, tmp_path / "features")
     assert seen == [IEEE] * 6  # two batches each
 
 
