@@ -4,6 +4,7 @@ The features of all images are in a file and are read in chunks, so the memory t
 does not depend on their number (`estimate_memory`).
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,8 +29,9 @@ CHUNK_BYTES = 2**29  # of the rows that are computed at once
 HISTORY_BYTES = 2**31  # of the steps that L-BFGS remembers
 MIN_HISTORY, MAX_HISTORY = 5, 100  # steps; for many classes the minimum may need more bytes
 # Vectors of all weights beside that history: the weights, gradients, the direction and the points
-# between which the line search looks, and freed blocks that do not fit the next one (23 measured).
-WORKING_VECTORS = 32
+# between which the line search looks.
+WORKING_VECTORS = 16
+HEAP_FACTOR = 2  # bound of the heap over what is in use: freed blocks may not fit the next tensor
 FP64_BYTES = 8
 
 
@@ -75,7 +77,7 @@ def fit_linear_probe(
     rounding only.
     """
     rows, dim = features.shape
-    chunk_rows = count_chunk_rows(dim, classes)
+    chunk_rows = count_chunk_rows(rows, dim, classes)
     mean, std = measure_mean_and_std(features, chunk_rows, labels.device)
 
     def iter_chunks() -> Iterator[tuple[Tensor, Tensor]]:
@@ -125,9 +127,13 @@ def measure_mean_and_std(
     return mean, (squares / max(1, rows - 1)).sqrt().clamp_min(1e-6)
 
 
-def count_chunk_rows(dim: int, classes: int) -> int:
-    """Rows of E = `dim` features that are computed at once: CHUNK_BYTES, one row at least."""
-    return max(1, CHUNK_BYTES // _count_row_bytes(dim, classes))
+def count_chunk_rows(rows: int, dim: int, classes: int) -> int:
+    """Rows of E = `dim` features that are computed at once: CHUNK_BYTES at most, or one row.
+
+    Chunks are as equal as possible, so that each fits the blocks that the one before it freed.
+    """
+    largest = max(1, CHUNK_BYTES // _count_row_bytes(dim, classes))
+    return max(1, math.ceil(rows / math.ceil(rows / largest)))
 
 
 def count_history_steps(dim: int, classes: int) -> int:
@@ -137,11 +143,11 @@ def count_history_steps(dim: int, classes: int) -> int:
 
 
 def estimate_memory(rows: int, dim: int, classes: int, max_iterations: int = MAX_ITERATIONS) -> int:
-    """Upper bound of the bytes that `fit_linear_probe` allocates for a FeatureFile."""
+    """Upper bound of the bytes that `fit_linear_probe` of a FeatureFile adds to a process."""
     history = 2 * min(max_iterations, count_history_steps(dim, classes))
     vectors = FP64_BYTES * classes * (dim + 1) * (history + WORKING_VECTORS)
-    chunk = min(rows, count_chunk_rows(dim, classes)) * _count_row_bytes(dim, classes)
-    return vectors + chunk
+    chunk = count_chunk_rows(rows, dim, classes) * _count_row_bytes(dim, classes)
+    return HEAP_FACTOR * (vectors + chunk)
 
 
 def _count_row_bytes(dim: int, classes: int) -> int:

@@ -1,5 +1,5 @@
-"""The pipeline as `dvc repro` runs it, on built-in images, and what `dvc status` says after a
-change.
+"""The pipeline as `make repro` and `dvc repro` run it, on built-in images, and what `dvc status`
+says after a change.
 """
 
 import json
@@ -50,7 +50,7 @@ def edit(place: Path, change) -> None:
 def finished(tmp_path_factory) -> Path:
     """A clone in which the small comparison has run."""
     place = tmp_path_factory.mktemp("clone") / "densecl"
-    for part in ("densecl", "steps", ".dvc", "dvc.yaml", ".dvcignore", "train.py"):
+    for part in ("densecl", "pipelines", "steps", ".dvc", "dvc.yaml", ".dvcignore", "train.py"):
         source = ROOT / part
         if source.is_dir():
             shutil.copytree(
@@ -66,7 +66,7 @@ def finished(tmp_path_factory) -> Path:
         lambda v: [v[s].pop(n) for s in ("render", "datasets") for n in ("imagenet-a", "stylized")],
     )
     edit(place, lambda v: v["train"].update(epochs=1, warmup_epochs=0.5))
-    call(place, "dvc", "repro")
+    call(place, sys.executable, "-m", "pipelines", "run")
     return place
 
 

