@@ -33,7 +33,7 @@ ModelOutcomes = Mapping[str, NDArray[np.bool_]]  # by dataset: [images], true wh
 
 
 @dataclass(frozen=True)
-class Evidence:
+class GateEvidence:
     """What is known of a candidate, by dataset."""
 
     accuracies: Mapping[str, Accuracy | Unpaired]
@@ -42,7 +42,7 @@ class Evidence:
     anchor_version: str = "given"
 
 
-def decide(gate: GateParams, evidence: Evidence) -> tuple[Criterion, ...]:
+def decide(gate: GateParams, evidence: GateEvidence) -> tuple[Criterion, ...]:
     """All criteria; the candidate is promoted if each passes. A pure function.
 
     The champion: no fall of `margin` on validation and no significant drop of more than `max_drop`
@@ -96,7 +96,7 @@ def judge_outcomes(
 
     return decide(
         gate,
-        Evidence(
+        GateEvidence(
             accuracies,
             champion=None if champion is None else compare(champion),
             anchor=None if anchor is None else compare(anchor),
@@ -152,18 +152,18 @@ def judge_candidate(
 
 def _collect_evidence(
     params: Params, champion: Champion, root: Path, validation: str | None
-) -> Evidence:
+) -> GateEvidence:
     names = dict.fromkeys((CONTROL_SET, *params.retraining.gate.minimum))
     accuracies = {name: _read_accuracy(params, root, name) for name in names}
     if champion.version is None:
-        return Evidence(accuracies, None, None)
+        return GateEvidence(accuracies, None, None)
     compared = compare_with(params, paths.CHAMPION, root)
     anchor = champion.anchor.version if champion.anchor else champion.version
     if mismatch := find_anchor_mismatch(params, champion, root, validation):
-        return Evidence(accuracies, compared, Unpaired(mismatch), anchor)
+        return GateEvidence(accuracies, compared, Unpaired(mismatch), anchor)
     if anchor == champion.version:  # the anchor's bounds are no narrower than the champion's
-        return Evidence(accuracies, compared, None)
-    return Evidence(accuracies, compared, compare_with(params, paths.ANCHOR, root), anchor)
+        return GateEvidence(accuracies, compared, None)
+    return GateEvidence(accuracies, compared, compare_with(params, paths.ANCHOR, root), anchor)
 
 
 def _read_accuracy(params: Params, root: Path, name: str) -> Accuracy | Unpaired:
