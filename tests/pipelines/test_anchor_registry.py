@@ -197,6 +197,7 @@ def list_shifts(params: Params) -> dict[str, float]:
     return {each.reference: each.psi["brightness"] for each in found if each.dataset == "imagenet"}
 
 
+@pytest.mark.slow
 def test_drift_that_is_small_each_week_is_seen_against_older_data(trained, params, capsys):
     """Ten weeks, each a little darker; the champion is of the fourth."""
     assert data_profiles.detect_changes(params).references == ()

@@ -35,9 +35,19 @@ def report_of(root) -> tuple[str, str]:
     ("labels", "excluded", "expected"),
     [
         ([0, 0, 0], (), "imagenet-train has a single class, n90000000"),
-        ([0, 0, 1, 1], (2, 3), "imagenet-train has a single class, n90000000"),
+        pytest.param(
+            [0, 0, 1, 1],
+            (2, 3),
+            "imagenet-train has a single class, n90000000",
+            marks=pytest.mark.slow,
+        ),
         ([0, 0, 1, 2], (), "2 of 3 classes of imagenet-train have no second image: n90000001, n9"),
-        ([0, 0, 1, 1], (3,), "1 of 2 classes of imagenet-train have no second image: n90000001."),
+        pytest.param(
+            [0, 0, 1, 1],
+            (3,),
+            "1 of 2 classes of imagenet-train have no second image: n90000001.",
+            marks=pytest.mark.slow,
+        ),
         ([0, 0, 1, 1], (), None),
     ],
 )

@@ -97,6 +97,7 @@ def test_titles_and_texts_are_there_and_differ():
     assert all(c.caption and c.alt.startswith(c.title) and " from " in c.alt for c in charts)
 
 
+@pytest.mark.slow
 def test_a_line_a_mode_and_seed_in_the_mode_s_colour():
     frames = {
         mode: [history(written(), seed=s) for s in seeds]
