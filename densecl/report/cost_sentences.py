@@ -89,6 +89,7 @@ def describe_contradictions(results: TrainingResults) -> list[str]:
     if not clauses:
         return []
     return [
-        f"Measured cost and training runs contradict each other: {'; '.join(clauses)}. The machine "
-        "was shared during one of them, or the loader and not the step was the limit."
+        f"Measured cost and training runs contradict each other: {'; '.join(clauses)}. The steps "
+        "were measured alone; the trainings shared the machine with other stages or programs, or "
+        "the loader and not the step was their limit."
     ]

@@ -183,12 +183,15 @@ def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
     """
     modes = [m for m in list_modes(comparison) if m != baseline]
     datasets = [*comparison.plan.datasets, SHIFTED_MEAN]
+    cells = tuple(itertools.product(datasets, modes))
     rows = {
-        (s, m): comparison.get_row(s, m, f"difference_to_{baseline}_simultaneous")
-        for s, m in itertools.product(datasets, modes)
+        (s, m): comparison.get_row(s, m, f"difference_to_{baseline}_simultaneous") for s, m in cells
     }
+    plain = {(s, m): comparison.get_row(s, m, f"difference_to_{baseline}") for s, m in cells}
     if not any(rows.values()):
         return None
+    reach = max(abs(end or 0) for row in plain.values() if row for end in (row.low, row.high))
+    limit = max(1.0, 110 * reach)  # simultaneous intervals may be several times as wide
 
     def draw_axes(axes: "Axes") -> None:
         for (dataset, mode), row in rows.items():
@@ -200,7 +203,10 @@ def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
                 continue
             ends, colour = [100 * row.low, 100 * row.high], COLOURS[mode]
             significant = get_significance(comparison, dataset, mode, baseline)
-            axes.plot(ends, [y, y], color=colour, linewidth=2.2, solid_capstyle="round")
+            axes.plot(ends, [y, y], color=colour, linewidth=0.8)
+            narrow = plain[dataset, mode] or row
+            ends = [100 * (narrow.low or 0), 100 * (narrow.high or 0)]
+            axes.plot(ends, [y, y], color=colour, linewidth=2.6, solid_capstyle="round")
             axes.plot(
                 100 * row.value,
                 y,
@@ -217,6 +223,7 @@ def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
             yticks=range(len(datasets)),
             yticklabels=[*(clip_text(s, 22) for s in datasets[:-1]), "mean of shifted"],
             ylim=(len(datasets) - 0.4, -0.6),
+            xlim=(-limit, limit),
             xlabel=f"points of top-1 above {baseline}",
         )
 
@@ -234,8 +241,8 @@ def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
         f"Difference to {baseline}",
         (4.2, 0.8 + 0.42 * len(datasets)),
         f"Points of top-1 above {baseline}: " + ", ".join(values),
-        f"{legend}. Right of the line: better than {baseline}. Bars are simultaneous {level} % "
-        "intervals, of one family over the datasets and of one over the means. "
-        "Filled: the interval leaves out 0; hollow: it does not.",
+        f"{legend}. Right of the line: better than {baseline}. Bars are {level} % intervals of "
+        "each number; thin lines are simultaneous ones, of one family over the datasets and of "
+        "one over the means, and may go on beyond the edge. Filled: the thin line leaves out 0.",
         draw_axes,
     )
