@@ -5,6 +5,7 @@ line at `plan`. Every model here is small, with random weights: there is no netw
 import json
 import socket
 import struct
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -207,7 +208,8 @@ def fill_cache(hub: Path, state: dict[str, Tensor], name: str) -> str:
     return save(state, snapshot / "model.safetensors")
 
 
-def test_without_network_and_cache_pretrained_is_one_line_that_says_what_to_do(hub):
+def test_without_network_and_cache_pretrained_is_one_line_that_says_what_to_do(hub, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)  # between the hub's attempts
     network = NetworkParams(model_name="vit_tiny_patch16_224", pretrained=True)
     for attempt in (lambda: check_model(network), lambda: build_model(network, 7, 0)):
         with pytest.raises(ModelError) as error:
