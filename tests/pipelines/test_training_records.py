@@ -78,7 +78,7 @@ with Monitor(PLAN, int(sys.argv[1]), 5, "fingerprint" + sys.argv[1]) as monitor:
 def test_trainings_that_start_at_once_in_a_new_project_are_all_recorded(tmp_path, monkeypatch):
     """MLflow itself loses some: two processes that create its database break each other's tables."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     started = [
         subprocess.Popen([sys.executable, "-c", START_AT_ONCE, str(seed)], env=environment)

@@ -101,4 +101,4 @@ def test_imagenet_needs_less_than_eight_gigabytes(dim):
 def test_memory_is_what_it_is_said_to_be(tmp_path, rows, dim, classes, iterations):
     measured = measure_probe(tmp_path, rows, dim, classes, iterations)
     predicted = estimate_memory(rows, dim, classes, iterations)
-    assert 0.4 * predicted < measured < predicted
+    assert 0.3 * predicted < measured < predicted
