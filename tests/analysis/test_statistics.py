@@ -210,6 +210,7 @@ def test_power_is_that_of_redrawn_means_and_variances(
     assert (values > half).mean() == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "discordant"), [(1000, 0), (1000, 12), (304, 20), (2000, 200)])
 def test_a_detectable_difference_is_found_four_times_in_five(n: int, discordant: int) -> None:
     half = discordant // 2

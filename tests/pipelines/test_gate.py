@@ -290,6 +290,7 @@ def test_the_first_champion_is_held_to_minimums(tmp_path):
     assert "imagenet no evaluation" in judge_candidate(small_params(), NONE, tmp_path).said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "discordant", "trials"), [(100, 0.03, 2000), (500, 0.1, 1000)])
 def test_a_candidate_that_is_worse_by_the_margin_seldom_passes(n, discordant, trials):
     """2.5 % by design, in simulation; and of those that fall by 5 points none passes."""

@@ -233,6 +233,7 @@ def test_the_expected_maximum_of_normal_values():
     assert compute_expected_maximum(26) == pytest.approx(draws.mean(), abs=0.005)
 
 
+@pytest.mark.slow
 def test_the_winners_bias_is_what_the_best_of_equal_candidates_gains():
     """Ten models of the same true top-1 on the same images, the best of them again and again."""
     rng, n, count = np.random.default_rng(0), 2000, 10

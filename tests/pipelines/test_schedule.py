@@ -95,6 +95,7 @@ def ended(process: subprocess.Popen[str]) -> str:
     return said
 
 
+@pytest.mark.slow
 def test_three_ticks_of_a_fast_cron(project):
     with scheduler("*/2 * * * * *", IN_TURN) as process:
         until(lambda: len(ran()) >= 3)
