@@ -1,4 +1,4 @@
-"""Memory that fitting the linear probe of lambda = 1 adds, against what it is said to need.
+"""Memory that fitting the linear probe of lambda = 1 adds, against its stated bound.
 
 `python -m benchmarks.probe ROWS DIM CLASSES ITERATIONS` measures one size; features are noise.
 """

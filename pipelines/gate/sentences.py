@@ -9,8 +9,8 @@ from pipelines.schemas import Criterion
 
 def format_verdict(promoted: bool, champion: str | None, criteria: Sequence[Criterion]) -> str:
     """The outcome and the datasets that failed, each once; a drop takes precedence over an interval
-    that is too wide, and the champion over the anchor. That another anchor is needed is always
-    said.
+    that is too wide, and the champion over the anchor. The need of another anchor is always
+    stated.
     """
     if not promoted:
         refusing = {
@@ -36,5 +36,5 @@ def format_verdict(promoted: bool, champion: str | None, criteria: Sequence[Crit
 
 
 def _rank(criterion: Criterion) -> int:
-    """Of several criteria that fail on one dataset the last is said."""
+    """Of several criteria that fail on one dataset, the last one is stated."""
     return ("chance", "minimum", "anchor", "anchor-fall", "val", "fall").index(criterion.name)

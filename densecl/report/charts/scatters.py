@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from densecl.analysis.comparison import get_significance
-from densecl.analysis.results import BASELINE, SHIFTED_MEAN, Comparison
+from densecl.analysis.results import BASELINE, SHIFTED_MEAN, Comparison, MetricRow
 from densecl.evaluation import effective_robustness
 from densecl.pages.formatting import capitalize_first, clip_text, format_percent
 from densecl.report.charts.svg import COLOURS, INK, MARKERS, PAPER, RULE, Chart, draw_chart
@@ -177,6 +177,33 @@ def _compute_bins(comparison: Comparison, dataset: str, mode: str) -> np.ndarray
     return bins.mean()[bins.size() >= MIN_BIN_IMAGES].to_numpy()
 
 
+def _draw_difference(
+    axes: "Axes",
+    y: float,
+    plain: MetricRow | None,
+    simultaneous: MetricRow | None,
+    mode: str,
+    significant: bool,
+) -> None:
+    """Draw the plain interval as a bar and the simultaneous one as a thin line."""
+    if not plain or not simultaneous or plain.value is None:
+        axes.annotate(f" {mode}: no value", (0, y), color=INK, fontsize=8, ha="left", va="center")
+        return
+    colour = COLOURS[mode]
+    for row, width in ((simultaneous, 0.8), (plain, 2.6)):
+        ends = [100 * (row.low or 0), 100 * (row.high or 0)]
+        axes.plot(ends, [y, y], color=colour, linewidth=width, solid_capstyle="round")
+    axes.plot(
+        100 * plain.value,
+        y,
+        MARKERS[mode],
+        markersize=8,
+        color=colour,
+        markeredgewidth=1.8,
+        markerfacecolor=colour if significant else PAPER,
+    )
+
+
 def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
     """Differences from `baseline` with intervals, one row per dataset and the mean below; None
     without data.
@@ -196,26 +223,8 @@ def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
     def draw_axes(axes: "Axes") -> None:
         for (dataset, mode), row in rows.items():
             y = datasets.index(dataset) + 0.26 * (modes.index(mode) - (len(modes) - 1) / 2)
-            if not row or row.value is None or row.low is None or row.high is None:
-                axes.annotate(
-                    f" {mode}: no value", (0, y), color=INK, fontsize=8, ha="left", va="center"
-                )
-                continue
-            ends, colour = [100 * row.low, 100 * row.high], COLOURS[mode]
-            significant = get_significance(comparison, dataset, mode, baseline)
-            axes.plot(ends, [y, y], color=colour, linewidth=0.8)
-            narrow = plain[dataset, mode] or row
-            ends = [100 * (narrow.low or 0), 100 * (narrow.high or 0)]
-            axes.plot(ends, [y, y], color=colour, linewidth=2.6, solid_capstyle="round")
-            axes.plot(
-                100 * row.value,
-                y,
-                MARKERS[mode],
-                markersize=8,
-                color=colour,
-                markeredgewidth=1.8,
-                markerfacecolor=colour if significant else PAPER,
-            )
+            significant = get_significance(comparison, dataset, mode, baseline) != 0
+            _draw_difference(axes, y, plain[dataset, mode], row, mode, significant)
         axes.axvline(0, color=INK, linewidth=1)
         axes.axhline(len(datasets) - 1.5, color=RULE, linewidth=1)
         axes.grid(visible=False, axis="y")
