@@ -8,6 +8,8 @@ are written to runs/<experiment-name>/: model/ (safetensors, config.json) and tr
 import argparse
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from densecl.config.yaml_loader import load_yaml
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.errors import DenseclError
 from densecl.runtime import cli
+from densecl.runtime.locks import hold_lock
 from steps.plan import check_network, is_available, resolve_dataset_plan, resolve_train_plan
 
 # Section of params.yaml -> its keys that have a flag of the same name.
@@ -60,6 +63,8 @@ FLAGS: dict[str, tuple[str, ...]] = {
         "checkpoint_minutes",
         "steps_per_epoch",
         "threads",
+        "parallel",
+        "checkpoint_activations",
     ),
 }
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -135,6 +140,8 @@ def build_params(args: dict[str, Any]) -> Params:
         "contrast": chosen["contrast"]
         | {"ramp_epochs": min(GlobalContrastParams().ramp_epochs, max(1, args["epochs"]))},
         "train": chosen["train"],
+        "variants": {},
+        "retraining": {},
     }
     return parse_params(values, "train.py")
 
@@ -153,33 +160,62 @@ def run_training(args: dict[str, Any]) -> None:
             f"--experiment-name: found {name!r}, expected letters, digits, '.', '_' and '-'"
         )
     params = build_params(args)
-    validation_names = params.train.validate_on
-    if validation_names is None:
-        validation_names = params.evaluate.datasets
     dataset_plans = {
         dataset: resolve_dataset_plan(params, dataset)
-        for dataset in dict.fromkeys((TRAIN_SET, *validation_names))
+        for dataset in dict.fromkeys((TRAIN_SET, *list_validation_sets(params)))
         if is_available(params, dataset)
     }
     check_network(params)
 
     from densecl import distributed
-    from densecl.datasets.storage.image_root import list_class_folders
+
+    distributed.init_process_group()
+    folder = paths.RUNS / name
+    with lock_run_folder(folder):
+        train_into(folder, params, args, dataset_plans)
+    print(folder)
+
+
+def list_validation_sets(params: Params) -> tuple[str, ...]:
+    """The datasets on which accuracy is logged after each epoch."""
+    names = params.train.validate_on
+    return tuple(params.evaluate.datasets if names is None else names)
+
+
+@contextmanager
+def lock_run_folder(folder: Path) -> Iterator[None]:
+    """Hold `folder`, with all processes of a training: two of them would mix their files."""
+    from densecl import distributed
+
+    if not distributed.is_main_process():
+        yield
+        return
+    with hold_lock(folder / "lock"):
+        yield
+
+
+def train_into(
+    folder: Path, params: Params, args: dict[str, Any], dataset_plans: dict[str, DatasetPlan]
+) -> None:
+    """List the images of all sets, then write `folder`/model and `folder`/training."""
+    from densecl.datasets.storage.manifest import read_classes
     from densecl.evaluation.validator import build_validator
     from densecl.training.train import train
 
-    distributed.init_process_group()
-    image_sets = {dataset: load_image_set(plan) for dataset, plan in dataset_plans.items()}
+    image_sets = {
+        dataset: load_image_set(plan, folder / "manifests")
+        for dataset, plan in dataset_plans.items()
+    }
     images = image_sets[TRAIN_SET]
     plan = resolve_train_plan(params, params.modes[0])
-    folder, classes = paths.RUNS / name, list_class_folders(images.root)
+    classes = read_classes(find_manifest(TRAIN_SET, folder / "manifests"))
     train(
         plan,
         args["seed"],
         images,
         classes,
         build_validator(
-            {name: image_sets[name] for name in validation_names if name in image_sets},
+            {name: image_sets[name] for name in list_validation_sets(params) if name in image_sets},
             classes,
             plan.train.batch_size,
             keep_images=plan.data.cache == "ram",
@@ -188,11 +224,18 @@ def run_training(args: dict[str, Any]) -> None:
         folder / "training",
         args["resume"],
     )
-    print(folder)
 
 
-def load_image_set(plan: DatasetPlan) -> ImageSet:
-    """Usable images of a dataset, from the pipeline's manifest or from one written to runs/ now."""
+def find_manifest(dataset: str, manifests: Path) -> Path:
+    """The pipeline's manifest of a dataset, or the one in the folder `manifests`."""
+    path = paths.manifest_file(dataset)
+    return path if path.exists() else manifests / path.name
+
+
+def load_image_set(plan: DatasetPlan, manifests: Path) -> ImageSet:
+    """Usable images of a dataset, from the pipeline's manifest or from one written to the folder
+    `manifests` now.
+    """
     from densecl import distributed
     from densecl.datasets.storage.manifest import (
         check_unchanged,
@@ -200,17 +243,17 @@ def load_image_set(plan: DatasetPlan) -> ImageSet:
         select_usable,
         write_manifest,
     )
+    from densecl.datasets.storage.remote_root import locate_root
     from steps.prepare import describe_scan, scan_images
 
-    path = paths.manifest_file(plan.name)
-    if not path.exists():
-        path = paths.RUNS / "manifests" / f"{plan.name}.parquet"
+    path = find_manifest(plan.name, manifests)
+    if path.parent == manifests:
         if distributed.is_main_process():
             frame, listing = scan_images(plan)
             write_manifest(frame, path)
             print(f"{plan.name}: {describe_scan(frame, listing, plan.dataset.root)}")
         distributed.any_rank(False)  # the others wait until it is written
-    frame, root = read_manifest(path), Path(plan.dataset.root)
+    frame, root = read_manifest(path), locate_root(plan.dataset)
     usable = select_usable(frame)
     if distributed.is_main_process() and len(usable) < len(frame):
         print(f"{plan.name}: {len(frame) - len(usable)} of {len(frame)} images cannot be used")

@@ -16,12 +16,13 @@ from benchmarks.engine import measure_engine
 from benchmarks.evaluation import measure_suite_evaluation
 from benchmarks.loop import measure_loop
 from benchmarks.losses import measure_dense_loss, measure_info_nce
-from benchmarks.measure import BenchmarkRow, format_rows
+from benchmarks.measure import TABLE_HEADER, BenchmarkRow, format_rows
 from benchmarks.neighbours import measure_neighbours
 from benchmarks.photographs import measure_evaluation, measure_loader
 from benchmarks.pipeline import measure_pipeline
 from benchmarks.processes import measure_processes
 from benchmarks.scan import measure_scan
+from benchmarks.shards import measure_shards
 from benchmarks.steps import StepSetup, measure_steps
 from benchmarks.tracking import measure_tracking
 from densecl.runtime.hardware import get_device, get_device_name
@@ -29,7 +30,6 @@ from densecl.runtime.threads import WAIT_POLICIES
 
 PAGE = Path("docs/performance.md")
 MARK = "<!-- below: written by `make bench` -->\n"
-TABLE_HEADER = "| id | measure | ours | peer | ratio | target |\n|---|---|---|---|---|---|\n"
 SECTIONS: dict[str, Callable[[Path], list[BenchmarkRow]]] = {  # each gets an empty folder
     "infonce": lambda _: measure_info_nce(),
     "lightly": lambda _: measure_dense_loss(),
@@ -42,6 +42,7 @@ SECTIONS: dict[str, Callable[[Path], list[BenchmarkRow]]] = {  # each gets an em
     "evaluation": measure_evaluation,
     "suite": measure_suite_evaluation,
     "scan": measure_scan,
+    "shards": measure_shards,
     "pipeline": measure_pipeline,
     "engine": measure_engine,
 }

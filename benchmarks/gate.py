@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from densecl.analysis.paired import estimate_difference
 from densecl.config.params import GateParams, ReportParams
 from pipelines.gate.criteria import check_regression, check_validation
 from pipelines.gate.gate import judge_outcomes
-from pipelines.gate.pairing import PairedResult
+from pipelines.gate.pairing import pair_outcomes
 
 GATE, CONFIDENCE = GateParams(), ReportParams().confidence
 TRUE_DROPS = (0.0, GATE.margin, GATE.max_drop, 0.05)
@@ -30,7 +29,7 @@ def simulate_error_rates(
     for gained, lost, _ in rng.multinomial(n, shares, trials):
         first, second = np.zeros((n, 1)), np.zeros((n, 1))
         first[:gained], second[gained : gained + lost] = 1, 1
-        pair = PairedResult(estimate_difference(first, second, CONFIDENCE), n, "")
+        pair = pair_outcomes(first, second, CONFIDENCE)
         passed += check_validation(GATE, pair).passed
         refused += not check_regression(GATE, "imagenet", pair).passed
     return passed / trials, refused / trials

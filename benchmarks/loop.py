@@ -38,6 +38,7 @@ def measure_loop(folder: Path, rounds: int = 2) -> list[BenchmarkRow]:
     image_sets = {
         name: write_images(folder / name, rendered.images_per_class)
         for name, rendered in params.render.items()
+        if name in params.datasets
     }
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)

@@ -1,21 +1,25 @@
 """Ratios measured in one run: alternating calls for time, fresh processes for memory."""
 
+import gc
 import multiprocessing
 from collections.abc import Callable, Iterable, Mapping
 from statistics import median
+from types import MappingProxyType
 from typing import NamedTuple
 
+import torch
 from torch.utils.benchmark import timer
 
 from densecl.runtime.hardware import get_device, read_peak_memory, reset_peak_memory
 
 MEBIBYTE = 2**20
+TABLE_HEADER = "| id | measure | ours | peer | ratio | target |\n|---|---|---|---|---|---|\n"
 Call = Callable[[], object]
 Times = dict[str, list[float]]  # seconds per round, by the name of the call
 
 
 class BenchmarkRow(NamedTuple):
-    """One row of docs/performance.md."""
+    """One row of docs/performance.md; `raw` is what the cells were computed from."""
 
     id: str
     measure: str
@@ -23,6 +27,7 @@ class BenchmarkRow(NamedTuple):
     peer: str
     ratio: str  # median (min to max) of the rounds
     target: str
+    raw: Mapping[str, list[float]] = MappingProxyType({})  # seconds, MiB or errors by name
 
 
 def measure_alternating(
@@ -42,9 +47,13 @@ def measure_alternating(
 
 
 def measure_peak_memory(build: Callable[..., Call], *args: object) -> float:
-    """MiB that calling `build(*args)()` adds to the peak memory of a fresh process: of the
-    allocator on a GPU, of the whole process on the CPU.
+    """MiB that calling `build(*args)()` adds to the peak memory: on a GPU of the allocator, which
+    counts exactly what this process holds there; on the CPU of a fresh process.
     """
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+        return _measure_memory_growth(build, args)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_measure_memory_growth, (build, args))
 
@@ -75,7 +84,8 @@ def make_time_row(
 ) -> BenchmarkRow:
     """Time of `ours` / time of `peer`."""
     cells = format_seconds(times[ours]) + note, format_seconds(times[peer])
-    return BenchmarkRow(row_id, measure, *cells, format_ratio(times[ours], times[peer]), target)
+    ratio, raw = format_ratio(times[ours], times[peer]), {ours: times[ours], peer: times[peer]}
+    return BenchmarkRow(row_id, measure, *cells, ratio, target, raw)
 
 
 def make_rate_row(
@@ -91,7 +101,8 @@ def make_rate_row(
     """Throughput of `ours` / throughput of `peer`; each call processes `amount` units."""
     ratio = format_ratio(times[peer], times[ours])
     rates = {name: f"{amount / median(times[name]):,.0f} {unit}/s" for name in (ours, peer)}
-    return BenchmarkRow(row_id, measure, rates[ours], rates[peer], ratio, target)
+    raw = {ours: times[ours], peer: times[peer]}
+    return BenchmarkRow(row_id, measure, rates[ours], rates[peer], ratio, target, raw)
 
 
 def make_memory_row(
@@ -105,9 +116,10 @@ def make_memory_row(
 ) -> BenchmarkRow:
     """Added memory in MiB of `ours` / of `peer`."""
     cells = f"{memory[ours]:.0f} MiB{note}", f"{memory[peer]:.0f} MiB"
-    return BenchmarkRow(row_id, measure, *cells, f"{memory[ours] / memory[peer]:.3f}", target)
+    ratio, raw = f"{memory[ours] / memory[peer]:.3f}", {k: [memory[k]] for k in (ours, peer)}
+    return BenchmarkRow(row_id, measure, *cells, ratio, target, raw)
 
 
 def format_rows(rows: Iterable[BenchmarkRow]) -> str:
     """Rows of a Markdown table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join(f"| {' | '.join(row[:6])} |" for row in rows)

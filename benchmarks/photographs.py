@@ -15,7 +15,7 @@ from torchvision import transforms
 
 from benchmarks.measure import BenchmarkRow, Call, make_rate_row, measure_alternating
 from densecl.config.params import DataParams, NetworkParams
-from densecl.datasets.synthetic.styles import PHOTO, render_photograph
+from densecl.datasets.synthetic.photographs import PHOTO, render_photograph
 from densecl.datasets.views.batch import stack_images
 from densecl.datasets.views.crops import draw_crops
 from densecl.datasets.views.read_pixels import ImageFile, read_pixels

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from densecl.network.logistic_regression import estimate_memory, fit_linear_probe
 from densecl.runtime.hardware import (
     get_device,
     read_peak_memory,
@@ -19,7 +20,6 @@ from densecl.runtime.hardware import (
     reuse_freed_memory,
 )
 from densecl.training.feature_file import FeatureFile
-from densecl.training.linear_probe import estimate_memory, fit_linear_probe
 
 WRITTEN_ROWS = 4096  # at a time
 

@@ -28,7 +28,6 @@ from densecl.datasets.views.batch import ViewBatch
 from densecl.network.preprocessing import normalise_images, resolve_preprocessing
 from densecl.network.vit import build_model
 from densecl.runtime.hardware import get_device
-from densecl.training.optim import build_optimizer
 from densecl.training.step import TrainStep
 
 CLASSES = 1000
@@ -47,6 +46,12 @@ class StepSetup:
     train: TrainParams = field(default_factory=TrainParams)
     rounds: int = 9
     targets: tuple[str, str, str, str] = ("≤ 1.20", "≤ 1.15", "≤ 1.03", "≤ 1.05")
+
+    @property
+    def setting(self) -> str:
+        """Model, batch and what differs from the defaults, for the row's name."""
+        compiled = ["compiled"] if self.train.compile else []
+        return ", ".join([self.model, f"batch {self.batch}", self.train.precision, *compiled])
 
     @property
     def network(self) -> NetworkParams:
@@ -71,8 +76,7 @@ def build_train_step(setup: StepSetup, mode: str) -> TrainStep:
         MODES[mode], model, setup.queue, 0, torch.Generator().manual_seed(0)
     ).to(get_device())
     fill_memory(objective, CLASSES)
-    optimizer = build_optimizer(model, objective, setup.train)
-    return TrainStep(model.train(), objective, optimizer, resolve_preprocessing(model), setup.train)
+    return TrainStep(model.train(), objective, resolve_preprocessing(model), setup.train)
 
 
 def build_step(setup: StepSetup, mode: str, diagnostics: bool = False) -> Call:
@@ -126,7 +130,7 @@ def measure_steps(setup: StepSetup) -> list[BenchmarkRow]:
         mode: measure_peak_memory(build_three_steps, setup, mode) for mode in (*MODES, "one view")
     }
     dense_target, dense_memory_target, global_target, none_target = setup.targets
-    setting = f"{setup.model}, batch {setup.batch}"
+    setting = setup.setting
     time_rows = [
         ("P4", "dense / none at equal views", "dense", "none", dense_target),
         ("P4", "dense / a one-view step", "dense", "one view", "the method expects 1.4 to 1.6"),

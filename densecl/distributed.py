@@ -5,15 +5,14 @@ With one process every function returns its input. R: rows of this rank.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
 from densecl.errors import DenseclError, RetryLater
-
-T = TypeVar("T")
 
 
 def init_process_group() -> None:
@@ -39,7 +38,8 @@ def _join_process_group() -> None:
     # The launcher of torch 2.15 keeps its store over restarts: without a prefix, each process would
     # wait for an address of the previous attempt.
     store = dist.PrefixStore(f"attempt_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    # One backend only: what NCCL can do goes not over the slower gloo.
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=store, rank=process_rank, world_size=world_size)
 
 
@@ -62,15 +62,19 @@ def is_main_process() -> bool:
     return get_rank() == 0
 
 
-def shard_epoch(items: Sequence[T], batch_size: int, parts: int) -> list[T]:
-    """The items of an epoch for this rank: its slice of each of the `parts` of each batch.
+def shard_epoch(
+    rows: NDArray[np.int64] | Sequence[int], batch_size: int, parts: int
+) -> NDArray[np.int64]:
+    """The rows of an epoch for this rank: its slice of each of the `parts` of each batch.
 
     A part (micro-batch) holds the same images for any world size.
     """
-    part_size = batch_size // parts
+    part_size, order = batch_size // parts, np.asarray(rows, np.int64)
     local_size = part_size // get_world_size()
-    starts = range(get_rank() * local_size, len(items), part_size)
-    return [item for start in starts for item in items[start : start + local_size]]
+    own = slice(get_rank() * local_size, (get_rank() + 1) * local_size)
+    end = len(order) - len(order) % part_size
+    whole = order[:end].reshape(-1, part_size)[:, own].reshape(-1)
+    return np.concatenate([whole, order[end:][own]])
 
 
 def shard_rows(rows: Tensor) -> Tensor:
@@ -78,28 +82,25 @@ def shard_rows(rows: Tensor) -> Tensor:
     return rows.tensor_split(get_world_size())[get_rank()]
 
 
-def all_gather_rows(*columns: Tensor) -> tuple[Tensor, ...]:
-    """[sum of R, ...] of each column [R, ...]: the rows of all ranks in rank order.
+def all_gather(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """[ranks, ...] of each tensor, in rank order and without gradient, in one collective.
 
-    The number of rows may differ between ranks.
+    The tensors of all ranks have the same shapes and dtypes.
     """
-    if get_world_size() == 1:
-        return columns
-    counts = [int(count) for count in all_gather(torch.tensor([len(columns[0])]))]
-    return tuple(_gather_padded(column, counts) for column in columns)
-
-
-def _gather_padded(rows: Tensor, counts: list[int]) -> Tensor:
-    padded = rows.new_zeros(max(counts), *rows.shape[1:])
-    padded[: len(rows)] = rows
-    return torch.cat([part[:count] for part, count in zip(all_gather(padded), counts, strict=True)])
-
-
-def all_gather(tensor: Tensor) -> list[Tensor]:
-    """The tensor of each rank; all have the same shape."""
-    parts = [torch.empty_like(tensor) for _ in range(get_world_size())]
-    run_collective(lambda: dist.all_gather(parts, tensor.contiguous()))
-    return parts
+    packed = torch.cat([t.detach().contiguous().flatten().view(torch.uint8) for t in tensors])
+    gathered = packed.new_empty(get_world_size() * len(packed))
+    run_collective(lambda: dist.all_gather_into_tensor(gathered, packed))
+    columns = gathered.view(-1, len(packed)).split(
+        [t.numel() * t.element_size() for t in tensors], dim=1
+    )
+    return tuple(
+        # A copy, for its alignment.
+        column.clone(memory_format=torch.contiguous_format)
+        .flatten()
+        .view(t.dtype)
+        .view(get_world_size(), *t.shape)
+        for column, t in zip(columns, tensors, strict=True)
+    )
 
 
 def all_reduce_mean(tensor: Tensor) -> Tensor:
@@ -112,7 +113,8 @@ def all_reduce_mean(tensor: Tensor) -> Tensor:
 
 def all_reduce_sum(values: Iterable[float]) -> list[float]:
     """Sums over the ranks of Python numbers."""
-    totals = torch.tensor(list(values), dtype=torch.float64)
+    device = "cuda" if dist.is_initialized() and dist.get_backend() == "nccl" else "cpu"
+    totals = torch.tensor(list(values), dtype=torch.float64, device=device)
     if get_world_size() > 1:
         run_collective(lambda: dist.all_reduce(totals))
     return totals.tolist()
@@ -123,28 +125,12 @@ def any_rank(flag: bool) -> bool:
     return all_reduce_sum([float(flag)])[0] > 0
 
 
-@torch.no_grad()
-def average_gradients(parameters: Sequence[Tensor]) -> None:
-    """Replace every gradient by its mean over the ranks, in one all-reduce.
-
-    Not DistributedDataParallel: the model is called by its parts (`forward_features`, heads, a
-    second backward pass for the gradient alignment), which DDP's hooks on `forward` do not see. The
-    overlap that is lost is small for a small ViT on one machine.
-    """
-    if get_world_size() == 1:
-        return
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = all_reduce_mean(torch.cat([g.flatten() for g in gradients]))
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
-
-
 def broadcast_bytes(data: bytes | None) -> bytes | None:
     """The bytes of rank 0, or None, on every rank."""
     if get_world_size() == 1:
         return data
     objects = [data]
-    run_collective(lambda: dist.broadcast_object_list(objects, src=0, device=torch.device("cpu")))
+    run_collective(lambda: dist.broadcast_object_list(objects, src=0))
     return objects[0]
 
 
@@ -153,9 +139,19 @@ def run_collective(collective: Callable[[], object]) -> None:
     try:
         collective()
     except RuntimeError as error:
-        raise RetryLater(
-            f"process {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')}: "
-            f"another process of this training run is gone or cannot be reached "
-            f"({str(error).splitlines()[0][:120]}); torchrun with --max-restarts restarts all from "
-            f"the last checkpoint, else run the same command to resume"
-        ) from None
+        raise build_lost_rank_error(error) from None
+
+
+def is_lost_rank(error: RuntimeError) -> bool:
+    """Whether an error, of a backward pass too, says that another rank cannot be reached."""
+    return isinstance(error, dist.DistError) or (dist.is_initialized() and "gloo" in str(error))
+
+
+def build_lost_rank_error(error: RuntimeError) -> RetryLater:
+    """Says what to do."""
+    return RetryLater(
+        f"process {os.environ.get('RANK', '0')} of {os.environ.get('WORLD_SIZE', '1')}: "
+        f"another process of this training run is gone or cannot be reached "
+        f"({str(error).splitlines()[0][:120]}); torchrun with --max-restarts restarts all from "
+        f"the last checkpoint, else run the same command to resume"
+    )

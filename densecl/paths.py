@@ -4,18 +4,27 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 DVC_LOCK = Path("dvc.lock")
+DVC_YAML = Path("dvc.yaml")
 CODE_FOLDERS = ("densecl", "steps")  # folders whose files the stages of dvc.yaml depend on
 PARAMS_PAGE = Path("docs/params.md")
 PLANS = Path("data/plan")
 RENDERED = Path("data/rendered")
 MANIFESTS = Path("data/manifests")
+TRANSFER = Path("data/transfer")
+TRANSFER_INDEX = Path("data/transfer/index.json")
 SKIPPED = Path("data/skipped")
 VALIDATION_PAGE = Path("reports/validation.html")
 MODELS = Path("models")
+# Models that this pipeline does not train: links to their files, made by `plan`.
+OTHER_MODELS = Path("data/models")
+PROBE_INPUTS = Path("data/probe-inputs")  # likewise, files of the user's that probes read
+LABEL_FILES = Path("data/label-files")  # likewise, class_map and class_list of datasets
 CHECKPOINTS = Path("checkpoints")
 ARCHIVES = Path(
     "cache/archives"
 )  # indices of archives, and what .tar.gz were decompressed to; safe to delete
+SHARDS = Path("cache/shards")  # fetched from remote roots; safe to delete
+CHECKED_FOLDERS = Path("cache/checked-folders")  # their mtimes; safe to delete
 RUNS = Path("runs")
 EVALUATION = Path("reports/evaluation")
 PREDICTIONS = Path("reports/predictions")
@@ -51,9 +60,29 @@ BASELINE_NEXT = Path(
 BASELINE_PLAN = Path("data/baseline/plan.json")  # the params and code that made it
 RETRAINING_LOCK = Path("cache/retraining.lock")
 MLFLOW_LOCK = Path("cache/mlflow.lock")
+TENSORBOARD = Path("tensorboard")
 ZENML_STORE = Path(".zenml")  # ZenML's store
 UI_LOGS = Path("cache/ui")
+CLUSTER = Path("cache/cluster")  # jobs on other machines
+CLUSTER_JOBS = Path("cache/cluster/jobs")  # those not yet restored, one file per job
+CLUSTER_TOKEN = Path("cache/cluster/token")  # tells whether a node sees the same folder
+SWEEPS = Path("sweeps")  # trials of `python -m pipelines sweep`; kept until you delete them
+SWEEP_PAGE = Path("reports/sweep.html")
+SWEEP_TRIALS = Path("reports/sweep.csv")
+STUDIES = Path("studies")  # study files, and beside each the folder of what it found
+STUDY_PAGE = Path("reports/study.html")
+STUDY_TEXT = Path("reports/study.md")
+ABLATION_FILE = Path("studies/ablations.yaml")
+ABLATIONS_PAGE = Path("reports/ablations.html")
+ABLATIONS = Path("reports/ablations.csv")
 STAGE_LOGS = Path("cache/stages")  # output of each stage of `python -m pipelines run`
+
+
+def get_model_name(mode: str, seed: int | None) -> str:
+    """A model's name in paths; the seed is None for a model of `evaluate.models`, whose name takes
+    the place of the mode.
+    """
+    return mode if seed is None else f"{mode}-{seed}"
 
 
 def export_folder(mode: str, seed: int) -> Path:
@@ -98,8 +127,8 @@ def validation_file(dataset: str) -> Path:
     return Path("data/validation") / f"{dataset}.json"
 
 
-def model_folder(mode: str, seed: int) -> Path:
-    return MODELS / mode / f"seed-{seed}"
+def model_folder(mode: str, seed: int | None) -> Path:
+    return OTHER_MODELS / mode if seed is None else MODELS / mode / f"seed-{seed}"
 
 
 def training_folder(mode: str, seed: int) -> Path:
@@ -110,27 +139,49 @@ def baseline_file(dataset: str) -> Path:
     return BASELINE / f"{dataset}.parquet"
 
 
-def evaluation_folder(mode: str, seed: int) -> Path:
-    return _resolve_folder(EVALUATION, mode) / f"{mode}-{seed}"
+def evaluation_folder(mode: str, seed: int | None) -> Path:
+    return _resolve_folder(EVALUATION, mode) / get_model_name(mode, seed)
 
 
-def evaluation_file(dataset: str, mode: str, seed: int) -> Path:
+def evaluation_file(dataset: str, mode: str, seed: int | None) -> Path:
     return evaluation_folder(mode, seed) / f"{dataset}.json"
 
 
-def predictions_folder(mode: str, seed: int) -> Path:
-    return _resolve_folder(PREDICTIONS, mode) / f"{mode}-{seed}"
+def predictions_folder(mode: str, seed: int | None) -> Path:
+    return _resolve_folder(PREDICTIONS, mode) / get_model_name(mode, seed)
 
 
-def predictions_file(dataset: str, mode: str, seed: int) -> Path:
+def predictions_file(dataset: str, mode: str, seed: int | None) -> Path:
     return predictions_folder(mode, seed) / f"{dataset}.parquet"
 
 
-def control_predictions_file(dataset: str, mode: str, seed: int) -> Path:
+def control_predictions_file(dataset: str, mode: str, seed: int | None) -> Path:
     """Predictions on the matched control: validation images of the dataset's classes under its
     mask; empty for validation itself.
     """
     return predictions_folder(mode, seed) / f"{dataset}.control.parquet"
+
+
+def probe_file(probe: str, mode: str, seed: int | None) -> Path:
+    """The measures of a probe of one model. In a folder of their own: a dataset may be named like
+    a probe.
+    """
+    return evaluation_folder(mode, seed) / "probes" / f"{probe}.json"
+
+
+def probe_rows_file(probe: str, mode: str, seed: int | None) -> Path:
+    """One row per image, one column per measure of a probe."""
+    return predictions_folder(mode, seed) / "probes" / f"{probe}.parquet"
+
+
+def probe_pictures_file(probe: str, mode: str, seed: int | None) -> Path:
+    """Maps of a probe to look at; there only if the probe has some."""
+    return predictions_folder(mode, seed) / "probes" / f"{probe}.safetensors"
+
+
+def transfer_file(name: str) -> Path:
+    """Images, masks and boxes of an entry of `transfer`, one row per image."""
+    return TRANSFER / f"{name}.parquet"
 
 
 def metrics_file(mode: str) -> Path:
@@ -144,6 +195,57 @@ def plot_file(name: str) -> Path:
 def curve_file(column: str) -> Path:
     """File of one column of history.csv; `top1/imagenet` becomes top1-imagenet.csv."""
     return PLOTS / "curves" / f"{column.replace('/', '-')}.csv"
+
+
+def sweep_folder(name: str) -> Path:
+    return SWEEPS / name
+
+
+def sweep_plan(name: str) -> Path:
+    """What all trials of a sweep share."""
+    return sweep_folder(name) / "sweep.json"
+
+
+def sweep_manifest(name: str) -> Path:
+    """The training images as they were when the sweep began."""
+    return sweep_folder(name) / "imagenet-train.parquet"
+
+
+def trial_folder(sweep: str, mode: str, index: int) -> Path:
+    return sweep_folder(sweep) / "trials" / f"{mode}-{index}"
+
+
+def trial_plan(sweep: str, mode: str, index: int) -> Path:
+    return trial_folder(sweep, mode, index) / "plan.json"
+
+
+def trial_result(sweep: str, mode: str, index: int) -> Path:
+    return trial_folder(sweep, mode, index) / "result.json"
+
+
+def trial_predictions(sweep: str, mode: str, index: int) -> Path:
+    """One row per held-back image."""
+    return trial_folder(sweep, mode, index) / "predictions.parquet"
+
+
+def tuned_preset(name: str) -> Path:
+    """The params with the values that a sweep has chosen."""
+    return Path("presets") / f"tuned-{name}.yaml"
+
+
+def study_folder(name: str) -> Path:
+    """What a study keeps: small tables and predictions, no image and no model."""
+    return STUDIES / name
+
+
+def study_protocol(name: str) -> Path:
+    """The study's files as they were before its first run."""
+    return study_folder(name) / "protocol.json"
+
+
+def study_end(name: str) -> Path:
+    """The code as it was when the study was last finished."""
+    return study_folder(name) / "end.json"
 
 
 def _resolve_folder(folder: Path, mode: str) -> Path:

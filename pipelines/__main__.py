@@ -6,8 +6,11 @@ import argparse
 import importlib
 import sys
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
+from densecl import paths
+from densecl.config.cluster_params import EngineName
 from densecl.runtime import cli
 from densecl.runtime.hardware import count_cores
 
@@ -24,6 +27,13 @@ def parse_jobs(text: str) -> int:
 Options = Mapping[str, Mapping[str, Any]]
 JOBS_OPTION: Options = {
     "--jobs": {"type": parse_jobs, "help": "stages at a time; by default one per core"},
+    "--engine": {
+        "choices": get_args(EngineName),
+        "help": "where trainings and evaluations run; cluster.engine of params.yaml by default",
+    },
+}
+PLAN_OPTION: Options = {
+    "--dry-run": {"action": "store_true", "help": "print what would run and where, and stop"},
 }
 REASON_OPTIONS: Options = {
     "--why": {"required": True, "help": "written on the version"},
@@ -41,12 +51,12 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
     "run": (
         "the whole comparison, as `dvc repro`, with stages side by side",
         "engines.run.main",
-        JOBS_OPTION,
+        {**JOBS_OPTION, **PLAN_OPTION},
     ),
     "comparison": (
         "the whole comparison, as `dvc repro`, with one tracked step per stage",
         "runner.run_comparison",
-        JOBS_OPTION,
+        {**JOBS_OPTION, **PLAN_OPTION},
     ),
     "retraining": (
         "train a candidate on what changed, and promote it if it beats the champion",
@@ -60,7 +70,80 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
             **JOBS_OPTION,
         },
     ),
+    "sweep": (
+        "tune each mode by the same number of short trainings on a part of the training images",
+        "studies.sweep.run.main",
+        {
+            "--budget": {
+                "type": int,
+                "required": True,
+                "metavar": "N",
+                "help": "trials of each mode; the first has the values of params.yaml",
+            },
+            "--name": {"default": "default", "help": "of the sweep and of presets/tuned-NAME.yaml"},
+            "--jobs": {"type": parse_jobs, "help": "trials at a time; by default one per core"},
+            "--take-over": {
+                "action": "store_true",
+                "help": "also run trials that another machine began and has not finished",
+            },
+        },
+    ),
+    "ablate": (
+        "add one-factor variants to params.yaml, run the comparison, and show what each changed",
+        "studies.ablation.run.main",
+        {
+            "file": {
+                "type": Path,
+                "nargs": "?",
+                "default": paths.ABLATION_FILE,
+                "metavar": "FILE",
+                "help": f"variants by factor; {paths.ABLATION_FILE} by default",
+            },
+            **JOBS_OPTION,
+            **PLAN_OPTION,
+        },
+    ),
+    "study": (
+        "a whole study: tuning, seeds with the tuned values, ablations, and a write-up",
+        "studies.study.run.main",
+        {
+            "file": {"type": Path, "metavar": "FILE", "help": "as those in studies/"},
+            **JOBS_OPTION,
+            "--dry-run": {
+                "action": "store_true",
+                "help": "print how many trainings it takes, and stop",
+            },
+            "--images-per-second": {
+                "type": float,
+                "metavar": "N",
+                "help": "measured throughput of one training; the hours follow from it",
+            },
+        },
+    ),
     "replay": ("resume the newest run", "runner.resume_run", JOBS_OPTION),
+    "worker": (
+        "bring stages up to date for another machine, and push what they leave",
+        "engines.worker.main",
+        {
+            "stages": {"nargs": "+", "metavar": "STAGE"},
+            "--commit": {
+                "metavar": "SHA",
+                "help": "work in a clone of this commit in cluster.scratch; by default in this "
+                "folder",
+            },
+            "--lock": {
+                "type": Path,
+                "metavar": "FILE",
+                "help": "the dvc.lock of that clone; this folder's by default",
+            },
+        },
+    ),
+    "status": ("jobs on other machines", "engines.status.print_status", {}),
+    "cancel": (
+        "end jobs on other machines; all of this project by default",
+        "engines.status.cancel_jobs",
+        {"stages": {"nargs": "*", "metavar": "STAGE"}},
+    ),
     "schedule run": (
         "retrain at the times of a cron line, until stopped",
         "schedule.scheduler.run_schedule",

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -13,14 +14,15 @@ from pathlib import Path
 from densecl import paths
 from densecl.errors import DenseclError
 from densecl.monitoring.mlflow_store import TRACKING_URI
-from densecl.runtime.signals import STOP_SIGNALS
-from pipelines.runtime import zenml_env
+from densecl.runtime.signals import STOP_SIGNALS, exit_with_parent
+from pipelines.runtime import zenml_env, zenml_server
 
 HOST = "127.0.0.1"
 PAGES = {
     "MLflow": "/#/experiments?workflowType=machine_learning",
-    "ZenML": "/projects/default/runs",
+    "ZenML": "/?token={token}",
 }
+ZENML_PAGE = "/projects/default/runs"  # to which the token leads
 MLFLOW_PORT, ZENML_PORT = 5000, 8237  # their own defaults; others where these are taken
 DASHBOARD_MODULE = "ipinfo"  # comes with zenml[server] alone
 SERVER_ENV = {
@@ -32,17 +34,23 @@ STOP_TIMEOUT = 10.0  # s that a server may take to end
 
 def main() -> None:
     """Start both servers, print their addresses once they respond, and stop both on a signal or
-    when one ends.
+    when one ends. They end with the terminal or the process that started this one too, unless
+    SIGHUP is ignored (nohup).
     """
     zenml_env.configure_environment()
+    os.environ[zenml_server.KEY_ENV] = token = secrets.token_urlsafe()
     for signal_number in STOP_SIGNALS:
         signal.signal(signal_number, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+        exit_with_parent()
     servers: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, port, command in _list_servers():
             servers[name] = _start_server(name, command)
             _wait_for_server(name, servers[name], port)
-            print(f"{name}: http://{HOST}:{port}{PAGES[name]}", flush=True)
+            page = PAGES[name].format(token=token)
+            print(f"{name}: http://{HOST}:{port}{page}", flush=True)
         print("Ctrl-C ends it", flush=True)
         while all(server.poll() is None for server in servers.values()):
             time.sleep(0.5)
@@ -61,7 +69,7 @@ def _start_server(name: str, command: list[str]) -> subprocess.Popen[bytes]:
     paths.UI_LOGS.mkdir(parents=True, exist_ok=True)
     with _get_log_path(name).open("wb") as log:
         return subprocess.Popen(
-            command,
+            [sys.executable, "-m", "pipelines.runtime.process_group", *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -79,17 +87,18 @@ def _list_servers() -> list[tuple[str, int, list[str]]]:
     servers, store = [], os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI)
     if store.startswith("sqlite:"):
         port = _find_free_port(MLFLOW_PORT)
+        hosts = [f"{name}:{port}" for name in (HOST, "localhost")]
         options = f"--host {HOST} --port {port} --workers 1".split()
+        options += ["--allowed-hosts", ",".join(hosts)]
+        options += ["--cors-allowed-origins", ",".join(f"http://{host}" for host in hosts)]
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
         servers.append(("MLflow", port, command + options))
     else:
         print(f"MLflow: {store}", flush=True)
     if importlib.util.find_spec(DASHBOARD_MODULE):
         port = _find_free_port(ZENML_PORT)
-        # Blocking: the project's own store stays what pipelines write to; no server is left behind.
-        options = f"login --local --blocking --ip-address {HOST} --port {port}".split()
-        zenml = str(Path(sys.executable).with_name("zenml"))
-        servers.append(("ZenML", port, [zenml, *options]))
+        command = [sys.executable, "-m", "pipelines.runtime.zenml_server"]
+        servers.append(("ZenML", port, [*command, HOST, str(port), ZENML_PAGE]))
     else:
         print("ZenML's dashboard is not installed: `pip install 'zenml[server]'`", flush=True)
     return servers

@@ -11,6 +11,7 @@ from densecl.artifacts import write_json
 from densecl.config.params import load_params
 from pipelines.schemas import Champion, GateVerdict, RegisteredVersion, SourceChanges, StageRef
 from pipelines.stages import champion_stages
+from pipelines.stages.dvc_graph import StageGraph
 from pipelines.stages.runs import find_training_run
 from pipelines.stages.zenml_steps import add_stages, get_graph, get_revision
 
@@ -20,11 +21,13 @@ Upstream = list[StageRef]
 
 @pipeline(enable_cache=False, dynamic=True)
 def retraining(force: bool = False) -> None:
-    """Ends after `detect` if nothing changed, unless forced."""
+    """Ends after `detect` if nothing changed, unless forced, and before `judge` if the candidate
+    is the champion itself.
+    """
     references: dict[str, Any] = {}
     sources = get_graph().select_with_upstream(*SOURCE_STAGES)
     add_stages(sources, references)
-    changes = detect(upstream=list(references.values()))
+    changes = detect(force=force, upstream=list(references.values()))
     if not (force or changes.load().has_changes):
         return
     add_stages(
@@ -33,6 +36,9 @@ def retraining(force: bool = False) -> None:
         after=[references[sources[-1]]],
     )
     champion = lay_out(upstream=list(references.values()))
+    if champion.load().is_candidate:
+        keep_champion(champion=champion, changes=changes)
+        return
     evaluated = list(references.values())
     if champion.load().version is not None:
         evaluated += add_stages(
@@ -51,13 +57,15 @@ def _get_training_stage() -> str:
 
 
 @step(enable_cache=False)
-def detect(upstream: Upstream) -> Annotated[SourceChanges, "changes"]:  # noqa: ARG001
+def detect(force: bool, upstream: Upstream) -> Annotated[SourceChanges, "changes"]:  # noqa: ARG001
     from pipelines.gate.change_text import format_changes
     from pipelines.registry.data_profiles import detect_changes
 
     changes = detect_changes(load_params(paths.PARAMS))
     write_json(paths.CHANGES, changes)
-    print(format_changes(changes), flush=True)
+    # Read anew: the stages before this step ran in other processes.
+    trains = StageGraph().must_run(_get_training_stage()) if force else None
+    print(format_changes(changes, trains), flush=True)
     log_metadata(
         {
             s.dataset: {"new": s.new, "removed": s.removed, "changed": s.changed}
@@ -70,13 +78,43 @@ def detect(upstream: Upstream) -> Annotated[SourceChanges, "changes"]:  # noqa: 
 @step(enable_cache=False)
 def lay_out(upstream: Upstream) -> Annotated[Champion, "champion"]:  # noqa: ARG001
     from pipelines.registry.anchor import fetch_references
+    from pipelines.registry.registry import is_same_model
 
-    settings = load_params(paths.PARAMS).retraining
+    params = load_params(paths.PARAMS)
+    settings = params.retraining
     champion = fetch_references(settings.registry, settings.anchor)
     if champion.version is not None:
+        candidate, current = (
+            paths.model_folder(*model) for model in (params.candidate, (paths.CHAMPION, 0))
+        )
+        if is_same_model(candidate, current):
+            return champion.model_copy(update={"is_candidate": True})
         is_other = champion.anchor is not None and champion.anchor.version != champion.version
         champion_stages.write_champion_stages(paths.REGISTERED if is_other else (paths.CHAMPION,))
     return champion
+
+
+@step(enable_cache=False)
+def keep_champion(
+    champion: Champion, changes: SourceChanges
+) -> Annotated[RegisteredVersion, "kept"]:
+    """The images and params count as judged, and the registry stays as it is; chance and minimums,
+    which need no other model, are checked.
+    """
+    from pipelines.gate import gate
+    from pipelines.registry import baseline
+
+    params = load_params(paths.PARAMS)
+    kept = RegisteredVersion(
+        name=params.retraining.registry,
+        version=champion.version or "",
+        promoted=False,
+        shortfalls=gate.find_shortfalls(params),
+    )
+    baseline.write_next_baseline(params, changes, kept)
+    baseline.resolve_next_baseline()
+    log_metadata({"version": kept.version})
+    return kept
 
 
 @step(enable_cache=False)
@@ -104,7 +142,8 @@ def register(
     proposed before the alias moves and accepted afterwards, so that no kill leaves a champion that
     is compared with its own images.
     """
-    from pipelines.registry import anchor, baseline, data_profiles, model_card, registry
+    from pipelines.registry import baseline, data_profiles, model_card, registry
+    from pipelines.registry.finish import finish_promotion
 
     params = load_params(paths.PARAMS)
     folder = paths.model_folder(verdict.mode, verdict.seed)
@@ -124,8 +163,7 @@ def register(
     baseline.write_next_baseline(params, changes, registered)
     if verdict.promoted:
         registry.promote_candidate(registered, verdict)
-        anchor.resolve_anchor(registered.name, params.retraining.anchor)
-        registry.fetch_card(registered.name, registered.version)
+        finish_promotion(registered.name, params.retraining.anchor)
     baseline.resolve_next_baseline()
     log_metadata({"version": registered.version, "promoted": registered.promoted})
     return registered

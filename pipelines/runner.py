@@ -1,8 +1,9 @@
 """Run a pipeline from lock to record: `python -m pipelines comparison | retraining | replay`."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from densecl import paths
 from densecl.artifacts import read_json
+from densecl.config.cluster_params import EngineName
 from densecl.config.params import Params, load_params
 from densecl.errors import DenseclError
 from densecl.runtime.locks import hold_lock
+from pipelines.engines.run import main as run_stages, open_executor
 from pipelines.outcome import csv_log
 from pipelines.runtime import error_translation, zenml_env
 from pipelines.runtime.signals import SIGNAL_FORWARDER
@@ -22,30 +25,33 @@ if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
 
 
-def run_comparison(jobs: int | None) -> None:
-    """Run the whole comparison as a tracked pipeline, with up to `jobs` stages at a time."""
-    with _prepare_run(), _use_local_executor(jobs):
+def run_comparison(jobs: int | None, engine: EngineName | None, dry_run: bool) -> None:
+    """Run the whole comparison as a tracked pipeline; options as of `engines.run.main`."""
+    if dry_run:
+        run_stages(jobs, engine, dry_run)
+        return
+    with _prepare_run(), _use_engine(jobs, engine):
         from pipelines.comparison import comparison
 
         comparison()
     print(paths.REPORT_TABLE.read_text(encoding="utf-8"))
 
 
-def run_retraining(dry_run: bool, force: bool, jobs: int | None) -> None:
+def run_retraining(dry_run: bool, force: bool, jobs: int | None, engine: EngineName | None) -> None:
     """Train and judge a candidate if something changed; `dry_run` only prints the changes."""
     with _prepare_run(tracked=not dry_run):
         if dry_run:
             _print_changes()
             return
-        with _use_local_executor(jobs):
+        with _use_engine(jobs, engine):
             from pipelines.retraining import retraining
 
             _record_run(lambda: retraining(force=force))
 
 
-def resume_run(jobs: int | None) -> None:
+def resume_run(jobs: int | None, engine: EngineName | None) -> None:
     """Resume the newest run; DenseclError if it was not interrupted."""
-    with _prepare_run(), _use_local_executor(jobs):
+    with _prepare_run(), _use_engine(jobs, engine):
         from zenml.enums import ExecutionStatus
 
         from pipelines.stages import zenml_steps
@@ -113,13 +119,11 @@ def _prepare_run(tracked: bool = True) -> Iterator[None]:
 
 
 @contextmanager
-def _use_local_executor(jobs: int | None) -> Iterator[None]:
-    """Run the stages of ZenML's steps in processes of this machine."""
-    from pipelines.engines.local import LocalExecutor
-    from pipelines.engines.run import choose_jobs
+def _use_engine(jobs: int | None, engine: EngineName | None) -> Iterator[None]:
+    """Run the stages of ZenML's steps in processes of this machine, or in jobs of a cluster."""
     from pipelines.stages import zenml_steps
 
-    with LocalExecutor(jobs or choose_jobs()) as executor, zenml_steps.use_executor(executor):
+    with open_executor(jobs, engine) as executor, zenml_steps.use_executor(executor):
         yield
 
 
@@ -143,11 +147,12 @@ def _record_run(run_pipeline: "Callable[[], PipelineRunResponse]") -> None:
 
     started_at, start_clock = datetime.now().astimezone(), time.monotonic()
     params = load_params(paths.PARAMS)
+    _finish_killed_promotion(params)
     failure: BaseException | None = None
     registered: RegisteredVersion | None = None
     verdict: GateVerdict | None = None
     outcome: Outcome = "unchanged"
-    summary = "nothing changed since the last judged candidate"
+    summary, is_notified = "nothing changed since the last judged candidate", True
     try:
         steps = run_pipeline().steps
         if "register" in steps:
@@ -155,6 +160,12 @@ def _record_run(run_pipeline: "Callable[[], PipelineRunResponse]") -> None:
             verdict = steps["judge"].outputs["verdict"][0].load()
             outcome = "promoted" if registered.promoted else "rejected"
             summary = verdict.said
+        elif "keep_champion" in steps:
+            kept = steps["keep_champion"].outputs["kept"][0].load()
+            summary = f"the candidate is the champion, version {kept.version}, byte for byte"
+            is_notified = bool(kept.shortfalls)
+            if kept.shortfalls:
+                summary += f"; it stays champion, but {'; '.join(kept.shortfalls)}"
     except Exception as error:
         failure = error_translation.translate_error(error) or error
         outcome, summary = "failed", " ".join(str(failure).split()) or type(failure).__name__
@@ -185,11 +196,35 @@ def _record_run(run_pipeline: "Callable[[], PipelineRunResponse]") -> None:
 
         record = record.model_copy(update={"git": save_snapshot(params, record, verdict)})
     csv_log.append_record(paths.RETRAINING_LOG, record)
-    _report_outcome(params, record, verdict)
+    if is_notified:
+        _report_outcome(params, record, verdict)
     if failure is not None:
         raise failure
     version = f" Version {record.version}, champion {record.champion}." if record.version else ""
     print(f"{record.said}.{version}", flush=True)
+
+
+def _finish_killed_promotion(params: Params) -> None:
+    """Do what a kill left undone of a promotion; a registry that is down is a warning, since a
+    retraining without changes needs none.
+    """
+    from pipelines.registry.finish import finish_promotion
+
+    try:
+        finish_promotion(params.retraining.registry, params.retraining.anchor)
+    except DenseclError as error:
+        print(f"warning: {error}", file=sys.stderr, flush=True)
+
+
+def _locate_roots(params: Params) -> dict[str, Path]:
+    """Where pictures of the page are read; of a dataset without images there are none."""
+    from densecl.datasets.storage.remote_root import locate_root
+
+    roots = dict[str, Path]()
+    for name, dataset in params.datasets.items():
+        with suppress(DenseclError):
+            roots[name] = locate_root(dataset)
+    return roots
 
 
 def _report_outcome(params: Params, record: RetrainingRecord, verdict: GateVerdict | None) -> None:
@@ -204,6 +239,6 @@ def _report_outcome(params: Params, record: RetrainingRecord, verdict: GateVerdi
             verdict,
             record,
             csv_log.read_records(paths.RETRAINING_LOG, RetrainingRecord)[:-1],
-            {name: Path(dataset.root) for name, dataset in params.datasets.items()},
+            _locate_roots(params),
         )
     notify_outcome(params.retraining.notify, record, verdict)

@@ -2,11 +2,13 @@
 in [0, 1].
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from densecl.artifacts import Artifact
+from densecl.config.cluster_params import EngineName
 
 StageResult = Literal["ran", "restored", "unchanged"]
 # Files written before 0.2.0 call a rejected candidate `kept`.
@@ -16,6 +18,8 @@ Outcome = Annotated[
 ]
 
 # val and fall: against the champion; anchor and anchor-fall: the same against the anchor.
+# Of a difference, by its interval: wholly below 0; above the bound; neither.
+DifferenceVerdict = Literal["worse", "not worse", "undecided"]
 CriterionName = Literal["val", "fall", "anchor", "anchor-fall", "minimum", "chance"]
 
 
@@ -27,6 +31,17 @@ class StageRef(Artifact):
     stage: str
     deps: dict[str, str]
     outs: dict[str, str]
+
+
+class ClusterJob(Artifact):
+    """A job on other machines that may outlast the command that submitted it."""
+
+    id: str  # the cluster's
+    engine: EngineName
+    stages: tuple[str, ...]
+    key: str  # of what the first stage reads: DVC's key of its runs
+    log: str
+    submitted: float  # seconds since 1970
 
 
 class ClassShare(Artifact):
@@ -57,6 +72,7 @@ class DatasetDrift(DistributionShift):
     new: int
     removed: int
     changed: int  # the same path, another content
+    relabelled: int = 0  # files whose content was there before, of other classes only
     mix: tuple[ClassShare, ...] = ()  # the classes whose share moved most, largest first
     evidence: tuple[str, ...]  # some paths of new, removed and changed images
 
@@ -104,6 +120,7 @@ class Champion(Artifact):
 
     version: str | None
     anchor: Anchor | None = None  # None: the champion itself
+    is_candidate: bool = False  # the candidate is this model, byte for byte
 
 
 class Criterion(Artifact):
@@ -118,6 +135,7 @@ class Criterion(Artifact):
     images: int
     passed: bool
     said: str  # in words
+    verdict: DifferenceVerdict | None = None  # None: no difference, or not computed
 
 
 class GateVerdict(Artifact):
@@ -131,6 +149,7 @@ class GateVerdict(Artifact):
     criteria: tuple[Criterion, ...]
     said: str  # in one sentence, with the datasets that failed it
     validation: str | None = None  # hash of the validation images
+    titles: dict[str, str] = Field(default_factory=dict)  # dataset -> its display name, if any
     candidates: int = 1  # tried on these validation images, with this one
     winner_bias: float | None = None  # how much better the best of as many looks than it is
 
@@ -141,6 +160,24 @@ class RegisteredVersion(Artifact):
     name: str
     version: str
     promoted: bool
+    shortfalls: tuple[str, ...] = ()  # of a champion that stays: misses of chance and minimums
+
+
+def read_clock() -> str:
+    """Now, ISO 8601 with time zone, to the second."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+class Promotion(Artifact):
+    """A move of the alias `champion`, kept in the registry until all that follows it is done."""
+
+    version: str
+    who: str
+    why: str
+    at: str = Field(default_factory=read_clock)
+    by_hand: bool = False
+    rolled_back: str | None = None  # the version that this one follows after a rollback
+    entries: tuple[str, ...] = ()  # the stack of champions afterwards
 
 
 class RetrainingRecord(Artifact):

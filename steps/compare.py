@@ -6,26 +6,31 @@ from pathlib import Path
 from densecl import paths
 from densecl.analysis.dvc_lock import read_lock
 from densecl.compare.changes import find_changes
+from densecl.compare.criterion import judge_comparison
 from densecl.compare.differences import compare_experiments
 from densecl.compare.origins import resolve_origin
 from densecl.compare.page import write_comparison
 from densecl.compare.read import read_experiment
-from densecl.compare.summary import format_verdict
-from densecl.errors import DenseclError, RegressionFound
+from densecl.errors import DenseclError
 
 
-def main(a: str, b: str, fail_if_worse: bool = False, output: str | None = None) -> None:
+def main(
+    a: str,
+    b: str,
+    fail_if_worse: bool = False,
+    margin: float | None = None,
+    output: str | None = None,
+) -> None:
     """Write compare.html, compare.md and compare.csv to `output` (reports/compare/); with
-    `fail_if_worse`, raise RegressionFound if B is worse.
+    `fail_if_worse`, raise RegressionFound if B does not hold the criterion of
+    `judge_comparison`, and DenseclError if the two cannot be compared.
     """
-    folder = Path(output) if output else paths.COMPARE_FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+    if margin is not None and not (fail_if_worse and 0 <= margin < 1):
         raise DenseclError(
-            f"--output {folder}: {error.strerror}; expected a folder, or a path where one can be "
-            "created"
-        ) from None
+            f"--margin {margin:g}: expected a fraction of top-1 in [0, 1), such as 0.01, beside "
+            "--fail-if-worse"
+        )
+    folder = _create_folder(output)
     with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
         origins = [
             resolve_origin(name, Path(scratch) / letter) for letter, name in (("a", a), ("b", b))
@@ -34,20 +39,24 @@ def main(a: str, b: str, fail_if_worse: bool = False, output: str | None = None)
         change_list = find_changes(
             comparison, (read_lock(origins[0].root), read_lock(origins[1].root))
         )
+        judgement = judge_comparison(comparison, margin) if fail_if_worse else None
+        said = judgement.text if judgement else ""
         print(
-            write_comparison(comparison, change_list, folder),
+            write_comparison(comparison, change_list, folder, said),
             f"\n{folder / 'compare.html'}",
             sep="\n",
         )
-    if fail_if_worse and comparison.select_by_call("worse"):
-        raise RegressionFound(format_verdict(comparison))
-    if fail_if_worse and (
-        missing_cells := [folder for folder in comparison.b.missing if folder in comparison.a.cells]
-    ):
-        dataset, mode, seed = missing_cells[0]
-        more = f", and {len(missing_cells) - 1} more" if len(missing_cells) > 1 else ""
+    if judgement and judgement.error:
+        raise judgement.error(judgement.text)
+
+
+def _create_folder(output: str | None) -> Path:
+    folder = Path(output) if output else paths.COMPARE_FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise DenseclError(
-            f"not judged: A has {dataset}, {mode}, seed {seed}, and B does not "
-            f"({comparison.b.missing[missing_cells[0]]}){more}; "
-            "a missing cell cannot pass: evaluate it in B, or remove it from the plan of B"
-        )
+            f"--output {folder}: {error.strerror}; expected a folder, or a path where one can be "
+            "created"
+        ) from None
+    return folder

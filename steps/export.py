@@ -1,19 +1,17 @@
-"""Write a trained model for use elsewhere: weights, config, projection heads and a torch.export
-program.
-"""
+"""Write a trained model for use elsewhere, in the formats of other tools."""
 
 import shutil
 
-import torch
-
 from densecl import paths
 from densecl.errors import DenseclError
+from densecl.exports.backbone import export_backbone
+from densecl.exports.formats import FORMATS, copy_weights
 from densecl.network.exported import load_exported_model
 
 
-def main(mode: str, seed: int) -> None:
-    """Write exports/<mode>-<seed>/; `classifier.pt2` takes normalised images [B, 3, H, W] of any B
-    and gives logits [B, C].
+def main(mode: str, seed: int, format: str = "torch", backbone: bool = False) -> None:
+    """Write exports/<mode>-<seed>/: for `torch` weights, config, heads and `classifier.pt2`; for
+    another format its folder; with `backbone` only that, for detection frameworks.
     """
     source, cell = paths.model_folder(mode, seed), paths.export_folder(mode, seed)
     if not (source / "model.safetensors").exists():
@@ -21,14 +19,16 @@ def main(mode: str, seed: int) -> None:
             f"{source}/model.safetensors: no such file; `dvc repro train@{mode}-{seed}` makes it"
         )
     model, config = load_exported_model(source)
-    shutil.rmtree(cell, ignore_errors=True)
-    cell.mkdir(parents=True)
-    for name in ("model.safetensors", "config.json", "heads.safetensors"):
-        shutil.copy(source / name, cell / name)
-    program = torch.export.export(
-        model,
-        (torch.zeros(2, *config["pretrained_cfg"]["input_size"]),),
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-    )
-    torch.export.save(program, cell / "classifier.pt2")
-    print(cell)
+    name = "backbone" if backbone else format
+    folder = cell if name == "torch" else cell / name
+    if folder != cell:
+        shutil.rmtree(folder, ignore_errors=True)
+    if backbone:
+        export_backbone(model, config, folder)
+    else:
+        FORMATS[format](model, config, folder)
+    if name == "torch":
+        copy_weights(source, folder)
+    print(folder)
+    if name == "hf":
+        print(f"to publish it: hf upload USER/NAME {folder}")

@@ -2,10 +2,12 @@
 reruns only affected stages.
 """
 
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from densecl import paths
 from densecl.artifacts import (
@@ -14,24 +16,36 @@ from densecl.artifacts import (
     DatasetPlan,
     EvaluatePlan,
     ExecutionPlan,
+    RenderPlan,
     ReportPlan,
     TrainPlan,
+    TransferIndex,
+    TransferPlan,
     ValidatePlan,
     write_json,
 )
+from densecl.config.mode_params import BATCH_KEYS
 from densecl.config.params import (
     TRAIN_SET,
+    DatasetParams,
     DenseContrastParams,
     GlobalContrastParams,
-    Mode,
     Params,
     TrainParams,
     load_params,
 )
-from densecl.errors import DenseclError
+from densecl.config.probe_params import TransferParams
+from densecl.errors import DenseclError, RetryLater
+from densecl.evaluation.groups import resolve_class_groups
 from densecl.evaluation.imagenet_c import parse_corruption
 from densecl.evaluation.protocols import FOLDER_PROTOCOL, resolve_layout, resolve_protocol
+from steps.label_files import link_label_files
+from steps.probe_inputs import check_probe_inputs, link_probe_inputs
 
+if TYPE_CHECKING:
+    from densecl.evaluation.other_sources import OtherModel
+
+BLOCKS_HELD = 2  # of data.order: shards: one that is read, and the next
 MIN_RATE_FROM_SCRATCH = 1e-4  # peak learning rate (docs/method.md, Initial weights)
 
 
@@ -43,29 +57,96 @@ def main() -> None:
     try:
         check_roots(params)
         warn_of_corruptions(params)
+        warn_of_equal_variants(params)
+        check_probe_inputs(params.evaluate.probes)
         check_network(params)
+        models = find_other_models(params)
         units = resolve_plans(params)
     except DenseclError as error:
-        raise DenseclError(f"{paths.PARAMS}: {error}") from None
+        lines = str(error).splitlines()
+        kind = RetryLater if isinstance(error, RetryLater) else DenseclError
+        raise kind("\n".join(f"{paths.PARAMS}: {line}" for line in lines)) from None
     for unit, record in units.items():
         write_json(paths.plan_file(unit), record)
+    link_other_models(models)
+    link_probe_inputs(params.evaluate.probes)
+    link_label_files(params.datasets)
+    write_json(paths.TRANSFER_INDEX, TransferIndex(names=tuple(sorted(params.transfer))))
     prune_artifacts(params, units)
 
 
 def check_roots(params: Params) -> None:
-    """Raise DenseclError if a dataset's folder cannot be used. Built-in datasets are drawn later;
-    missing optional datasets are reported.
+    """Raise DenseclError with a line per entry whose folder cannot be used. Built-in datasets are
+    drawn later; missing optional datasets are reported.
     """
+    check_rendered_roots(params)
+    problems: list[str] = []
+    for section, entries, find in (
+        ("datasets", params.datasets, is_available),
+        ("transfer", params.transfer, is_transfer_available),
+    ):
+        for name, entry in entries.items():
+            if name in params.render:
+                continue
+            try:
+                if find(params, name):
+                    check_tracked(f"{section}.{name}", entry)
+                else:
+                    create_placeholder(f"{section}.{name}", Path(entry.tracked_by))
+            except RetryLater:  # a store that cannot be reached now: nothing is wrong with params
+                raise
+            except DenseclError as error:
+                problems.append(str(error))
+    if not problems:
+        problems += find_cache_problem(params)
+    if problems:
+        raise DenseclError("\n".join(problems))
+
+
+def find_cache_problem(params: Params) -> Iterator[str]:
+    """A line if the shards that a machine needs together do not fit into its cache."""
+    from densecl.datasets.storage.cache_room import CacheFullError, check_fits, get_limit
+    from densecl.datasets.storage.remote_store import is_remote
+    from densecl.datasets.storage.shard_index import read_index
+
+    needed: dict[str, int] = {}
     for name, dataset in params.datasets.items():
-        if name in params.render:
-            rendered_root = paths.rendered_folder(params.render[name].folder)
-            if Path(dataset.root) != rendered_root:
+        index = read_index(Path(dataset.tracked_by)) if is_remote(dataset.root) else None
+        shards = sorted(index.shards if index else (), key=lambda shard: -shard.bytes)
+        if name == TRAIN_SET and params.data.order == "shards":
+            shards = shards[: BLOCKS_HELD * params.data.block_shards]
+        needed |= {shard.sha256: shard.bytes for shard in shards}
+    try:
+        if needed:
+            check_fits(needed, get_limit())
+    except CacheFullError as error:
+        yield str(error)
+
+
+def check_tracked(key: str, entry: DatasetParams | TransferParams) -> None:
+    """Raise DenseclError if DVC could not find the path that it watches, which it says less
+    clearly; images that are drawn later are watched as they will be.
+    """
+    watched = Path(entry.tracked_by)
+    if not watched.exists() and not watched.is_relative_to(paths.RENDERED):
+        raise DenseclError(
+            f"{key}.tracked_by: {watched}: no such file or folder; expected the path whose content "
+            f"DVC watches: set it to the root, {entry.root}, or create it"
+        )
+
+
+def check_rendered_roots(params: Params) -> None:
+    """Raise DenseclError if an entry that is drawn is read from another folder than it is drawn
+    in.
+    """
+    for section, entries in (("datasets", params.datasets), ("transfer", params.transfer)):
+        for name, settings in params.render.items():
+            rendered_root = paths.rendered_folder(settings.folder)
+            if name in entries and Path(entries[name].root) != rendered_root:
                 raise DenseclError(
-                    f"datasets.{name}.root: found {dataset.root}, expected "
+                    f"{section}.{name}.root: found {entries[name].root}, expected "
                     f"{rendered_root}, where render.{name} draws its images"
                 )
-        elif not is_available(params, name):
-            create_placeholder(name, Path(dataset.tracked_by))
 
 
 def warn_of_corruptions(params: Params) -> None:
@@ -79,25 +160,98 @@ def warn_of_corruptions(params: Params) -> None:
             )
 
 
+def warn_of_equal_variants(params: Params) -> None:
+    """Print a warning for each variant that runs and has all values of its base."""
+    settings = params.mode_settings
+    for name in params.modes:
+        base = settings.resolve_base(name)
+        if name != base and all(
+            resolve(name) == resolve(base)
+            for resolve in (settings.resolve_contrast, settings.resolve_train)
+        ):
+            print(
+                f"warning: variants.{name}: all of its values are those of {base}, which is then "
+                f"trained twice; remove {name} from modes, or change a value"
+            )
+
+
 def is_available(params: Params, name: str) -> bool:
     """False, with a warning, for an optional dataset that cannot be used; DenseclError for a
     required one.
     """
-    from densecl.datasets.manifests.listing import check_root
+    from densecl.datasets.manifests.layouts.sources import check_source
+    from densecl.datasets.storage.remote_store import is_remote
+    from densecl.datasets.storage.skipped_files import describe_skipped
 
     dataset = resolve_layout(params, name)
     try:
-        check_root(Path(dataset.root), dataset.layout, dataset.devkit)
+        if is_remote(dataset.root):
+            print(describe_remote(name, dataset))
+            return True
+        summary = check_source(dataset)
     except DenseclError as error:
         if name in params.optional_datasets:
             print(f"warning: {name}: skipped: {error}")
             return False
         hint = f"; `dvc repro render@{name}` draws it" if name in params.render else ""
-        raise DenseclError(f"datasets.{name}.root: {error}{hint}") from None
+        kind = RetryLater if isinstance(error, RetryLater) else DenseclError
+        raise kind(f"datasets.{name}.root: {error}{hint}") from None
+    print(
+        f"{name}: {summary.images:,} images of {summary.classes:,} classes in {dataset.root}; "
+        f"skipped {describe_skipped(summary.skipped)}"
+    )
     return True
 
 
-def create_placeholder(name: str, tracked_by: Path) -> None:
+def describe_remote(name: str, dataset: DatasetParams) -> str:
+    """A line on the shards of a remote root, of which the index is written or compared, and one on
+    an index that was written.
+    """
+    from densecl.datasets.manifests.layouts.class_lists import read_class_list
+    from densecl.datasets.storage.remote_root import update_index
+    from densecl.datasets.storage.shard_index import read_index
+    from densecl.runtime.progress import show_bytes
+
+    if dataset.class_list is not None:
+        read_class_list(Path(dataset.class_list))
+    before = read_index(Path(dataset.tracked_by))
+    with show_bytes(f"{name}: reading shards for their index") as progress:
+        index = update_index(dataset, progress)
+    shards = index.shards
+    counts = [shard.images for shard in shards]
+    images = f"{sum(count or 0 for count in counts):,} images in " if all(counts) else ""
+    size = sum(shard.bytes for shard in shards) / 1e9
+    lines = [
+        f"{name}: {images}{len(shards):,} shards of {size:,.2f} GB in {dataset.root}; prepare "
+        "lists what they hold"
+    ]
+    if index != before:
+        lines.append(
+            f"{name}: wrote {dataset.tracked_by}, the index of the shards; commit it, since a "
+            f"clone reads them by it: git add {dataset.tracked_by}"
+        )
+    return "\n".join(lines)
+
+
+def is_transfer_available(params: Params, name: str) -> bool:
+    """As `is_available`, of an entry of `transfer`; True if its images are drawn later."""
+    from densecl.datasets.manifests.transfer_listing import check_transfer_root
+
+    images = params.transfer[name]
+    drawn = [paths.rendered_folder(render.folder) for render in params.render.values()]
+    if any(Path(images.root).is_relative_to(folder) for folder in drawn):
+        return True
+    try:
+        check_transfer_root(images)
+    except DenseclError as error:
+        if params.evaluate.require == "present":
+            print(f"warning: transfer.{name}: skipped: {error}")
+            return False
+        raise DenseclError(f"transfer.{name}: {error}") from None
+    return True
+
+
+def create_placeholder(key: str, tracked_by: Path) -> None:
     """Create an empty path for DVC to watch: DVC fails on a missing dependency, and notices when
     the dataset appears.
     """
@@ -111,10 +265,10 @@ def create_placeholder(name: str, tracked_by: Path) -> None:
             tracked_by.mkdir(parents=True)
     except OSError as error:
         raise DenseclError(
-            f"datasets.{name}.tracked_by: {tracked_by} is missing and cannot be created "
+            f"{key}.tracked_by: {tracked_by} is missing and cannot be created "
             f"({error.strerror}); DVC must find the path that it watches: name a path that exists"
         ) from None
-    print(f"warning: {name}: created an empty {tracked_by} for DVC to watch")
+    print(f"warning: {key}: created an empty {tracked_by} for DVC to watch")
 
 
 def check_network(params: Params) -> None:
@@ -132,48 +286,80 @@ def check_network(params: Params) -> None:
     (rows, columns), reservation = check_model(params.network)
     if reservation:
         print(f"warning: {reservation}", file=sys.stderr)
-    dense = params.contrast.resolve_mode("dense") if "dense" in params.modes else None
-    if isinstance(dense, DenseContrastParams) and dense.patches_per_image > rows * columns:
-        print(
-            f"warning: contrast.patches_per_image: found {dense.patches_per_image}, but "
-            f"{params.network.model_name} has {rows * columns} patches: all of them are used",
-            file=sys.stderr,
-        )
+    settings = [params.mode_settings.resolve_contrast(name) for name in params.modes]
+    sampled = {
+        dense.patches_per_image for dense in settings if isinstance(dense, DenseContrastParams)
+    }
+    for patches in sorted(sampled):
+        if patches > rows * columns:
+            print(
+                f"warning: contrast.patches_per_image: found {patches}, but "
+                f"{params.network.model_name} has {rows * columns} patches: all of them are used",
+                file=sys.stderr,
+            )
+
+
+def find_other_models(params: Params) -> dict[str, "OtherModel"]:
+    """The models of `evaluate.models`; DenseclError if one cannot be evaluated."""
+    if not params.evaluate.models:
+        return {}
+    from densecl.evaluation.other_sources import find_other_model
+
+    return {name: find_other_model(name, spec) for name, spec in params.evaluate.models.items()}
+
+
+def link_other_models(models: dict[str, "OtherModel"]) -> None:
+    """Make data/models what the stages `evaluate-model` depend on, one folder per model."""
+    paths.OTHER_MODELS.mkdir(parents=True, exist_ok=True)
+    for folder in paths.OTHER_MODELS.iterdir():
+        if folder.name not in models:
+            shutil.rmtree(folder)
+    for name, model in models.items():
+        from densecl.evaluation.other_sources import link_other_model
+
+        link_other_model(name, model)
 
 
 def warn_of_low_rate(params: Params) -> None:
     """Print a warning if random weights are trained at a rate for pretrained ones."""
-    network, rate = params.network, params.train.peak_learning_rate
-    if network.pretrained or network.checkpoint or rate >= MIN_RATE_FROM_SCRATCH:
+    if params.network.pretrained or params.network.checkpoint:
         return
-    print(
-        f"warning: train.learning_rate: found a peak of {rate:g} and random initial weights, which "
-        f"learn next to nothing below {MIN_RATE_FROM_SCRATCH:g}: set it to 0.001, or load weights "
-        f"with network.pretrained or network.checkpoint",
-        file=sys.stderr,
-    )
+    settings = params.mode_settings
+    rates = {settings.resolve_train(name).peak_learning_rate for name in params.modes}
+    for rate in sorted(rate for rate in rates if rate < MIN_RATE_FROM_SCRATCH):
+        print(
+            f"warning: train.learning_rate: found a peak of {rate:g} and random initial weights, "
+            f"which learn next to nothing below {MIN_RATE_FROM_SCRATCH:g}: set it to 0.001, or "
+            "load weights with network.pretrained or network.checkpoint",
+            file=sys.stderr,
+        )
 
 
 def resolve_dataset_plan(params: Params, name: str) -> DatasetPlan:
     return DatasetPlan(
         name=name,
-        dataset=resolve_layout(params, name),
-        train_root=params.datasets[TRAIN_SET].root,
-        render=params.render.get(name),
+        dataset=resolve_layout(params, name).model_copy(update={"title": None}),
+        train=params.datasets[TRAIN_SET].model_copy(
+            update={"images": None, "classes": None, "title": None}
+        ),
         preprocess=params.evaluate.preprocess.get(name),
         protocol=resolve_protocol(params, name),
         classes=params.evaluate.classes.get(name, ()),
+        groups=resolve_class_groups(params, name),
         optional=name in params.optional_datasets,
+        exif=params.data.exif,
     )
 
 
-def resolve_train_plan(params: Params, mode: Mode) -> TrainPlan:
+def resolve_train_plan(params: Params, name: str) -> TrainPlan:
+    settings = params.mode_settings
     return TrainPlan(
-        mode=mode,
+        mode=name,
+        variant_of=settings.resolve_base(name) if name in params.variants else None,
         network=params.network,
         data=params.data,
-        train=params.train,
-        contrast=params.contrast.resolve_mode(mode),
+        train=settings.resolve_train(name),
+        contrast=settings.resolve_contrast(name),
     )
 
 
@@ -196,17 +382,32 @@ UNTIMED_CONTRAST = ("lambda_weight", "ramp_epochs", "temperature", "key_momentum
 
 
 def resolve_cost_plan(params: Params) -> CostPlan:
-    network = params.network.model_copy(update={"pretrained": False, "checkpoint": None})
-    settings = {name: getattr(params.train, name) for name in STEP_SETTINGS}
-    modes = dict.fromkeys((*params.modes, "none"))
+    """The plan of the modes whose steps can be compared: with batches as large as `none` has."""
+    settings = params.mode_settings
+    shared = _keep_step_settings(settings.resolve_train("none"))
+    trains = {
+        mode: _keep_step_settings(settings.resolve_train(mode))
+        for mode in dict.fromkeys((*params.modes, "none"))
+    }
+    trains = {
+        mode: train
+        for mode, train in trains.items()
+        if all(getattr(train, key) == getattr(shared, key) for key in BATCH_KEYS)
+    }
     return CostPlan(
-        modes=params.modes,
-        network=network,
-        train=TrainParams(**settings),
-        contrast={mode: _reset_untimed(params.contrast.resolve_mode(mode)) for mode in modes},
+        modes=tuple(mode for mode in params.modes if mode in trains),
+        network=params.network.model_copy(update={"pretrained": False, "checkpoint": None}),
+        train=shared,
+        train_by_mode={mode: train for mode, train in trains.items() if train != shared},
+        contrast={mode: _reset_untimed(settings.resolve_contrast(mode)) for mode in trains},
         processes=params.train.processes,
+        checkpoint_activations=params.train.checkpoint_activations,
         budget=params.cost,
     )
+
+
+def _keep_step_settings(train: TrainParams) -> TrainParams:
+    return TrainParams(**{name: getattr(train, name) for name in STEP_SETTINGS})
 
 
 def _reset_untimed(contrast: GlobalContrastParams | None) -> GlobalContrastParams | None:
@@ -219,29 +420,61 @@ def _reset_untimed(contrast: GlobalContrastParams | None) -> GlobalContrastParam
 def resolve_plans(params: Params) -> dict[str, Artifact]:
     """The plan of every unit, with only the keys it reads."""
     return {
+        **{
+            f"render/{name}": RenderPlan(settings=settings)
+            for name, settings in params.render.items()
+        },
         **{name: resolve_dataset_plan(params, name) for name in params.datasets},
         **{mode: resolve_train_plan(params, mode) for mode in params.modes},
+        **{
+            f"transfer/{name}": TransferPlan(
+                name=name, images=images, optional=params.evaluate.require == "present"
+            )
+            for name, images in params.transfer.items()
+        },
         "validate": ValidatePlan(
-            datasets=params.datasets, optional=params.optional_datasets, values=params.validate_
+            datasets=params.datasets,
+            optional=params.optional_datasets,
+            groups={
+                name: tuple(groups.members)
+                for name in params.datasets
+                if (groups := resolve_class_groups(params, name))
+            },
+            values=params.validate_,
         ),
         "cost": resolve_cost_plan(params),
         "execution": ExecutionPlan(
             checkpoint_minutes=params.train.checkpoint_minutes,
             processes=params.train.processes,
+            parallel=params.train.parallel,
+            checkpoint_activations=params.train.checkpoint_activations,
             cell_cache=params.evaluate.cell_cache,
         ),
         "evaluate": EvaluatePlan(
             batch_size=params.evaluate.batch_size,
             datasets=tuple(resolve_dataset_plan(params, name) for name in params.evaluate.datasets),
+            probes=params.evaluate.probes,
+            training=resolve_dataset_plan(params, TRAIN_SET),
+            transfer={
+                name: params.transfer[name] for name in params.evaluate.probes.transfer_names
+            },
+            optional=params.evaluate.require == "present",
         ),
         "report": ReportPlan(
             modes=params.modes,
+            variants={
+                name: params.variants[name].base for name in params.modes if name in params.variants
+            },
             seeds=params.seeds,
             datasets=params.evaluate.datasets,
-            rendered=tuple(params.render),
+            probes=params.evaluate.probes.names,
+            models=tuple(params.evaluate.models),
+            rendered=tuple(name for name in params.render if name in params.datasets),
             protocols={name: resolve_protocol(params, name) for name in params.evaluate.datasets},
             values=params.report,
-            params=params.model_dump(mode="json", by_alias=True, exclude={"retraining"}),
+            params=params.model_dump(
+                mode="json", by_alias=True, exclude={"cluster", "retraining", "sweep"}
+            ),
         ),
     }
 
@@ -251,15 +484,25 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
     them.
     """
     runs = list(product(params.modes, params.seeds))
+    models = [*runs, *((name, None) for name in params.evaluate.models)]
     cell_files = (paths.evaluation_file, paths.predictions_file, paths.control_predictions_file)
+    probe_files = (paths.probe_file, paths.probe_rows_file, paths.probe_pictures_file)
     expected = {
         *map(paths.plan_file, units),
         *map(paths.manifest_file, params.datasets),
         *map(paths.skipped_file, params.datasets),
         *(
-            build_path(name, *run)
-            for build_path, name, run in product(cell_files, params.evaluate.datasets, runs)
+            build_path(name, *model)
+            for build_path, name, model in product(cell_files, params.evaluate.datasets, models)
         ),
+        *(
+            build_path(name, *model)
+            for build_path, name, model in product(
+                probe_files, params.evaluate.probes.names, models
+            )
+        ),
+        *map(paths.transfer_file, params.transfer),
+        paths.TRANSFER_INDEX,
         *(
             paths.training_folder(*run) / name
             for run in runs
@@ -270,6 +513,7 @@ def prune_artifacts(params: Params, units: Iterable[str]) -> None:
         paths.PLANS,
         paths.MANIFESTS,
         paths.SKIPPED,
+        paths.TRANSFER,
         paths.EVALUATION,
         paths.PREDICTIONS,
         paths.TRAINING,

@@ -3,6 +3,8 @@ file is counted by reason.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -11,18 +13,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from densecl import paths
 from densecl.artifacts import DatasetPlan, SkippedFiles, read_json, write_json
-from densecl.datasets.imagenet import OFFICIAL_DATASETS
-from densecl.datasets.manifests.listing import Listing, list_classes, list_dataset
+from densecl.datasets.imagenet import OFFICIAL_DATASETS, get_official_counts
+from densecl.datasets.manifests.layouts.sources import list_source, list_train_classes
+from densecl.datasets.manifests.listing import Listing
 from densecl.datasets.manifests.scan import scan_listing
+from densecl.datasets.storage.cache_room import CacheFullError
+from densecl.datasets.storage.image_places import list_archives
 from densecl.datasets.storage.manifest import (
     count_problems,
     write_manifest,
     write_missing_manifest,
 )
+from densecl.datasets.storage.remote_root import locate_root
+from densecl.datasets.storage.remote_store import is_remote
+from densecl.datasets.storage.shard_cache import stage_shards
 from densecl.datasets.storage.skipped_files import describe_skipped
 from densecl.errors import DataError
 from densecl.runtime.hardware import count_workers
-from densecl.runtime.progress import write_progress
+from densecl.runtime.progress import show_bytes, write_progress
 
 
 def main(dataset: str) -> None:
@@ -61,15 +69,11 @@ def scan_images(plan: DatasetPlan) -> tuple[pd.DataFrame, Listing]:
     """The manifest of a dataset, and the counts of its other files; shows a progress bar on a
     terminal.
     """
-    source, root = plan.dataset, Path(plan.dataset.root)
-    classes = list_classes(Path(plan.train_root))
-    listing = list_dataset(
-        root,
-        source.layout,
-        classes,
-        source.devkit,
-        is_published=plan.protocol in OFFICIAL_DATASETS,
-    )
+    source, root = plan.dataset, locate_root(plan.dataset)
+    classes = list(plan.groups.members) if plan.groups else list_train_classes(plan.train)
+    listing = list_source(source, classes, is_published=plan.protocol in OFFICIAL_DATASETS)
+    if is_remote(source.root):
+        fetch_shards(plan.name, root, listing)
     with Progress(
         f"{plan.name}: ",
         BarColumn(),
@@ -85,4 +89,42 @@ def scan_images(plan: DatasetPlan) -> tuple[pd.DataFrame, Listing]:
             write_progress(done, total)
 
         workers = max(1, count_workers())
-        return scan_listing(plan.name, root, listing, classes, workers, update_progress), listing
+        scan = scan_listing(plan.name, root, listing, classes, workers, update_progress, plan.exif)
+    notes = (
+        *listing.notes,
+        *describe_turned(plan, classes, scan.turned),
+        *describe_mislabelled(scan.frame),
+    )
+    return scan.frame, listing._replace(notes=notes)
+
+
+def fetch_shards(name: str, root: Path, listing: Listing) -> None:
+    """Fetch the shards of the images together, if the cache holds them; else each when it is read,
+    in the place of an earlier one.
+    """
+    shards = list_archives(root, pd.Series([path for path, _ in listing.images], dtype="str"))
+    with suppress(CacheFullError), show_bytes(f"{name}: fetching shards") as progress:
+        stage_shards(shards, progress)
+
+
+def describe_mislabelled(frame: pd.DataFrame) -> Iterator[str]:
+    """How many images have the content of an image of another class."""
+    known = frame[frame["sha256"] != ""]
+    classes = known.groupby("sha256")["wnid"].transform("nunique")
+    if count := int((classes > 1).sum()):
+        yield f"warning: {count:,} images have the same content as one in another class folder"
+
+
+def describe_turned(plan: DatasetPlan, classes: list[str], turned: int) -> Iterator[str]:
+    """What is done with images whose EXIF orientation is not upright; of a published dataset
+    nothing is said where its protocol is followed.
+    """
+    is_published = get_official_counts(plan.name, classes) is not None
+    if turned and plan.exif == "apply":
+        published = ", unlike in the published protocol" if is_published else ""
+        yield f"{turned:,} images turned upright by their EXIF orientation{published}"
+    elif turned and not is_published:
+        yield (
+            f"warning: {turned:,} images lie on a side or upside down: their EXIF orientation is "
+            "ignored (data.exif: apply turns them upright)"
+        )

@@ -1,24 +1,16 @@
-"""Draw a built-in dataset with its object masks."""
+"""Draw built-in images with their object masks."""
 
 import shutil
 
 from densecl import paths
-from densecl.artifacts import DatasetPlan, read_json
+from densecl.artifacts import RenderPlan, read_json
 from densecl.datasets.synthetic.styles import render_dataset
-from densecl.errors import DenseclError
 
 
-def main(dataset: str) -> None:
+def main(name: str) -> None:
     """Write data/rendered/<folder> and data/rendered/masks/<folder>."""
-    plan = read_json(DatasetPlan, paths.plan_file(dataset))
-    if plan.render is None:
-        raise DenseclError(
-            f"render.{dataset}: no such entry; {dataset} is read from {plan.dataset.root}"
-        )
-    images, masks = (
-        paths.rendered_folder(plan.render.folder),
-        paths.masks_folder(plan.render.folder),
-    )
+    settings = read_json(RenderPlan, paths.plan_file(f"render/{name}")).settings
+    images, masks = paths.rendered_folder(settings.folder), paths.masks_folder(settings.folder)
     for folder in (images, masks):
         shutil.rmtree(folder, ignore_errors=True)
-    print(f"{render_dataset(plan.render, images, masks)} images in {images}")
+    print(f"{render_dataset(settings, images, masks)} images in {images}")

@@ -26,6 +26,8 @@ def main() -> None:
             paths.metrics_file(mode).read_text(encoding="utf-8")
         ).items()
     }
+    print(f"report: {paths.REPORT_PAGE}; datasets: {paths.VALIDATION_PAGE}")
     failed = log_report((paths.REPORT_PAGE, paths.REPORT_TEXT, paths.COMPARISON), top1)
     if failed:
         print(f"warning: the report is written, but not in MLflow: {failed}", file=sys.stderr)
+    print(f"table: {paths.REPORT_TABLE}\npage:  {paths.REPORT_PAGE.resolve().as_uri()}")

@@ -25,14 +25,21 @@ WNIDS = ("n10000001", "n10000002", "n10000003")
 # Begun first, longest first, so that no worker ends alone with one.
 LONGEST = (
     "test_real_shape.py",
+    "test_slurm.py",
+    "test_ray.py",
     "test_retraining.py",
     "test_pipeline.py",
-    "test_engine_kills.py",
-    "test_resume.py",
-    "test_remotes.py",
-    "test_suite.py",
-    "test_statistics.py",
     "test_processes.py",
+    "test_engine_kills.py",
+    "test_sweep.py",
+    "test_cluster.py",
+    "test_suite.py",
+    "test_remotes.py",
+    "test_copies.py",
+    "test_browser.py",
+    "test_benchmarks.py",
+    "test_resume.py",
+    "test_statistics.py",
 )
 
 

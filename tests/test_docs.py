@@ -18,6 +18,7 @@ def test_the_readme_fits_on_a_few_screens():
     assert [line for line in lines if len(line) > 100 and not line.startswith("![")] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
 def test_the_readme_s_python_runs(code: str):
     done = subprocess.run(

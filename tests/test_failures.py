@@ -17,14 +17,16 @@ from densecl.config.params import Params, ParamsError, load_params, parse_params
 from densecl.datasets.storage.manifest import SCHEMA, read_manifest, write_manifest
 from densecl.errors import DataError
 from densecl.runtime import cli
+from densecl.runtime.locks import hold_lock
 from densecl.training.train import export_model
 from densecl.training.train_state import StateSaver
 from steps.plan import check_network, warn_of_low_rate
+from tests.conftest import draw_set
 from tests.test_params import changed, default
 from tests.training.test_resume import outcome
 from tests.training.test_trainer import plan, run, workplace  # noqa: F401 - a fixture
 from tests.training.training_project import ENVIRONMENT, STEPS, prepare
-from train import build_params, build_parser
+from train import build_params, build_parser, main as run_train_py
 
 
 @pytest.mark.parametrize(
@@ -46,7 +48,7 @@ from train import build_params, build_parser
         (
             "modes",
             ["sparse"],
-            "modes.0: found 'sparse'; input should be 'dense', 'global' or 'none'",
+            r"modes: found 'sparse', expected one of modes or variants \(dense, global, none\)",
         ),
         (
             "train.grad_accumulation",
@@ -84,13 +86,13 @@ def test_impossible_params_are_one_line(key, value, said):
     ("text", "said"),
     [
         ("modes: [none", "not readable as YAML"),
-        ("a: &a [x]\nb: *a", r"found alias \*a in line 2, .*; write the value out"),
+        ("a: &a [x]\nb: *a", r"found alias \*a in line 2, .*; write it out"),
         ("? [a]\n: 1", r"found key \('a',\), expected the name of a section"),
         ("[" * 500 + "]" * 500, "recursion depth exceeded"),
         ("a: 2020-13-45", "not readable as YAML: month must be in 1..12"),
         ("!!timestamp ", "not readable as YAML"),
         ("seeds: [" + "9" * 5000 + "]", "not readable as YAML: Exceeds the limit"),
-        ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
+        ("a: !!python/object/apply:os.system [true]", "found tag tag:yaml.org,2002:python"),
         ("\x00", "not readable as YAML"),
     ],
     ids=[
@@ -153,6 +155,7 @@ EDITS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(edits=EDITS)
 @example(edits=[(0, 3000, "!!timestamp ")])
@@ -193,6 +196,7 @@ def whole_manifest(path: Path) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=5),
@@ -255,6 +259,29 @@ def test_train_py_warns_of_the_methods_rate_from_scratch(flags, is_warned, capsy
     check_network(build_params(vars(build_parser().parse_args([*command, *flags]))))
     said = capsys.readouterr().err
     assert ("train.learning_rate: found a peak of 1e-05" in said) is is_warned
+
+
+def test_a_second_train_py_does_not_mix_its_files_into_the_folder_of_the_first(
+    tmp_path, monkeypatch, capsys
+):
+    """The kernel ends a lock with its holder, so that a crash leaves none."""
+    draw_set(tmp_path / "train", per_class=4)
+    draw_set(tmp_path / "val", per_class=2, seed=1)
+    values = yaml.safe_load(Path(__file__).with_name("small.yaml").read_text(encoding="utf-8"))
+    values["render"], values["evaluate"] = {}, {"datasets": ["imagenet"]}
+    values["datasets"] = {
+        name: {"root": root, "tracked_by": root}
+        for name, root in (("imagenet-train", "train"), ("imagenet", "val"))
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    command = ["--cl-mode", "none", "--experiment-name", "twice"]
+    with hold_lock(Path("runs/twice/lock")):
+        assert run_train_py([*command, "--epochs", "9"]) == 75
+    assert "runs/twice/lock: held by process" in capsys.readouterr().err
+    assert [path.name for path in Path("runs/twice").iterdir()] == ["lock"]
+    monkeypatch.setattr("densecl.training.train.train", lambda *_: None)
+    assert run_train_py([*command, "--epochs", "9"]) == 0  # the lock file is no obstacle
 
 
 def test_an_error_starts_nothing_and_exits_with_2(tmp_path):

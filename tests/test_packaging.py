@@ -72,6 +72,7 @@ for package in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_the_public_names_exist():
     packages = ("contrast", "network", "training", "evaluation", "analysis")
     command = [sys.executable, "-c", EACH_PACKAGE_FIRST, *packages]
@@ -120,12 +121,26 @@ def test_the_wheel_holds_the_package_and_its_data(tmp_path):
         check=True,
     )
     assert done.stdout.startswith(str(tmp_path / "site"))
+    done = subprocess.run(
+        [sys.executable, tmp_path / "site/bin/densecl", "predict", "--help"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--attention" in done.stdout
 
 
-def test_both_locks_pin_the_same_versions():
-    run, development = (_read_pins(name) for name in ("requirements.lock", "requirements-dev.lock"))
+def test_all_locks_pin_the_same_versions():
+    names = ("requirements.lock", "requirements-dev.lock", "requirements-extras.lock")
+    run, development, extras = map(_read_pins, names)
     assert run
-    assert {name: development.get(name) for name in run} == run
+    for other in (development, extras):
+        assert {name: other.get(name) for name in run} == run
+    both = development.keys() & extras.keys()
+    assert {name: development[name] for name in both} == {name: extras[name] for name in both}
+    assert {"ray", "submitit", "dvc-s3"} <= extras.keys()
 
 
 def test_what_only_development_needs_is_not_installed_for_a_run():

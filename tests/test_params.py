@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings, strategies as st
 
 from densecl.config.params import MODES, Params, ParamsError, load_params, parse_params
-from densecl.datasets.synthetic.styles import SYNTHETIC_CLASSES
+from densecl.datasets.synthetic.classes import SYNTHETIC_CLASSES
 
 ROOT = Path(__file__).parent.parent
 FILES = [
@@ -38,10 +38,13 @@ def test_shipped_files_are_valid(file):
 
 @pytest.mark.parametrize("file", FILES[:-1], ids=lambda f: f.name)
 def test_what_a_user_starts_from_has_three_seeds_and_six_sets(file):
-    """The least number of seeds for a statement about a mode."""
+    """The least number of seeds for a statement about a mode; where images are drawn, other
+    viewpoints too.
+    """
     params = load_params(file)
     assert params.seeds == (0, 1, 2)
-    assert set(params.evaluate.datasets) == {
+    assert ("viewpoint" in params.evaluate.datasets) == bool(params.render)
+    assert {*params.evaluate.datasets} - {"viewpoint"} == {
         "imagenet",
         "imagenet-a",
         "imagenet-r",
@@ -94,7 +97,7 @@ def test_the_finetune_preset_has_the_method_s_defaults():
             0.5,
             r"contrast.lambda_wieght: unknown key; did you mean lambda_weight\? allowed: ",
         ),
-        ("modes", ["dens"], r"modes.0: found 'dens'; input should be 'dense', 'global' or 'none'$"),
+        ("modes", ["dens"], r"modes: found 'dens', expected one of modes or variants \(dense, "),
         ("modes", ["none", "none"], r"modes: none named more than once"),
         ("train.epochs", "3", r"train.epochs: found '3'; input should be a valid integer"),
         ("train.warmup_epochs", 50, r"train: warmup_epochs must be below epochs"),
@@ -125,7 +128,22 @@ def test_the_finetune_preset_has_the_method_s_defaults():
             r"datasets: 'dense' cannot name a dataset",
         ),
         ("datasets.sketch", {"root": "x"}, r"datasets.sketch.tracked_by: missing"),
+        (
+            "render.typo",
+            {"style": "photo", "folder": "typo", "images_per_class": 1},
+            r"render: found 'typo', expected one of datasets or transfer \(imagenet, ",
+        ),
         ("render.sketch.folder", "../x", r"render.sketch.folder: found '../x'"),
+        (
+            "evaluate.probes",
+            {"occlusion": {"shares": [0.5, 0.25]}},
+            r"evaluate.probes.*shares: found \[0.5, 0.25\], expected rising numbers, the last above 0",
+        ),
+        (
+            "evaluate.probes",
+            {"viewpoint": {"perspective": [0.5, 1.0]}},
+            r"evaluate.probes.*perspective.*less than 1",
+        ),
         ("nonsense", 1, r"nonsense: unknown key; allowed: modes, seeds, "),
     ],
 )
@@ -177,6 +195,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     section=st.sampled_from([f.alias or n for n, f in Params.model_fields.items()]), value=values
@@ -187,3 +206,19 @@ def test_no_value_gives_anything_but_params_or_a_params_error(section, value):
     except ParamsError as error:
         outcome = error
     assert isinstance(outcome, Params) or str(outcome).startswith("params.yaml: ")
+
+
+@pytest.mark.parametrize("root", ["~", "~/photos", "~user/photos"])
+@pytest.mark.parametrize("key", ["root", "tracked_by"])
+def test_a_tilde_is_refused_and_makes_no_folder(root, key, tmp_path, monkeypatch):
+    """Neither DVC nor the stages expand it."""
+    values = default()
+    values["render"], values["evaluate"]["datasets"] = {}, ["imagenet"]
+    values["datasets"]["sketch"] = {"root": "photos", "tracked_by": "photos"} | {key: root}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ParamsError, match=f"datasets.sketch.{key}: found '{root}', expected a path"
+    ):
+        load_params(Path("params.yaml"))
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from densecl.config import reference
-from densecl.config.params import Params, ParamsError, parse_params
+from densecl.config.params import MODES, Params, ParamsError, parse_params
+from densecl.config.probe_params import ProbesParams
 from densecl.config.yaml_loader import load_yaml
 from steps.params import list_flags
 from train import build_params, build_parser
@@ -34,7 +35,7 @@ def test_every_key_of_the_shipped_file_is_on_the_page():
 
     def leaves(values: dict, prefix: str = ""):
         for name, value in values.items():
-            by_set = prefix in ("render.", "datasets.")
+            by_set = prefix in ("render.", "datasets.", "transfer.")
             path = f"{prefix}{'<set>' if by_set else name}"
             by_name = (
                 "network.model_args",
@@ -43,6 +44,8 @@ def test_every_key_of_the_shipped_file_is_on_the_page():
                 "evaluate.preprocess",
                 "evaluate.protocol",
                 "evaluate.classes",
+                "evaluate.probes.knn.sets",
+                "evaluate.probes.linear.sets",
             )
             yield from (
                 leaves(value, f"{path}.")
@@ -62,23 +65,42 @@ def test_every_key_has_a_description():
 def test_defaults_on_the_page_are_those_a_file_gets():
     """Each key that is written nowhere below what must be written takes the value on the page."""
     least = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    least = {k: v for k, v in least.items() if k in ("modes", "seeds", "render", "datasets")}
+    least = {k: v for k, v in least.items() if k in ("modes", "seeds", "datasets")} | {"render": {}}
     least |= {"network": {"model_name": "x"}, "train": {}, "evaluate": {"datasets": ["imagenet"]}}
     got = parse_params(least, "least").model_dump(mode="json", by_alias=True)
+    # These are in no dump where they are empty, so that plans without them stay what they were.
+    assert "variants" not in got
+    assert "tuning" not in got
+    assert "order" not in got["data"]
+    got["data"] |= {"order": "images", "block_shards": 16}
+    got |= {"tuning": None, "variants": {}, "train": got["train"] | {mode: {} for mode in MODES}}
+    # A probe's values count where the probe is measured.
+    entry = {"root": "x", "tracked_by": "x"}
+    required = {"segmentation": {"fit": "x", "test": "x"}, "localisation": {"test": "x"}}
+    probes = {name: required.get(name, {}) for name in ProbesParams.model_fields}
+    evaluate = least["evaluate"] | {"probes": probes}
+    measured = parse_params(least | {"transfer": {"x": entry}, "evaluate": evaluate}, "measured")
+    got["evaluate"]["probes"] = {
+        name: getattr(measured.evaluate.probes, name).model_dump(mode="json") for name in probes
+    }
     params = Params.model_validate(least)
     got["train"] |= {
-        name: getattr(params.train, name) for name in ("processes", "checkpoint_minutes")
+        name: getattr(params.train, name)
+        for name in ("processes", "checkpoint_minutes", "parallel", "checkpoint_activations")
     }
     got["evaluate"]["cell_cache"] = params.evaluate.cell_cache
     checked = 0
     for key in reference.list_entries():
         if "<set>" in key.name or key.default == "**required**":
             continue
+        if key.name.removeprefix("evaluate.probes.") in probes:
+            assert key.default == "`null`"
+            continue
         shown = load_yaml(key.default.split("`")[1])
         wanted = at(got, key.name)
-        assert shown == (
-            pytest.approx(wanted, rel=1e-3) if isinstance(wanted, list | float) else wanted
-        ), key.name
+        numbers = wanted if isinstance(wanted, list) else [wanted]
+        rounded = any(isinstance(number, float) for number in numbers)
+        assert shown == (pytest.approx(wanted, rel=1e-3) if rounded else wanted), key.name
         checked += 1
     assert checked > 45
 
@@ -119,6 +141,7 @@ def test_each_flag_sets_the_key_beside_it():
         "memory_unit": "image",
         "negatives": "other_class",
         "key_encoder": "momentum",
+        "parallel": "fsdp",
     }
     base = build_parser().parse_args(["--params", str(ROOT / "params.yaml")])
     plain = build_params(vars(base))

@@ -55,7 +55,10 @@ def add_cell_metrics(comparison: Comparison, dataset: str, mode: str) -> None:
         if shape_metrics:
             _add_shape_bias(comparison, dataset, mode, correct)
     except UnpairedImagesError as error:
-        _add_missing(comparison, dataset, mode, (*OUTCOME_COLUMNS, *further), str(error))
+        note = "; ".join((str(error), *cell.missing))
+        _add_missing(comparison, dataset, mode, (*OUTCOME_COLUMNS, *further), note)
+    chances = [record.chance or 1 / record.classes for record in cell.records.values()]
+    _add_row(comparison, dataset, mode, "chance", Estimate(float(np.mean(chances)), np.nan, np.nan))
     for metric in RECORDED_METRICS:
         mean = float(np.mean([getattr(record, metric) for record in cell.records.values()]))
         _add_row(comparison, dataset, mode, metric, Estimate(mean, np.nan, np.nan))
@@ -199,7 +202,10 @@ def _add_shape_bias(comparison: Comparison, dataset: str, mode: str, correct: Ou
     seeds = sorted(cell.records)
     first_rows = cell.rows[seeds[0]].reset_index()
     try:
-        texture = find_texture_labels(first_rows["image_id"], first_rows["label"]).to_numpy()
+        groups = cell.records[seeds[0]].groups
+        texture = find_texture_labels(
+            first_rows["image_id"], first_rows["label"], groups
+        ).to_numpy()
     except effective_robustness.NotApplicable as reason:
         _add_missing(comparison, dataset, mode, ("shape_bias",), str(reason))
         return

@@ -7,8 +7,18 @@ import pandas as pd
 from densecl.analysis.cell_metrics import add_cell_metrics
 from densecl.analysis.corruption_error import add_corruption_errors
 from densecl.analysis.differences import SHIFTED_MEAN, add_differences, add_shifted_mean
-from densecl.analysis.results import BASELINE, Comparison, MetricRow, SeedResults, read_seed_results
+from densecl.analysis.other_models import add_other_models
+from densecl.analysis.probe_results import add_probe_metrics, read_probe_results
+from densecl.analysis.results import (
+    BASELINE,
+    Comparison,
+    MetricRow,
+    ProbeResults,
+    SeedResults,
+    read_seed_results,
+)
 from densecl.artifacts import ReportPlan
+from densecl.cost.result import CostReport
 
 __all__ = [
     "BASELINE",
@@ -34,20 +44,25 @@ COLUMNS = (
 )
 
 
-def compare_modes(plan: ReportPlan, root: Path) -> Comparison:
+def compare_modes(plan: ReportPlan, root: Path, cost: CostReport | None = None) -> Comparison:
     """Read every planned cell and compute its intervals, differences and tests; missing cells state
-    a reason.
+    a reason. Comparisons of cost count in the first screen's family of tests.
     """
     cells: dict[tuple[str, str], SeedResults] = {
         (s, m): read_seed_results(root, s, m, plan.seeds) for s in plan.datasets for m in plan.modes
     }
-    comparison = Comparison(plan, cells)
+    probes: dict[tuple[str, str], ProbeResults] = {
+        (p, m): read_probe_results(root, p, m, plan.seeds) for p in plan.probes for m in plan.modes
+    }
+    comparison = Comparison(plan, cells, probes=probes, cost=cost)
     for dataset, mode in cells:
         add_cell_metrics(comparison, dataset, mode)
+    add_probe_metrics(comparison)
     for mode in plan.modes:
         add_shifted_mean(comparison, mode)
     add_differences(comparison)
     add_corruption_errors(comparison)
+    add_other_models(comparison, root)
     if BASELINE not in plan.modes:
         for dataset, mode in cells:
             comparison.add_row(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -46,12 +47,30 @@ class DvcLock:
     outs: dict[str, str] = field(default_factory=dict)
 
 
+MD5 = re.compile(r"([0-9a-f]{32}(\.dir)?)?")
+
+
+MAX_BRACKETS = 5000  # a parser in C takes the process with it at some 20,000 within each other
+DEEP_LIST = re.compile(r"(?:[-?] +){1000}")
+
+
+def check_nesting(text: str, source: str) -> None:
+    """DenseclError names the `source` of YAML that may be nested too deeply for a parser in C."""
+    if text.count("[") + text.count("{") > MAX_BRACKETS or DEEP_LIST.search(text):
+        raise DenseclError(f"{source}: found too many brackets or lists, expected a file of DVC")
+
+
 def parse_stages(text: str, source: str) -> dict[str, LockedStage]:
     """The stages of a dvc.lock by name; DenseclError names the `source` of a text that is none."""
 
     def parse_files(entries: list[dict[str, Any]]) -> tuple[LockedFile, ...]:
-        return tuple(LockedFile(e["path"], e.get("md5") or "", e.get("nfiles")) for e in entries)
+        files = tuple(LockedFile(e["path"], e.get("md5") or "", e.get("nfiles")) for e in entries)
+        for file in files:
+            if not MD5.fullmatch(file.md5):
+                raise TypeError(f"{file.path}: md5 {file.md5}")
+        return files
 
+    check_nesting(text, source)
     try:
         stages = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"]  # noqa: S506 - a SafeLoader
         return {

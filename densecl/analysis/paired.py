@@ -16,8 +16,8 @@ from densecl.artifacts import Evaluation
 
 @dataclass(frozen=True)
 class ModelPredictions:
-    """Rows by image_id with the `wnid` of each label; a label is an index into the model's own
-    class list.
+    """Rows by image_id with the `wnid` of each label, or its group; a label is an index into the
+    model's own class list, or the dataset's groups.
     """
 
     rows: pd.DataFrame
@@ -57,7 +57,9 @@ def read_model_predictions(
     config = paths.model_folder(mode, seed) / "config.json"
     try:
         classes = json.loads((root / config).read_text(encoding="utf-8"))["classes"]
-        wnids = [classes[label] for label in results.rows[seed]["label"]]
+        groups = {label: name for name, label in results.records[seed].groups.items()}
+        names = groups or dict(enumerate(classes))
+        wnids = [names[label] for label in results.rows[seed]["label"]]
     except (OSError, ValueError, LookupError, TypeError) as error:
         return MissingPredictions(f"the class list in {config} cannot be used ({error})", False)
     return ModelPredictions(results.rows[seed].assign(wnid=wnids), results.records[seed])

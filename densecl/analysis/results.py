@@ -10,16 +10,24 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from densecl import paths
-from densecl.analysis.sampled_value import Estimate
+from densecl.analysis.sampled_value import Estimate, SampledValue
 from densecl.analysis.statistics import Outcomes, Sources
-from densecl.artifacts import Evaluation, MissingEvaluation, ReportPlan, read_evaluation
+from densecl.artifacts import (
+    Evaluation,
+    MissingEvaluation,
+    ProbeEvaluation,
+    ReportPlan,
+    read_evaluation,
+)
 from densecl.config.params import Mode
+from densecl.cost.result import CostReport
 from densecl.evaluation.protocols import PROTOCOLS, EvaluationProtocol
 from densecl.evaluation.sources import find_sources
 from densecl.seeding import derive_seed
 
 BASELINE: Mode = "none"
 SHIFTED_MEAN = "(shifted mean)"  # the name of a dataset has no brackets
+PROBE_METRIC = "value"  # of a measure of a probe
 READ_ERRORS = (
     ValueError,
     KeyError,
@@ -69,6 +77,15 @@ class SeedResults:
         return "; ".join([*self.missing, *notes])
 
 
+@dataclass
+class ProbeResults:
+    """Results of one probe and mode by seed; frames are indexed by image_id."""
+
+    records: dict[int, ProbeEvaluation] = field(default_factory=dict)
+    rows: dict[int, pd.DataFrame] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+
 def describe_incompleteness(record: Evaluation) -> list[str]:
     """Text on images of the dataset that were not scored, or not as its protocol prescribes."""
     notes = [record.resizing] if record.resizing else []
@@ -87,40 +104,44 @@ class Comparison:
     plan: ReportPlan
     cells: dict[tuple[str, str], SeedResults]
     rows: dict[tuple[str, str, str], MetricRow] = field(default_factory=dict)
+    probes: dict[tuple[str, str], ProbeResults] = field(default_factory=dict)
+    cost: CostReport | None = None
+    # What the differences' intervals come from, by place, mode and the mode it is compared with.
+    sampled: dict[tuple[str, str, str], SampledValue] = field(default_factory=dict)
 
     @property
     def shifted_sets(self) -> tuple[str, ...]:
-        return tuple(name for name in self.plan.datasets if self.get_protocol(name).control)
+        """Datasets with a control; changes of viewpoint are a claim of their own."""
+        return tuple(
+            name
+            for name in self.plan.datasets
+            if self.get_protocol(name).control and self.get_protocol(name).claim != "viewpoint"
+        )
 
     @property
     def complete_sets(self) -> tuple[str, ...]:
-        """Shifted datasets with all seeds of all modes; the shifted mean uses these."""
+        """Shifted datasets with all seeds of all modes but variants; the shifted mean uses
+        these.
+        """
         return tuple(
             s
             for s in self.shifted_sets
-            if not any(self.cells[s, m].missing for m in self.plan.modes)
+            if not any(self.cells[s, m].missing for m in self.plan.main_modes)
         )
 
     @property
     def mode_pairs(self) -> list[tuple[Mode, Mode]]:
-        """Pairs of modes, the simpler one second; differences from the baseline come first."""
+        """Pairs of modes but variants, the simpler one second; differences from the baseline come
+        first.
+        """
         order: list[Mode] = [m for m in ("dense", "global", "none") if m in self.plan.modes]
         return sorted(itertools.combinations(order, 2), key=lambda pair: pair[1] != BASELINE)
 
     @property
-    def judged_places(self) -> tuple[str, ...]:
-        """Where the first screen compares modes, one family over all pairs of modes: on the shifted
-        mean, or on every dataset where no shifted dataset is complete.
-        """
-        return (SHIFTED_MEAN,) if self.count_tests((SHIFTED_MEAN,)) else tuple(self.plan.datasets)
-
-    def count_tests(self, places: Sequence[str]) -> int:
-        """Differences of all pairs of modes that could be computed there."""
-        return sum(
-            self.get_difference(place, a, b) is not None
-            for place in places
-            for a, b in self.mode_pairs
-        )
+    def variant_pairs(self) -> list[tuple[str, str]]:
+        """Each variant with its base."""
+        bases = self.plan.variants
+        return [(mode, bases[mode]) for mode in self.plan.modes if mode in bases]
 
     def get_protocol(self, dataset: str) -> EvaluationProtocol:
         return PROTOCOLS[self.plan.protocols[dataset]]
@@ -132,6 +153,10 @@ class Comparison:
         """The row of mode - baseline, if it has a value."""
         row = self.get_row(dataset, mode, f"difference_to_{baseline}")
         return row if row and row.value is not None else None
+
+    def get_score(self, place: str, mode: str) -> MetricRow | None:
+        """Top-1 of a dataset or of the shifted mean, the value of a probe's measure."""
+        return self.get_row(place, mode, "top1") or self.get_row(place, mode, PROBE_METRIC)
 
     def add_row(self, row: MetricRow) -> None:
         self.rows[row.dataset, row.mode, row.metric] = row
@@ -168,16 +193,32 @@ def read_seed_results(root: Path, dataset: str, mode: str, seeds: Sequence[int])
             if control := record.control:
                 file = Path(control.predictions)
                 cell.controls[seed] = read_predictions(root / file, control.dataset, control.top1)
-        except FileNotFoundError as error:
-            path = Path(str(error.filename))
-            name = path.relative_to(root) if path.is_relative_to(root) else path
-            cell.missing.append(f"seed {seed}: no file {name}")
         except READ_ERRORS as error:
-            message = " ".join(str(error).split())[:200]
-            cell.missing.append(f"seed {seed}: {file} cannot be used: {message}")
+            cell.missing.append(f"seed {seed}: {describe_read_error(error, file, root)}")
         else:
             cell.records[seed], cell.rows[seed] = record, rows
+            for frames in (cell.rows, cell.controls):
+                if seed in frames:
+                    share_names(frames[seed], next(iter(frames.values())))
     return cell
+
+
+def share_names(rows: pd.DataFrame, first: pd.DataFrame) -> None:
+    """Let the ids and sources of a seed be those of the first one, where they are equal: they take
+    three quarters of the memory of a cell.
+    """
+    if rows.index.equals(first.index):
+        rows.index = first.index
+        if rows["source"].equals(first["source"]):
+            rows["source"] = first["source"]
+
+
+def describe_read_error(error: Exception, file: Path, root: Path) -> str:
+    """Why a file under `root` gives no results."""
+    if isinstance(error, FileNotFoundError):
+        path = Path(error.filename or file)
+        return f"no file {path.relative_to(root) if path.is_relative_to(root) else path}"
+    return f"{file} cannot be used: {' '.join(str(error).split())[:200]}"
 
 
 def read_predictions(

@@ -30,7 +30,8 @@ class SampledValue:
 
     From three seeds on it speaks of the mode: `seed_variance` is that of the mean of S seeds, and
     `image_variance` what the choice of images adds to all seeds alike (crossed random effects:
-    Cornfield & Tukey 1956). With fewer seeds it speaks of these models, and `seed_variance` is 0.
+    Cornfield & Tukey 1956); `noise` is the part of `seed_variance` that comes from single answers.
+    With fewer seeds it speaks of these models, and both `seed_variance` and `noise` are 0.
     `discordant` counts the images on which only the first, and only the second of two single
     models is right; None where they do not decide alone.
     """
@@ -41,6 +42,7 @@ class SampledValue:
     seeds: int
     images: int
     discordant: tuple[int, int] | None = None
+    noise: float = 0.0
 
     def compute_interval(self, confidence: float, tests: int = 1) -> Estimate:
         """Value, limits and p-value; with `tests` > 1 of a family of that size, which holds as a
@@ -50,13 +52,17 @@ class SampledValue:
         for the seeds' variance a and the normal quantile z for that of the images, b. It is exact
         where either makes all the error and conservative between (benchmarks/coverage.py).
         """
-        error_rate = (1 - confidence) / tests
+        low, high = self.compute_limits((1 - confidence) / tests)
+        return Estimate(self.value, low, high, min(1.0, tests * self.compute_p()))
+
+    def compute_limits(self, error_rate: float) -> tuple[float, float]:
+        """Limits that miss the true value in `error_rate` of cases."""
         half_width = self._compute_half_width(error_rate)
         low, high = self.value - half_width, self.value + half_width
         if self._is_exact():
             exact_low, exact_high = self._compute_exact_interval(error_rate)
             low, high = min(low, exact_low), max(high, exact_high)
-        return Estimate(self.value, low, high, min(1.0, tests * self.compute_p()))
+        return low, high
 
     def compute_p(self) -> float:
         """The level at which an end of the interval is 0; with few discordant images at least that

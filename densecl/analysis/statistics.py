@@ -38,12 +38,14 @@ def sample_weighted_sum(terms: Sequence[WeightedOutcomes]) -> SampledValue:
     """The sum of the terms' weighted means, over the same seeds in all terms."""
     seed_values = np.sum([term.weight * term.outcomes.mean(axis=0) for term in terms], axis=0)
     seeds = seed_values.size
+    image_variance, noise = _compute_image_variance(terms)
     return SampledValue(
         value=float(seed_values.mean()),
         seed_variance=float(seed_values.var(ddof=1)) / seeds if seeds >= SEEDS_FOR_MODE else 0.0,
-        image_variance=_compute_image_variance(terms),
+        image_variance=image_variance,
         seeds=seeds,
         images=sum(len(term.outcomes) for term in terms),
+        noise=noise,
     )
 
 
@@ -52,6 +54,9 @@ def sample_difference(
 ) -> SampledValue:
     """Mean over datasets of the paired differences `gaps` of two modes, each [n, S]: first minus
     second on the same images and seeds.
+
+    Images on which only one of two single models is right are counted (McNemar) where the outcomes
+    are 0 and 1; other values, such as areas under a curve, have no such counts.
     """
     sources = [None] * len(gaps) if sources is None else sources
     terms = [
@@ -60,6 +65,8 @@ def sample_difference(
     ]
     sampled = sample_weighted_sum(terms)
     if len(gaps) > 1 or sampled.seeds > 1 or _has_repeated(sources[0]):
+        return sampled
+    if not np.isin(gaps[0], (-1.0, 0.0, 1.0)).all():
         return sampled
     counts = int((gaps[0] > 0).sum()), int((gaps[0] < 0).sum())
     return dataclasses.replace(sampled, discordant=counts)
@@ -80,6 +87,13 @@ def estimate_accuracy(
         return compute_wilson_interval(outcomes[:, 0], confidence)
     estimate = estimate_weighted_sum([WeightedOutcomes(1.0, outcomes, sources)], confidence)
     return Estimate(estimate.value, max(0.0, estimate.low), min(1.0, estimate.high))
+
+
+def estimate_mean(values: Outcomes, confidence: float, sources: Sources | None = None) -> Estimate:
+    """Mean of any real values [n, S]; that of `estimate_accuracy` where all of them are 0 or 1."""
+    if np.isin(values, (0.0, 1.0)).all():
+        return estimate_accuracy(values, confidence, sources)
+    return estimate_weighted_sum([WeightedOutcomes(1.0, values, sources)], confidence)
 
 
 def compute_wilson_interval(outcomes: Outcomes, confidence: float) -> Estimate:
@@ -107,8 +121,8 @@ def _has_repeated(sources: Sources | None) -> bool:
     return sources is not None and bool(pd.Series(sources).duplicated().any())
 
 
-def _compute_image_variance(terms: Sequence[WeightedOutcomes]) -> float:
-    """Variance of the sum of means over new images, which all seeds share.
+def _compute_image_variance(terms: Sequence[WeightedOutcomes]) -> tuple[float, float]:
+    """Variance of the sum of means over new images, which all seeds share; and the noise.
 
     The influence of an image is its weighted deviation from its term's mean. Influences are summed
     per source, averaged over seeds, squared and summed. From three seeds on, the noise of single
@@ -117,11 +131,12 @@ def _compute_image_variance(terms: Sequence[WeightedOutcomes]) -> float:
     influences = _sum_by_source(terms)  # [G, S]
     seeds = influences.shape[1]
     source_means = influences.mean(axis=1)
-    variance = float((source_means**2).sum())
+    variance, noise = float((source_means**2).sum()), 0.0
     if seeds >= SEEDS_FOR_MODE:
-        noise = ((influences - source_means[:, None]) ** 2).sum() / (seeds * (seeds - 1))
-        variance -= float(noise)
-    return max(0.0, variance) + sum(_compute_extra_variance(term) for term in terms)
+        squares = ((influences - source_means[:, None]) ** 2).sum()
+        noise = float(squares) / (seeds * (seeds - 1))
+    extra = sum(_compute_extra_variance(term) for term in terms)
+    return max(0.0, variance - noise) + extra, noise
 
 
 def _sum_by_source(terms: Sequence[WeightedOutcomes]) -> Outcomes:

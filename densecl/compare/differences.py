@@ -20,6 +20,7 @@ from densecl.compare.pairing import (
 )
 from densecl.compare.read import Experiment
 from densecl.config.params import CONTROL_SET, ReportParams
+from densecl.config.titles import get_title
 from densecl.errors import DenseclError
 from densecl.evaluation.protocols import PROTOCOLS
 
@@ -65,6 +66,21 @@ class ExperimentComparison:
 
     def select_by_call(self, *calls: Call) -> list[Delta]:
         return [delta for delta in self.deltas if delta.call in calls]
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Display name of each dataset, that of B where the two differ."""
+        sides = [x.plan for x in (self.b, self.a)]
+        return {
+            name: next((t for p in sides if (t := get_title(p.params, name)) != name), name)
+            for plan in sides
+            for name in plan.datasets
+        }
+
+    def format_dataset(self, delta: Delta) -> str:
+        if delta.dataset == SHIFTED_MEAN:
+            return "the mean of the shifted datasets"
+        return self.titles.get(delta.dataset, delta.dataset)
 
     @property
     def seeds(self) -> dict[str, tuple[int, ...]]:

@@ -2,12 +2,15 @@
 experiment is).
 """
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from densecl import paths
 from densecl.analysis.dvc_lock import find_changed_outs, read_lock
 from densecl.compare.read import Origin
 from densecl.compare.revisions import RevisionNotFoundError, fetch_revision
+from densecl.compare.staleness import find_stale_in_folder
 from densecl.errors import DenseclError
 from densecl.pages.formatting import clip_list
 from densecl.runtime.git import run_git
@@ -20,21 +23,29 @@ def resolve_origin(name: str, scratch: Path) -> Origin:
     `scratch`.
     """
     if name == WORKSPACE:
-        return _read_folder_origin(name, Path())
+        return _read_folder_origin(name, Path(), scratch)
     folder = Path(name)
     if not name.strip():  # Path("") is the workspace: an unset variable would compare it unasked
         raise DenseclError(_describe_unknown("''"))
     if (folder / paths.EVALUATION).is_dir():
-        return _read_folder_origin(name, folder)
+        return _read_folder_origin(name, folder, scratch)
     if (folder / paths.EVALUATION.name).is_dir():
-        return _read_folder_origin(name, _resolve_project(folder, scratch))
+        return _read_folder_origin(name, _resolve_project(folder, scratch), scratch)
     if not run_git("rev-parse", "--git-dir"):
-        raise DenseclError(_describe_unknown(name) + "; here is no git repository")
+        reason = "here is no git repository" if shutil.which("git") else "git is not in PATH"
+        raise DenseclError(f"{_describe_unknown(name)}; {reason}")
     try:
-        commit, notes = fetch_revision(name, scratch)
+        commit, (stale, unchecked), notes = fetch_revision(name, scratch)
     except RevisionNotFoundError as error:
         raise DenseclError(f"{_describe_unknown(name)} ({error})") from None
-    return Origin(name, scratch, commit, notes=tuple(notes))
+    return Origin(
+        name,
+        scratch,
+        commit,
+        notes=tuple(notes),
+        stale=tuple(stale),
+        unchecked=tuple(unchecked),
+    )
 
 
 def _describe_unknown(name: str) -> str:
@@ -55,20 +66,24 @@ def _resolve_project(folder: Path, scratch: Path) -> Path:
     return scratch
 
 
-def _read_folder_origin(name: str, root: Path) -> Origin:
+def _read_folder_origin(name: str, root: Path, scratch: Path) -> Origin:
     """An experiment in a folder, with its commit if git tracks the folder as a project."""
-    stale = find_changed_outs(read_lock(root), root)
-    notes = []
-    if stale:
+    changed = find_changed_outs(read_lock(root), root)
+    stale = [f"{clip_list(changed, 3)} (not as in {paths.DVC_LOCK})"] if changed else []
+    notes: list[str] = []
+    unchecked: list[str] = []
+    if not (root / paths.DVC_LOCK).is_file():
         notes.append(
-            f"{clip_list(stale, 1)} {'differ' if len(stale) > 1 else 'differs'} from dvc.lock, so "
-            f"the code, data and models named below may not be what made them"
+            f"there is no {paths.DVC_LOCK}, so it is not known whether its params and code made "
+            "these results"
         )
-    if not run_git(
-        "ls-files", str(paths.PARAMS), str(paths.DVC_LOCK.with_suffix(".yaml")), root=root
-    ):
-        return Origin(name, root, notes=tuple(notes))
-    commit = run_git("rev-parse", "HEAD", root=root).strip()
+    elif (root / paths.DVC_YAML).is_file():
+        found = find_stale_in_folder(root, scratch / "dvc")
+        stale, unchecked = stale + found.stale, found.unchecked
+    origin = Origin(name, root, notes=tuple(notes), stale=tuple(stale), unchecked=tuple(unchecked))
+    if not run_git("ls-files", str(paths.PARAMS), str(paths.DVC_YAML), root=root):
+        return origin
+    origin = replace(origin, commit=run_git("rev-parse", "HEAD", root=root).strip())
     # `git status` runs filters and hooks that a repository's own configuration names: never those
     # of a folder from elsewhere.
     if _find_repository(root) != _find_repository(Path()):
@@ -76,10 +91,9 @@ def _read_folder_origin(name: str, root: Path) -> Origin:
             "its folder is another repository's, so changes that are in no commit were not looked "
             "for"
         )
-        return Origin(name, root, commit, notes=tuple(notes))
+        return replace(origin, notes=tuple(notes))
     status = run_git("status", "--porcelain", "--untracked-files=no", ".", root=root)
-    dirty = tuple(line[3:] for line in status.splitlines())
-    return Origin(name, root, commit, dirty, tuple(notes))
+    return replace(origin, dirty=tuple(line[3:] for line in status.splitlines()))
 
 
 def _find_repository(root: Path) -> Path:

@@ -3,7 +3,7 @@ text.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from densecl.compare.summary import (
     format_verdict,
     list_caveats,
 )
+from densecl.config.base import MODES
 from densecl.cost.result import ModeCost, format_ratio
 from densecl.pages.formatting import (
     align_columns,
@@ -31,7 +32,7 @@ from densecl.pages.formatting import (
     format_points,
 )
 from densecl.pages.templates import create_environment
-from densecl.report.charts.svg import COLOURS
+from densecl.report.charts.mode_styles import build_variant_css, style_modes
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_LIST_ROWS = 40  # rows of a list in a pull request: a comment may hold 65,536 characters
@@ -54,15 +55,24 @@ COLUMNS = (
 
 
 def write_comparison(
-    comparison: ExperimentComparison, changes: ExperimentChanges, folder: Path
+    comparison: ExperimentComparison, changes: ExperimentChanges, folder: Path, judged: str = ""
 ) -> str:
     """Write compare.html, compare.md and compare.csv to `folder`; return the verdict and a plain
-    table as text.
+    table as text. `judged`: the outcome of a criterion, stated below the verdict.
     """
+    from markupsafe import Markup
+
     context = _build_context(comparison, changes)
+    if judged and judged != context["verdict"]:
+        context["sentences"].insert(0, f"--fail-if-worse: {judged}")
+    styles = style_modes(comparison.modes)
     for name in ("compare.html", "compare.md"):
         environment = create_environment(TEMPLATES, markdown=name.endswith(".md"))
-        rendered = environment.get_template(name).render(context)
+        environment.filters["key"] = lambda mode: styles[mode].css_class
+        rendered = environment.get_template(name).render(
+            context,
+            variant_css=Markup(build_variant_css()),  # noqa: S704 - our own
+        )
         write_text(folder / name, re.sub(r"\n{3,}", "\n\n", rendered))
     text = build_table(comparison, changes).to_csv(
         index=False, float_format="%.10g", lineterminator="\n"
@@ -73,14 +83,19 @@ def write_comparison(
 
 def _build_context(comparison: ExperimentComparison, changes: ExperimentChanges) -> dict[str, Any]:
     # In the report's order; a mode that it does not know comes last.
-    modes = sorted(comparison.modes, key=lambda mode: [*COLOURS, mode].index(mode))
+    modes = sorted(comparison.modes, key=lambda mode: [*MODES, mode].index(mode))
     limits = [
         max(-interval.low, interval.high)
         for delta in comparison.deltas
         if (interval := delta.simultaneous or delta.difference)
     ]
     scale_limit = max(limits, default=0) or 0.01  # the end of the pictures' scale
-    unchanged = [f"{d.dataset} ({d.images_a:,})" for d in changes.data if not d.difference]
+    titles = comparison.titles
+    unchanged = [
+        f"{titles.get(d.dataset, d.dataset)} ({d.images_a:,})"
+        for d in changes.data
+        if not d.difference
+    ]
     return {
         "verdict": format_verdict(comparison),
         "sentences": build_sentences(comparison, changes),
@@ -90,7 +105,7 @@ def _build_context(comparison: ExperimentComparison, changes: ExperimentChanges)
             (
                 mode,
                 [
-                    _format_delta(delta, scale_limit, comparison.seeds.get(mode, ()))
+                    _format_delta(delta, scale_limit, comparison.seeds.get(mode, ()), titles)
                     for delta in comparison.deltas
                     if delta.mode == mode
                 ],
@@ -109,7 +124,11 @@ def _build_context(comparison: ExperimentComparison, changes: ExperimentChanges)
         else ""
         if changes.data
         else "Images: not known, there are no manifests.",
-        "data": [d for d in changes.data if d.difference],
+        "data": [
+            d._replace(dataset=titles.get(d.dataset, d.dataset))
+            for d in changes.data
+            if d.difference
+        ],
         "models": "; ".join(
             f"{', '.join(runs)}: {text}"
             for text, is_same in (("other weights", False), ("the same weights", True))
@@ -119,6 +138,7 @@ def _build_context(comparison: ExperimentComparison, changes: ExperimentChanges)
         "longest": MAX_LIST_ROWS,
         "value": MAX_VALUE_CHARS,
         "mean": SHIFTED_MEAN,
+        "titles": titles,
         "point": format_points,
         "percent": format_percent,
         "interval": format_interval,
@@ -142,7 +162,9 @@ def _list_seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s'[: len(seeds) > 1]} {', '.join(map(str, seeds))}"
 
 
-def _format_delta(delta: Delta, scale_limit: float, mode_seeds: tuple[int, ...]) -> dict[str, Any]:
+def _format_delta(
+    delta: Delta, scale_limit: float, mode_seeds: tuple[int, ...], titles: Mapping[str, str]
+) -> dict[str, Any]:
     """A line as it is shown; `bar` is its interval in px of BAR_WIDTH. What is tested is shown with
     the interval that holds for all rows at once.
     """
@@ -160,7 +182,7 @@ def _format_delta(delta: Delta, scale_limit: float, mode_seeds: tuple[int, ...])
     )
     return {
         "delta": delta,
-        "label": "mean of shifted" if is_mean else delta.dataset,
+        "label": "mean of shifted" if is_mean else titles.get(delta.dataset, delta.dataset),
         "a": format_percent(delta.a),
         "b": format_percent(delta.b),
         "difference": format_points(estimate.value) if estimate else CALL_LABELS[delta.call],

@@ -6,6 +6,7 @@ Leniently: two experiments may come from two versions of the code, so unknown ke
 import hashlib
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +16,14 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from densecl import paths
-from densecl.analysis.results import READ_ERRORS, read_predictions
+from densecl.analysis.results import READ_ERRORS, read_predictions, share_names
 from densecl.config.flatten import flatten
 from densecl.config.params import MODES, ReportParams, load_params
 from densecl.cost.result import CostReport
 from densecl.errors import DenseclError
+from densecl.pages.formatting import clip_list
 
 COLUMNS = ("image_id", "label", "prediction", "correct", "confidence")
-RUN_NAME = re.compile(rf"({'|'.join(MODES)})-(\d+)")
 SAFE_NAME = re.compile(r"(?!\.)[^/\\\0]+")  # a name that stays in its folder
 
 
@@ -71,6 +72,15 @@ class Origin:
     commit: str = ""  # of git; "": not known
     dirty: tuple[str, ...] = ()  # tracked files that differ from the commit
     notes: tuple[str, ...] = ()
+    stale: tuple[str, ...] = ()  # stages that its dvc.lock does not describe, and why
+    unchecked: tuple[str, ...] = ()  # outs that are not there, without which that is not known
+
+    def describe_unchecked(self) -> str:
+        return (
+            f"whether {paths.DVC_LOCK} was made from the params, code and files beside it could "
+            f"not be checked: {clip_list(self.unchecked, 3)} is not there as it was recorded; "
+            "`dvc fetch` for a revision, `dvc checkout` in a folder"
+        )
 
 
 class CellPredictions(NamedTuple):
@@ -118,14 +128,20 @@ class Experiment:
 def read_experiment(origin: Origin) -> Experiment:
     """Read every planned cell of a folder; DenseclError if it has no evaluation at all."""
     root, notes = origin.root, list(origin.notes)
+    if origin.unchecked:
+        notes.append(origin.describe_unchecked())
     plan = _read_plan(origin, notes)
     cells: dict[tuple[str, str, int], CellPredictions] = {}
     missing: dict[tuple[str, str, int], str] = {}
+    firsts: dict[str, pd.DataFrame] = {}  # of each dataset
     for key in itertools.product(plan.datasets, plan.modes, plan.seeds):
         try:
             cells[key] = _read_cell(root, *key)
         except READ_ERRORS as error:
             missing[key] = " ".join(_remove_root(str(error), root).split())[:200]
+            continue
+        first = firsts.setdefault(key[0], cells[key].rows)
+        share_names(cells[key].rows, first)
     if not cells:
         reason = next(iter(missing.values()), "no cell is planned")
         raise DenseclError(
@@ -174,14 +190,6 @@ def _read_plan(origin: Origin, notes: list[str]) -> ExperimentPlan:
 
 
 def _infer_plan(root: Path, notes: list[str]) -> ExperimentPlan:
-    files = sorted((root / paths.EVALUATION).glob("*/*.json"))
-    # <mode>-<seed>/<dataset>.json, or <dataset>/<mode>-<seed>.json of an earlier version.
-    names = [
-        (dataset, run)
-        for file in files
-        for name, dataset in ((file.parent.name, file.stem), (file.stem, file.parent.name))
-        if (run := RUN_NAME.fullmatch(name))
-    ]
     params: dict[str, Any] = {}
     if (root / paths.PARAMS).is_file():
         try:
@@ -191,6 +199,15 @@ def _infer_plan(root: Path, notes: list[str]) -> ExperimentPlan:
                 f"its params.yaml cannot be read by this version: "
                 f"{str(error).splitlines()[0].split(': ', 1)[-1]}"
             )
+    run_name = _match_run_names((*MODES, *params.get("variants", {})))
+    files = sorted((root / paths.EVALUATION).glob("*/*.json"))
+    # <mode>-<seed>/<dataset>.json, or <dataset>/<mode>-<seed>.json of an earlier version.
+    names = [
+        (dataset, run)
+        for file in files
+        for name, dataset in ((file.parent.name, file.stem), (file.stem, file.parent.name))
+        if (run := run_name.fullmatch(name))
+    ]
     return ExperimentPlan(
         modes=tuple(dict.fromkeys(m[1] for _, m in names)),
         seeds=tuple(sorted({int(m[2]) for _, m in names})),
@@ -198,6 +215,11 @@ def _infer_plan(root: Path, notes: list[str]) -> ExperimentPlan:
         params=params,
         values=params.get("report", {}),
     )
+
+
+def _match_run_names(modes: Sequence[str]) -> re.Pattern[str]:
+    """`<mode>-<seed>` of these modes: other models have names like resnet-50."""
+    return re.compile(rf"({'|'.join(map(re.escape, modes))})-(\d+)")
 
 
 def _read_cell(root: Path, dataset: str, mode: str, seed: int) -> CellPredictions:

@@ -2,17 +2,20 @@
 checkout.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from densecl import paths
-from densecl.analysis.dvc_lock import compute_md5, hash_folder, read_lock
+from densecl.analysis.dvc_lock import check_nesting, compute_md5, hash_folder, read_lock
+from densecl.compare.staleness import Files, Staleness, find_stale_stages, list_tree
 from densecl.errors import DenseclError
 from densecl.pages.formatting import clip_list
+from densecl.runtime.git import run_git
 
 THREADS = 8  # a remote answers slowly, and at once
 CONTROL_SUFFIX = ".control.parquet"
@@ -22,28 +25,33 @@ class RevisionNotFoundError(DenseclError):
     """A name unknown to git; the message is git's."""
 
 
-def fetch_revision(name: str, root: Path) -> tuple[str, list[str]]:
-    """Write the evaluations, predictions, manifests, costs, plan and model configs of a revision
-    below `place`; return its commit.
+class FetchedRevision(NamedTuple):
+    commit: str
+    staleness: Staleness
+    notes: list[str]
 
-    NoRevisionError where git knows none of that name. What is in dvc.lock but neither in the cache
-    nor in the remote is an error where the comparison needs it, else a note.
+
+def fetch_revision(name: str, root: Path) -> FetchedRevision:
+    """Write the evaluations, predictions, manifests, costs, plan and model configs of a revision
+    below `root`.
+
+    RevisionNotFoundError where git knows none of that name. What is in dvc.lock but neither in the
+    cache nor in the remote is an error where the comparison needs it, else a note.
     """
     with _open_revision(name) as (commit, fs):
-        if not fs.exists(str(paths.DVC_LOCK)):
+        if not _copy_texts(fs.repo, root):
             raise DenseclError(
                 f"{name}: no {paths.DVC_LOCK} in commit {commit[:12]}, and only it tells what was "
                 f"made there; "
                 f"commit it after `dvc repro` (git add {paths.DVC_LOCK})"
             )
-        for path in (paths.DVC_LOCK, paths.PARAMS):
-            if fs.exists(str(path)):
-                _fetch_file(fs, str(path), root)
+        locked_outs = read_lock(root).outs
         current_outs = {"/".join(out.index_key[1]) for out in fs.repo.index.outs}
         outs = {
-            path: md5 for path, md5 in read_lock(root).outs.items() if path in current_outs
+            path: md5 for path, md5 in locked_outs.items() if path in current_outs
         }  # no leftovers of stages that are no more
         md5s = dict(_list_needed(fs, outs))
+        staleness = _find_stale_stages(fs)
         unavailable = _fetch_files(fs, list(md5s), root)
     needed = [path for path in unavailable if _is_below(path, paths.EVALUATION, paths.PREDICTIONS)]
     if needed:
@@ -62,9 +70,39 @@ def fetch_revision(name: str, root: Path) -> tuple[str, list[str]]:
             f"{paths.DVC_LOCK} of commit {commit[:12]}; delete the copy in the cache or the "
             "remote, then fetch or push it again"
         )
-    return commit, [
-        f"{clip_list(unavailable, 1)}: neither in DVC's cache nor in its remote"
-    ] if unavailable else []
+    absent = f"{clip_list(unavailable, 1)}: neither in DVC's cache nor in its remote"
+    return FetchedRevision(commit, staleness, [absent] if unavailable else [])
+
+
+def _copy_texts(repo: Any, root: Path) -> bool:
+    """Copy dvc.lock and params.yaml as git holds them; they and dvc.yaml are checked before DVC
+    reads them. False without dvc.lock; DVC's own view lacks one that it cannot read.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for path in (paths.DVC_LOCK, paths.PARAMS, paths.DVC_YAML):
+        place = repo.fs.join(repo.root_dir, str(path))
+        if repo.fs.exists(place):
+            with repo.fs.open(place, mode="rb") as file:
+                content: bytes = file.read()
+            check_nesting(content.decode("utf-8", "replace"), str(path))
+            if path != paths.DVC_YAML:
+                (root / path).write_bytes(content)
+    return (root / paths.DVC_LOCK).exists()
+
+
+def _find_stale_stages(fs: Any) -> Staleness:
+    """Of the revision that the file system shows."""
+
+    @functools.cache
+    def list_sources(path: str) -> Files:
+        return list_tree(fs.repo.fs, fs.repo.dvcignore, fs.repo.root_dir, path)
+
+    @functools.cache
+    def list_out(path: str, md5: str) -> Files | None:
+        files = _list_folder(fs, path, md5)
+        return None if path in files else files
+
+    return find_stale_stages(fs.repo, list_sources, list_out)
 
 
 def _is_below(path: str, *folders: Path) -> bool:
@@ -88,6 +126,8 @@ def _open_revision(name: str) -> Iterator[tuple[str, Any]]:
                 commit = resolve_rev(repo.scm, name)
             except RevError as error:
                 raise RevisionNotFoundError(" ".join(str(error).split())) from None
+            if (kind := run_git("cat-file", "-t", commit).strip()) not in ("commit", ""):
+                raise RevisionNotFoundError(f"{name}: found a {kind} of git, expected a commit")
             config = repo.config
             with switch(repo, commit):
                 repo.__dict__["config"] = (
@@ -123,8 +163,8 @@ def _list_folder(fs: Any, folder: str, md5: str) -> dict[str, str]:
         files = fs.fs.find(folder, detail=True)
     except (FileNotFoundError, DataIndexDirError):
         return {folder: ""}
-    md5s = {path.lstrip("/"): info["dvc_info"]["md5"] for path, info in files.items()}
-    if not md5s:
+    md5s = {path.lstrip("/"): info["dvc_info"].get("md5") for path, info in files.items()}
+    if not md5s or None in md5s.values():  # the latter: dvc.lock has it of no stage of dvc.yaml
         return {folder: ""}
     if hash_folder({path.removeprefix(f"{folder}/"): file for path, file in md5s.items()}) != md5:
         raise DenseclError(

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from densecl import paths
 from densecl.analysis.differences import SHIFTED_MEAN
 from densecl.analysis.results import BASELINE
 from densecl.analysis.sampled_value import Estimate
@@ -10,7 +11,13 @@ from densecl.analysis.statistics import SEEDS_FOR_MODE
 from densecl.compare.changes import CostChange, ExperimentChanges
 from densecl.compare.differences import Call, Delta, ExperimentComparison
 from densecl.cost.result import format_ratio
-from densecl.pages.formatting import clip_list, format_count, format_points, join_names
+from densecl.pages.formatting import (
+    clip_list,
+    format_count,
+    format_percent,
+    format_points,
+    join_names,
+)
 from densecl.report.sentences import describe_limits, describe_power, describe_scope
 
 MAX_NAMED_CELLS = 3  # cells that the verdict names for each direction
@@ -20,29 +27,31 @@ def format_interval(estimate: Estimate) -> str:
     return f"[{format_points(estimate.low)}, {format_points(estimate.high)}]"
 
 
-def format_dataset(delta: Delta) -> str:
-    return "the mean of the shifted datasets" if delta.dataset == SHIFTED_MEAN else delta.dataset
-
-
 def format_verdict(comparison: ExperimentComparison) -> str:
     """One line: what is worse, what is better, and how many cells (dataset and mode) are
-    inconclusive.
+    undecided; where a stage is stale, only that.
     """
+    if stale := describe_stale(comparison):
+        return stale
     worse, better = comparison.select_by_call("worse"), comparison.select_by_call("better")
     counts = Counter(delta.call for delta in comparison.deltas if delta.dataset != SHIFTED_MEAN)
     labels: dict[Call, str] = {
-        "open": "not significantly different",
+        "open": "undecided",
         "identical": "identical",
         "unlike": "not judged: scored among different classes",
         "missing": "not comparable",
     }
     if worse or better:
         first, second = ("worse", "better") if worse else ("better", "worse")
-        rest = f"on {_format_largest(better)}" if worse and better else "nowhere"
-        clauses = [f"B is {first} than A on {_format_largest(worse or better)}", f"{second} {rest}"]
+        rest = f"on {_format_largest(comparison, better)}" if worse and better else "nowhere"
+        clauses = [
+            f"B is {first} than A on {_format_largest(comparison, worse or better)}",
+            f"{second} {rest}",
+        ]
     elif counts["open"]:
         clauses = [
-            f"No significant difference between A and B in {format_count(counts['open'], 'cell')}"
+            f"Undecided in {format_count(counts['open'], 'cell')}: B is not significantly better "
+            f"or worse than A, and {describe_largest_fall(comparison)} is not excluded"
         ]
         del labels["open"]
     elif counts["identical"]:
@@ -64,7 +73,37 @@ def format_verdict(comparison: ExperimentComparison) -> str:
     return " ".join([*limits, "; ".join(clauses) + "."])
 
 
-def _format_largest(deltas: Sequence[Delta]) -> str:
+def describe_stale(comparison: ExperimentComparison) -> str:
+    """Which stages of A and B are stale; "" where none is."""
+    sides = [
+        f"in {letter}, {'; '.join(experiment.origin.stale)}"
+        for letter, experiment in (("A", comparison.a), ("B", comparison.b))
+        if experiment.origin.stale
+    ]
+    if not sides:
+        return ""
+    return (
+        f"Not comparable: {paths.DVC_LOCK} was not made from the params, code and files beside it. "
+        f"Stale: {'. Stale: '.join(sides)}. Run `dvc repro` there and commit {paths.DVC_LOCK}."
+    )
+
+
+def describe_largest_fall(comparison: ExperimentComparison) -> str:
+    """The largest fall of an undecided row that its interval still allows."""
+    rows = [d for d in comparison.select_by_call("open") if d.simultaneous]
+    lowest = min(rows, key=lambda d: d.simultaneous.low if d.simultaneous else 0.0)
+    fall = -lowest.simultaneous.low if lowest.simultaneous else 0.0
+    return f"a fall of up to {format_percent(fall)} points ({_format_row(comparison, lowest)})"
+
+
+def _format_row(comparison: ExperimentComparison, delta: Delta) -> str:
+    """`sketch, dense: −7.1 [−14.2, 0.0]`, with the interval that holds for all rows at once."""
+    interval = delta.simultaneous
+    numbers = f": {format_points(interval.value)} {format_interval(interval)}" if interval else ""
+    return f"{comparison.format_dataset(delta)}, {delta.mode}{numbers}"
+
+
+def _format_largest(comparison: ExperimentComparison, deltas: Sequence[Delta]) -> str:
     """The largest differences first, the shifted mean before all."""
     order = sorted(
         deltas,
@@ -74,7 +113,8 @@ def _format_largest(deltas: Sequence[Delta]) -> str:
         ),
     )
     texts = [
-        f"{format_dataset(delta)} ({delta.mode}: {format_points(delta.simultaneous.value)} "
+        f"{comparison.format_dataset(delta)} ({delta.mode}: "
+        f"{format_points(delta.simultaneous.value)} "
         f"{format_interval(delta.simultaneous)})"
         for delta in order[:MAX_NAMED_CELLS]
         if delta.simultaneous

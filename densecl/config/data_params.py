@@ -8,11 +8,20 @@ from densecl.config.base import Count, Fraction, Range, StrictModel
 
 
 class RenderParams(StrictModel):
-    """One built-in dataset: how it is drawn, and its folder under data/rendered."""
+    """Built-in images, a dataset or an entry of `transfer`: how they are drawn, and their folder
+    under data/rendered.
+    """
 
-    style: Literal["photo", "recollected", "adversarial", "rendition", "cue-conflict", "sketch"] = (
-        Field(description="drawing style")
-    )
+    style: Literal[
+        "photo",
+        "viewpoint",
+        "new-classes",
+        "recollected",
+        "adversarial",
+        "rendition",
+        "cue-conflict",
+        "sketch",
+    ] = Field(description="drawing style; new-classes: photographs of six shapes that no other has")
     folder: Annotated[str, Field(pattern=r"^[a-z0-9-]+(/[a-z0-9-]+)*$")] = Field(
         description="folder below data/rendered"
     )
@@ -27,20 +36,61 @@ class DatasetParams(StrictModel):
     """A dataset on disk: a folder or an archive."""
 
     root: str = Field(
-        description="folder or archive of the dataset, as unpacked or downloaded (docs/datasets.md)"
+        description="folder or archive of the dataset, as unpacked or downloaded, or shards at "
+        "s3://, gs:// or file:// (layouts webdataset and parquet): a folder, a prefix or a list "
+        "such as s3://bucket/train-{000000..000146}.tar (docs/datasets.md)"
     )
     tracked_by: str = Field(
-        description="folder, archive or version file whose content DVC hashes to detect a change"
+        description="folder, archive or version file whose content DVC hashes to detect a change; "
+        "of shards at s3:// and the like their index, which plan writes and git keeps, such as "
+        "shards/imagenet-train.json"
     )
-    layout: Literal["wnid", "index", "devkit"] = Field(
+    layout: Literal["wnid", "index", "groups", "devkit", "kaggle", "webdataset", "parquet"] = Field(
         default="wnid",
         description="how images are labelled: folders named by wnid, folders named by class index "
-        "(ImageNet-V2's, docs/datasets.md), or the flat validation archive with its devkit",
+        "(ImageNet-V2's, docs/datasets.md), folders named by group of classes (evaluate."
+        "class_groups), the flat validation archive with its devkit, Kaggle's CLS-LOC, tars of "
+        "webdataset, or Parquet files of Hugging Face",
+    )
+    class_map: str | None = Field(
+        default=None,
+        description="CSV with the columns folder and class: the class of each folder, where it is "
+        "not the folder's name; other folders are left out and counted",
+    )
+    class_list: str | None = Field(
+        default=None,
+        description="file with one class per line, in the order of integer labels (layouts "
+        "webdataset and parquet), where the dataset does not name its classes or names them "
+        "otherwise than the train set",
+    )
+    split: str | None = Field(
+        default=None,
+        description="which of several splits in one folder (layouts webdataset and parquet), by "
+        "the names of the files: train of train-00000-of-00294.parquet",
+    )
+    title: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=60,
+        pattern=r"^[^\x00-\x1f\x7f]+$",  # one line in a terminal
+        exclude_if=lambda title: title is None,
+        description="name in tables, pages and messages, such as Our photographs; null: the name "
+        "of the entry, which also says how the dataset is scored",
     )
     devkit: str | None = Field(
         default=None,
         description="ImageNet's development kit, a folder or its .tar.gz, which labels the flat "
         "validation archive",
+    )
+    recursive: bool = Field(
+        default=False,
+        description="images in subfolders of a class folder, at any depth, belong to its class; "
+        "false: they are counted and left out",
+    )
+    follow_links: Literal["anywhere", "inside"] = Field(
+        default="anywhere",
+        description="links to files and folders that are followed: all, or, of a dataset that you "
+        "do not trust, only those to places below its root",
     )
     images: Count | None = Field(
         default=None,
@@ -58,12 +108,40 @@ class DatasetParams(StrictModel):
                 f"found layout {self.layout} with devkit {self.devkit}; expected both layout "
                 "devkit and a devkit, or neither"
             )
+        has_shards = self.layout in ("webdataset", "parquet")
+        if "://" in self.root and not has_shards:
+            raise ValueError(
+                f"found layout {self.layout} with root {self.root}, expected webdataset or "
+                "parquet: only shards are read from a store; `python -m steps pack` writes some"
+            )
+        if "://" in self.tracked_by:
+            raise ValueError(
+                f"found tracked_by {self.tracked_by}, expected a local file, which plan writes: "
+                "the index of the shards, such as shards/imagenet-train.json"
+            )
+        if "://" in self.root and not self.tracked_by.endswith(".json"):
+            raise ValueError(
+                f"found tracked_by {self.tracked_by} of the shards at {self.root}, expected a "
+                ".json file, which plan writes: their index, such as shards/imagenet-train.json"
+            )
+        if not has_shards and (self.class_list is not None or self.split is not None):
+            raise ValueError(
+                f"found layout {self.layout} with class_list or split, expected webdataset or "
+                "parquet; remove them, or name the class of each folder in class_map"
+            )
+        if self.class_map is not None and self.layout != "wnid":
+            raise ValueError(
+                f"found layout {self.layout} with class_map, expected wnid: the map says the class "
+                "of each folder; remove one of both"
+            )
         return self
 
 
 class ValidateParams(StrictModel):
     bad_images: Literal["stop", "exclude"] = Field(
-        default="stop", description="unreadable files stop the pipeline, or are excluded and listed"
+        default="stop",
+        description="unreadable files, and images of evaluation datasets that are in the train set "
+        "too, stop the pipeline, or are excluded and listed",
     )
     minimum_per_class: Annotated[int, Field(ge=0)] = Field(
         default=1, description="minimum number of images per class"
@@ -112,6 +190,23 @@ class DataParams(StrictModel):
         default="none",
         description="ram: keep decoded training images in memory, for datasets that fit, and "
         "up to 1 GiB of the images that each epoch is validated on",
+    )
+    exif: Literal["ignore", "apply"] = Field(
+        default="ignore",
+        description="EXIF orientation: ignore, as timm and torchvision do for the published "
+        "datasets; apply, images are turned upright in training, evaluation and serving",
+    )
+    order: Literal["images", "shards"] = Field(
+        default="images",
+        exclude_if=lambda order: order == "images",  # as in plans that know no other
+        description="order of an epoch: images, all of them drawn anew; shards, blocks of shards "
+        "drawn anew and the images of a block drawn in it, for a train set that is larger than the "
+        "cache of a machine (docs/datasets.md). It is another order, so another result",
+    )
+    block_shards: Count = Field(
+        default=16,
+        exclude_if=lambda shards: shards == 16,
+        description="shards of a block of order: shards; a machine needs room for two blocks",
     )
     reduced_decoding: bool = Field(
         default=False,

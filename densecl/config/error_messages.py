@@ -35,6 +35,13 @@ def _format_error(item: Any, model: type[BaseModel]) -> str:
             + f"allowed: {', '.join(allowed)}"
         )
     if item["type"] == "missing":
+        # The input is the section that lacks the key.
+        root = item["input"].get("root") if isinstance(item["input"], dict) else None
+        if path[-1] == "tracked_by" and isinstance(root, str):
+            return (
+                f"{key}: missing; expected the path whose content DVC watches: add tracked_by: "
+                f"{root}, or a version file that you edit when the images change"
+            )
         return f"{key}: missing; it has no default"
     if item["type"] == "value_error":
         # A rule over several keys states its own finding.

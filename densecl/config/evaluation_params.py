@@ -2,9 +2,46 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
-from densecl.config.base import Count, Fraction, Mode, NonEmptyNames, Positive, StrictModel
+from densecl.config.base import Count, Fraction, NonEmptyNames, Positive, StrictModel
+from densecl.config.model_params import OtherModelParams, check_model_names
+from densecl.config.probe_params import ProbesParams
+
+PublishedGroups = Literal["cue-conflict", "imagenet-9", "objectnet"]
+Combination = Literal["max", "mean"]
+OutsideRule = Literal["masked", "wrong"]
+
+
+class ClassGroupsParams(StrictModel):
+    """How a dataset is scored whose folders are groups of classes."""
+
+    groups: PublishedGroups | dict[str, NonEmptyNames] = Field(
+        description="wnids by group, the name of a folder; or the name of a published list"
+    )
+    combine: Combination = Field(
+        default="max", description="value of a group: of its classes' probabilities"
+    )
+    outside: OutsideRule = Field(
+        default="masked",
+        description="classes of no group: masked, or a prediction of one is wrong",
+    )
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        if isinstance(self.groups, str):
+            return self
+        if len(self.groups) < 2:
+            raise ValueError(f"groups: found {len(self.groups)}, expected 2 or more")
+        group_of: dict[str, str] = {}
+        for group, wnids in self.groups.items():
+            for wnid in wnids:
+                if group_of.setdefault(wnid, group) != group:
+                    raise ValueError(
+                        f"groups: found {wnid} in {group_of[wnid]!r} and in {group!r}, expected "
+                        f"each class in one group; remove it from the other"
+                    )
+        return self
 
 
 class EvaluateParams(StrictModel):
@@ -34,6 +71,16 @@ class EvaluateParams(StrictModel):
     )
     classes: dict[str, NonEmptyNames] = Field(
         default={}, description="per dataset: wnids of the classes that it is scored over"
+    )
+    class_groups: dict[str, ClassGroupsParams] = Field(
+        default={},
+        description="per dataset whose folders are groups of classes (layout groups): its groups, "
+        "where they are not those of its protocol",
+    )
+    probes: ProbesParams = ProbesParams()
+    models: Annotated[dict[str, OtherModelParams], AfterValidator(check_model_names)] = Field(
+        default={},
+        description="models to evaluate beside the modes, by name (docs/probes/other-models.md)",
     )
 
 
@@ -121,7 +168,7 @@ class NotifyParams(StrictModel):
 class RetrainingParams(StrictModel):
     """Read by `python -m pipelines retraining` only: a change reruns no stage."""
 
-    mode: Mode | None = Field(
+    mode: str | None = Field(
         default=None, description="mode of the candidate; null: the first entry of modes"
     )
     registry: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(

@@ -5,6 +5,7 @@ A parameter is documented once, at its field; docs/params.md, `train.py --help` 
 messages read it there. Imports no torch, so that typos are reported immediately.
 """
 
+import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -12,13 +13,16 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from densecl import paths
 from densecl.config.base import (
     CONTROL_SET,
     MODES,
     TRAIN_SET,
     Mode,
+    NonEmptyNames,
     StrictModel,
 )
+from densecl.config.cluster_params import ClusterParams
 from densecl.config.data_params import (
     ColorJitterParams,
     DataParams,
@@ -36,6 +40,10 @@ from densecl.config.evaluation_params import (
     ReportParams,
     RetrainingParams,
 )
+from densecl.config.flatten import flatten
+from densecl.config.mode_params import ModeSettings, ModeTrainParams, VariantParams
+from densecl.config.probe_params import TransferParams
+from densecl.config.sweep_params import SweepParams, check_sweep
 from densecl.config.training_params import (
     ContrastParams,
     DenseContrastParams,
@@ -43,6 +51,7 @@ from densecl.config.training_params import (
     NetworkParams,
     TrainParams,
 )
+from densecl.config.tuning_record import TuningRecord
 from densecl.config.yaml_loader import load_yaml
 from densecl.errors import DenseclError
 
@@ -74,6 +83,7 @@ __all__ = [
     "parse_params",
 ]
 
+NAME = r"[a-z0-9][a-z0-9_-]*"  # of a dataset, a variant or a folder of images
 RESERVED_UNITS = (
     *MODES,
     "validate",
@@ -85,6 +95,9 @@ RESERVED_UNITS = (
 )
 
 
+VARIABLE = re.compile(r"\$(?:\w|\{)")  # of a shell
+
+
 class ParamsError(DenseclError):
     """A params file that cannot be used; the message names the file, the key, what was found and
     what is allowed.
@@ -92,8 +105,9 @@ class ParamsError(DenseclError):
 
 
 class Params(StrictModel):
-    modes: Annotated[tuple[Mode, ...], Field(strict=False, min_length=1)] = Field(
-        description="modes to train and compare; each mode with each seed is one training run"
+    modes: NonEmptyNames = Field(
+        description="modes to train and compare: dense, global, none, or names of `variants`; each "
+        "mode with each seed is one training run"
     )
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)] = (
         Field(
@@ -102,23 +116,44 @@ class Params(StrictModel):
         )
     )
     render: dict[str, RenderParams] = Field(
-        description="built-in datasets, drawn by code; {} where every dataset is your own"
+        description="built-in datasets and images of `transfer`, drawn by code; {} where all are "
+        "your own"
     )
     datasets: dict[str, DatasetParams] = Field(description="every dataset, by name")
+    transfer: dict[str, TransferParams] = Field(
+        default={}, description="images, masks and boxes for probes of frozen features, by name"
+    )
     validate_: Annotated[ValidateParams, Field(alias="validate")] = ValidateParams()
     network: NetworkParams
     data: DataParams = DataParams()
     contrast: ContrastParams = ContrastParams()
-    train: TrainParams
+    train: ModeTrainParams
+    variants: dict[str, VariantParams] = Field(
+        default={},
+        exclude_if=lambda variants: not variants,  # as in params that know none
+        description="modes of their own, by name (docs/variants.md): those that `modes` names run",
+    )
     cost: CostParams = CostParams()
     evaluate: EvaluateParams
     report: ReportParams = ReportParams()
     retraining: RetrainingParams = RetrainingParams()
+    cluster: ClusterParams = ClusterParams()
+    sweep: SweepParams = SweepParams()
+    tuning: TuningRecord | None = Field(
+        default=None,
+        exclude_if=lambda record: record is None,  # as in params that know none
+        description="what a sweep has chosen (docs/fair.md), as its preset states it",
+    )
 
     @property
-    def candidate(self) -> tuple[Mode, int]:
+    def candidate(self) -> tuple[str, int]:
         """Mode and seed of the model that a retraining judges."""
         return self.retraining.mode or self.modes[0], self.seeds[0]
+
+    @property
+    def mode_settings(self) -> ModeSettings:
+        """What each mode and variant is trained with."""
+        return ModeSettings(contrast=self.contrast, train=self.train, variants=self.variants)
 
     @property
     def optional_datasets(self) -> tuple[str, ...]:
@@ -130,6 +165,16 @@ class Params(StrictModel):
             for name in self.datasets
             if name != TRAIN_SET and self.evaluate.require == "present"
         )
+
+    @model_validator(mode="after")
+    def _check_paths(self) -> Self:
+        for key, value in flatten(self.model_dump(include={"datasets", "transfer"})).items():
+            # DVC expands neither.
+            if isinstance(value, str) and (value.startswith("~") or VARIABLE.search(value)):
+                raise ValueError(
+                    f"{key}: found {value!r}, expected a path without ~ and variables; write it out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
@@ -145,10 +190,17 @@ class Params(StrictModel):
                     f"{key}: {', '.join(repeated)} named more than once; one name is one run"
                 )
         for name in self.datasets:
-            if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name in RESERVED_UNITS:
+            if not re.fullmatch(NAME, name) or name in RESERVED_UNITS:
                 raise ValueError(
                     f"datasets: {name!r} cannot name a dataset: use a-z, 0-9, '-' and '_', and "
                     f"none of {', '.join(RESERVED_UNITS)}"
+                )
+        self._check_variant_names()
+        self._check_indices()
+        for name in self.transfer:
+            if not re.fullmatch(NAME, name):
+                raise ValueError(
+                    f"transfer: {name!r} cannot name a folder of images: use a-z, 0-9, '-' and '_'"
                 )
         if TRAIN_SET not in self.datasets:
             raise ValueError(
@@ -159,13 +211,22 @@ class Params(StrictModel):
                 f"evaluate.datasets: {CONTROL_SET} is missing: it is the control of every shifted "
                 "dataset"
             )
+        self._check_order()
         mode = self.retraining.mode
         references: list[tuple[str, Iterable[str], str, Collection[str]]] = [
+            ("modes", self.modes, "modes or variants", (*MODES, *self.variants)),
             ("evaluate.datasets", evaluated, "datasets", self.datasets),
             ("evaluate.preprocess", self.evaluate.preprocess, "datasets", self.datasets),
             ("evaluate.protocol", self.evaluate.protocol, "datasets", self.datasets),
             ("evaluate.classes", self.evaluate.classes, "datasets", self.datasets),
-            ("render", self.render, "datasets", self.datasets),
+            ("evaluate.class_groups", self.evaluate.class_groups, "datasets", self.datasets),
+            ("evaluate.probes", self.evaluate.probes.transfer_names, "transfer", self.transfer),
+            (
+                "render",
+                self.render,
+                "datasets or transfer",
+                {**self.datasets, **self.transfer},
+            ),
             ("train.validate_on", self.train.validate_on or (), "evaluate.datasets", evaluated),
             (
                 "retraining.gate.minimum",
@@ -185,22 +246,67 @@ class Params(StrictModel):
         self._check_modes()
         return self
 
-    def _check_modes(self) -> None:
-        for mode in ("dense", "global"):
-            try:
-                contrast = self.contrast.resolve_mode(mode)
-            except ValidationError as error:
-                reasons = "; ".join(format_errors(error, DenseContrastParams))
-                raise ValueError(f"contrast.{mode}: {reasons}") from None
-            if (
-                contrast
-                and mode in self.modes
-                and contrast.contrastive_weight_adaptive
-                and contrast.ramp_epochs > self.train.epochs
-            ):
+    def _check_order(self) -> None:
+        """Blocks of shards need shards."""
+        layout = self.datasets[TRAIN_SET].layout
+        if self.data.order == "shards" and layout not in ("webdataset", "parquet"):
+            raise ValueError(
+                f"data.order: found shards with datasets.{TRAIN_SET}.layout {layout}, expected "
+                "webdataset or parquet; set data.order: images, or pack the dataset"
+            )
+
+    def _check_indices(self) -> None:
+        """An index is of one root in a store; splits of one may share it."""
+        roots = dict[str, str]()
+        for name, dataset in self.datasets.items():
+            if "://" not in dataset.root:
+                continue
+            first = roots.setdefault(os.path.normpath(dataset.tracked_by), dataset.root)
+            if first != dataset.root:
                 raise ValueError(
-                    f"contrast.ramp_epochs: found {contrast.ramp_epochs:g} for mode {mode}, "
-                    f"expected at most train.epochs ({self.train.epochs}): the weight would never "
+                    f"datasets.{name}.tracked_by: found {dataset.tracked_by}, the index of {first} "
+                    f"too, expected one of {dataset.root} only; name another file, such as "
+                    f"shards/{name}.json"
+                )
+
+    def _check_variant_names(self) -> None:
+        taken = {
+            **dict.fromkeys((*RESERVED_UNITS, *paths.REGISTERED), "reserved"),
+            **dict.fromkeys(self.datasets, "the name of a dataset"),
+        }
+        for name in self.variants:
+            if not re.fullmatch(NAME, name):
+                raise ValueError(
+                    f"variants: {name!r} cannot name a variant: use a-z, 0-9, '-' and '_'"
+                )
+            if name in taken:
+                raise ValueError(f"variants: {name!r} is {taken[name]}; choose another name")
+            for model in self.evaluate.models:
+                if re.fullmatch(rf"{name}(-\d+)?", model):
+                    raise ValueError(
+                        f"variants: {name!r} with a seed could be {model!r} of evaluate.models; "
+                        "choose another name"
+                    )
+
+    def _check_modes(self) -> None:
+        settings = self.mode_settings
+        settings.check()
+        # Its defaults may not suit params that tune nothing, and a factor around a tuned value may
+        # lead out of bounds; a sweep that begins checks them in any case.
+        if "sweep" in self.model_fields_set and self.tuning is None:
+            check_sweep(self.sweep, settings)
+        for name in self.modes:
+            if (base := settings.resolve_base(name)) not in self.modes:
+                raise ValueError(
+                    f"modes: found {name} without its base {base}, which it is compared with; name "
+                    f"{base} too"
+                )
+        for name in self.modes:
+            contrast, epochs = settings.resolve_contrast(name), settings.resolve_train(name).epochs
+            if contrast and contrast.contrastive_weight_adaptive and contrast.ramp_epochs > epochs:
+                raise ValueError(
+                    f"contrast.ramp_epochs: found {contrast.ramp_epochs:g} for mode {name}, "
+                    f"expected at most train.epochs ({epochs}): the weight would never "
                     "reach lambda_weight; shorten the ramp"
                 )
 

@@ -201,7 +201,17 @@ class TrainParams(StrictModel):
         description="minutes between checkpoints within an epoch; each epoch ends with one",
     )
     processes: Annotated[Count, Field(exclude=True)] = Field(
-        default=1, description="processes on this machine that share each batch"
+        default=1, description="processes on each machine that share each batch"
+    )
+    parallel: Annotated[Literal["ddp", "fsdp"], Field(exclude=True)] = Field(
+        default="ddp",
+        description="torch's engine with several processes: ddp copies the model to each, fsdp "
+        "shards it, for models too large for that; weights differ in their last bits",
+    )
+    checkpoint_activations: Annotated[bool, Field(exclude=True)] = Field(
+        default=False,
+        description="compute each transformer block again in the backward pass instead of storing "
+        "its activations: one forward pass more, less memory, the same bits",
     )
     validate_on: Names | None = Field(
         default=None,

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from densecl import distributed
 from densecl.config.params import GlobalContrastParams
 from densecl.contrast.infonce import masked_info_nce, weight_by_queries
 from densecl.contrast.key_encoder import MomentumKeyEncoder, SharedKeyEncoder
@@ -62,24 +61,20 @@ class ContrastiveObjective(nn.Module, ABC):
 
     def forward(
         self, views: ViewPair, diagnostics: bool = True
-    ) -> tuple[ContrastiveOutput, NewKeys]:
+    ) -> tuple[ContrastiveOutput, list[NewKeys]]:
         """InfoNCE of this mode's pairs against the memory queue as it was before this step.
 
         With `symmetric`, view 2 also queries view 1, the loss is the mean over all queries,
         and the keys of both directions are stored.
-        The new keys are those of all ranks, in the order in which one process would write them.
         """
         directions = self.list_directions(views)
-        pair_parts, key_parts = zip(*(self.build_pairs(d) for d in directions), strict=True)
+        pair_parts, new_keys = zip(*(self.build_pairs(d) for d in directions), strict=True)
         pairs = PositivePairs.concatenate(pair_parts)
         mask = self._build_negative_mask(pairs.image_ids, pairs.class_ids)
         output = masked_info_nce(
             pairs.queries, pairs.keys, self.negatives, self.temperature(), mask, diagnostics
         )
         output = weight_by_queries(output, len(pairs.queries))
-        new_keys = NewKeys.concatenate(
-            NewKeys(*distributed.all_gather_rows(*keys)) for keys in key_parts
-        )
         metrics = {
             # Of no query the loss is 0, for the gradient's sake; chance is then NaN.
             "contrastive_loss": torch.where(output.chance.isnan(), torch.nan, output.loss.detach()),
@@ -88,7 +83,21 @@ class ContrastiveObjective(nn.Module, ABC):
             "negative_similarity": output.negative_similarity,
             "pretext_top1": output.pretext_top1,
         }
-        return ContrastiveOutput(output.loss, metrics), new_keys
+        return ContrastiveOutput(output.loss, metrics), list(new_keys)
+
+    def list_trained_modules(self) -> list[nn.Module]:
+        """Head and temperature."""
+        return [self.head, self.temperature]
+
+    @property
+    def keys_per_image(self) -> int:
+        """Largest number of keys that an image adds to the memory queue, in one direction."""
+        return 1
+
+    @property
+    def keys_vary(self) -> bool:
+        """Whether an image may add fewer keys than `keys_per_image`."""
+        return False
 
     def list_directions(self, views: ViewPair) -> list[ViewPair]:
         """The pairs of views whose first is the queries'; `symmetric` adds the other way round."""

@@ -3,6 +3,7 @@
 Unlike DenseCL there is no global term: lambda weights this loss against classification.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -47,6 +48,23 @@ class DenseObjective(ContrastiveObjective):
     """
 
     settings: DenseContrastParams
+
+    @property
+    def keys_per_image(self) -> int:
+        """As `memory_unit` and `memory_per_image` say."""
+        if self.settings.memory_unit == "image":
+            return 1
+        sampled = min(self.settings.patches_per_image, math.prod(self.grid))
+        return min(sampled, self.settings.memory_per_image or sampled)
+
+    @property
+    def keys_vary(self) -> bool:
+        """True where patches without a valid match form no pair."""
+        settings = self.settings
+        return settings.memory_unit == "patch" and (
+            settings.correspondence_features == "geometric"
+            or settings.correspondence_filter != "none"
+        )
 
     def build_pairs(self, views: ViewPair) -> tuple[PositivePairs, NewKeys]:
         """The pairs of `select_patches`, and the keys to store, as `memory_unit` says."""

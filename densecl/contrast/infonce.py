@@ -175,7 +175,7 @@ def weight_by_queries(output: InfoNCEOutput, query_count: int) -> InfoNCEOutput:
     negatives = output.negatives
     per_query = torch.stack([torch.ones_like(negatives), negatives, output.with_negatives])
     counts = per_query.nan_to_num() * query_count  # queries, pairs, queries with negatives
-    totals = torch.stack(distributed.all_gather(counts)).sum(0)
+    totals = distributed.all_gather(counts)[0].sum(0)
     query_weight, pair_weight, ranked_weight = counts * world_size / totals
 
     def scale(mean: Tensor, weight: Tensor = query_weight) -> Tensor:

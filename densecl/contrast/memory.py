@@ -20,6 +20,21 @@ class NewKeys(NamedTuple):
         """The rows of all parts in order."""
         return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
+    def pad(self, rows: int) -> Self:
+        """`rows` rows: the rest are zeros of image -1, which `drop_padding` takes out again."""
+        missing = rows - len(self.image_ids)
+        padding = (
+            self.features.new_zeros(missing, *self.features.shape[1:]),
+            self.image_ids.new_full((missing,), -1),
+            self.class_ids.new_full((missing,), -1),
+        )
+        return self.concatenate([self, type(self)(*padding)])
+
+    def drop_padding(self) -> Self:
+        """The rows of images; waits for the device."""
+        is_image = self.image_ids >= 0
+        return type(self)(*(column[is_image] for column in self))
+
 
 class MemoryQueue(nn.Module):
     """The last `size` keys with their image, class and step, in a ring buffer.

@@ -32,12 +32,24 @@ class Objective(Protocol):
 
     def forward(
         self, views: ViewPair, diagnostics: bool = True
-    ) -> tuple[ContrastiveOutput, NewKeys]:
-        """The loss of two views, and the keys to write to the memory queue after the step.
+    ) -> tuple[ContrastiveOutput, list[NewKeys]]:
+        """The loss of two views, and the keys to write to the memory queue after the step, by
+        direction: view 1 queries view 2, then the other way round.
 
         Leaves the memory queue as it is. `diagnostics` adds the metrics of the negatives, which
         are NaN otherwise.
         """
+
+    def list_trained_modules(self) -> list[nn.Module]:
+        """The modules whose parameters the optimizer steps."""
+
+    @property
+    def keys_per_image(self) -> int:
+        """Largest number of keys that an image adds to the memory queue, in one direction."""
+
+    @property
+    def keys_vary(self) -> bool:
+        """Whether an image may add fewer keys than `keys_per_image`."""
 
     def update_after_step(
         self, model: Backbone, new_keys: NewKeys, step: int, progress: float
@@ -65,16 +77,22 @@ class NoObjective(nn.Module):
 
     lambda_weight = 0.0
     memory_size = 0
+    keys_per_image = 0
+    keys_vary = False
 
     def forward(
         self,
         views: ViewPair,
         diagnostics: bool = True,  # noqa: ARG002
-    ) -> tuple[ContrastiveOutput, NewKeys]:
+    ) -> tuple[ContrastiveOutput, list[NewKeys]]:
         """Loss 0 without gradient, no metrics, no keys."""
         logits = views.view1.tokens.logits
         new_keys = NewKeys(logits.new_zeros(0), views.image_ids[:0], views.class_ids[:0])
-        return ContrastiveOutput(logits.new_zeros(()), {}), new_keys
+        return ContrastiveOutput(logits.new_zeros(()), {}), [new_keys]
+
+    def list_trained_modules(self) -> list[nn.Module]:
+        """None beside the model."""
+        return []
 
     def update_after_step(
         self, model: Backbone, new_keys: NewKeys, step: int, progress: float

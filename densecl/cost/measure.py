@@ -8,14 +8,12 @@ from statistics import fmean, median
 from typing import Final, NamedTuple
 
 from densecl.artifacts import CostPlan
-from densecl.config.params import Mode
 from densecl.cost.load import compare_snapshots, take_snapshot
 from densecl.cost.memory import measure_added_memory
 from densecl.cost.ratio import CONFIDENCE, compute_ratio
 from densecl.cost.result import CostReport, ModeCost, StepRatio
 from densecl.cost.steps import (
     ONE_VIEW,
-    Kind,
     Step,
     TrainingSize,
     build_steps,
@@ -36,8 +34,8 @@ Clock = Callable[[], float]
 class StepRatios(NamedTuple):
     """Ratios per mode against `none` and against one view, and of `none` against itself."""
 
-    against_none: dict[Mode, StepRatio]
-    against_one_view: dict[Mode, StepRatio]
+    against_none: dict[str, StepRatio]
+    against_one_view: dict[str, StepRatio]
     control: StepRatio
 
 
@@ -47,8 +45,7 @@ def measure_cost(plan: CostPlan, size: TrainingSize, clock: Clock = read_clock) 
     reuse_freed_memory()
     set_training_threads(plan.train.threads)
     modes = list_modes(plan)
-    kinds: tuple[Kind, ...] = (*modes, ONE_VIEW)
-    memory = {kind: measure_added_memory(plan, size, kind) for kind in kinds}
+    memory = {kind: measure_added_memory(plan, size, kind) for kind in (*modes, ONE_VIEW)}
     steps, queue_sizes = build_timed_steps(plan, size)
     # The processes above are no children of this one: they would count as others.
     start = take_snapshot()._replace(load=load)
@@ -85,25 +82,24 @@ def measure_cost(plan: CostPlan, size: TrainingSize, clock: Clock = read_clock) 
     )
 
 
-def list_modes(plan: CostPlan) -> list[Mode]:
+def list_modes(plan: CostPlan) -> list[str]:
     """The modes of the plan, and none."""
     return list(dict.fromkeys((*plan.modes, NONE)))
 
 
-def build_timed_steps(
-    plan: CostPlan, size: TrainingSize
-) -> tuple[dict[str, Step], dict[Mode, int]]:
+def build_timed_steps(plan: CostPlan, size: TrainingSize) -> tuple[dict[str, Step], dict[str, int]]:
     """Steps by name, and the entries of each mode's memory queue.
 
-    None is there twice, and has no diagnostic step: it costs as much as an ordinary one.
+    None is there twice. It and its variants have no diagnostic step, which costs as much as an
+    ordinary one.
     """
     images = count_timed_images(plan, size)
     steps: dict[str, Step] = {}
-    queue_sizes: dict[Mode, int] = {}
+    queue_sizes: dict[str, int] = {}
     for mode in list_modes(plan):
         ordinary, diagnostic, queue_sizes[mode] = build_steps(plan, size, mode, images)
         steps[mode] = ordinary
-        if mode != NONE:
+        if plan.contrast[mode]:
             steps[mode + DIAGNOSTIC] = diagnostic
     steps[CONTROL] = build_steps(plan, size, NONE, images)[0]
     steps[ONE_VIEW] = build_steps(plan, size, ONE_VIEW, images)[0]
@@ -128,7 +124,7 @@ def compute_diagnostic_factor(times: Times, mode: str, share: float) -> float:
     return 1 + share * (ratio - 1)
 
 
-def compute_ratios(times: Times, modes: Sequence[Mode], share: float) -> StepRatios:
+def compute_ratios(times: Times, modes: Sequence[str], share: float) -> StepRatios:
     """All ratios, paired by round; the denominator `none` is the mean of its two steps."""
     none = [(a + b) / 2 for a, b in zip(times[NONE], times[CONTROL], strict=True)]
     seconds = {mode: times[mode] if mode != NONE else none for mode in modes}

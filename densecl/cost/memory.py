@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from densecl.artifacts import CostPlan
-from densecl.cost.steps import Kind, TrainingSize, build_steps, count_batch_images
+from densecl.cost.steps import TrainingSize, build_steps, count_batch_images
 from densecl.runtime.hardware import (
     get_device,
     read_peak_memory,
@@ -17,7 +17,7 @@ from densecl.runtime.hardware import (
 from densecl.runtime.threads import set_training_threads
 
 
-def measure_added_memory(plan: CostPlan, size: TrainingSize, kind: Kind) -> int | None:
+def measure_added_memory(plan: CostPlan, size: TrainingSize, kind: str) -> int | None:
     """Bytes for model, optimizer, memory queue, batch and steps; None if the process was killed.
 
     The process is forked from a server that has imported all code and
@@ -38,7 +38,7 @@ def measure_added_memory(plan: CostPlan, size: TrainingSize, kind: Kind) -> int 
     return added
 
 
-def _send_added_memory(sender: Connection, plan: CostPlan, size: TrainingSize, kind: Kind) -> None:
+def _send_added_memory(sender: Connection, plan: CostPlan, size: TrainingSize, kind: str) -> None:
     reuse_freed_memory()
     set_training_threads(plan.train.threads)
     _load_libraries()

@@ -8,7 +8,7 @@ from scipy.stats import t as student_t
 
 from densecl.cost.result import StepRatio
 
-CONFIDENCE = 0.992  # of each interval; six ratios then hold together at 95 % (Bonferroni)
+CONFIDENCE = 0.992  # of each interval; six ratios, of three modes, hold together at 95 %
 MIN_ROUNDS = 8  # fewer have no interval
 
 

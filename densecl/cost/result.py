@@ -1,5 +1,7 @@
 """The measured cost of the modes (reports/cost.json). Imports no torch."""
 
+import math
+
 from densecl.artifacts import Artifact
 
 MAX_CONTROL_WIDTH = 0.10  # of the control's interval, which should contain 1.00
@@ -58,6 +60,39 @@ class CostReport(Artifact):
     def is_measured(self) -> bool:
         """Whether the control shows that equal steps took equal time."""
         return self.control.contains(1.0) and self.control.width <= MAX_CONTROL_WIDTH
+
+
+def rescale_interval(ratio: StepRatio, cost: CostReport, error_rate: float) -> StepRatio:
+    """The ratio with the interval that leaves out the truth at `error_rate` instead of at that of
+    `cost`: both are Student's of the mean of the rounds' logarithms (densecl/cost/ratio.py).
+    """
+    from scipy.stats import t as student_t
+
+    if ratio.low is None or ratio.high is None:
+        return ratio
+    wanted, given = (
+        float(student_t.isf(rate / 2, cost.rounds - 1))
+        for rate in (error_rate, 1 - cost.confidence)
+    )
+    half_width = math.log(ratio.high / ratio.low) / 2 * wanted / given
+    low, high = (ratio.value * math.exp(sign * half_width) for sign in (-1, 1))
+    return StepRatio(value=ratio.value, low=low, high=high)
+
+
+def compare_costs(cost: CostReport, mode: str, baseline: str, error_rate: float) -> StepRatio:
+    """Step time of `mode` relative to `baseline`.
+
+    Both are measured against `none`; between two others the limits are the quotients of theirs at
+    half the error rate each, which hold whatever the two have in common.
+    """
+    first, second = cost.modes[mode].against_none, cost.modes[baseline].against_none
+    if baseline == "none":
+        return rescale_interval(first, cost, error_rate)
+    first, second = (rescale_interval(ratio, cost, error_rate / 2) for ratio in (first, second))
+    value = first.value / second.value
+    if first.low is None or first.high is None or second.low is None or second.high is None:
+        return StepRatio(value=value, low=None, high=None)
+    return StepRatio(value=value, low=first.low / second.high, high=first.high / second.low)
 
 
 def format_ratio(ratio: StepRatio) -> str:

@@ -4,13 +4,12 @@ import math
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch.nn.functional import normalize
 
 from densecl.artifacts import CostPlan
-from densecl.config.params import Mode
 from densecl.contrast.build import AnyObjective, build_objective, limit_queue_size
 from densecl.contrast.contrastive import ContrastiveObjective
 from densecl.contrast.memory import NewKeys
@@ -18,11 +17,9 @@ from densecl.datasets.views.batch import ViewBatch
 from densecl.network.preprocessing import normalise_images, resolve_preprocessing
 from densecl.network.vit import build_model, forward_tokens, get_patch_grid
 from densecl.runtime.hardware import get_device
-from densecl.training.optim import build_optimizer
 from densecl.training.step import TrainStep
 
-Kind = Mode | Literal["one view"]
-ONE_VIEW: Final = "one view"  # classification of one view, as without this method
+ONE_VIEW: Final = "one view"  # classification of one view, as without this method; no mode's name
 Step = Callable[[], object]
 
 
@@ -61,7 +58,7 @@ def count_timed_images(plan: CostPlan, size: TrainingSize) -> int:
 
 
 def build_steps(
-    plan: CostPlan, size: TrainingSize, kind: Kind, images: int
+    plan: CostPlan, size: TrainingSize, kind: str, images: int
 ) -> tuple[Step, Step, int]:
     """An ordinary and a diagnostic step of a mode or of ONE_VIEW on `images`, and its memory's
     entries.
@@ -79,10 +76,11 @@ def build_steps(
     return ordinary, partial(ordinary, diagnostics=True), train_step.objective.memory_size
 
 
-def build_train_step(plan: CostPlan, size: TrainingSize, mode: Mode) -> TrainStep:
+def build_train_step(plan: CostPlan, size: TrainingSize, mode: str) -> TrainStep:
     """The training step of a mode as in training, with a full memory queue."""
     device = get_device()
-    model = build_model(plan.network, size.classes, 0, plan.train.drop_path).to(device)
+    train = plan.get_train(mode)
+    model = build_model(plan.network, size.classes, 0, train.drop_path).to(device)
     contrast = plan.contrast[mode]
     with warnings.catch_warnings():  # training says it
         warnings.filterwarnings("ignore", "contrast.queue_size")
@@ -90,20 +88,22 @@ def build_train_step(plan: CostPlan, size: TrainingSize, mode: Mode) -> TrainSte
     generator = torch.Generator().manual_seed(0)
     objective = build_objective(contrast, model, queue_size, 0, generator).to(device)
     fill_memory(objective, size.classes)
-    settings = plan.train.model_copy(update={"grad_accumulation": 1})
-    optimizer = build_optimizer(model, objective, settings)
-    preprocessing = resolve_preprocessing(model)
-    return TrainStep(model.train(), objective, optimizer, preprocessing, settings)
+    update = {
+        "grad_accumulation": 1,
+        "checkpoint_activations": plan.checkpoint_activations,
+    }
+    settings = train.model_copy(update=update)
+    return TrainStep(model.train(), objective, resolve_preprocessing(model), settings)
 
 
 def step_one_view(train_step: TrainStep, batch: ViewBatch) -> None:
     """Take a step of plain classification: one view, no objective."""
     with train_step.use_precision():
         train_step.optimizer.zero_grad(set_to_none=True)
-        with train_step.autocast():
+        with train_step.scorer.autocast():
             images = normalise_images(batch.view1, train_step.preprocessing)
             tokens = forward_tokens(train_step.model, images)
-        train_step.compute_classification_loss(tokens, batch.labels).backward()
+        train_step.scorer.compute_classification_loss(tokens, batch.labels).backward()
         train_step.step_optimizer(
             NewKeys(tokens.cls[:0], batch.image_ids[:0], batch.labels[:0]), 0, 0.0
         )

@@ -43,7 +43,7 @@ def get_official_counts(dataset: str, classes: list[str]) -> tuple[int, list[str
 
 def compute_real_agreement(frame: pd.DataFrame) -> pd.Series:
     """[rows] True if ReaL's raters see the image's class, False if only others; null if none."""
-    numbers = frame["path"].str.extract(VALIDATION_NAME, expand=False)
+    numbers = frame["image_id"].str.extract(VALIDATION_NAME, expand=False)
     if numbers.isna().all():
         return pd.Series(None, frame.index, dtype="object")
     real_labels = json.loads(_find_timm_file(REAL_LABELS).read_text(encoding="utf-8"))
@@ -58,9 +58,15 @@ def compute_real_agreement(frame: pd.DataFrame) -> pd.Series:
 @cache
 def load_class_descriptions() -> dict[str, str]:
     """wnid -> short description, for the synsets of ImageNet-22k."""
+    return {wnid: words.split(",")[0] for wnid, words in load_lemmas().items()}
+
+
+@cache
+def load_lemmas() -> dict[str, str]:
+    """wnid -> its words in English, separated by commas, for the synsets of ImageNet-22k."""
     text = _find_timm_file("imagenet_synset_to_lemma.txt").read_text(encoding="utf-8")
-    pairs = (line.split("\t", 1) for line in text.splitlines() if "\t" in line)
-    return {wnid: words.split(",")[0] for wnid, words in pairs}
+    lines = (line.partition("\t") for line in text.splitlines())
+    return {wnid: words for wnid, tab, words in lines if tab}
 
 
 @cache

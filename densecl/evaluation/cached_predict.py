@@ -19,6 +19,7 @@ from torch import Tensor
 
 from densecl.artifacts import Preprocessing
 from densecl.evaluation.cell_cache import CellCache
+from densecl.evaluation.group_scores import ScoredGroups
 from densecl.evaluation.predict import build_predictions, iter_logits
 from densecl.evaluation.scoring import select_scored
 from densecl.network.vit import Backbone
@@ -29,6 +30,8 @@ from densecl.runtime.source_hash import hash_sources
 PREDICTION_CODE = (
     "datasets/storage",
     "evaluation/cached_predict.py",
+    "evaluation/group_scores.py",
+    "evaluation/other_models.py",
     "evaluation/predict.py",
     "evaluation/scoring.py",
     "metrics.py",
@@ -40,10 +43,10 @@ CHUNK = 4096  # images scored at once from kept logits: 33 MB of float64 at 1000
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """The usable images of a dataset whose classes the model knows."""
+    """The usable images of a dataset whose classes, or groups of classes, the model knows."""
 
     name: str  # of the dataset
-    frame: pd.DataFrame  # rows of the manifest; `label` is the model's index
+    frame: pd.DataFrame  # rows of the manifest; `label` is the model's index, or the group's
     root: Path
     preprocessing: Preprocessing
     shared: bool  # scored under the masks of several datasets: its logits are kept
@@ -55,32 +58,40 @@ class LabelledImages:
 class CachedPredictor:
     """One model and the cell cache; `images_run` counts the images that went through the model."""
 
-    def __init__(self, model: Backbone, folder: Path, batch_size: int, cache: CellCache) -> None:
-        """`folder` holds the exported files of `model`."""
+    def __init__(
+        self, model: Backbone, folder: Path, batch_size: int, cache: CellCache, classes: list[str]
+    ) -> None:
+        """`folder` holds the files of `model`, and `classes` are those of its outputs."""
         self.model, self.batch_size, self.cache = model, batch_size, cache
         self.images_run = 0
         self._logits: dict[str, Tensor] = {}  # of shared images, by key
-        self._identity = {
-            "model": [_hash_file(folder / name) for name in ("model.safetensors", "config.json")],
+        self.identity = {
+            "model": [hash_file(folder / name) for name in ("model.safetensors", "config.json")],
+            "classes": classes,
             "batch_size": batch_size,
             "code": hash_sources(PREDICTION_CODE),
             "packages": [version(name) for name in PREDICTION_PACKAGES],
         }
 
     def predict(
-        self, images: LabelledImages, scored_indices: list[int]
+        self,
+        images: LabelledImages,
+        scored_indices: list[int],
+        groups: ScoredGroups | None = None,
     ) -> tuple[pd.DataFrame, bool]:
-        """Predictions on the images of the scored classes, and whether the cache had them.
+        """Predictions on the images of the scored labels, and whether the cache had them.
 
-        DataError if there is no such image, or if one cannot be read.
+        With `groups`, labels are groups, those of `images` too. DataError if there is no such
+        image, or if one cannot be read.
         """
         frame = select_scored(images.name, images.frame, scored_indices)
         key = self._build_key(
-            images.preprocessing, frame[["image_id", "label", "sha256"]], scored_indices
+            images.preprocessing, frame[["image_id", "label", "sha256"]], scored_indices, groups
         )
         if (content := self.cache.read(key)) is not None:
             return pd.read_parquet(io.BytesIO(content)), True
-        rows = build_predictions(frame, self._iter_logits(images, scored_indices), scored_indices)
+        logits = self._iter_logits(images, scored_indices)
+        rows = build_predictions(frame, logits, scored_indices, groups)
         self.cache.write(key, rows.to_parquet(index=False))
         return rows, False
 
@@ -114,17 +125,23 @@ class CachedPredictor:
             yield logits
 
     def _build_key(
-        self, preprocessing: Preprocessing, frame: pd.DataFrame, scored_indices: list[int] | None
+        self,
+        preprocessing: Preprocessing,
+        frame: pd.DataFrame,
+        scored_indices: list[int] | None,
+        groups: ScoredGroups | None = None,
     ) -> str:
         """`scored_indices` None: the key of logits, which no mask touches."""
-        values = self._identity | {
+        values = self.identity | {
             "preprocessing": preprocessing.model_dump(mode="json"),
             "images": hashlib.sha256(frame.to_csv(index=False).encode()).hexdigest(),
             "scored": scored_indices,
         }
+        if groups:
+            values["groups"] = [groups.groups.model_dump(mode="json"), groups.classes]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _hash_file(path: Path) -> str:
+def hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """Metrics of one cell, from its predictions; fractions are in [0, 1], nll is in nats."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,16 +45,23 @@ def compute_metrics(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def compute_dataset_metrics(
-    rows: pd.DataFrame, protocol: str, classes: Sequence[str], control: MatchedControl | None
+    rows: pd.DataFrame,
+    protocol: str,
+    classes: Sequence[str],
+    control: MatchedControl | None,
+    groups: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Metrics that only some datasets have, by field of Evaluation; `left_out` gives the reason for
     a missing one.
+
+    `classes` are the model's; `groups` are the labels by name, where they are groups of classes.
     """
+    names = {label: name for name, label in groups.items()} if groups else dict(enumerate(classes))
     name_scheme = PROTOCOLS[protocol].names
     top1, left_out = float(rows["correct"].mean()), {}
     per_class = _group_accuracy(rows, rows["label"])
     metrics: dict[str, Any] = {
-        "per_class": {classes[int(label)]: group for label, group in per_class.items()},
+        "per_class": {names[int(label)]: group for label, group in per_class.items()},
         "renditions": {},
         "shape_bias": None,
         "relative_accuracy": None,
@@ -64,7 +71,7 @@ def compute_dataset_metrics(
     if name_scheme == "rendition":
         computations["renditions"] = lambda: compute_rendition_accuracy(rows)
     if name_scheme == "cue-conflict":
-        computations["shape_bias"] = lambda: compute_shape_bias(rows)
+        computations["shape_bias"] = lambda: compute_shape_bias(rows, groups)
     if control is not None:
         computations |= {
             "relative_accuracy": lambda: compute_relative_accuracy(top1, control.top1),
@@ -109,9 +116,11 @@ def _group_accuracy(rows: pd.DataFrame, key: pd.Series) -> dict[Any, SubsetAccur
     }
 
 
-def compute_shape_bias(rows: pd.DataFrame) -> ShapeBias:
-    """Shape bias over the dataset's classes; raises NotApplicable as `find_texture_labels`."""
-    texture = find_texture_labels(rows["image_id"], rows["label"])
+def compute_shape_bias(rows: pd.DataFrame, groups: Mapping[str, int] | None = None) -> ShapeBias:
+    """Shape bias over the dataset's labels, of all decisions together (Geirhos et al. 2019); raises
+    NotApplicable as `find_texture_labels`.
+    """
+    texture = find_texture_labels(rows["image_id"], rows["label"], groups)
     usable = texture >= 0
     shape_count = int((usable & rows["correct"]).sum())
     texture_count = int((usable & (rows["prediction"] == texture)).sum())
@@ -124,12 +133,14 @@ def compute_shape_bias(rows: pd.DataFrame) -> ShapeBias:
     )
 
 
-def find_texture_labels(image_ids: pd.Series, labels: pd.Series) -> pd.Series:
-    """[B] class index of each image's texture; -1 if it is no class of the dataset, or the class of
-    the shape.
+def find_texture_labels(
+    image_ids: pd.Series, labels: pd.Series, groups: Mapping[str, int] | None = None
+) -> pd.Series:
+    """[B] label of each image's texture; -1 if it is no label of the dataset, or that of the shape.
 
-    A cue's class is that of the images whose shape has its name. NotApplicable where file names are
-    not `<shape><n>-<texture><m>`, or one shape's name occurs in two classes.
+    A cue's label is that of the group of its name, or without `groups` that of the images whose
+    shape has its name. NotApplicable where file names are not `<shape><n>-<texture><m>`, or one
+    shape's name occurs in two classes.
     """
     cues = image_ids.str.extract(CUE_CONFLICT_PATTERN.pattern)
     unnamed = cues.isna().any(axis=1)
@@ -142,7 +153,7 @@ def find_texture_labels(image_ids: pd.Series, labels: pd.Series) -> pd.Series:
         raise effective_robustness.NotApplicable(
             f"shape {pairs['cue'][pairs['cue'].duplicated()].iloc[0]} occurs in two classes"
         )
-    texture = cues[1].map(pairs.set_index("cue")["label"])
+    texture = cues[1].map(dict(groups) if groups else pairs.set_index("cue")["label"])
     return texture.where(texture != labels).fillna(-1).astype("int64")
 
 

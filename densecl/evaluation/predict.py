@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from densecl.artifacts import Preprocessing
+from densecl.datasets.storage.image_places import locate_images
 from densecl.errors import DataError
+from densecl.evaluation.group_scores import ScoredGroups, score_groups
 from densecl.metrics import is_topk_correct
 from densecl.network.precision import use_fp32_products
 from densecl.network.preprocessing import build_image_loader, normalise_images
@@ -42,7 +44,7 @@ def iter_logits(
     """
     device = get_device()
     model = model.to(device).eval()
-    loader = build_image_loader([root / path for path in frame["path"]], data_config, batch_size)
+    loader = build_image_loader(locate_images(root, frame["path"]), data_config, batch_size)
     for batch, _ in iter_batches(loader):
         with torch.inference_mode(), use_fp32_products():
             images = normalise_images(batch.to(device, non_blocking=True), data_config)
@@ -51,15 +53,23 @@ def iter_logits(
 
 
 def build_predictions(
-    frame: pd.DataFrame, batches: Iterable[Tensor], scored_indices: list[int]
+    frame: pd.DataFrame,
+    batches: Iterable[Tensor],
+    scored_indices: list[int],
+    groups: ScoredGroups | None = None,
 ) -> pd.DataFrame:
     """Prediction rows of the images of `frame`, from their logits [B, C] in the same order, in
-    batches of any size.
+    batches of any size. With `groups`, labels are groups.
     """
     labels = torch.tensor(frame["label"].to_numpy(dtype=np.int64, copy=True))
     parts, start = [], 0
     for logits in batches:
-        parts.append(score_logits(logits, labels[start : start + len(logits)], scored_indices))
+        true = labels[start : start + len(logits)]
+        parts.append(
+            score_groups(logits, true, groups)
+            if groups
+            else score_logits(logits, true, scored_indices)
+        )
         start += len(logits)
     rows = pd.concat(parts, ignore_index=True)
     rows.insert(0, "image_id", frame["image_id"].to_numpy())

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from densecl.config.evaluation_params import Combination, OutsideRule, PublishedGroups
 from densecl.config.params import CONTROL_SET, DatasetParams, Params
 from densecl.datasets.imagenet import IMAGENET1K_WNIDS, OFFICIAL_DATASETS, read_lines
 from densecl.errors import DataError, DenseclError
@@ -24,7 +25,7 @@ class EvaluationProtocol:
     ImageNet classes.
     """
 
-    layout: Literal["wnid", "index"] = "wnid"  # of its folders, where params do not say
+    layout: Literal["wnid", "index", "groups"] = "wnid"  # of its folders; params may say another
     classes: str = ""  # timm's file of the classes it is scored over; "": those that have images
     images: int | None = None
     preprocess: PreprocessRule = (
@@ -33,6 +34,13 @@ class EvaluationProtocol:
     # dataset whose images of the same classes are the control; "" if it is a control itself
     control: str = CONTROL_SET
     names: Literal["", "rendition", "cue-conflict"] = ""  # what its file names tell
+    # What a difference on it is evidence of: viewpoint has a line of its own, outside the mean of
+    # the shifted datasets.
+    claim: Literal["shift", "viewpoint"] = "shift"
+    groups: PublishedGroups | None = None  # list of groups of classes; its folders are groups
+    combine: Combination = "max"  # probabilities of a group's classes
+    outside: OutsideRule = "masked"  # classes of no group
+    border: int = 0  # pixels cut off each side of its images
 
 
 def _build_published(name: str, **options: Any) -> EvaluationProtocol:
@@ -49,10 +57,28 @@ PROTOCOLS = {
     "imagenet-v2": _build_published("imagenet-v2", layout="index"),
     "sketch": _build_published("sketch"),
     "stylized": _build_published("stylized", preprocess="as-is", names="cue-conflict"),
+    # Objects in other poses and at other scales; no published set. Prefix: the strength.
+    "viewpoint": EvaluationProtocol(names="rendition", claim="viewpoint"),
     # One corruption at one severity: validation images again, already cropped to 224 px.
     "imagenet-c": _build_published("imagenet", preprocess="as-is"),
-    # Geirhos et al. 2019; its authors' loader does not resize it either.
-    "cue-conflict": EvaluationProtocol(preprocess="as-is", names="cue-conflict"),
+    # Geirhos et al. 2019; its authors' loader does not resize it either. Divided by the sum over
+    # all groups, the mean probabilities of a softmax over all classes are those over the groups'.
+    "cue-conflict": EvaluationProtocol(
+        layout="groups",
+        images=1_280,
+        preprocess="as-is",
+        names="cue-conflict",
+        groups="cue-conflict",
+        combine="mean",
+    ),
+    # Barbu et al. 2019: the authors take the most probable of all classes; their loader cuts 2 px.
+    "objectnet": EvaluationProtocol(
+        layout="groups", images=18_574, groups="objectnet", outside="wrong", border=2
+    ),
+    # Xiao et al. 2021; one variant, such as mixed_rand. Its images are crops of 224 px.
+    "imagenet-9": EvaluationProtocol(
+        layout="groups", images=4_050, preprocess="as-is", groups="imagenet-9", outside="wrong"
+    ),
     FOLDER_PROTOCOL: EvaluationProtocol(),
 }
 
@@ -72,10 +98,14 @@ def resolve_protocol(params: Params, name: str) -> str:
 
 
 def resolve_layout(params: Params, name: str) -> DatasetParams:
-    """The dataset's params, with the layout of its protocol unless params name one."""
+    """The dataset's params, with the layout of its protocol or its groups unless params name
+    one.
+    """
     dataset, layout = params.datasets[name], PROTOCOLS[resolve_protocol(params, name)].layout
     if "layout" in dataset.model_fields_set:
         return dataset
+    if name in params.evaluate.class_groups:
+        layout = "groups"
     return dataset.model_copy(update={"layout": layout})
 
 

@@ -1,5 +1,6 @@
 """One model on all datasets, each with its matched control: one row of cells of the table."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import pandas as pd
@@ -19,6 +20,7 @@ from densecl.datasets.storage.usable_images import load_planned_images
 from densecl.errors import DataError
 from densecl.evaluation.cached_predict import CachedPredictor, LabelledImages
 from densecl.evaluation.cell_cache import CellCache
+from densecl.evaluation.group_scores import ScoredGroups, match_groups
 from densecl.evaluation.metrics import compute_dataset_metrics, compute_metrics
 from densecl.evaluation.predict import create_empty_predictions
 from densecl.evaluation.protocols import (
@@ -32,6 +34,7 @@ from densecl.evaluation.scoring import (
     relabel_to_model,
     resolve_model_preprocessing,
     restrict_to_known_classes,
+    select_known_groups,
 )
 from densecl.evaluation.sources import find_sources
 from densecl.network.vit import Backbone
@@ -56,29 +59,29 @@ class ModelEvaluator:
         model: Backbone,
         classes: list[str],
         mode: str,
-        seed: int,
+        seed: int | None,
         plan: EvaluatePlan,
         cache: CellCache,
     ) -> None:
-        """`classes`: the wnids of the model's classes, in index order."""
+        """`classes`: the wnids of the model's classes, in index order. `seed` None: a model of
+        `evaluate.models`, whose name `mode` is.
+        """
         self.model, self.classes, self.mode, self.seed = model, classes, mode, seed
         folder = paths.model_folder(mode, seed)
-        self.predictor = CachedPredictor(model, folder, plan.batch_size, cache)
+        self.predictor = CachedPredictor(model, folder, plan.batch_size, cache, classes)
         self._plans = {dataset.name: dataset for dataset in plan.datasets}
         self._images: dict[str, LabelledImages] = {}
 
     def evaluate(self, name: str) -> Cell:
         """The cell of a dataset; for an optional one that fails, the reason.
 
-        A registered model may have been trained on other classes than there are now: labels are
+        A model that was not trained here may know other classes than there are now: labels are
         found by wnid in its own class list, and images of classes that it does not know are left
         out and counted. DataError if a dataset that is required cannot be used.
         """
         plan = self._plans[name]
         try:
-            if self.mode in paths.REGISTERED:
-                plan = restrict_to_known_classes(plan, self.classes)
-            return self._evaluate_plan(plan)
+            return self._evaluate_plan(self._restrict_plan(plan))
         except DataError as error:
             if not plan.optional and not isinstance(error, NoKnownClassError):
                 raise
@@ -89,14 +92,21 @@ class ModelEvaluator:
             create_empty_predictions(),
         )
 
+    def _restrict_plan(self, plan: DatasetPlan) -> DatasetPlan:
+        """The plan over the classes that the model knows, if it was not trained here."""
+        if self.mode in paths.REGISTERED or self.seed is None:
+            return restrict_to_known_classes(plan, self.classes)
+        return plan
+
     def _evaluate_plan(self, plan: DatasetPlan) -> Cell:
-        images = self._load_images(plan.name)
-        scored_labels = resolve_scored_classes(
-            plan.protocol, images.frame, self.classes, plan.classes
+        images, groups = self.load_images(plan.name), match_groups(plan.groups, self.classes)
+        scored_labels = self._resolve_labels(plan, images, groups)
+        rows, cached = self.predictor.predict(images, scored_labels, groups)
+        control, control_rows, missing_reason = self._evaluate_control(plan, scored_labels, groups)
+        known_groups = groups.known if groups else {}
+        specific_metrics = compute_dataset_metrics(
+            rows, plan.protocol, self.classes, control, known_groups
         )
-        rows, cached = self.predictor.predict(images, scored_labels)
-        control, control_rows, missing_reason = self._evaluate_control(plan, scored_labels)
-        specific_metrics = compute_dataset_metrics(rows, plan.protocol, self.classes, control)
         if missing_reason:
             specific_metrics["left_out"] |= dict.fromkeys(
                 ("control", "relative_accuracy", "effective_robustness"), missing_reason
@@ -110,14 +120,10 @@ class ModelEvaluator:
             outside=images.usable - len(rows),
             excluded=images.excluded,
             classes=len(scored_labels),
+            chance=groups.compute_chance(rows["label"]) if groups else None,
+            groups=known_groups,
             control=control,
-            shortfall=describe_missing(
-                plan.protocol,
-                len(rows),
-                rows["label"].unique().tolist(),
-                scored_labels,
-                self.classes,
-            ),
+            shortfall=self._describe_shortfall(plan, rows, scored_labels),
             preprocessing=images.preprocessing,
             resizing=images.resizing,
             **compute_metrics(rows),
@@ -125,19 +131,42 @@ class ModelEvaluator:
         )
         return Cell(evaluation, _add_sources(plan.name, rows), control_rows, cached)
 
+    def _resolve_labels(
+        self, plan: DatasetPlan, images: LabelledImages, groups: ScoredGroups | None
+    ) -> list[int]:
+        """Labels that the dataset is scored over: the model's classes, or groups of them."""
+        if groups:
+            return sorted(groups.known.values())
+        return resolve_scored_classes(plan.protocol, images.frame, self.classes, plan.classes)
+
+    def _describe_shortfall(
+        self, plan: DatasetPlan, rows: pd.DataFrame, scored_labels: list[int]
+    ) -> str:
+        """What is missing of the published dataset; "" for one with groups of the user's own."""
+        if plan.groups and not plan.groups.published:
+            return ""
+        labels = rows["label"].unique().tolist()
+        return describe_missing(plan.protocol, len(rows), labels, scored_labels, self.classes)
+
     def _evaluate_control(
-        self, plan: DatasetPlan, scored_labels: list[int]
+        self, plan: DatasetPlan, scored_labels: list[int], groups: ScoredGroups | None
     ) -> tuple[MatchedControl | None, pd.DataFrame, str]:
-        """The control's images of the scored classes, under the same mask and with the control's
-        own preprocessing; without one that can be used, the reason.
+        """The control's images of the scored classes, or of the classes of the scored groups, under
+        the same mask and with the control's own preprocessing; without one that can be used, the
+        reason.
         """
         name = PROTOCOLS[plan.protocol].control
         if not name:
             return None, create_empty_predictions(), ""
         try:
-            rows, _ = self.predictor.predict(self._load_images(name), scored_labels)
+            images = self.load_images(name)
+            if groups:
+                images = _relabel_by_groups(images, groups)
+            rows, _ = self.predictor.predict(images, scored_labels, groups)
         except DataError as error:
-            if not self._plans[name].optional:
+            # A model may know classes of the groups, but none that the control has.
+            unknown = groups is not None and isinstance(error, NoKnownClassError)
+            if not (self._plans[name].optional or unknown):
                 raise
             reason = f"the control {name} cannot be used: {error}"
             return None, create_empty_predictions(), reason
@@ -151,12 +180,22 @@ class ModelEvaluator:
         )
         return control, _add_sources(name, rows), ""
 
-    def _load_images(self, name: str) -> LabelledImages:
+    def resolve_scored(self, name: str) -> list[int]:
+        """Indices of the classes that the dataset is scored over."""
+        plan, images = self._restrict_plan(self._plans[name]), self.load_images(name)
+        return self._resolve_labels(plan, images, match_groups(plan.groups, self.classes))
+
+    def load_images(self, name: str) -> LabelledImages:
         """The usable images of a dataset, read once."""
         if name not in self._images:
             plan = self._plans[name]
             images = load_planned_images(plan)
-            frame = relabel_to_model(name, images.frame, self.classes)
+            groups = match_groups(plan.groups, self.classes)
+            frame = (
+                select_known_groups(name, images.frame, groups)
+                if groups
+                else relabel_to_model(name, images.frame, self.classes)
+            )
             self._images[name] = LabelledImages(
                 name,
                 frame,
@@ -170,6 +209,18 @@ class ModelEvaluator:
                 ),
             )
         return self._images[name]
+
+
+def _relabel_by_groups(images: LabelledImages, groups: ScoredGroups) -> LabelledImages:
+    """Images whose labels are classes, with the labels of these classes' groups, -1 for none;
+    NoKnownClassError if none has a group.
+    """
+    labels = groups.label_wnids(images.frame["wnid"])
+    if (labels < 0).all():
+        raise NoKnownClassError(
+            f"{images.name}: none of its {len(labels)} images is of a class of the groups"
+        )
+    return replace(images, frame=images.frame.assign(label=labels))
 
 
 def _add_sources(dataset: str, rows: pd.DataFrame) -> pd.DataFrame:

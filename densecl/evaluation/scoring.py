@@ -8,7 +8,9 @@ import pandas as pd
 
 from densecl.artifacts import DatasetPlan, Preprocessing
 from densecl.errors import DataError
+from densecl.evaluation.group_scores import ScoredGroups
 from densecl.evaluation.protocols import (
+    PROTOCOLS,
     PreprocessRule,
     resolve_preprocess_rule,
     resolve_scored_classes,
@@ -48,6 +50,19 @@ def relabel_to_model(name: str, frame: pd.DataFrame, classes: list[str]) -> pd.D
     return frame[known].assign(label=labels[known].astype("int64")).reset_index(drop=True)
 
 
+def select_known_groups(name: str, frame: pd.DataFrame, groups: ScoredGroups) -> pd.DataFrame:
+    """Rows of groups of which the model knows a class, `label` being the group's;
+    NoKnownClassError if none remains.
+    """
+    known = frame["wnid"].isin(groups.known)
+    if not known.any():
+        raise NoKnownClassError(
+            f"{name}: none of its {len(frame)} images is of a group of classes of which one is "
+            f"among the {len(groups.classes)} classes that the model knows"
+        )
+    return relabel_to_model(name, frame[known], list(groups.names))
+
+
 def select_scored(name: str, frame: pd.DataFrame, scored_indices: list[int]) -> pd.DataFrame:
     """The rows whose classes are scored; DataError if there are none."""
     scored_frame = frame[frame["label"].isin(scored_indices)].reset_index(drop=True)
@@ -65,7 +80,8 @@ def resolve_model_preprocessing(
     """The preprocessing of all images of a dataset: one rule, whichever of them are scored."""
     height, width = model.patch_embed.img_size
     rule = resolve_preprocess_rule(protocol, requested, frame, (height, width))
-    return resolve_preprocessing(model, rule)
+    border = PROTOCOLS[protocol].border
+    return resolve_preprocessing(model, rule).model_copy(update={"border": border})
 
 
 def prepare_scoring(

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from densecl import distributed
+from densecl.datasets.storage.image_places import locate_images
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.evaluation.predict import iter_batches
 from densecl.evaluation.scoring import prepare_scoring
@@ -71,9 +73,9 @@ class _ValidationSet:
         )
         # Each image in one process: none is counted twice.
         frame = frame.iloc[distributed.get_rank() :: distributed.get_world_size()]
-        self.labels = torch.tensor(frame["label"].tolist())
+        self.labels = torch.tensor(frame["label"].to_numpy(np.int64, copy=True))
         self.loader = build_image_loader(
-            [images.root / path for path in frame["path"]], self.data_config, batch_size
+            locate_images(images.root, frame["path"]), self.data_config, batch_size
         )
         size = len(frame) * math.prod(self.data_config.input_size)  # bytes of uint8 images
         self.kept_bytes = size if size <= budget else 0

@@ -1,10 +1,12 @@
 """The MLflow store of training runs; `pipelines` keeps the model registry in it."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from densecl import paths
 from densecl.runtime.locks import hold_lock
@@ -19,19 +21,37 @@ MLFLOW_ENV_DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",  # without git, fifty lines of what MLflow does not need
 }
 
 
 def import_mlflow() -> Any:
     """The module mlflow, set to MLFLOW_TRACKING_URI or else TRACKING_URI; logs warnings only."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI)
     for name, value in MLFLOW_ENV_DEFAULTS.items():
         os.environ.setdefault(name, value)
     import mlflow
 
     for logger_name in ("alembic", "mlflow"):  # alembic logs each migration
         logging.getLogger(logger_name).setLevel(logging.WARNING)
-    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", TRACKING_URI))
+    logging.getLogger("mlflow.utils.git_utils").setLevel(logging.ERROR)
+    mlflow.set_tracking_uri(uri)
     return mlflow
+
+
+def activate_experiment(mlflow: Any, name: str) -> None:
+    """Make the experiment of this name the active one.
+
+    Below a path with % and two digits, MLflow would take these for an escape and write to another
+    folder: there its files have an address in which the path is quoted.
+    """
+    root = Path.cwd()
+    is_local = mlflow.get_tracking_uri().startswith("sqlite:")
+    has_escape = unquote(str(root)) != str(root)
+    if is_local and has_escape and mlflow.get_experiment_by_name(name) is None:
+        folder = hashlib.sha256(name.encode()).hexdigest()[:16]
+        mlflow.create_experiment(name, artifact_location=(root / "mlruns" / folder).as_uri())
+    mlflow.set_experiment(name)
 
 
 def select_experiment(mlflow: Any) -> None:
@@ -39,7 +59,7 @@ def select_experiment(mlflow: Any) -> None:
     database of a new project at once leave broken tables.
     """
     with hold_lock(paths.MLFLOW_LOCK, LOCK_TIMEOUT):
-        mlflow.set_experiment(TRAINING_EXPERIMENT)
+        activate_experiment(mlflow, TRAINING_EXPERIMENT)
 
 
 def log_report(files: Sequence[Path], metrics: Mapping[str, float]) -> str:

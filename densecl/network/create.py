@@ -47,7 +47,7 @@ def _check_trainable(model: Backbone, network: NetworkParams) -> None:
     """Raise ModelError unless there are a CLS token, one classifier on it, and a square grid."""
     name, embed = network.model_name, model.patch_embed
     cfg = cast("dict[str, Any]", model.pretrained_cfg)
-    (height, width), patch, (rows, columns) = embed.img_size, embed.patch_size, embed.grid_size
+    (rows, columns), patch_problem = embed.grid_size, find_patch_problem(model)
     channels = network.model_args.get("in_chans", cfg["input_size"][0])
     patch_drop_rate = network.model_args.get("patch_drop_rate")
     rules = (
@@ -56,11 +56,7 @@ def _check_trainable(model: Backbone, network: NetworkParams) -> None:
             f"network.model_args: found in_chans {channels}, expected 3: images are read as RGB; "
             f"remove in_chans",
         ),
-        (
-            height % patch[0] == 0 and width % patch[1] == 0,
-            f"network.model_args: patches of {patch[0]} x {patch[1]} px do not fill {height} x "
-            f"{width} px; expected a patch_size that divides img_size",
-        ),
+        (not patch_problem, f"network.model_args: {patch_problem}"),
         (
             model.cls_token is not None,
             f"network.model_name: {name} has no CLS token, which classification and the global "
@@ -91,6 +87,17 @@ def _check_trainable(model: Backbone, network: NetworkParams) -> None:
             f"classifier on the CLS token, which the global objective and the probe read too: "
             f"{_advise_on_pooling(name)}"
         )
+
+
+def find_patch_problem(model: Backbone) -> str:
+    """Why the patches do not fill the images; "" if they do."""
+    (height, width), patch = model.patch_embed.img_size, model.patch_embed.patch_size
+    if height % patch[0] == 0 and width % patch[1] == 0:
+        return ""
+    return (
+        f"patches of {patch[0]} x {patch[1]} px do not fill {height} x {width} px; expected a "
+        "patch_size that divides img_size"
+    )
 
 
 def _advise_on_pooling(name: str) -> str:

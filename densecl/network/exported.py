@@ -4,14 +4,40 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_model
 
 from densecl.config.params import NetworkParams
+from densecl.errors import DataError
+from densecl.network.preprocessing import set_orientation
 from densecl.network.vit import Backbone, build_model
+from densecl.runtime.cli import shorten_line
+
+FILES = ("model.safetensors", "config.json")
 
 
 def load_exported_model(folder: Path) -> tuple[Backbone, dict[str, Any]]:
-    """The model in evaluation mode, and its config.json, of a folder that training exported."""
+    """The model in evaluation mode, and its config.json, of a folder that training exported;
+    DataError names the file and the reason.
+    """
+    place = shorten_line(folder)
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{place}: found no {' and no '.join(missing)}; expected a folder of a trained model, "
+            "such as models/dense/seed-0"
+        )
+    try:
+        return _load_files(folder)
+    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
+        file = FILES[0] if isinstance(error, SafetensorError) else " and ".join(FILES)
+        raise DataError(
+            f"{place}: {file} cannot be used ({type(error).__name__}: {shorten_line(error)}); "
+            "`dvc checkout` or the place that it came from restores it"
+        ) from None
+
+
+def _load_files(folder: Path) -> tuple[Backbone, dict[str, Any]]:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = build_model(
         NetworkParams(model_name=config["architecture"], model_args=config["model_args"]),
@@ -19,4 +45,5 @@ def load_exported_model(folder: Path) -> tuple[Backbone, dict[str, Any]]:
         0,
     )
     load_model(model, folder / "model.safetensors")
+    set_orientation(model, config.get("exif", "ignore"))
     return model.eval(), config

@@ -2,9 +2,8 @@
 decodes and preprocesses them in worker processes.
 """
 
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any, Literal, cast
 
 import torch
@@ -12,9 +11,11 @@ from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import Compose
 
 from densecl.artifacts import Preprocessing
-from densecl.datasets.storage.decode import decode_image
+from densecl.datasets.storage.decode import Orientation, decode_image
+from densecl.datasets.storage.image_root import ImagePlace
 from densecl.errors import DataError
 from densecl.network.vit import Backbone
 from densecl.runtime.hardware import count_workers
@@ -33,7 +34,13 @@ def resolve_preprocessing(
         interpolation=cfg["interpolation"],
         crop_pct=cfg["crop_pct"],
         crop_mode=cfg.get("crop_mode", "center"),
+        exif=cfg.get("exif", "ignore"),  # no key of timm's, which ignores it
     )
+
+
+def set_orientation(model: Backbone, exif: Orientation) -> None:
+    """Let `resolve_preprocessing` of the model say whether images are turned upright."""
+    cast("dict[str, Any]", model.pretrained_cfg)["exif"] = exif
 
 
 def build_evaluation_transform(
@@ -44,12 +51,18 @@ def build_evaluation_transform(
     Without `normalize`, uint8 [3, H, W]: `normalise_images` then adds the normalisation, with equal
     bits; workers send a quarter of the bytes.
     """
-    settings = preprocessing.model_dump(exclude={"rule"})
+    settings = preprocessing.model_dump(exclude={"rule", "border", "exif"})
     if preprocessing.rule == "as-is":
         # Resizing and cropping to the size that an image already has changes nothing.
         settings |= {"crop_pct": 1.0}
     transform = create_transform(**settings, is_training=False, normalize=normalize)
+    if preprocessing.border:
+        transform = Compose([partial(cut_border, pixels=preprocessing.border), transform])
     return cast("Callable[[Image.Image], Tensor]", transform)
+
+
+def cut_border(image: Image.Image, pixels: int) -> Image.Image:
+    return image.crop((pixels, pixels, image.width - pixels, image.height - pixels))
 
 
 def normalise_images(images: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -80,17 +93,18 @@ class EvaluationImages(Dataset[tuple[Tensor, int]]):
 
     def __init__(
         self,
-        paths: list[Path],
+        paths: Sequence[ImagePlace],
         transform: Callable[[Image.Image], Tensor],
         size: tuple[int, int] | None,
+        exif: Orientation = "ignore",
     ) -> None:
-        self.paths, self.transform, self.size = paths, transform, size
+        self.paths, self.transform, self.size, self.exif = paths, transform, size, exif
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        image = decode_image(self.paths[row])
+        image = decode_image(self.paths[row], self.exif)
         if self.size and image.size != self.size:
             raise DataError(
                 f"{self.paths[row]}: found {image.width} x {image.height} px, expected "
@@ -101,7 +115,7 @@ class EvaluationImages(Dataset[tuple[Tensor, int]]):
 
 
 def build_image_loader(
-    paths: list[Path], data_config: Preprocessing, batch_size: int
+    paths: Sequence[ImagePlace], data_config: Preprocessing, batch_size: int
 ) -> DataLoader[tuple[Tensor, int]]:
     """Batches in order of uint8 images [B, 3, H, W], not yet normalised, and row numbers [B]."""
     size = (
@@ -110,7 +124,12 @@ def build_image_loader(
         else None
     )
     return DataLoader(
-        EvaluationImages(paths, build_evaluation_transform(data_config, normalize=False), size),
+        EvaluationImages(
+            paths,
+            build_evaluation_transform(data_config, normalize=False),
+            size,
+            data_config.exif,
+        ),
         batch_size=batch_size,
         num_workers=count_workers() if len(paths) > batch_size else 0,
         pin_memory=torch.cuda.is_available(),

@@ -1,5 +1,6 @@
 """Backbones and their tokens."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ __all__ = [
     "Tokens",
     "build_model",
     "check_model",
+    "forward_blocks",
     "forward_last_two_blocks",
     "forward_tokens",
     "get_patch_grid",
@@ -87,3 +89,20 @@ def forward_last_two_blocks(model: Backbone, images: Tensor) -> tuple[Tokens, Te
     return Tokens(
         last[:, 0], last[:, model.num_prefix_tokens :], model.forward_head(last)
     ), previous_patches
+
+
+def forward_blocks(
+    model: Backbone, images: Tensor, blocks: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """CLS token [B, E] and patch tokens [B, N, E] after each of these blocks (0 is the first, in
+    rising order), after the final norm.
+    """
+    outputs: Any = model.forward_intermediates(
+        images,
+        indices=list(blocks),
+        norm=True,
+        output_fmt="NLC",
+        return_prefix_tokens=True,
+        intermediates_only=True,
+    )
+    return [(prefix[:, 0], patches) for patches, prefix in outputs]

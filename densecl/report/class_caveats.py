@@ -55,13 +55,14 @@ def _describe_evaluated_classes(comparison: Comparison) -> list[str]:
         dataset
         for dataset in comparison.plan.datasets
         if any(
-            record.classes == 1
+            # With a single group, a prediction may still be a class of none.
+            record.classes == 1 and not (record.groups and record.top1 < 1)
             for mode in comparison.plan.modes
             for record in comparison.cells[dataset, mode].records.values()
         )
     ]
     return [
-        f"{to_printable(dataset)} is scored over a single class, so every model is right on all "
-        "of its images."
+        f"{comparison.plan.titles[dataset]} is scored over a single class, so every model is "
+        "right on all of its images."
         for dataset in single
     ]

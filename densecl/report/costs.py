@@ -12,6 +12,7 @@ from densecl.artifacts import ReportPlan
 from densecl.cost.result import CostReport, ModeCost
 from densecl.monitoring.training_records import TrainingRecord
 from densecl.report.formatting import TableCell, TableData, build_text_cells, sort_modes
+from densecl.report.mode_settings import explain_other_batch
 from densecl.report.training_results import TrainingResults
 
 # What the method's description expects against classification-only training on one view: time,
@@ -37,17 +38,22 @@ def build_cost_table(plan: ReportPlan, results: TrainingResults) -> TableData:
         ),
         ("Training", ("images/s", "minutes", "memory entries", "device")),
     )
-    rows = tuple((mode, "", _build_mode_cells(mode, results)) for mode in sort_modes(plan.modes))
+    rows = tuple(
+        (mode, "", _build_mode_cells(plan, mode, results)) for mode in sort_modes(plan.modes)
+    )
     return TableData(groups, rows)
 
 
-def _build_mode_cells(mode: str, results: TrainingResults) -> tuple[TableCell, ...]:
-    expected_time, expected_memory = EXPECTED_COSTS[mode]
+def _build_mode_cells(
+    plan: ReportPlan, mode: str, results: TrainingResults
+) -> tuple[TableCell, ...]:
+    expected_time, expected_memory = EXPECTED_COSTS.get(mode, ("–", "–"))  # of no variant
     cost = results.cost
     mode_cost = cost.modes.get(mode) if cost else None
     measured: tuple[tuple[TableCell, ...], ...]
     if cost is None or mode_cost is None:
-        gap = TableCell("missing", f"no file {paths.COST}", missing=True)
+        reason = explain_other_batch(plan, mode) if cost else ""
+        gap = TableCell("missing", reason or f"no file {paths.COST}", missing=True)
         measured = (gap,) * 3, (gap,) * 3, (gap,) * 2
     else:
         device = cost.device

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from densecl import paths
+from densecl.analysis.claims import list_claims
 from densecl.analysis.comparison import SHIFTED_MEAN, Comparison
 from densecl.artifacts import write_text
 from densecl.cost.result import CostReport
@@ -44,23 +45,34 @@ def write_dvc_exports(
 
 
 def collect_metrics(comparison: Comparison, mode: str, cost: CostReport | None) -> dict[str, float]:
-    """Top-1 by dataset as a fraction, and step time relative to classification alone; missing
-    values are omitted.
+    """Top-1 by dataset and the claims' scores as fractions, and step time relative to
+    classification alone; missing values are omitted.
     """
     metrics = {
-        s.strip("()"): round(row.value, 6)
-        for s in (*comparison.plan.datasets, SHIFTED_MEAN)
-        if (row := comparison.get_row(s, mode, "top1")) and row.value is not None
+        _name_place(place): round(row.value, 6)
+        for place in list_shown_places(comparison)
+        if (row := comparison.get_score(place, mode)) and row.value is not None
     }
     if cost and cost.is_measured and mode in cost.modes:
         metrics["step time"] = round(cost.modes[mode].against_none.value, 4)
     return metrics
 
 
+def list_shown_places(comparison: Comparison) -> list[str]:
+    """The datasets, their mean, and the claims that probes measure."""
+    claims = [claim.place for claim in list_claims(comparison) if claim.probe]
+    return [*comparison.plan.datasets, SHIFTED_MEAN, *claims]
+
+
+def _name_place(place: str) -> str:
+    """`shifted mean`, `occlusion random/area`."""
+    return place.replace("(", "").replace(")", "")
+
+
 def build_robustness_plot(comparison: Comparison) -> pd.DataFrame:
     """Table of bars with columns `set and mode` and `top-1, %`."""
     rows = [
-        (f"{s} {m}", 100 * row.value)
+        (f"{comparison.plan.titles[s]} {m}", 100 * row.value)
         for s in comparison.plan.datasets
         for m in list_modes(comparison)
         if (row := comparison.get_row(s, m, "top1")) and row.value is not None
@@ -73,10 +85,13 @@ def build_difference_plot(comparison: Comparison) -> pd.DataFrame:
     `high`.
     """
     rows = [
-        (f"{s.strip('()')} {a} − {b}", 100 * row.value, 100 * (row.low or 0), 100 * (row.high or 0))
-        for s in (*comparison.plan.datasets, SHIFTED_MEAN)
-        for a, b in comparison.mode_pairs
-        if (row := comparison.get_row(s, a, f"difference_to_{b}")) and row.value is not None
+        (
+            f"{comparison.plan.titles.get(place) or _name_place(place)} {a} − {b}",
+            *(100 * (number or 0) for number in (row.value, row.low, row.high)),
+        )
+        for place in list_shown_places(comparison)
+        for a, b in [*comparison.mode_pairs, *comparison.variant_pairs]
+        if (row := comparison.get_difference(place, a, b))
     ]
     return pd.DataFrame(rows, columns=["set and modes", "points", "low", "high"])
 

@@ -6,9 +6,12 @@ from typing import NamedTuple
 
 from densecl import paths
 from densecl.analysis.cell_metrics import CONTROL_METRICS
+from densecl.analysis.claims import list_claim_tests
 from densecl.analysis.comparison import SHIFTED_MEAN, Comparison, MetricRow, get_significance
+from densecl.config.params import MODES
 from densecl.pages.formatting import format_p_value, format_percent, format_points
-from densecl.report.charts.svg import COLOURS
+
+FIRST_SCREEN = "first screen; "  # before the interval of a difference of its family
 
 
 class Bar(NamedTuple):
@@ -27,6 +30,13 @@ def build_bar(share: float, positive_mode: str, negative_mode: str) -> Bar:
     return Bar(start, end, positive_mode if share > 0 else negative_mode)
 
 
+class Heat(NamedTuple):
+    """Background of an entry: a mode's colour at a share in [0, 1] of its strength."""
+
+    mode: str
+    share: float
+
+
 @dataclass(frozen=True)
 class TableCell:
     """One entry of a table: the main text, a smaller line below it, and its source files."""
@@ -37,12 +47,18 @@ class TableCell:
     significance: int = 0  # +1 or -1: significantly different from the baseline; 0: not
     missing: bool = False
     bar: Bar | None = None
+    verdict: str = ""  # words before the main text
+    heat: Heat | None = None
+
+
+# Label, small text below it, entries.
+TableRow = tuple[str, str, tuple[TableCell, ...]]
 
 
 @dataclass(frozen=True)
 class TableData:
     groups: tuple[tuple[str, tuple[str, ...]], ...]  # heading, columns below it
-    rows: tuple[tuple[str, str, tuple[TableCell, ...]], ...]  # label, small text below it, entries
+    rows: tuple[TableRow, ...]
     is_text: bool = False  # words, set to the left
 
     @property
@@ -76,14 +92,23 @@ def list_modes(comparison: Comparison) -> tuple[str, ...]:
     return sort_modes(comparison.plan.modes)
 
 
+def list_main_modes(comparison: Comparison) -> tuple[str, ...]:
+    """Those that are no variants, in that order: what the first screen compares."""
+    return sort_modes(comparison.plan.main_modes)
+
+
 def sort_modes(modes: Iterable[str]) -> tuple[str, ...]:
-    """Modes in that order."""
-    return tuple(sorted(modes, key=list(COLOURS).index))
+    """Modes in that order: dense, global, none, then variants as they come."""
+    return tuple(sorted(modes, key=lambda mode: (*MODES, mode).index(mode)))
 
 
 def _format_source(row: MetricRow) -> str:
     if not row.seeds:
         return str(paths.COMPARISON)
+    probe, is_measure, _ = row.dataset.removeprefix("(").partition(") ")
+    if is_measure:
+        seeds = map(int, row.seeds.split())
+        return ", ".join(str(paths.probe_rows_file(probe, row.mode, seed)) for seed in seeds)
     dataset = "<each shifted set>" if row.dataset == SHIFTED_MEAN else row.dataset
     cells = [(dataset, row.mode, int(s)) for s in row.seeds.split()]
     files = [paths.predictions_file(*cell) for cell in cells]
@@ -123,12 +148,14 @@ def build_difference_cell(
     cell = build_metric_cell(comparison.get_row(dataset, mode, metric), signed=True)
     if cell.missing or not cell.source or dataset == SHIFTED_MEAN:
         return cell
-    baseline_files = _format_source(comparison.rows[dataset, baseline, "top1"])
-    return replace(cell, source=f"{cell.source}, {baseline_files}")
+    score = comparison.get_score(dataset, baseline)
+    return replace(cell, source=f"{cell.source}, {_format_source(score)}") if score else cell
 
 
 def build_verdict_cell(comparison: Comparison, dataset: str, mode: str, baseline: str) -> TableCell:
-    """The difference with the interval, the p-value and the star of its family."""
+    """The difference with the interval, the p-value and the star of its family; that of the first
+    screen is named.
+    """
     plain = build_difference_cell(comparison, dataset, mode, baseline)
     metric = f"difference_to_{baseline}"
     interval = comparison.get_row(dataset, mode, f"{metric}_simultaneous")
@@ -136,9 +163,10 @@ def build_verdict_cell(comparison: Comparison, dataset: str, mode: str, baseline
     if interval is None or p_row is None or p_row.value is None:
         return plain
     p_text = format_p_value(p_row.value)
+    is_claimed = (dataset, mode, baseline) in list_claim_tests(comparison)
     return replace(
         plain,
-        sub=f"{build_metric_cell(interval, signed=True).sub}; "
+        sub=f"{FIRST_SCREEN * is_claimed}{build_metric_cell(interval, signed=True).sub}; "
         f"p {'' if p_text[0] == '<' else '= '}{p_text}",
         significance=get_significance(comparison, dataset, mode, baseline),
     )

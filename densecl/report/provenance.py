@@ -92,8 +92,8 @@ def build_seed_table(comparison: Comparison) -> TableData:
     """Top-1 of every model, one column per seed; missing entries give the reason."""
     modes, seeds = list_modes(comparison), comparison.plan.seeds
     rows = tuple(
-        (s, "", tuple(_build_seed_cell(comparison, s, m, n) for m in modes for n in seeds))
-        for s in comparison.plan.datasets
+        (title, "", tuple(_build_seed_cell(comparison, s, m, n) for m in modes for n in seeds))
+        for s, title in comparison.plan.titles.items()
     )
     return TableData(
         tuple((f"{m}, top-1 in %", tuple(f"seed {s}" for s in seeds)) for m in modes), rows

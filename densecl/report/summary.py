@@ -1,165 +1,205 @@
-"""Summarise the results in sentences that the simultaneous intervals support."""
+"""What the results rest on, and what to beware of, in sentences beside the headline."""
 
-import json
-import math
 from collections.abc import Mapping
 from statistics import fmean
 
 import pandas as pd
 
-from densecl import paths
-from densecl.analysis.comparison import (
-    BASELINE,
-    SHIFTED_MEAN,
-    Comparison,
-    get_significance,
-)
+from densecl.analysis.claims import is_at_chance, list_claims
+from densecl.analysis.comparison import SHIFTED_MEAN, Comparison, get_significance
+from densecl.analysis.differences import list_table_tests
 from densecl.analysis.statistics import SEEDS_FOR_MODE
 from densecl.artifacts import ReportPlan
-from densecl.config.params import CONTROL_SET, ContrastParams, Mode
-from densecl.cost.result import CostReport
-from densecl.pages.formatting import (
-    capitalize_first,
-    format_percent,
-    join_names,
-)
-from densecl.report.sentences import describe_limits, describe_power, describe_scope
-from densecl.report.verdicts import (
-    count_fewest_seeds,
-    describe_verdict,
-    format_place,
-    list_tested,
-)
+from densecl.config.params import CONTROL_SET
+from densecl.pages.formatting import clip_list, format_count, format_percent, join_names
+from densecl.report.formatting import list_modes
+from densecl.report.mode_settings import describe_unequal_training, read_mode_settings
+from densecl.report.sentences import describe_power, describe_scope
+from densecl.report.verdicts import group_by_seeds, name_claims
 
 # What matches are found on -> its name in history.csv; on the crops' geometry nothing is learned.
 MATCHING_FEATURES = {"dense": "dense", "backbone": "last"}
 
 
-def build_headline(comparison: Comparison, cost: CostReport | None) -> list[str]:
-    """Sentences: what cannot be concluded from so few seeds, which mode is better, where, by how
-    much [simultaneous interval], and at what cost in time.
-    """
-    modes = comparison.plan.modes
-    if len(modes) == 1:
-        return [
-            f"There is only the mode {modes[0]}, so there is nothing to compare. "
-            f"{_describe_single_mode(comparison)}".strip()
-        ]
-    baseline = _select_baseline(comparison)
-    verdicts = {
-        a: describe_verdict(comparison, a, b) for a, b in comparison.mode_pairs if b == baseline
-    }
-    if not any(verdicts.values()):
-        return [
-            "No set was evaluated for two modes alike, so they cannot be compared; the missing "
-            "cells are listed below."
-        ]
-    limits = describe_limits(count_fewest_seeds(comparison), "the modes")
-    first = next(iter(verdicts))
-    if baseline != BASELINE:
-        # The times are taken beside classification alone, which is neither of the two.
-        cost_text = f"{_format_cost(first, cost)} and {_format_cost(baseline, cost)}"
-        return [*limits, f"{verdicts[first]}.", f"Beside classification alone, {cost_text}."]
-    if len(verdicts) == 1:
-        return [
-            *limits,
-            f"{verdicts[first]}.",
-            f"{capitalize_first(_format_cost(first, cost))}.",
-        ]
-    absent = f"and {baseline} have no set and seed in common"
-    return limits + [
-        f"{verdict or f'{capitalize_first(mode)} {absent}'}; {_format_cost(mode, cost)}."
-        for mode, verdict in verdicts.items()
-    ]
-
-
 def build_details(comparison: Comparison) -> list[str]:
-    """What the seeds allow to conclude, pairs that the headline omits, and the power of the
-    tests.
-    """
-    if len(comparison.plan.modes) == 1:
-        return []
-    other_pairs = [
-        (a, b)
-        for a, b in comparison.mode_pairs
-        if b not in (BASELINE, _select_baseline(comparison))
+    """What the seeds allow to conclude, and the power of the tests."""
+    general = describe_unequal_training(comparison.plan)
+    if len(comparison.plan.main_modes) == 1:
+        return general
+    return [
+        *general,
+        *_describe_scope(comparison),
+        *_describe_power(comparison),
+        *_describe_other_family(comparison),
     ]
-    sentences = [f"{text}." for a, b in other_pairs if (text := describe_verdict(comparison, a, b))]
-    return [*_describe_scope(comparison), *sentences, *_describe_power(comparison)]
 
 
-def _select_baseline(comparison: Comparison) -> Mode:
-    """The mode that others are compared with: none, or the next simpler mode if nothing was
-    evaluated together with none.
+def build_question(comparison: Comparison) -> str:
+    """What the page answers: without a second mode nothing is compared, and without a shifted
+    dataset or a probe robustness is not measured.
     """
-    compared = [b for a, b in comparison.mode_pairs if list_tested(comparison, a, b)]
-    return compared[0] if compared else comparison.mode_pairs[0][1]
+    modes, titles = comparison.plan.main_modes, comparison.plan.titles
+    if len(modes) == 1 and comparison.plan.variants:
+        names = [m for m in comparison.plan.modes if m not in modes]
+        verb = "does" if len(names) == 1 else "do"
+        return f"How {verb} {join_names(names)} compare with {modes[0]}, and at what cost?"
+    if len(modes) == 1:
+        return f"One mode, {modes[0]}: its scores, compared with no other mode."
+    if not comparison.shifted_sets and not comparison.plan.probes:
+        place = titles.get(CONTROL_SET, CONTROL_SET)
+        return f"Which of the modes {join_names(modes)} is better on {place}, at what cost?"
+    return (
+        "Does dense contrastive learning make a vision transformer more robust than global, or "
+        "than none, and at what cost?"
+    )
 
 
-def _format_cost(mode: str, cost: CostReport | None, name: str = "") -> str:
-    """Step time relative to classification alone on the same two views, with its interval."""
-    if cost is None or mode not in cost.modes:
-        return f"what {mode} costs is not known: {paths.COST} is missing"
-    if not cost.is_measured:
-        return f"what {mode} costs could not be measured"
-    ratio = cost.modes[mode].against_none
-    low, high = sorted(100 * abs((end or 0) - 1) for end in (ratio.low, ratio.high))
-    if ratio.contains(1.0):
-        return f"{name or mode} cost no more time, within {math.ceil(high)} %"
-    extra, kind = abs(100 * (ratio.value - 1)), "more" if ratio.value > 1 else "less"
-    return f"{name or mode} cost {extra:.0f} % [{low:.0f}, {high:.0f}] {kind} time"
+def describe_no_shift(comparison: Comparison) -> list[str]:
+    if comparison.shifted_sets:
+        return []
+    return [
+        "No shifted dataset was evaluated: nothing here is about robustness to a shift of the "
+        "distribution."
+    ]
 
 
-def _describe_single_mode(comparison: Comparison) -> str:
-    scope = SHIFTED_MEAN if comparison.complete_sets else CONTROL_SET
-    mode, seeds = comparison.plan.modes[0], comparison.plan.seeds
-    row = comparison.get_row(scope, mode, "top1")
-    if row is None or row.value is None:
-        return ""
-    few = len(seeds) < SEEDS_FOR_MODE
-    subject = join_names([f"{mode}-{seed}" for seed in seeds]) if few else mode
-    place = capitalize_first(format_place(comparison, scope))
-    return f"{place}, {subject} has a top-1 of {format_percent(row.value)} %."
+def describe_chance(comparison: Comparison) -> list[str]:
+    """Which scores are not shown to be better than guessing, and which models answer every image
+    with the same class; [] if there are none.
+    """
+    places = (*comparison.plan.datasets, SHIFTED_MEAN)
+    guessed = {
+        place: modes
+        for place in places
+        if (modes := [m for m in list_modes(comparison) if is_at_chance(comparison, place, [m])])
+    }
+    constant = [
+        f"{comparison.plan.titles[dataset]} ({mode}, seed {seed})"
+        for (dataset, mode), cell in comparison.cells.items()
+        for seed, rows in cell.rows.items()
+        if cell.records[seed].classes > 1 and rows["prediction"].nunique() == 1
+    ]
+    sentences = []
+    if guessed:
+        titles = comparison.plan.titles
+        names = "; ".join(f"{titles.get(p, p)} ({', '.join(m)})" for p, m in guessed.items())
+        sentences.append(
+            f"At chance, not shown to be better than guessing: {names}. Drops, differences and "
+            "points of charts there mean little."
+        )
+    if constant:
+        sentences.append(f"One class is predicted for every image: {clip_list(constant, 6)}.")
+    return sentences
+
+
+def _describe_other_family(comparison: Comparison) -> list[str]:
+    """What the tests below the first screen call."""
+    tests = list_table_tests(comparison)
+    called = [test for test in tests if get_significance(comparison, *test)]
+    if not called:
+        return []
+    claims = {claim.place: claim.name for claim in list_claims(comparison)}
+    names = comparison.plan.titles | claims
+    named = [f"{a} − {b} on {names.get(place, place)}" for place, a, b in called]
+    return [
+        f"Apart from these claims, the tables below call {len(called)} of "
+        f"{format_count(len(tests), 'difference')}: {clip_list(named, 3)}."
+    ]
 
 
 def _describe_power(comparison: Comparison) -> list[str]:
-    """Power of the tests of the first screen that found no significant difference."""
-    rows = [
-        comparison.get_row(place, a, f"difference_to_{b}_detectable")
-        for a, b in comparison.mode_pairs
-        for place in comparison.judged_places
-        if not get_significance(comparison, place, a, b)
+    """Power of the tests of the first screen that found no significant difference, and on what the
+    numbers of seeds and images are conditional.
+    """
+    groups: dict[bool, list[float]] = {}  # by whether the seeds' spread is known
+    fewest = 0
+    for seeds, tests in group_by_seeds(comparison).items():
+        rows = [
+            comparison.get_row(claim.place, a, f"difference_to_{b}_detectable")
+            for claim, (a, b) in tests
+            if not get_significance(comparison, claim.place, a, b)
+        ]
+        if values := [row.value for row in rows if row and row.value is not None]:
+            groups.setdefault(len(seeds) >= SEEDS_FOR_MODE, []).extend(values)
+            if len(seeds) >= SEEDS_FOR_MODE:
+                fewest = min(fewest or len(seeds), len(seeds))
+    if not groups:
+        return []
+    rough = f", which {fewest} seeds tell roughly only" if fewest else ""
+    return [
+        *(
+            sentence
+            for is_known, values in groups.items()
+            for sentence in describe_power(
+                "two modes are not distinguishable"
+                + (" with fewer than three seeds" * (len(groups) > 1 and not is_known)),
+                values,
+                fewest if is_known else 1,
+            )
+        ),
+        "Seeds or images needed: to call the difference seen with 80 % power, if it and the "
+        f"variances seen are the true ones{rough}; the nearest to a decision is the least of "
+        "these numbers, and a least one tends to be too small.",
     ]
-    values = [row.value for row in rows if row and row.value is not None]
-    places = comparison.judged_places
-    where = f" {format_place(comparison, places[0])}" if len(places) == 1 else ""
-    who = f"two modes do not differ significantly{where}"
-    return describe_power(who, values, count_fewest_seeds(comparison))
 
 
 def _describe_scope(comparison: Comparison) -> list[str]:
-    """State whether results apply to modes or only to these models, by the smallest number of
-    seeds.
-    """
-    fewest, planned = count_fewest_seeds(comparison), comparison.plan.seeds
-    if not fewest:
-        return []
-    names = f"one seed ({planned[0]})" if len(planned) == 1 else "one seed"
-    return [describe_scope(fewest, names if fewest == 1 else f"{fewest} seeds")]
+    """State whether results apply to modes or only to these models, by the seeds of each claim."""
+    groups = group_by_seeds(comparison)
+    few = {seeds: tests for seeds, tests in groups.items() if len(seeds) < SEEDS_FOR_MODE}
+    many = {len(seeds) for seeds in groups if len(seeds) >= SEEDS_FOR_MODE}
+    sentences = [describe_scope(min(many), _name_numbers(many))] if many else []
+    if few and many:
+        names = name_claims([claim for tests in few.values() for claim, _ in tests])
+        return [
+            *sentences,
+            f"Not so on {names}: there the intervals cover new images and not the noise between "
+            "seeds.",
+        ]
+    if few:
+        one = f"one seed ({next(iter(few))[0]})" if len(few) == 1 else "one seed"
+        numbers = {len(seeds) for seeds in few}
+        sentences = [describe_scope(1, one if numbers == {1} else _name_numbers(numbers))]
+    return sentences
+
+
+def _name_numbers(numbers: set[int]) -> str:
+    """`3 seeds`, `3 to 5 seeds`."""
+    return f"{' to '.join(map(str, dict.fromkeys((min(numbers), max(numbers)))))} seeds"
+
+
+TERMS = {
+    "dense": "dense: contrast of matching patches of two views",
+    "global": "global: contrast of whole images",
+    "none": "none: classification alone",
+}
+
+
+def explain_terms(plan: ReportPlan) -> list[str]:
+    """The words of the first screen."""
+    return [
+        *(text for mode, text in TERMS.items() if mode in plan.modes),
+        *(["variant: one of these with other settings"] if plan.variants else []),
+        "seed: the random numbers of one training",
+        *(["mIoU: overlap of predicted and true areas, mean of classes"] if plan.probes else []),
+    ]
 
 
 def check_learned_position(
     plan: ReportPlan, histories: Mapping[str, list[pd.DataFrame]]
 ) -> list[str]:
     """Warn if dense matches of flipped or shifted views are no better than matching by position."""
-    mode_contrast = _parse_contrast(plan).resolve_mode("dense")
-    name = MATCHING_FEATURES.get(getattr(mode_contrast, "correspondence_features", ""), "")
-    columns = [f"match/{name}/moved0", "match/identity/moved0"]
-    final_values = [
-        frame[columns].iloc[-1]
-        for frame in histories.get("dense", [])
-        if {*columns} <= {*frame.columns}
-    ]
+    settings = read_mode_settings(plan)
+    final_values = []
+    for mode in plan.main_modes:
+        contrast = settings.resolve_contrast(mode)
+        name = MATCHING_FEATURES.get(getattr(contrast, "correspondence_features", ""), "")
+        columns = [f"match/{name}/moved0", "match/identity/moved0"]
+        final_values += [
+            frame[columns].iloc[-1]
+            for frame in histories.get(mode, [])
+            if {*columns} <= {*frame.columns}
+        ]
     worse = [(match, identity) for match, identity in final_values if match <= identity]
     if not worse:
         return []
@@ -175,13 +215,9 @@ def check_learned_position(
 
 
 def describe_probed_modes(plan: ReportPlan) -> list[str]:
-    contrast = _parse_contrast(plan)
+    settings = read_mode_settings(plan)
     return [
         f"{m} trained no classifier (lambda 1): a linear probe on its frozen features is evaluated."
         for m in plan.modes
-        if (mode_contrast := contrast.resolve_mode(m)) and mode_contrast.lambda_weight == 1
+        if (contrast := settings.resolve_contrast(m)) and contrast.lambda_weight == 1
     ]
-
-
-def _parse_contrast(plan: ReportPlan) -> ContrastParams:
-    return ContrastParams.model_validate_json(json.dumps(plan.params.get("contrast", {})))

@@ -5,11 +5,13 @@ from dataclasses import replace
 
 from densecl import paths
 from densecl.analysis.cell_metrics import FIT_REMARK
-from densecl.analysis.comparison import BASELINE, SHIFTED_MEAN, Comparison, MetricRow
+from densecl.analysis.claims import get_chance, is_at_chance, list_claims
+from densecl.analysis.comparison import SHIFTED_MEAN, Comparison, MetricRow
 from densecl.analysis.corruption_error import CORRUPTIONS, MCE, MCE_TO_ALEXNET
 from densecl.analysis.results import describe_incompleteness
 from densecl.pages.formatting import align_columns, format_percent
 from densecl.report.formatting import (
+    FIRST_SCREEN,
     TableCell,
     TableData,
     build_difference_cell,
@@ -20,31 +22,42 @@ from densecl.report.formatting import (
 
 
 def build_aggregate_table(comparison: Comparison) -> TableData:
+    """Scores, differences and drops; without a shifted dataset neither drops nor their mean."""
     modes = list_modes(comparison)
-    pairs = comparison.mode_pairs if BASELINE in modes else []
+    pairs = comparison.mode_pairs
+    is_shifted = bool(comparison.shifted_sets)
+    shifted_modes = modes if is_shifted else ()
     rows = [
         (
-            s,
+            comparison.plan.titles.get(s, s),
             describe_dataset(comparison, s),
             (
-                *(build_metric_cell(comparison.get_row(s, m, "top1")) for m in modes),
+                *(_build_score_cell(comparison, s, m, "top1") for m in modes),
                 *(_build_judged_cell(comparison, s, a, b) for a, b in pairs),
-                *(build_metric_cell(comparison.get_row(s, m, "drop")) for m in modes),
+                *(_build_score_cell(comparison, s, m, "drop") for m in shifted_modes),
             ),
         )
-        for s in (*comparison.plan.datasets, SHIFTED_MEAN)
+        for s in (*comparison.plan.datasets, *([SHIFTED_MEAN] * is_shifted))
     ]
     groups = (
         ("Top-1, %", modes),
         ("Difference, points", tuple(f"{a} − {b}" for a, b in pairs)),
-        ("Drop from the control, points", modes),
+        ("Drop from the control, points", shifted_modes),
     )
     return TableData(tuple(group for group in groups if group[1]), tuple(rows))
 
 
+def _build_score_cell(comparison: Comparison, dataset: str, mode: str, metric: str) -> TableCell:
+    """With a remark where the score is not shown to be better than guessing."""
+    cell = build_metric_cell(comparison.get_row(dataset, mode, metric))
+    if cell.missing or not cell.source or not is_at_chance(comparison, dataset, [mode]):
+        return cell
+    return replace(cell, sub="; ".join(filter(None, (cell.sub, "at chance"))))
+
+
 def _build_judged_cell(comparison: Comparison, dataset: str, mode: str, baseline: str) -> TableCell:
-    """With a verdict where the headline takes its verdicts from."""
-    is_judged = dataset in comparison.judged_places
+    """With a verdict for the mean; those of the datasets have a table of their own."""
+    is_judged = dataset == SHIFTED_MEAN
     build = build_verdict_cell if is_judged else build_difference_cell
     return build(comparison, dataset, mode, baseline)
 
@@ -53,10 +66,46 @@ def build_difference_table(comparison: Comparison) -> TableData:
     """Differences of all pairs of modes on each dataset: a family of their own."""
     pairs = comparison.mode_pairs
     rows = [
-        (s, "", tuple(build_verdict_cell(comparison, s, a, b) for a, b in pairs))
-        for s in comparison.plan.datasets
+        (title, "", tuple(build_verdict_cell(comparison, s, a, b) for a, b in pairs))
+        for s, title in comparison.plan.titles.items()
     ]
     return TableData((("Points", tuple(f"{a} − {b}" for a, b in pairs)),), tuple(rows))
+
+
+def build_model_table(comparison: Comparison) -> TableData | None:
+    """Other models on all datasets and claims beside the modes; None without any."""
+    models, modes = comparison.plan.models, list_modes(comparison)
+    if not models:
+        return None
+    claims = [claim.place for claim in list_claims(comparison) if claim.probe]
+    rows = tuple(
+        (
+            comparison.plan.titles.get(place, place),
+            model,
+            (
+                _build_model_cell(comparison.get_score(place, model)),
+                *(
+                    _build_model_cell(
+                        comparison.get_row(place, model, f"difference_to_{mode}"), signed=True
+                    )
+                    for mode in modes
+                ),
+            ),
+        )
+        for model in models
+        for place in (*comparison.plan.datasets, *claims)
+    )
+    groups = (
+        ("", ("score, %",)),
+        ("Points above the mean of a mode's seeds", tuple(f"model − {mode}" for mode in modes)),
+    )
+    return TableData(groups, rows)
+
+
+def _build_model_cell(row: MetricRow | None, signed: bool = False) -> TableCell:
+    """A model has no seeds: its files are under its name."""
+    cell = build_metric_cell(row and replace(row, seeds=""), signed)
+    return replace(cell, source=str(paths.predictions_folder(row.mode, None))) if row else cell
 
 
 def describe_dataset(comparison: Comparison, dataset: str) -> str:
@@ -66,15 +115,18 @@ def describe_dataset(comparison: Comparison, dataset: str) -> str:
         if dataset != SHIFTED_MEAN
         for r in comparison.cells[dataset, m].records.values()
     ]
+    level = get_chance(comparison, dataset)
+    chance = [] if level is None else [f"chance {format_percent(level)} %"]
     if not records:
         return (
-            f"of {len(comparison.complete_sets)} datasets"
+            "; ".join([f"of {len(comparison.complete_sets)} datasets", *chance])
             if dataset == SHIFTED_MEAN
             else comparison.cells[dataset, comparison.plan.modes[0]].note
         )
     return "; ".join(
         [
             f"{records[0].images:,} images, {records[0].classes} classes",
+            *chance,
             *(["as they are, not resized"] if records[0].preprocessing.rule == "as-is" else []),
             *describe_incompleteness(records[0]),
         ]
@@ -88,7 +140,7 @@ def build_masking_table(comparison: Comparison) -> TableData:
         groups,
         tuple(
             (
-                s,
+                title,
                 describe_dataset(comparison, s),
                 tuple(
                     build_metric_cell(comparison.get_row(s, m, k))
@@ -96,7 +148,7 @@ def build_masking_table(comparison: Comparison) -> TableData:
                     for m in modes
                 ),
             )
-            for s in comparison.plan.datasets
+            for s, title in comparison.plan.titles.items()
         ),
     )
 
@@ -169,8 +221,8 @@ def build_corruption_table(comparison: Comparison) -> TableData | None:
 
 def _build_cell_table(comparison: Comparison, titles: Mapping[str, str]) -> TableData:
     rows = tuple(
-        (s, m, tuple(_build_extra_cell(comparison.get_row(s, m, k), k) for k in titles))
-        for s in comparison.plan.datasets
+        (name, m, tuple(_build_extra_cell(comparison.get_row(s, m, k), k) for k in titles))
+        for s, name in comparison.plan.titles.items()
         for m in list_modes(comparison)
     )
     return TableData((("", tuple(titles.values())),), rows)
@@ -204,7 +256,8 @@ def format_plain_text(table: TableData) -> str:
         [
             label,
             *(
-                f"{n.main} ({n.sub.split(';')[0]}){' *' * bool(n.significance)}"
+                f"{n.main} ({n.sub.removeprefix(FIRST_SCREEN).split(';')[0]})"
+                f"{' *' * bool(n.significance)}"
                 if group.startswith("Difference") and n.sub and not n.missing
                 else n.main
                 for group, n in zip(groups, entries, strict=True)

@@ -1,4 +1,7 @@
-"""Atomic files and folders: written under a temporary name, synced to disk, then renamed."""
+"""Atomic files and folders: written under a temporary name, synced to disk, then renamed.
+
+Nothing is renamed over what is of another kind: /dev/null would become a file.
+"""
 
 import os
 import shutil
@@ -7,12 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from densecl.errors import DenseclError
+
 
 @contextmanager
 def open_atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that replaces `path` when the block ends without an exception."""
+    """Open a file that replaces `path` when the block ends without an exception.
+
+    DenseclError if `path` is, or leads to, a folder, a device or a pipe.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
+    for place in (path, partial):
+        if place.exists() and not place.is_file():
+            raise DenseclError(
+                f"{place}: found no plain file; move it away, a file is written here"
+            )
     try:
         with partial.open("wb") as file:
             yield file
@@ -27,8 +40,14 @@ def open_atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def create_atomic_folder(path: Path) -> Iterator[Path]:
-    """Create a folder that replaces `path` when the block ends without an exception."""
+    """Create a folder that replaces `path` when the block ends without an exception.
+
+    DenseclError if `path` is anything else than a folder.
+    """
     partial = path.with_name(path.name + ".partial")
+    for place in (path, partial):
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            raise DenseclError(f"{place}: found no folder; move it away, a folder is written here")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

@@ -1,8 +1,13 @@
-"""Progress of a stage that runs beside others, for the display of `python -m pipelines run`."""
+"""Progress of a stage: on a terminal, and, where it runs beside others, for the display of
+`python -m pipelines run`.
+"""
 
 import json
 import os
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Environment variable: the file to which a stage writes its progress.
@@ -24,3 +29,22 @@ def write_progress(done: int, total: int, text: str = "") -> None:
     partial = Path(f"{path}.partial")
     partial.write_text(json.dumps({"done": done, "total": total, "text": text}), encoding="utf-8")
     partial.replace(path)
+
+
+@contextmanager
+def show_bytes(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A function that receives the bytes done and their total."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    columns = (f"{text}: ", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+    ) as bar:
+        task = bar.add_task(text, total=None)
+
+        def update_progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            write_progress(done, total, text)
+
+        yield update_progress

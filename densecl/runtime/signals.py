@@ -5,6 +5,7 @@ Imports no torch: every command starts with it.
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 import socket
@@ -101,6 +102,21 @@ def exit_with_parent(number: int = signal.SIGTERM) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number))
     if os.getppid() != parent:  # it died before prctl took effect
         os.kill(os.getpid(), number)
+
+
+def exit_with_starter() -> None:
+    """Send this process of `multiprocessing` SIGTERM when the process that started it has ended. Of
+    one from a fork server, that is not its parent.
+    """
+    starter = multiprocessing.parent_process()
+    if starter is None:
+        return
+
+    def watch_starter() -> None:
+        starter.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch_starter, daemon=True).start()
 
 
 def exit_worker_with_parent() -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from densecl.training.linear_probe import fit_linear_probe
+    from densecl.network.logistic_regression import fit_linear_probe
     from densecl.training.optim import build_optimizer, build_schedule
     from densecl.training.step import TrainStep
     from densecl.training.train_state import TrainingError

@@ -1,6 +1,7 @@
 """The checkpoints of one training run: the last two, in a folder that one process locks."""
 
 import io
+import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -10,12 +11,16 @@ from typing import Any
 
 import torch
 
-from densecl.errors import DenseclError
+from densecl.errors import DenseclError, RetryLater
 from densecl.runtime.atomic_files import open_atomic_file
 from densecl.runtime.locks import hold_lock
 
 MAX_CHECKPOINTS = 2
 LOCK_TIMEOUT = 15.0  # s: a run that was just stopped may still be writing its checkpoint
+# Environment variable: the job and restart that trains here. Where a node dies, its job may live on
+# beside its requeued copy: the one that started last is the only writer.
+WRITER_ENV = "DENSECL_WRITER"
+TAKEOVER_TIMEOUT = 1200.0  # s: the other writer stops at its next checkpoint
 
 
 class CheckpointError(DenseclError):
@@ -31,12 +36,13 @@ class CheckpointFolder:
     def save(self, state: dict[str, Any]) -> Path:
         """Write a state atomically and return its path; retain the last MAX_CHECKPOINTS.
 
-        Raises OSError if it cannot be written.
+        Raises OSError if it cannot be written, RetryLater if a later job trains here.
         """
         path = self.folder / f"step-{state['steps_done']:09d}.pt"
         try:
             with open_atomic_file(path) as file:
                 torch.save(state, file)
+                check_writer(self.folder)  # just before the file is renamed
         except RuntimeError as error:
             # torch hides the error of the disk behind one of its own.
             if isinstance(error.__context__, OSError):
@@ -66,7 +72,8 @@ class CheckpointFolder:
         return None, ""
 
     def remove_all(self) -> None:
-        """Delete the folder, once the model is exported."""
+        """Delete the folder, once the model is exported; RetryLater as `save`."""
+        check_writer(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -102,10 +109,10 @@ def load_state(data: bytes, source: str) -> dict[str, Any]:
         problem = " ".join(str(error).split())[:100]
     if problem:
         raise CheckpointError(f"{source}: damaged or no checkpoint ({problem})")
-    if not isinstance(state, dict) or not {"compatibility", "steps_done", "model"} <= set(state):
+    if not isinstance(state, dict) or not {"compatibility", "steps_done", "weights"} <= set(state):
         raise CheckpointError(
             f"{source}: not a checkpoint of a training run: found {type(state).__name__}, expected "
-            f"a dict with compatibility, steps_done and model"
+            f"a dict with compatibility, steps_done and weights"
         )
     return state
 
@@ -125,7 +132,20 @@ def check_compatible(stored: dict[str, Any], expected: dict[str, Any], source: s
 def lock_checkpoints(folder: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[CheckpointFolder]:
     """The checkpoints of a folder, locked for this process.
 
-    Raises RetryLater, which names the holder, after `timeout` seconds.
+    Raises RetryLater, which names the holder, after `timeout` seconds. A job of a cluster claims
+    the folder first, so that an earlier copy of it stops.
     """
+    if writer := os.environ.get(WRITER_ENV):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "writer").write_text(writer, encoding="utf-8")
+        timeout = TAKEOVER_TIMEOUT
     with hold_lock(folder / "lock", timeout):
         yield CheckpointFolder(folder)
+
+
+def check_writer(folder: Path) -> None:
+    """Raise RetryLater if another job than this one has claimed the folder."""
+    path, writer = folder / "writer", os.environ.get(WRITER_ENV, "")
+    found = path.read_text(encoding="utf-8") if path.exists() else writer
+    if writer and found != writer:
+        raise RetryLater(f"{path}: found {found}, expected {writer}: it goes on there, not here")

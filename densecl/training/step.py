@@ -1,25 +1,32 @@
-"""One training step, the same for every mode: encode, compute losses, backward, optimizer step,
-write the queue.
+"""One training step, the same for every mode and engine: encode, compute losses, backward, step the
+optimizer, write the queue.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor
 
 from densecl import distributed
 from densecl.artifacts import Preprocessing
 from densecl.config.params import TrainParams
+from densecl.contrast.build import AnyObjective
 from densecl.contrast.memory import NewKeys
-from densecl.contrast.objective import Objective
-from densecl.contrast.view_pairs import EncodedView, ViewPair
 from densecl.datasets.views.batch import ViewBatch
-from densecl.metrics import is_topk_correct
 from densecl.network.precision import use_fp32_products
-from densecl.network.preprocessing import normalise_images
-from densecl.network.vit import Backbone, Tokens, forward_tokens
+from densecl.network.vit import Backbone
+from densecl.training.batch_scorer import BatchScorer, ScoredBatch
+from densecl.training.engine import OFFLOADED_STATE, WHOLE_STATE, Engine
+from densecl.training.gathering import KeyPart, gather_ranks
+from densecl.training.optim import build_optimizer
 from densecl.training.step_metrics import StepMetrics, average_micro_batches
 
 
@@ -29,18 +36,24 @@ class TrainStep:
     def __init__(
         self,
         model: Backbone,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
+        objective: AnyObjective,
         preprocessing: Preprocessing,
         settings: TrainParams,
     ) -> None:
-        self.model, self.objective, self.optimizer = model, objective, optimizer
+        self.model, self.objective = model, objective
         self.preprocessing, self.settings = preprocessing, settings
-        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         decay = settings.ema_decay
         self.ema = ModelEmaV3(model, decay=decay, use_warmup=True) if decay else None
         if settings.compile:
             compile_blocks(model, objective)
+        if settings.checkpoint_activations:
+            model.set_grad_checkpointing()
+        self.scorer = BatchScorer(model, objective, preprocessing, settings)
+        ema_model = self.ema.module if self.ema else None
+        self.engine = Engine(self.scorer, objective, ema_model, settings.parallel)
+        # After the engine, which may replace parameters.
+        self.optimizer = build_optimizer(model, objective, settings)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
 
     def __call__(
         self,
@@ -49,6 +62,7 @@ class TrainStep:
         step: int,
         progress: float = 0.0,
         diagnostics: bool = False,
+        votes: Mapping[str, Tensor] = {},
     ) -> StepMetrics:
         """Take one step on a batch on the model's device; the metrics of the global batch.
 
@@ -58,94 +72,62 @@ class TrainStep:
             progress: fraction of the training run that is done, in [0, 1].
             diagnostics: also log the negatives, and the alignment of the two losses' gradients, of
                 the first micro-batch.
+            votes: scalars of this rank, returned among the metrics as means over ranks.
 
         With `grad_accumulation`, all micro-batches see the same memory queue and are weighted by
         their images: if a filter drops pairs, the mean over queries differs from that of one batch.
         """
         with self.use_precision():
-            return self._take_step(batch, lambda_weight, step, progress, diagnostics)
+            self.optimizer.zero_grad(set_to_none=True)
+            new_keys, metrics = self.score_batch(batch, lambda_weight, diagnostics, votes)
+            gradient_norm = self.step_optimizer(new_keys, step, progress)
+            return metrics | {"gradient_norm": gradient_norm}
 
-    def _take_step(
-        self, batch: ViewBatch, lambda_weight: float, step: int, progress: float, diagnostics: bool
-    ) -> StepMetrics:
-        self.optimizer.zero_grad(set_to_none=True)
-        outputs: list[tuple[StepMetrics, NewKeys, float]] = []
+    def score_batch(
+        self,
+        batch: ViewBatch,
+        lambda_weight: float,
+        diagnostics: bool = False,
+        votes: Mapping[str, Tensor] = {},
+    ) -> tuple[NewKeys, StepMetrics]:
+        """Add the gradients of a batch; the keys to store and the metrics, of all ranks."""
         parts = self.settings.grad_accumulation
-        for columns in zip(*(column.chunk(parts) for column in batch), strict=True):
-            micro_batch = ViewBatch(*columns)
-            loss, micro_metrics, micro_keys = self.forward(
-                micro_batch, lambda_weight, diagnostics and not outputs
-            )
-            # The batch of a small dataset may not divide evenly.
-            share = len(micro_batch.labels) / len(batch.labels)
-            (loss * share).backward()
-            outputs.append((micro_metrics, micro_keys, share))
-        metrics, new_keys, image_shares = zip(*outputs, strict=True)
-        gradient_norm = self.step_optimizer(NewKeys.concatenate(new_keys), step, progress)
-        step_metrics = _all_reduce_metrics(average_micro_batches(metrics, image_shares))
-        return step_metrics | {"gradient_norm": gradient_norm}
+        micro_batches = [
+            ViewBatch(*columns)
+            for columns in zip(*(column.chunk(parts) for column in batch), strict=True)
+        ]
+        # The batch of a small dataset may not divide evenly.
+        shares = [len(micro_batch.labels) / len(batch.labels) for micro_batch in micro_batches]
+        metrics: list[StepMetrics] = []
+        new_keys: list[KeyPart] = []
+        for micro_batch, share in zip(micro_batches, shares, strict=True):
+            is_first, is_last = micro_batch is micro_batches[0], micro_batch is micro_batches[-1]
+            with nullcontext() if is_last else self.engine.accumulate_locally():
+                loss, scored = self.score(micro_batch, lambda_weight, diagnostics and is_first)
+                (loss * share).backward()
+            metrics.append(scored.metrics)
+            limit = len(micro_batch.labels) * self.objective.keys_per_image
+            new_keys += [KeyPart(keys, limit) for keys in scored.new_keys]
+        batch_metrics = {**average_micro_batches(metrics, shares), **votes}
+        return gather_ranks(new_keys, self.objective.keys_vary, batch_metrics)
 
-    def forward(
-        self, batch: ViewBatch, lambda_weight: float, diagnostics: bool
-    ) -> tuple[Tensor, StepMetrics, NewKeys]:
-        """The total loss of a batch with its graph, its metrics, and the keys to store."""
-        with self.autocast():
-            views = self.encode_views(batch)
-            contrast, new_keys = self.objective.forward(views, diagnostics)
-        tokens1, tokens2 = views.view1.tokens, views.view2.tokens
-        classification_loss = (
-            self.compute_classification_loss(tokens1, batch.labels)
-            + self.compute_classification_loss(tokens2, batch.labels)
-        ) / 2
-        loss = (1 - lambda_weight) * classification_loss + lambda_weight * contrast.loss
-        top1, top5 = (
-            is_topk_correct(tokens1.logits.detach(), batch.labels, k).float().mean() for k in (1, 5)
-        )
-        metrics = {
-            "loss": loss.detach(),
-            "classification_loss": classification_loss.detach(),
-            "train_top1": top1,
-            "train_top5": top5,
-            **contrast.metrics,
-        }
-        if diagnostics and contrast.loss.requires_grad:
-            metrics |= compute_gradient_alignment(self.model, classification_loss, contrast.loss)
-        return loss, metrics, new_keys
-
-    def use_precision(self) -> AbstractContextManager[None]:
-        """`train.precision` for products of fp32 tensors in a whole step, backward too."""
-        return use_fp32_products(tf32=self.settings.precision == "tf32")
-
-    def autocast(self) -> torch.autocast:
-        """bf16 for backbone and heads, with `precision: bf16`."""
-        device_type = next(self.model.parameters()).device.type
-        return torch.autocast(
-            device_type, dtype=torch.bfloat16, enabled=self.settings.precision == "bf16"
-        )
-
-    def encode_views(self, batch: ViewBatch) -> ViewPair:
-        """The tokens of both views, from one forward pass of 2 B images."""
-        images = normalise_images(torch.cat([batch.view1, batch.view2]), self.preprocessing)
-        tokens = forward_tokens(self.model, images)
-        cls, patches, logits, pixels = (part.chunk(2) for part in (*tokens, images))
-        geometries = (batch.geometry1, batch.geometry2)
-        view1, view2 = (
-            EncodedView(Tokens(cls[i], patches[i], logits[i]), pixels[i], geometries[i])
-            for i in (0, 1)
-        )
-        return ViewPair(view1, view2, batch.image_ids, batch.labels)
-
-    def compute_classification_loss(self, view_tokens: Tokens, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of one view, in fp32 or better."""
-        logits = view_tokens.logits.to(torch.promote_types(view_tokens.logits.dtype, torch.float32))
-        return F.cross_entropy(logits, labels, label_smoothing=self.settings.label_smoothing)
+    def score(
+        self, batch: ViewBatch, lambda_weight: float, diagnostics: bool = False
+    ) -> tuple[Tensor, ScoredBatch]:
+        """The total loss of a micro-batch, and all that was computed on the way."""
+        scored: ScoredBatch = self.engine.score(batch, diagnostics)
+        classification, contrast = scored.classification_loss, scored.contrastive_loss
+        loss = (1 - lambda_weight) * classification + lambda_weight * contrast
+        metrics = {"loss": loss.detach(), **scored.metrics}
+        if diagnostics and contrast.requires_grad:
+            metrics |= compute_gradient_alignment(self.model, classification, contrast)
+        return loss, scored._replace(metrics=metrics)
 
     def step_optimizer(self, new_keys: NewKeys, step: int, progress: float) -> Tensor:
-        """Average gradients over ranks, clip, step; then update the objective and the EMA.
+        """Clip the averaged gradients, step; then update the objective and the EMA.
 
         Returns the norm of the gradient before clipping.
         """
-        distributed.average_gradients(self.parameters)
         # Two norms: with lambda = 0 the zero gradients of the objective then leave the model's norm
         # equal to that of mode none, to the bit.
         norm = _compute_gradient_norm(self.model)
@@ -157,8 +139,48 @@ class TrainStep:
             self.ema.update(self.model, step)
         return norm.detach()
 
+    def rehearse(self, images: int) -> None:
+        """Score a batch of black images, and drop its gradients: nothing is changed by it.
 
-def compile_blocks(model: Backbone, objective: Objective) -> None:
+        DDP arranges its buckets by the first backward pass of each process, and more than two ranks
+        add the entries of a bucket in an order that depends on their place in it. Without a
+        rehearsal, the first step of a resumed run would add them in another order than the same
+        step of an uninterrupted one. `images`: of a micro-batch, for which `compile` specialises.
+        """
+        height, width = self.preprocessing.input_size[1:]
+        device = next(self.model.parameters()).device
+        view = torch.zeros(images, 3, height, width, dtype=torch.uint8, device=device)
+        rows = torch.zeros(images, dtype=torch.long, device=device)
+        whole = torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.0]], device=device).expand(images, 5)
+        self.model.train()
+        with self.use_precision():
+            batch = ViewBatch(view, view, rows, rows, whole, whole)
+            self.score(batch, 0.5)[0].backward()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def collect_state(self) -> dict[str, Any]:
+        """All that steps change, on the CPU of rank 0; every rank must call it."""
+        optimizer = None
+        if self.optimizer.state:  # else torch would take a step to have one
+            optimizer = get_optimizer_state_dict(
+                self.engine.parts, self.optimizer, options=OFFLOADED_STATE
+            )
+        return {"weights": self.engine.collect_weights(), "optimizer": optimizer}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `collect_state` returned with any engine."""
+        self.engine.load_weights(state["weights"])
+        if state["optimizer"]:
+            set_optimizer_state_dict(
+                self.engine.parts, self.optimizer, state["optimizer"], options=WHOLE_STATE
+            )
+
+    def use_precision(self) -> AbstractContextManager[None]:
+        """`train.precision` for products of fp32 tensors in a whole step, backward too."""
+        return use_fp32_products(tf32=self.settings.precision == "tf32")
+
+
+def compile_blocks(model: Backbone, objective: AnyObjective) -> None:
     """Compile the blocks of the model, and those of a momentum encoder; the rest stays eager."""
     import torch._functorch.config as functorch
 
@@ -169,39 +191,30 @@ def compile_blocks(model: Backbone, objective: Objective) -> None:
             block.compile()
 
 
-def _compute_gradient_norm(module: Backbone | Objective) -> Tensor:
-    """Of all gradients of a module; 0 without any."""
-    return nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
-
-
-def _all_reduce_metrics(metrics: StepMetrics) -> StepMetrics:
-    """Means over the ranks, the same on every rank."""
-    if distributed.get_world_size() == 1:
-        return metrics
-    values = torch.stack([value.to(metrics["loss"]) for value in metrics.values()])
-    return dict(zip(metrics, distributed.all_reduce_mean(values).unbind(), strict=True))
-
-
 def compute_gradient_alignment(
     model: Backbone, classification_loss: Tensor, contrastive_loss: Tensor
 ) -> dict[str, Tensor]:
     """Norms and cosine of both losses' unweighted gradients, averaged over ranks.
 
     A negative cosine means that the losses conflict (Yu et al. 2020); it is NaN where a gradient is
-    0, as without negatives. Costs one more backward pass through the heads and the last block.
+    0, as without negatives. Costs one more backward pass through the heads and the last block;
+    it asks for these gradients only, so no engine averages them.
     """
     shared = list(model.blocks[-1].parameters())
     gradients = [
-        distributed.all_reduce_mean(
-            torch.cat(
-                [g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)]
-            ).float()
-        )
+        torch.cat([g.flatten() for g in torch.autograd.grad(loss, shared, retain_graph=True)])
         for loss in (classification_loss, contrastive_loss)
     ]
-    classification, contrast = (gradient.norm() for gradient in gradients)
+    classification, contrast = distributed.all_reduce_mean(torch.stack(gradients).float())
+    norms = classification.norm(), contrast.norm()
     return {
-        "gradient_classification": classification,
-        "gradient_contrast": contrast,
-        "gradient_cosine": gradients[0] @ gradients[1] / (classification * contrast),
+        "gradient_classification": norms[0],
+        "gradient_contrast": norms[1],
+        "gradient_cosine": classification @ contrast / (norms[0] * norms[1]),
     }
+
+
+def _compute_gradient_norm(module: nn.Module) -> Tensor:
+    """Of all gradients of a module, whole or sharded; 0 without any."""
+    norm = nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

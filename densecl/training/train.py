@@ -6,16 +6,22 @@ Both the stage `train` and `train.py` call `train`.
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
 from densecl import distributed, paths
 from densecl.artifacts import TrainPlan, write_json, write_text
+from densecl.config.params import DataParams
 from densecl.contrast.contrastive import ContrastiveObjective
+from densecl.datasets.storage.image_names import ROWS_AT_ONCE
+from densecl.datasets.storage.image_places import number_archives
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.monitoring.monitor import Monitor
 from densecl.network.preprocessing import resolve_preprocessing
@@ -28,7 +34,7 @@ from densecl.training.checkpoint import CheckpointFolder
 from densecl.training.fingerprint import compute_fingerprint
 from densecl.training.linear_probe import attach_linear_probe
 from densecl.training.train_state import StateSaver
-from densecl.training.trainer import Trainer, TrainingSpec
+from densecl.training.trainer import Trainer, TrainingSpec, WholeWeights
 
 
 def train(
@@ -58,14 +64,15 @@ def train(
     distributed.init_process_group()
     set_training_threads(plan.train.threads)
     reuse_freed_memory()
-    rows = pd.util.hash_pandas_object(images.frame[["image_id", "label", "sha256"]], index=False)
-    fingerprint = compute_fingerprint(plan, seed, rows.to_numpy().tobytes())
+    fingerprint = compute_fingerprint(plan, seed, hash_images(plan.data, images))
     # With lambda = 1 no classifier is trained on the way.
     needs_probe = plan.contrast is not None and plan.contrast.lambda_weight == 1
     validate = (lambda _: {}) if needs_probe else compute_accuracies
     trainer = Trainer(
         TrainingSpec(plan, seed, images.frame, images.root, classes, fingerprint, validate)
     )
+    # The rest is the loader's.
+    images = replace(images, frame=images.frame[["path", "label"] if needs_probe else []])
     with ExitStack() as stack:
         stack.callback(distributed.destroy_process_group)
         checkpoints = None
@@ -79,25 +86,50 @@ def train(
             if state is not None:
                 saver.restore(*state)
             trainer.fit(saver, monitor)
-            if checkpoints is None:
-                return  # the main process writes
-            if needs_probe:
-                attach_linear_probe(
-                    trainer.eval_model,
-                    images,
-                    len(classes),
-                    plan.train.batch_size,
-                    checkpoints.folder / "probe_features",
-                )
-            write_results(trainer, model_folder, history_folder)
+            with trainer.gather_weights() as weights:
+                if checkpoints is None:
+                    return  # the main process writes
+                if needs_probe:
+                    attach_linear_probe(
+                        weights.eval_model,
+                        images,
+                        len(classes),
+                        plan.train.batch_size,
+                        checkpoints.folder / "probe_features",
+                    )
+                write_results(trainer, weights, model_folder, history_folder)
             monitor.log_duration(trainer.wall_seconds, get_device_name(trainer.device))
             monitor.log_artifacts({"model": model_folder, "training": history_folder})
         checkpoints.remove_all()  # last, so that a run killed earlier can still resume
 
 
-def write_results(trainer: Trainer, model_folder: Path, history_folder: Path) -> None:
+def hash_images(data: DataParams, images: ImageSet) -> bytes:
+    """Hash of what the batches of an epoch hold; `order: shards` depends on the shard of each
+    image too, and not on the shard's name.
+    """
+    rows = hash_rows(images.frame).tobytes()
+    if data.order == "shards":
+        rows += number_archives(images.root, images.frame["path"]).tobytes()
+    return rows
+
+
+def hash_rows(frame: pd.DataFrame) -> NDArray[np.uint64]:
+    """[B]: a hash of id, label and content of each image; in parts, as pandas makes a Python string
+    of each cell.
+    """
+    columns = frame[["image_id", "label", "sha256"]]
+    parts = [
+        pd.util.hash_pandas_object(columns.iloc[start : start + ROWS_AT_ONCE], index=False)
+        for start in range(0, len(columns), ROWS_AT_ONCE)
+    ]
+    return np.concatenate([np.zeros(0, np.uint64), *(part.to_numpy() for part in parts)])
+
+
+def write_results(
+    trainer: Trainer, weights: WholeWeights, model_folder: Path, history_folder: Path
+) -> None:
     """Write the model and the history, each folder atomically."""
-    spec, objective, model = trainer.spec, trainer.objective, trainer.eval_model.eval()
+    spec, objective, model = trainer.spec, weights.objective, weights.eval_model.eval()
     heads = objective.head.state_dict() if isinstance(objective, ContrastiveObjective) else {}
     with create_atomic_folder(model_folder) as folder:
         export_model(model, heads, folder, spec.plan, spec.seed, spec.classes, spec.fingerprint)
@@ -129,12 +161,17 @@ def export_model(
         "model_args": plan.network.model_args,
         "num_classes": len(classes),
         "classes": classes,
-        "pretrained_cfg": resolve_preprocessing(model).model_dump(mode="json", exclude={"rule"}),
+        "pretrained_cfg": resolve_preprocessing(model).model_dump(
+            mode="json", exclude={"rule", "border", "exif"}
+        ),
         "mode": plan.mode,
+        "base": plan.base,
         "classifier": "linear probe" if is_probe else "trained",
         "seed": seed,
         "fingerprint": fingerprint,
     }
+    if plan.data.exif != "ignore":  # so that evaluation and serving turn images likewise
+        config["exif"] = plan.data.exif
     write_text(folder / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
 
 

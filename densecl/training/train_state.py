@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from densecl import distributed
 from densecl.errors import DenseclError, Interrupted, RetryLater
 from densecl.runtime.signals import SIGNAL_HANDLER
 from densecl.training.checkpoint import CheckpointFolder, check_compatible
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 class TrainingError(DenseclError):
     """A training run that cannot continue."""
+
+
+class DivergedError(TrainingError):
+    """A loss or gradient that is not finite."""
 
 
 def describe_compatibility(spec: "TrainingSpec") -> dict[str, Any]:
@@ -42,16 +47,13 @@ def describe_compatibility(spec: "TrainingSpec") -> dict[str, Any]:
 def collect_state(trainer: "Trainer") -> dict[str, Any]:
     """All that a resumed run needs to end in the same bits.
 
-    Schedule, image order and views follow from seed and `steps_done`.
+    Schedule, image order and views follow from seed and `steps_done`. Every rank must call it;
+    only that of rank 0 has weights.
     """
-    ema = trainer.train_step.ema
     return {
         "compatibility": describe_compatibility(trainer.spec),
         "steps_done": trainer.steps_done,
-        "model": trainer.model.state_dict(),
-        "objective": trainer.objective.state_dict(),
-        "ema": ema.module.state_dict() if ema else None,
-        "optimizer": trainer.optimizer.state_dict(),
+        **trainer.train_step.collect_state(),
         "generator": trainer.generator.get_state(),
         "history": trainer.history,
         "step_metrics": stack_steps(trainer.step_metrics),
@@ -87,11 +89,7 @@ class StateSaver:
         """Continue from a state; CheckpointError if it is that of another training run."""
         trainer = self.trainer
         check_compatible(state["compatibility"], describe_compatibility(trainer.spec), source)
-        trainer.model.load_state_dict(state["model"])
-        trainer.objective.load_state_dict(state["objective"])
-        if trainer.train_step.ema:
-            trainer.train_step.ema.module.load_state_dict(state["ema"])
-        trainer.optimizer.load_state_dict(state["optimizer"])
+        trainer.train_step.load_state(state)
         trainer.generator.set_state(state["generator"])
         trainer.history, trainer.timings = state["history"], state["timings"]
         trainer.step_metrics = split_steps(
@@ -107,17 +105,22 @@ class StateSaver:
     def save(self) -> None:
         """Save the state as of the last step, unless it is saved already.
 
+        Every rank calls it after the same step, if the weights are sharded; else rank 0 suffices.
         A full or read-only disk is a warning. Raises TrainingError instead of saving a step
         whose loss is not finite.
         """
         trainer = self.trainer
-        if self.folder is None or self.last_position == trainer.position:
+        if self.last_position == trainer.position:
             return
         trainer.check_finite()
-        self.last_time = time.monotonic()
+        self.last_time, self.last_position = time.monotonic(), trainer.position
+        if self.folder is None and not trainer.train_step.engine.is_sharded:
+            return
+        state = collect_state(trainer)
+        if self.folder is None:
+            return
         try:
-            self.last_path = str(self.folder.save(collect_state(trainer)))
-            self.last_position = trainer.position
+            self.last_path = str(self.folder.save(state))
         except OSError as error:
             self.monitor.print_note(
                 f"WARNING: no checkpoint at step {trainer.steps_done}: {error.strerror}; "
@@ -132,7 +135,8 @@ def explain_failures(trainer: "Trainer") -> Iterator[None]:
     Raises:
         Interrupted: a signal arrived; the state is saved.
         TrainingError: memory is exhausted.
-        RetryLater: a signal also stopped the loader's workers within a step.
+        RetryLater: a signal also stopped the loader's workers within a step, or another rank is
+            gone.
     """
     try:
         yield
@@ -144,6 +148,8 @@ def explain_failures(trainer: "Trainer") -> Iterator[None]:
             f"{trainer.saver.describe_last()}; run the same command to resume"
         ) from None
     except RuntimeError as error:
+        if distributed.is_lost_rank(error):
+            raise distributed.build_lost_rank_error(error) from None
         # A signal to all processes of a job ends the loader's workers too.
         if SIGNAL_HANDLER.received and "DataLoader worker" in str(error):
             raise RetryLater(

@@ -2,28 +2,35 @@
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
 from densecl import distributed
 from densecl.artifacts import TrainingFacts, TrainPlan
-from densecl.contrast.build import build_objective, compute_max_key_age, limit_queue_size
+from densecl.contrast.build import (
+    AnyObjective,
+    build_objective,
+    compute_max_key_age,
+    limit_queue_size,
+)
 from densecl.datasets.views.batch import LoadedBatch
 from densecl.datasets.views.device_transforms import finish_batch
 from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader
 from densecl.errors import Interrupted
 from densecl.monitoring.monitor import Monitor
-from densecl.network.preprocessing import resolve_preprocessing
+from densecl.network.preprocessing import resolve_preprocessing, set_orientation
 from densecl.network.vit import Backbone, build_model, get_patch_grid
 from densecl.runtime.hardware import count_workers, get_device, read_peak_memory
 from densecl.runtime.signals import SIGNAL_HANDLER
 from densecl.seeding import derive_seed
 from densecl.training.diagnostics import FeatureDiagnostics
-from densecl.training.optim import build_optimizer, build_schedule
+from densecl.training.optim import build_schedule
 from densecl.training.step import TrainStep
 from densecl.training.step_metrics import (
     StepMetrics,
@@ -32,7 +39,13 @@ from densecl.training.step_metrics import (
     is_diagnostic_step,
     stack_steps,
 )
-from densecl.training.train_state import StateSaver, TrainingError, explain_failures
+from densecl.training.train_state import (
+    DivergedError,
+    StateSaver,
+    TrainingError,
+    explain_failures,
+)
+from densecl.training.votes import Decision, Votes
 
 VALIDATION_RISK = 30.0  # s of steps that a kill during validation may cost
 
@@ -48,6 +61,14 @@ class TrainingSpec:
     classes: list[str]
     fingerprint: str
     validate: Callable[[Backbone], dict[str, float]]  # accuracies by column of history.csv
+
+
+class WholeWeights(NamedTuple):
+    """The modules of a trainer, with whole weights on this rank for reading."""
+
+    model: Backbone
+    objective: AnyObjective
+    eval_model: Backbone  # to validate and export: the EMA if there is one
 
 
 class Trainer:
@@ -74,6 +95,7 @@ class Trainer:
         self.model = build_model(
             spec.plan.network, len(spec.classes), spec.seed, settings.drop_path
         ).to(self.device)
+        set_orientation(self.model, spec.plan.data.exif)
         self.preprocessing = resolve_preprocessing(self.model)
         self.views = TwoViewDataset(
             spec.frame.reset_index(drop=True),
@@ -82,6 +104,8 @@ class Trainer:
             self.preprocessing.input_size[1:],
             spec.seed,
         )
+        # The loader holds the rows in less memory.
+        self.spec = replace(spec, frame=spec.frame[[]])
         self.generator = torch.Generator().manual_seed(derive_seed(spec.seed, "samples"))
         patches = math.prod(get_patch_grid(self.model))
         self.objective = build_objective(
@@ -92,15 +116,14 @@ class Trainer:
             self.generator,
             compute_max_key_age(spec.plan.contrast, images, self.batch_size),
         ).to(self.device)
-        self.optimizer = build_optimizer(self.model, self.objective, settings)
+        self.train_step = TrainStep(self.model, self.objective, self.preprocessing, settings)
+        self.optimizer = self.train_step.optimizer
         self.schedule = build_schedule(self.optimizer, settings, self.steps_per_epoch)
-        self.train_step = TrainStep(
-            self.model, self.objective, self.optimizer, self.preprocessing, settings
-        )
         self.feature_diagnostics = FeatureDiagnostics(self.views, spec.seed, self.device)
         self.history: list[dict[str, float]] = []  # one row per finished epoch
         self.timings: list[dict[str, float]] = []  # likewise: what varies with the machine
         self.step_metrics: list[StepMetrics] = []  # one per step of the current epoch
+        self.votes = Votes(self.device)
         self.steps_checked = 0  # of the current epoch, known to be finite
         self.epoch_seconds = 0.0  # of the current epoch's steps, over all interruptions
         self.previous_seconds, self.started_at = 0.0, time.monotonic()  # of runs before this one
@@ -125,10 +148,13 @@ class Trainer:
         """Seconds of this training run, over all interruptions."""
         return self.previous_seconds + time.monotonic() - self.started_at
 
-    @property
-    def eval_model(self) -> Backbone:
-        """The model to validate and export: the EMA if there is one."""
-        return self.train_step.ema.module if self.train_step.ema else self.model
+    @contextmanager
+    def gather_weights(self) -> Iterator[WholeWeights]:
+        """Whole weights for all that is not a step; every rank must enter."""
+        with self.train_step.engine.gather_parts() as parts:
+            modules: dict[str, Any] = dict(parts.items())
+            model = modules["model"]
+            yield WholeWeights(model, modules["objective"], modules.get("ema", model))
 
     def fit(self, saver: StateSaver, monitor: Monitor) -> None:
         """Train to the last epoch, from wherever `saver` has resumed.
@@ -138,28 +164,43 @@ class Trainer:
         """
         self.saver, self.monitor = saver, monitor
         with explain_failures(self), torch.random.fork_rng():
+            self._rehearse_step()
             while len(self.history) < self.settings.epochs:
                 self._run_epoch()
+
+    def _rehearse_step(self) -> None:
+        """With several ranks, before the first step of every start: see `TrainStep.rehearse`."""
+        if distributed.get_world_size() == 1:
+            return
+        samples = self.generator.get_state()
+        ranks = self.micro_batches * distributed.get_world_size()
+        self.train_step.rehearse(self.batch_size // ranks)
+        self.generator.set_state(samples)
 
     def _run_epoch(self) -> None:
         """The remaining steps of the current epoch, then its row and a checkpoint."""
         # A signal waits for the end of a step, so that all ranks stop after the same one.
         with SIGNAL_HANDLER.defer_signals():
             self._train_epoch()
+            self._stop_if_signalled(distributed.any_rank(bool(SIGNAL_HANDLER.received)))
+            self.check_finite()
+            # Only all ranks together can save shards, and a signal may part them from here on.
+            is_sharded = self.train_step.engine.is_sharded
+            if distributed.any_rank(is_sharded or self.saver.seconds_since_save > VALIDATION_RISK):
+                self.saver.save()
         SIGNAL_HANDLER.raise_if_signalled()
-        self.check_finite()
-        if self.saver.seconds_since_save > VALIDATION_RISK:
-            self.saver.save()
-        row = self._build_epoch_row() if distributed.is_main_process() else {}
-        timing = self._measure_epoch()
-        row |= self.spec.validate(self.eval_model)
+        with self.gather_weights() as weights:
+            row = self._build_epoch_row(weights) if distributed.is_main_process() else {}
+            timing = self._measure_epoch()
+            row |= self.spec.validate(weights.eval_model)
         with SIGNAL_HANDLER.defer_signals():
             self.history.append(row)
             self.timings.append(timing)
             self.step_metrics, self.steps_checked, self.epoch_seconds = [], 0, 0.0
             if distributed.is_main_process():
                 self.monitor.log_epoch(row | timing)
-                self.saver.save()
+            self.saver.save()
+            if distributed.is_main_process():
                 for warning in find_training_warnings(row):
                     self.monitor.print_note(f"WARNING: {warning}")
         SIGNAL_HANDLER.raise_if_signalled()
@@ -195,19 +236,25 @@ class Trainer:
         self.schedule.step_update(step)
         lambda_weight = self.objective.compute_lambda_weight(step / self.steps_per_epoch)
         batch = finish_batch(loaded, self.device)
-        return self.train_step(
-            batch, lambda_weight, step, (step + 1) / self.total_steps, diagnostics
-        )
+        progress = (step + 1) / self.total_steps
+        votes = self.votes.cast()
+        metrics = self.train_step(batch, lambda_weight, step, progress, diagnostics, votes)
+        return self.votes.count(metrics)
 
     def _end_step(self) -> None:
-        if self.saver.seconds_since_save > self.settings.checkpoint_minutes * 60:
+        is_due = self.saver.seconds_since_save > self.settings.checkpoint_minutes * 60
+        decision = self.votes.decide(Decision(bool(SIGNAL_HANDLER.received), is_due))
+        if decision.save:
             self.saver.save()
-        if distributed.any_rank(bool(SIGNAL_HANDLER.received)):
+        self._stop_if_signalled(decision.stop)
+
+    def _stop_if_signalled(self, stop: bool) -> None:
+        if stop:
             SIGNAL_HANDLER.raise_if_signalled()
             raise Interrupted("another rank received a signal")
 
     def check_finite(self) -> None:
-        """Raise TrainingError at the first step whose loss or gradient is not finite.
+        """Raise DivergedError at the first step whose loss or gradient is not finite.
 
         Checks the steps since the last call; waits for the device.
         """
@@ -219,7 +266,7 @@ class Trainer:
         if len(bad_steps):
             index = int(bad_steps[0])
             temperature = "raise contrast.temperature, " if self.objective.lambda_weight else ""
-            raise TrainingError(
+            raise DivergedError(
                 f"loss is {float(loss[index]):g} and the norm of the gradient "
                 f"{float(norm[index]):g} at epoch {len(self.history)}, "
                 f"step {self.steps_checked + index}; {self.saver.describe_last()}; lower "
@@ -228,16 +275,16 @@ class Trainer:
             )
         self.steps_checked = len(self.step_metrics)
 
-    def _build_epoch_row(self) -> dict[str, float]:
+    def _build_epoch_row(self, weights: WholeWeights) -> dict[str, float]:
         """The row of history.csv of the epoch whose steps are all done."""
         return {
             "epoch": len(self.history),
             **compute_epoch_means(self.step_metrics),
             **self.feature_diagnostics.compute_diagnostics(
-                self.model, self.objective, self.preprocessing, self.settings.batch_size
+                weights.model, weights.objective, self.preprocessing, self.settings.batch_size
             ),
             "learning_rate": max(group["lr"] for group in self.optimizer.param_groups),
-            **self.objective.collect_metrics((self.steps_done - 1) / self.steps_per_epoch),
+            **weights.objective.collect_metrics((self.steps_done - 1) / self.steps_per_epoch),
         }
 
     def _measure_epoch(self) -> dict[str, float]:

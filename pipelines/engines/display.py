@@ -1,7 +1,8 @@
 """One display of all running stages: bars on a terminal, else a line per start and end."""
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import (
@@ -15,7 +16,7 @@ from rich.progress import (
 
 from densecl import paths
 from densecl.errors import RetryLater
-from pipelines.engines.executor import StageOutcome
+from pipelines.engines.executor import LeftRunning, StageOutcome
 
 
 class StageDisplay:
@@ -35,6 +36,7 @@ class StageDisplay:
         self.total, self.finished = total, 0
         self.overall = self.progress.add_task("stages", total=total, text="")
         self.tasks: dict[str, TaskID] = {}
+        self.places: dict[str, str] = {}
 
     def __enter__(self) -> "StageDisplay":
         self.progress.start()
@@ -43,9 +45,12 @@ class StageDisplay:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def refresh(self, running: Iterable[str]) -> None:
-        """Announce the stages that have started, and update the bars."""
-        for name in running:
+    def refresh(self, running: Mapping[str, str]) -> None:
+        """Announce the stages that have started, and where jobs of theirs are, and update the
+        bars. `running`: stage -> what its executor says of it.
+        """
+        for name, where in running.items():
+            self._update_place(name, where)
             progress_file = paths.stage_progress_file(name)
             try:
                 text = progress_file.read_text(encoding="utf-8")
@@ -58,8 +63,18 @@ class StageDisplay:
                     self.tasks[name],
                     completed=state["done"],
                     total=state["total"],
-                    text=state["text"],
+                    text=f"{state['text']} {where}".strip(),
                 )
+
+    def _update_place(self, name: str, where: str) -> None:
+        """A line when a job is queued, starts or moves; its seconds are on the bar only."""
+        steady = re.sub(r", \d+ s\b", "", where)
+        if steady and self.places.get(name) != steady:
+            self.places[name] = steady
+            self._announce(name)
+            self._print(f"{name}: {steady}")
+        if where:
+            self.progress.update(self.tasks[name], text=where)
 
     def report_outcome(self, name: str, outcome: StageOutcome) -> None:
         """Print how a stage ended."""
@@ -73,18 +88,24 @@ class StageDisplay:
             self._print_warnings(name)
         self.progress.update(self.overall, completed=self.finished)
 
-    def report_failure(self, name: str, error: Exception) -> None:
-        """Print where the output of a failed stage is; its error is raised at the end."""
-        self._remove_bar(name)
+    def report_failure(self, names: Sequence[str], error: Exception) -> None:
+        """Print where the output of failed stages is; their error is raised at the end."""
+        for name in names:
+            self._remove_bar(name)
+        if isinstance(error, LeftRunning):
+            self._print(str(error))
+            return
         reason = "stopped" if isinstance(error, RetryLater) else "failed"
-        self._print(f"{name}: {reason}; its output is in {paths.stage_log(name)}")
+        # A traceback is in no message: its last line says what it was.
+        last = next((line.strip() for line in reversed(_read_log(names[0])) if line.strip()), "")
+        is_known = not last or reason == "stopped" or last.removeprefix("error: ") in str(error)
+        self._print(
+            f"{', '.join(names)}: {reason}; its output is in {paths.stage_log(names[0])}"
+            + ("" if is_known else f" and ends with: {last}")
+        )
 
     def _print_warnings(self, name: str) -> None:
-        log = paths.stage_log(name)
-        lines = (
-            log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
-        )
-        for line in lines:
+        for line in _read_log(name):
             if "warning: " in line.lower():
                 self._print(f"{name}: {line.strip()}")
 
@@ -99,3 +120,8 @@ class StageDisplay:
 
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _read_log(name: str) -> list[str]:
+    log = paths.stage_log(name)
+    return log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []

@@ -5,15 +5,16 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from densecl.errors import RetryLater
 from densecl.runtime.hardware import CORE_SHARE_ENV, count_cores
 from densecl.runtime.signals import STOP_SIGNALS
-from pipelines.engines.executor import StageOutcome
+from pipelines.engines.executor import Pool, StageOutcome
 
 
 class WorkerProcess(NamedTuple):
@@ -51,22 +52,37 @@ class LocalExecutor:
         for worker in self._workers:
             worker.process.wait()
 
-    def submit(self, name: str, file: Path) -> Future[StageOutcome]:
-        return self._threads.submit(self._update_stage, name, file)
+    def get_pool(self, _name: str, _file: Path, /) -> Pool:
+        return Pool("local", self.jobs, is_here=True)
 
-    def _update_stage(self, name: str, file: Path) -> StageOutcome:
+    def joins(self, _name: str, _file: Path, /) -> bool:
+        return False
+
+    def submit(self, names: Sequence[str], file: Path) -> Future[dict[str, StageOutcome]]:
+        return self._threads.submit(
+            lambda: {name: self._call("update", name, file) for name in names}
+        )
+
+    def describe(self, _name: str, /) -> str:
+        return ""
+
+    def call(self, task: str, *arguments: Any) -> Future[Any]:
+        """What a task of pipelines/engines/local_worker.py returns, from one of the processes."""
+        return self._threads.submit(self._call, task, *arguments)
+
+    def _call(self, task: str, *arguments: Any) -> Any:
         if not hasattr(self._own, "worker"):
             self._own.worker = _start_worker(_build_environment(self.jobs))
             self._workers.append(self._own.worker)
         worker: WorkerProcess = self._own.worker
         try:
-            worker.connection.send((name, file))
-            outcome: StageOutcome | BaseException = worker.connection.recv()
+            worker.connection.send((task, arguments))
+            answer = worker.connection.recv()
         except (EOFError, OSError):
-            raise _explain_end(name, worker.process.wait()) from None
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
+            raise _explain_end(str(arguments[0]), worker.process.wait()) from None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
 
 def _explain_end(name: str, status: int) -> Exception:

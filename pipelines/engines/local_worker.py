@@ -8,21 +8,25 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from densecl import paths
+from densecl.config.cluster_params import ClusterParams
 from densecl.errors import DenseclError
 from densecl.runtime.cli import exit_immediately
 from densecl.runtime.progress import PROGRESS_ENV
 from densecl.runtime.signals import STOP_SIGNALS, exit_with_parent
+from pipelines.engines import publish
 from pipelines.engines.executor import StageOutcome
+from pipelines.engines.publish import Publication
 from pipelines.runtime.error_translation import translate_error
 from pipelines.runtime.signals import SIGNAL_FORWARDER
-from pipelines.stages.dvc_graph import StageGraph
+from pipelines.stages.dvc_graph import ROOT_FILE, StageGraph
 
 FORWARD_INTERVAL = 0.2  # s
 _open_graph = cache(StageGraph)
@@ -50,10 +54,11 @@ def _forward_signals() -> None:
             SIGNAL_FORWARDER.terminate_children()
 
 
-def _answer(name: str, file: Path) -> StageOutcome | BaseException:
+def _answer(task: str, arguments: tuple[Any, ...]) -> object:
+    name = arguments[0] if isinstance(arguments[0], str) else arguments[0][0]
     with _redirect_output(paths.stage_log(name)):
         try:
-            return _update_stage(name, file)
+            return TASKS[task](*arguments)
         except DenseclError as error:
             return error
         except Exception as error:
@@ -62,7 +67,8 @@ def _answer(name: str, file: Path) -> StageOutcome | BaseException:
             return translate_error(error) or RuntimeError(f"{name}: {traceback.format_exc()}")
 
 
-def _update_stage(name: str, file: Path) -> StageOutcome:
+def update_stage(name: str, file: Path) -> StageOutcome:
+    """Bring a stage up to date."""
     started = time.monotonic()
     progress_file = paths.stage_progress_file(name)
     progress_file.unlink(missing_ok=True)  # of a process that was killed
@@ -77,6 +83,28 @@ def _update_stage(name: str, file: Path) -> StageOutcome:
     finally:
         progress_file.unlink(missing_ok=True)
     return StageOutcome(result, reference, time.monotonic() - started)
+
+
+def restore_stage(name: str, file: Path) -> StageOutcome:
+    """Bring a stage up to date by its run in the DVC remote; CommandNeeded if there is none."""
+    from pipelines.stages import transfer
+
+    started = time.monotonic()
+    paths.stage_progress_file(name).unlink(missing_ok=True)
+    result, reference = transfer.restore_stage(_open_graph(file), name)
+    return StageOutcome(result, reference, time.monotonic() - started)
+
+
+def publish_inputs(names: tuple[str, ...], commit: str, settings: ClusterParams) -> Publication:
+    """Push what a job reads to the DVC remote."""
+    return publish.publish_inputs(_open_graph(ROOT_FILE), names, commit, settings)
+
+
+TASKS: dict[str, Callable[..., object]] = {
+    "update": update_stage,
+    "restore": restore_stage,
+    "publish": publish_inputs,
+}
 
 
 @contextmanager

@@ -15,9 +15,10 @@ EVALUATION_PREFIXES = (
 )  # heads of the lines about params and code that train nothing anew
 
 
-def format_changes(changes: SourceChanges) -> str:
+def format_changes(changes: SourceChanges, trains: bool | None = None) -> str:
     """Changes as text for a terminal: one line per dataset, then params and code, then the drift
-    since older data, then the consequence.
+    since older data, then the consequence. `trains`: of a forced run, whether its training stage
+    has to run; None: not forced.
     """
     return "\n".join(
         [
@@ -25,18 +26,22 @@ def format_changes(changes: SourceChanges) -> str:
             *changes.params,
             *(line for drift in changes.references for line in _format_reference_drift(drift)),
             "",
-            describe_consequence(changes),
+            describe_consequence(changes, trains),
         ]
     )
 
 
-def describe_consequence(changes: SourceChanges) -> str:
+def describe_consequence(changes: SourceChanges, trains: bool | None = None) -> str:
     """One sentence on what the changes mean for the next candidate."""
     if not changes.has_changes:
-        return (
-            "Nothing changed since the last judged candidate: none is "
-            "trained (--force trains one all the same)."
-        )
+        consequence = {
+            None: "none is trained or judged (--force judges the same one again)",
+            False: "nothing is trained, and the same candidate is judged again (--force), unless "
+            "it is the champion, byte for byte",
+            True: "its model is gone or out of date, so a candidate is trained, or restored from "
+            "DVC's cache, and judged (--force)",
+        }[trains]
+        return f"Nothing changed since the last judged candidate: {consequence}."
     if all(change.before is None for change in changes.sets):
         return (
             "There is no earlier candidate to compare with: "
@@ -46,10 +51,14 @@ def describe_consequence(changes: SourceChanges) -> str:
     if is_changed(train) or any(
         not line.startswith(EVALUATION_PREFIXES) for line in changes.params
     ):
-        return "A new candidate is trained and judged."
+        return (
+            "A new candidate is trained, or restored from DVC's cache if these data and params "
+            "were trained before, and judged."
+        )
     return (
         "Only the evaluation changed: the same model is the "
-        "candidate, and it and the champion are judged anew."
+        "candidate, and it and the champion are judged anew, unless it is the champion, byte for "
+        "byte: then only its chance and minimums are checked on the new images."
     )
 
 
@@ -81,6 +90,9 @@ def _format_dataset_change(change: DatasetDrift) -> Iterator[str]:
         f"{change.changed:,} changed"
     )
     yield from _format_shift(change)
+    if change.relabelled:
+        verb = "image changed" if change.relabelled == 1 else "images changed"
+        yield f"  {change.relabelled:,} {verb} class: the same content in another folder"
     if change.evidence:
         yield "  such as " + ", ".join(to_printable(path) for path in change.evidence[:3])
 

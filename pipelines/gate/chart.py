@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from densecl.datasets.storage.filenames import to_printable
-from densecl.report.charts.svg import COLOURS, INK, PAPER, render_svg
+from densecl.report.charts.mode_styles import COLOURS
+from densecl.report.charts.svg import INK, PAPER, render_svg
 from pipelines.schemas import Criterion, GateVerdict
 
 if TYPE_CHECKING:
@@ -25,22 +26,21 @@ def render_forest(verdict: GateVerdict) -> str:
         for c in verdict.criteria
         if verdict.champion is None or c.name not in ("chance", "minimum")
     ]
-    alt_text = "; ".join(f"{_format_label(c)}: {c.said}" for c in criteria)
+    labels = [f"{verdict.titles.get(c.dataset, c.dataset)}, {c.name}" for c in criteria]
+    alt_text = "; ".join(f"{n}: {c.said}" for n, c in zip(labels, criteria, strict=True))
     size = (4.9, 0.8 + 0.42 * len(criteria))
     is_difference = verdict.champion is not None
     return render_svg(
         "gate",
         size,
         to_printable(alt_text),
-        lambda axes: _draw_criteria(axes, criteria, is_difference),
+        lambda axes: _draw_criteria(axes, criteria, labels, is_difference),
     )
 
 
-def _format_label(criterion: Criterion) -> str:
-    return f"{criterion.dataset}, {criterion.name}"
-
-
-def _draw_criteria(axes: "Axes", criteria: Sequence[Criterion], is_difference: bool) -> None:
+def _draw_criteria(
+    axes: "Axes", criteria: Sequence[Criterion], labels: Sequence[str], is_difference: bool
+) -> None:
     for y, criterion in enumerate(criteria):
         bound = 100 * criterion.bound
         axes.plot(  # a bar across the row, as high as a row
@@ -76,7 +76,7 @@ def _draw_criteria(axes: "Axes", criteria: Sequence[Criterion], is_difference: b
         )
     if is_difference:
         axes.axvline(0, color=INK, linewidth=1)
-    axes.set_yticks(range(len(criteria)), [_format_label(criterion) for criterion in criteria])
+    axes.set_yticks(range(len(criteria)), labels)
     axes.set_ylim(len(criteria) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(

@@ -6,11 +6,12 @@ promoting wrongly costs every user, refusing wrongly costs one retraining.
 
 from dataclasses import dataclass
 
+from densecl.analysis.needed import find_images_to_exclude
 from densecl.analysis.sampled_value import Estimate
 from densecl.config.params import CONTROL_SET, GateParams
 from densecl.pages.formatting import format_percent, format_points
 from pipelines.gate.pairing import PairedResult, Unpaired
-from pipelines.schemas import Criterion, CriterionName
+from pipelines.schemas import Criterion, CriterionName, DifferenceVerdict
 
 
 @dataclass(frozen=True)
@@ -33,36 +34,48 @@ def check_validation(
     if isinstance(pair, Unpaired):
         return _refuse_unpaired(name, CONTROL_SET, pair, -margin, anchor)
     estimate = pair.difference
-    passed = estimate.low > -margin
-    if passed:
-        sentence = f"a fall of {format_percent(margin)} points is ruled out"
-    elif estimate.high < -margin:
-        sentence = f"surely a fall of more than {format_percent(margin)} points"
-    else:
-        sentence = (
-            f"the interval is too wide to rule out a fall of "
-            f"{format_percent(margin)} points{_estimate_needed_images(pair, margin)}"
-        )
+    verdict = judge_difference(estimate, margin)
+    sentence = _describe_verdict(verdict, estimate, margin)
+    if verdict == "undecided":
+        sentence += _describe_needed_images(pair, margin)
     return build_criterion(
         name,
         CONTROL_SET,
         estimate,
         -margin,
         pair.images,
-        passed,
+        verdict == "not worse",
         f"{_name_anchor(anchor)}{_format_difference(estimate)}: {sentence}{pair.note}",
+        verdict,
     )
 
 
-def _estimate_needed_images(pair: PairedResult, margin: float) -> str:
-    """Number of images that would suffice for the same difference: interval widths scale with
-    1/sqrt(n).
+def judge_difference(estimate: Estimate, fall: float) -> DifferenceVerdict:
+    """`not worse`: a fall of more than `fall` is ruled out; `worse`: it is not, and the interval
+    lies below 0.
     """
-    headroom = pair.difference.value + margin
-    if headroom <= 0:
+    if estimate.low > -fall:
+        return "not worse"
+    return "worse" if estimate.high < 0 else "undecided"
+
+
+def _describe_verdict(verdict: DifferenceVerdict, estimate: Estimate, fall: float) -> str:
+    bound = f"a fall of more than {format_percent(fall)} points"
+    match verdict:
+        case "not worse":
+            return f"not worse: {bound} is ruled out"
+        case "worse" if estimate.high < -fall:
+            return f"worse: surely {bound}"
+        case "worse":
+            return f"worse: a fall, and {bound} is not ruled out"
+    return f"undecided: {bound} is not ruled out"
+
+
+def _describe_needed_images(pair: PairedResult, fall: float) -> str:
+    images = find_images_to_exclude(pair.sampled, pair.confidence, fall)
+    if images is None:
         return ""
-    images = pair.images * ((pair.difference.value - pair.difference.low) / headroom) ** 2
-    return f"; it needs more images, about {float(f'{images:.2g}'):,.0f} instead of {pair.images:,}"
+    return f"; about {float(f'{images:.3g}'):,.0f} instead of {pair.images:,} images would do"
 
 
 def check_regression(
@@ -74,28 +87,26 @@ def check_regression(
     if isinstance(pair, Unpaired):
         return _refuse_unpaired(name, dataset, pair, -max_drop, anchor)
     estimate = pair.difference
-    exceeds_drop, is_significant = estimate.value < -max_drop, estimate.high < 0
-    if exceeds_drop and is_significant:
+    verdict = judge_difference(estimate, max_drop)
+    passed = not (estimate.value < -max_drop and estimate.high < 0)
+    if passed:
+        verdict_text = _describe_verdict(verdict, estimate, max_drop)
+        sentence = f"{_format_difference(estimate)}: {verdict_text}"
+    else:
         span = f"({-100 * estimate.high:.1f} to {-100 * estimate.low:.1f})"
         sentence = (
             f"falls by {format_percent(-estimate.value)} points {span}, "
-            f"more than {format_percent(max_drop)} points"
+            f"more than {format_percent(max_drop)} points: worse"
         )
-    else:
-        reason = (
-            f"more than {format_percent(max_drop)} points, but it may be chance"
-            if exceeds_drop
-            else f"no fall of more than {format_percent(max_drop)} points"
-        )
-        sentence = f"{_format_difference(estimate)}: {reason}"
     return build_criterion(
         name,
         dataset,
         estimate,
         -max_drop,
         pair.images,
-        not (exceeds_drop and is_significant),
+        passed,
         f"{_name_anchor(anchor)}{sentence}{pair.note}",
+        verdict,
     )
 
 
@@ -156,6 +167,7 @@ def build_criterion(
     images: int,
     passed: bool,
     sentence: str,
+    verdict: DifferenceVerdict | None = None,
 ) -> Criterion:
     return Criterion(
         name=name,
@@ -167,4 +179,5 @@ def build_criterion(
         images=images,
         passed=passed,
         said=sentence,
+        verdict=verdict,
     )

@@ -85,6 +85,7 @@ def _compare_dataset(root: Path, name: str) -> DatasetDrift:
         new=len(files["new"]),
         removed=len(files["removed"]),
         changed=len(files["changed"]),
+        relabelled=_count_relabelled(before, now),
         mix=_find_class_shifts(usable_before, usable_now),
         evidence=tuple(path for names in files.values() for path in _sample_evenly(names)),
     )
@@ -112,6 +113,14 @@ def _compare_files(before: pd.DataFrame, now: pd.DataFrame) -> dict[str, list[st
         "changed": (merged["where"] == "both") & differs,
     }
     return {what: sorted(merged["path"][rows]) for what, rows in masks.items()}
+
+
+def _count_relabelled(before: pd.DataFrame, now: pd.DataFrame) -> int:
+    """Files with content that was there before, but never in their class."""
+    known = before.loc[before["sha256"] != "", ["sha256", "wnid"]].drop_duplicates()
+    same = now.loc[now["sha256"].isin(known["sha256"]), ["sha256", "wnid"]]
+    merged = same.merge(known, how="left", on=["sha256", "wnid"], indicator="where")
+    return int((merged["where"] == "left_only").sum())
 
 
 def _sample_evenly(names: list[str]) -> list[str]:

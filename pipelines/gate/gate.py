@@ -134,6 +134,7 @@ def judge_candidate(
     promoted = all(criterion.passed for criterion in criteria)
     anchor = champion.anchor.version if champion.anchor else champion.version
     pair = (evidence.champion or {}).get(CONTROL_SET)
+    titles = {name: d.title for name, d in params.datasets.items() if d.title}
     return GateVerdict(
         promoted=promoted,
         champion=champion.version,
@@ -141,7 +142,8 @@ def judge_candidate(
         mode=mode,
         seed=seed,
         criteria=criteria,
-        said=format_verdict(promoted, champion.version, criteria),
+        said=format_verdict(promoted, champion.version, criteria, titles),
+        titles=titles,
         validation=validation,
         candidates=candidates,
         winner_bias=estimate_winner_bias(pair.difference, params.report.confidence, candidates)
@@ -150,11 +152,21 @@ def judge_candidate(
     )
 
 
+def find_shortfalls(params: Params, root: Path = Path()) -> tuple[str, ...]:
+    """Where `params.candidate` misses chance or a minimum, which need no other model: a sentence
+    per dataset.
+    """
+    criteria = decide(
+        params.retraining.gate, GateEvidence(_read_accuracies(params, root), None, None)
+    )
+    titles = {name: d.title or name for name, d in params.datasets.items()}
+    return tuple(f"{titles.get(c.dataset, c.dataset)} {c.said}" for c in criteria if not c.passed)
+
+
 def _collect_evidence(
     params: Params, champion: Champion, root: Path, validation: str | None
 ) -> GateEvidence:
-    names = dict.fromkeys((CONTROL_SET, *params.retraining.gate.minimum))
-    accuracies = {name: _read_accuracy(params, root, name) for name in names}
+    accuracies = _read_accuracies(params, root)
     if champion.version is None:
         return GateEvidence(accuracies, None, None)
     compared = compare_with(params, paths.CHAMPION, root)
@@ -164,6 +176,11 @@ def _collect_evidence(
     if anchor == champion.version:  # the anchor's bounds are no narrower than the champion's
         return GateEvidence(accuracies, compared, None)
     return GateEvidence(accuracies, compared, compare_with(params, paths.ANCHOR, root), anchor)
+
+
+def _read_accuracies(params: Params, root: Path) -> dict[str, Accuracy | Unpaired]:
+    names = dict.fromkeys((CONTROL_SET, *params.retraining.gate.minimum))
+    return {name: _read_accuracy(params, root, name) for name in names}
 
 
 def _read_accuracy(params: Params, root: Path, name: str) -> Accuracy | Unpaired:

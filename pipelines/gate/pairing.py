@@ -14,10 +14,15 @@ from densecl.analysis.paired import (
     estimate_difference,
     read_model_predictions,
 )
-from densecl.analysis.sampled_value import Estimate
-from densecl.analysis.statistics import Outcomes, Sources
+from densecl.analysis.sampled_value import Estimate, SampledValue
+from densecl.analysis.statistics import (
+    Outcomes,
+    Sources,
+    compute_wilson_interval,
+    sample_difference,
+)
 from densecl.config.params import CONTROL_SET, Params
-from densecl.pages.formatting import format_count
+from densecl.pages.formatting import format_count, format_percent, join_names
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,9 @@ class PairedResult:
 
     difference: Estimate
     images: int
-    note: str  # omissions and remarks; "" or begins with a semicolon
+    sampled: SampledValue  # what the difference is computed from
+    confidence: float
+    note: str = ""  # omissions and remarks; "" or begins with a semicolon
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ def pair_outcomes(
 ) -> PairedResult:
     """Compare the outcomes [images, 1] of two models on the same images in the same order."""
     estimate = estimate_difference(candidate, other, confidence, sources)
-    return PairedResult(estimate, len(candidate), note)
+    sampled = sample_difference([candidate - other], [sources])
+    return PairedResult(estimate, len(candidate), sampled, confidence, note)
 
 
 def compare_with(params: Params, other: str, root: Path) -> Comparisons:
@@ -82,6 +90,7 @@ def _compare_models(params: Params, root: Path, name: str, other: str) -> Paired
         )
         return Unpaired(f"evaluated from different manifests: {reason}; evaluate both models again")
     note = _describe_omissions(candidate, reference, other, len(images))
+    note += _describe_chance({"candidate": shared[0], other: shared[1]}, params.report.confidence)
     return pair_outcomes(
         shared[0].correct, shared[1].correct, params.report.confidence, shared[0].sources, note
     )
@@ -105,6 +114,20 @@ def _describe_omissions(
             f"{class_counts[1]}"
         )
     return "".join(f"; {note}" for note in notes)
+
+
+def _describe_chance(models: Mapping[str, ModelPredictions], confidence: float) -> str:
+    """Text on models whose score is not shown to be above chance, where differences mean little."""
+    names, levels = [], []
+    for name, predictions in models.items():
+        level = predictions.record.chance or 1 / predictions.record.classes
+        if compute_wilson_interval(predictions.correct[:, 0], confidence).low <= level:
+            names.append(f"the {name}")
+            levels.append(level)
+    if not names:
+        return ""
+    be = "is" if len(names) == 1 else "are"
+    return f"; {join_names(names)} {be} at chance there ({format_percent(max(levels))} %)"
 
 
 def _explain_missing(

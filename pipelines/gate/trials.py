@@ -43,7 +43,7 @@ def describe_trials(verdict: GateVerdict) -> str:
         f"{format_count(verdict.candidates, 'candidate')} were tried on these validation images, "
         "with this one"
     )
-    if verdict.winner_bias is None:
+    if verdict.winner_bias is None or format_percent(verdict.winner_bias) == "0.0":
         return f"{tried}: the best of them looks better there than it is."
     return (
         f"{tried}. The best of as many equally good ones looks "

@@ -17,6 +17,7 @@ NODE_KINDS = {
     "data": "data",
     "render": "data",
     "prepare": "manifest",
+    "prepare-transfer": "manifest",
     "validate": "validation",
     "train": "training",
     "evaluate": "evaluation",

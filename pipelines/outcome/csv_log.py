@@ -23,18 +23,35 @@ def append_record(path: Path, record: Artifact) -> None:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
         if file.tell() == 0:
             writer.writeheader()
-        elif not path.read_bytes().endswith(b"\n"):
-            file.write("\n")  # ends the incomplete line that a full disk left
+        elif last := path.read_bytes().rpartition(b"\n")[2]:
+            # Ends the incomplete line that a full disk left, and its quotes.
+            file.write('"\n' if last.count(b'"') % 2 else "\n")
         writer.writerow(row)
 
 
 def read_records(path: Path, record_type: type[R]) -> list[R]:
-    """All valid records in order, skipping incomplete lines (a full disk); empty without a file."""
+    """All valid records in order, skipping incomplete lines (a full disk), which may end inside a
+    character or quotes; empty without a file.
+    """
+    if not path.exists():
+        return []
+    # Each line by itself: quotes that one does not close would take the next ones in.
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows = [_split_line(line) for line in lines]
+    names = list(record_type.model_fields)
+    header = rows[0] if set(rows[0]) <= set(names) else names  # of an earlier version it is shorter
     records: list[R] = []
-    if path.exists():
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                with suppress(ValidationError):
-                    filled = {k: v for k, v in row.items() if v}  # an empty cell is the default
-                    records.append(record_type.model_validate(filled))
+    for cells in rows:
+        keys = header if len(cells) == len(header) else names
+        with suppress(ValidationError, ValueError):  # the latter of another number of cells
+            row = {k: v for k, v in zip(keys, cells, strict=True) if v}  # else the default
+            records.append(record_type.model_validate(row))
     return records
+
+
+def _split_line(line: str) -> list[str]:
+    """The cells of a line; none of one that is no CSV."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []

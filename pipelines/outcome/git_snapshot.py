@@ -5,9 +5,7 @@ Made with git's plumbing on an index of its own: HEAD, the user's branch, index 
 stay as they are, and no other change is included. No hook or filter runs, and nothing is signed.
 """
 
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -18,6 +16,7 @@ from densecl.config.params import Params
 from densecl.errors import DenseclError
 from densecl.runtime.git import run_git
 from pipelines.outcome import csv_log
+from pipelines.runtime.git_plumbing import call_git
 from pipelines.schemas import GateVerdict, RetrainingRecord
 
 SNAPSHOT_FILES = (
@@ -36,12 +35,6 @@ SNAPSHOT_FILES = (
 CELL_FOLDERS = (paths.EVALUATION, paths.CHAMPION_REPORTS / paths.EVALUATION.name)  # their *.json
 MAX_BYTES = 2**20  # larger files are not committed
 CODE_PATHS = ("densecl", "steps", "pipelines", "dvc.yaml", "pyproject.toml", "requirements.lock")
-SETTINGS = (
-    "user.name=densecl retraining",
-    "user.email=retraining@localhost",
-    "core.hooksPath=/dev/null",
-    "core.splitIndex=false",
-)
 
 
 def save_snapshot(params: Params, record: RetrainingRecord, verdict: GateVerdict) -> str | None:
@@ -64,7 +57,7 @@ def _create_snapshot(record: RetrainingRecord, verdict: GateVerdict, branch: str
     started = datetime.fromisoformat(record.started).astimezone(UTC)
     tag = f"retraining/{started:%Y%m%dT%H%M%SZ}-{record.outcome}"
     ref = f"refs/heads/{branch}" if branch else None
-    if ref and (worktree := _call_git("for-each-ref", "--format=%(worktreepath)", ref)):
+    if ref and (worktree := call_git("for-each-ref", "--format=%(worktreepath)", ref)):
         _print_warning(
             f"retraining.branch: {branch} is checked out in {worktree}, and moving it would look "
             f"like changes there; only tagged"
@@ -77,19 +70,19 @@ def _create_snapshot(record: RetrainingRecord, verdict: GateVerdict, branch: str
     tree = _write_tree(
         head, [path for path in files if path not in large], record.model_copy(update={"git": tag})
     )
-    is_ancestor = tip and head and _call_git("merge-base", head, tip) == head
+    is_ancestor = tip and head and call_git("merge-base", head, tip) == head
     parents = [commit for commit in (tip, "" if is_ancestor else head) if commit]
-    commit = _call_git(
+    commit = call_git(
         "commit-tree",
         "--no-gpg-sign",
         tree,
         *(word for parent in parents for word in ("-p", parent)),
         stdin=_format_message(record, verdict, head, large),
     )
-    _call_git("update-ref", f"refs/tags/{tag}", commit, "")  # "": there is none yet
+    call_git("update-ref", f"refs/tags/{tag}", commit, "")  # "": there is none yet
     try:
         if ref:
-            _call_git("update-ref", "-m", "retraining", ref, commit, tip)
+            call_git("update-ref", "-m", "retraining", ref, commit, tip)
     except DenseclError as error:  # moved meanwhile, or a branch `retraining/...` is in its way
         _print_warning(f"retraining.branch: {error}; only tagged")
     return tag
@@ -105,17 +98,17 @@ def _write_tree(head: str, files: list[Path], record: RetrainingRecord) -> str:
         if paths.RETRAINING_LOG in files or not paths.RETRAINING_LOG.exists():
             csv_log.append_record(log, record)
             sources[paths.RETRAINING_LOG] = log
-        _call_git("read-tree", head or "--empty", index=index)
+        call_git("read-tree", head or "--empty", index=index)
         removed = [path.as_posix() for path in (*SNAPSHOT_FILES, *CELL_FOLDERS)]
-        _call_git("rm", "-rfq", "--cached", "--ignore-unmatch", "--", *removed, index=index)
+        call_git("rm", "-rfq", "--cached", "--ignore-unmatch", "--", *removed, index=index)
         # The content of links, as DVC may leave them, byte for byte: no filter of .gitattributes.
         names = "".join(f"{source}\n" for source in sources.values())
-        hashes = _call_git("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=names)
-        prefix = _call_git("rev-parse", "--show-prefix")
+        hashes = call_git("hash-object", "-w", "--no-filters", "--stdin-paths", stdin=names)
+        prefix = call_git("rev-parse", "--show-prefix")
         entries = zip(hashes.split(), sources, strict=True)
         lines = "".join(f"100644 {digest}\t{prefix}{path.as_posix()}\0" for digest, path in entries)
-        _call_git("update-index", "-z", "--index-info", stdin=lines, index=index)
-        return _call_git("write-tree", index=index)
+        call_git("update-index", "-z", "--index-info", stdin=lines, index=index)
+        return call_git("write-tree", index=index)
 
 
 def _format_message(
@@ -123,7 +116,7 @@ def _format_message(
 ) -> str:
     lines = [f"Retraining of {record.started}: {record.outcome}", "", verdict.said, ""]
     status = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
-    changed = [entry[3:] for entry in _call_git(*status, "--", *CODE_PATHS).split("\0") if entry]
+    changed = [entry[3:] for entry in call_git(*status, "--", *CODE_PATHS).split("\0") if entry]
     if changed:
         what = f"differed from {head[:12]} in" if head else "is in no commit"
         lines += [f"The code of this retraining {what}: {', '.join(changed)}", ""]
@@ -141,24 +134,6 @@ def _format_message(
 def _resolve_commit(revision: str) -> str:
     """Hash of a commit; "" if it does not exist."""
     return run_git("rev-parse", "--quiet", "--verify", f"{revision}^{{commit}}").strip()
-
-
-def _call_git(*arguments: str, stdin: str = "", index: Path | None = None) -> str:
-    """Output of git without its final newline; DenseclError with git's message."""
-    switches = [word for setting in SETTINGS for word in ("-c", setting)]
-    result = subprocess.run(
-        ["git", "--no-optional-locks", "--literal-pathspecs", *switches, *arguments],
-        input=stdin,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-        env=os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {}),
-    )
-    if result.returncode:
-        reason = result.stderr.strip() or f"git {arguments[0]} ended with {result.returncode}"
-        raise DenseclError(reason.splitlines()[-1])
-    return result.stdout.rstrip("\n")
 
 
 def _print_warning(text: str) -> None:

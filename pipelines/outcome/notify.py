@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipelines.schemas import GateVerdict, RetrainingRecord
 TIMEOUT = 10.0  # s to connect, and again to respond
 RETRIES = 2  # after the first try
 RETRY_PAUSE = 1.0  # s; urllib3 retries at once, then after twice this
+DELIVERY_TIMEOUT = 65.0  # s for all tries: TIMEOUT starts anew with each byte of a response
 RETRYABLE_STATUSES = (408, 425, 429, 500, 502, 503, 504)  # a retry may succeed
 
 
@@ -49,7 +51,11 @@ def format_message(record: RetrainingRecord, verdict: GateVerdict | None) -> dic
     versions = ", ".join(f"{name} version {number}" for name, number in numbers.items() if number)
     lines = [f"Retraining: {record.outcome}" + (f" ({versions})" if versions else ""), record.said]
     if verdict is not None:
-        lines += [f"• {c.dataset}, {c.name}: {c.said}" for c in verdict.criteria if not c.passed]
+        lines += [
+            f"• {verdict.titles.get(c.dataset, c.dataset)}, {c.name}: {c.said}"
+            for c in verdict.criteria
+            if not c.passed
+        ]
     if record.git:
         lines.append(f"git: {record.git}")
     text = "\n".join(lines)
@@ -59,6 +65,25 @@ def format_message(record: RetrainingRecord, verdict: GateVerdict | None) -> dic
 
 
 def _post_webhook(target: str, body: dict[str, Any]) -> None:
+    """Post in a thread that is left behind when DELIVERY_TIMEOUT is over."""
+    errors: list[Exception] = []
+
+    def post() -> None:
+        try:
+            _post_message(target, body)
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=post, daemon=True)
+    thread.start()
+    thread.join(DELIVERY_TIMEOUT)
+    if thread.is_alive():
+        raise DenseclError(f"the server did not respond within {DELIVERY_TIMEOUT:g} s")
+    if errors:
+        raise errors[0]
+
+
+def _post_message(target: str, body: dict[str, Any]) -> None:
     import requests
     from urllib3 import Retry
 
@@ -88,10 +113,16 @@ def _post_webhook(target: str, body: dict[str, Any]) -> None:
 
 
 def _append_line(target: str, body: dict[str, Any]) -> None:
-    path = Path(target)
+    path, line = Path(target), f"{json.dumps(body, ensure_ascii=False)}\n".encode()
+    # Not blocking: a pipe that nobody reads is an error, and does not hang.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(body, ensure_ascii=False) + "\n")
+        file = os.open(path, flags, 0o666)
+        try:
+            if os.write(file, line) < len(line):
+                raise DenseclError(f"{path}: took a part of the line only")
+        finally:
+            os.close(file)
     except OSError as error:
         raise DenseclError(f"{path}: {error.strerror}") from None

@@ -1,6 +1,7 @@
 """`reports/retraining.html`: verdict, criteria, changes, and the outcomes of earlier candidates."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,10 @@ from densecl import paths
 from densecl.artifacts import write_text
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.validation.page import make_thumbnail
+from densecl.errors import RetryLater
 from densecl.pages.formatting import capitalize_first, format_percent, format_points
 from densecl.pages.templates import create_environment
-from densecl.report.charts.svg import COLOURS
+from densecl.report.charts.mode_styles import COLOURS
 from pipelines.gate.change_text import describe_consequence, describe_shift, is_changed
 from pipelines.gate.chart import render_forest
 from pipelines.gate.profile import FEATURES
@@ -68,7 +70,7 @@ def write_page(
         trials=describe_trials(verdict),
         record=record,
         said=capitalize_first(record.said),
-        criteria=[_format_criterion(criterion) for criterion in verdict.criteria],
+        criteria=[_format_criterion(criterion, verdict.titles) for criterion in verdict.criteria],
         chart=render_forest(verdict),
         changes=changes,
         consequence=describe_consequence(changes)
@@ -101,7 +103,7 @@ def _format_headline(verdict: GateVerdict) -> str:
     return f"Refused: {name} is not promoted; {stays}."
 
 
-def _format_criterion(criterion: Criterion) -> dict[str, str | bool]:
+def _format_criterion(criterion: Criterion, titles: Mapping[str, str]) -> dict[str, str | bool]:
     """A row of the table; percent for a first champion, points for a comparison."""
     is_share = criterion.name in ("chance", "minimum")
     number = format_percent if is_share else format_points
@@ -113,7 +115,7 @@ def _format_criterion(criterion: Criterion) -> dict[str, str | bool]:
     )
     sign = ">" if criterion.name in ("val", "anchor", "chance") else "≥"
     return {
-        "dataset": criterion.dataset,
+        "dataset": titles.get(criterion.dataset, criterion.dataset),
         "name": criterion.name,
         "rule": RULES[criterion.name],
         "value": value,
@@ -128,7 +130,9 @@ def _format_criterion(criterion: Criterion) -> dict[str, str | bool]:
 def _format_dataset(change: DatasetDrift, roots: Mapping[str, Path]) -> dict[str, Any]:
     """A changed dataset, with its bars and pictures."""
     ids = [f"{change.dataset}/{path}" for path in change.evidence]
-    pictures = [picture for image_id in ids if (picture := make_thumbnail(image_id, roots))]
+    pictures = list[dict[str, str]]()
+    with suppress(RetryLater):  # of shards that cannot be fetched now: the page goes without
+        pictures.extend(found for image_id in ids if (found := make_thumbnail(image_id, roots)))
     shares = {
         m.wnid: (m.before / (change.before or 1), m.now / (change.images or 1)) for m in change.mix
     }

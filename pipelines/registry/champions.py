@@ -4,13 +4,14 @@
 person promoted: the newest of them, or else the first champion, is the anchor.
 """
 
-from datetime import datetime
 from typing import Any
 
 from pipelines.registry import mlflow_client
 from pipelines.registry.mlflow_client import CHAMPION
+from pipelines.schemas import Promotion
 
 CHAMPIONS_TAG = "champions"
+PROMOTION_TAG = "promotion"  # of the registered model: one that is not finished
 BY_HAND = "*"
 
 
@@ -45,25 +46,60 @@ def find_anchor(entries: list[str]) -> tuple[str, bool]:
     return get_number((by_hand or entries[:1])[-1]), bool(by_hand)
 
 
-def make_champion(client: Any, version: Any, entries: list[str], who: str, why: str) -> None:
-    """Make the version of the last entry champion; RegistryError if its files are corrupt. The
-    alias moves last, so that a kill leaves the old champion.
+def make_champion(client: Any, version: Any, entries: list[str], promotion: Promotion) -> None:
+    """Make the version of the last entry champion; RegistryError if its files are corrupt. A kill
+    before the alias moves leaves the old champion; of one afterwards `record_promotion` finds what
+    it has to do in the tag `promotion`.
     """
+    text = promotion.model_copy(update={"entries": tuple(entries)}).model_dump_json()
     with mlflow_client.fetch_verified_files(client, version):
-        record_action(client, version, "promoted", who, why)
+        client.set_registered_model_tag(version.name, PROMOTION_TAG, text)
     client.set_registered_model_tag(version.name, CHAMPIONS_TAG, " ".join(entries))
     client.set_registered_model_alias(version.name, CHAMPION, version.version)
+    record_promotion(client, version.name)
 
 
-def record_action(client: Any, version: Any, action: str, who: str, why: str) -> None:
-    """Tags of the newest promotion or rollback, and one line each in the tag `history`."""
-    when = datetime.now().astimezone().isoformat(timespec="seconds")
-    line = f"{when} {action.replace('_', ' ')} by {who}: {' '.join(why.split())}"
+def record_promotion(client: Any, name: str) -> Promotion | None:
+    """Record on its versions the promotion or rollback that moved the alias, if that is not done;
+    None without one that waits for the rest (`finish_promotion`).
+    """
+    model = mlflow_client.get_or_none(client.get_registered_model, name)
+    if model is None or PROMOTION_TAG not in model.tags:
+        return None
+    promotion = Promotion.model_validate_json(model.tags[PROMOTION_TAG])
+    current = mlflow_client.find_by_alias(client, name, CHAMPION)
+    if current is None or str(current.version) != promotion.version:  # killed before it moved
+        client.delete_registered_model_tag(name, PROMOTION_TAG)
+        return None
+    # The alias tells nothing where a person chose the champion that there was.
+    client.set_registered_model_tag(name, CHAMPIONS_TAG, " ".join(promotion.entries))
+    reason = promotion.why
+    if promotion.rolled_back:
+        former = mlflow_client.find_version(client, name, promotion.rolled_back)
+        _record_action(client, former, "rolled_back", promotion, reason)
+        reason = f"rollback from version {promotion.rolled_back}: {reason}"
+    _record_action(client, current, "promoted", promotion, reason)
+    return promotion
+
+
+def forget_promotion(client: Any, name: str) -> None:
+    """All that follows the alias is done."""
+    client.delete_registered_model_tag(name, PROMOTION_TAG)
+
+
+def _record_action(client: Any, version: Any, action: str, done: Promotion, why: str) -> None:
+    """Tags of the newest promotion or rollback, and one line each in the tag `history`, which is
+    written last and once.
+    """
+    line = f"{done.at} {action.replace('_', ' ')} by {done.who}: {' '.join(why.split())}"
+    history = (version.tags.get("history") or "").split("\n")
+    if line in history:
+        return
     tags = {
-        f"{action}_by": who,
+        f"{action}_by": done.who,
         f"{action}_why": why,
-        f"{action}_at": when,
-        "history": "\n".join(filter(None, [version.tags.get("history"), line])),
+        f"{action}_at": done.at,
+        "history": "\n".join(filter(None, [*history, line])),
     }
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)

@@ -5,7 +5,9 @@ import getpass
 from densecl import paths
 from densecl.config.params import load_params
 from densecl.runtime.locks import hold_lock
-from pipelines.registry import anchor, registry
+from pipelines.registry import registry
+from pipelines.registry.finish import finish_promotion
+from pipelines.schemas import Anchor
 
 
 def promote(version: str, why: str, who: str | None = None) -> None:
@@ -14,12 +16,12 @@ def promote(version: str, why: str, who: str | None = None) -> None:
     name = settings.registry
     # A retraining at work would judge against one champion and replace another.
     with hold_lock(paths.RETRAINING_LOCK):
+        finish_promotion(name, settings.anchor)  # one that was killed
         before = registry.get_champion(name).version
         now = registry.promote_version(name, version, who or getpass.getuser(), why, by_hand=True)
-        anchor.record_choice(name, now)
-        registry.fetch_card(name, now)
+        found = finish_promotion(name, settings.anchor)
         print(f"{name}: version {now} is champion; before: {before or 'none'}")
-        _print_anchor(name, settings.anchor)
+        _print_anchor(name, found)
 
 
 def rollback(why: str, who: str | None = None) -> None:
@@ -27,13 +29,14 @@ def rollback(why: str, who: str | None = None) -> None:
     settings = load_params(paths.PARAMS).retraining
     name = settings.registry
     with hold_lock(paths.RETRAINING_LOCK):
+        finish_promotion(name, settings.anchor)  # one that was killed
         before = registry.get_champion(name).version
         now = registry.rollback_champion(name, who or getpass.getuser(), why)
-        registry.fetch_card(name, now)
+        found = finish_promotion(name, settings.anchor)
         print(f"{name}: version {now} is champion again; rolled back: {before}")
-        _print_anchor(name, settings.anchor)
+        _print_anchor(name, found)
 
 
-def _print_anchor(name: str, named: int | None) -> None:
-    if found := anchor.resolve_anchor(name, named):
+def _print_anchor(name: str, found: Anchor | None) -> None:
+    if found:
         print(f"{name}: version {found.version} is the anchor, {found.origin}")

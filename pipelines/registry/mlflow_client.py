@@ -45,7 +45,7 @@ def open_store() -> Iterator[Any]:
         ) from None
 
 
-def _get_or_none(call: Any, *arguments: str) -> Any:
+def get_or_none(call: Any, *arguments: str) -> Any:
     """The result of a query, or None if MLflow has no such entry."""
     from mlflow.exceptions import MlflowException
 
@@ -60,7 +60,7 @@ def _get_or_none(call: Any, *arguments: str) -> Any:
 
 def find_by_alias(client: Any, name: str, alias: str) -> Any:
     """The version of an alias, or None."""
-    version = _get_or_none(client.get_model_version_by_alias, name, alias)
+    version = get_or_none(client.get_model_version_by_alias, name, alias)
     return _check_identity(version) if version is not None else None
 
 
@@ -70,7 +70,7 @@ def find_version(client: Any, name: str, version: str) -> Any:
     if version in ALIASES:
         match = find_by_alias(client, name, version)
     else:
-        match = _get_or_none(client.get_model_version, name, number) if number.isdecimal() else None
+        match = get_or_none(client.get_model_version, name, number) if number.isdecimal() else None
     if match is not None:
         return _check_identity(match)
     available = ", ".join(str(v.version) for v in list_versions(name))
@@ -105,7 +105,7 @@ def find_training_runs(fingerprint: str) -> list[tuple[str, dict[str, str]]]:
 def get_run_tags(run_id: str) -> dict[str, str] | None:
     """Tags of a run by its id, or None."""
     with open_store() as client:
-        run = _get_or_none(client.get_run, run_id)
+        run = get_or_none(client.get_run, run_id)
     return dict(run.data.tags) if run is not None else None
 
 
@@ -140,17 +140,18 @@ def create_version(client: Any, name: str, folder: Path, tags: dict[str, str]) -
 
         # MLflow keeps an absolute path of an experiment's files: a moved or copied project has its
         # own.
-        mlflow.set_experiment(f"{REGISTRY_EXPERIMENT} in {Path.cwd()}")
+        mlflow_store.activate_experiment(mlflow, f"{REGISTRY_EXPERIMENT} in {Path.cwd()}")
         logged = mlflow.pyfunc.log_model(
             name=name,
             python_model=str(Path(__file__).with_name("mlflow_model.py")),
             artifacts={file: str(folder / file) for file in FILES},
+            model_config={f"sha256.{file}": hash_file(folder / file) for file in FILES},
             signature=ModelSignature(Schema([ColSpec("binary", "image")]), Schema(output_columns)),
             pip_requirements=[
                 f"{package}=={installed(package).partition('+')[0]}" for package in REQUIREMENTS
             ],
         )
-    if _get_or_none(client.get_registered_model, name) is None:
+    if get_or_none(client.get_registered_model, name) is None:
         client.create_registered_model(name)
     version = client.create_model_version(
         name, logged.model_uri, tags=tags, model_id=logged.model_id
@@ -178,9 +179,11 @@ def _find_local_folder(uri: str) -> Path | None:
     parts = urlparse(uri)
     if parts.scheme not in ("", "file"):
         return None
-    path = Path(url2pathname(parts.path))
-    # The project may have been moved, and mlruns with it.
-    return path if path.exists() else Path("mlruns", str(path).rpartition("/mlruns/")[2])
+    # Without a scheme it is a path, in which #, ? and % are letters.
+    path = Path(url2pathname(parts.path)) if parts.scheme else Path(uri)
+    # The project may have been moved or copied, and mlruns with it.
+    own = Path("mlruns", str(path).rpartition("/mlruns/")[2])
+    return path if path.exists() and not own.exists() else own
 
 
 @contextmanager

@@ -5,6 +5,7 @@ pickled), so it imports nothing of this project; and it runs it when a version i
 what is heavy is imported where it is used.
 """
 
+import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -17,15 +18,28 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 BATCH_SIZE = 64  # images decoded and scored at once, however many are given: memory stays bounded
 TOP_K = 5
+# Those of datasets, but HEIF. Of Pillow's other readers some start programs, and bytes may come
+# over a network.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 
 
 class Classifier(PythonModel):
     """A timm model from `model.safetensors` and `config.json`, with timm's evaluation transform."""
 
     def load_context(self, context: PythonModelContext) -> None:
+        """ValueError if a file is not the one that was registered."""
         import timm
         from timm.data import create_transform
 
+        digests = context.model_config or {}  # none of versions that were registered before
+        for name, path in context.artifacts.items():
+            with Path(path).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if (expected := digests.get(f"sha256.{name}", found)) != found:
+                raise ValueError(
+                    f"{path}: found sha256 {found}, expected {expected}: damaged or changed since "
+                    "it was registered; put it back from a backup"
+                )
         config = json.loads(Path(context.artifacts["config.json"]).read_text(encoding="utf-8"))
         self.model = timm.create_model(
             config["architecture"],
@@ -34,6 +48,7 @@ class Classifier(PythonModel):
             checkpoint_path=context.artifacts["model.safetensors"],
         ).eval()
         self.classes: list[str] = config["classes"]
+        self.turns_upright = config.get("exif") == "apply"  # as in training
         self.transform: Any = create_transform(**config["pretrained_cfg"], is_training=False)
 
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:  # type: ignore[override] # MLflow takes it without a context
@@ -70,11 +85,12 @@ class Classifier(PythonModel):
             )
 
     def _decode_image(self, number: int, encoded: bytes) -> Any:
-        from PIL import Image
+        from PIL import Image, ImageOps
 
         try:
-            with Image.open(io.BytesIO(encoded)) as image:
-                return self.transform(image.convert("RGB"))
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+                upright = ImageOps.exif_transpose(image) if self.turns_upright else image
+                return self.transform(_convert_to_rgb(upright))
         except (
             OSError,
             SyntaxError,
@@ -85,6 +101,23 @@ class Classifier(PythonModel):
                 f"image {number}: {error}; expected the bytes of an image file, such as a JPEG or "
                 f"PNG"
             ) from None
+
+
+def _convert_to_rgb(image: Any) -> Any:
+    """As in training: 16-bit greyscale, which Pillow clips to white, is scaled from the fewest bits
+    that hold its highest level. ValueError for levels without a known range.
+    """
+    import numpy as np
+    from PIL import Image
+
+    if not image.mode.startswith(("I", "F")):
+        return image.convert("RGB")
+    levels = np.asarray(image)
+    if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
+        raise ValueError("grey levels that are negative, fractions or above 16 bits")
+    top = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if levels.max() < 2**bits)
+    scaled = (levels.astype(np.int64) * 255 + top // 2) // top
+    return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
 
 
 set_model(Classifier())

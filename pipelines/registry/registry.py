@@ -18,7 +18,7 @@ from densecl.errors import DenseclError
 from densecl.runtime.atomic_files import create_atomic_folder
 from pipelines.registry import champions, mlflow_client
 from pipelines.registry.mlflow_client import CANDIDATE, CHAMPION, FILES, RegistryError
-from pipelines.schemas import Champion, GateVerdict, RegisteredVersion
+from pipelines.schemas import Champion, GateVerdict, Promotion, RegisteredVersion
 
 JUDGED_ON_TAG = "validation_images"  # hash of the validation images that a version was judged on
 
@@ -127,6 +127,18 @@ def fetch_model(name: str, version: str, mode: str) -> None:
                 shutil.copyfile(source / file, folder / file)
 
 
+def is_same_model(first: Path, second: Path) -> bool:
+    """True if two model folders hold the same weights, byte for byte, and configs that differ at
+    most in the fingerprint, which also changes with code that changes nothing.
+    """
+    weights, config = FILES
+    if mlflow_client.hash_file(first / weights) != mlflow_client.hash_file(second / weights):
+        return False
+    configs = (json.loads((f / config).read_text(encoding="utf-8")) for f in (first, second))
+    one, other = (values | {"fingerprint": ""} for values in configs)
+    return bool(one == other)
+
+
 def count_candidates(name: str, folder: Path, validation: str | None) -> int:
     """Models tried on the same validation images, with the one in `folder`; the same files count
     once.
@@ -152,7 +164,8 @@ def promote_version(name: str, version: str, who: str, why: str, by_hand: bool =
                 return str(chosen.version)
             former.pop()
         entry = champions.format_entry(chosen, by_hand)
-        champions.make_champion(client, chosen, [*former, entry], who, why)
+        promotion = Promotion(version=str(chosen.version), who=who, why=why, by_hand=by_hand)
+        champions.make_champion(client, chosen, [*former, entry], promotion)
     return str(chosen.version)
 
 
@@ -195,9 +208,10 @@ def rollback_champion(name: str, who: str, why: str) -> str:
             if any(
                 version.tags[f"sha256.{file}"] != current.tags[f"sha256.{file}"] for file in FILES
             ):
-                reason = f"rollback from version {current.version}: {why}"
-                champions.make_champion(client, version, former[:length], who, reason)
-                champions.record_action(client, current, "rolled_back", who, why)
+                promotion = Promotion(
+                    version=number, who=who, why=why, rolled_back=str(current.version)
+                )
+                champions.make_champion(client, version, former[:length], promotion)
                 return number
     raise RegistryError(
         f"{name}: nothing to roll back to: no champion before version {current.version} is known; "

@@ -1,8 +1,10 @@
 """Translate errors of ZenML, DVC and SQLite on a full or read-only disk, or on a corrupt store."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from densecl import paths
 from densecl.errors import DenseclError, RetryLater
@@ -14,12 +16,14 @@ DAMAGED_ADVICE = (
     f"put {paths.ZENML_STORE} back from a backup, or remove it: of "
     f"what there is only the history of runs is lost"
 )
+OPEN_FAILED = "unable to open database file"
+MAX_ROOT = 400  # bytes of the project's path, which leave room for the names of stores in it
 # SQLite's own words of what passes -> what to do; and of a file that is damaged.
 TRANSIENT_ERRORS = {
     "database or disk is full": RETRY_ADVICE,
     "attempt to write a readonly database": RETRY_ADVICE,
     "disk I/O error": RETRY_ADVICE,
-    "unable to open database file": RETRY_ADVICE,
+    OPEN_FAILED: RETRY_ADVICE,
     "database is locked": BUSY_ADVICE,
 }
 DAMAGE_MESSAGES = ("file is not a database", "database disk image is malformed")
@@ -40,7 +44,11 @@ def translate_error(error: BaseException) -> DenseclError | None:
     """RetryLater for a disk error, DenseclError for a corrupt ZenML store, otherwise None."""
     if isinstance(error, DenseclError):  # already a one-line message
         return None
+    from dvc.lock import LockError
+
     for cause in iter_causes(error):
+        if isinstance(cause, LockError):
+            return RetryLater(explain_lock(cause))
         if isinstance(cause, OSError) and cause.errno in RETRYABLE_ERRNOS:
             prefix = f"{cause.filename}: " if cause.filename else ""
             return RetryLater(f"{prefix}{cause.strerror}; {RETRY_ADVICE}")
@@ -53,8 +61,20 @@ def translate_error(error: BaseException) -> DenseclError | None:
     return None
 
 
+def explain_lock(error: BaseException) -> str:
+    """DVC's words on a held lock without its advice, which is to remove the lock."""
+    reason = str(error).partition("\n\n")[0].partition(". ")[0]
+    return f"{' '.join(reason.split())}; run again when the other process has ended"
+
+
 def translate_sqlite(store: str, text: str, damaged_advice: str) -> DenseclError | None:
     """Explain an SQLite error of `store`; `damaged_advice` says what to do about a corrupt one."""
+    length = len(os.fsencode(Path.cwd()))
+    if OPEN_FAILED in text and length > MAX_ROOT:
+        return DenseclError(
+            f"{store}: the project's path is {length} bytes long, and SQLite opens no file whose "
+            f"path is longer than 512; move the project to a path of at most {MAX_ROOT}"
+        )
     for phrase, advice in TRANSIENT_ERRORS.items():
         if phrase in text:
             return RetryLater(f"{store}: {phrase}; {advice}")

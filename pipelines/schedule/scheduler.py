@@ -71,7 +71,7 @@ class Scheduler:
         if not ticks:
             return self.schedule.find_next(now)
         started = [tick for tick in ticks if tick.status is not None]
-        if started and started[-1].outcome == "failed" and started[-1].status == EXIT_RETRY:
+        if started and started[-1].outcome == "failed" and _was_stopped(started[-1].status):
             return datetime.fromisoformat(started[-1].scheduled).astimezone(self.schedule.timezone)
         return self.schedule.find_next(
             max(datetime.fromisoformat(tick.scheduled) for tick in ticks)
@@ -181,6 +181,11 @@ def _stop_child(child: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
+
+
+def _was_stopped(status: int | None) -> bool:
+    """True for status 75, and for a signal before the retraining could handle it (negative)."""
+    return status is not None and (status == EXIT_RETRY or status < 0)
 
 
 def read_outcome(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import networkx
 
 from densecl.errors import EXIT_RETRY, EXIT_USER_ERROR, DenseclError, RetryLater
-from densecl.runtime.cli import ERROR_LOG_ENV
+from densecl.runtime.cli import ERROR_LOG_ENV, shorten_line
 from pipelines.runtime import error_translation
 from pipelines.runtime.error_translation import iter_causes
 from pipelines.runtime.signals import SIGNAL_FORWARDER
@@ -73,10 +73,15 @@ class StageGraph:
         from pipelines.stages.dvc_files import hash_paths_once
 
         try:
-            with self._hold_lock(), hash_paths_once():
+            with self.hold_lock(), hash_paths_once():
                 return not any(stage.changed() for stage in self.stages.values())
         except LockError:
             return False
+
+    def must_run(self, name: str) -> bool:
+        """True if a stage, or one upstream of it, has to run or to be restored."""
+        upstream = networkx.descendants(networkx.DiGraph(self.upstream), name)
+        return any(self._is_changed(stage) for stage in (name, *upstream))
 
     def sort_lock_file(self) -> None:
         """Write the stages of dvc.lock in the order of the graph, as one `dvc repro` does; entries
@@ -85,7 +90,7 @@ class StageGraph:
         from dvc.utils.serialize import load_yaml, modify_yaml
 
         path = self.file.with_suffix(".lock")
-        with self._hold_lock():
+        with self.hold_lock():
             found = list(load_yaml(path).get("stages", {})) if path.exists() else []
             order = sorted(found, key=[*self.stages, *found].index)
             if order != found:
@@ -93,9 +98,11 @@ class StageGraph:
                     for name in order:
                         lock["stages"][name] = lock["stages"].pop(name)
 
-    def update_stage(self, name: str, on_start: Callable[[], None]) -> tuple[StageResult, StageRef]:
+    def update_stage(
+        self, name: str, on_start: Callable[[], None], pull: bool = False
+    ) -> tuple[StageResult, StageRef]:
         """Bring one stage up to date, given that its dependencies are; `on_start` is called first
-        if it has to run.
+        if it has to run. With `pull`, runs of other machines are looked for in the DVC remote.
 
         DenseclError where its command fails, RetryLater where it was stopped.
         """
@@ -114,7 +121,9 @@ class StageGraph:
             _collect_errors() as error_file,
         ):
             try:
-                done = self.repo.reproduce(targets=[self.stages[name].addressing], single_item=True)
+                done = self.repo.reproduce(
+                    targets=[self.stages[name].addressing], single_item=True, pull=pull
+                )
             except ReproductionError as error:
                 raise _translate_failure(name, error, error_file.read_text("utf-8")) from None
             except StageNotFound:
@@ -131,7 +140,7 @@ class StageGraph:
         stage, current = self.stages[reference.stage], self._build_reference(reference.stage)
         if current.outs != reference.outs or (deps and current.deps != reference.deps):
             return False
-        with self._hold_lock():
+        with self.hold_lock():
             return not (stage.changed() if deps else stage.changed_outs())
 
     def _is_changed(self, name: str) -> bool:
@@ -141,7 +150,7 @@ class StageGraph:
         deadline = time.monotonic() + BUSY_TIMEOUT
         while True:
             try:
-                with self._hold_lock():
+                with self.hold_lock():
                     return bool(self.stages[name].changed())
             except LockError as error:
                 if time.monotonic() > deadline:
@@ -150,7 +159,7 @@ class StageGraph:
             time.sleep(0.5)
 
     @contextmanager
-    def _hold_lock(self) -> Iterator[None]:
+    def hold_lock(self) -> Iterator[None]:
         """Hold DVC's lock; waits for other DVC commands, until a signal arrives."""
         SIGNAL_FORWARDER.may_raise = True
         try:
@@ -190,7 +199,8 @@ def open_repo() -> "Repo":
         return Repo(fs=ReplacingFileSystem(), _wait_for_lock=True)
     except NotDvcRepoError:
         raise DenseclError(
-            f"{Path.cwd()}: found no .dvc folder, expected the project's root; change to it, or "
+            f"{shorten_line(Path.cwd())}: found no .dvc folder, "
+            "expected the project's root; change to it, or "
             f"`dvc init`"
         ) from None
     except SCMError as error:
@@ -244,12 +254,15 @@ def _collect_commands() -> Iterator[list[str]]:
 @contextmanager
 def _collect_errors() -> Iterator[Path]:
     """A file to which the running command also writes its errors."""
+    outer = os.environ.get(ERROR_LOG_ENV)
     with tempfile.NamedTemporaryFile(prefix="densecl-") as file:
         os.environ[ERROR_LOG_ENV] = file.name
         try:
             yield Path(file.name)
         finally:
             del os.environ[ERROR_LOG_ENV]
+            if outer is not None:
+                os.environ[ERROR_LOG_ENV] = outer
 
 
 def _explain_absence(name: str) -> RetryLater:
@@ -260,8 +273,7 @@ def _explain_absence(name: str) -> RetryLater:
 
 
 def _explain_lock(name: str, error: BaseException) -> RetryLater:
-    reason = " ".join(str(error).split())
-    return RetryLater(f"{name}: {reason}; run again when the other process has ended")
+    return RetryLater(f"{name}: {error_translation.explain_lock(error)}")
 
 
 def _explain_status(name: str, status: int, message: str) -> DenseclError:
@@ -287,6 +299,8 @@ def _translate_failure(name: str, error: BaseException, error_log: str) -> Dense
 
     message = "; ".join(line.removeprefix("error: ") for line in error_log.splitlines())
     for cause in iter_causes(error):
+        if isinstance(cause, DenseclError):
+            return cause
         if isinstance(cause, StageCmdFailedError):
             match = re.search(r"exited with (-?\d+)$", str(cause))
             status = int(match[1]) if match else EXIT_USER_ERROR

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from densecl import paths
+from densecl.analysis.differences import SHIFTED_MEAN
 from steps.__main__ import main
 from tests.report.factories import Planted
 
@@ -74,11 +76,73 @@ def test_what_b_lacks_is_not_passed(there, tmp_path, capsys):
     assert main(["compare", "a", str(tmp_path / "torn")]) == 0
     assert main(["compare", "a", str(tmp_path / "torn"), "--fail-if-worse"]) == 2
     told = capsys.readouterr()
-    assert "error: not judged: A has sketch, none, seed 0, and B does not (" in told.err
+    assert "error: not comparable: A has sketch, none, seed 0, and B does not (" in told.err
     assert str(tmp_path) not in (paths.COMPARE_FOLDER / "compare.md").read_text()
     assert (
         main(["compare", str(tmp_path / "torn"), "a", "--fail-if-worse"]) == 0
     )  # more than before
+
+
+@pytest.mark.parametrize("lost", ["modes", "datasets", "seeds"])
+def test_what_the_plan_of_b_dropped_is_not_passed(there, tmp_path, capsys, lost):
+    """The easiest way to hide a fall: no longer to ask."""
+    full = {**SMALL, "modes": ("none", "dense"), "seeds": (0, 1)}
+    Planted(**full).write(tmp_path / "full")
+    Planted(**full).write(tmp_path / "less")
+    plan = tmp_path / "less" / paths.plan_file("report")
+    kept = json.loads(plan.read_text())
+    plan.write_text(json.dumps(kept | {lost: kept[lost][:-1]}))
+    names = [str(tmp_path / name) for name in ("full", "less")]
+    assert main(["compare", *names, "--fail-if-worse"]) == 2
+    told = capsys.readouterr().err
+    assert "error: not comparable: A has " in told
+    assert "and B does not (not in its plan)" in told
+    assert main(["compare", *names[::-1], "--fail-if-worse"]) == 0
+
+
+@pytest.mark.parametrize("kind", ["drop", "redone"])
+def test_images_that_b_was_not_judged_on_are_not_passed(there, tmp_path, capsys, kind):
+    less = Planted(**SMALL, **{kind: {"sketch": range(40)}}).write(tmp_path / "less")
+    assert main(["compare", "a", str(less), "--fail-if-worse"]) == 2
+    assert "sketch, none: images 40 " in capsys.readouterr().err
+    status = main(["compare", str(less), "a", "--fail-if-worse"])
+    assert status == (0 if kind == "drop" else 2)  # new images beside all of the others
+
+
+def test_images_of_unchecked_content_are_not_passed(there, tmp_path, capsys):
+    bare = Planted(**SMALL, of_luck=3, manifests=False).write(tmp_path / "bare")
+    assert main(["compare", "a", str(bare), "--fail-if-worse"]) == 2
+    assert "sketch, none: contents are unchecked" in capsys.readouterr().err
+    # as the baseline it names no content that could differ
+    assert main(["compare", str(bare), "a", "--fail-if-worse"]) == 0
+
+
+def test_a_margin_asks_that_a_fall_is_ruled_out(there, capsys):
+    """Counted again: the interval of this row alone, as the retraining's gate has it."""
+    assert main(["compare", "a", "alike", "--fail-if-worse"]) == 0
+    told = capsys.readouterr().out
+    rows = pd.read_csv(paths.COMPARE_FOLDER / "compare.csv").query("metric == 'top1'")
+    lowest = 100 * rows["low_simultaneous"].min()
+    assert f"a fall of up to {-lowest:.1f} points" in told
+    assert "Undecided in 3 cells" in told
+    sets = rows[rows["dataset"] != SHIFTED_MEAN]
+    bound = -sets["low"].min()
+    for margin, status in ((bound * 1.01, 0), (bound * 0.99, 1)):
+        command = ["compare", "a", "alike", "--fail-if-worse", "--margin", str(margin)]
+        assert main(command) == status
+        printed = capsys.readouterr()
+        text = f"a fall of more than {100 * margin:.1f} points is "
+        assert text + ("not ruled out on" if status else "ruled out in each of 3 cells") in (
+            printed.err if status else printed.out
+        )
+    assert main(["compare", "a", "worse", "--fail-if-worse", "--margin", "0.4"]) == 0
+    assert main(["compare", "a", "worse", "--fail-if-worse", "--margin", "0"]) == 1
+
+
+@pytest.mark.parametrize("words", [["--margin", "0.01"], ["--fail-if-worse", "--margin", "1"]])
+def test_a_margin_that_means_nothing_is_a_usage_error(there, capsys, words):
+    assert main(["compare", "a", "a", *words]) == 2
+    assert "error: --margin " in capsys.readouterr().err
 
 
 def test_reports_alone_are_enough_under_any_name(there, capsys):
@@ -159,6 +223,12 @@ STAGES = {
     ],
 }
 
+READS = {  # besides: committed files, a file of an out, an out, and a folder of outs
+    "plan": ["params.yaml"],
+    "train@none-0": [str(paths.plan_file("report"))],
+    "evaluate@none-0": [str(paths.model_folder("none", 0)), str(paths.MANIFESTS)],
+}
+
 
 class Project:
     """A git repository with a DVC cache and a local remote: tag `first`, then HEAD, which is
@@ -170,13 +240,14 @@ class Project:
         self.root.mkdir()
         self.run("git", "init", "-q", "-b", "main")
         self.dvc("init", "-q")
+        shutil.copy(ROOT / ".dvcignore", self.root)
         (self.root / "densecl").mkdir()
         stages = {
             name.replace("@", "_"): {
                 "cmd": " && ".join(
                     f"mkdir -p {out.parent} && cp -R given/{out} {out}" for out in outs
                 ),
-                "deps": ["densecl/code.py", *(f"given/{out}" for out in outs)],
+                "deps": ["densecl/code.py", *READS.get(name, ()), *(f"given/{o}" for o in outs)],
                 "outs": [str(out) for out in outs],
             }
             for name, outs in STAGES.items()
@@ -230,20 +301,34 @@ class Project:
         return self.run("git", "status", "--porcelain"), str(hash(str(files)))
 
     def list_evaluation(self, revision: str, remote: Path | None = None) -> dict[Path, Path]:
-        """Outs of the evaluation at a revision and the files in them -> their copies in the
-        remote.
+        """Outs of the evaluation at a revision, the files in them, and the list of the plan's
+        files -> their copies in the remote.
         """
         stages = yaml.safe_load(self.run("git", "show", f"{revision}:dvc.lock"))["stages"]
 
         def locate(md5: str) -> Path:
             return (remote or self.remote) / "files" / "md5" / md5[:2] / md5[2:]
 
-        found = {}
+        plan = stages["plan"]["outs"][0]  # tells which stages are stale
+        found = {Path(plan["path"]): locate(plan["md5"])}
         for out in stages["evaluate_none-0"]["outs"]:
             found[Path(out["path"])] = locate(out["md5"])
             for entry in json.loads(locate(out["md5"]).read_text()):
                 found[Path(out["path"], entry["relpath"])] = locate(entry["md5"])
         return found
+
+    def commit_stale(self, branch: str, edit: Callable[[Path], None], *targets: str) -> None:
+        """Commit an edit of HEAD's files after `dvc repro` of some targets alone."""
+        self.restore()
+        self.run("git", "checkout", "-q", "-B", branch)
+        edit(self.root)
+        if targets:
+            self.dvc("repro", "-q", "--single-item", *targets)
+        self.run("git", "commit", "-q", "-a", "-m", branch)
+
+    def restore(self) -> None:
+        self.run("git", "checkout", "-q", "--force", "main")
+        self.dvc("checkout", "-q", "--force")
 
     def wiped(self) -> None:
         shutil.rmtree(self.root / ".dvc" / "cache", ignore_errors=True)
@@ -289,6 +374,7 @@ def test_numbers_of_a_revision_are_those_of_its_files(inside):
         assert row[side] == pytest.approx(way.rows("sketch", "none", 0)["correct"].mean())
 
 
+@pytest.mark.slow
 def test_an_experiment_and_the_workspace(inside, capsys):
     inside.give(0.2, "3")
     inside.dvc("exp", "save", "-q", "-n", "tried")
@@ -298,12 +384,106 @@ def test_an_experiment_and_the_workspace(inside, capsys):
     assert main(["compare", "tried", "workspace"]) == 0
     told = capsys.readouterr().out
     assert "No difference: A and B answered every image alike in 1 cell." in told
+    assert main(["compare", "tried", "workspace", "--fail-if-worse"]) == 0
+    told = capsys.readouterr().out
     assert "B has changes that are in no commit: densecl/code.py" in told
     assert inside.state() == before
     path = paths.evaluation_file("sketch", "none", 0)
     path.write_text(path.read_text() + "\n")
     assert main(["compare", "tried", "workspace"]) == 0
-    assert f"B: {path.parent} differs from dvc.lock" in capsys.readouterr().out
+    assert f"Stale: in B, {path.parent} (not as in dvc.lock)" in capsys.readouterr().out
+
+
+def edit_params(root: Path) -> None:
+    (root / "params.yaml").write_text("{ }\n")
+
+
+def edit_code(root: Path) -> None:
+    (root / "densecl" / "code.py").write_text("# edited\n")
+
+
+def edit_command(root: Path) -> None:
+    file = root / "dvc.yaml"
+    file.write_text(file.read_text().replace("&& cp -R given/models", "&& cp -R -p given/models"))
+
+
+def edit_plan(root: Path) -> None:
+    path = root / "given" / paths.plan_file("report")
+    path.write_text(path.read_text() + "\n")
+
+
+@pytest.mark.parametrize(
+    ("edit", "targets", "stale"),
+    [
+        (edit_params, [], "plan (params.yaml)."),
+        (
+            edit_code,
+            [],
+            "cost, evaluate_none-0, plan, prepare_sketch, train_none-0 (densecl/code.py).",
+        ),
+        (edit_command, [], "train_none-0 (another command in dvc.yaml)."),
+        # an interrupted run: the plan is new, and nothing has read it
+        (edit_plan, ["plan"], "train_none-0 (data/plan/report.json)."),
+    ],
+)
+def test_a_revision_whose_lock_was_made_from_other_files_is_not_comparable(
+    inside, capsys, edit, targets, stale
+):
+    inside.commit_stale("stale", edit, *targets)
+    inside.restore()
+    assert main(["compare", "HEAD", "stale"]) == 0
+    told = capsys.readouterr().out
+    assert f"Stale: in B, {stale} Run" in told
+    assert "No difference" not in told
+    assert main(["compare", "stale", "HEAD", "--fail-if-worse"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"Stale: in A, {stale} Run" in told
+    status = json.loads(inside.dvc("status", "--json"))
+    assert status == {}  # of HEAD: what is stale is seen without a checkout
+
+
+def test_stale_stages_of_a_workspace_are_those_of_dvc_status(inside, capsys):
+    inside.restore()
+    edit_code(inside.root)
+    edit_plan(inside.root)
+    inside.dvc("repro", "-q", "--single-item", "plan")
+    edit_params(inside.root)
+    status = json.loads(inside.dvc("status", "--json"))
+    changed = {
+        name: sorted(path for entry in entries for path in entry.get("changed deps", ()))
+        for name, entries in status.items()
+    }
+    assert main(["compare", "HEAD", "workspace", "--fail-if-worse"]) == 2
+    told = capsys.readouterr().err
+    inside.restore()
+    assert changed == {
+        "plan": ["params.yaml"],
+        "train_none-0": ["data/plan/report.json", "densecl/code.py"],
+        "cost": ["densecl/code.py"],
+        "evaluate_none-0": ["densecl/code.py"],
+        "prepare_sketch": ["densecl/code.py"],
+    }
+    assert "plan (params.yaml)" in told
+    assert "train_none-0 (data/plan/report.json)" in told
+    assert "cost, evaluate_none-0, prepare_sketch, train_none-0 (densecl/code.py)" in told
+
+
+def test_a_folder_without_all_outs_is_unchecked_and_not_stale(inside, tmp_path, capsys):
+    """As an artifact of CI: the plan, which tells which stages are stale, is not in it."""
+    inside.restore()
+    artifact = tmp_path / "artifact"
+    artifact.mkdir()
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        shutil.copy(inside.root / name, artifact)
+    shutil.copytree(inside.root / "reports", artifact / "reports")
+    assert main(["compare", "HEAD", str(artifact)]) == 0
+    told = capsys.readouterr().out
+    assert "Stale" not in told
+    assert "No difference" in told
+    assert "could not be checked: data/plan" in told
+    assert main(["compare", str(artifact), "HEAD", "--fail-if-worse"]) == 2
+    assert "not comparable: A: whether dvc.lock was made from" in capsys.readouterr().err
 
 
 def test_a_wiped_cache_is_filled_from_the_remote_and_an_absent_file_is_named(inside, capsys):
@@ -376,3 +556,32 @@ def test_a_revision_without_lock_says_what_to_commit(inside, capsys):
     assert told.count("\n") == 1
     assert "bare: no dvc.lock in commit" in told
     assert "git add dvc.lock" in told
+
+
+def edit_lock(old: str, new: str) -> Callable[[str], str]:
+    return lambda text: re.sub(old, new, text)
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "says"),
+    [
+        ("dvc.lock", lambda _: "{{{", "dvc.lock: found no stages as DVC writes them"),
+        ("dvc.lock", lambda _: "", "dvc.lock: found no stages as DVC writes them"),
+        ("dvc.lock", lambda _: "[" * 50_000, "dvc.lock: found too many brackets"),
+        ("dvc.yaml", lambda _: "- " * 50_000, "dvc.yaml: found too many brackets or lists"),
+        ("params.yaml", lambda _: "{a: " * 50_000, "params.yaml: found too many brackets"),
+        ("params.yaml", lambda _: "a: [", "DVC: unable to read: 'params.yaml'"),
+        ("dvc.lock", edit_lock(r"md5: \w{32}", "md5: ../x"), r"found no stages .*md5 ../x"),
+        ("dvc.lock", edit_lock("evaluate_none-0", "evaluate_nada-0"), "in dvc.lock of commit"),
+    ],
+)
+def test_a_revision_whose_files_are_not_dvcs_is_one_line(inside, capsys, file, edit, says):
+    def write(root: Path) -> None:
+        (root / file).write_text(edit((root / file).read_text()))
+
+    inside.commit_stale("hostile", write)
+    inside.run("git", "checkout", "-q", "--force", "main")
+    assert main(["compare", "HEAD", "hostile", "--fail-if-worse"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert re.search(says, told), told

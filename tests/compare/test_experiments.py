@@ -5,6 +5,7 @@ files.
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from statistics import NormalDist
@@ -12,6 +13,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from densecl import paths
 from densecl.analysis.differences import SHIFTED_MEAN
@@ -27,6 +29,7 @@ from tests.page_checks import faults
 from tests.report.factories import WNIDS, Planted, write
 
 PLANTED = Planted(gains={("dense", "sketch"): -0.05}, of_luck=3)
+ROOT = Path(__file__).parents[2]
 HOSTILE = "<script>alert('x')</script>|[a](b) @everyone #1 https://example.com\n# `x`"
 
 
@@ -78,7 +81,7 @@ def test_a_planted_difference_is_called_and_a_null_is_not(before, after):
         "B is worse than A on the mean of the shifted datasets (dense: −"
     )
     assert ", sketch (dense: −" in said or " and sketch (dense: −" in said
-    assert said.endswith("; better nowhere; 5 cells are not significantly different.")
+    assert said.endswith("; better nowhere; 5 cells are undecided.")
 
 
 def test_numbers_are_those_of_the_prediction_files(before, after):
@@ -327,6 +330,29 @@ def test_files_of_an_earlier_version_are_read(tmp_path, before, with_plan):
         delta.dataset: delta.b for delta in expected.deltas
     }
     assert line(found, "sketch", "none").call == "worse"
+
+
+@pytest.mark.parametrize("with_plan", [True, False])
+def test_variants_are_compared_as_modes_and_other_models_are_not(tmp_path, with_plan):
+    """Without a plan, params.yaml names the variants: geo-7 is a run, and resnet-50 none."""
+    modes, folders = ("dense", "none", "geo-7"), []
+    for number, gains in enumerate(({}, {("geo-7", "sketch"): 0.1})):
+        folder = Planted(gains=gains, of_luck=number, modes=modes).write(tmp_path / str(number))
+        evaluations = folder / paths.EVALUATION
+        shutil.copytree(evaluations / "none-0", evaluations / "resnet-50")
+        values = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        values["variants"] = {"geo-7": {"base": "none", "train": {"epochs": 7}}}
+        (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+        if not with_plan:
+            (folder / paths.plan_file("report")).unlink()
+        folders.append(folder)
+    found = compared(*folders)
+    assert set(found.modes) == set(modes)
+    assert found.seeds["geo-7"] == (0,)
+    assert line(found, "sketch", "geo-7").call == "better"
+    page = pages(*folders, tmp_path / "page")[1]
+    assert '<i class="key variant-0 shape-0"></i>geo-7' in page
+    assert ".key.variant-0 {" in page
 
 
 def test_predictions_of_another_evaluation_are_not_believed(tmp_path, before):

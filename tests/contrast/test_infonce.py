@@ -57,7 +57,7 @@ def test_reference_is_the_mean_negative_log_probability_of_the_positive():
     assert loss == pytest.approx(sum(losses) / 3, rel=1e-12)
 
 
-PATHS = ("tiles", "small tiles", "fused", "flex")
+PATHS = ("tiles", "small tiles", "fused", pytest.param("flex", marks=pytest.mark.slow))
 
 
 @contextmanager

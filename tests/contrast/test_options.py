@@ -39,7 +39,7 @@ def test_published_densecl_is_a_combination_of_options():
     )
     objective = filled(objective_of(settings))
     views = two_views()
-    contrast, rows = objective.forward(views)
+    contrast, (rows,) = objective.forward(views)
     losses = []
     for b in range(2):
         f1, f2 = views.view1.tokens.patches[b], views.view2.tokens.patches[b]
@@ -71,7 +71,9 @@ def test_dense_loss_of_one_image_pair_by_hand():
         torch.tensor([[[0.0, 3.0], [0.8, 0.6]]]),
     )
     one, other = (side(0, 1)._replace(tokens=Tokens(x[:, 0], x, x[:, 0])) for x in (first, second))
-    contrast, rows = objective.forward(ViewPair(one, other, torch.tensor([7]), torch.tensor([0])))
+    contrast, (rows,) = objective.forward(
+        ViewPair(one, other, torch.tensor([7]), torch.tensor([0]))
+    )
     # (1, 0):     cosines 0 and 0.8, so the second patch: 0.8;  negatives 0 and -1
     # (0.6, 0.8): cosines 0.8 and 0.96, so the second:   0.96; negatives 0.8 and -0.6
     losses = [
@@ -179,9 +181,9 @@ def test_symmetric_loss_is_the_mean_of_both_directions_and_stores_both():
         filled(objective_of(GlobalContrastParams(dense_dim=6, symmetric=s))) for s in (False, True)
     )
     mean = (one.forward(views)[0].loss + one.forward(back)[0].loss).detach() / 2
-    contrast, rows = both.forward(views)
+    contrast, new_keys = both.forward(views)
     assert float(contrast.loss.detach()) == pytest.approx(float(mean), abs=1e-6)
-    assert rows.image_ids.tolist() == [7, 9, 7, 9]
+    assert [keys.image_ids.tolist() for keys in new_keys] == [[7, 9], [7, 9]]
 
 
 def test_momentum_encoder_moves_ever_more_slowly():
@@ -192,7 +194,7 @@ def test_momentum_encoder_moves_ever_more_slowly():
     views = two_views()
     copy = objective.key_encoder
     assert isinstance(copy, MomentumKeyEncoder)
-    _, rows = objective.forward(views)
+    _, (rows,) = objective.forward(views)
     with torch.no_grad():
         expected = F.normalize(
             copy.projection(forward_tokens(copy.model, views.view2.images).cls), dim=-1

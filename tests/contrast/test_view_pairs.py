@@ -190,7 +190,7 @@ def test_dense_pairs_are_sampled_patches_with_their_matches(features):
 def test_loss_uses_the_memory_before_the_step_and_the_update_adds_the_keys():
     objective = objective_of(GlobalContrastParams(dense_dim=5), 16)
     views = two_views(image_ids=(0, 1))
-    contrast, rows = objective.forward(views)
+    contrast, (rows,) = objective.forward(views)
     assert contrast.loss.item() == 0  # an empty memory has no negatives
     objective.update_after_step(build_model(TINY, 3, 0), rows, 0, 0.1)
     assert torch.equal(objective.memory.features, rows.features)
@@ -220,7 +220,7 @@ def test_lambda_ramp_rises_from_zero_to_the_target():
 def test_learned_temperature_stays_within_bounds_and_can_return(towards, bound):
     objective = objective_of(GlobalContrastParams(dense_dim=5, learnable_temp=True), 16)
     optimizer = torch.optim.SGD(objective.temperature.parameters(), lr=10.0)
-    model, (_, rows) = build_model(TINY, 3, 0), objective.forward(two_views())
+    model, (_, (rows,)) = build_model(TINY, 3, 0), objective.forward(two_views())
 
     def step(sign: float) -> float:
         optimizer.zero_grad()

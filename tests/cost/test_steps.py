@@ -45,7 +45,7 @@ def test_every_match_of_the_batch_is_kept():
     """The filter leaves pairs out by content: the measured batch costs the most that one can."""
     train_step = build_train_step(build_plan(), SIZE, "dense")
     batch = build_random_batch(8, 64, 64, SIZE.classes)
-    _, new_keys = train_step.objective.forward(train_step.encode_views(batch), False)
+    _, (new_keys,) = train_step.objective.forward(train_step.scorer.encode_views(batch), False)
     assert len(new_keys.features) == 8 * 50
 
 
@@ -75,6 +75,7 @@ def test_steps_run_and_move_the_weights():
             assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
+@pytest.mark.slow
 def test_added_memory_grows_with_the_batch_and_not_with_the_code():
     size = TrainingSize(images=600, classes=10)
     few, many = (

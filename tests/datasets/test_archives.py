@@ -2,6 +2,7 @@
 by name.
 """
 
+import contextlib
 import gzip
 import io
 import os
@@ -18,10 +19,11 @@ import pytest
 import torch
 from PIL import Image
 
+from densecl import paths
 from densecl.config.params import DataParams
-from densecl.datasets.manifests.listing import check_root, list_classes
+from densecl.datasets.manifests.listing import check_root, list_classes, list_dataset
 from densecl.datasets.manifests.scan import scan_dataset
-from densecl.datasets.storage import archives
+from densecl.datasets.storage import archive_members, archives
 from densecl.datasets.storage.image_root import get_file_size, open_image_root, read_file
 from densecl.datasets.storage.manifest import check_unchanged
 from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader
@@ -89,7 +91,7 @@ def test_an_archive_and_its_folder_give_the_same_manifest(folder: Path, kind: st
     assert all(
         get_file_size(archive / path) == (folder / path).stat().st_size for path in expected["path"]
     )
-    assert len(list(archives.ARCHIVES.glob("*.tar"))) == (kind == "tar.gz")
+    assert len(list(paths.ARCHIVES.glob("*.tar"))) == (kind == "tar.gz")
     check_unchanged(expected, archive)
 
 
@@ -130,6 +132,23 @@ def test_a_tar_of_class_tars_is_the_train_set(tmp_path: Path) -> None:
         subprocess.run(["tar", "tf", whole], capture_output=True, check=True).stdout.count(b".tar")
         == 3
     )
+
+
+def test_litter_in_a_tar_of_class_tars_is_skipped_and_counted(tmp_path: Path) -> None:
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w") as tar:
+        for name in ("1.jpg", "._1.jpg", "@eaDir/1.jpg", "Thumbs.db"):
+            tar.addfile(tarfile.TarInfo(name))
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        members = {f"{WNIDS[0]}.tar": inner.getvalue(), f"._{WNIDS[0]}.tar": b"litter"}
+        members |= {f"__MACOSX/{WNIDS[0]}.tar": b"litter", "desktop.ini": b"litter"}
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    listing = list_dataset(tmp_path / "all.tar", "wnid", WNIDS)
+    assert listing.images == [(f"{WNIDS[0]}/1.jpg", 0)]
+    assert listing.skipped == {"hidden": 2, "system file": 4}
 
 
 def test_integer_folders_in_a_tar_gz(tmp_path: Path) -> None:
@@ -222,7 +241,7 @@ def test_every_member_that_could_lead_out_is_named(tmp_path: Path) -> None:
         line.startswith(f"{tmp_path}/evil.tar: {each}")
         for line, each in zip(lines, told, strict=True)
     )
-    assert not list(archives.ARCHIVES.iterdir())
+    assert not list(paths.ARCHIVES.iterdir())
     assert not list(tmp_path.rglob("evil.jpg"))
 
 
@@ -274,7 +293,7 @@ def test_an_incomplete_download_is_reported(folder: Path, kind: str) -> None:
         archive.write_bytes(whole[:cut])
         (line,) = refused(archive)
         assert f"folder.{kind}: damaged or cut archive" in line
-    assert not list(archives.ARCHIVES.glob("*.partial"))
+    assert not list(paths.ARCHIVES.glob("*.partial"))
     (folder.parent / "text.tar").write_text("404: not found")
     assert "found a file; expected a folder, or a .tar" in refused(folder.parent / "text.tar")[0]
 
@@ -312,7 +331,7 @@ def test_a_tar_gz_is_decompressed_once_and_again_only_when_it_changed(
 ) -> None:
     archive = packed(folder, "tar.gz")
     open_image_root(archive)
-    (tar,) = archives.ARCHIVES.glob("*.tar")
+    (tar,) = paths.ARCHIVES.glob("*.tar")
     assert tar.read_bytes() == gzip.decompress(archive.read_bytes())
     os.utime(archive, (1, 1))  # touched: hashed again, found under the same name
     with monkeypatch.context() as patch:
@@ -321,12 +340,134 @@ def test_a_tar_gz_is_decompressed_once_and_again_only_when_it_changed(
     shutil.rmtree(folder / WNIDS[2])
     assert packed(folder, "tar.gz") == archive
     assert open_image_root(archive).list_folders() == list(WNIDS[:2])
-    assert len(list(archives.ARCHIVES.glob("*.tar"))) == 2
+    assert len(list(paths.ARCHIVES.glob("*.tar"))) == 2
     monkeypatch.setattr(archives, "GROWTH_ALLOWANCE", 0)
     monkeypatch.setattr(archives, "MAX_GROWTH", 0.1)
     os.utime(archive, (2, 2))
-    shutil.rmtree(archives.ARCHIVES)
+    shutil.rmtree(paths.ARCHIVES)
     assert "unpacks to more than" in refused(archive)[0]
+
+
+def write_header(info: tarfile.TarInfo, **fields: bytes) -> bytes:
+    """A header of a tar with raw fields, and a right checksum."""
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    for name, value in fields.items():
+        start, length = {"size": (124, 12), "type": (156, 1)}[name]
+        header[start : start + length] = value.ljust(length, b"\0")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+def write_pax(values: dict[str, str], kind: bytes = tarfile.XHDTYPE) -> bytes:
+    """A PAX header with values that tarfile itself would not write."""
+    create = tarfile.TarInfo._create_pax_generic_header  # type: ignore[attr-defined]
+    return bytes(create(values, kind, "utf-8"))
+
+
+END = bytes(2 * tarfile.BLOCKSIZE)
+IMAGE = member("n1/a.jpg")
+BODY = b"x".ljust(tarfile.BLOCKSIZE, b"\0")
+IMAGE_BLOCKS = write_header(IMAGE) + BODY
+LARGE = (1 << 95 | 1 << 40).to_bytes(12, "big")  # base 256
+HOSTILE_TARS = {
+    "base-256": (write_header(IMAGE, size=LARGE) + BODY, "."),
+    "base-256 of 88 bits": (write_header(IMAGE, size=b"\x80" + b"\xff" * 11), "."),
+    "negative": (write_header(IMAGE, size=b"\xff" * 10 + b"\xfe\0"), "a member of -512 bytes"),
+    "PAX size": (write_pax({"size": str(2**70)}) + IMAGE_BLOCKS, "."),
+    "PAX size of text": (write_pax({"size": "-512"}) + IMAGE_BLOCKS, "a member of -512 bytes"),
+    "PAX name with NUL": (write_pax({"path": "n1/a\0.jpg"}) + IMAGE_BLOCKS, "a name with a NUL"),
+    "long name": (write_pax({"path": "n1/" + "a" * 300}) + IMAGE_BLOCKS, "a name of 302 bytes"),
+    "long path": (write_pax({"path": "a/" * 2000 + "a"}) + IMAGE_BLOCKS, "in 2001 parts"),
+    "header of a TB": (write_header(IMAGE, size=LARGE, type=b"x"), "a header of 1099511627776"),
+    "name of a TB": (write_header(IMAGE, size=LARGE, type=b"L"), "a header of 1099511627776"),
+    "negative header": (
+        write_header(IMAGE, size=b"\xff" * 10 + b"\xfe\0", type=b"x"),
+        "header of -",
+    ),
+    "chain of headers": (write_pax({"comment": "x"}) * 3000 + IMAGE_BLOCKS, "recursion"),
+    "global headers": (
+        b"".join(write_pax({f"k{i}": "x"}, tarfile.XGLTYPE) + IMAGE_BLOCKS for i in range(70)),
+        "more than 64 values",
+    ),
+    "sparse": (write_header(IMAGE, type=b"S") + BODY, "a sparse file"),
+    "sparse 0.1": (
+        write_pax({"GNU.sparse.map": "0,x", "GNU.sparse.size": "1"}) + IMAGE_BLOCKS,
+        ".",
+    ),
+    "sparse 1.0": (
+        write_pax({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}) + IMAGE_BLOCKS,
+        ".",
+    ),
+}
+
+
+@pytest.mark.parametrize("packing", ["tar", "tar.gz"])
+@pytest.mark.parametrize("name", HOSTILE_TARS)
+def test_hostile_headers_of_a_tar_are_one_line(tmp_path: Path, name: str, packing: str) -> None:
+    blocks, reason = HOSTILE_TARS[name]
+    archive, content = tmp_path / f"hostile.{packing}", blocks + END
+    archive.write_bytes(gzip.compress(content) if packing == "tar.gz" else content)
+    (line,) = refused(archive)
+    assert reason in line
+    assert not list(paths.ARCHIVES.iterdir())
+
+
+def write_zip(path: Path, name: str = "n1/a.jpg", size: int = 1) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bundle:
+        bundle.writestr(name, bytes(size))
+    return path
+
+
+def test_a_zip_that_grows_is_refused_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = write_zip(tmp_path / "bomb.zip", size=2**20)
+    assert open_image_root(archive).list_folders() == ["n1"]
+    monkeypatch.setattr(archive_members, "MAX_IMAGE", 2**20 - 1)
+    archive = write_zip(tmp_path / "bomb2.zip", size=2**20)
+    assert "n1/a.jpg: an image of 1048576 bytes, above 1048575" in refused(archive)[0]
+    monkeypatch.setattr(archive_members, "GROWTH_ALLOWANCE", 2**19)
+    assert "it unpacks to more than" in refused(archive)[0]
+
+
+@pytest.mark.parametrize("field", ["size", "stored", "offset"])
+def test_sizes_of_64_bits_in_a_zip_are_one_line(tmp_path: Path, field: str) -> None:
+    content = bytearray(write_zip(tmp_path / "a.zip").read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    place = {"size": 24, "stored": 20, "offset": 42}[field]
+    name_length = int.from_bytes(content[entry + 28 : entry + 30], "little")
+    content[entry + place : entry + place + 4] = b"\xff" * 4  # the value is in an extra field
+    content[entry + 30 : entry + 32] = (12).to_bytes(2, "little")
+    extra = b"\x01\0\x08\0" + (2**64 - 2).to_bytes(8, "little")
+    start = entry + 46 + name_length
+    content[start:start] = extra
+    end = content.index(b"PK\x05\x06")
+    directory = int.from_bytes(content[end + 12 : end + 16], "little") + len(extra)
+    content[end + 12 : end + 16] = directory.to_bytes(4, "little")
+    (tmp_path / "a.zip").write_bytes(content)
+    assert "a.zip: " in refused(tmp_path / "a.zip")[0]
+    assert not list(paths.ARCHIVES.iterdir())
+
+
+def test_a_name_that_ends_at_a_nul_in_a_zip_is_refused(tmp_path: Path) -> None:
+    archive = write_zip(tmp_path / "a.zip", "n1/a.jpg_b.jpg")
+    archive.write_bytes(archive.read_bytes().replace(b"a.jpg_b", b"a.jpg\0b"))
+    assert "n1/a.jpg\\x00b.jpg: a name with a NUL" in refused(archive)[0]
+
+
+@pytest.mark.parametrize("kind", ["tar", "pax.tar", "zip"])
+def test_random_damage_is_an_error_or_an_index(folder: Path, kind: str) -> None:
+    archive, rng = packed(folder, kind), np.random.default_rng(1)
+    whole = np.frombuffer(archive.read_bytes(), np.uint8)
+    for _ in range(60):
+        content = whole.copy()
+        places = rng.integers(0, len(content), 200)
+        content[places] = rng.integers(0, 256, 200)
+        archive.write_bytes(content.tobytes())
+        with contextlib.suppress(DataError):
+            open_image_root(archive)
+    assert not list(paths.ARCHIVES.glob("*.partial"))
 
 
 def test_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:

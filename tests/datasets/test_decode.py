@@ -13,11 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from densecl.datasets.manifests.inspect import FileInfo, inspect_file
 from densecl.datasets.storage import decode as images
 from densecl.datasets.storage.decode import HARMLESS_PROBLEMS, decode_image
+from densecl.datasets.storage.image_formats import FORMATS, is_image_content
+from densecl.datasets.views.read_pixels import read_pixels
 from densecl.errors import DataError
 
 SUITE = os.environ.get("DENSECL_SUITE")
@@ -64,7 +66,69 @@ def test_light_is_the_mean_and_spread_of_luma(tmp_path: Path) -> None:
     half[:, :3] = 255
     for pixels, expected in ((half, (0.5, 0.5)), (np.full((4, 4, 3), 51, np.uint8), (0.2, 0.0))):
         Image.fromarray(pixels).save(tmp_path / "a.png")
-        assert inspect_file(tmp_path / "a.png")[6:] == pytest.approx(expected)
+        assert inspect_file(tmp_path / "a.png")[6:8] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, "MPO"])
+def test_every_format_of_the_list_is_read_whatever_its_name(tmp_path: Path, kind: str) -> None:
+    options = {"save_all": True, "append_images": [Image.new("RGB", (30, 20))]}
+    path = tmp_path / "a.JPEG"
+    path.write_bytes(
+        encoded(Image.fromarray(noise((256, 256, 3))), kind, **options if kind == "MPO" else {})
+    )
+    assert np.array_equal(decode_image(path), pillow(path))
+    assert np.array_equal(read_pixels(path), pillow(path))
+    assert inspect_file(path).problem == ""
+    # A camera's raw file is a TIFF of another extension, whose first image is a thumbnail.
+    for name, expected in {"photo": True, "photo.dat": kind != "TIFF"}.items():
+        with path.open("rb") as file:
+            assert is_image_content(file, name) is expected
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_exif_orientation_is_ignored_or_applied(
+    tmp_path: Path, kind: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded(Image.fromarray(noise()), kind, exif=exif))
+    with Image.open(path) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    assert np.array_equal(decode_image(path), pillow(path))
+    for read in (decode_image, read_pixels):
+        assert np.array_equal(read(path, "apply"), upright)
+    ignored, applied = inspect_file(path), inspect_file(path, "apply")
+    assert ignored.is_turned == applied.is_turned == (orientation != 1)
+    assert ignored[:2] == (30, 20)
+    assert applied[:2] == upright.shape[1::-1]
+
+
+def test_a_tiff_is_upright_as_pillow_reads_it(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise()).save(tmp_path / "a.tif", exif=exif)
+    for setting in ("ignore", "apply"):
+        assert decode_image(tmp_path / "a.tif", setting).size == (20, 30)
+    assert not inspect_file(tmp_path / "a.tif").is_turned
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM", "JPEG2000"])
+@pytest.mark.parametrize(
+    ("highest", "bits"), [(255, 8), (256, 10), (1023, 10), (4095, 12), (5000, 14), (20000, 16)]
+)
+def test_greys_of_fewer_bits_are_scaled_by_the_range_they_use(
+    tmp_path: Path, kind: str, highest: int, bits: int
+) -> None:
+    levels = np.linspace(0, highest, 600).reshape(20, 30).astype(np.uint16)
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(Image.fromarray(levels), kind))
+    expected = np.rint(levels * (255 / (2**bits - 1)))
+    assert np.abs(np.asarray(decode_image(path))[..., 0] - expected).max() <= 1
+    reason = images.SIXTEEN_BIT if bits == 16 else images.FEWER_BITS[bits]
+    assert inspect_file(path).problem == reason
+    assert reason in HARMLESS_PROBLEMS
 
 
 def test_no_exif_rotation(tmp_path: Path) -> None:
@@ -95,7 +159,12 @@ def damaged() -> dict[str, tuple[bytes, str]]:
     return {
         "nothing": (b"", images.EMPTY),
         "text": (b"404: not found", images.NO_IMAGE),
-        "tiff": (encoded(Image.fromarray(noise()), "TIFF"), images.NO_IMAGE),
+        "eps": (encoded(Image.fromarray(noise()), "EPS"), images.NO_IMAGE),
+        "pcx": (encoded(Image.fromarray(noise()), "PCX"), images.NO_IMAGE),
+        "fractions": (
+            encoded(Image.fromarray(noise((8, 8)) / np.float32(255)), "TIFF"),
+            images.NO_RANGE,
+        ),
         "cut jpeg": (jpeg[: len(jpeg) * 6 // 10], images.TRUNCATED),
         "cut png": (png[: len(png) * 6 // 10], images.TRUNCATED),
         "header only": (png[:12], images.BAD_HEADER),
@@ -137,7 +206,7 @@ def test_one_channel_that_varies_is_not_blank(tmp_path: Path) -> None:
 def test_any_cut_or_flipped_byte_is_survived(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = tmp_path / "a.jpg"
-    for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
+    for kind in FORMATS:
         whole = encoded(Image.fromarray(noise()), kind)
         for cut in rng.integers(0, len(whole), 40):
             path.write_bytes(whole[:cut])

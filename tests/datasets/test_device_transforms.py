@@ -9,7 +9,7 @@ import torch
 import torchvision.transforms.v2.functional as F
 
 from densecl.config.params import DataParams
-from densecl.datasets.synthetic.styles import PHOTO, render_photograph
+from densecl.datasets.synthetic.photographs import PHOTO, render_photograph
 from densecl.datasets.views import device_transforms
 from densecl.datasets.views.batch import UncoloredBatch, ViewBatch, stack_images
 from densecl.datasets.views.color_change import ADJUSTMENTS, ColorChange

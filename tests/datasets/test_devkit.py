@@ -131,12 +131,12 @@ def test_classes_that_were_not_trained_and_images_without_a_file_are_counted(pla
     assert listing.skipped == {"of 1 class that the train set does not have": len(others)}
     assert listing.notes == ()
     (place / "val/ILSVRC2012_val_00000001.JPEG").unlink()
-    (place / "val/ILSVRC2012_val_00000002.bmp").touch()
+    (place / "val/ILSVRC2012_val_00000002.psd").touch()
     (place / "val/below").mkdir()
     (place / "val/below/ILSVRC2012_val_00000003.JPEG").touch()
     listing = list_dataset(place / "val", "devkit", WNIDS, kit)
     assert len(listing.images) == len(LABELS) - 1
-    assert listing.skipped == {"extension .bmp": 1, "in subfolders": 1}
+    assert listing.skipped == {"extension .psd": 1, "in subfolders": 1}
     assert listing.notes == ("1 of the ground truth's 8 images have no file",)
     with pytest.raises(DataError, match="none of them of the 1 classes of the train set"):
         list_dataset(place / "val", "devkit", ["cat"], kit)

@@ -18,7 +18,7 @@ from densecl.datasets.manifests.dhash import (
     mirror_hashes,
     parse_hashes,
 )
-from densecl.datasets.synthetic.styles import PHOTO, render_photograph
+from densecl.datasets.synthetic.photographs import PHOTO, render_photograph
 
 
 def slow_hash(image: Image.Image) -> int:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser
 
-from densecl.artifacts import Evidence, ValidationResult, read_json, write_json
+from densecl.artifacts import Evidence, SkippedFiles, ValidationResult, read_json, write_json
 from densecl.config.params import TRAIN_SET, ValidateParams
 from densecl.datasets.manifests.listing import list_classes
 from densecl.datasets.manifests.scan import scan_dataset
@@ -23,6 +23,7 @@ from densecl.datasets.validation import gx_runner
 from densecl.datasets.validation.expectations import check_manifests
 from densecl.datasets.validation.page import write_validation_page
 from densecl.errors import DataError
+from steps.validate import describe_verdict
 from tests.conftest import draw_set, skip_nothing
 from tests.page_checks import faults
 
@@ -76,13 +77,48 @@ def test_clean_sets_pass(manifests: Manifests, capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr() == ("", "")
 
 
+def test_each_dataset_has_a_line_also_where_all_is_well(manifests: Manifests) -> None:
+    skipped = SkippedFiles(dataset="imagenet", skipped={"hidden": 2})
+    verdict = check_manifests(manifests, ValidateParams())["imagenet"]
+    assert describe_verdict(verdict, skipped) == (
+        "imagenet: 36 usable images of 12 classes; excluded 0; skipped 2 (hidden: 2); 0 warnings"
+    )
+    manifests["imagenet"].loc[4, "sha256"] = manifests[TRAIN_SET].loc[7, "sha256"]
+    verdict = check_manifests(manifests, ValidateParams(bad_images="exclude"))["imagenet"]
+    assert describe_verdict(verdict, skipped) == (
+        "imagenet: 35 usable images of 12 classes; excluded 1, 1 of them also in the train set; "
+        "skipped 2 (hidden: 2); 1 warnings"
+    )
+
+
 def test_leaks_are_the_evaluation_sets_failure_and_name_both_paths(manifests: Manifests) -> None:
     manifests["imagenet"].loc[4, "sha256"] = manifests[TRAIN_SET].loc[7, "sha256"]
-    verdict = only(check_manifests(manifests, ValidateParams(bad_images="exclude")), "imagenet")
+    verdict = only(check_manifests(manifests, ValidateParams()), "imagenet")
     assert verdict.failures == (
         "n00000001/1.JPEG: same content as n00000002/1.JPEG (of another class) of the train set, "
         "which no evaluation image may share; remove one of them",
     )
+
+
+def test_leaked_images_are_excluded_named_and_counted(manifests: Manifests) -> None:
+    frame = manifests["imagenet"]
+    frame.loc[4, "sha256"] = manifests[TRAIN_SET].loc[7, "sha256"]
+    frame.loc[2, "problem"] = "truncated"
+    verdicts = check_manifests(manifests, ValidateParams(bad_images="exclude"))
+    verdict = verdicts["imagenet"]
+    assert verdict.passed
+    assert (verdict.images, verdict.leaked, verdict.failures) == (34, 1, ())
+    assert verdict.excluded == ("imagenet/n00000000/2.JPEG", "imagenet/n00000001/1.JPEG")
+    assert verdict.warnings == (
+        "n00000000/2.JPEG: truncated; excluded",
+        "n00000001/1.JPEG: same content as n00000002/1.JPEG (of another class) of the train set; "
+        "excluded",
+    )
+    assert verdicts[TRAIN_SET].excluded == ()  # the training keeps its image
+    few = check_manifests(manifests, ValidateParams(bad_images="exclude", minimum_per_class=3))
+    assert [line for line in few["imagenet"].failures if "n00000001" in line] == [
+        "class n00000001: found 2 usable images, expected 3 or more (validate.minimum_per_class)"
+    ]
 
 
 def test_equal_content_of_unreadable_files_is_no_leak(manifests: Manifests) -> None:
@@ -205,6 +241,7 @@ def test_wrong_columns_stop_before_anything_reads_them(manifests: Manifests) -> 
         check_manifests({"imagenet": manifests["imagenet"]}, ValidateParams())
 
 
+@pytest.mark.slow
 def test_a_new_set_changes_no_other_verdict(manifests: Manifests, tmp_path: Path) -> None:
     manifests[TRAIN_SET].loc[1, "sha256"] = manifests[TRAIN_SET].loc[0, "sha256"]
     before = check_manifests(manifests, ValidateParams())
@@ -264,6 +301,20 @@ def test_hostile_names_are_text_on_the_page(manifests: Manifests, tmp_path: Path
     again = tmp_path / "again.html"
     write_validation_page(verdicts, manifests, skip_nothing(manifests), again, {})
     assert page.read_bytes() == again.read_bytes()
+
+
+def test_a_title_stands_beside_the_name_that_params_have(
+    manifests: Manifests, tmp_path: Path
+) -> None:
+    verdicts = check_manifests(manifests, ValidateParams())
+    skipped, page = skip_nothing(manifests), tmp_path / "validation.html"
+    titles = {"imagenet": "Our <b>photographs"}
+    write_validation_page(verdicts, manifests, skipped, page, {}, titles)
+    text = page.read_text(encoding="utf-8")
+    assert '<h2>Our &lt;b&gt;photographs</h2>\n<span class="soft">imagenet</span>' in text
+    assert f"<h2>{TRAIN_SET}</h2>" in text
+    line = describe_verdict(verdicts["imagenet"], skipped["imagenet"], titles["imagenet"])
+    assert line.startswith("Our <b>photographs (imagenet): 36 usable images")
 
 
 @pytest.mark.slow
@@ -336,7 +387,7 @@ def test_every_broken_file_of_the_suite_is_named(tmp_path: Path) -> None:
         for line in (*verdicts["imagenet"].failures, *verdicts["imagenet"].warnings)
     ]
     odd = next(path.name for path in val.iterdir() if path.name.startswith("n02084071_d"))
-    shared = "of the train set, which no evaluation image may share; remove one of them"
+    shared = "of the train set; excluded"
     assert sorted(said) == sorted(
         [
             "all_black.JPEG: blank: every pixel is the same; excluded",
@@ -351,7 +402,7 @@ def test_every_broken_file_of_the_suite_is_named(tmp_path: Path) -> None:
         ]
     )
     assert f"imagenet/n02121620/{odd}" in set(manifests["imagenet"]["image_id"])
-    assert len(verdicts["imagenet"].excluded) == 4
+    assert len(verdicts["imagenet"].excluded) == 6  # two of them leaked
     write_validation_page(
         verdicts, manifests, skip_nothing(manifests), tmp_path / "validation.html", {}
     )

@@ -78,3 +78,19 @@ def test_an_index_beyond_imagenet_is_an_error(tmp_path):
     root = write(tmp_path / "v2", ["5/1.jpeg", "1000/1.jpeg"])
     with pytest.raises(DataError, match=r"1000: found index 1000, expected 0 to 999 .*ImageNet-1k"):
         list_dataset(root, "index", SUBSET, is_published=True)
+
+
+def test_folders_are_groups_and_others_are_counted(tmp_path):
+    root = write(tmp_path / "set", ["cat/1.jpeg", "cat/2.jpeg", "dog/1.jpeg", "rake/1.jpeg"])
+    listing = list_dataset(root, "groups", ["bird", "cat", "dog"])
+    assert listing.images == [("cat/1.jpeg", 1), ("cat/2.jpeg", 1), ("dog/1.jpeg", 2)]
+    assert listing.skipped == {"in 1 folder that no group is named by": 1}
+
+
+def test_a_set_without_any_group_says_which_were_expected(tmp_path):
+    root = write(tmp_path / "set", ["n02123045/1.jpeg", "n02123159/1.jpeg"])
+    message = (
+        r"found folders n02123045, n02123159, \.\.\., expected some of the 2 groups .*cat, dog"
+    )
+    with pytest.raises(DataError, match=message + ".* set layout: wnid"):
+        list_dataset(root, "groups", ["cat", "dog"])

@@ -23,7 +23,7 @@ from densecl.datasets.storage.manifest import (
     select_usable,
     write_manifest,
 )
-from densecl.datasets.synthetic.styles import PHOTO, render_photograph
+from densecl.datasets.synthetic.photographs import PHOTO, render_photograph
 from densecl.datasets.validation.expectations import check_manifests
 from densecl.datasets.validation.page import write_validation_page
 from densecl.errors import DataError
@@ -270,6 +270,7 @@ def test_published_sets_are_held_to_their_counts_and_classes() -> None:
     )
 
 
+@pytest.mark.slow
 def test_validation_folders_that_are_swapped_are_doubted_by_real() -> None:
     """ReaL's labels come with timm; the first of each image's stands here for the folder."""
     import json

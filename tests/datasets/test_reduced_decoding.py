@@ -11,7 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from densecl.config.params import ColorJitterParams, DataParams, ViewParams
-from densecl.datasets.synthetic.styles import PHOTO, render_photograph
+from densecl.datasets.synthetic.photographs import PHOTO, render_photograph
 from densecl.datasets.views.crops import reduce_crops
 from densecl.datasets.views.read_pixels import ImageFile
 from densecl.datasets.views.transforms import resize_crop

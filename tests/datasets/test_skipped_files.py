@@ -43,11 +43,11 @@ FILES = {
     f"{A}/1.JPEG": "",
     f"{A}/2.jpg": "",
     f"{B}/1.PNG": "",
-    f"{A}/3.bmp": "extension .bmp",
-    f"{A}/4.TIF": "extension .tif",
-    f"{A}/5.jfif": "extension .jfif",
-    f"{B}/6.avif": "extension .avif",
-    f"{B}/7.bmp": "extension .bmp",
+    f"{A}/3.psd": "extension .psd",
+    f"{A}/4.EPS": "extension .eps",
+    f"{A}/5.svg": "extension .svg",
+    f"{B}/6.mp4": "extension .mp4",
+    f"{B}/7.psd": "extension .psd",
     f"{B}/list": "no extension",
     f"{B}/8.JPEG~": "extension .jpeg~",
     f"{A}/more/1.jpg": "in subfolders",
@@ -62,7 +62,16 @@ FILES = {
     "loose.jpg": "not in a class folder",
     f"{C}/1.JPEG": "of 1 class that the train set does not have",
     f"{C}/2.JPEG": "of 1 class that the train set does not have",
-    f"{C}/3.gif": "extension .gif",
+    f"{C}/3.pdf": "extension .pdf",
+    f"{A}/Thumbs.db": "system file",
+    f"{B}/DESKTOP.INI": "system file",
+    f"{A}/@eaDir/1.JPEG/SYNOPHOTO_THUMB_M.jpg": "system file",
+    f"{B}/sub/@eaDir/2.jpg": "system file",
+    f"__MACOSX/{A}/._1.JPEG": "hidden",
+    f"__MACOSX/{A}/1.JPEG": "system file",
+    "lost+found/#1.jpg": "system file",
+    f"@eaDir/{A}/3.jpg": "system file",
+    f"{A}/.ipynb_checkpoints/1-checkpoint.JPEG": "hidden",
 }
 EXPECTED = Counter(reason for reason in FILES.values() if reason)
 
@@ -119,11 +128,11 @@ def test_links_to_folders_are_not_entered_and_count_as_one(tmp_path: Path) -> No
 
 
 def test_a_class_folder_without_an_image_says_what_it_holds(tmp_path: Path) -> None:
-    root = write(tmp_path / "set", [f"{A}/1.jpg", f"{B}/1.bmp", f"{B}/2.bmp", f"{B}/x/3.jpg"])
+    root = write(tmp_path / "set", [f"{A}/1.jpg", f"{B}/1.psd", f"{B}/2.psd", f"{B}/x/3.jpg"])
     with pytest.raises(
         DataError,
         match=rf"{B}: empty class folder: found no image file and 1 folders; .*other files in it: 3"
-        r" \(extension \.bmp: 2; in subfolders: 1\); fill it or remove it",
+        r" \(extension \.psd: 2; in subfolders: 1\); fill it or remove it",
     ):
         check_root(root, "wnid")
 
@@ -193,13 +202,12 @@ def test_prepare_says_it_in_its_line_and_file(
     monkeypatch.chdir(tmp_path)
     draw_set(Path("train"), 2, folders=(A, B))
     draw_set(Path("set"), 2, folders=(A, B, C))
-    write(Path("set"), [f"{A}/3.bmp", f"{A}/more/1.jpg", f"{B}/broken.jpg", ".DS_Store"])
+    write(Path("set"), [f"{A}/3.psd", f"{A}/more/1.jpg", f"{B}/broken.jpg", ".DS_Store"])
     dataset = DatasetParams(root="set", tracked_by="set")
     plan = DatasetPlan(
         name="s",
         dataset=dataset,
-        train_root="train",
-        render=None,
+        train=DatasetParams(root="train", tracked_by="train"),
         preprocess=None,
         protocol="folder",
         classes=(),
@@ -209,7 +217,7 @@ def test_prepare_says_it_in_its_line_and_file(
     prepare.main("s")
     assert capsys.readouterr().out == (
         "5 files of 2 classes in set; skipped 5 (of 1 class that the train set does not have: 2; "
-        "extension .bmp: 1; hidden: 1; in subfolders: 1); with a problem 1 (not "
+        "extension .psd: 1; hidden: 1; in subfolders: 1); with a problem 1 (not "
         "an image: 1)\n"
     )
     counts = read_json(SkippedFiles, paths.skipped_file("s"))

@@ -6,24 +6,38 @@ import colorsys
 import hashlib
 import re
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from densecl.config.params import RenderParams
+from densecl.datasets.synthetic.classes import NEW_CLASSES, SUBSETS, SYNTHETIC_CLASSES
+from densecl.datasets.synthetic.photographs import VIEWPOINTS
+from densecl.datasets.synthetic.shapes import Pose
 from densecl.datasets.synthetic.styles import (
     RENDITIONS,
-    SUBSETS,
-    SYNTHETIC_CLASSES,
     predict_reference,
     render_dataset,
 )
 
-STYLES = ("photo", "recollected", "adversarial", "rendition", "cue-conflict", "sketch")
+STYLES = tuple(get_args(RenderParams.model_fields["style"].annotation))
 SIZE = 32
 NAMES = [kind.name for kind in SYNTHETIC_CLASSES]
-WNIDS = [kind.wnid for kind in SYNTHETIC_CLASSES]
+WNIDS = [kind.wnid for kind in (*SYNTHETIC_CLASSES, *NEW_CLASSES)]
+# sha256 of all bytes of 3 images per class and their masks, as drawn since these styles exist:
+# a change of the drawing code must not change images that models have been compared on.
+DRAWN_BYTES = {
+    "photo": "a0fbab50527f727c",
+    "recollected": "c60b9c842e627365",
+    "adversarial": "02ffe16008c9ee8f",
+    "rendition": "c4e46f2b71e86635",
+    "cue-conflict": "87510059ec67aabf",
+    "sketch": "7c06b0f64fb08d84",
+    "viewpoint": "5e4eaa5a9e0f7178",
+    "new-classes": "b4bcdb0447ca222d",
+}
 Rendered = dict[str, tuple[Path, Path]]
 
 
@@ -78,7 +92,9 @@ def test_classes_are_many_sorted_and_no_real_synsets() -> None:
         len(SYNTHETIC_CLASSES) >= 12
     )  # with ten or fewer, string order and index order of the folders agree
     assert sorted(WNIDS) == WNIDS
-    assert len(set(NAMES)) == len(set(WNIDS)) == len(SYNTHETIC_CLASSES)
+    assert len(set(NAMES)) == len(SYNTHETIC_CLASSES)
+    assert len(set(WNIDS)) == len(SYNTHETIC_CLASSES) + 6
+    assert not {kind.name for kind in NEW_CLASSES} & set(NAMES)
     assert all(re.fullmatch(r"n9\d{7}", wnid) for wnid in WNIDS)
 
 
@@ -90,7 +106,9 @@ def test_every_image_is_in_a_class_folder_and_has_a_mask(sets: Rendered, style: 
     assert held == {str(label) if style == "recollected" else WNIDS[label] for label in labels}
     for path in files(images):
         assert pixels(path).shape == (SIZE, SIZE, 3)
-        assert 0.02 < inside(masks, images, path).mean() < 0.7
+        # From elsewhere an object may be small.
+        smallest = 0.004 if style == "viewpoint" else 0.02
+        assert smallest < inside(masks, images, path).mean() < 0.7
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -99,6 +117,8 @@ def test_file_names_follow_the_archive(sets: Rendered, style: str) -> None:
     names = "|".join(NAMES)
     pattern = {
         "photo": r"n9\d{7}_\d+\.JPEG",
+        "new-classes": r"n91\d{6}_\d+\.JPEG",
+        "viewpoint": rf"({'|'.join(VIEWPOINTS)})_\d+\.JPEG",
         "recollected": r"[0-9a-f]+\.jpeg",
         "sketch": r"sketch_\d+\.JPEG",
         "adversarial": rf"0\.\d+_({names}) _ ({names})_0\.\d+\.jpg",
@@ -130,6 +150,18 @@ def test_same_settings_same_bytes_whatever_the_number_of_processes(
     for style in ("photo", "rendition", "cue-conflict", "sketch"):
         again = draw(tmp_path / style, style, 12)
         assert [digests(root) for root in again] == [digests(root) for root in sets[style]]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_images_are_drawn_as_they_always_were(style: str, tmp_path: Path) -> None:
+    settings = RenderParams.model_validate(
+        {"style": style, "folder": "pinned", "images_per_class": 3, "size": SIZE}
+    )
+    render_dataset(settings, tmp_path / "images", tmp_path / "masks")
+    content = hashlib.sha256()
+    for path in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
+        content.update(str(path.relative_to(tmp_path)).encode() + path.read_bytes())
+    assert content.hexdigest()[:16] == DRAWN_BYTES[style]
 
 
 def test_another_seed_shares_no_image(sets: Rendered, tmp_path: Path) -> None:
@@ -206,6 +238,51 @@ def test_colour_matches_the_class_in_80_percent_and_is_independent_in_stylized(
 def _cue(path: Path) -> tuple[str, str]:
     shape, texture = path.stem.split("-")
     return shape.rstrip("0123456789"), texture.rstrip("0123456789")
+
+
+def test_viewpoints_are_farther_from_photographs_the_stronger_they_are(sets: Rendered) -> None:
+    """Sizes of the objects, and what the upper and lower half of the mask show, from the masks."""
+    images, masks = sets["viewpoint"]
+    areas: dict[str, list[float]] = {strength: [] for strength in VIEWPOINTS}
+    for path in files(images):
+        areas[path.name.split("_")[0]].append(inside(masks, images, path).mean())
+    assert {len(values) for values in areas.values()} == {4 * len(SYNTHETIC_CLASSES)}
+    spread = [np.std(np.log(values)) for values in areas.values()]
+    photographs = [
+        inside(sets["photo"][1], sets["photo"][0], p).mean() for p in files(sets["photo"][0])
+    ]
+    assert sorted(spread) == spread
+    assert spread[0] > np.std(np.log(photographs))
+
+
+def test_objects_point_anywhere_in_the_strongest_viewpoints_and_up_in_photographs(
+    sets: Rendered,
+) -> None:
+    """A tree is broader below its middle than above: upside down it is not."""
+    images, masks = sets["photo"]
+    tree = WNIDS[NAMES.index("tree")]
+    assert all(_has_lower_weight(inside(masks, images, p)) for p in files(images / tree))
+    images, masks = sets["viewpoint"]
+    strong = [p for p in files(images / tree) if p.name.startswith("strong")]
+    assert {_has_lower_weight(inside(masks, images, path)) for path in strong} == {True, False}
+
+
+def _has_lower_weight(shape: np.ndarray) -> bool:
+    rows = np.flatnonzero(shape.any(1))
+    middle = (rows[0] + rows[-1] + 1) / 2
+    return bool((np.nonzero(shape)[0] + 0.5).mean() > middle)
+
+
+def test_an_object_turned_away_is_narrower_and_its_texture_with_it() -> None:
+    """Half the width shows the same outline and the same texture, at twice the frequency."""
+    pose = Pose(0.5, 0.5, 0.4, 0.0, 0.0, False)
+    away = pose._replace(width=0.5)
+    points = np.array([[1.0, 0.5], [-1.0, -0.25]])
+    expected = (pose.transform_points(points) - 0.5) * [0.5, 1.0] + 0.5
+    np.testing.assert_allclose(away.transform_points(points), expected)
+    np.testing.assert_allclose(
+        away.compute_grid(8), pose.compute_grid(8) * np.array([2.0, 1.0])[:, None, None]
+    )
 
 
 def test_cue_conflicts_name_two_classes(sets: Rendered) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from densecl.config.params import ColorJitterParams, DataParams
-from densecl.datasets.synthetic.styles import PHOTO, render_photograph
+from densecl.datasets.synthetic.photographs import PHOTO, render_photograph
 from densecl.datasets.views import transforms
 from densecl.datasets.views.color_change import (
     ADJUSTMENTS,

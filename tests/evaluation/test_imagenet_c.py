@@ -17,10 +17,12 @@ from densecl import paths
 from densecl.analysis.corruption_error import CORRUPTIONS, add_corruption_errors
 from densecl.analysis.results import Comparison, SeedResults
 from densecl.artifacts import Evaluation, Preprocessing, ReportPlan, read_evaluation
+from densecl.config import probe_params
 from densecl.config.params import ReportParams
 from densecl.datasets.imagenet import IMAGENET1K_WNIDS, read_lines
 from densecl.evaluation.imagenet_c import (
     ALEXNET_ERRORS,
+    EXTRA_CORRUPTIONS,
     SEVERITIES,
     compute_mce,
     compute_mce_to_alexnet,
@@ -46,6 +48,11 @@ def test_alexnet_divided_by_itself_is_1():
     alexnet = {key: ALEXNET_ERRORS[key[0]] for key in FOLDERS}
     assert compute_mce_to_alexnet(alexnet) == pytest.approx(1)
     assert compute_mce(alexnet) == pytest.approx(np.mean(list(ALEXNET_ERRORS.values())))
+
+
+def test_params_name_the_corruptions_of_the_benchmark():
+    assert tuple(ALEXNET_ERRORS) == probe_params.MCE_CORRUPTIONS
+    assert EXTRA_CORRUPTIONS == probe_params.EXTRA_CORRUPTIONS
 
 
 def test_mce_is_the_mean_of_corruptions_not_of_folders():
@@ -213,8 +220,9 @@ def test_plan_warns_of_a_folder_of_imagenet_c_that_is_resized(project, monkeypat
     values["evaluate"]["protocol"].pop("fog-3")
     Path("params.yaml").write_text(yaml.safe_dump(values))
     plan.main()
-    assert capsys.readouterr().out.startswith(
-        "warning: fog-3: c/fog/3 looks like a folder of ImageNet-C, but its images are resized"
+    warning = (
+        "\nwarning: fog-3: c/fog/3 looks like a folder of ImageNet-C, but its images are resized"
     )
+    assert warning in capsys.readouterr().out
     Path("params.yaml").write_text(before)
     plan.main()

@@ -80,6 +80,19 @@ def test_shape_bias_by_hand():
     )
 
 
+def test_shape_bias_of_groups_finds_cues_by_the_groups_names():
+    """No image has the shape of an oven, but it is a group; a knife is none."""
+    rows = cues(
+        ("cat1-oven2.png", 1, 4),  # texture
+        ("cat2-dog1.png", 1, 1),  # shape
+        ("dog1-oven1.png", 2, -1),  # a class of no group: no decision
+        ("dog2-knife1.png", 2, 2),  # left out
+    )
+    found = compute_shape_bias(rows, {"cat": 1, "dog": 2, "oven": 4})
+    assert (found.value, found.shape, found.texture) == (1 / 2, 1, 1)
+    assert (found.images, found.left_out) == (3, 1)
+
+
 def test_file_names_without_a_cue_omit_the_metric():
     with pytest.raises(
         NotApplicable,

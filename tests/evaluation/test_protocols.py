@@ -79,7 +79,7 @@ def test_as_is_needs_every_image_at_the_input_size():
 
 def test_published_sets_at_input_size_are_scored_as_they_are_and_a_deviation_is_described():
     prescribed = {name for name, row in PROTOCOLS.items() if row.preprocess == "as-is"}
-    assert prescribed == {"imagenet-c", "stylized", "cue-conflict"}
+    assert prescribed == {"imagenet-c", "stylized", "cue-conflict", "imagenet-9"}
     same, mixed = frame([0]), pd.concat([frame([0]), frame([0, 0], (64, 65))])
     for name in prescribed:
         assert describe_resizing(name, None, same, (64, 64)) == ""

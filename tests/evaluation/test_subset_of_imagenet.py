@@ -19,7 +19,7 @@ TRAINED = (IMAGENET[3], IMAGENET[7], IMAGENET[12])
 OTHERS = (IMAGENET[0], IMAGENET[500])
 REASONS = {
     "of 10 classes that the train set does not have": 20,
-    "extension .bmp": 1,
+    "extension .psd": 1,
     "hidden": 1,
     "in subfolders": 1,
     "not in a class folder": 1,
@@ -36,8 +36,8 @@ def project(tmp_path_factory):
         draw_set(Path("val"), 3, seed=1, folders=(*TRAINED, *OTHERS))
         draw_set(Path("v2"), 2, seed=2, folders=tuple(f"{n:03d}" for n in range(13)))
         draw_set(Path("r"), 2, seed=3, folders=(TRAINED[1], OTHERS[1]))
-        Path("train", TRAINED[0], "9.gif").touch()
-        for name in ("README.txt", "003/9.bmp", "007/more/9.jpeg", "007/.9.jpeg"):
+        Path("train", TRAINED[0], "9.xcf").touch()
+        for name in ("README.txt", "003/9.psd", "007/more/9.jpeg", "007/.9.jpeg"):
             path = Path("v2", name)
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(b"no image")
@@ -75,11 +75,11 @@ def test_the_validation_page_and_the_reports_list_them_by_reason(project, browse
     assert "<dt>Skipped files</dt><dd>24</dd>" in page
     assert "folder numbers are ImageNet-1k" in page
     line = (
-        "24 (of 10 classes that the train set does not have: 20; extension .bmp: 1; hidden: 1; in "
+        "24 (of 10 classes that the train set does not have: 20; extension .psd: 1; hidden: 1; in "
         "subfolders: 1; not in a class folder: 1)"
     )
     for file in (paths.REPORT_PAGE, paths.REPORT_TEXT):
         text = (project / file).read_text(encoding="utf-8")
         assert line in text
         assert "folder numbers are ImageNet-1k" in text
-        assert "1 (extension .gif: 1)" in text  # of the training set
+        assert "1 (extension .xcf: 1)" in text  # of the training set

@@ -305,10 +305,11 @@ def test_timm_s_loader_and_accuracy_give_the_same_counts(project, evaluated, nam
 
 def test_an_evaluation_decodes_each_image_once(project, monkeypatch):
     seen: list[Path] = []
+    original = preprocessing.decode_image
 
-    def counted(path: Path, original=preprocessing.decode_image) -> Image.Image:
+    def counted(path: Path, *rest) -> Image.Image:
         seen.append(path)
-        return original(path)
+        return original(path, *rest)
 
     monkeypatch.setattr(preprocessing, "decode_image", counted)
     monkeypatch.setenv("DENSECL_WORKERS", "0")

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from densecl.config.params import NetworkParams
-from densecl.datasets.storage.usable_images import ImageSet
+from densecl.datasets.storage.usable_images import SCORING_COLUMNS, ImageSet
 from densecl.errors import DataError
 from densecl.evaluation import validator
 from densecl.evaluation.predict import predict_images
+from densecl.evaluation.protocols import PROTOCOLS
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import Backbone, build_model
 from tests.conftest import WNIDS, draw_set
@@ -84,3 +85,18 @@ def test_images_beyond_the_budget_are_read_each_time(datasets, monkeypatch):
     shutil.rmtree(datasets["sketch"].root)
     with pytest.raises(DataError):
         compute_accuracies(model)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("classes", [(), WNIDS[:2]])
+def test_the_columns_that_a_training_reads_are_all_that_a_protocol_needs(
+    datasets, protocol, classes
+):
+    frame = datasets["imagenet"].frame.assign(
+        wnid=[WNIDS[label] for label in datasets["imagenet"].frame["label"]], width=40, height=40
+    )
+    images = ImageSet(
+        frame[list(SCORING_COLUMNS)], datasets["imagenet"].root, None, protocol, tuple(classes)
+    )
+    found = validator.build_validator({"imagenet": images}, WNIDS, 5)(build_random_model())
+    assert 0 <= found["top1/imagenet"] <= found["top5/imagenet"] <= 1

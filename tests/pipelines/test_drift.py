@@ -107,7 +107,8 @@ def test_nothing_changed(root):
         "imagenet: unchanged, 300 images",
         "sketch: unchanged, 300 images",
         "",
-        "Nothing changed since the last judged candidate: none is trained (--force trains one all the same).",
+        "Nothing changed since the last judged candidate: none is trained or judged (--force judges "
+        "the same one again).",
     ]
 
 
@@ -119,6 +120,19 @@ def test_without_a_baseline_everything_is_new(root):
     assert [(s.images, s.before, s.new, s.psi) for s in found.sets] == [(300, None, 300, {})] * 3
     assert found.params == ()
     assert "everything is new, and a candidate is judged" in format_changes(found)
+
+
+def test_images_that_moved_to_another_class_are_counted_as_such(root):
+    now = manifest("imagenet-train")
+    moved = now["path"].isin([f"{CLASSES[0]}/{number}.jpg" for number in range(7)])
+    now.loc[moved, ["wnid", "label"]] = [CLASSES[1], 1]
+    now.loc[moved, "path"] = [f"{CLASSES[1]}/moved_{number}.jpg" for number in range(7)]
+    copy = now.iloc[[200]].assign(path=f"{now['wnid'][200]}/copy.jpg")  # of the same class: no
+    now = pd.concat([now, copy], ignore_index=True)
+    found = edit(root, "imagenet-train", now)
+    assert (found.new, found.removed, found.changed, found.relabelled) == (8, 7, 0, 7)
+    text = format_changes(compute_changes(params_of(), root))
+    assert "\n  7 images changed class: the same content in another folder\n" in text
 
 
 def test_new_removed_and_changed_images_are_distinguished(root):
@@ -152,7 +166,7 @@ def test_new_removed_and_changed_images_are_distinguished(root):
         "imagenet-train: 299 images, 300 before: 2 new, 3 removed, 2 changed\n  classes new: n99999999\n"
         in text
     )
-    assert text.endswith("A new candidate is trained and judged.")
+    assert "\nA new candidate is trained, or restored from DVC's cache if " in text
 
 
 @pytest.mark.parametrize("text", ['{"the candidate": ', "[]"])
@@ -240,11 +254,11 @@ def test_a_change_of_the_evaluation_alone_says_so(root):
     found = compute_changes(params_of(evaluate__preprocess={"sketch": "as-is"}), root)
     assert found.params == ("evaluate.sketch.preprocess: null -> as-is",)
     assert format_changes(found).endswith(
-        "Only the evaluation changed: the same model is the candidate, and it and the champion are judged anew."
+        "Only the evaluation changed: the same model is the candidate, and it and the champion are judged anew, "
+        "unless it is the champion, byte for byte: then only its chance and minimums are checked "
+        "on the new images."
     )
-    assert not format_changes(compute_changes(params_of(train__epochs=3), root)).endswith(
-        "judged anew."
-    )
+    assert "judged anew" not in format_changes(compute_changes(params_of(train__epochs=3), root))
 
 
 def test_the_baseline_forgets_sets_that_are_no_longer_there(root):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from densecl.errors import DenseclError, RetryLater
 from densecl.runtime.hardware import CORE_SHARE_ENV, count_workers
 from pipelines.__main__ import main, parse_jobs
 from pipelines.engines import local
-from pipelines.engines.executor import StageOutcome
+from pipelines.engines.executor import Pool, StageOutcome
 from pipelines.engines.local import LocalExecutor
 from pipelines.engines.run import schedule_stages
 from pipelines.engines.scheduler import StageScheduler
@@ -51,18 +52,35 @@ class RecordingExecutor:
     jobs: int
     seed: int = 0
     fails: str = ""
-    running: dict[str, Future[StageOutcome]] = field(default_factory=dict)
+    joined: frozenset[str] = frozenset()
+    elsewhere: frozenset[str] = frozenset()
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    running: dict[str, Future[dict[str, StageOutcome]]] = field(default_factory=dict)
     started: list[str] = field(default_factory=list)
     done: set[str] = field(default_factory=set)
     most: int = 0
 
-    def submit(self, name: str, file: Path) -> Future[StageOutcome]:
+    def get_pool(self, name: str, file: Path) -> Pool:
+        if name in self.elsewhere:
+            return Pool("there", self.jobs, is_here=False)
+        return Pool("here", self.jobs, is_here=True)
+
+    def joins(self, name: str, file: Path) -> bool:
+        return name in self.joined
+
+    def describe(self, name: str) -> str:
+        return ""
+
+    def submit(self, names: Sequence[str], file: Path) -> Future[dict[str, StageOutcome]]:
+        name = names[0]
+        self.groups[name] = list(names)
         assert set(self.graph.upstream[name]) <= self.done
         self.started.append(name)
-        future = self.running[name] = Future[StageOutcome]()
+        future = self.running[name] = Future[dict[str, StageOutcome]]()
         self.most = max(self.most, len(self.running))
-        if any(map(self.graph.is_exclusive, self.running)):
-            assert len(self.running) == 1
+        here = [n for n in self.running if n not in self.elsewhere]
+        if any(map(self.graph.is_exclusive, here)):
+            assert len(here) == 1
         threading.Timer(
             0.002 * random.Random(f"{self.seed}{name}").random(), self.finish, [name]
         ).start()
@@ -73,8 +91,11 @@ class RecordingExecutor:
         if name == self.fails:
             future.set_exception(DenseclError(f"{name}: broken"))
         else:
-            self.done.add(name)
-            future.set_result(StageOutcome("ran", StageRef(stage=name, deps={}, outs={}), 0.0))
+            names = self.groups[name]
+            self.done.update(names)
+            future.set_result(
+                {n: StageOutcome("ran", StageRef(stage=n, deps={}, outs={}), 0.0) for n in names}
+            )
 
 
 class NoDisplay:
@@ -82,7 +103,7 @@ class NoDisplay:
 
     def refresh(self, running: object) -> None: ...
     def report_outcome(self, name: str, outcome: StageOutcome) -> None: ...
-    def report_failure(self, name: str, error: Exception) -> None: ...
+    def report_failure(self, names: Sequence[str], error: Exception) -> None: ...
 
 
 def draw_graph(seed: int, stages: int = 14) -> PlannedGraph:
@@ -111,6 +132,42 @@ def test_after_a_failure_nothing_starts_and_what_runs_is_waited_for():
         scheduler.run()
     assert {"c", "e"}.isdisjoint(executor.started)
     assert executor.running == {}
+
+
+def test_stages_that_join_run_in_the_group_of_the_one_before_them_where_it_runs():
+    graph = PlannedGraph(
+        {
+            "here": (),
+            "train": ("here",),
+            "evaluate": ("here", "train"),
+            "other model": ("here",),  # after a stage of this machine: a group of its own
+            "report": ("evaluate", "other model"),
+        }
+    )
+    executor = RecordingExecutor(
+        graph,
+        2,
+        joined=frozenset({"evaluate", "other model"}),
+        elsewhere=frozenset({"train", "evaluate", "other model"}),
+    )
+    scheduler = StageScheduler(graph, list(graph.upstream), executor, NoDisplay())
+    assert set(scheduler.run()) == set(graph.upstream)
+    assert sorted(executor.groups.values()) == [
+        ["here"],
+        ["other model"],
+        ["report"],
+        ["train", "evaluate"],
+    ]
+
+
+def test_a_stage_that_runs_alone_shares_its_own_machine_with_none_and_leaves_others_alone():
+    graph = PlannedGraph({"a": (), "b": (), "alone": (), "there": ()}, frozenset({"alone"}))
+    executor = RecordingExecutor(graph, 4, elsewhere=frozenset({"there"}))
+    scheduler = StageScheduler(graph, list(graph.upstream), executor, NoDisplay())
+    scheduler._start_ready_stages()
+    assert executor.started == ["a", "b", "there"]
+    scheduler.run()
+    assert executor.started == ["a", "b", "there", "alone"]
 
 
 # Each of the two waits for the other's file: they end only if they run side by side.
@@ -188,7 +245,10 @@ def test_a_failing_stage_names_itself_and_keeps_its_output(repository, capsys):
     with pytest.raises(DenseclError, match=r"^z_last: its command failed with status 1$"):
         update_all(graph)
     assert "gone wrong" in (repository / "cache/stages/z_last.log").read_text()
-    assert "z_last: failed; its output is in cache/stages/z_last.log" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (
+        "z_last: failed; its output is in cache/stages/z_last.log and ends with: cat: three" in said
+    )
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5"])

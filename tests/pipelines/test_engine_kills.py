@@ -123,8 +123,9 @@ def chains(tmp_path: Path) -> Path:
     return place
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("whole_group", [True, False])
+@pytest.mark.parametrize(
+    ("number", "whole_group"), [(signal.SIGKILL, True), (signal.SIGTERM, False)]
+)
 def test_no_kill_leaves_what_the_same_command_cannot_go_on_from(start, chains, number, whole_group):
     draw, kills = random.Random(int(number)), int(os.environ.get("DENSECL_TEST_KILLS", "3"))
     for _ in range(kills):

@@ -4,6 +4,7 @@ import errno
 import sqlite3
 
 import pytest
+from dvc.lock import FAILED_TO_LOCK_MESSAGE, LockError
 from sqlalchemy.exc import OperationalError
 
 from densecl.errors import EXIT_RETRY, EXIT_USER_ERROR, DenseclError, RetryLater
@@ -80,3 +81,30 @@ def test_causes_in_a_circle_end():
     first, second = ValueError("first"), OSError(28, "No space left on device")
     first.__cause__, second.__context__ = second, first
     assert list(iter_causes(first)) == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (FAILED_TO_LOCK_MESSAGE, "Unable to acquire lock"),
+        (
+            "'data' is busy, it is being blocked by:\n  (PID 7): dvc repro\n\n"
+            "If there are no processes with such PIDs, you can manually remove 'rwlock'",
+            "'data' is busy, it is being blocked by: (PID 7): dvc repro",
+        ),
+    ],
+)
+def test_a_held_lock_of_dvc_is_told_without_its_advice_to_remove_it(text, reason):
+    with pytest.raises(RetryLater) as caught, translate_errors():
+        raise LockError(text)
+    assert str(caught.value) == f"{reason}; run again when the other process has ended"
+
+
+def test_a_path_that_sqlite_cannot_open_is_no_full_disk(tmp_path, monkeypatch):
+    folder = tmp_path / ("x" * 200) / ("y" * 200)
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    match = "SQLite opens no file whose path is longer"
+    with pytest.raises(DenseclError, match=match) as caught, translate_errors():
+        raise sqlite3.OperationalError("unable to open database file")
+    assert caught.value.status == 2

@@ -10,7 +10,13 @@ import pytest
 
 from benchmarks.gate import simulate_error_rates
 from densecl import paths
+from densecl.analysis.needed import find_images_to_exclude
+from densecl.analysis.sampled_value import Estimate, SampledValue
+from densecl.analysis.statistics import sample_difference
+from densecl.config.params import GateParams
+from pipelines.gate.criteria import check_regression, check_validation
 from pipelines.gate.gate import judge_candidate
+from pipelines.gate.pairing import PairedResult
 from pipelines.schemas import Champion, Criterion, GateVerdict
 from tests.pipelines.factories import CLASSES, outcomes, small_params, write_nothing, write_side
 
@@ -77,7 +83,8 @@ def test_a_fall_refuses_and_every_set_that_fell_is_named_once(tmp_path):
     fallen = by_name(verdict)["fall", "imagenet"]
     assert verdict.said.startswith(
         f"refused, version 3 stays: imagenet falls by {-100 * fallen.value:.1f} points "
-        f"({-100 * fallen.high:.1f} to {-100 * fallen.low:.1f}), more than 2.0 points; sketch falls by "
+        f"({-100 * fallen.high:.1f} to {-100 * fallen.low:.1f}), more than 2.0 points: worse; "
+        "sketch falls by "
     )
     assert "imagenet-r" not in verdict.said
     assert verdict.said.count("imagenet") == 1
@@ -119,7 +126,9 @@ def test_few_images_are_not_enough_and_the_sentence_says_so(tmp_path):
     assert not verdict.promoted
     assert val.value == pytest.approx(0, abs=0.06)
     assert val.high > 0
-    assert "the interval is too wide to rule out a fall of 1.0 point" in verdict.said
+    assert "undecided: a fall of more than 1.0 points is not ruled out" in verdict.said
+    assert "would do" not in verdict.said  # more images with a fall of 5 points would not
+    assert (val.verdict, fall.verdict) == ("undecided", "undecided")
     assert fall.passed
 
 
@@ -146,7 +155,66 @@ def test_the_same_model_has_exact_zeros_and_passes_where_images_suffice(tmp_path
     assert {each.value for each in differences(verdict)} == {0.0}
     assert all(each.passed for each in verdict.criteria if each.name == "fall")
     assert verdict.promoted == promoted
-    assert ("is ruled out" if promoted else "too wide") in verdict.said
+    assert ("not worse: a fall of" if promoted else "undecided: a fall of") in verdict.said
+    assert promoted or "; about 368 instead of 100 images would do" in verdict.said
+
+
+INTERVALS = [  # of the issue and around: difference, low, high in points; the margin; the verdict
+    (-9.2, -16.2, -2.0, 1.0, "worse"),
+    (-9.2, -16.2, -2.0, 3.0, "worse"),
+    (-2.2, -10.9, 6.7, 5.0, "undecided"),
+    (-2.2, -4.9, 6.7, 5.0, "not worse"),
+    (-0.5, -0.9, -0.1, 1.0, "not worse"),
+    (0.5, -1.0, 2.0, 1.0, "undecided"),
+    (4.0, 1.0, 7.0, 0.0, "not worse"),
+]
+
+
+@pytest.mark.parametrize(("value", "low", "high", "margin", "verdict"), INTERVALS)
+def test_worse_not_worse_and_undecided_are_three_verdicts(value, low, high, margin, verdict):
+    estimate = Estimate(value / 100, low / 100, high / 100)
+    pair = PairedResult(estimate, 100, SampledValue(value / 100, 0, 1e-3, 1, 100), 0.95)
+    gate = GateParams(margin=margin / 100, max_drop=margin / 100)
+    for found in (check_validation(gate, pair), check_regression(gate, "sketch", pair)):
+        assert found.verdict == verdict
+        assert "too wide" not in found.said
+        assert "no fall" not in found.said
+        assert ("is ruled out" in found.said) == (verdict == "not worse")
+        others = {"worse", "not worse", "undecided"} - {verdict, verdict.removeprefix("not ")}
+        assert all(f": {other}" not in found.said for other in others)
+    assert check_validation(gate, pair).passed == (verdict == "not worse")
+    assert check_regression(gate, "sketch", pair).passed == (high >= 0 or value >= -margin)
+
+
+@pytest.mark.parametrize("n", [100, 240, 367])
+@pytest.mark.parametrize("lost", [0, 3])
+def test_the_number_of_images_needed_is_the_first_that_rules_the_fall_out(n, lost):
+    """Counted up from n, each time with as large a share of images on which the two differ."""
+    gaps = np.zeros((n, 1))
+    gaps[:lost], gaps[lost : 2 * lost] = 1, -1
+    found = find_images_to_exclude(sample_difference([gaps]), 0.95, 0.01)
+    assert lost or found == 368  # 1 - 0.025 ** (1 / 367) > 0.01
+
+    def low(images: int) -> float:
+        more = np.zeros((images, 1))
+        each = round(lost * images / n)
+        more[:each], more[each : 2 * each] = 1, -1
+        return sample_difference([more]).compute_interval(0.95).low
+
+    assert low(found) > -0.01 >= low(found - 1)
+
+
+def test_a_score_at_chance_is_named_beside_each_difference(tmp_path):
+    for name in ("imagenet", "sketch"):
+        plant(tmp_path, name, 1000)
+    write_side(tmp_path, "sketch", "dense", np.arange(1000) % 10 == 3)  # of ten classes, one
+    verdict = judge_candidate(small_params(), CHAMPION, tmp_path)
+    found = by_name(verdict)["fall", "sketch"]
+    assert found.said.endswith("; the candidate is at chance there (10.0 %)")
+    write_side(tmp_path, "sketch", paths.CHAMPION, np.arange(1000) % 10 == 4)
+    found = by_name(judge_candidate(small_params(), CHAMPION, tmp_path))["fall", "sketch"]
+    assert found.said.endswith("; the candidate and the champion are at chance there (10.0 %)")
+    assert "at chance" not in by_name(verdict)["val", "imagenet"].said
 
 
 def test_classes_are_matched_by_wnid_and_not_by_index(tmp_path):

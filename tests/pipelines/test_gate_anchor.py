@@ -15,7 +15,7 @@ from densecl.analysis.sampled_value import Estimate
 from densecl.config.params import GateParams
 from densecl.datasets.storage.manifest import write_manifest
 from pipelines.gate.anchor import hash_validation_images
-from pipelines.gate.gate import judge_candidate, judge_outcomes
+from pipelines.gate.gate import find_shortfalls, judge_candidate, judge_outcomes
 from pipelines.gate.trials import (
     compute_expected_maximum,
     describe_trials,
@@ -196,12 +196,16 @@ def test_minimums_hold_for_every_candidate(tmp_path):
         ("minimum", "sketch")
     ]
     assert "below the minimum of 75.0 %" in verdict.said
+    (shortfall,) = find_shortfalls(params, tmp_path)
+    assert shortfall.startswith("sketch top-1 ")
+    assert shortfall.endswith("below the minimum of 75.0 %")
     for model in ("dense", paths.CHAMPION, paths.ANCHOR):
         for name in ("imagenet", "sketch"):
             write_side(tmp_path, name, model, np.arange(10_000) % 10 == 0)
     verdict = judge_candidate(small_params(), CHAMPION, tmp_path)
     assert [c.name for c in verdict.criteria if not c.passed] == ["chance"]
     assert "not surely above chance (10.0 %)" in verdict.said
+    assert "not surely above chance" in find_shortfalls(small_params(), tmp_path)[0]
 
 
 def test_arrays_are_judged_as_files_are(tmp_path):

@@ -127,12 +127,16 @@ def test_models_card_md_is_the_champion_s(run, client):
     first = paths.MODEL_CARD.read_text(encoding="utf-8")
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
     (run / "config.json").write_text(
-        json.dumps(config | {"fingerprint": "fedcba9876543210"}), encoding="utf-8"
+        json.dumps(config | {"fingerprint": "fedcba9876543210", "base": "global"}),
+        encoding="utf-8",
     )
     assert made(run, promoted=False) == "2"
     assert paths.MODEL_CARD.read_text(encoding="utf-8") == first  # kept: the champion's card stays
     commands.promote("2", "better than it looked", "bob")
-    assert paths.MODEL_CARD.read_text(encoding="utf-8").startswith("# densecl-vit, version 2")
+    second = paths.MODEL_CARD.read_text(encoding="utf-8")
+    assert second.startswith("# densecl-vit, version 2")
+    assert "(a variant of global), seed" in second
+    assert "a variant of" not in first
     commands.rollback("no", "bob")
     assert paths.MODEL_CARD.read_text(encoding="utf-8") == first
 

@@ -1,12 +1,15 @@
 """Who is told how a retraining ended, and that nothing about telling can fail it."""
 
+import contextlib
 import json
 import logging
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -148,6 +151,47 @@ def test_a_server_that_hangs_is_given_up(server, capfd, caplog):
     told = capfd.readouterr().err
     assert told == "warning: retraining.notify.webhook: ConnectionError; delivery failed\n"
     assert SECRET not in caplog.text
+
+
+def test_a_server_that_drips_its_headers_is_given_up(capfd, monkeypatch):
+    monkeypatch.setattr(room, "DELIVERY_TIMEOUT", 0.5)
+    ended = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            while not ended.wait(0.05):
+                connection.sendall(b"X-Drip: 1\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        begun = time.monotonic()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/{SECRET}"
+        notify_outcome(NotifyParams(webhook=address), FINISHED, None)
+        duration = time.monotonic() - begun
+        ended.set()
+        thread.join()
+    assert duration < 5
+    said = capfd.readouterr().err
+    assert "webhook: the server did not respond within 0.5 s; delivery failed" in said
+
+
+def test_a_pipe_or_a_full_device_as_file_is_a_warning(tmp_path, capfd):
+    """Nobody reads the first pipe, the second is read, and the device refuses."""
+    for name in ("unread", "read"):
+        os.mkfifo(tmp_path / name)
+    notify_outcome(NotifyParams(file=str(tmp_path / "unread")), FINISHED, None)
+    assert "unread: No such device or address; delivery failed" in capfd.readouterr().err
+    reader = os.open(tmp_path / "read", os.O_RDONLY | os.O_NONBLOCK)
+    notify_outcome(NotifyParams(file=str(tmp_path / "read")), FINISHED, None)
+    assert json.loads(os.read(reader, 10_000))["outcome"] == "rejected"
+    os.close(reader)
+    assert capfd.readouterr().err == ""
+    if Path("/dev/full").exists():
+        notify_outcome(NotifyParams(file="/dev/full"), FINISHED, None)
+        assert "/dev/full: No space left on device" in capfd.readouterr().err
 
 
 def test_a_server_that_is_not_there_and_addresses_that_are_none(server, capfd, caplog, monkeypatch):

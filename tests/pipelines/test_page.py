@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from densecl import paths
+from densecl.errors import RetryLater
 from pipelines.gate.gate import judge_candidate
 from pipelines.outcome.page import write_page
 from pipelines.schemas import (
@@ -121,6 +122,18 @@ def page(place: Path, *, version: str | None = "2", **more: object) -> tuple[str
     write_page(changes_of(), verdict, record, **(given | more))
     text = (place / paths.RETRAINING_PAGE).read_text(encoding="utf-8")
     return text, Seen(text)
+
+
+def test_a_store_that_cannot_be_reached_costs_the_pictures_only(place, monkeypatch):
+    with_pictures, _ = page(place)
+
+    def fail(*_: object) -> None:
+        raise RetryLater("s3://bucket: the store cannot be reached")
+
+    monkeypatch.setattr("pipelines.outcome.page.make_thumbnail", fail)
+    without, seen = page(place)
+    assert with_pictures.count("data:image/jpeg") > without.count("data:image/jpeg") == 0
+    assert "Earlier retrainings" in seen.text
 
 
 def test_the_verdict_comes_first_and_every_criterion_is_shown(place):

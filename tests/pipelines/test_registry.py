@@ -1,12 +1,15 @@
 """The registry: what was registered comes back byte for byte, and champions can be walked back."""
 
 import io
+import itertools
 import json
 import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import mlflow
 import numpy as np
@@ -21,6 +24,7 @@ from densecl import paths
 from densecl.errors import EXIT_RETRY, DenseclError, RetryLater
 from densecl.runtime.locks import hold_lock
 from pipelines.registry import champions, commands, mlflow_client, registry
+from pipelines.registry.finish import finish_promotion
 from pipelines.registry.mlflow_client import RegistryError
 from pipelines.schemas import Champion
 from tests.pipelines.conftest import PRETRAINED, verdict
@@ -122,6 +126,18 @@ def test_mlflow_loads_the_champion_and_answers_as_timm_does(trained):
         champion.predict(pd.DataFrame({"image": [encoded[0], b"no image"]}))
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_mlflow_loads_no_version_whose_files_changed(trained, project, name):
+    """One bit, which neither safetensors nor JSON notices."""
+    registry.register_model(NAME, trained("first"), verdict(), TAGS)
+    (file,) = (path for path in Path("mlruns").rglob(name) if path.is_file())
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1 if name == "model.safetensors" else ord(" ") ^ ord("\t")
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}: found sha256 .*, expected"):
+        mlflow.pyfunc.load_model(f"models:/{NAME}/1")
+
+
 def test_a_step_done_again_makes_no_second_version(trained):
     first = registry.register_model(NAME, trained("first"), verdict(), TAGS)
     again = registry.register_model(NAME, trained("first"), verdict(), TAGS | {"zenml_run": "z-2"})
@@ -172,6 +188,91 @@ def test_every_rollback_restores_the_previous_champion(trained, capsys):
     assert (
         registry.rollback_champion(NAME, "bob", "no") == "1"
     )  # what was rolled back is not champion again
+
+
+class Kill(BaseException):
+    """As SIGKILL: nothing catches it."""
+
+
+WRITES = (
+    "set_registered_model_tag",
+    "set_registered_model_alias",
+    "set_model_version_tag",
+    "delete_registered_model_tag",
+)
+
+
+def run_killed(number: int, command: Callable[..., None], *arguments: str) -> bool:
+    """Run with a kill in place of the write to the registry of this number, the first being 0, and
+    finish what it left, as the next retraining does; False if there are fewer writes.
+    """
+    done = itertools.count()
+
+    def guard(original: Callable[..., None]) -> Callable[..., None]:
+        def write(*values: object) -> None:
+            if next(done) == number:
+                raise Kill
+            original(*values)
+
+        return write
+
+    with pytest.MonkeyPatch.context() as patch:
+        for method in WRITES:
+            patch.setattr(mlflow.MlflowClient, method, guard(getattr(mlflow.MlflowClient, method)))
+        try:
+            command(*arguments)
+            return False
+        except Kill:
+            pass
+    finish_promotion(NAME, None)
+    return True
+
+
+@pytest.mark.parametrize("is_rollback", [False, True])
+def test_a_kill_within_a_promotion_is_completed_at_the_next_start(
+    trained, client, tmp_path, is_rollback
+):
+    for fingerprint in ("first", "second"):
+        version, card = add(trained, fingerprint), tmp_path / "card.md"
+        card.write_text(f"card of {version}")
+        registry.attach_file(NAME, version, card)
+    ends, is_killed = [], True
+    while is_killed:
+        who = f"bob{len(ends)}"
+        if is_rollback:
+            is_killed = run_killed(len(ends), commands.rollback, "no", who)
+        else:
+            is_killed = run_killed(len(ends), commands.promote, "1", "no", who)
+        ends.append(registry.get_champion(NAME).version)
+        has_moved = ends[-1] == "1"
+        action = f"promoted by {who}: {'rollback from version 2: ' if is_rollback else ''}no"
+        history = registry.resolve_version(NAME, "1")[1]["history"]
+        assert history.count(action) == has_moved
+        former = registry.resolve_version(NAME, "2")[1]
+        rolled_back = has_moved and is_rollback
+        assert former["history"].count(f"rolled back by {who}: no") == rolled_back
+        assert (former.get("rolled_back_by") == who) == rolled_back
+        if has_moved:
+            assert paths.MODEL_CARD.read_text() == "card of 1"
+            assert registry.resolve_version(NAME, "anchor")[0] == "1"
+        assert champions.PROMOTION_TAG not in client.get_registered_model(NAME).tags
+        registry.promote_version(NAME, "2", "ann", "back")
+        finish_promotion(NAME, None)
+    assert ends[:3] == ["2"] * 3  # two tags come before the alias
+    assert set(ends[3:]) == {"1"}
+    assert len(ends) > 8
+
+
+def test_a_kill_within_a_choice_of_the_present_champion_is_completed(trained, client):
+    """It moves no alias: what becomes another is the anchor."""
+    for fingerprint in ("first", "second"):
+        add(trained, fingerprint)
+        finish_promotion(NAME, None)
+    assert registry.resolve_version(NAME, "anchor")[0] == "1"
+    assert run_killed(1, commands.promote, "2", "checked", "ann")
+    assert registry.resolve_version(NAME, "anchor")[0] == "2"
+    assert client.get_registered_model(NAME).tags[champions.CHAMPIONS_TAG] == "1 2*"
+    assert "promoted by ann: checked" in registry.resolve_version(NAME, "2")[1]["history"]
 
 
 def test_nobody_is_promoted_while_a_retraining_is_at_work(trained):
@@ -311,6 +412,42 @@ def test_a_moved_or_copied_project_finds_its_files_and_registers_new_ones_inside
     mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
 
 
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a b", "a%20b", "ä#%23"])
+def test_a_project_below_a_path_of_any_letters_registers_and_reads(
+    trained, project, monkeypatch, name
+):
+    moved = project.with_name(name)
+    project.rename(moved)
+    monkeypatch.chdir(moved)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    shutil.copytree(trained("first"), moved / "models/dense/seed-0")
+    made = registry.register_model(NAME, Path("models/dense/seed-0"), verdict(), TAGS)
+    registry.promote_version(NAME, made.version, "ann", "the gate")
+    registry.fetch_model(NAME, "champion", paths.CHAMPION)
+    assert registered("1") == "first"
+    mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+    other = Path(unquote(str(moved)))  # where MLflow by itself would write
+    assert other == moved or not other.exists()
+
+
+def test_a_copied_project_reads_its_own_files(trained, project, monkeypatch):
+    """Also while the original is still there."""
+    add(trained, "first")
+    copied = project.with_name("copied")
+    shutil.copytree(project, copied)
+    monkeypatch.chdir(copied)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{copied}/mlflow.db")
+    for file in (project / "mlruns").rglob("*.safetensors"):
+        file.write_bytes(b"damaged")
+    registry.fetch_model(NAME, "champion", paths.CHAMPION)
+    for file in (copied / "mlruns").rglob("*.safetensors"):
+        file.write_bytes(b"damaged")
+    shutil.rmtree("models/champion")
+    with pytest.raises(RegistryError, match="found sha256"):
+        registry.fetch_model(NAME, "champion", paths.CHAMPION)
+
+
+@pytest.mark.slow
 def test_a_rollback_outlives_dvc_gc(trained, project, monkeypatch):
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")

@@ -51,15 +51,14 @@ def weights(place: Path) -> str:
     return hashlib.sha256((place / "models/none/seed-0/model.safetensors").read_bytes()).hexdigest()
 
 
-def test_the_comparison_leaves_the_lock_file_of_dvc_repro(place, tmp_path):
-    plain = tmp_path / "plain"
-    shutil.copytree(place, plain, symlinks=True)
-    call(plain, "dvc", "repro")
+def test_the_comparison_leaves_a_lock_file_that_dvc_repro_has_nothing_to_add_to(place):
+    """Equal to that of `dvc repro`: tests/cluster/test_cluster.py, tests/pipelines/test_engine.py."""
     said = pipelines(place, "comparison")
     assert "[9/9] report: ran" in said
-    assert locked(place) == locked(plain)
     assert {"train@none-0", "evaluate@none-0", "report"} < set(locked(place))
+    lock = (place / "dvc.lock").read_bytes()
     assert "didn't change" in call(place, "dvc", "repro")
+    assert (place / "dvc.lock").read_bytes() == lock
 
 
 TOLD = """
@@ -234,12 +233,65 @@ def test_new_validation_images_ask_for_a_new_anchor(place):
     assert (verdict["anchor"], verdict["candidates"]) == ("2", 1)
     said = pipelines(place, "promote", "candidate", "--why", "checked")
     assert "is the anchor, promoted by hand" in said
-    assert "validation images changed" not in pipelines(place, "retraining", "--force")
+
+
+VERSIONS = """
+from pipelines.registry import registry
+print("found:", len(registry.list_version_tags("densecl-vit")))
+"""
+
+
+def test_a_candidate_that_is_the_champion_is_not_judged(place):
+    """Forced, and after labels that were damaged and repaired: the same bytes."""
+    versions = call(place, sys.executable, "-c", VERSIONS)
+    gate = (place / "reports/gate.json").read_bytes()
+    (place / "messages").unlink(missing_ok=True)
+    notify(place, "messages")
+    said = pipelines(place, "retraining", "--force")
+    assert (
+        "nothing is trained, and the same candidate is judged again (--force), unless it is the champion"
+        in said
+    )
+    assert "train@none-0: unchanged" in said
+    kept = ends(place).iloc[-1].champion
+    same = f"the candidate is the champion, version {kept}, byte for byte"
+    # It was promoted by hand though it is at chance, as is said each time.
+    short = f"{same}; it stays champion, but imagenet top-1 "
+    assert short in said
+    assert "not surely above chance (33.3 %).\n" in said
+    (place / "images/train/n10000001/7_0_0.png").rename(place / "images/train/n10000002/moved.png")
+    assert "refused" in pipelines(place, "retraining") or "promoted" in ends(place).iloc[-1].outcome
+    pipelines(place, "promote", kept, "--why", "a test")
+    assert len((place / "messages").read_text().splitlines()) == 2
+    (place / "images/train/n10000002/moved.png").rename(place / "images/train/n10000001/7_0_0.png")
+    notify(place, "messages", minimum={"imagenet": 1.0})
+    wrong = next((place / "images/val/n10000001").iterdir())
+    wrong.rename(place / "images/val/n10000002/moved.png")  # no model is right on all
+    said = pipelines(place, "retraining")
+    last = ends(place).iloc[-1]
+    assert (last.outcome, last.champion) == ("unchanged", kept)
+    assert last.said.startswith(short)
+    assert last.said.endswith("below the minimum of 100.0 %")
+    assert f"{last.said}.\n" in said
+    messages = (place / "messages").read_text().splitlines()
+    assert [short in message for message in messages] == [True, False, True]
+    assert int(call(place, sys.executable, "-c", VERSIONS).split()[-1]) == (
+        int(versions.split()[-1]) + 1
+    )
+    assert gate != (place / "reports/gate.json").read_bytes()  # of the damaged candidate
+    assert "Nothing changed" in pipelines(place, "retraining", "--dry-run")
 
 
 def change(place: Path, **train: int) -> None:
     values = yaml.safe_load((place / "params.yaml").read_text())
     values["train"].update(train)
+    (place / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def notify(place: Path, file: str, **gate: object) -> None:
+    values = yaml.safe_load((place / "params.yaml").read_text())
+    values["retraining"]["notify"] = {"file": file}
+    values["retraining"]["gate"] = values["retraining"].get("gate", {}) | gate
     (place / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 

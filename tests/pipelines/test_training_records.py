@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from densecl.artifacts import TrainPlan
 from densecl.config.params import DataParams, NetworkParams, TrainParams
@@ -96,3 +97,19 @@ def test_a_store_that_cannot_be_read_is_a_reason(project, monkeypatch):
     assert records == {}
     assert reason.startswith("MLflow could not be read: ")
     assert "\n" not in reason
+
+
+def test_without_a_terminal_progress_is_a_line_per_minute_with_the_time_left(
+    project, monkeypatch, capsys
+):
+    clock = {"now": 0.0}
+    monkeypatch.setattr("densecl.monitoring.monitor.time.monotonic", lambda: clock["now"])
+    with Monitor(PLAN, 0, 1000, "aaaa") as monitor:
+        for step in range(1, 501):  # of 3,000; a second each
+            clock["now"] = float(step)
+            monitor.update_progress(0, step, 64.0, {"classification_loss": torch.tensor(2.0)})
+    lines = [line for line in capsys.readouterr().err.splitlines() if "min left" in line]
+    assert len(lines) == 8  # after 60, 120, ... 480 s
+    assert lines[0].startswith("none-0: epoch 1/3 64 images/s classification 2.000")
+    assert lines[0].endswith("6 % of the epoch, 49 min left")
+    assert lines[-1].endswith("48 % of the epoch, 42 min left")

@@ -4,8 +4,11 @@ hold.
 
 import io
 import zipfile
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +23,7 @@ from densecl.artifacts import (
     TrainingFacts,
     write_json,
 )
-from densecl.config.params import Mode, ReportParams
+from densecl.config.params import ReportParams
 from densecl.datasets.storage.manifest import write_manifest
 from densecl.evaluation.metrics import compute_dataset_metrics, compute_metrics
 from densecl.evaluation.protocols import PROTOCOLS
@@ -55,7 +58,13 @@ BASE = {
     "sketch": 0.4,
     "stylized": 0.33,
 }
-PLANTED = {("dense", "imagenet-r"): 0.05, ("dense", "sketch"): 0.06, ("dense", "stylized"): 0.07}
+PLANTED = {
+    ("dense", "imagenet-r"): 0.05,
+    ("dense", "sketch"): 0.06,
+    ("dense", "stylized"): 0.07,
+    # A variant of dense; one that is not named here is as good as none.
+    **{("geometric", dataset): 0.17 for dataset in SETS if dataset != "imagenet"},
+}
 # Files as such sets name them; a texture class 9 is none of the set's.
 NAMES = {
     "": lambda i, c: f"{i:05d}.png",
@@ -151,7 +160,7 @@ def write_cell(root: Path, dataset: str, mode: str, seed: int) -> None:
 
 def write_training(root: Path, mode: str, seed: int) -> None:
     epochs, rng = np.arange(1, 21), np.random.default_rng(derive_seed(seed, mode))
-    learnt, size = 1 - np.exp(-epochs / 7), {"dense": 65536, "global": 8192, "none": 0}[mode]
+    learnt, size = 1 - np.exp(-epochs / 7), {"global": 8192, "none": 0}.get(mode, 65536)
     history = pd.DataFrame(
         {
             "epoch": epochs,
@@ -180,21 +189,25 @@ def write_training(root: Path, mode: str, seed: int) -> None:
     write_json(folder / "training.json", facts)
 
 
-STEPS = {"dense": 1.55, "global": 1.2, "none": 1.0}  # against none
+STEPS = {"dense": 1.55, "global": 1.2, "none": 1.0, "geometric": 1.3}  # against none
 RECORDS = TrainingRecords(
     {f"{m}-{s}": make_record(320 / STEPS[m]) for m in STEPS for s in range(3)}, ""
 )
 
 
 def make(
-    root: Path, modes: tuple[Mode, ...] = ("dense", "global", "none"), seeds: tuple[int, ...] = (0,)
+    root: Path,
+    modes: tuple[str, ...] = ("dense", "global", "none"),
+    seeds: tuple[int, ...] = (0,),
+    variants: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> ReportPlan:
+    """`variants` as in params; `modes` names those of them that were run."""
     for mode in modes:
         for seed in seeds:
             write_training(root, mode, seed)
             for dataset in SETS:
                 write_cell(root, dataset, mode, seed)
-    write_json(root / paths.COST, make_cost({m: STEPS[m] for m in modes if m != "none"}))
+    write_json(root / paths.COST, make_cost({m: STEPS[m] for m in modes if m in STEPS}))
     roots = {s: {"root": f"data/rendered/{s}", "tracked_by": f"data/rendered/{s}"} for s in SETS}
     return ReportPlan(
         modes=modes,
@@ -203,7 +216,9 @@ def make(
         protocols={s: s for s in SETS},
         rendered=tuple(SETS),
         values=ReportParams(),
-        params={"modes": list(modes), "datasets": roots, "network": {"model_name": HOSTILE}},
+        variants={name: variants[name]["base"] for name in modes if name in variants},
+        params={"modes": list(modes), "datasets": roots, "network": {"model_name": HOSTILE}}
+        | ({"variants": dict(variants)} if variants else {}),
     )
 
 

@@ -6,7 +6,11 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from densecl import paths
+from densecl.artifacts import ReportPlan
+from densecl.config.params import ReportParams
+from densecl.report.render import write_report
 from tests.page_checks import faults
+from tests.report.probe_factory import PROBES, write_probes
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +30,28 @@ def page(browser: Browser, report: Path) -> Page:
 def test_nothing_is_wrong_on_any_screen(browser, report, page):
     assert faults(browser, report) == []
     assert page.locator("img").count() > 30
+
+
+def test_nothing_is_wrong_with_the_sections_of_probes(browser, tmp_path):
+    write_probes(tmp_path, gains={("dense", "occlusion"): 0.08, ("dense", "viewpoint"): -0.06})
+    plan = ReportPlan(
+        modes=("dense", "global", "none"),
+        seeds=(0,),
+        datasets=(),
+        protocols={},
+        probes=PROBES,
+        rendered=(),
+        values=ReportParams(),
+        params={},
+    )
+    write_report(plan, tmp_path)
+    assert faults(browser, tmp_path / paths.REPORT_PAGE) == []
+    page = browser.new_page()
+    page.goto((tmp_path / paths.REPORT_PAGE).as_uri())
+    assert page.locator(".claims tbody tr").count() == 5
+    assert page.locator(".claims .better").count() == 2
+    assert page.locator(".heats table").count() == 6
+    assert page.locator(".segments img").count() == 4 * 5
 
 
 def test_each_fault_is_reported(browser, tmp_path):
@@ -53,12 +79,12 @@ def test_each_fault_is_reported(browser, tmp_path):
 
 def column(page: Page, at: int) -> list[str]:
     return page.evaluate(
-        f"[...document.querySelector('table.sorts').tBodies[0].rows].map(r => r.cells[{at}].firstChild.textContent.trim())"
+        f"[...document.querySelectorAll('table.sorts')[1].tBodies[0].rows].map(r => r.cells[{at}].firstChild.textContent.trim())"
     )
 
 
 def click(page: Page, at: int) -> str | None:
-    head = page.locator("table.sorts").first.locator("thead tr").last.locator("th").nth(at)
+    head = page.locator("table.sorts").nth(1).locator("thead tr").last.locator("th").nth(at)
     head.locator("button").click()
     return head.get_attribute("aria-sort")
 

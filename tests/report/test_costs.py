@@ -77,7 +77,7 @@ def test_the_first_screen_refuses_and_says_how_busy_it_was(planned):
     plan, root = planned
     write_json(root / paths.COST, BUSY)
     text = write_report(plan, root, RECORDS)
-    assert "what dense costs could not be measured" in text
+    assert "What dense costs is not known: it could not be measured" in text
     assert not re.search(r"cost \d+ %", text)
     page = (root / paths.REPORT_PAGE).read_text(encoding="utf-8")
     first_screen = page[: page.index("<main>")]
@@ -157,4 +157,4 @@ def test_the_page_still_opens_where_an_earlier_version_left_its_files(planned):
     for run in (("dense", 0), ("global", 0), ("none", 0)):
         folder: Path = root / paths.training_folder(*run)
         (folder / "training.json").rename(folder / "cost.json")
-    assert "reports/cost.json is missing" in write_report(plan, root, RECORDS)
+    assert "no file reports/cost.json" in write_report(plan, root, RECORDS)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from densecl.report.charts.curves import build_curve_groups
+from densecl.report.charts.curves import MAX_SEEDS, build_curve_groups, summarise_seeds
 from densecl.report.charts.panels import Panel, Profile, build_panel_groups
 from densecl.training.diagnostics import measure_match_accuracy
 from densecl.training.pair_quality import summarise_pairs
@@ -91,6 +91,7 @@ def test_every_column_that_a_training_writes_is_on_a_curve():
     assert shown - set(columns) == set()
 
 
+@pytest.mark.slow
 def test_titles_and_texts_are_there_and_differ():
     charts = [c for g in build_curve_groups({"dense": [history(written())]}) for c in g.charts]
     assert len({c.title for c in charts}) == len(charts) >= 30
@@ -132,6 +133,7 @@ def test_absent_and_empty_columns_are_left_out():
     assert build_curve_groups({"dense": []}) == build_curve_groups({}) == []
 
 
+@pytest.mark.slow
 def test_one_epoch_or_an_unknown_first_one_is_drawn():
     columns = written()
     late = history(columns)
@@ -146,6 +148,7 @@ def test_one_epoch_or_an_unknown_first_one_is_drawn():
     assert "first" not in charts["Head: by overlap"].alt.split("same index")[0].split("global")[-1]
 
 
+@pytest.mark.slow
 def test_panels_of_a_row_share_their_scale_and_others_do_not():
     frame = history(written()).assign(**{"match/dense/within0": 0.9, "match/last/within0": 0.1})
     charts = drawn({"dense": [frame]})
@@ -171,3 +174,18 @@ def test_the_alternative_text_states_where_lines_begin_and_end():
     )
     (group,) = build_curve_groups({"global": [one, two]})
     assert group.charts[0].alt == "Training accuracy, %, by epoch: global top-1 from 20 to 50"
+
+
+def test_of_many_seeds_the_least_the_median_and_the_largest_value_are_drawn():
+    rng = np.random.default_rng(0)
+    frames = [
+        pd.DataFrame({"epoch": [0, 1], "loss": rng.random(2), "rare": [np.nan, rng.random()]})
+        for _ in range(MAX_SEEDS + 1)
+    ]
+    assert summarise_seeds(frames[:MAX_SEEDS]) == frames[:MAX_SEEDS]
+    found = summarise_seeds([*frames, pd.DataFrame({"loss": [9.0]})])  # without epochs: no line
+    for column in ("loss", "rare"):
+        values = np.array([frame[column] for frame in frames])  # [seeds, epochs]
+        for summary, reduce in zip(found, (np.min, np.median, np.max), strict=True):
+            np.testing.assert_array_equal(summary["epoch"], [0, 1])
+            np.testing.assert_allclose(summary[column], reduce(values, axis=0))

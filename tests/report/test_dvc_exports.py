@@ -9,10 +9,13 @@ import pytest
 import yaml
 
 from densecl import paths
-from densecl.analysis.comparison import SHIFTED_MEAN
-from densecl.artifacts import write_json
+from densecl.analysis.comparison import SHIFTED_MEAN, compare_modes
+from densecl.artifacts import ReportPlan, write_json
+from densecl.config.params import ReportParams
 from densecl.monitoring.mlflow_store import log_report
+from densecl.report.dvc_exports import build_difference_plot, collect_metrics
 from steps import report
+from tests.report.probe_factory import write_probe
 from tests.report.report_factory import SETS, make, read, value
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +36,30 @@ def test_metrics_are_the_table_s_and_missing_cells_are_left_out(single):
             value(rows, SHIFTED_MEAN, mode, "top1")["value"], abs=1e-6
         )
     assert found["step time"] == 1.0
+
+
+def test_the_claims_of_probes_are_metrics_and_bars(tmp_path):
+    for mode in ("dense", "none"):
+        write_probe(tmp_path, "occlusion", mode, 0)
+    plan = ReportPlan(
+        modes=("dense", "none"),
+        seeds=(0,),
+        datasets=(),
+        protocols={},
+        probes=("occlusion",),
+        rendered=(),
+        values=ReportParams(),
+        params={},
+    )
+    found = compare_modes(plan, tmp_path)
+    row = found.rows["(occlusion) random/area", "dense", "value"]
+    assert collect_metrics(found, "dense", None) == {
+        "occlusion random/area": pytest.approx(row.value, abs=1e-6)
+    }
+    bars = build_difference_plot(found)
+    assert bars["set and modes"].tolist() == ["occlusion random/area dense − none"]
+    difference = found.rows["(occlusion) random/area", "dense", "difference_to_none"]
+    assert bars["points"].tolist() == pytest.approx([100 * difference.value])
 
 
 def test_curves_are_the_means_of_the_histories(several):

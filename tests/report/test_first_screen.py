@@ -15,6 +15,7 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student_t
 
 Z = 1.959964
 MODES = ("dense", "global", "none")
@@ -23,16 +24,20 @@ SHIFTED = ("imagenet-a", "imagenet-r", "imagenet-v2", "sketch")  # stylized has 
 
 
 class FirstScreen(HTMLParser):
-    """The heading, and the rows of the first table as lists of texts, small print included."""
+    """The heading, and the rows of a table as lists of texts, small print included."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, number: int) -> None:
         super().__init__()
+        self.skipped = number  # tables before it
         self.place: list[str] = []
         self.heading, self.rows, self.stars = "", [], []
         self.done = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table" and self.skipped:
+            self.skipped -= 1
+            return
         if tag in ("h1", "table", "tr", "td", "th", "small", "details"):
             self.place.append(tag)
         if self.done or "table" not in self.place:
@@ -47,7 +52,7 @@ class FirstScreen(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if self.place and self.place[-1] == tag:
             self.place.pop()
-        self.done = self.done or tag == "table"
+        self.done = self.done or (tag == "table" and bool(self.rows))
 
     def handle_data(self, data: str) -> None:
         if "h1" in self.place:
@@ -57,15 +62,20 @@ class FirstScreen(HTMLParser):
             self.rows[-1][-1].append(data.strip())
 
 
-def screen(root: Path) -> tuple[str, dict[str, list[list[str]]]]:
-    """The heading, and by set the entries of its row: top-1 and drop of each mode around the
-    differences.
-    """
-    found = FirstScreen((root / "reports/report.html").read_text(encoding="utf-8"))
+def read_table(root: Path, number: int) -> tuple[str, dict[str, list[list[str]]]]:
+    """The heading, and by label the entries of a table's rows."""
+    found = FirstScreen((root / "reports/report.html").read_text(encoding="utf-8"), number)
     rows = {
         row[0][0]: [[text for text in entry if text] for entry in row[1:]] for row in found.rows[2:]
     }
     return found.heading, rows
+
+
+def screen(root: Path) -> tuple[str, dict[str, list[list[str]]]]:
+    """The heading, and by set the entries of its row: top-1 and drop of each mode around the
+    differences. The claims are the first table, the datasets the second.
+    """
+    return read_table(root, 1)
 
 
 def number(text: str) -> float:
@@ -140,15 +150,22 @@ def test_differences_of_datasets_are_plain_and_bear_no_verdict(page) -> None:
             assert "★" not in entry
 
 
-def test_the_means_of_all_pairs_are_one_family(page) -> None:
+def mean_difference(root: Path, first: str, second: str) -> tuple[float, float]:
+    """Of the shifted sets, with its standard error."""
+    gaps = [read(root, s, first) - read(root, s, second) for s in SHIFTED]
+    spread = math.sqrt(sum(error(g) ** 2 for g in gaps)) / len(gaps)
+    return float(np.mean([g.mean() for g in gaps])), spread
+
+
+def test_the_mean_has_the_first_screens_family_and_the_rest_that_of_the_tables(page) -> None:
+    """Two pairs with dense and their two costs; 16 differences of datasets and global − none."""
     root, _, rows = page
     mean = rows["mean of shifted datasets"]
     for at, (first, second) in enumerate(PAIRS, start=3):
-        gaps = [read(root, s, first) - read(root, s, second) for s in SHIFTED]
-        value = np.mean([g.mean() for g in gaps])
-        spread = math.sqrt(sum(error(g) ** 2 for g in gaps)) / len(gaps)
-        half = NormalDist().inv_cdf(1 - 0.05 / len(PAIRS) / 2) * spread
-        p = min(1.0, len(PAIRS) * 2 * NormalDist().cdf(-abs(value) / spread))
+        tests = 4 if first == "dense" else 17
+        value, spread = mean_difference(root, first, second)
+        half = NormalDist().inv_cdf(1 - 0.05 / tests / 2) * spread
+        p = min(1.0, tests * 2 * NormalDist().cdf(-abs(value) / spread))
         assert number(mean[at][0]) == pytest.approx(100 * value, abs=0.051)
         limits = 100 * (value - half), 100 * (value + half)
         assert ends(mean[at][-2]) == pytest.approx(limits, abs=0.051)
@@ -158,6 +175,59 @@ def test_the_means_of_all_pairs_are_one_family(page) -> None:
         assert number(entry[0]) == pytest.approx(
             100 * np.mean([read(root, s, mode).mean() for s in SHIFTED]), abs=0.051
         )
+
+
+def test_the_claims_say_what_their_intervals_say(page) -> None:
+    root = page[0]
+    _, claims = read_table(root, 0)
+    assert list(claims) == [
+        "Unaltered images (imagenet)",
+        *("Occlusion", "Viewpoint", "Distribution shift", "Spatial tasks", "Cost"),
+    ]
+    plain = claims["Unaltered images (imagenet)"]
+    for entry, other in zip(plain[:2], ("none", "global"), strict=True):
+        gap = read(root, "imagenet", "dense") - read(root, "imagenet", other)
+        half = Z * error(gap)
+        assert number(entry[0]) == pytest.approx(100 * gap.mean(), abs=0.051)
+        limits = 100 * (gap.mean() - half), 100 * (gap.mean() + half)
+        assert ends(entry[1]) == pytest.approx(limits, abs=0.051)
+    for entry, mode in zip(plain[2:], MODES, strict=True):
+        right = read(root, "imagenet", mode)
+        assert number(entry[0]) == pytest.approx(100 * right.mean(), abs=0.051)
+    for at, second in enumerate(("none", "global")):
+        value, spread = mean_difference(root, "dense", second)
+        half = NormalDist().inv_cdf(1 - 0.05 / 4 / 2) * spread
+        verdict, shown, limits, *_ = claims["Distribution shift"][at]
+        assert number(shown) == pytest.approx(100 * value, abs=0.051)
+        found = [number(end) for end in limits.strip("[]").split(", ")]
+        assert found == pytest.approx([100 * (value - half), 100 * (value + half)], abs=0.051)
+        expected = {(True, True): "better", (False, False): "worse"}
+        signs = found[0] > 0, found[1] > 0
+        assert verdict == expected.get(signs, "not distinguishable at this size")
+        assert claims["Occlusion"][at][0] == "not measured"
+
+
+def test_the_cost_is_in_the_family_of_the_claims(page) -> None:
+    """Student's interval of the logarithms, from the level of cost.json to that of the family."""
+    root = page[0]
+    _, claims = read_table(root, 0)
+    cost = json.loads((root / "reports/cost.json").read_text())
+    steps = {mode: cost["modes"][mode]["against_none"] for mode in MODES}
+
+    def limits(mode: str, rate: float) -> tuple[float, float]:
+        given, wanted = (
+            student_t.isf(x / 2, cost["rounds"] - 1) for x in (1 - cost["confidence"], rate)
+        )
+        half = math.log(steps[mode]["high"] / steps[mode]["low"]) / 2 * wanted / given
+        value = steps[mode]["value"]
+        return value * math.exp(-half), value * math.exp(half)
+
+    dense, (low, high) = limits("dense", 0.05 / 4 / 2), limits("global", 0.05 / 4 / 2)
+    expected = (limits("dense", 0.05 / 4), (dense[0] / high, dense[1] / low))
+    for entry, ratios in zip(claims["Cost"][:2], expected, strict=True):
+        assert entry[0] == "worse"
+        found = [number(end) for end in entry[2].strip("[]").split(", ")]
+        assert found == [round(100 * (ratio - 1)) for ratio in ratios]
 
 
 def test_drops_and_their_intervals(page) -> None:
@@ -181,29 +251,21 @@ def test_drops_and_their_intervals(page) -> None:
 
 
 def test_the_heading_says_what_the_table_says_and_no_more(page) -> None:
-    """Each mode's sentence has the numbers of the last row, and names a winner where it has a star."""
-    root, heading, rows = page
-    assert heading.startswith("One seed: no statement about the modes. Dense-0 ")
-    sentences = dict(
-        zip(
-            ("dense", "global"),
-            re.split(r"(?<=\.) (?=Global-0)", heading.partition("modes. ")[2]),
-            strict=True,
-        )
+    """It names a winner where the table has a verdict, with the same number."""
+    root, heading, _ = page
+    _, claims = read_table(root, 0)
+    assert heading.startswith("One seed: no statement about the modes. Under distribution shift, ")
+    sentence = heading.partition("shift, ")[2].partition(". ")[0] + "."
+    assert sentence.startswith("dense-0 beats none-0 (")
+    for at, second in enumerate(("none-0", "global-0")):
+        verdict, points, *_ = claims["Distribution shift"][at]
+        named = f"{second} ({points}" in sentence
+        assert named == (verdict in ("better", "worse"))
+        assert (f"cannot be told from {second}" in sentence) == (not named)
+    extra = [claims["Cost"][at][1].strip("+ %time") for at in (0, 1)]
+    cost = heading.partition("Dense cost ")[2]
+    assert re.fullmatch(
+        rf"{extra[0]} % \[\d+, \d+\] more time than none and {extra[1]} % \[\d+, \d+\] more "
+        r"than global\.",
+        cost,
     )
-    for at, mode in ((3, "dense"), (4, "global")):
-        entry, sentence = rows["mean of shifted datasets"][at], sentences[mode]
-        low, high = ends(entry[-2])
-        if "★" in entry:
-            verb = "beats" if number(entry[0]) > 0 else "falls behind"
-            sign = 1 if number(entry[0]) > 0 else -1
-            low, high = sorted((sign * low, sign * high))
-            said = f"{verb} none-0 by {abs(number(entry[0]))} points [{low}, {high}] on average"
-        else:
-            text = entry[-2].replace(" to ", ", ")
-            said = f"do not differ significantly on average over {len(SHIFTED)} shifted sets: "
-            said += f"{entry[0]} points [{text}]"
-        assert said.replace("-", "−") in sentence.replace("-", "−")
-        step = json.loads((root / "reports/cost.json").read_text())["modes"][mode]["against_none"]
-        more, low, high = (100 * (step[key] - 1) for key in ("value", "low", "high"))
-        assert f"; {mode} cost {more:.0f} % [{low:.0f}, {high:.0f}] more time" in sentence

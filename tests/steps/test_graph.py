@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from densecl.evaluation.cached_predict import PREDICTION_CODE
+from densecl.evaluation.probing.run import PROBE_CODE
 
 ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
@@ -43,7 +44,7 @@ def code_of(stage: str) -> list[Path]:
 def test_a_stage_depends_on_the_code_it_runs(stage):
     free = [ROOT / "densecl" / room for room in (*PASSIVE, *LOGGED.get(stage, ()))]
     covered = [*code_of(stage), *free]
-    used = imported(ROOT / "steps" / f"{stage}.py", set())
+    used = imported(ROOT / "steps" / f"{stage.replace('-', '_')}.py", set())
     assert [
         path for path in sorted(used) if not any(path.is_relative_to(dep) for dep in covered)
     ] == []
@@ -66,6 +67,23 @@ def test_the_key_of_kept_predictions_holds_the_code_that_makes_them():
     # seeding.py: of initial weights, in whose place an exported model has its own.
     used = {module, *imported(module, set())} - {ROOT / "densecl" / "seeding.py"}
     assert len(used) > 5
+    assert [p for p in sorted(used) if not any(p.is_relative_to(part) for part in covered)] == []
+
+
+def test_the_key_of_kept_probes_holds_the_code_that_makes_them():
+    package = ROOT / "densecl"
+    # What score.py decides (images, labels, preprocessing, scored classes) is in the key itself.
+    used = {package / "evaluation" / "score.py"}
+    for module in sorted((package / "evaluation" / "probes").glob("*.py")):
+        imported(module, used)
+    used.remove(package / "evaluation" / "score.py")
+    # These are in the key whole, or only read and write.
+    passive = [part for part in PASSIVE if part != "artifacts.py"]
+    covered = [
+        package / part
+        for part in (*PREDICTION_CODE, *PROBE_CODE, *passive, "evaluation/cell_cache.py")
+    ]
+    assert len(used) > 20
     assert [p for p in sorted(used) if not any(p.is_relative_to(part) for part in covered)] == []
 
 

@@ -15,16 +15,19 @@ import timm
 import torch
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from timm.data import create_transform
 
 from densecl import paths
-from densecl.artifacts import read_json
+from densecl.artifacts import ProbeEvaluation, read_json
 from densecl.cost.result import CostReport
 from steps.__main__ import main
 
 ROOT = Path(__file__).parent.parent.parent
 MODES, SHIFTED = ("dense", "global", "none"), ("imagenet-r", "imagenet-v2")
+WITH_PROBES = yaml.safe_load((ROOT / "tests" / "small-probes.yaml").read_text(encoding="utf-8"))
+MASKED = [name for name, entry in WITH_PROBES["transfer"].items() if "masks" in entry]
+PROBES = tuple(WITH_PROBES["evaluate"]["probes"])
 ENVIRONMENT = os.environ | {
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     "DVC_NO_ANALYTICS": "1",
@@ -48,8 +51,12 @@ def edit(place: Path, change) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A clone in which the small comparison has run."""
-    place = tmp_path_factory.mktemp("clone") / "densecl"
+    """A clone in which the small comparison has run: one for the fast and the slow tests, where
+    DENSECL_FINISHED names a folder that both may use.
+    """
+    place = Path(os.environ.get("DENSECL_FINISHED", tmp_path_factory.mktemp("clone") / "densecl"))
+    if (place / "reports/report.html").exists():
+        return place
     for part in ("densecl", "pipelines", "steps", ".dvc", "dvc.yaml", ".dvcignore", "train.py"):
         source = ROOT / part
         if source.is_dir():
@@ -66,6 +73,9 @@ def finished(tmp_path_factory) -> Path:
         lambda v: [v[s].pop(n) for s in ("render", "datasets") for n in ("imagenet-a", "stylized")],
     )
     edit(place, lambda v: v["train"].update(epochs=1, warmup_epochs=0.5))
+    edit(place, lambda v: v["render"].update(WITH_PROBES["render"]))
+    edit(place, lambda v: v.update(transfer=WITH_PROBES["transfer"]))
+    edit(place, lambda v: v["evaluate"].update(WITH_PROBES["evaluate"]))
     call(place, sys.executable, "-m", "pipelines", "run")
     return place
 
@@ -107,6 +117,13 @@ def test_every_contracted_file_is_there_and_a_second_run_does_nothing(finished):
                 == (rows["prediction"] == rows["label"]).mean()
             )
             assert (record["control"] is None) == (name == "imagenet")
+        for probe in PROBES:
+            found = read_json(ProbeEvaluation, finished / paths.probe_file(probe, mode, 0))
+            rows = pd.read_parquet(finished / paths.probe_rows_file(probe, mode, 0))
+            assert found.measures
+            assert set(found.measures) == set(rows.columns) - {"image_id", "source"}
+            for name, probed in found.measures.items():
+                assert probed.value == pytest.approx(rows[name].mean(), abs=1e-12)
     cost = read_json(CostReport, finished / paths.COST)
     assert set(cost.modes) == set(MODES)
     assert all(step.memory_bytes for step in cost.modes.values())
@@ -185,9 +202,13 @@ def test_a_new_evaluation_set_is_evaluated_and_nothing_else(workplace):
 
     edit(workplace, add)
     call(workplace, "dvc", "repro", "validate")
+    # Of the drawn images DVC tracks one folder; listed again, the old ones give the same bytes.
+    call(workplace, "dvc", "repro", *(f"prepare-transfer@{name}" for name in MASKED))
     assert changed(workplace) == {f"evaluate@{mode}-0" for mode in MODES} | {"report"}
     said = call(workplace, "dvc", "repro", "evaluate@none-0")
-    assert "none-0: 3 of 4 from the cell cache, 48 images run" in said
+    assert (
+        f"none-0: {3 + len(PROBES)} of {4 + len(PROBES)} from the cell cache, 48 images run" in said
+    )
 
 
 @pytest.mark.slow
@@ -196,18 +217,21 @@ def test_a_replaced_image_runs_its_set_alone(workplace):
         values["render"].pop("imagenet-r")
         values["datasets"]["imagenet-r"] = dict.fromkeys(("root", "tracked_by"), "own/r")
 
+    all_cells = 3 + len(PROBES)
     shutil.copytree(workplace / "data/rendered/imagenet-r", workplace / "own/r")
     edit(workplace, own)
     said = call(workplace, "dvc", "repro", "evaluate@none-0")
-    assert "none-0: 3 of 3 from the cell cache, 0 images run" in said  # the same images elsewhere
+    assert (
+        f"none-0: {all_cells} of {all_cells} from the cell cache, 0 images run" in said
+    )  # the same images elsewhere
     one, other = sorted((workplace / "own/r").glob("*/*.*"))[:2]
     Image.open(one).rotate(180).save(one)
     said = call(workplace, "dvc", "repro", "evaluate@none-0")
-    assert "none-0: 2 of 3 from the cell cache, 28 images run" in said
+    assert f"none-0: {all_cells - 1} of {all_cells} from the cell cache, 28 images run" in said
     assert "python -m steps train" not in said
     other.unlink()
     said = call(workplace, "dvc", "repro", "evaluate@none-0")
-    assert "none-0: 2 of 3 from the cell cache, 27 images run" in said
+    assert f"none-0: {all_cells - 1} of {all_cells} from the cell cache, 27 images run" in said
 
 
 @pytest.mark.slow
@@ -259,6 +283,43 @@ def test_removing_a_mode_runs_cost_and_report_only_and_nothing_of_it_is_lost(wor
 
 
 @pytest.mark.slow
+def test_a_variant_runs_as_a_mode_of_its_own_and_reruns_no_other(workplace):
+    def add(values):
+        contrast = {"correspondence_features": "geometric", "correspondence_filter": "none"}
+        values["variants"] = {
+            "dense-geometric": {"base": "dense", "contrast": contrast},
+            "none-16": {"base": "none", "train": {"batch_size": 16}},
+        }
+        values["modes"] += ["dense-geometric", "none-16"]
+
+    edit(workplace, add)
+    runs = [f"{mode}-0" for mode in ("dense-geometric", "none-16")]
+    stages = {f"{stage}@{run}" for stage in ("train", "evaluate") for run in runs}
+    assert changed(workplace) == stages | {"cost", "report"}
+    said = call(workplace, "dvc", "repro")
+    assert said.count("> python -m steps train") == said.count("> python -m steps evaluate") == 2
+    folder = workplace / "models/dense-geometric/seed-0"
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["mode"], config["base"]) == ("dense-geometric", "dense")
+    histories = {
+        mode: pd.read_csv(workplace / "reports/training" / f"{mode}-0" / "history.csv").iloc[-1]
+        for mode in ("dense", "dense-geometric")
+    }
+    true_share = {mode: last["match/pairs/true"] for mode, last in histories.items()}
+    assert true_share["dense"] < 0.99
+    assert true_share["dense-geometric"] == pytest.approx(1)
+    cost = read_json(CostReport, workplace / paths.COST)
+    assert set(cost.modes) == {*MODES, "dense-geometric"}
+    text = (workplace / paths.REPORT_TEXT).read_text(encoding="utf-8")
+    table = text.partition("### Variants against their base")[2].partition("###")[0]
+    table = table.replace("\\_", "_")
+    assert "dense-geometric (dense with contrast.correspondence_features geometric and" in table
+    assert "none-16 (none with train.batch_size 16)" in table
+    said = call(workplace, sys.executable, "-m", "steps", "compare", "workspace", "workspace")
+    assert "dense-geometric" in said
+
+
+@pytest.mark.slow
 def test_editing_the_report_runs_the_report_only(workplace):
     edit(workplace, lambda v: v["report"].update(confidence=0.9))
     assert changed(workplace) == {"report"}
@@ -271,7 +332,9 @@ def test_how_stages_are_carried_out_reruns_no_training_and_no_evaluation(workpla
     assert changed(workplace) == {"cost"}  # of one process's share of a batch
     assert json.loads((workplace / "data/plan/execution.json").read_text()) == {
         "cell_cache": "s3://shared/cells",
+        "checkpoint_activations": False,
         "checkpoint_minutes": 3.0,
+        "parallel": "ddp",
         "processes": 2,
     }
 
@@ -284,7 +347,7 @@ def test_how_stages_are_carried_out_reruns_no_training_and_no_evaluation(workpla
         (lambda v: v["contrast"].update(lambda_wieght=0.5), "did you mean lambda_weight?"),
         (
             lambda v: v.update(modes=["dens"]),
-            "modes.0: found 'dens'; input should be 'dense', 'global' or 'none'",
+            "modes: found 'dens', expected one of modes or variants (dense, global, none)",
         ),
         (
             lambda v: v["network"].update(model_name="vit_tinny"),
@@ -351,6 +414,37 @@ def test_an_error_is_one_line_and_nothing_is_lost(finished, monkeypatch, capsys,
     assert said in told
     assert said in next(line for line in repro.splitlines() if line.lower().startswith("error"))
     assert all(path.read_bytes() == content for path, content in files.items())
+
+
+@pytest.mark.slow
+def test_a_changed_weights_file_of_another_model_reruns_its_own_stage_alone(workplace):
+    for name in ("a", "b"):
+        shutil.copytree(workplace / "models/none/seed-0", workplace / name)
+    models = {"first": "./a", "second": {"weights": "./b/model.safetensors"}}
+    edit(workplace, lambda v: v["evaluate"].update(models=models))
+    run = (sys.executable, "-m", "pipelines", "run")
+    call(workplace, *run)
+    trained = workplace / "reports/predictions/none-0"
+    for name in models:
+        for path in trained.rglob("*.parquet"):
+            other = workplace / "reports/predictions" / name / path.relative_to(trained)
+            pd.testing.assert_frame_equal(pd.read_parquet(other), pd.read_parquet(path))
+    assert "up to date" in call(workplace, "dvc", "status")
+    weights = load_file(workplace / "a/model.safetensors")
+    save_file(weights | {"head.bias": weights["head.bias"] + 1}, workplace / "a/model.safetensors")
+    assert changed(workplace) == {"evaluate-model@first"}
+    said = call(workplace, *run)
+    assert "evaluate-model@first" in said
+    assert "up to date" in call(workplace, "dvc", "status")
+    save_file({"head.bias": weights["head.bias"]}, workplace / "a/model.safetensors")
+    refused = call(workplace, "dvc", "repro", "plan", ok=False)
+    assert (
+        "error: params.yaml: evaluate.models.first: a/model.safetensors has no classif" in refused
+    )
+    edit(workplace, lambda v: v["evaluate"].pop("models"))
+    call(workplace, *run)
+    assert not (workplace / "reports/predictions/first").exists()
+    assert "up to date" in call(workplace, "dvc", "status")
 
 
 @pytest.mark.slow

@@ -27,8 +27,7 @@ def listed(root: str) -> pd.DataFrame:
     plan = DatasetPlan(
         name="imagenet-train",
         dataset=dataset,
-        train_root=root,
-        render=None,
+        train=DatasetParams(root=root, tracked_by=root),
         preprocess=None,
         protocol="folder",
         classes=(),

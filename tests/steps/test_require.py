@@ -15,6 +15,7 @@ from densecl.errors import DataError, DenseclError
 from steps import evaluate, plan, prepare, report, validate
 from tests.conftest import WNIDS, draw_set, write_model
 
+pytestmark = pytest.mark.slow  # runs of stages, whole pages
 ARGS = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
 SETS = ("imagenet", "imagenet-r", "sketch", "stylized", "imagenet-a")
 # set -> why it has no figures

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.probe import measure_probe
-from densecl.training import linear_probe
+from densecl.network import logistic_regression
+from densecl.network.logistic_regression import estimate_memory, fit_linear_probe
 from densecl.training.feature_file import FeatureFile
-from densecl.training.linear_probe import estimate_memory, fit_linear_probe
 from densecl.training.train_state import TrainingError
 
 GIGABYTE = 10**9
@@ -33,7 +33,7 @@ def solve_whole_batch(features: torch.Tensor, labels: torch.Tensor) -> torch.Ten
         weight = flat.view(classes, -1)
         return (
             F.cross_entropy(x1 @ weight.T, labels)
-            + linear_probe.L2_PENALTY * weight[:, :-1].square().sum()
+            + logistic_regression.L2_PENALTY * weight[:, :-1].square().sum()
         )
 
     flat = torch.zeros(classes * x1.shape[1], dtype=x.dtype)
@@ -45,9 +45,9 @@ def solve_whole_batch(features: torch.Tensor, labels: torch.Tensor) -> torch.Ten
     return (x1 @ flat.view(classes, -1).T).log_softmax(1)
 
 
-@pytest.mark.parametrize("chunk_bytes", [linear_probe.CHUNK_BYTES, 50_000, 1])
+@pytest.mark.parametrize("chunk_bytes", [logistic_regression.CHUNK_BYTES, 50_000, 1])
 def test_chunks_give_the_optimum_of_the_whole_batch(tmp_path, monkeypatch, chunk_bytes):
-    monkeypatch.setattr(linear_probe, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(logistic_regression, "CHUNK_BYTES", chunk_bytes)
     features, labels = planted()
     expected = solve_whole_batch(features, labels)
     with FeatureFile(tmp_path / "features", *features.shape) as file:
@@ -93,7 +93,7 @@ def test_imagenet_needs_less_than_eight_gigabytes(dim):
 @pytest.mark.parametrize(
     ("rows", "dim", "classes", "iterations"),
     [
-        (60_000, 64, 300, 3),  # mostly the chunk: 62,000 rows fill it
+        (60_000, 64, 300, 3),  # mostly the chunk: 81,000 rows fill it
         (150_000, 64, 300, 2),  # more rows than a chunk
         (1_000, 768, 1000, 40),  # mostly the history of L-BFGS, at ImageNet's width
     ],

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from densecl.config.params import DenseContrastParams, GlobalContrastParams, TrainParams
 from densecl.contrast import build_objective
 from densecl.metrics import compute_effective_rank, compute_mean_cosine
+from densecl.network.logistic_regression import fit_linear_probe
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import build_model
-from densecl.training.linear_probe import fit_linear_probe
 from densecl.training.optim import build_optimizer, build_schedule
 from densecl.training.step import TrainStep
 from densecl.training.step_metrics import (
@@ -26,13 +26,7 @@ def stepper(contrast, **settings) -> TrainStep:
     train = TrainParams(**({"learning_rate": 1e-3, "batch_size": 8} | settings))
     model = build_model(NETWORK, 3, 0)
     objective = build_objective(contrast, model, 64, 0, torch.Generator().manual_seed(0))
-    return TrainStep(
-        model,
-        objective,
-        build_optimizer(model, objective, train),
-        resolve_preprocessing(model),
-        train,
-    )
+    return TrainStep(model, objective, resolve_preprocessing(model), train)
 
 
 @pytest.mark.parametrize("mode", ["dense", "global", "none"])
@@ -54,7 +48,7 @@ def test_overfits_thirty_two_images(mode):
             outcomes[0]["positive_similarity"]
         )
     learner.model.eval()
-    cls = learner.encode_views(batch).view1.tokens.cls.detach()
+    cls = learner.scorer.encode_views(batch).view1.tokens.cls.detach()
     assert float(compute_effective_rank(cls)) > MIN_FEATURE_RANK
 
 
@@ -143,13 +137,13 @@ def test_gradient_alignment_is_that_of_the_two_losses():
     learner = stepper(CONTRASTS["dense"])
     assert "gradient_cosine" not in learner(batch_of(8), 0.5, 0)
     drawn = learner.objective.generator.get_state()
-    _, outcome, _ = learner.forward(batch_of(8), 0.5, diagnostics=True)
+    outcome = learner.score(batch_of(8), 0.5, diagnostics=True)[1].metrics
     shared = list(learner.model.blocks[-1].parameters())
     pulls = []
     for weight in (0.0, 1.0):
         learner.model.zero_grad()
         learner.objective.generator.set_state(drawn)
-        loss, _, _ = learner.forward(batch_of(8), weight, diagnostics=False)
+        loss, _ = learner.score(batch_of(8), weight)
         loss.backward()
         pulls.append(torch.cat([p.grad.flatten() for p in shared]))
     assert float(outcome["gradient_classification"]) == pytest.approx(

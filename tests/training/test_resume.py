@@ -19,8 +19,8 @@ from densecl.config.params import DenseContrastParams, TrainParams
 from densecl.errors import Interrupted
 from densecl.runtime.signals import SIGNAL_HANDLER
 from densecl.training import checkpoint
+from densecl.training.batch_scorer import BatchScorer
 from densecl.training.fingerprint import compute_fingerprint
-from densecl.training.step import TrainStep
 from densecl.training.step_metrics import split_steps, stack_steps
 from densecl.training.train import train
 from densecl.training.train_state import TrainingError
@@ -74,13 +74,18 @@ def outcome(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     "of",
     [
-        build_full_plan(),
-        plan("global", epochs=2, checkpoint_minutes=1e-9),
-        build_full_plan().model_copy(
-            update={"data": DATA.model_copy(update={"augment_on": "device"})}
+        pytest.param(build_full_plan(), id="dense"),
+        pytest.param(
+            plan("global", epochs=2, checkpoint_minutes=1e-9), id="global", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            build_full_plan().model_copy(
+                update={"data": DATA.model_copy(update={"augment_on": "device"})}
+            ),
+            id="augmented on the device",
+            marks=pytest.mark.slow,
         ),
     ],
-    ids=["dense", "global", "augmented on the device"],
 )
 def test_run_killed_after_every_step_ends_in_the_same_bits(workplace, monkeypatch, of):
     run(workplace, "whole", of)
@@ -307,14 +312,14 @@ def test_non_finite_loss_names_step_checkpoint_and_params(workplace, monkeypatch
 
 
 def test_out_of_memory_names_params_and_checkpoint(workplace, monkeypatch):
-    score = TrainStep.forward
+    score = BatchScorer.forward
 
-    def cramped(self, batch, weight, diagnostics):
+    def cramped(self, batch, diagnostics):
         if len(batch.labels) > 3:
             torch.empty(2**62, dtype=torch.uint8)  # refused by the allocator itself
-        return score(self, batch, weight, diagnostics)
+        return score(self, batch, diagnostics)
 
-    monkeypatch.setattr(TrainStep, "forward", cramped)
+    monkeypatch.setattr(BatchScorer, "forward", cramped)
     said = r"out of memory with 8 images at a time .*double train.grad_accumulation \(now 1\), halve train.batch_size \(now 8\).*no checkpoint yet"
     with pytest.raises(TrainingError, match=said):
         run(workplace, "big", plan("none"))
@@ -329,14 +334,14 @@ def staged(tmp_path, monkeypatch) -> Path:
     return prepare(tmp_path, checkpoint_minutes=1e-9)
 
 
-def start_command(place: Path, *command: str) -> subprocess.Popen[bytes]:
+def start_command(place: Path, *command: str, **variables: str) -> subprocess.Popen[bytes]:
     """Start a command in a folder, in a session of its own; `read_stderr` returns its stderr."""
     stderr = place / f"stderr-{len(list(place.glob('stderr-*')))}"
     with stderr.open("wb") as file:
         process = subprocess.Popen(
             command,
             cwd=place,
-            env=ENVIRONMENT | {"DENSECL_WORKERS": "1"},
+            env=ENVIRONMENT | {"DENSECL_WORKERS": "1"} | variables,
             stderr=file,
             start_new_session=True,
         )

@@ -162,10 +162,8 @@ def test_lambda_zero_equals_mode_none_bit_for_bit(mode, clip):
     for contrast in (CONTRASTS[mode], None):
         model = build_model(NETWORK, 3, 0)
         objective = build_objective(contrast, model, 32, 0, torch.Generator().manual_seed(0))
-        optimizer = build_optimizer(model, objective, TrainParams(learning_rate=1e-3))
-        stepper = TrainStep(
-            model, objective, optimizer, resolve_preprocessing(model), TrainParams(grad_clip=clip)
-        )
+        settings = TrainParams(learning_rate=1e-3, grad_clip=clip)
+        stepper = TrainStep(model, objective, resolve_preprocessing(model), settings)
         for step in range(3):
             stepper(batch_of(6), 0.0, step)
         after.append(model.state_dict())

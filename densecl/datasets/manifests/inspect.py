@@ -13,12 +13,15 @@ from densecl.datasets.manifests.dhash import compute_dhash
 from densecl.datasets.storage.decode import (
     BLANK,
     CMYK,
-    DECODE_ERRORS,
-    FORMATS,
+    FEWER_BITS,
     SIXTEEN_BIT,
+    Orientation,
     convert_to_rgb,
+    count_grey_bits,
     describe_decode_error,
+    get_orientation,
 )
+from densecl.datasets.storage.image_formats import DECODE_ERRORS, FORMATS
 from densecl.datasets.storage.image_root import read_file
 
 
@@ -38,10 +41,11 @@ class FileInfo(NamedTuple):
     dhash: str = ""
     brightness: float | None = None
     contrast: float | None = None
+    is_turned: bool = False  # its EXIF orientation is not upright; no column of the manifest
 
 
-def inspect_file(path: Path) -> FileInfo:
-    """Properties of one file, read once."""
+def inspect_file(path: Path, exif: Orientation = "ignore") -> FileInfo:
+    """Properties of one file, read once; `exif`: as `decode_image`."""
     try:
         content = read_file(path)
     except OSError as error:
@@ -54,17 +58,22 @@ def inspect_file(path: Path) -> FileInfo:
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                mode, rgb = image.mode, convert_to_rgb(image)
+                mode, rgb = image.mode, convert_to_rgb(image, exif)
+                bits, is_turned = count_grey_bits(image), get_orientation(image) != 1
         except DECODE_ERRORS as error:
             return info._replace(problem=describe_decode_error(error, content))
     grey = rgb.convert("L")
     brightness, contrast = _compute_luma_stats(grey)
     info = info._replace(
-        width=rgb.width, height=rgb.height, brightness=brightness, contrast=contrast
+        width=rgb.width,
+        height=rgb.height,
+        brightness=brightness,
+        contrast=contrast,
+        is_turned=is_turned,
     )
     if rgb.getcolors(1):  # None if there are more
         return info._replace(problem=BLANK)
-    problem = SIXTEEN_BIT if mode.startswith("I") else CMYK if mode == "CMYK" else ""
+    problem = FEWER_BITS.get(bits, SIXTEEN_BIT) if bits else CMYK if mode == "CMYK" else ""
     return info._replace(problem=problem, dhash=compute_dhash(grey))
 
 

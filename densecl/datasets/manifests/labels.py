@@ -3,7 +3,7 @@ of folders.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from densecl.datasets.imagenet import IMAGENET1K_WNIDS, load_class_descriptions, read_lines
@@ -30,6 +30,38 @@ def label_by_name(root: Path, folders: Iterable[str], classes: Sequence[str]) ->
                 f"{to_printable(root / folder)}: found folder '{to_printable(folder)}', expected "
                 f"one of the {describe_classes(classes)}; rename or remove it{hint}"
             )
+    return labels
+
+
+def label_by_map(
+    root: Path, class_map: Mapping[str, str], classes: Sequence[str]
+) -> dict[str, int]:
+    """Label of each folder whose class, by the map, is in `classes`; another synset of ImageNet has
+    none. DataError for any other class.
+    """
+    label_of_class = {name: label for label, name in enumerate(classes)}
+    for folder, name in class_map.items():
+        if name not in label_of_class and name not in load_class_descriptions():
+            raise DataError(
+                f"{to_printable(root / folder)}: class_map says class '{to_printable(name)}', "
+                f"expected one of the {describe_classes(classes)}; correct class_map"
+            )
+    return {
+        folder: label_of_class[name] for folder, name in class_map.items() if name in label_of_class
+    }
+
+
+def label_by_group(root: Path, folders: Sequence[str], groups: Sequence[str]) -> dict[str, int]:
+    """Label of each folder that is a group; a dataset may have others. DataError if none is."""
+    label_of_group = {name: label for label, name in enumerate(groups)}
+    labels = {name: label_of_group[name] for name in folders if name in label_of_group}
+    if not labels:
+        raise DataError(
+            f"{to_printable(root)}: found folders {to_printable(', '.join(folders[:3]))}, ..., "
+            f"expected some of the {len(groups)} groups of classes "
+            f"({to_printable(', '.join(groups[:3]))}, ...); rename the folders, list your groups "
+            f"in evaluate.class_groups, or, for folders named by wnid, set layout: wnid"
+        )
     return labels
 
 

@@ -1,37 +1,45 @@
-"""List the images of a dataset in any layout, with their labels, and count the other files; no file
-is opened.
+"""List the images of a dataset of class folders or of the flat validation archive, with their
+labels, and count the other files; of these, only those of other extensions are opened.
 
-The images are the files with an image extension directly inside class folders (layout devkit: in
-the dataset's folder). The label is an index into the class list of the training set: by the
-folder's name (wnid), by its integer (index) or by the devkit's ground truth (devkit), never by the
-order of folders. Images of classes that the training set does not have are counted too.
+The images are the files directly inside class folders (layout devkit: in the dataset's folder; if
+`recursive`, also in folders below) that are images by their extension or their header. The label
+is an index into the class list of the training set: by the folder's name (wnid), by its integer
+(index) or by the devkit's ground truth (devkit), never by the order of folders. Images of classes
+that the training set does not have are counted too. With the layout groups, the list is that of
+the dataset's groups of classes.
 """
 
 from collections import Counter
-from collections.abc import Sequence, Sized
+from collections.abc import Container, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from densecl.datasets.manifests import devkit as kit
 from densecl.datasets.manifests.labels import (
     describe_classes,
+    label_by_group,
     label_by_index,
+    label_by_map,
     label_by_name,
     parse_index,
 )
-from densecl.datasets.storage.filenames import EXTENSIONS, to_printable
+from densecl.datasets.storage.filenames import EXTENSIONS, HIDDEN, SYSTEM, to_printable
+from densecl.datasets.storage.folder_root import FolderContent, FollowLinks
 from densecl.datasets.storage.image_root import ImageRoot, list_class_folders, open_image_root
 from densecl.datasets.storage.skipped_files import (
-    HIDDEN,
     NOT_IN_CLASS_FOLDER,
     REPLACED,
     describe_skipped,
+    describe_ungrouped,
+    describe_unmapped,
     describe_untrained,
 )
 from densecl.errors import DataError
 
-Layout = Literal["wnid", "index", "devkit"]
+FolderLayout = Literal["wnid", "index", "groups", "devkit"]
+NAMED_BY = {"wnid": "wnid", "index": "index (0, 1, ...)", "groups": "group of classes"}
 LISTING_THREADS = 8  # folders listed at a time: a network file system has a high latency
 
 
@@ -43,83 +51,150 @@ class Listing(NamedTuple):
     images: list[tuple[str, int]]
     skipped: Counter[str]
     notes: tuple[str, ...] = ()
+    # Of a copy: the path that the image has in class folders, by its path here.
+    names: Mapping[str, str] = MappingProxyType({})
 
 
-def list_classes(train_root: Path) -> list[str]:
+class Summary(NamedTuple):
+    """What a root holds, before labels are compared with those of the training set."""
+
+    images: int
+    classes: int
+    skipped: Counter[str]
+
+
+def list_classes(
+    train_root: Path, *, recursive: bool = False, follow_links: FollowLinks = "anywhere"
+) -> list[str]:
     """[C] sorted folder names of the training dataset; the index of a name is its label. Raises
-    DataError as `check_root`.
+    DataError as `check_root`, without a look at every file.
     """
-    check_root(train_root, "wnid")
+    image_root = open_image_root(train_root, recursive=recursive, follow_links=follow_links)
+    for folder in _list_class_folders(train_root, image_root, "wnid"):
+        if not image_root.has_image(folder):
+            _raise_empty(train_root, image_root, folder, image_root.read_folder(folder))
     return list_class_folders(train_root)
 
 
-def check_root(root: Path, layout: Layout, devkit: str | None = None) -> None:
-    """Check a dataset's root without opening files; DataError states the path, what was found, what
-    was expected and what to do.
+def check_root(
+    root: Path,
+    layout: FolderLayout,
+    devkit: str | None = None,
+    *,
+    recursive: bool = False,
+    follow_links: FollowLinks = "anywhere",
+    class_map: Mapping[str, str] | None = None,
+) -> Summary:
+    """Check a dataset's root, its folders and its links without decoding images; DataError states
+    the path, what was found, what was expected and what to do.
+
+    Folders that `class_map` does not name may be without images, and of groups any: `list_dataset`
+    knows which are used.
     """
-    image_root = open_image_root(root)
+    image_root = open_image_root(root, recursive=recursive, follow_links=follow_links)
     if layout == "devkit":
-        kit.read_ground_truth(_check_devkit_given(root, devkit))
-        _find_flat_images(root, image_root)
-        return
-    named_by = "wnid" if layout == "wnid" else "index (0, 1, ...)"
+        wnids = kit.read_ground_truth(_check_devkit_given(root, devkit))
+        folder, names = _find_flat_images(root, image_root)
+        found = {_find_wnid(root / folder / name, wnids) for name in names}
+        return Summary(len(names), len(found), _count_beside_flat(image_root, folder))
+    folders = _list_class_folders(root, image_root, layout)
+    required: Container[str] = () if layout == "groups" else folders
+    if class_map is not None:
+        required = class_map
+    images, skipped = 0, _count_outside(image_root)
+    for folder, content in _read_folders(image_root, folders):
+        if layout == "index":
+            parse_index(root / folder)
+        if not content.images and folder in required:
+            _raise_empty(root, image_root, folder, content)
+        images += len(content.images)
+        skipped += content.skipped
+    return Summary(images, len(folders), +skipped)
+
+
+def _list_class_folders(root: Path, image_root: ImageRoot, layout: FolderLayout) -> list[str]:
     folders = image_root.list_folders()
     if not folders:
         images = len(image_root.read_folder().images)
         raise DataError(
             f"{to_printable(root)}: found no class folders and {images} "
-            f"image files; expected one folder per class, named by its {named_by}; sort the images "
-            f"into such folders, set layout: devkit (ImageNet's flat val) or correct the root"
+            f"image files; expected one folder per class, named by its {NAMED_BY[layout]}; sort "
+            f"the images into such folders, set layout: devkit (ImageNet's flat val) or correct "
+            f"the root"
         )
-    for folder in folders:
-        if layout == "index":
-            parse_index(root / folder)
-        if not image_root.has_image(folder):
-            others = describe_skipped(image_root.read_folder(folder).skipped)
-            raise DataError(
-                f"{to_printable(root / folder)}: empty class folder: found no image file and "
-                f"{len(image_root.list_folders(folder))} folders; expected {', '.join(EXTENSIONS)} "
-                f"files directly inside; other files in it: {others}; fill it or remove it"
-            )
+    return folders
+
+
+def _raise_empty(root: Path, image_root: ImageRoot, folder: str, content: FolderContent) -> None:
+    others = describe_skipped(content.skipped)
+    raise DataError(
+        f"{to_printable(root / folder)}: empty class folder: found no image file and "
+        f"{len(image_root.list_folders(folder))} folders; expected {', '.join(EXTENSIONS[:6])}, "
+        f"... files directly inside; other files in it: {others}; fill it or remove it, or set "
+        f"recursive: true if its images are in folders below"
+    )
+
+
+def _read_folders(
+    image_root: ImageRoot, folders: Sequence[str]
+) -> Iterator[tuple[str, FolderContent]]:
+    with ThreadPoolExecutor(LISTING_THREADS) as threads:
+        yield from zip(folders, threads.map(image_root.read_folder, folders), strict=True)
 
 
 def list_dataset(
     root: Path,
-    layout: Layout,
+    layout: FolderLayout,
     classes: Sequence[str],
     devkit: str | None = None,
     *,
     is_published: bool = False,
+    recursive: bool = False,
+    follow_links: FollowLinks = "anywhere",
+    class_map: Mapping[str, str] | None = None,
 ) -> Listing:
-    """Every image of a class of the training set; all other files are counted.
+    """Every image of a class of the training set, or with the layout groups of a group in
+    `classes`; all other files are counted.
 
-    `is_published`: integers of folders are ImageNet-1k's. DataError: as `check_root`; no image of a
-    class of the training set; a folder that is no class; a link that leaves the root or loops; a
-    name that is not UTF-8.
+    `is_published`: integers of folders are ImageNet-1k's. `class_map`: class of each folder that is
+    used, instead of what its name says. DataError: as `check_root`; no image of a class of the
+    training set; a folder that is no class; a link that may not be followed or loops; a name that
+    is not UTF-8.
     """
-    check_root(root, layout, devkit)
-    image_root = open_image_root(root)
+    image_root = open_image_root(root, recursive=recursive, follow_links=follow_links)
     if layout == "devkit":
         return _list_devkit_images(root, image_root, classes, _check_devkit_given(root, devkit))
-    folders = image_root.list_folders()
+    folders = _list_class_folders(root, image_root, layout)
     notes: tuple[str, ...] = ()
-    if layout == "index":
+    if class_map is not None:
+        labels = label_by_map(root, class_map, classes)
+    elif layout == "index":
         labels, meaning = label_by_index(root, folders, classes, is_published=is_published)
         notes = (meaning,)
+    elif layout == "groups":
+        labels = label_by_group(root, folders, classes)
     else:
         labels = label_by_name(root, folders, classes)
     _check_any_trained(root, labels, len(folders), classes)
+    required: Container[str] = labels if layout == "groups" else folders
+    if class_map is not None:
+        required = class_map
     skipped = _count_outside(image_root)
-    images, untrained = [], 0
-    with ThreadPoolExecutor(LISTING_THREADS) as threads:
-        contents = zip(folders, threads.map(image_root.read_folder, folders), strict=True)
-        for folder, content in contents:
-            skipped += content.skipped
-            if folder in labels:
-                images += [(f"{folder}/{name}", labels[folder]) for name in content.images]
-            else:
-                untrained += len(content.images)
-    skipped[describe_untrained(len(folders) - len(labels))] = untrained
+    images, untrained, unmapped = [], 0, 0
+    for folder, content in _read_folders(image_root, folders):
+        if not content.images and folder in required:
+            _raise_empty(root, image_root, folder, content)
+        skipped += content.skipped
+        if folder in labels:
+            images += [(f"{folder}/{name}", labels[folder]) for name in content.images]
+        elif class_map is not None and folder not in class_map:
+            unmapped += len(content.images)
+        else:
+            untrained += len(content.images)
+    outside = len(set(folders).difference(class_map)) if class_map is not None else 0
+    describe = describe_ungrouped if layout == "groups" else describe_untrained
+    skipped[describe(len(folders) - len(labels) - outside)] = untrained
+    skipped[describe_unmapped(outside)] = unmapped
     return Listing(sorted(images), +skipped, notes)
 
 
@@ -136,7 +211,7 @@ def _count_outside(image_root: ImageRoot) -> Counter[str]:
     content = image_root.read_folder()
     counts = Counter({NOT_IN_CLASS_FOLDER: len(content.images)})
     for reason, count in content.skipped.items():
-        counts[reason if reason in (HIDDEN, REPLACED) else NOT_IN_CLASS_FOLDER] += count
+        counts[reason if reason in (HIDDEN, SYSTEM, REPLACED) else NOT_IN_CLASS_FOLDER] += count
     return counts
 
 
@@ -154,16 +229,21 @@ def _list_devkit_images(
         else:
             untrained[wnid] += 1
     _check_any_trained(root, images, len(untrained), classes)
-    skipped = image_root.read_folder().skipped
-    if folder:
-        skipped += image_root.read_folder(folder).skipped
-    else:
-        for subfolder in image_root.list_folders():
-            skipped += image_root.count_below(subfolder)
+    skipped = _count_beside_flat(image_root, folder)
     skipped[describe_untrained(len(untrained))] = untrained.total()
     missing = len(wnids) - len(names)
     notes = (f"{missing:,} of the ground truth's {len(wnids):,} images have no file",)
     return Listing(sorted(images), +skipped, notes if missing else ())
+
+
+def _count_beside_flat(image_root: ImageRoot, folder: str) -> Counter[str]:
+    """The files beside the images of the flat archive, which are in the root ("") or a folder."""
+    skipped = image_root.read_folder().skipped
+    if folder:
+        return skipped + image_root.read_folder(folder).skipped
+    for subfolder in image_root.list_folders():
+        skipped += image_root.count_below(subfolder)
+    return skipped
 
 
 def _find_flat_images(root: Path, image_root: ImageRoot) -> tuple[str, list[str]]:

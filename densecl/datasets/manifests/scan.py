@@ -7,15 +7,18 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pandas as pd
 import pyarrow as pa
 
 from densecl.datasets.manifests.inspect import inspect_file
-from densecl.datasets.manifests.listing import Layout, Listing, list_dataset
+from densecl.datasets.manifests.listing import FolderLayout, Listing, list_dataset
+from densecl.datasets.storage.decode import Orientation
+from densecl.datasets.storage.image_names import ROWS_AT_ONCE
 from densecl.datasets.storage.image_root import get_file_size, read_file
 from densecl.datasets.storage.manifest import SCHEMA
 from densecl.runtime.signals import exit_worker_with_parent
@@ -28,10 +31,17 @@ CHUNK_SIZE = 64  # files per task and per report of progress
 SERIAL_BYTES = 16 * 1024**2
 
 
+class Scan(NamedTuple):
+    """A manifest, and how many of its images have an EXIF orientation that is not upright."""
+
+    frame: pd.DataFrame
+    turned: int
+
+
 def scan_dataset(
     dataset: str,
     root: Path,
-    layout: Layout,
+    layout: FolderLayout,
     classes: Sequence[str],
     workers: int,
     *,
@@ -40,7 +50,7 @@ def scan_dataset(
 ) -> pd.DataFrame:
     """`list_dataset`, then `scan_listing`."""
     listing = list_dataset(root, layout, classes, devkit)
-    return scan_listing(dataset, root, listing, classes, workers, progress)
+    return scan_listing(dataset, root, listing, classes, workers, progress).frame
 
 
 def scan_listing(
@@ -50,24 +60,35 @@ def scan_listing(
     classes: Sequence[str],
     workers: int,
     progress: Progress | None = None,
-) -> pd.DataFrame:
-    """Manifest sorted by path, independent of the number of workers; each file is hashed and
+    exif: Orientation = "ignore",
+) -> Scan:
+    """Manifest sorted by image_id, independent of the number of workers; each file is hashed and
     decoded completely.
 
     A file that cannot be used is a row with a `problem`. `progress(done, total)` counts files.
     """
     paths = [root / path for path, _ in listing.images]
-    infos = run_in_parallel(inspect_file, paths, workers, progress)
-    rows = [
-        (f"{dataset}/{path}", path, label, classes[label], *info)
-        for (path, label), info in zip(listing.images, infos, strict=True)
-    ]
-    columns = [
-        pa.array(values, field.type)
-        for values, field in zip(zip(*rows, strict=True), SCHEMA, strict=True)
-    ]
-    result: pd.DataFrame = pa.table(columns, schema=SCHEMA).to_pandas()
-    return result
+    infos = run_in_parallel(partial(inspect_file, exif=exif), paths, workers, progress)
+    tables, rows, turned = [], [], 0
+    for (path, label), info in zip(listing.images, infos, strict=True):
+        turned += info.is_turned
+        name = listing.names.get(path, path)
+        rows.append((f"{dataset}/{name}", path, label, classes[label], *info[:-1]))
+        if len(rows) == ROWS_AT_ONCE:  # a row of Python objects takes a kilobyte
+            tables.append(_build_table(rows))
+            rows = []
+    frame: pd.DataFrame = pa.concat_tables([*tables, _build_table(rows)]).to_pandas()
+    if listing.names:
+        frame = frame.sort_values("image_id", kind="stable", ignore_index=True)
+    return Scan(frame, turned)
+
+
+def _build_table(rows: Sequence[tuple[object, ...]]) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
+    return pa.table(
+        [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)],
+        schema=SCHEMA,
+    )
 
 
 def run_in_parallel(

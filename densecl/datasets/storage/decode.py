@@ -1,22 +1,25 @@
 """Decode image files, and classify their problems.
 
-EXIF rotation is not applied, as in timm and torchvision.
+EXIF rotation is not applied, as in timm and torchvision, unless `data.exif` is apply.
 """
 
 import io
-from pathlib import Path
+from contextlib import suppress
+from typing import Literal
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from densecl.datasets.storage.filenames import to_printable
-from densecl.datasets.storage.image_root import read_file
+from densecl.datasets.storage.image_formats import DECODE_ERRORS, FORMATS
+from densecl.datasets.storage.image_root import ImagePlace, read_file
 from densecl.errors import DataError
 
-# Files of one type often carry the extension of another (ImageNet has a PNG named .JPEG). Pillow's
-# other readers are not allowed: some start programs (EPS), and photographs need none of them.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF")
+MAGIC = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"GIF8", b"II*\0", b"MM\0*"),
+    *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+)
 
 EMPTY = "empty file"
 NO_IMAGE = "not an image"
@@ -26,38 +29,48 @@ DAMAGED = "damaged: cannot be decoded"
 BOMB = f"decompression bomb: more than {Image.MAX_IMAGE_PIXELS} pixels"
 BLANK = "blank: every pixel is the same"
 SIXTEEN_BIT = "16-bit: scaled to 8 bits"
+GREY_BITS = (8, 10, 12, 14)  # of cameras, in files of 16 bits
+FEWER_BITS = {
+    bits: f"16-bit with levels up to {2**bits - 1}: taken for {bits} bits, scaled to 8"
+    for bits in GREY_BITS
+}
+NO_RANGE = "grey levels that are negative, fractions or above 16 bits: their range is unknown"
 CMYK = "CMYK: converted to RGB as Pillow does"
 UNOPENED = "cannot be opened"
-HARMLESS_PROBLEMS = ("", SIXTEEN_BIT, CMYK)  # others exclude from training and evaluation
+HARMLESS_PROBLEMS = (
+    "",
+    SIXTEEN_BIT,
+    *FEWER_BITS.values(),
+    CMYK,
+)  # others exclude from training and evaluation
 
-# What Pillow's readers raise on damaged files.
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    OverflowError,
-    MemoryError,
-    RuntimeError,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
+Orientation = Literal["ignore", "apply"]
+TURNS = {  # EXIF orientation -> what makes the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
-def decode_image(path: Path) -> Image.Image:
+class UnknownRangeError(ValueError):
+    """Grey levels that no rule maps to 8 bits."""
+
+
+def decode_image(path: ImagePlace, exif: Orientation = "ignore") -> Image.Image:
     """RGB image, bit-identical to `Image.open(path).convert("RGB")` as in timm.
 
-    The one exception: 16-bit greyscale, which Pillow clips to white, is scaled to 8 bits.
-    DataError names the path and the reason.
+    The one exception: 16-bit greyscale, which Pillow clips to white, is scaled to 8 bits. `exif`:
+    as `convert_to_rgb`. DataError names the path and the reason.
     """
     content = b""
     try:
         content = read_file(path)
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return convert_to_rgb(image)
+            return convert_to_rgb(image, exif)
     except DECODE_ERRORS as error:
         raise DataError(
             f"{to_printable(path)}: {describe_decode_error(error, content)}; validate the dataset "
@@ -65,18 +78,53 @@ def decode_image(path: Path) -> Image.Image:
         ) from None
 
 
-def convert_to_rgb(image: Image.Image) -> Image.Image:
-    """As Pillow converts it, but 16-bit greyscale scaled to 8 bits."""
-    if not image.mode.startswith("I"):
-        return image.convert("RGB")
-    values = np.asarray(image).astype(np.int64).clip(0, 65535)
-    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+def convert_to_rgb(image: Image.Image, exif: Orientation = "ignore") -> Image.Image:
+    """As Pillow converts it, but 16-bit greyscale scaled to 8 bits by `count_grey_bits`.
+
+    `exif`: apply turns it upright as its EXIF orientation says.
+    """
+    if image.mode.startswith(("I", "F")):
+        levels, bits = _read_levels(image)
+        top = 2**bits - 1
+        rgb = Image.fromarray(((levels * 255 + top // 2) // top).astype(np.uint8)).convert("RGB")
+    else:
+        rgb = image.convert("RGB")
+    if exif == "apply" and (turn := TURNS.get(get_orientation(image))) is not None:
+        return rgb.transpose(turn)
+    return rgb
+
+
+def get_orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8; 1 if there is none or it is damaged."""
+    with suppress(*DECODE_ERRORS):
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return orientation if orientation in TURNS else 1
+    return 1
+
+
+def count_grey_bits(image: Image.Image) -> int:
+    """Bits that the levels of 16-bit greyscale use: the fewest of GREY_BITS that hold its highest
+    level, else 16; 0 for other images.
+    """
+    return _read_levels(image)[1] if image.mode.startswith("I") else 0
+
+
+def _read_levels(image: Image.Image) -> tuple[NDArray[np.int64], int]:
+    """Grey levels [H, W] and the bits that they use; UnknownRangeError."""
+    pixels = np.asarray(image)
+    if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+        raise UnknownRangeError(NO_RANGE)
+    highest = int(pixels.max())
+    bits = next((bits for bits in GREY_BITS if highest < 2**bits), 16)
+    return pixels.astype(np.int64), bits
 
 
 def describe_decode_error(error: BaseException, content: bytes) -> str:
     """A description that is the same for all versions of Pillow."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return BOMB
+    if isinstance(error, UnknownRangeError):
+        return NO_RANGE
     if isinstance(error, OSError) and error.errno is not None:
         return f"{UNOPENED}: {(error.strerror or 'unknown error').lower()}"
     if isinstance(error, UnidentifiedImageError):

@@ -1,13 +1,44 @@
 """Rules for file names, on disk and in archives."""
 
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import PurePosixPath
+
 from densecl.errors import DataError
 
-EXTENSIONS = (".jpeg", ".jpg", ".png", ".webp")
+HIDDEN = "hidden"  # their name, or that of a folder around them, begins with a dot
+SYSTEM = "system file"  # likewise, one of SYSTEM_NAMES
+HEIF_EXTENSIONS = (".heic", ".heif", ".hif")
+# Files of these names are images whatever they hold: one that cannot be decoded has a problem.
+EXTENSIONS = (
+    *(".jpeg", ".jpg", ".jpe", ".jfif", ".mpo"),
+    *(".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".ico"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+    *(HEIF_EXTENSIONS if find_spec("pillow_heif") else ()),
+)
+# What operating systems, disk stations and editors leave in folders of images.
+SYSTEM_NAMES = {
+    *("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information"),
+    *("lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+}
 
 
 def is_image_name(name: str) -> bool:
-    """True for an image extension in any case; hidden files (.DS_Store, ._*) are skipped."""
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
+    """True for an image extension in any case, unless the file is hidden or of the system."""
+    return name.lower().endswith(EXTENSIONS) and not find_litter([name])
+
+
+def find_litter(parts: Iterable[str]) -> str:
+    """The reason not to use a path, by its parts: HIDDEN (.DS_Store, ._*), SYSTEM or ""."""
+    names = list(parts)
+    if any(name.startswith(".") for name in names):
+        return HIDDEN
+    return SYSTEM if any(name.lower() in SYSTEM_NAMES for name in names) else ""
+
+
+def get_suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
 
 
 def to_printable(name: object) -> str:

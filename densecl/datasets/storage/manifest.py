@@ -1,7 +1,7 @@
 """The manifest of a dataset: one row per image file; unusable files have a `problem`."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from densecl.datasets.storage.decode import HARMLESS_PROBLEMS
 from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.image_places import ArchiveImages, locate_images
 from densecl.datasets.storage.image_root import get_file_size
 from densecl.errors import DataError
 from densecl.runtime.atomic_files import open_atomic_file
@@ -55,14 +56,18 @@ def read_missing_reason(path: Path) -> str:
     return metadata.get(REASON_KEY, b"").decode("utf-8")
 
 
-def read_manifest(path: Path) -> pd.DataFrame:
-    """Read a manifest; DataError names the first column that is missing, unknown or of another
-    type.
+def read_manifest(path: Path, columns: Collection[str] | None = None) -> pd.DataFrame:
+    """Read a manifest, or only some of its columns, `path` among them; DataError names the first
+    column that is missing, unknown or of another type.
     """
     hint = "run the stage prepare of this dataset again"
     try:
-        table = pq.read_table(path)
-        frame: pd.DataFrame = table.to_pandas()  # decodes the text of the columns too
+        schema = pq.read_schema(path)
+        wanted = None if columns is None else [name for name in schema.names if name in columns]
+        # Decodes the text of the columns too, and gives each column back as it is converted.
+        frame: pd.DataFrame = pq.read_table(path, columns=wanted).to_pandas(
+            split_blocks=True, self_destruct=True
+        )
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; expected a manifest; {hint}") from None
     except Exception as error:  # found by fuzzing: many types, for damaged bytes
@@ -70,17 +75,15 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise DataError(
             f"{path}: not readable as Parquet ({reason}); expected a manifest; {hint}"
         ) from None
-    types = {field.name: str(field.type) for field in table.schema}
+    types = {field.name: str(field.type) for field in schema}
     for field in SCHEMA:
         found = types.get(field.name, "no such column")
         if found != str(field.type):
             raise DataError(
                 f"{path}: column {field.name}: found {found}, expected {field.type}; {hint}"
             )
-    if table.schema.names != SCHEMA.names:
-        raise DataError(
-            f"{path}: found columns {table.schema.names}, expected {SCHEMA.names}; {hint}"
-        )
+    if schema.names != SCHEMA.names:
+        raise DataError(f"{path}: found columns {schema.names}, expected {SCHEMA.names}; {hint}")
     # An edited manifest must not lead a stage out of the dataset's folder.
     outside = frame["path"][frame["path"].str.contains(OUTSIDE_PATH, na=True)]
     if len(outside):
@@ -91,9 +94,17 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return frame
 
 
+def read_classes(path: Path) -> list[str]:
+    """[C] sorted classes of a training dataset's manifest, usable or not; the index of a name is
+    its label.
+    """
+    return sorted(read_manifest(path, ("path", "wnid"))["wnid"].unique())
+
+
 def count_problems(frame: pd.DataFrame) -> dict[str, int]:
     """Files by problem, also those that are used."""
-    return dict(Counter(frame["problem"][frame["problem"] != ""]))
+    counts = frame["problem"][frame["problem"] != ""].value_counts()
+    return {str(problem): int(count) for problem, count in counts.items()}
 
 
 def select_usable(frame: pd.DataFrame, excluded: Iterable[str] = ()) -> pd.DataFrame:
@@ -107,6 +118,10 @@ def check_unchanged(frame: pd.DataFrame, root: Path) -> None:
 
     DVC finds a change that keeps the size, by the content hash of `tracked_by`.
     """
+    with suppress(OSError):  # of which the loop finds the file
+        images = locate_images(root, frame["path"])
+        if isinstance(images, ArchiveImages):
+            frame = frame[images.sizes != frame["bytes"].to_numpy()]
     for path, expected in zip(frame["path"], frame["bytes"], strict=True):
         try:
             found = f"{get_file_size(root / path)} bytes"

@@ -3,11 +3,9 @@ files below its root.
 """
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 
-from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.filenames import HEIF_EXTENSIONS, get_suffix, to_printable
 
-HIDDEN = "hidden"  # their name, or that of a folder around them, begins with a dot
 NOT_IN_CLASS_FOLDER = "not in a class folder"
 IN_SUBFOLDERS = "in subfolders"
 REPLACED = "replaced by a later member of the same name"  # of an archive, as unpacking would
@@ -15,13 +13,23 @@ MAX_REASONS = 8  # that a line of text lists
 
 
 def describe_extension(name: str) -> str:
-    """The reason for a file whose extension is none of an image that is read."""
-    suffix = PurePosixPath(name).suffix.lower()
+    """The reason for a file that is no image by its extension nor by its content."""
+    suffix = get_suffix(name)
+    if suffix in HEIF_EXTENSIONS:  # read where the extra is installed
+        return f"extension {suffix} without the extra heif"
     return f"extension {to_printable(suffix)}" if suffix else "no extension"
 
 
 def describe_untrained(classes: int) -> str:
     return f"of {classes} class{'' if classes == 1 else 'es'} that the train set does not have"
+
+
+def describe_ungrouped(folders: int) -> str:
+    return f"in {folders} folder{'' if folders == 1 else 's'} that no group is named by"
+
+
+def describe_unmapped(folders: int) -> str:
+    return f"in {folders} folder{'' if folders == 1 else 's'} that class_map does not name"
 
 
 def describe_skipped(skipped: Mapping[str, int]) -> str:

@@ -42,6 +42,13 @@ def make_ellipse(
     return ShapePart(np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], 1), filled)
 
 
+def make_gear() -> ShapePart:
+    """A wheel of eight teeth."""
+    angle = np.radians(np.arange(32) * 11.25)
+    radius = np.where(np.arange(32) % 4 < 2, 1.0, 0.72)
+    return ShapePart(np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1))
+
+
 def make_star() -> ShapePart:
     """A star of five points."""
     angle = np.radians(np.arange(10) * 36 - 90)
@@ -58,6 +65,33 @@ def make_heart() -> ShapePart:
 
 
 SHAPES: dict[str, list[ShapePart]] = {
+    "arrow": [
+        make_polygon(
+            (-1, -0.2), (0.15, -0.2), (0.15, -0.6), (1, 0), (0.15, 0.6), (0.15, 0.2), (-1, 0.2)
+        )
+    ],
+    "bell": [
+        make_ellipse(0, 0.72, 0.22, 0.22),
+        make_ellipse(0, -0.3, 0.5, 0.65, 180, 360),
+        make_polygon((-0.5, -0.3), (0.5, -0.3), (0.85, 0.65), (-0.85, 0.65)),
+    ],
+    "boat": [
+        make_polygon((-1, 0.3), (1, 0.3), (0.6, 0.85), (-0.6, 0.85)),
+        make_box(-0.07, -0.95, 0.07, 0.32),
+        make_polygon((0.14, -0.9), (0.85, 0.15), (0.14, 0.15)),
+        make_polygon((-0.14, -0.6), (-0.14, 0.15), (-0.7, 0.15)),
+    ],
+    "bottle": [
+        make_box(-0.4, -0.15, 0.4, 1),
+        make_ellipse(0, -0.15, 0.4, 0.35, 180, 360),
+        make_box(-0.15, -0.9, 0.15, -0.2),
+        make_box(-0.2, -1, 0.2, -0.85),
+    ],
+    "gear": [make_gear(), make_ellipse(0, 0, 0.3, 0.3, filled=False)],
+    "hammer": [
+        make_box(-0.12, -0.5, 0.12, 1),
+        make_polygon((-0.7, -0.95), (0.4, -0.95), (0.85, -0.6), (0.4, -0.4), (-0.7, -0.4)),
+    ],
     "butterfly": [
         *(make_ellipse(s * 0.5, -0.4, 0.48, 0.5) for s in (-1, 1)),
         *(make_ellipse(s * 0.4, 0.45, 0.38, 0.42) for s in (-1, 1)),
@@ -123,7 +157,9 @@ SHAPES: dict[str, list[ShapePart]] = {
 
 
 class Pose(NamedTuple):
-    """Placement of an object: centre and half-size as shares of the image, rotation and shear."""
+    """Placement of an object: centre and half-size as shares of the image, rotation and shear, and
+    the shares of its width and height that are seen of it (less than 1: it is turned away).
+    """
 
     x: float
     y: float
@@ -131,12 +167,14 @@ class Pose(NamedTuple):
     radians: float
     shear: float
     mirrored: bool
+    width: float = 1.0
+    height: float = 1.0
 
     def transform_points(self, points: Points) -> Points:
         """Map object coordinates to shares of the image."""
-        flip = -1 if self.mirrored else 1
+        flip = -self.width if self.mirrored else self.width
         c, s = np.cos(self.radians), np.sin(self.radians)
-        matrix = np.array([[c, -s], [s, c]]) @ np.array([[flip, self.shear], [0, 1]])
+        matrix = np.array([[c, -s], [s, c]]) @ np.array([[flip, self.shear], [0, self.height]])
         return np.asarray(points @ matrix.T * self.size + (self.x, self.y))
 
     def compute_grid(self, size: int) -> np.ndarray:
@@ -146,7 +184,8 @@ class Pose(NamedTuple):
         share = (np.arange(size) + 0.5) / size
         x, y = np.meshgrid(share - self.x, share - self.y)
         c, s = np.cos(-self.radians), np.sin(-self.radians)
-        return np.stack([c * x - s * y, s * x + c * y]) / self.size
+        turned = np.stack([c * x - s * y, s * x + c * y]) / self.size
+        return np.asarray(turned / np.array([self.width, self.height])[:, None, None])
 
 
 def render_mask(parts: list[ShapePart], pose: Pose, size: int, oversampling: int) -> Image.Image:

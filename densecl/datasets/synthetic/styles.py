@@ -8,23 +8,39 @@ minutes and relies on texture and colour, and each shifted dataset is a real shi
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count, islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
 from densecl.config.params import RenderParams
-from densecl.datasets.synthetic.shapes import SHAPES, Pose, render_mask
+from densecl.datasets.synthetic.classes import (
+    DRAWN_CLASSES,
+    SUBSETS,
+    SYNTHETIC_CLASSES,
+    TRAINED_LABELS,
+)
+from densecl.datasets.synthetic.photographs import (
+    DRAWN,
+    PHOTO,
+    RECOLLECTED,
+    VIEWPOINTS,
+    Drawing,
+    blur,
+    convert_to_image,
+    draw_mask,
+    render_photograph,
+    sample_cue_class,
+    sample_pose,
+    scale_to_unit,
+)
 from densecl.datasets.synthetic.textures import (
     TEXTURES,
     convert_to_rgb,
     render_background,
-    render_surface,
     round_field,
     sample_noise,
 )
@@ -33,75 +49,14 @@ from densecl.runtime.signals import exit_worker_with_parent
 from densecl.seeding import derive_seed
 
 JPEG_QUALITY = 92
-
-
-class SyntheticClass(NamedTuple):
-    """A kind of object; its wnid is not a real synset, so that results are not mistaken for
-    ImageNet's.
-    """
-
-    wnid: str
-    name: str
-    texture: str
-    hue: float
-
-
-_TEXTURE_AND_HUE = {
-    "butterfly": ("wedges", 0.08),
-    "crescent": ("rings", 0.15),
-    "fish": ("scales", 0.55),
-    "heart": ("dots", 0.97),
-    "house": ("bricks", 0.03),
-    "key": ("brushed", 0.12),
-    "mug": ("bands", 0.62),
-    "mushroom": ("speckles", 0.0),
-    "plane": ("stripes", 0.5),
-    "star": ("checks", 0.78),
-    "tree": ("zigzag", 0.33),
-    "umbrella": ("clouds", 0.87),
-}
-SYNTHETIC_CLASSES = tuple(
-    SyntheticClass(f"n9{number:07d}", name, *look)
-    for number, (name, look) in enumerate(_TEXTURE_AND_HUE.items())
-)
-SUBSETS = {  # class indices of the datasets that, like the real ones, have a part of the classes
-    "adversarial": (0, 2, 3, 5, 6, 9, 10),
-    "rendition": (1, 2, 4, 6, 8, 9, 11),
-    "cue-conflict": (0, 1, 3, 4, 6, 7, 8, 10, 11),
-}
 RENDITIONS = ("cartoon", "painting", "outline", "mosaic", "neon")
-
-
-@dataclass(frozen=True)
-class PhotoVariation:
-    """Ranges that vary between the photograph datasets."""
-
-    agreement: float = 0.8  # probability that the texture, and the colour, are the class's own
-    size: tuple[float, float] = (0.26, 0.42)  # half the object's size, share of the image
-    turn: float = 25  # degrees either way
-    shift: float = 0.09  # of the centre, share of the image
-    light: tuple[float, float] = (0.75, 1.1)
-    grain: float = 0.007  # standard deviation of the noise of a pixel, of 1
-
-
-PHOTO = PhotoVariation()
-DRAWN = PhotoVariation(size=(0.32, 0.45), turn=12, shift=0.05)  # artists centre what they draw
-RECOLLECTED = PhotoVariation(
-    agreement=0.6, size=(0.2, 0.4), turn=45, shift=0.14, light=(0.55, 1.2), grain=0.018
-)
-
-
-class Drawing(NamedTuple):
-    image: Image.Image
-    mask: Image.Image  # of the object: mode L, same size
-    name: str = ""  # of the image file
 
 
 def render_dataset(settings: RenderParams, images: Path, masks: Path) -> int:
     """Write the images and their object masks (same paths, .png); return the number of images.
     Equal settings give equal bytes.
     """
-    labels = SUBSETS.get(settings.style, range(len(SYNTHETIC_CLASSES)))
+    labels = SUBSETS.get(settings.style, TRAINED_LABELS)
     render = partial(_render_class, settings, images, masks)
     workers = count_workers()
     if workers < 2:
@@ -120,7 +75,7 @@ def render_dataset(settings: RenderParams, images: Path, masks: Path) -> int:
 
 
 def _render_class(settings: RenderParams, images: Path, masks: Path, label: int) -> None:
-    folder = str(label) if settings.style == "recollected" else SYNTHETIC_CLASSES[label].wnid
+    folder = str(label) if settings.style == "recollected" else DRAWN_CLASSES[label].wnid
     image_folder, mask_folder = images / folder, masks / folder
     image_folder.mkdir(parents=True, exist_ok=True)
     mask_folder.mkdir(parents=True, exist_ok=True)
@@ -139,74 +94,11 @@ def _create_rng(settings: RenderParams, *words: str | int) -> np.random.Generato
     )
 
 
-def render_photograph(
-    label: int,
-    variation: PhotoVariation,
-    size: int,
-    rng: np.random.Generator,
-    surface_classes: tuple[int, int] | None = None,
-) -> Drawing:
-    """An object on a background, and its mask; `surface_classes` gives the classes of its texture
-    and colour.
-    """
-    pose = _sample_pose(variation, rng)
-    mask = _draw_mask(label, pose, size, oversampling=8)
-    sampled = _sample_cue_class(label, variation, rng), _sample_cue_class(label, variation, rng)
-    texture, colour = (SYNTHETIC_CLASSES[index] for index in surface_classes or sampled)
-    grid = pose.compute_grid(size)
-    # Light from the upper left.
-    shade = 1 - 0.3 * np.clip(0.7 * grid[0] + 0.7 * grid[1], -0.6, 1)
-    surface = render_surface(texture.texture, colour.hue, grid, rng) * round_field(shade)
-    background = render_background(size, rng)
-    shadow = ImageChops.offset(_blur(mask, 0.025), size // 40, size // 28)
-    background = background * (1 - 0.45 * _scale_to_unit(shadow))
-    rim, inside = _scale_to_unit(_blur(mask, 0.012)), _scale_to_unit(mask)
-    surface = surface * (0.55 + 0.45 * rim)
-    pixels = (background + (surface - background) * inside) * rng.uniform(*variation.light)
-    pixels += variation.grain * rng.standard_normal(pixels.shape, dtype=np.float32)
-    return Drawing(_convert_to_image(pixels), mask)
-
-
-def _sample_cue_class(label: int, variation: PhotoVariation, rng: np.random.Generator) -> int:
-    """The class of a texture or colour: mostly `label`, else any."""
-    return (
-        label if rng.random() < variation.agreement else int(rng.integers(len(SYNTHETIC_CLASSES)))
-    )
-
-
-def _sample_pose(variation: PhotoVariation, rng: np.random.Generator) -> Pose:
-    half = rng.uniform(*variation.size)
-    x, y = 0.5 + rng.uniform(-variation.shift, variation.shift, 2)
-    turn = np.radians(rng.uniform(-variation.turn, variation.turn))
-    return Pose(x, y, half, turn, rng.uniform(-0.15, 0.15), rng.random() < 0.5)
-
-
-def _draw_mask(label: int, pose: Pose, size: int, oversampling: int = 4) -> Image.Image:
-    return render_mask(SHAPES[SYNTHETIC_CLASSES[label].name], pose, size, oversampling)
-
-
-def _scale_to_unit(image: Image.Image) -> np.ndarray:
-    """[S, S] of a mask or [3, S, S] of an image, float32 in 0..1."""
-    values = np.asarray(image).astype(np.float32) / 255
-    return values if values.ndim == 2 else values.transpose(2, 0, 1)
-
-
-def _convert_to_image(pixels: np.ndarray) -> Image.Image:
-    """Mode RGB, of [3, S, S] in 0..1."""
-    levels = (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return Image.fromarray(np.ascontiguousarray(levels.transpose(1, 2, 0)))
-
-
 def _shrink(pixels: np.ndarray, mask: Image.Image) -> Drawing:
     """Half the canvas."""
     size = (mask.width // 2, mask.height // 2)
-    image = _convert_to_image(pixels).resize(size, Image.Resampling.LANCZOS)
+    image = convert_to_image(pixels).resize(size, Image.Resampling.LANCZOS)
     return Drawing(image, mask.reduce(2))
-
-
-def _blur(mask: Image.Image, share: float) -> Image.Image:
-    """Gaussian blur with a standard deviation of this share of the canvas."""
-    return mask.filter(ImageFilter.GaussianBlur(mask.width * share))
 
 
 def _extract_edge(mask: Image.Image, width: int) -> Image.Image:
@@ -219,14 +111,23 @@ def _render_photo(
     settings: RenderParams, label: int, number: int, rng: np.random.Generator
 ) -> Drawing:
     drawing = render_photograph(label, PHOTO, settings.size, rng)
-    return drawing._replace(name=f"{SYNTHETIC_CLASSES[label].wnid}_{number}.JPEG")
+    return drawing._replace(name=f"{DRAWN_CLASSES[label].wnid}_{number}.JPEG")
+
+
+def _render_viewpoint(
+    settings: RenderParams, label: int, number: int, rng: np.random.Generator
+) -> Drawing:
+    """A photograph of the object from elsewhere, one of VIEWPOINTS in turn."""
+    strength = tuple(VIEWPOINTS)[number % len(VIEWPOINTS)]
+    drawing = render_photograph(label, VIEWPOINTS[strength], settings.size, rng)
+    return drawing._replace(name=f"{strength}_{number}.JPEG")
 
 
 def _render_recollected(
     settings: RenderParams, label: int, number: int, rng: np.random.Generator
 ) -> Drawing:
     drawing = render_photograph(label, RECOLLECTED, settings.size, rng)
-    words = f"{settings.seed}{SYNTHETIC_CLASSES[label].wnid}_{number}.jpeg"
+    words = f"{settings.seed}{DRAWN_CLASSES[label].wnid}_{number}.jpeg"
     return drawing._replace(name=f"{zlib.crc32(words.encode()):08x}.jpeg")
 
 
@@ -256,11 +157,11 @@ def _render_rendition(
     """The object without its texture, in one of RENDITIONS; its colour is mostly the class's."""
     style = RENDITIONS[number % len(RENDITIONS)]
     canvas = 2 * settings.size  # edges are filtered: drawn fine, then halved
-    pose = _sample_pose(DRAWN, rng)
-    mask = _draw_mask(label, pose, canvas)
+    pose = sample_pose(DRAWN, rng)
+    mask = draw_mask(label, pose, canvas)
     hue = SYNTHETIC_CLASSES[label].hue if rng.random() < PHOTO.agreement else rng.random()
     edge_mask = _extract_edge(mask, 5)
-    inside, edge = _scale_to_unit(mask), _scale_to_unit(edge_mask)
+    inside, edge = scale_to_unit(mask), scale_to_unit(edge_mask)
     body = convert_to_rgb(hue, 0.7, rng.uniform(0.7, 0.95))
     paper = convert_to_rgb(rng.random(), rng.uniform(0.08, 0.35), 0.97)
     ink = convert_to_rgb(rng.random(), 0.5, 0.15)
@@ -271,23 +172,23 @@ def _render_rendition(
         strokes = round_field(sample_noise(canvas, 22, rng) - 0.5) * 0.5
         ground = render_background(canvas, rng)
         shaded = body * (1 + 0.3 * round_field(pose.compute_grid(canvas)[1]))
-        painted = _convert_to_image(ground + (shaded - ground) * inside + strokes)
-        pixels = _scale_to_unit(painted.filter(ImageFilter.ModeFilter(9)))
+        painted = convert_to_image(ground + (shaded - ground) * inside + strokes)
+        pixels = scale_to_unit(painted.filter(ImageFilter.ModeFilter(9)))
     elif style == "outline":
-        shifted = _scale_to_unit(ImageChops.offset(mask, canvas // 24, canvas // 30))
+        shifted = scale_to_unit(ImageChops.offset(mask, canvas // 24, canvas // 30))
         pixels = paper + (convert_to_rgb(hue, 0.35, 0.97) - paper) * shifted
         pixels = pixels + (ink - pixels) * edge
     elif style == "mosaic":
         ground = convert_to_rgb(rng.random(), 0.3, 0.5)
         speckle = 0.06 * rng.standard_normal((canvas, canvas), dtype=np.float32)
-        mixed = _convert_to_image(ground + (body - ground) * inside + speckle)
+        mixed = convert_to_image(ground + (body - ground) * inside + speckle)
         tiles = mixed.resize((canvas // 8, canvas // 8), Image.Resampling.LANCZOS)
-        pixels = _scale_to_unit(tiles.resize(mask.size, Image.Resampling.NEAREST))
+        pixels = scale_to_unit(tiles.resize(mask.size, Image.Resampling.NEAREST))
         joint = np.arange(canvas) % 8 == 0
         pixels = pixels * (1 - 0.35 * round_field(joint | joint[:, None]))
     else:
         night = convert_to_rgb(rng.random(), 0.5, 0.1)
-        glow = _scale_to_unit(_blur(edge_mask, 0.03)) * 1.6
+        glow = scale_to_unit(blur(edge_mask, 0.03)) * 1.6
         pixels = night + convert_to_rgb(hue, 0.75, 1.0) * glow + edge
     return _shrink(pixels, mask)._replace(name=f"{style}_{number}.jpg")
 
@@ -295,13 +196,13 @@ def _render_rendition(
 def _render_sketch(
     settings: RenderParams, label: int, number: int, rng: np.random.Generator
 ) -> Drawing:
-    pose = _sample_pose(DRAWN, rng)
-    mask = _draw_mask(label, pose, 2 * settings.size)
+    pose = sample_pose(DRAWN, rng)
+    mask = draw_mask(label, pose, 2 * settings.size)
     grid = pose.compute_grid(mask.width)
-    texture = SYNTHETIC_CLASSES[_sample_cue_class(label, PHOTO, rng)].texture
+    texture = SYNTHETIC_CLASSES[sample_cue_class(label, PHOTO, rng)].texture
     marks = 0.85 * np.clip(2 - 4 * TEXTURES[texture](grid), 0, 1)  # dark areas are shaded
-    edge = _scale_to_unit(_extract_edge(mask, int(rng.choice((3, 3, 5)))))
-    line = np.maximum(edge, round_field(marks) * _scale_to_unit(mask))
+    edge = scale_to_unit(_extract_edge(mask, int(rng.choice((3, 3, 5)))))
+    line = np.maximum(edge, round_field(marks) * scale_to_unit(mask))
     pressure = 0.75 + 0.25 * round_field(sample_noise(mask.width, 10, rng))
     pixels = np.repeat(1 - line[None] * pressure, 3, axis=0)
     return _shrink(pixels, mask)._replace(name=f"sketch_{number}.JPEG")
@@ -323,6 +224,8 @@ def _render_cue_conflict(
 
 STYLES: dict[str, Callable[[RenderParams, int, int, np.random.Generator], Drawing | None]] = {
     "photo": _render_photo,
+    "viewpoint": _render_viewpoint,
+    "new-classes": _render_photo,
     "recollected": _render_recollected,
     "adversarial": _render_adversarial,
     "rendition": _render_rendition,

@@ -5,7 +5,7 @@ set: content that is in both is a failure of the evaluation set, so that a new d
 the verdict that training depends on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -34,6 +34,7 @@ from densecl.errors import DataError
 
 PANDAS_TYPES = {"string": "str", "float": "float32"}  # Arrow's name -> pandas' name
 WNID_IN_FILENAME = r"^(n\d{8})[_.-]"  # the names of ImageNet's training files hold their class
+COPIES = ("kaggle", "webdataset", "parquet")  # layouts whose images have other names in folders
 MISLABELLED_SHARE = 0.5  # of a class's images that are also in another class: no accident
 # Of a validation class, the share that ReaL's raters confirm; about 0.9 if the folder is right.
 MIN_CONFIRMED_SHARE = 0.05
@@ -44,7 +45,7 @@ EQUAL = "ExpectColumnPairValuesToBeEqual"
 class TrainReference(NamedTuple):
     """Properties of the training dataset that the other datasets are checked against."""
 
-    classes: list[str]  # of the training set, sorted
+    classes: list[str]  # of the training set, sorted; or the dataset's groups of classes
     train: pd.DataFrame  # its usable images
     hashed: HashIndex  # their difference hashes
 
@@ -53,11 +54,13 @@ def check_manifests(
     manifests: dict[str, pd.DataFrame],
     validate_params: ValidateParams,
     declared: Mapping[str, DatasetParams] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, ValidationResult]:
     """Validation result of each dataset, in the order of `manifests`; equal input gives equal
     results.
 
-    `declared` may hold the number of images and classes of a dataset. DataError if the manifest of
+    `declared` may hold the number of images and classes of a dataset, `groups` the names of its
+    groups of classes, if these are its labels. DataError if the manifest of
     the training set is not among them: its folder names are the class list.
     """
     if TRAIN_SET not in manifests:
@@ -67,7 +70,9 @@ def check_manifests(
         )
     run = create_runner()
     findings = {name: run(frame, _build_column_rules()) for name, frame in manifests.items()}
+    leaked: dict[str, frozenset[str]] = {}  # image_ids that are left out
     classes: list[str] = []
+    grouped = {name: list(names) for name, names in (groups or {}).items()}
     if findings[TRAIN_SET]:
         unchecked = [Finding(True, f"not checked: the manifest of {TRAIN_SET} is not valid")]
         findings = {name: found or unchecked for name, found in findings.items()}
@@ -76,11 +81,24 @@ def check_manifests(
         classes = sorted(manifests[TRAIN_SET]["wnid"].unique())
         reference = TrainReference(classes, train, HashIndex(train))
         for name, frame in manifests.items():
-            findings[name] = findings[name] or _collect_findings(
-                run, name, frame, reference, validate_params, (declared or {}).get(name)
-            )
+            if not findings[name]:
+                findings[name], leaked[name] = _collect_findings(
+                    run,
+                    name,
+                    frame,
+                    reference._replace(classes=grouped.get(name, classes)),
+                    validate_params,
+                    (declared or {}).get(name),
+                )
     return {
-        name: _build_result(name, frame, findings[name], validate_params, classes)
+        name: _build_result(
+            name,
+            frame,
+            findings[name],
+            validate_params,
+            grouped.get(name, classes),
+            leaked.get(name, frozenset()),
+        )
         for name, frame in manifests.items()
     }
 
@@ -91,10 +109,12 @@ def _build_result(
     findings: list[Finding],
     validate_params: ValidateParams,
     classes: list[str],
+    leaked: frozenset[str],
 ) -> ValidationResult:
     if not {"image_id", "problem", "wnid"} <= set(frame.columns):
         frame = pd.DataFrame({"image_id": [], "problem": [], "wnid": []}, dtype="str")
-    images, bad = select_usable(frame), frame["image_id"][_select_faults(frame).notna()]
+    images = select_usable(frame, leaked)
+    bad = frame["image_id"][_select_faults(frame).notna() | frame["image_id"].isin(leaked)]
     failures = tuple(finding.text for finding in findings if finding.critical)
     present = set(images["wnid"])
     return ValidationResult(
@@ -104,6 +124,7 @@ def _build_result(
         classes=len(present),
         absent=tuple(wnid for wnid in classes if wnid not in present),
         excluded=tuple(bad) if validate_params.bad_images == "exclude" else (),
+        leaked=len(leaked),
         failures=failures,
         warnings=tuple(finding.text for finding in findings if not finding.critical),
         evidence=tuple(
@@ -121,13 +142,17 @@ def _collect_findings(
     reference: TrainReference,
     validate_params: ValidateParams,
     declared: DatasetParams | None,
-) -> list[Finding]:
+) -> tuple[list[Finding], frozenset[str]]:
+    """The findings of a dataset, and its images that are in the training set, if params leave such
+    images out.
+    """
     images, is_train = select_usable(frame), name == TRAIN_SET
+    excludes = validate_params.bad_images == "exclude"
     files = frame.assign(
         subject=frame["path"],
         listed=frame["label"].map(dict(enumerate(reference.classes))),
         fault=_select_faults(frame),
-        expected_id=f"{name}/" + frame["path"],
+        expected_id=_find_expected_ids(name, frame, declared),
         named=_find_named_classes(frame, reference.classes),
     )
     columns = [
@@ -138,15 +163,17 @@ def _collect_findings(
     if not is_train:
         columns.append(find_same_content(images, reference.train))
     images = pd.concat(columns, axis=1)
-    classes = _build_class_table(name, frame, images, reference.classes, declared)
+    leaks = images["leaked"].notna() if excludes and not is_train else images["image_id"].isna()
+    classes = _build_class_table(name, frame, images[~leaks], reference.classes, declared)
     least = validate_params.minimum_per_class
     classes["few"] = classes["images"].where(classes["odd"].isna() & (classes["images"] < least))
-    return [
-        *run(files, _build_file_rules(reference.classes, validate_params)),
-        *run(images, _build_image_rules(is_train)),
+    findings = [
+        *run(files, _build_file_rules(reference.classes, excludes)),
+        *run(images, _build_image_rules(is_train, excludes)),
         *run(classes, _build_class_rules(least)),
         *_check_counts(name, frame, reference.classes, declared),
     ]
+    return findings, frozenset(images["image_id"][leaks])
 
 
 def _build_column_rules() -> Suite:
@@ -168,9 +195,9 @@ def _build_column_rules() -> Suite:
     ]
 
 
-def _build_file_rules(classes: list[str], validate_params: ValidateParams) -> Suite:
+def _build_file_rules(classes: list[str], excludes: bool) -> Suite:
     """Rules for all rows, including unreadable files."""
-    last, excludes = len(classes) - 1, validate_params.bad_images == "exclude"
+    last = len(classes) - 1
     return [
         build_expectation("ExpectColumnValuesToNotBeNull", "has no image_id", column="image_id"),
         build_expectation(
@@ -218,12 +245,13 @@ def _build_file_rules(classes: list[str], validate_params: ValidateParams) -> Su
     ]
 
 
-def _build_image_rules(is_train: bool) -> Suite:
+def _build_image_rules(is_train: bool, excludes: bool) -> Suite:
     """Rules for usable rows."""
+    rule = "which no evaluation image may share; remove one of them"
     leaked = build_expectation(
         NULL,
-        "same content as {leaked} of the train set, which no evaluation image may share; remove "
-        "one of them",
+        "same content as {leaked} of the train set" + ("; excluded" if excludes else f", {rule}"),
+        WARNING if excludes else CRITICAL,
         column="leaked",
     )
     return [
@@ -353,9 +381,16 @@ def _check_counts(
     return findings
 
 
+def _find_expected_ids(name: str, frame: pd.DataFrame, declared: DatasetParams | None) -> pd.Series:
+    """[files] the set's name and the path, or in a copy any other name that the set's is before."""
+    by_path, ids = f"{name}/" + frame["path"], frame["image_id"]
+    is_copy = declared is not None and declared.layout in COPIES
+    return ids.where(ids.str.startswith(f"{name}/", na=False), by_path) if is_copy else by_path
+
+
 def _find_named_classes(frame: pd.DataFrame, classes: list[str]) -> pd.Series:
     """[files] class stated in the file name, if it differs from that of the folder."""
-    named = frame["path"].str.rpartition("/")[2].str.extract(WNID_IN_FILENAME, expand=False)
+    named = frame["image_id"].str.rpartition("/")[2].str.extract(WNID_IN_FILENAME, expand=False)
     return named.where(named.isin(classes) & (named != frame["wnid"]))
 
 

@@ -5,6 +5,7 @@ shown as text.
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -29,11 +30,14 @@ def write_validation_page(
     skipped: Mapping[str, SkippedFiles],
     path: Path,
     roots: Mapping[str, Path],
+    titles: Mapping[str, str] | None = None,
 ) -> None:
     """Write the page, one card per dataset in the order of `verdicts`; equal input gives equal
     bytes.
 
-    `roots`: where each set's images lie, for the thumbnails.
+    Args:
+        roots: where each set's images lie, for the thumbnails.
+        titles: display names of the sets that have one.
     """
     environment = create_environment(Path(__file__).parent / "templates")
     environment.filters |= {
@@ -41,9 +45,13 @@ def write_validation_page(
         "count": "{:,}".format,
         "size": format_bytes,
     }
+    files = _find_files(verdicts, manifests)
     cards = [
         _build_card(verdict, manifests[name], skipped[name])
-        | {"pictured": _collect_pictures(verdict, roots)}
+        | {
+            "pictured": _collect_pictures(verdict, roots, files),
+            "title": (titles or {}).get(name, name),
+        }
         for name, verdict in verdicts.items()
     ]
     write_text(
@@ -61,7 +69,7 @@ def write_validation_page(
 def _build_card(
     verdict: ValidationResult, frame: pd.DataFrame, skipped: SkippedFiles
 ) -> dict[str, Any]:
-    images = select_usable(frame)
+    images = select_usable(frame, verdict.excluded)
     counts = images["wnid"].value_counts().reindex(sorted(frame["wnid"].unique()), fill_value=0)
     bad = frame[frame["problem"] != ""]
     return {
@@ -87,21 +95,44 @@ def _format_problem(row: dict[Any, Any], verdict: ValidationResult) -> dict[str,
     return {**row, "reason": row["problem"], "outcome": outcome}
 
 
-def _collect_pictures(verdict: ValidationResult, roots: Mapping[str, Path]) -> list[dict[str, Any]]:
+def _find_files(
+    verdicts: Mapping[str, ValidationResult], manifests: Mapping[str, pd.DataFrame]
+) -> dict[str, str]:
+    """Path below its set's root of each image of a finding, by its id: copies have other paths."""
+    evidence = (evidence for verdict in verdicts.values() for evidence in verdict.evidence)
+    ids = {image_id for finding in evidence for image_id in finding.images}
+    rows = [frame[frame["image_id"].isin(ids)] for frame in manifests.values()]
+    return {
+        image_id: path
+        for part in rows
+        for image_id, path in zip(part["image_id"], part["path"], strict=True)
+    }
+
+
+def _collect_pictures(
+    verdict: ValidationResult, roots: Mapping[str, Path], files: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Findings with thumbnails of their images; findings without images are omitted."""
     findings = (
         {"text": evidence.text, "pictures": pictures}
         for evidence in verdict.evidence
-        if (pictures := [p for name in evidence.images if (p := make_thumbnail(name, roots))])
+        if (
+            pictures := [p for name in evidence.images if (p := make_thumbnail(name, roots, files))]
+        )
     )
     return list(itertools.islice(findings, MAX_PICTURED_FINDINGS))
 
 
-def make_thumbnail(image_id: str, roots: Mapping[str, Path]) -> dict[str, str] | None:
-    """`name` and `data` (a data URI) of an image_id; None if the file cannot be decoded."""
+def make_thumbnail(
+    image_id: str, roots: Mapping[str, Path], files: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str] | None:
+    """`name` and `data` (a data URI) of an image_id; None if the file cannot be decoded.
+
+    `files`: path by image_id, where it is not in the id.
+    """
     dataset, _, path = image_id.partition("/")
     try:
-        image = decode_image(roots[dataset] / path)
+        image = decode_image(roots[dataset] / files.get(image_id, path))
     except (DataError, KeyError):
         return None
     return {"name": image_id, "data": encode_thumbnail(image, THUMBNAIL_PX, "JPEG", quality=80)}

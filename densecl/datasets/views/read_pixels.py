@@ -1,15 +1,14 @@
 """Decode images for training with OpenCV's JPEG build, bit-identical to Pillow and faster."""
 
 import io
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from densecl.datasets.storage.decode import decode_image
-from densecl.datasets.storage.image_root import read_file
+from densecl.datasets.storage.decode import Orientation, decode_image, get_orientation
+from densecl.datasets.storage.image_root import ImagePlace, read_file
 
 Pixels = NDArray[np.uint8]
 
@@ -27,22 +26,24 @@ class ImageFile:
     """The content of an image file, not yet decoded.
 
     `jpeg_size` is (width, height) of a JPEG that OpenCV decodes as Pillow does: complete, in RGB or
-    grey. It is None for any other image.
+    grey, and not to be turned. It is None for any other image. `exif`: as `decode_image`.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.content = path, b""
+    def __init__(self, path: ImagePlace, exif: Orientation = "ignore") -> None:
+        self.path, self.exif, self.content = path, exif, b""
         self.jpeg_size: tuple[int, int] | None = None
         try:
             self.content = read_file(path)
             with Image.open(io.BytesIO(self.content), formats=("JPEG",)) as header:  # no pixel
-                if header.mode in ("RGB", "L") and self.content.endswith(JPEG_END):
+                is_upright = exif == "ignore" or get_orientation(header) == 1
+                is_plain = header.mode in ("RGB", "L") and self.content.endswith(JPEG_END)
+                if is_upright and is_plain:
                     self.jpeg_size = header.size
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             pass  # no JPEG, or a damaged one: decode() says what is wrong
 
     def decode(self, reduction: int = 1) -> Pixels:
-        """Writable RGB [H, W, 3], equal to `decode_image(path)`; raises the same errors.
+        """Writable RGB [H, W, 3], equal to `decode_image`'s; raises the same errors.
 
         With a reduction of 2, 4 or 8: [ceil(H / reduction), ceil(W / reduction), 3], where a pixel
         covers reduction x reduction pixels of the image (libjpeg's scaled inverse DCT).
@@ -53,12 +54,12 @@ class ImageFile:
                 np.frombuffer(self.content, np.uint8), REDUCTION_FLAGS[reduction]
             )
         if decoded is None:
-            return np.array(decode_image(self.path).reduce(reduction))
+            return np.array(decode_image(self.path, self.exif).reduce(reduction))
         return np.asarray(decoded, np.uint8)
 
 
-def read_pixels(path: Path) -> Pixels:
-    """Decode an image to writable RGB [H, W, 3]; equals `decode_image(path)` and raises the same
-    errors.
+def read_pixels(path: ImagePlace, exif: Orientation = "ignore") -> Pixels:
+    """Decode an image to writable RGB [H, W, 3]; equals `decode_image(path, exif)` and raises the
+    same errors.
     """
-    return ImageFile(path).decode()
+    return ImageFile(path, exif).decode()

@@ -4,8 +4,9 @@ workers.
 Letters: B images, H and W pixels of a view.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,15 +14,23 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from densecl import distributed
 from densecl.config.params import DataParams, ViewParams
+from densecl.datasets.storage.image_names import FolderedNames, ImageFiles, ImageIds
+from densecl.datasets.storage.image_places import locate_images
 from densecl.datasets.views.batch import ImageViews, LoadedBatch, ViewGeometry, stack_images
 from densecl.datasets.views.color_change import ColorChange, draw_color_change
 from densecl.datasets.views.crops import Crop, draw_crops, reduce_crops
 from densecl.datasets.views.read_pixels import ImageFile, Pixels, read_pixels
+from densecl.datasets.views.shard_blocks import (
+    FetchedBlocks,
+    draw_block_order,
+    draw_epoch_order,
+)
 from densecl.datasets.views.transforms import apply_color_change, resize_crop, to_planes
 from densecl.seeding import derive_seed
 
@@ -35,21 +44,29 @@ class View(NamedTuple):
 
 
 class TwoViewDataset(Dataset[ImageViews]):
-    """Dataset indexed by (epoch, row)."""
+    """Dataset indexed by (epoch, row); `image_id` of a batch is the row."""
 
     def __init__(
         self, frame: pd.DataFrame, root: Path, data: DataParams, size: tuple[int, int], seed: int
     ) -> None:
-        self.paths, self.labels = frame["path"].tolist(), frame["label"].tolist()
-        self.image_ids, self.rows = frame["image_id"].tolist(), frame.index.tolist()
-        self.root, self.data, self.size, self.seed = root, data, size, seed
+        self.files = locate_images(root, frame["path"])
+        self.image_ids: ImageIds | FolderedNames = (
+            ImageIds(frame["image_id"], self.files.paths)
+            if isinstance(self.files, ImageFiles)
+            else FolderedNames(frame["image_id"])
+        )
+        labels = frame["label"].to_numpy(np.int64)
+        self.labels = labels.astype(np.min_scalar_type(labels.max(initial=0)))
+        self.data, self.size, self.seed = data, size, seed
         self.cached_pixels: list[Pixels] | None = None
         if data.cache == "ram":
             with ThreadPoolExecutor() as threads:  # decoding runs outside the interpreter's lock
-                self.cached_pixels = list(threads.map(self._read_row, range(len(self))))
+                self.cached_pixels = list(
+                    threads.map(partial(read_pixels, exif=data.exif), self.files)
+                )
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.files)
 
     def __getitem__(self, item: tuple[int, int]) -> ImageViews:
         epoch, row = item
@@ -61,8 +78,8 @@ class TwoViewDataset(Dataset[ImageViews]):
         return ImageViews(
             view1=view1.pixels,
             view2=view2.pixels,
-            label=self.labels[row],
-            image_id=self.rows[row],
+            label=int(self.labels[row]),
+            image_id=row,
             geometry1=view1.geometry,
             geometry2=view2.geometry,
             changes=(view1.color_change, view2.color_change)
@@ -77,7 +94,7 @@ class TwoViewDataset(Dataset[ImageViews]):
         if self.cached_pixels:
             pixels = self.cached_pixels[row]
         else:
-            file = ImageFile(self.root / self.paths[row])
+            file = ImageFile(self.files[row], self.data.exif)
             if self.data.reduced_decoding and file.jpeg_size:
                 width, height = file.jpeg_size
                 crops = draw_crops(width, height, self.data, rng)
@@ -87,14 +104,18 @@ class TwoViewDataset(Dataset[ImageViews]):
         height, width = pixels.shape[:2]
         return pixels, draw_crops(width, height, self.data, rng), (height, width)
 
-    def _read_row(self, row: int) -> Pixels:
-        return read_pixels(self.root / self.paths[row])
 
+class EpochRows(Sampler[tuple[int, int]]):
+    """(epoch, row) of each of the rows, int64 [R], in their order."""
 
-def draw_epoch_order(length: int, epoch: int, seed: int) -> list[tuple[int, int]]:
-    """(epoch, row) of every row, in an order drawn from (seed, epoch)."""
-    generator = torch.Generator().manual_seed(derive_seed(seed, "order", epoch))
-    return [(epoch, row) for row in torch.randperm(length, generator=generator).tolist()]
+    def __init__(self, epoch: int, rows: NDArray[np.int64]) -> None:
+        self.epoch, self.rows = epoch, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self.epoch, int(row)) for row in self.rows)
 
 
 def create_epoch_loader(
@@ -110,12 +131,15 @@ def create_epoch_loader(
     is dropped; the order differs per epoch. With several processes, each loads its share of the
     `parts` of every batch.
     """
-    order = draw_epoch_order(len(views), epoch, views.seed)
+    blocks = None
+    if views.data.order == "shards":
+        blocks = draw_block_order(views.files, epoch, views.seed, views.data.block_shards)
+    order = blocks.order if blocks else draw_epoch_order(len(views), epoch, views.seed)
     order = order[start * batch_size : steps * batch_size]
-    return DataLoader(
+    loader: DataLoader[ImageViews] = DataLoader(
         views,
         batch_size=batch_size // distributed.get_world_size(),
-        sampler=distributed.shard_epoch(order, batch_size, parts),
+        sampler=EpochRows(epoch, distributed.shard_epoch(order, batch_size, parts)),
         num_workers=workers,
         drop_last=True,
         collate_fn=stack_images,
@@ -123,6 +147,9 @@ def create_epoch_loader(
         # Workers draw nothing, but without it the global generator would advance.
         generator=torch.Generator().manual_seed(0),
     )
+    if blocks is None:
+        return loader
+    return FetchedBlocks(loader, blocks, blocks.find_of_batches(batch_size, start, steps))
 
 
 def augment_view(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from densecl.report.charts.mode_styles import ModeStyle, style_modes
 from densecl.report.charts.panels import (
     OVERLAP_BINS,
     Panel,
@@ -16,7 +17,7 @@ from densecl.report.charts.panels import (
     Profile,
     build_panel_groups,
 )
-from densecl.report.charts.svg import COLOURS, INK, MARKERS, Chart, draw_chart
+from densecl.report.charts.svg import INK, Chart, draw_chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 LINE_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.6)), (0, (1, 1.3)))  # solid, dashed, dotted
 UNIT_FACTORS = {"%": 100.0, "GiB": 2.0**-30}  # from the units of history.csv to those of the charts
 CHART_SIZE = (3.6, 2.5)  # inches: some 340 px on the page, where 10 pt are 13 px
+MAX_SEEDS = 12  # of a mode, of which each has its line
 MARGIN = 0.06  # of the span, above and below
 
 Histories = Mapping[str, Sequence[pd.DataFrame]]  # mode -> one frame per seed
@@ -38,6 +40,9 @@ class CurveGroup:
     charts: tuple[Chart, ...]
 
 
+Styles = Mapping[str, ModeStyle]
+
+
 class Curve(NamedTuple):
     mode: str  # "" for a curve that is the same for every mode
     name: str
@@ -48,6 +53,7 @@ class Curve(NamedTuple):
 
 def build_curve_groups(histories: Histories) -> list[CurveGroup]:
     """Every question for which some mode has a column; panels without data are omitted."""
+    histories = {mode: summarise_seeds(frames) for mode, frames in histories.items()}
     columns = dict.fromkeys(
         c for frames in histories.values() for frame in frames for c in frame.columns
     )
@@ -56,6 +62,17 @@ def build_curve_groups(histories: Histories) -> list[CurveGroup]:
         for g in build_panel_groups(columns)
     ]
     return [curve_group for curve_group in curve_groups if curve_group.charts]
+
+
+def summarise_seeds(frames: Sequence[pd.DataFrame]) -> Sequence[pd.DataFrame]:
+    """The frames, or of more than MAX_SEEDS the least, the median and the largest value of each
+    column at each epoch: a thousand lines show no more, and take minutes and 50 MiB.
+    """
+    with_epochs = [frame for frame in frames if "epoch" in frame]
+    if len(with_epochs) <= MAX_SEEDS:
+        return frames
+    epochs = pd.concat(with_epochs).select_dtypes("number").groupby("epoch")
+    return [summary.reset_index() for summary in (epochs.min(), epochs.median(), epochs.max())]
 
 
 def _iter_charts(group: PanelGroup, histories: Histories) -> Iterator[Chart]:
@@ -67,6 +84,7 @@ def _iter_charts(group: PanelGroup, histories: Histories) -> Iterator[Chart]:
         )
         for p in group.panels
     ]
+    styles = style_modes(histories)
     line_width = 1.9 if all(len(frames) <= 1 for frames in histories.values()) else 1.1
     for panel, curves in zip(group.panels, panel_curves, strict=True):
         if any(curve.mode for curve in curves):
@@ -76,7 +94,8 @@ def _iter_charts(group: PanelGroup, histories: Histories) -> Iterator[Chart]:
                 if panel.row and p.row == panel.row
                 for curve in several
             ]
-            yield _draw_chart(panel, curves, _compute_limits(row_curves or curves), line_width)
+            limits = _compute_limits(row_curves or curves)
+            yield _draw_chart(panel, curves, styles, limits, line_width)
 
 
 def _iter_epoch_curves(panel: Panel, histories: Histories) -> Iterator[Curve]:
@@ -141,7 +160,11 @@ def _compute_limits(curves: Sequence[Curve]) -> tuple[float, float]:
 
 
 def _draw_chart(
-    panel: Panel | Profile, curves: Sequence[Curve], limits: tuple[float, float], line_width: float
+    panel: Panel | Profile,
+    curves: Sequence[Curve],
+    styles: Styles,
+    limits: tuple[float, float],
+    line_width: float,
 ) -> Chart:
     x_label = "epoch" if isinstance(panel, Panel) else "overlap of the crops, %"
 
@@ -153,11 +176,11 @@ def _draw_chart(
                 curve.x,
                 curve.y,
                 linestyle=LINE_STYLES[curve.style],
-                color=COLOURS.get(curve.mode, INK),
+                color=styles[curve.mode].colour if curve.mode else INK,
                 linewidth=line_width if curve.mode else 1.0,
                 zorder=2 if curve.mode else 1.5,
             )
-        _draw_markers(axes, curves, 2.5 * line_width, 0.03 * (limits[1] - limits[0]))
+        _draw_markers(axes, curves, styles, 2.5 * line_width, 0.03 * (limits[1] - limits[0]))
         axes.set(xlabel=x_label, ylabel=panel.unit, ylim=limits)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -174,7 +197,9 @@ def _draw_chart(
     )
 
 
-def _draw_markers(axes: "Axes", curves: Sequence[Curve], size: float, tolerance: float) -> None:
+def _draw_markers(
+    axes: "Axes", curves: Sequence[Curve], styles: Styles, size: float, tolerance: float
+) -> None:
     """Draw each mode's marker at the end of its line, or earlier if another marker is there, so
     that colour is not needed.
     """
@@ -190,8 +215,8 @@ def _draw_markers(axes: "Axes", curves: Sequence[Curve], size: float, tolerance:
             axes.plot(
                 curve.x[index],
                 curve.y[index],
-                MARKERS[curve.mode],
-                color=COLOURS[curve.mode],
+                styles[curve.mode].marker,
+                color=styles[curve.mode].colour,
                 markersize=size,
                 zorder=3,
             )

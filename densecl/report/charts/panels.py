@@ -72,8 +72,7 @@ LEARNING = (
         "Learning rate",
         "rate",
         {"learning_rate": "learning rate"},
-        "Up during warm-up, then down along a cosine. All modes share it, so one line hides the "
-        "others.",
+        "Up during warm-up, then down along a cosine. Modes that share it have one line.",
     ),
 )
 

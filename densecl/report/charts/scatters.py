@@ -1,17 +1,17 @@
 """Charts of one dataset: accuracy against that of its control, and accuracy by confidence."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from densecl.analysis.comparison import get_significance
-from densecl.analysis.results import BASELINE, SHIFTED_MEAN, Comparison, MetricRow
+from densecl.analysis.claims import is_at_chance
+from densecl.analysis.results import BASELINE, Comparison
 from densecl.evaluation import effective_robustness
-from densecl.pages.formatting import capitalize_first, clip_text, format_percent
-from densecl.report.charts.svg import COLOURS, INK, MARKERS, PAPER, RULE, Chart, draw_chart
+from densecl.pages.formatting import format_percent
+from densecl.report.charts.mode_styles import style_modes
+from densecl.report.charts.svg import INK, PAPER, Chart, draw_chart
 from densecl.report.formatting import list_modes
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 CHART_SIZE = (3.6, 3.0)  # inches
 MIN_SPAN = 0.08  # of an axis: less would make much of little
-MARKER_SIZES = {"none": 11, "global": 9, "dense": 7}  # so that points that coincide are all seen
+MARKER_SIZES = {"none": 11, "global": 9}  # so that points that coincide are all seen
+SMALL_MARKER = 7  # of the other modes
 BINS = 15  # of equal width, as the calibration error's
 MIN_BIN_IMAGES = 10  # images of a bin that is drawn
 
@@ -59,18 +60,23 @@ def _draw_control_chart(comparison: Comparison, dataset: str) -> Chart | None:
     reference_mode = BASELINE if any(mode == BASELINE for mode, _, _ in points) else points[0][0]
     drop = float(np.mean([x - y for mode, x, y in points if mode == reference_mode]))
 
+    styles = style_modes(comparison.plan.modes)
+    sizes = {mode: MARKER_SIZES.get(mode, SMALL_MARKER) for mode in styles}
+
     def draw_axes(axes: "Axes") -> None:
         ends = np.array(x_span)
-        axes.plot(100 * ends, 100 * (ends - drop), color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
+        if is_compared:
+            line = 100 * (ends - drop)
+            axes.plot(100 * ends, line, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         if fit_line:
             axes.plot(*100 * np.array(fit_line).T, color=INK, linewidth=1.2)
-        for mode, x, y in sorted(points, key=lambda point: -MARKER_SIZES[point[0]]):
+        for mode, x, y in sorted(points, key=lambda point: -sizes[point[0]]):
             axes.plot(
                 100 * x,
                 100 * y,
-                MARKERS[mode],
-                color=COLOURS[mode],
-                markersize=MARKER_SIZES[mode],
+                styles[mode].marker,
+                color=styles[mode].colour,
+                markersize=sizes[mode],
                 markeredgecolor=PAPER,
             )
         axes.set(
@@ -85,10 +91,14 @@ def _draw_control_chart(comparison: Comparison, dataset: str) -> Chart | None:
         for mode, x, y in points
     )
     missing = [m for m, cell in cells.items() if not cell.records]
-    caption = f"Dotted: the same drop as {reference_mode}." + _describe_fit_line(fit_line, y_span)
+    is_compared, title = len(cells) > 1, comparison.plan.titles[dataset]
+    caption = f"Dotted: the same drop as {reference_mode}." * is_compared
+    caption += _describe_fit_line(fit_line, y_span)
     caption += f" Not here: {', '.join(missing)}." if missing else ""
+    guessed = [m for m in cells if is_at_chance(comparison, dataset, [m])]
+    caption += f" At chance: {', '.join(guessed)}." if guessed else ""
     return draw_chart(
-        f"control {dataset}", dataset, CHART_SIZE, f"{dataset}: {summary}", caption, draw_axes
+        f"control {dataset}", title, CHART_SIZE, f"{title}: {summary}", caption, draw_axes
     )
 
 
@@ -138,14 +148,15 @@ def draw_reliability(comparison: Comparison, dataset: str) -> Chart | None:
     lines = {m: line for m in modes if len(line := _compute_bins(comparison, dataset, m))}
     if not lines:
         return None
+    styles = style_modes(comparison.plan.modes)
 
     def draw_axes(axes: "Axes") -> None:
         axes.plot([0, 100], [0, 100], color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
         for mode, line in lines.items():
             axes.plot(
                 *100 * line.T,
-                marker=MARKERS[mode],
-                color=COLOURS[mode],
+                marker=styles[mode].marker,
+                color=styles[mode].colour,
                 markersize=5,
                 linewidth=1.6,
             )
@@ -165,7 +176,7 @@ def draw_reliability(comparison: Comparison, dataset: str) -> Chart | None:
         f"{m} right {100 * line[-1, 1]:.0f} % at {100 * line[-1, 0]:.0f} % confidence"
         for m, line in lines.items()
     )
-    alt = f"Reliability on {dataset}: {ends}"
+    alt = f"Reliability on {comparison.plan.titles[dataset]}: {ends}"
     return draw_chart(f"reliability {dataset}", "Calibration", CHART_SIZE, alt, caption, draw_axes)
 
 
@@ -175,83 +186,3 @@ def _compute_bins(comparison: Comparison, dataset: str, mode: str) -> np.ndarray
     rows = pd.concat([frames[s][["confidence", "correct"]].astype(float) for s in sorted(frames)])
     bins = rows.groupby((rows["confidence"] * BINS).astype(int).clip(upper=BINS - 1).to_numpy())
     return bins.mean()[bins.size() >= MIN_BIN_IMAGES].to_numpy()
-
-
-def _draw_difference(
-    axes: "Axes",
-    y: float,
-    plain: MetricRow | None,
-    simultaneous: MetricRow | None,
-    mode: str,
-    significant: bool,
-) -> None:
-    """Draw the plain interval as a bar and the simultaneous one as a thin line."""
-    if not plain or not simultaneous or plain.value is None:
-        axes.annotate(f" {mode}: no value", (0, y), color=INK, fontsize=8, ha="left", va="center")
-        return
-    colour = COLOURS[mode]
-    for row, width in ((simultaneous, 0.8), (plain, 2.6)):
-        ends = [100 * (row.low or 0), 100 * (row.high or 0)]
-        axes.plot(ends, [y, y], color=colour, linewidth=width, solid_capstyle="round")
-    axes.plot(
-        100 * plain.value,
-        y,
-        MARKERS[mode],
-        markersize=8,
-        color=colour,
-        markeredgewidth=1.8,
-        markerfacecolor=colour if significant else PAPER,
-    )
-
-
-def draw_forest(comparison: Comparison, baseline: str) -> Chart | None:
-    """Differences from `baseline` with intervals, one row per dataset and the mean below; None
-    without data.
-    """
-    modes = [m for m in list_modes(comparison) if m != baseline]
-    datasets = [*comparison.plan.datasets, SHIFTED_MEAN]
-    cells = tuple(itertools.product(datasets, modes))
-    rows = {
-        (s, m): comparison.get_row(s, m, f"difference_to_{baseline}_simultaneous") for s, m in cells
-    }
-    plain = {(s, m): comparison.get_row(s, m, f"difference_to_{baseline}") for s, m in cells}
-    if not any(rows.values()):
-        return None
-    reach = max(abs(end or 0) for row in plain.values() if row for end in (row.low, row.high))
-    limit = max(1.0, 110 * reach)  # simultaneous intervals may be several times as wide
-
-    def draw_axes(axes: "Axes") -> None:
-        for (dataset, mode), row in rows.items():
-            y = datasets.index(dataset) + 0.26 * (modes.index(mode) - (len(modes) - 1) / 2)
-            significant = get_significance(comparison, dataset, mode, baseline) != 0
-            _draw_difference(axes, y, plain[dataset, mode], row, mode, significant)
-        axes.axvline(0, color=INK, linewidth=1)
-        axes.axhline(len(datasets) - 1.5, color=RULE, linewidth=1)
-        axes.grid(visible=False, axis="y")
-        axes.set(
-            yticks=range(len(datasets)),
-            yticklabels=[*(clip_text(s, 22) for s in datasets[:-1]), "mean of shifted"],
-            ylim=(len(datasets) - 0.4, -0.6),
-            xlim=(-limit, limit),
-            xlabel=f"points of top-1 above {baseline}",
-        )
-
-    values = [
-        f"{mode} on {'the mean of the shifted datasets' if s == SHIFTED_MEAN else s} "
-        f"{100 * (row.value or 0):+.1f}"
-        for (s, mode), row in rows.items()
-        if row
-    ]
-    shapes = {"o": "circles", "s": "squares", "^": "triangles"}
-    legend = capitalize_first(", ".join(f"{shapes[MARKERS[m]]}: {m}" for m in modes))
-    level = round(100 * comparison.plan.values.confidence)
-    return draw_chart(
-        "forest",
-        f"Difference to {baseline}",
-        (4.2, 0.8 + 0.42 * len(datasets)),
-        f"Points of top-1 above {baseline}: " + ", ".join(values),
-        f"{legend}. Right of the line: better than {baseline}. Bars are {level} % intervals of "
-        "each number; thin lines are simultaneous ones, of one family over the datasets and of "
-        "one over the means, and may go on beyond the edge. Filled: the thin line leaves out 0.",
-        draw_axes,
-    )

@@ -6,16 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from densecl.report.charts.mode_styles import list_variables
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's blue and vermilion with a neutral grey: any colour vision tells them apart; so do
-# the markers.
-COLOURS = {"dense": "#0072b2", "global": "#d55e00", "none": "#7a7a7a"}
-MARKERS = {"dense": "o", "global": "s", "none": "^"}
 INK, RULE, PAPER = "#101010", "#d0d0d0", "#fefefe"
+# Variants go through the colours, then through the markers.
+VARIANT_COLOURS = ("#009e73", "#cc79a7", "#b07d00", "#56b4e9", "#8c4a2f", "#6a51a3")
+VARIANT_MARKERS = ("D", "v", "P", "X")
 VARIABLES = {
-    **{colour: f"var(--{mode})" for mode, colour in COLOURS.items()},
+    **{colour: f"var(--{name})" for name, colour in list_variables().items()},
     INK: "var(--ink)",
     RULE: "var(--rule)",
     PAPER: "var(--paper)",
@@ -35,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
     "text.color": INK,
+    "text.parse_math": False,  # a dollar in a title is a dollar
     "axes.labelcolor": INK,
     "xtick.color": INK,
     "ytick.color": INK,

@@ -12,7 +12,7 @@ from densecl.analysis.results import BASELINE, READ_ERRORS, Comparison
 from densecl.config.params import TRAIN_SET
 from densecl.datasets.imagenet import load_class_descriptions
 from densecl.datasets.storage.filenames import to_printable
-from densecl.datasets.synthetic.styles import SYNTHETIC_CLASSES
+from densecl.datasets.synthetic.classes import SYNTHETIC_CLASSES
 from densecl.pages.formatting import format_percent, format_points
 from densecl.report.formatting import TableCell, TableData, build_bar, list_modes
 
@@ -25,6 +25,7 @@ class ClassName(NamedTuple):
     folder: str  # as the data has it
 
 
+NO_GROUP = ClassName("no group", "no group")  # the model's prediction is a class of none
 ClassNames = Mapping[int, ClassName]
 
 
@@ -44,6 +45,17 @@ def read_class_names(root: Path, synthetic: bool) -> dict[int, ClassName]:
         int(label): ClassName(to_printable(readable_names.get(wnid, wnid)), to_printable(wnid))
         for label, wnid in rows.sort_values("label").itertuples(index=False)
     }
+
+
+def read_group_names(comparison: Comparison, dataset: str) -> dict[int, ClassName]:
+    """Names of a dataset's labels that are groups of classes; {} if its labels are classes."""
+    groups = {
+        label: ClassName(to_printable(name), to_printable(name))
+        for mode in comparison.plan.modes
+        for record in comparison.cells[dataset, mode].records.values()
+        for name, label in record.groups.items()
+    }
+    return {**groups, -1: NO_GROUP} if groups else {}
 
 
 def get_class_name(names: ClassNames, label: int) -> ClassName:
@@ -147,11 +159,10 @@ def _format_class_caption(
         if class_count < len(frame)
         else ""
     )
+    look = f"{selection}Look for classes that move together in several modes. No class is tested"
+    if not discordant:
+        return f"{look}: {mode} and {baseline} are right on the same images."
     return (
-        f"{selection}Look for classes that move together in several modes. No class is tested: "
-        f"with "
-        f"{typical_images:.0f} images, "
-        f"chance alone moves one by some {format_percent(noise)} points, and the largest of "
-        f"{len(frame)} "
-        f"by more."
+        f"{look}: with {typical_images:.0f} images, chance alone moves one by some "
+        f"{format_percent(noise)} points, and the largest of {len(frame)} by more."
     )

@@ -8,11 +8,17 @@ import pandas as pd
 from densecl import paths
 from densecl.analysis.results import READ_ERRORS, Comparison
 from densecl.artifacts import Evaluation, SkippedFiles, ValidationResult, read_json
+from densecl.config.params import TRAIN_SET, DataParams
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.skipped_files import describe_skipped
 from densecl.report.charts.scatters import draw_reliability
 from densecl.report.formatting import TableCell, TableData
-from densecl.report.sections.classes import ClassNames, build_class_table, read_class_names
+from densecl.report.sections.classes import (
+    ClassNames,
+    build_class_table,
+    read_class_names,
+    read_group_names,
+)
 from densecl.report.sections.confusion import build_confusion
 from densecl.report.sections.gallery import (
     ThumbnailLoader,
@@ -27,8 +33,11 @@ MAX_FINDINGS = 5  # warnings per dataset; the validation page has all
 
 def build_dataset_sections(comparison: Comparison, root: Path) -> list[dict[str, Any]]:
     """Sections of all evaluated datasets, in the order of the tables."""
-    names = read_class_names(root, bool(comparison.plan.rendered))
-    return [_build_section(comparison, root, s, names) for s in comparison.plan.datasets]
+    names = read_class_names(root, TRAIN_SET in comparison.plan.rendered)
+    return [
+        _build_section(comparison, root, s, read_group_names(comparison, s) or names)
+        for s in comparison.plan.datasets
+    ]
 
 
 def _build_section(
@@ -38,7 +47,7 @@ def _build_section(
     table, caption = build_class_table(comparison, dataset, names) or (None, "")
     cells = {m: comparison.cells[dataset, m] for m in comparison.plan.modes}
     return {
-        "name": dataset,
+        "name": comparison.plan.titles[dataset],
         "summary": describe_dataset(comparison, dataset),
         "missing_reasons": [f"{m}: {cell.note}" for m, cell in cells.items() if cell.missing],
         "examples": build_examples(comparison, dataset, names, loader),
@@ -60,7 +69,10 @@ def build_facts_table(comparison: Comparison, root: Path, dataset: str) -> Table
     is_rendered = dataset in comparison.plan.rendered
     source = "drawn by code, no photographs" if is_rendered else "images from a folder or archive"
     facts = {
-        paths.plan_file("report"): [("Images", f"{source}: {folder}" if folder else source)],
+        paths.plan_file("report"): [
+            ("Images", f"{source}: {folder}" if folder else source),
+            *(_list_order(comparison) if dataset == TRAIN_SET else ()),
+        ],
         paths.manifest_file(dataset): _list_files(root, dataset),
         paths.skipped_file(dataset): _list_skipped(root, dataset),
         paths.validation_file(dataset): _list_findings(root, dataset),
@@ -72,6 +84,19 @@ def build_facts_table(comparison: Comparison, root: Path, dataset: str) -> Table
         for label, text in lines
     )
     return TableData((("", ("what was found",)),), rows, is_text=True)
+
+
+def _list_order(comparison: Comparison) -> list[Fact]:
+    """How the images of an epoch follow each other, where that is not the usual order."""
+    data = comparison.plan.params.get("data", {})
+    if not isinstance(data, dict) or data.get("order", "images") == "images":
+        return []
+    shards = data.get("block_shards", DataParams().block_shards)
+    order = (
+        f"blocks of {shards} shards drawn anew each epoch, and the images of a block drawn in it, "
+        "instead of all images (data.order: shards): a batch holds images of one block"
+    )
+    return [("Order of the images", order)]
 
 
 def _list_files(root: Path, dataset: str) -> list[Fact]:
@@ -117,7 +142,11 @@ def _list_findings(root: Path, dataset: str) -> list[Fact]:
             f"{state}: {verdict.images:,} usable images of {verdict.classes:,} classes"
             + (absent if verdict.absent else ""),
         ),
-        ("Excluded", f"{len(verdict.excluded):,} images"),
+        (
+            "Excluded",
+            f"{len(verdict.excluded):,} images"
+            + (f", {verdict.leaked:,} of them also in the train set" if verdict.leaked else ""),
+        ),
     ]
     for kind, texts in (("Failure", verdict.failures), ("Warning", verdict.warnings)):
         facts += [(kind, text) for text in texts[:MAX_FINDINGS]]
@@ -158,4 +187,6 @@ def _describe_preprocessing(record: Evaluation) -> str:
         f"the model's own: {settings.input_size[-1]} px, {settings.interpolation}, "
         f"crop {settings.crop_pct:g} {settings.crop_mode}"
     )
+    if settings.border:
+        size += f", after {settings.border} px are cut off each side"
     return f"{size}; {record.resizing}" if record.resizing else size

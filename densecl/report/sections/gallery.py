@@ -12,9 +12,12 @@ import pandas as pd
 
 from densecl import paths
 from densecl.analysis.results import Comparison, compute_report_seed
+from densecl.config.params import DatasetParams
 from densecl.datasets.storage.decode import decode_image
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.manifest import read_manifest
+from densecl.datasets.storage.remote_root import locate_root
+from densecl.datasets.storage.remote_store import is_remote
 from densecl.errors import DataError
 from densecl.pages.formatting import format_percent
 from densecl.pages.templates import encode_thumbnail
@@ -44,6 +47,13 @@ class Gallery:
     pictures: tuple[Thumbnail, ...]
 
 
+def _locate_folder(folder: str, settings: dict[str, object]) -> Path:
+    """Where the images of a root lie, also those of shards in a store."""
+    if not is_remote(folder):
+        return Path(folder)
+    return locate_root(DatasetParams.model_validate(settings))
+
+
 class ThumbnailLoader:
     """Thumbnails by image_id, located by the dataset's manifest and root."""
 
@@ -60,10 +70,11 @@ class ThumbnailLoader:
         else:
             try:
                 frame = read_manifest(root / file)
+                place = root / _locate_folder(str(folder), settings)
             except DataError as error:
                 self.missing_reason = to_printable(error)
             else:
-                files = (root / str(folder) / path for path in frame["path"])
+                files = (place / path for path in frame["path"])
                 self.image_files = dict(zip(frame["image_id"], files, strict=True))
 
     def make_thumbnail(

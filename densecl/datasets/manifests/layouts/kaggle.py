@@ -1,0 +1,73 @@
+"""Layout kaggle: `ILSVRC/Data/CLS-LOC/train` with class folders, and the flat `val`, whose labels
+are in LOC_val_solution.csv.
+"""
+
+import csv
+import io
+from contextlib import suppress
+from pathlib import Path
+
+from densecl.config.data_params import DatasetParams
+from densecl.datasets.manifests.labels import WNID
+from densecl.datasets.manifests.layouts.labelled_files import LabelledFiles, describe_counts
+from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.image_root import open_image_root, read_file
+from densecl.errors import DataError
+
+SOLUTION_FILE = "LOC_val_solution.csv"
+COLUMNS = ["ImageId", "PredictionString"]
+WITHOUT_LABEL = "without a row in " + SOLUTION_FILE
+MAX_LEVELS = 5  # above the flat folder: val, CLS-LOC, Data, ILSVRC, and the folder of all
+
+
+def list_kaggle_val(source: DatasetParams) -> LabelledFiles:
+    """Every image of the flat val with its class; DataError for a row that is not valid."""
+    root = Path(source.root)
+    content = open_image_root(root, follow_links=source.follow_links).read_folder()
+    wnids, skipped = _read_solution(root), content.skipped
+    images = []
+    for name in content.images:
+        wnid = wnids.pop(name.rpartition(".")[0], None)
+        if wnid is None:
+            skipped[WITHOUT_LABEL] += 1
+        else:
+            images.append((name, wnid))
+    notes = [describe_counts(wnid for _, wnid in images)]
+    if wnids:
+        notes.append(f"{len(wnids):,} rows of {SOLUTION_FILE} have no file")
+    own_names = tuple(name for name, _ in images)
+    return LabelledFiles(images, +skipped, tuple(notes), own_names)
+
+
+def _read_solution(root: Path) -> dict[str, str]:
+    """Wnid by the name of the image, from the file beside the images or some folders above."""
+    for folder in (root, *root.absolute().parents[:MAX_LEVELS]):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            text = read_file(folder / SOLUTION_FILE).decode("utf-8-sig", "replace")
+            return _parse_solution(folder / SOLUTION_FILE, text)
+    raise DataError(
+        f"{to_printable(root)}: found images without class folders, and no {SOLUTION_FILE} beside "
+        "them or above; put it beside the folder ILSVRC, or set layout: devkit with ImageNet's "
+        "devkit"
+    )
+
+
+def _parse_solution(path: Path, text: str) -> dict[str, str]:
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    if rows.fieldnames is None or not set(COLUMNS) <= set(rows.fieldnames):
+        raise DataError(
+            f"{to_printable(path)}: found columns {', '.join(rows.fieldnames or ['none'])}, "
+            f"expected {' and '.join(COLUMNS)}"
+        )
+    wnids = dict[str, str]()
+    for row in rows:
+        name = row["ImageId"] or ""
+        boxes = (row["PredictionString"] or "").split()[::5]  # a wnid and four numbers per box
+        if len(set(boxes)) != 1 or not WNID.fullmatch(boxes[0]) or name in wnids:
+            raise DataError(
+                f"{to_printable(path)}: line {rows.line_num}: found image '{to_printable(name)}' "
+                f"with classes {to_printable(', '.join(sorted(set(boxes))))[:80]}, expected a "
+                "new image with one wnid"
+            )
+        wnids[name] = boxes[0]
+    return wnids

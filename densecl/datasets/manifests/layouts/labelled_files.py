@@ -1,0 +1,119 @@
+"""Files that are labelled one by one, not by their folder; labels are checked before use."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from densecl.datasets.manifests.labels import WNID
+from densecl.datasets.manifests.layouts.class_lists import resolve_label_names
+from densecl.datasets.storage.filenames import to_printable
+from densecl.errors import DataError
+
+WNID_IN_NAME = re.compile(r"(?<![A-Za-z0-9])n\d{8}(?!\d)")
+RECODED = (
+    "if its images were encoded anew, equal bytes show no image that is in the train set too: "
+    "read the warnings of difference hashes"
+)
+
+
+class LabelledFiles(NamedTuple):
+    """Path and class of each image, the other files by reason, and what a reader should know."""
+
+    images: list[tuple[str, str]]
+    skipped: Counter[str]
+    notes: tuple[str, ...] = ()
+    own_names: tuple[str, ...] = ()  # of each image before it was copied; "": not known
+
+
+class Sample(NamedTuple):
+    """An image with its label, and the names by which its source knows it."""
+
+    path: str
+    label: int
+    names: str = ""
+    own_name: str = ""
+
+
+def name_classes(
+    root: Path, samples: Sequence[Sample], names: Sequence[str] | None, class_list: str | None
+) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """Path and class of each sample, and notes on how its labels are known and on their counts.
+
+    `names` and `class_list`: as `resolve_label_names`; without both, wnids in the names of the
+    files are the class list. DataError for a label without a class, and for a file whose name holds
+    the wnid of another class.
+    """
+    wnids = _collect_wnids(samples)
+    is_named = names is not None or class_list is not None
+    if not is_named and len(wnids) == len({sample.label for sample in samples}):
+        classes = {label: next(iter(found)) for label, found in wnids.items()}
+        note = "labels are the wnids in the names of its files"
+    else:
+        resolved, note = resolve_label_names(root, names, class_list)
+        classes = dict(enumerate(resolved))
+    for sample in samples:
+        if sample.label not in classes:
+            raise DataError(
+                f"{to_printable(root / sample.path)}: found label {sample.label}, expected 0 to "
+                f"{len(classes) - 1}; is it an unlabelled split, or is class_list of another "
+                "dataset?"
+            )
+    for label, found in wnids.items():
+        _check_wnids(root, label, classes[label], found, is_named=is_named)
+    images = [(sample.path, classes[sample.label]) for sample in samples]
+    return images, (note, describe_counts(name for _, name in images))
+
+
+def name_as_in_folders(found: LabelledFiles) -> dict[str, str]:
+    """The path that each image has in class folders, by its path here: its own name, below its
+    class unless it has a folder. Empty if an image has none, or two have the same.
+
+    Then a copy has the ids of the folders: its images are drawn, ordered and compared as theirs.
+    """
+    names = dict[str, str]()
+    for (path, class_name), own in zip(found.images, found.own_names, strict=False):
+        parts = own.split("/")
+        if not own or not own.isprintable() or "" in parts or ".." in parts:
+            return {}
+        names[path] = own if parts[1:] else f"{class_name}/{own}"
+    is_complete = len(set(names.values())) == len(found.images)
+    return names if is_complete else {}
+
+
+def describe_counts(classes: Iterable[str]) -> str:
+    counts = Counter(classes).values()
+    low, high = min(counts, default=0), max(counts, default=0)
+    spread = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{spread} images per class of {len(counts):,}"
+
+
+def _collect_wnids(samples: Sequence[Sample]) -> dict[int, dict[str, str]]:
+    """Wnids that the names of a label's files hold, with the first file of each, of labels where
+    they do.
+    """
+    wnids = dict[int, dict[str, str]]()
+    for sample in samples:
+        for wnid in WNID_IN_NAME.findall(sample.names):
+            wnids.setdefault(sample.label, {}).setdefault(wnid, sample.path)
+    return wnids
+
+
+def _check_wnids(
+    root: Path, label: int, name: str, found: dict[str, str], *, is_named: bool
+) -> None:
+    """DataError if a label that is a wnid is on files of others; a named class may have several."""
+    others = [wnid for wnid in found if wnid != name]
+    if not others or not WNID.fullmatch(name):
+        return
+    if is_named:
+        raise DataError(
+            f"{to_printable(root)}: found label {label}, which is {name}, on files whose names "
+            f"hold {others[0]}; its labels are of another class list: correct class_list"
+        )
+    raise DataError(
+        f"{to_printable(root / found[others[0]])}: found {others[0]} in the name of a file of "
+        f"label {label}, expected {name} as in {to_printable(found[name])}; its labels or its "
+        "files are mixed up, or its classes hold several: name them in class_list"
+    )

@@ -1,0 +1,1 @@
+"""What linear layers and neighbours read from the frozen features of a model."""

@@ -1,0 +1,1 @@
+"""Probes: what a trained model can do beside classifying the images of datasets, one file each."""

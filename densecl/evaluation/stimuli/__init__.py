@@ -1,0 +1,1 @@
+"""Altered images that probes show to a model: dropped patches, warps, what is salient."""

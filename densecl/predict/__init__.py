@@ -1,0 +1,1 @@
+"""Use a trained model on images: `densecl predict` and `densecl embed`."""

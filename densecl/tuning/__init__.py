@@ -1,0 +1,1 @@
+"""Equal tuning: the trials of a sweep, each a short training judged on held-back images."""

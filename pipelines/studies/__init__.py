@@ -1,0 +1,1 @@
+"""Fair comparisons: equal tuning of the modes, ablations, and studies (docs/fair.md)."""

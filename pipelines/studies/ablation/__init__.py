@@ -1,0 +1,1 @@
+"""One-factor ablations: `python -m pipelines ablate`."""

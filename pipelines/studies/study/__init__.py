@@ -1,0 +1,1 @@
+"""Whole studies: `python -m pipelines study FILE`."""

@@ -1,0 +1,1 @@
+"""Equal tuning of the modes: `python -m pipelines sweep`."""

@@ -1,0 +1,235 @@
+"""Entries of `transfer`: images with classes, masks and boxes, in three layouts."""
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+from pydantic import ValidationError
+
+from densecl import paths
+from densecl.artifacts import TransferPlan, write_json
+from densecl.config.probe_params import TransferParams
+from densecl.datasets.storage.transfer import load_transfer, read_skipped
+from densecl.errors import DataError
+from steps import plan, prepare_transfer
+
+XML = """<annotation><filename>x.jpg</filename>
+<object><name>dog</name><difficult>0</difficult>
+<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>8.0</xmax><ymax>6</ymax></bndbox></object>
+<object><name>cat</name><part><name>head</name></part>
+<bndbox><xmax>12</xmax><xmin>11</xmin><ymax>12</ymax><ymin>11</ymin></bndbox></object></annotation>"""
+
+
+def save_image(path: Path, size: tuple[int, int] = (12, 12), seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def save_mask(path: Path, values: np.ndarray, mode: str = "L") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(values.astype(np.uint8))
+    if mode == "P":
+        image.putpalette([(17 * i) % 256 for i in range(768)])
+    image.save(path)
+
+
+def prepare(tmp_path: Path, *, optional: bool = False, **values: object) -> pd.DataFrame:
+    """The rows of the entry `x`, by path."""
+    values = {"root": str(tmp_path), "tracked_by": str(tmp_path)} | values
+    params = TransferParams.model_validate(values)
+    record = TransferPlan(name="x", images=params, optional=optional)
+    write_json(paths.plan_file("transfer/x"), record)
+    prepare_transfer.main("x")
+    return load_transfer("x", params, paths.transfer_file("x")).set_index("path")
+
+
+@pytest.fixture(autouse=True)
+def _in_project(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("project"))
+
+
+def build_voc(root: Path) -> Path:
+    for number in range(3):
+        save_image(root / "JPEGImages" / f"2007_{number}.jpg", (12, 14), number)
+        (root / "Annotations").mkdir(exist_ok=True)
+    save_mask(root / "SegmentationClass" / "2007_0.png", np.full((14, 12), 5), "P")
+    save_mask(root / "SegmentationClass" / "2007_2.png", np.full((14, 12), 255), "P")
+    save_mask(root / "SegmentationObject" / "2007_2.png", np.full((14, 12), 1), "P")
+    (root / "Annotations" / "2007_0.xml").write_text(XML)
+    for kind, names in (("Segmentation", "2007_0\n2007_2\n"), ("Main", "2007_1 -1\n2007_9 1\n")):
+        (root / "ImageSets" / kind).mkdir(parents=True)
+        (root / "ImageSets" / kind / ("val.txt" if kind[0] == "S" else "dog.txt")).write_text(names)
+    return root
+
+
+def test_voc_by_its_lists_with_boxes_from_zero_and_past_the_last(tmp_path, capsys):
+    build_voc(tmp_path)
+    rows = prepare(tmp_path, layout="voc", split="val")
+    assert list(rows.index) == ["JPEGImages/2007_0.jpg", "JPEGImages/2007_2.jpg"]
+    assert list(rows["image_id"]) == [f"x/{path}" for path in rows.index]
+    assert list(rows["mask"]) == ["SegmentationClass/2007_0.png", "SegmentationClass/2007_2.png"]
+    assert json.loads(rows["boxes"].iloc[0]) == [["dog", 0, 1, 8, 6], ["cat", 10, 10, 12, 12]]
+    assert (rows["boxes"].iloc[1], *rows[["width", "height"]].iloc[0]) == ("[]", 12, 14)
+    assert read_skipped(paths.transfer_file("x")) == {
+        "not in the split": 1,
+        "in folders that the layout does not use": 1,
+    }
+    assert "2 images in" in capsys.readouterr().out
+    rows = prepare(tmp_path, layout="voc", split="dog")  # of ImageSets/Main; one has no file
+    assert list(rows.index) == ["JPEGImages/2007_1.jpg"]
+    assert "1 of the 2 images of the split have no file" in capsys.readouterr().out
+    assert len(prepare(tmp_path, layout="voc")) == 3
+    with pytest.raises(DataError, match=r"found no nosuch.txt in ImageSets/Segmentation or"):
+        prepare(tmp_path, layout="voc", split="nosuch")
+    with pytest.raises(DataError, match="found no folder JPEGImages; expected what is unpacked"):
+        prepare(tmp_path.parent, layout="voc")
+
+
+def test_voc_is_read_from_its_archive_in_place(tmp_path):
+    build_voc(tmp_path / "VOC2012")
+    with tarfile.open(tmp_path / "voc.tar", "w") as archive:
+        archive.add(tmp_path / "VOC2012", "VOC2012")
+    packed = prepare(tmp_path, root=str(tmp_path / "voc.tar"), layout="voc", split="val")
+    unpacked = prepare(tmp_path, root=str(tmp_path / "VOC2012"), layout="voc", split="val")
+    pd.testing.assert_frame_equal(packed, unpacked)
+
+
+def test_ade20k_by_split(tmp_path):
+    for split, number in (("training", 2), ("validation", 1)):
+        for i in range(number):
+            save_image(tmp_path / "images" / split / f"ADE_{i}.jpg", seed=i)
+            save_mask(tmp_path / "annotations" / split / f"ADE_{i}.png", np.full((12, 12), i))
+    (tmp_path / "sceneCategories.txt").write_text("ADE_0 kitchen\n")
+    assert len(prepare(tmp_path, layout="ade20k")) == 3
+    rows = prepare(tmp_path, layout="ade20k", split="validation")
+    assert list(rows["mask"]) == ["annotations/validation/ADE_0.png"]
+    skipped = {"extension .txt": 1, "not in the split": 2}
+    assert read_skipped(paths.transfer_file("x")) == skipped
+    with pytest.raises(DataError, match="found the folders training, validation, expected test"):
+        prepare(tmp_path, layout="ade20k", split="test")
+
+
+def test_folders_with_classes_masks_and_boxes_beside_or_below(tmp_path):
+    save_image(tmp_path / "a" / "1.jpg")
+    save_image(tmp_path / "a" / "2.png", seed=1)
+    save_image(tmp_path / "loose.jpg", seed=2)
+    (tmp_path / "notes.txt").write_text("x")
+    ramp = np.arange(144).reshape(12, 12)  # antialiased
+    save_mask(tmp_path / "masks" / "a" / "1.png", ramp)
+    save_mask(tmp_path / "masks" / "a" / "3.png", ramp)
+    (tmp_path / "xml" / "a").mkdir(parents=True)
+    (tmp_path / "xml" / "a" / "2.xml").write_text(XML)
+    masks, boxes = str(tmp_path / "masks"), str(tmp_path / "xml")
+    rows = prepare(tmp_path, masks=masks, mask_values="object", boxes=boxes)
+    assert dict(rows["class"]) == {"a/1.jpg": "a", "a/2.png": "a", "loose.jpg": ""}
+    assert list(rows["mask"]) == ["a/1.png", "", ""]
+    assert [len(json.loads(boxes)) for boxes in rows["boxes"]] == [0, 2, 0]
+    assert read_skipped(paths.transfer_file("x")) == {
+        "extension .txt": 1,
+        "mask without an image": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "mask_values", "said"),
+    [
+        ("L", np.ones((12, 12)), "object", "found values below 128 only, so no object"),
+        ("P", np.ones((12, 12)), "object", "found a PNG of mode P, expected an object in grey"),
+        ("L", np.ones((12, 12, 3)), "classes", "found a PNG of mode RGB, expected indices"),
+        ("L", np.ones((12, 13)), "classes", "mask: of another size than the image"),
+    ],
+)
+def test_masks_that_may_mean_something_else_are_problems(tmp_path, mode, values, mask_values, said):
+    save_image(tmp_path / "images" / "1.jpg")
+    save_mask(tmp_path / "masks" / "1.png", values, mode)
+    options = {"masks": str(tmp_path / "masks"), "mask_values": mask_values}
+    with pytest.raises(DataError, match=said):
+        prepare(tmp_path, root=str(tmp_path / "images"), **options)
+    save_image(tmp_path / "images" / "2.jpg", seed=1)  # has no mask, and is kept
+    assert list(prepare(tmp_path, root=str(tmp_path / "images"), **options).index) == ["2.jpg"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<annotation><object>",
+        XML.replace("<xmin>1<", "<xmin>one<"),
+        XML.replace("<xmin>1<", "<xmin>9<"),
+        XML.replace("bndbox", "polygon"),
+        '<!DOCTYPE a [<!ENTITY b "c">]>' + XML,
+        "",
+    ],
+)
+def test_boxes_that_cannot_be_read_are_a_problem_of_their_image(tmp_path, content):
+    build_voc(tmp_path)
+    (tmp_path / "Annotations" / "2007_0.xml").write_text(content)
+    assert list(prepare(tmp_path, layout="voc", split="val").index) == ["JPEGImages/2007_2.jpg"]
+    rows = pd.read_parquet(paths.transfer_file("x"))
+    assert rows["problem"].iloc[0].startswith("boxes: ")
+
+
+def test_what_changed_or_is_missing_is_an_error_that_says_what_to_do(tmp_path):
+    save_image(tmp_path / "1.png")
+    params = {"root": str(tmp_path), "tracked_by": str(tmp_path)}
+    prepare(tmp_path)
+    save_image(tmp_path / "1.png", (13, 12))
+    with pytest.raises(DataError, match="it changed after its manifest was written"):
+        load_transfer("x", TransferParams(**params), paths.transfer_file("x"))
+    with pytest.raises(DataError, match="`dvc repro prepare-transfer@y` lists its images"):
+        load_transfer("y", TransferParams(**params), paths.transfer_file("y"))
+    shutil.rmtree(tmp_path)
+    with pytest.raises(DataError, match=r"no such folder or archive"):
+        prepare(tmp_path)
+    with pytest.raises(DataError, match=r"transfer.x: .*no such folder or archive"):
+        prepare(tmp_path, optional=True)
+    assert pd.read_parquet(paths.transfer_file("x")).empty
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"masks": "r/", "mask_values": "object"}, "found r/ as root and as masks, expected two"),
+        ({"layout": "voc", "masks": "m"}, "found layout voc with masks; expected none"),
+        ({"masks": "m"}, "found masks m with mask_values None; expected both or neither"),
+        ({"mask_values": "object"}, "found masks None with mask_values object"),
+        ({"split": "val"}, "found layout folders with split val; expected no split"),
+    ],
+)
+def test_params_that_contradict_each_other(values, said):
+    with pytest.raises(ValidationError, match=said):
+        TransferParams.model_validate({"root": "r", "tracked_by": "r"} | values)
+
+
+def test_plan_checks_roots_and_leaves_the_folder_that_evaluate_reads(tmp_path):
+    values = yaml.safe_load((Path(__file__).parents[1] / "small.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    plan.main()
+    assert json.loads(paths.TRANSFER_INDEX.read_text()) == {"names": []}
+    save_image(tmp_path / "1.png")
+    drawn = "data/rendered/imagenet/val"
+    values["transfer"] = {
+        "x": {"root": str(tmp_path), "tracked_by": str(tmp_path)},
+        "drawn": {"root": drawn, "tracked_by": drawn},  # later
+    }
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    plan.main()
+    prepare_transfer.main("x")
+    plan.main()
+    assert json.loads(paths.TRANSFER_INDEX.read_text()) == {"names": ["drawn", "x"]}
+    assert paths.transfer_file("x").exists()
+    values["transfer"] = {"y": {"root": "nosuch", "tracked_by": "nosuch"}}
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(DataError.__base__, match=r"transfer.y: nosuch: no such folder or archive"):
+        plan.main()
+    values["evaluate"]["require"] = "present"
+    Path("params.yaml").write_text(yaml.safe_dump(values))
+    plan.main()
+    assert Path("nosuch").is_dir()
+    assert not paths.transfer_file("x").exists()
