@@ -1,5 +1,6 @@
 """Each path that only a GPU takes, against the same computation in float64."""
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -18,6 +19,10 @@ from densecl.datasets.views.device_transforms import apply_color_changes
 from densecl.runtime.hardware import get_device
 
 D, TEMPERATURE = 128, 0.2
+# Of a gradient. bf16 has 8 bits of mantissa, and with it a match may change.
+EAGER_TARGETS = {"fp32": 1e-4, "tf32": 3e-2, "bf16": 3e-1}
+COMPILED_TARGETS = {"fp32": 1e-4}  # the part compiled times bf16
+MASKS = ("no mask", "images", "images and classes")
 ROW = "EXACT"
 
 
@@ -34,41 +39,43 @@ def make_row(measure: str, error: float, target: float) -> BenchmarkRow:
     return BenchmarkRow(ROW, measure, *cells, {"error": [error], "target": [target]})
 
 
-def measure_softmax(queries: int, memory_size: int) -> list[BenchmarkRow]:
-    """The fused softmax of a training step (compiled flex attention on a GPU) and the tiled one of
-    a diagnostic step, with each kind of mask: the largest error of LSE, mean and counts.
-    """
-    query, memory = make_unit_rows(queries, D), make_unit_rows(memory_size, D)
+def build_mask(name: str, queries: int, memory_size: int) -> NegativeMask:
+    """One of MASKS, with 97 images of 7 classes."""
     ids = [torch.arange(n, device=get_device()) for n in (queries, memory_size)]
     images, classes = [x % 97 for x in ids], [x % 7 for x in ids]
-    masks = {
-        "no mask": NegativeMask(),
-        "images": NegativeMask(*images),
-        "images and classes": NegativeMask(*images, *classes),
-    }
+    if name == "no mask":
+        return NegativeMask()
+    return NegativeMask(*images) if name == "images" else NegativeMask(*images, *classes)
+
+
+def measure_softmax(queries: int, memory_size: int, mask_name: str) -> list[BenchmarkRow]:
+    """The fused softmax of a training step (compiled flex attention on a GPU) and the tiled one of
+    a diagnostic step: the largest error of LSE, mean and counts.
+    """
+    query, memory = make_unit_rows(queries, D), make_unit_rows(memory_size, D)
+    mask = build_mask(mask_name, queries, memory_size)
+    exact = compute_tiled(
+        query.double(), memory.double(), torch.tensor(TEMPERATURE).to(query).double(), mask
+    )
     rows = []
-    for name, mask in masks.items():
-        exact = compute_tiled(
-            query.double(), memory.double(), torch.tensor(TEMPERATURE).to(query).double(), mask
-        )
-        for path, precision, target in (
-            ("fused", "fp32", 1e-5),
-            ("fused", "bf16", 3e-2),
-            ("tiled", "fp32", 1e-5),
-        ):
-            with torch.autocast(query.device.type, torch.bfloat16, enabled=precision == "bf16"):
-                found = memory_softmax(
-                    query, memory, torch.tensor(TEMPERATURE).to(query), mask, path == "tiled"
-                )
-            errors = [
-                float((ours.double() - theirs).abs().max())
-                for ours, theirs in zip(found[:3], exact[:3], strict=True)
-            ]
-            measure = (
-                f"softmax over the memory, {path}, {precision}, mask: {name}, Q = {queries:,}, "
-                f"K = {memory_size:,}: largest error of LSE, mean, count"
+    for path, precision, target in (
+        ("fused", "fp32", 1e-5),
+        ("fused", "bf16", 3e-2),
+        ("tiled", "fp32", 1e-5),
+    ):
+        with torch.autocast(query.device.type, torch.bfloat16, enabled=precision == "bf16"):
+            found = memory_softmax(
+                query, memory, torch.tensor(TEMPERATURE).to(query), mask, path == "tiled"
             )
-            rows.append(make_row(measure, max(errors), target))
+        errors = [
+            float((ours.double() - theirs).abs().max())
+            for ours, theirs in zip(found[:3], exact[:3], strict=True)
+        ]
+        measure = (
+            f"softmax over the memory, {path}, {precision}, mask: {mask_name}, Q = {queries:,}, "
+            f"K = {memory_size:,}: largest error of LSE, mean, count"
+        )
+        rows.append(make_row(measure, max(errors), target))
     return rows
 
 
@@ -120,21 +127,19 @@ def compute_step(
     return float(loss.detach()), torch.cat([g.flatten().double() for g in gradients])
 
 
-def measure_whole_steps(setup: StepSetup, mode: str) -> list[BenchmarkRow]:
-    """Relative error of the backbone's gradient, per precision, eager and compiled.
-
-    bf16 has 8 bits of mantissa, and with it a match may change: its target is loose.
-    """
+def measure_whole_steps(
+    setup: StepSetup, mode: str, precisions: Mapping[str, float], is_compiled: bool
+) -> list[BenchmarkRow]:
+    """Relative error of the backbone's gradient; `precisions` and the error that each may have."""
     batch, rows = build_batch(setup), []
     exact_loss, exact = compute_step(change_train(setup, precision="fp32"), mode, batch, True)
-    for precision, target in (("fp32", 1e-4), ("tf32", 3e-2), ("bf16", 3e-1)):
-        for is_compiled in (False, True):
-            changed = change_train(setup, precision=precision, compile=is_compiled)
-            loss, gradient = compute_step(changed, mode, batch, False)
-            error = float((gradient - exact).norm() / exact.norm())
-            measure = (
-                f"gradient of a whole step of {mode}, {changed.setting}; its loss is off by "
-                f"{abs(loss - exact_loss) / exact_loss:.0e}"
-            )
-            rows.append(make_row(measure, error, target))
+    for precision, target in precisions.items():
+        changed = change_train(setup, precision=precision, compile=is_compiled)
+        loss, gradient = compute_step(changed, mode, batch, False)
+        error = float((gradient - exact).norm() / exact.norm())
+        measure = (
+            f"gradient of a whole step of {mode}, {changed.setting}; its loss is off by "
+            f"{abs(loss - exact_loss) / exact_loss:.0e}"
+        )
+        rows.append(make_row(measure, error, target))
     return rows
