@@ -53,7 +53,23 @@ def test_every_part_of_the_gpu_script_runs_in_small(monkeypatch, tmp_path, capsy
     assert not any(part["cut"] or part["failed"] for part in parts.values())
     rows = [row for part in parts.values() for row in part["rows"]]
     assert {row["id"] for row in rows} == {
-        *("P1", "P2", "P3", "P4", "P5", "P6", "P7", "MFU", "AUG", "EXACT", "BITS", "LOAD", "DDP")
+        *(
+            "P1",
+            "P2",
+            "P3",
+            "P4",
+            "P5",
+            "P6",
+            "P7",
+            "MFU",
+            "AUG",
+            "EXACT",
+            "BITS",
+            "COST",
+            "PRED",
+            "LOAD",
+            "DDP",
+        )
     }
     assert float(next(row for row in rows if row["id"] == "P3")["ours"]) <= 1e-6
     exact = [row for row in rows if row["id"] == "EXACT"]
@@ -118,8 +134,8 @@ def test_the_page_without_its_markers_is_refused_and_the_real_one_has_them(tmp_p
     write_page(page, [])
 
 
-def test_the_parts_end_within_eight_minutes():
-    assert sum(gpu.SECONDS.values()) + budget.GRACE <= 8 * 60 - 20  # 20 s of imports
+def test_the_parts_end_within_nine_minutes():
+    assert sum(gpu.SECONDS.values()) + budget.GRACE <= 9 * 60 - 20  # 20 s of imports
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ from benchmarks.gpu.page import describe_machine, write_json_results, write_page
 from benchmarks.gpu.predictions import measure_predictions
 from benchmarks.gpu.resume import measure_resume
 from benchmarks.gpu.setups import SETUPS, SMALL_SETUP, change_train
-from benchmarks.gpu.step_rates import measure_setup
+from benchmarks.gpu.step_rates import measure_device_waits, measure_setup
 from benchmarks.losses import SIZES, K
 from benchmarks.measure import format_rows
 from benchmarks.steps import MODES
@@ -60,11 +60,12 @@ def build_parts(small: bool) -> list[Part]:
     if small:
         infonce = [Task("all", partial(measure_info_nce_against_floor, (16, 32), 256, 1))]
         queries, images, patches, memory = 16, 2, 4, 256
-        loaded, rounds, pixels, cost_seconds = 8, 1, 64, 0.1
+        predicted, loaded, rounds, pixels, cost_seconds = 4, 8, 1, 64, 0.1
     else:
         infonce = [Task("all", partial(measure_info_nce_against_floor, SIZES, K, 9))]
         queries, images, patches, memory = 3200, 64, 196, K
-        loaded, rounds, pixels, cost_seconds = 2048, 1, 512, 15.0
+        predicted, loaded, rounds, pixels, cost_seconds = 256, 8192, 1, 512, 10.0
+    is_gpu = torch.cuda.is_available()
     exact_setup = replace(smallest, batch=min(smallest.batch, 16))
     tasks = {
         "infonce": infonce,
@@ -81,7 +82,10 @@ def build_parts(small: bool) -> list[Part]:
                 for mode in MODES
             ),
         ],
-        "steps": [Task(size, partial(measure_setup, setup)) for size, setup in setups.items()],
+        "steps": [
+            *(Task(size, partial(measure_setup, setup)) for size, setup in setups.items()),
+            *([Task("waits", partial(measure_device_waits, exact_setup))] if is_gpu else []),
+        ],
         "compiled": [Task(size, partial(measure_setup, setup)) for size, setup in compiled.items()],
         "resume": [
             Task(f"{mode} of {setup.setting}", partial(measure_resume, setup, mode))
@@ -89,7 +93,7 @@ def build_parts(small: bool) -> list[Part]:
             for mode in ("dense", "global")
         ],
         "cost": [Task("all", partial(measure_cost_stage, smallest, cost_seconds))],
-        "predict": [Task("all", partial(measure_predictions, smallest, loaded // 8, pixels))],
+        "predict": [Task("all", partial(measure_predictions, smallest, predicted, pixels))],
         "loader": [Task("all", partial(measure_loader, smallest, loaded, rounds, pixels))],
         "ddp": [Task(mode, partial(measure_ddp, smallest, mode)) for mode in MODES],
     }
@@ -97,8 +101,13 @@ def build_parts(small: bool) -> list[Part]:
     return [Part(name, factor * seconds, tasks[name]) for name, seconds in SECONDS.items()]
 
 
-def measure_parts(parts: Sequence[Part]) -> list[PartResult]:
-    """Measure and print the rows as they come; what is cut or fails goes to stderr."""
+def measure_parts(
+    parts: Sequence[Part], json_path: Path | None, page: Path | None
+) -> list[PartResult]:
+    """Measure and print the rows as they come; what is cut or fails goes to stderr.
+
+    The files are written after each part, so that what ends this process loses one part.
+    """
     results = []
     for result in run_parts(parts):
         results.append(result)
@@ -106,6 +115,10 @@ def measure_parts(parts: Sequence[Part]) -> list[PartResult]:
         print(f"{result.name}: {result.seconds:.0f} of {result.budget:.0f} s", file=sys.stderr)
         for line in (*result.cut, *result.failed):
             print(line, file=sys.stderr)
+        if json_path:
+            write_json_results(json_path, results)
+        if page:
+            write_page(page, results)
     return results
 
 
@@ -124,13 +137,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(describe_machine())
     parts = [part for part in build_parts(args.small) if part.name in (args.only or SECONDS)]
-    results = measure_parts(parts)
     is_whole = not args.small and not args.only
     try:
-        if path := args.json or (JSON if is_whole else None):
-            write_json_results(path, results)
-        if page := args.page or (PAGE if is_whole else None):
-            write_page(page, results)
+        results = measure_parts(
+            parts,
+            args.json or (JSON if is_whole else None),
+            args.page or (PAGE if is_whole else None),
+        )
     except (DenseclError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

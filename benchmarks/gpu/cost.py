@@ -4,13 +4,14 @@ from benchmarks.measure import MEBIBYTE, BenchmarkRow
 from benchmarks.steps import CLASSES, MODES, StepSetup
 from densecl.artifacts import CostPlan
 from densecl.config.params import CostParams
-from densecl.cost.measure import measure_cost
 from densecl.cost.result import ModeCost, StepRatio, format_ratio
-from densecl.cost.steps import TrainingSize
 
 
 def measure_cost_stage(setup: StepSetup, seconds: float) -> list[BenchmarkRow]:
     """Time and memory of each mode against `none`, and the control: a second `none`."""
+    from densecl.cost.measure import measure_cost
+    from densecl.cost.steps import TrainingSize
+
     plan = CostPlan(
         modes=tuple(MODES),
         network=setup.network,
@@ -42,5 +43,5 @@ def make_ratio_row(measure: str, ratio: StepRatio, target: str) -> BenchmarkRow:
 def make_memory_row(measure: str, mode: ModeCost, none: ModeCost) -> BenchmarkRow:
     """Memory that training a mode adds to an idle process, relative to none."""
     ours, theirs = (cost.memory_bytes or 0 for cost in (mode, none))
-    cells = (f"{number / MEBIBYTE:,.0f} MiB" for number in (ours, theirs))
+    cells = f"{ours / MEBIBYTE:,.0f} MiB", f"{theirs / MEBIBYTE:,.0f} MiB"
     return BenchmarkRow("COST", measure, *cells, f"{ours / max(theirs, 1):.3f}", "-")

@@ -49,8 +49,8 @@ def build_mask(name: str, queries: int, memory_size: int) -> NegativeMask:
 
 
 def measure_softmax(queries: int, memory_size: int, mask_name: str) -> list[BenchmarkRow]:
-    """The fused softmax of a training step (compiled flex attention on a GPU) and the tiled one of
-    a diagnostic step: the largest error of LSE, mean and counts.
+    """The fused softmax (compiled flex attention on a GPU) and the tiled one, with diagnostics: the
+    largest error of LSE, mean, count, largest cosine and mean cosine.
     """
     query, memory = make_unit_rows(queries, D), make_unit_rows(memory_size, D)
     mask = build_mask(mask_name, queries, memory_size)
@@ -64,16 +64,16 @@ def measure_softmax(queries: int, memory_size: int, mask_name: str) -> list[Benc
         ("tiled", "fp32", 1e-5),
     ):
         with torch.autocast(query.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            found = memory_softmax(
-                query, memory, torch.tensor(TEMPERATURE).to(query), mask, path == "tiled"
-            )
+            compute = memory_softmax if path == "fused" else compute_tiled
+            found = compute(query, memory, torch.tensor(TEMPERATURE).to(query), mask)
         errors = [
             float((ours.double() - theirs).abs().max())
-            for ours, theirs in zip(found[:3], exact[:3], strict=True)
+            for ours, theirs in zip(found[:4], exact[:4], strict=True)
         ]
+        errors.append(float((found.cosine_sum - exact.cosine_sum).abs().max()) / memory_size)
         measure = (
             f"softmax over the memory, {path}, {precision}, mask: {mask_name}, Q = {queries:,}, "
-            f"K = {memory_size:,}: largest error of LSE, mean, count"
+            f"K = {memory_size:,}: largest error of LSE, mean, count and cosines"
         )
         rows.append(make_row(measure, max(errors), target))
     return rows

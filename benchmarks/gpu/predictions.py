@@ -1,8 +1,6 @@
 """The evaluation's predictions on the device against those on the CPU."""
 
 import tempfile
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -10,7 +8,7 @@ import pandas as pd
 import torch
 
 from benchmarks.gpu.loader import draw_photographs
-from benchmarks.measure import BenchmarkRow, make_rate_row, measure_alternating
+from benchmarks.measure import BenchmarkRow
 from benchmarks.steps import StepSetup
 from densecl.network.preprocessing import resolve_preprocessing
 from densecl.network.vit import build_model
@@ -20,9 +18,7 @@ CLASSES = 12
 
 
 def measure_predictions(setup: StepSetup, images: int, pixels: int) -> list[BenchmarkRow]:
-    """Predictions that differ, the largest difference of a probability, and images/s; with the
-    decoding of the images, as in the stage `evaluate`.
-    """
+    """Predictions that differ, and the largest difference of a probability."""
     from densecl.evaluation.predict import predict_images
 
     model = build_model(setup.network, CLASSES, 0)
@@ -45,11 +41,10 @@ def measure_predictions(setup: StepSetup, images: int, pixels: int) -> list[Benc
                     setup.batch,
                 )
 
-        ours = get_device().type
-        build: Callable[[str], Callable[[], object]] = partial(partial, predict)
-        times = measure_alternating({"ours": build(ours), "CPU": build("cpu")}, 1)
+        for device in (get_device().type, "cpu"):
+            predict(device)
     of = f"predictions of {images:,} photographs of {pixels} px, {setup.model}"
-    here, there = found[ours], found["cpu"]
+    here, there = found[get_device().type], found["cpu"]
     differing = int((here["prediction"] != there["prediction"]).sum())
     error = float((here["p_true"] - there["p_true"]).abs().max())
     kinds = here["prediction"].nunique()
@@ -60,5 +55,4 @@ def measure_predictions(setup: StepSetup, images: int, pixels: int) -> list[Benc
         BenchmarkRow(
             "PRED", f"{of}: largest difference of p_true", f"{error:.1e}", "CPU", "-", "≤ 1e-04"
         ),
-        make_rate_row("PRED", f"{of}, device / CPU", times, "ours", "CPU", "-", images, "images"),
     ]

@@ -1,9 +1,12 @@
 """Steps of the modes, eager and compiled: ratios, memory, and how much of the device they use."""
 
 import os
+import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from statistics import median
 from unittest.mock import patch
 
@@ -12,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.measure import BenchmarkRow, Call, make_time_row, measure_alternating
-from benchmarks.steps import CLASSES, StepSetup, build_batch, build_step, measure_steps
+from benchmarks.steps import CLASSES, MODES, StepSetup, build_batch, build_step, measure_steps
 from densecl.config.params import DataParams
 from densecl.datasets.views.batch import UncoloredBatch
 from densecl.datasets.views.color_change import draw_color_change
@@ -30,8 +33,7 @@ def measure_setup(setup: StepSetup) -> list[BenchmarkRow]:
         rows = [*measure_steps(setup), measure_utilisation(setup)]
     if setup.train.compile:
         return rows
-    rows.append(measure_color_changes(setup))
-    return [*rows, measure_device_waits(setup)] if torch.cuda.is_available() else rows
+    return [*rows, measure_color_changes(setup)]
 
 
 @contextmanager
@@ -104,16 +106,35 @@ def build_uncolored_batch(setup: StepSetup) -> UncoloredBatch:
     return UncoloredBatch(batch, changes1, changes2)
 
 
-def measure_device_waits(setup: StepSetup) -> BenchmarkRow:
-    """A dense step in which every wait for the device is an error."""
-    run_step, outcome = build_step(setup, "dense"), "0"
-    run_step()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        run_step()
-    except RuntimeError as error:
-        outcome = str(error).splitlines()[0]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    measure = f"waits for the device in a dense step, {setup.setting}"
-    return BenchmarkRow("P4", measure, outcome, "-", "-", "0")
+def measure_device_waits(setup: StepSetup) -> list[BenchmarkRow]:
+    """How often an ordinary and a diagnostic step of each mode wait for the device, and where."""
+    rows = []
+    for mode in MODES:
+        for kind, diagnostics in (("a", False), ("a diagnostic", True)):
+            run_step = build_step(setup, mode, diagnostics)
+            run_step()  # compiles, and makes the optimizer's state
+            places = find_device_waits(run_step)
+            outcome = str(len(places)) + f" ({', '.join(sorted(set(places)))})" * bool(places)
+            measure = f"waits for the device in {kind} step of {mode}, {setup.setting}"
+            rows.append(BenchmarkRow("P4", measure, outcome, "-", "-", "0"))
+    return rows
+
+
+def find_device_waits(call: Call) -> list[str]:
+    """File and line of each wait for the device in a call, as torch's debug mode finds them."""
+    places = []
+
+    def note_place(*_: object) -> None:
+        frames = [f for f in traceback.extract_stack() if f"{os.sep}densecl{os.sep}" in f.filename]
+        places.append(
+            f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "torch"
+        )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with patch("warnings.showwarning", note_place):
+            torch.cuda.set_sync_debug_mode("warn")  # warns about itself
+            places.clear()
+            call()
+            torch.cuda.set_sync_debug_mode("default")
+    return places

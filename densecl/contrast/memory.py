@@ -95,7 +95,7 @@ class MemoryQueue(nn.Module):
         self.buffer[slots] = features[newest].detach().to(self.buffer)
         self.buffer_image_ids[slots] = image_ids[newest]
         self.buffer_class_ids[slots] = class_ids[newest]
-        self.buffer_steps[slots] = step
+        self.buffer_steps.index_fill_(0, slots, step)  # assigned, a number waits for the GPU
         self.written += rows
 
     @torch.no_grad()

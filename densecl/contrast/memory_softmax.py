@@ -2,8 +2,9 @@
 
 It is one attention with keys = values = memory, so a fused attention that returns its log-sum-exp
 computes it: flash attention on a CPU, flex attention on a GPU. `compute_tiled` runs on any device
-and is the only one that sees the cosines themselves, which diagnostics need. All three agree up to
-rounding (tests/contrast/test_infonce.py).
+and sees the cosines themselves, which diagnostics need; flex attention returns the largest one, and
+the sum follows from sums of the memory. All three agree up to rounding
+(tests/contrast/test_infonce.py).
 """
 
 import math
@@ -11,6 +12,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from densecl.contrast.negative_mask import NegativeMask
@@ -18,6 +20,7 @@ from densecl.network.precision import use_fp32_products
 
 QUERY_TILE, MEMORY_TILE = 2048, 512  # 4 MiB of logits at a time, which stay in a CPU's cache
 MAX_HEADS = 16  # parts of the memory on a GPU: a single one gives too few blocks to fill it
+IdPair = tuple[Tensor, Tensor]  # of queries [Q] and of memory rows [K]
 
 
 class MemorySoftmax(NamedTuple):
@@ -40,13 +43,14 @@ def memory_softmax(
 ) -> MemorySoftmax:
     """Softmax of queries [Q, D] over the unmasked rows of memory [K, D], logits q . m / t.
 
-    Takes the fused path of the device unless `diagnostics` need the cosines.
+    Takes the fused path of the device; on a CPU not with `diagnostics`, which need the cosines.
     """
-    can_fuse = not diagnostics and len(queries) > 0 and len(memory) > 0
+    can_fuse = len(queries) > 0 and len(memory) > 0
     if can_fuse and queries.is_cuda and queries.dtype != torch.float64:
-        return compute_flex(queries, memory, temperature, mask, _build_flex_attention())
+        attention = _build_flex_attention()
+        return compute_flex(queries, memory, temperature, mask, attention, diagnostics)
     with torch.autocast(queries.device.type, enabled=False):  # keeps the dtype of the inputs
-        if can_fuse and queries.is_cpu and queries.dtype == torch.float32:
+        if can_fuse and not diagnostics and queries.is_cpu and queries.dtype == torch.float32:
             return compute_flash_cpu(queries, memory, temperature, mask)
         return compute_tiled(queries, memory, temperature, mask)
 
@@ -113,12 +117,17 @@ def compute_flash_cpu(
 
 
 def compute_flex(
-    queries: Tensor, memory: Tensor, temperature: Tensor, mask: NegativeMask, attention: Any
+    queries: Tensor,
+    memory: Tensor,
+    temperature: Tensor,
+    mask: NegativeMask,
+    attention: Any,
+    diagnostics: bool = False,
 ) -> MemorySoftmax:
     """The softmax by flex attention, with the mask in the kernel; never waits for the GPU.
 
     The memory is split into up to MAX_HEADS heads (H), merged by their log-sum-exp. Under bf16
-    autocast the products are of bf16 numbers.
+    autocast the products, and with them the largest cosine, are of bf16 numbers.
     """
     from torch.nn.attention.flex_attention import AuxRequest
 
@@ -146,14 +155,18 @@ def compute_flex(
             parts,
             score_mod=mask_score if id_pairs else None,
             scale=1.0,
-            return_aux=AuxRequest(lse=True),
+            return_aux=AuxRequest(lse=True, max_scores=diagnostics),
         )
-    lses = aux.lse[0]  # [H, Q]
-    lse = lses.logsumexp(0)  # [Q]
-    weights = torch.where(lse.isinf(), 0, (lses - lse).exp())  # [H, Q]
-    mean = torch.einsum("hq,hqd->qd", weights, means[0].to(weights.dtype))
-    nan = torch.full_like(lse, torch.nan)
-    return MemorySoftmax(lse, mean, _count_negatives(len(memory), id_pairs, lse), nan, nan)
+        lses = aux.lse[0]  # [H, Q]
+        lse = lses.logsumexp(0)  # [Q]
+        weights = torch.where(lse.isinf(), 0, (lses - lse).exp())  # [H, Q]
+        mean = torch.einsum("hq,hqd->qd", weights, means[0].to(weights.dtype))
+        negative_count = _count_negatives(len(memory), id_pairs, lse)
+        max_cosine = cosine_sum = torch.full_like(lse, torch.nan)
+        if diagnostics:
+            max_cosine = aux.max_scores[0].amax(0) * temperature
+            cosine_sum = _sum_cosines(queries, memory, id_pairs)
+    return MemorySoftmax(lse, mean, negative_count, max_cosine, cosine_sum)
 
 
 @cache
@@ -163,27 +176,46 @@ def _build_flex_attention() -> Any:
     return torch.compile(flex_attention, dynamic=True)
 
 
-def _count_negatives(rows: int, id_pairs: list[tuple[Tensor, Tensor]], like: Tensor) -> Tensor:
+def _count_negatives(rows: int, id_pairs: list[IdPair], like: Tensor) -> Tensor:
     """[Q] negatives per query, by sorting: no [Q, K] matrix, and no waiting for the GPU."""
     masked = torch.zeros_like(like)
-    for q, m in id_pairs:
-        masked += _count_equal(q, m)
-    if len(id_pairs) == 2:  # |A or B| = |A| + |B| - |A and B|
+    for sign, (q, m) in _list_masked(id_pairs):
+        first, end, _ = _find_equal(q, m)
+        masked += sign * (end - first)
+    return rows - masked
+
+
+def _sum_cosines(queries: Tensor, memory: Tensor, id_pairs: list[IdPair]) -> Tensor:
+    """[Q] sum of the cosines of each query with its negatives, from sums of the memory's rows."""
+    negatives = memory.sum(0).expand(len(queries), -1)  # [Q, D]
+    for sign, (q, m) in _list_masked(id_pairs):
+        first, end, order = _find_equal(q, m)
+        # In fp64, since the difference of two sums of many rows is one of few.
+        sums = F.pad(memory[order].double().cumsum(0), (0, 0, 1, 0))  # [1 + K, D]
+        negatives = negatives - sign * (sums[end] - sums[first]).to(memory)
+    return (queries * negatives).sum(1)
+
+
+def _list_masked(id_pairs: list[IdPair]) -> list[tuple[int, IdPair]]:
+    """Ids whose equality is to be counted, with signs: |A or B| = |A| + |B| - |A and B|."""
+    masked = [(1, pair) for pair in id_pairs]
+    if len(id_pairs) == 2:
         images, classes = id_pairs
         all_classes = torch.cat(classes)
         class_range = all_classes.max() - all_classes.min() + 1
         # One number per (image, class).
-        combined = [
+        of_query, of_row = (
             image * class_range + class_id for image, class_id in zip(images, classes, strict=True)
-        ]
-        masked -= _count_equal(*combined)
-    return rows - masked
+        )
+        masked.append((-1, (of_query, of_row)))
+    return masked
 
 
-def _count_equal(queries: Tensor, memory: Tensor) -> Tensor:
-    """[Q]: number of memory ids [K] equal to each query id [Q]."""
-    memory = memory.sort().values
-    return torch.searchsorted(memory, queries, right=True) - torch.searchsorted(memory, queries)
+def _find_equal(queries: Tensor, memory: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Begin and end [Q] of the memory ids [K] equal to each query id in their sorted order [K]."""
+    ordered, order = memory.sort(stable=True)
+    first = torch.searchsorted(ordered, queries)
+    return first, torch.searchsorted(ordered, queries, right=True), order
 
 
 def _concatenate(parts: list[MemorySoftmax]) -> MemorySoftmax:

@@ -88,7 +88,13 @@ def _draw_noise(features: Tensor, generator: torch.Generator, valid: Tensor | No
     shape = (len(features) * distributed.get_world_size(), features.shape[1])
     # A copy from pinned memory does not wait for the GPU.
     pinned = device.type == "cuda" and generator.device.type == "cpu"
-    noise = torch.rand(shape, generator=generator, device=generator.device, pin_memory=pinned)
+    noise = torch.rand(
+        shape,
+        dtype=torch.float32,
+        generator=generator,
+        device=generator.device,
+        pin_memory=pinned,
+    )
     noise = distributed.shard_rows(noise).to(device, non_blocking=True)
     return noise if valid is None else noise.masked_fill(~valid, -1)
 

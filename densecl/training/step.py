@@ -131,7 +131,8 @@ class TrainStep:
         # Two norms: with lambda = 0 the zero gradients of the objective then leave the model's norm
         # equal to that of mode none, to the bit.
         norm = _compute_gradient_norm(self.model)
-        norm = torch.hypot(norm, _compute_gradient_norm(self.objective).to(norm))
+        if any(p.grad is not None for p in self.objective.parameters()):
+            norm = torch.hypot(norm, _compute_gradient_norm(self.objective).to(norm))
         nn.utils.clip_grads_with_norm_(self.parameters, self.settings.grad_clip or torch.inf, norm)
         self.optimizer.step()
         self.objective.update_after_step(self.model, new_keys, step, progress)
@@ -215,6 +216,6 @@ def compute_gradient_alignment(
 
 
 def _compute_gradient_norm(module: nn.Module) -> Tensor:
-    """Of all gradients of a module, whole or sharded; 0 without any."""
+    """Of all gradients of a module, whole or sharded."""
     norm = nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
     return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -13,12 +13,7 @@ from tests.cluster.slurm import SlurmCluster, find_obstacle
 from tests.cluster.small_project import DVC, make_project
 from tests.pipelines import project_factory
 from tests.pipelines.project_factory import call
-
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
-    "AWS_DEFAULT_REGION": "us-east-1",
-}
+from tests.s3_server import KEYS, serve_s3
 
 
 @pytest.fixture(scope="session")
@@ -59,23 +54,8 @@ def slurm() -> Iterator[SlurmCluster]:
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[str]:
     """Address of an S3 server with a bucket named `bucket`."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    address = f"http://{host}:{port}"
-    client = boto3.client(
-        "s3",
-        endpoint_url=address,
-        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
-        region_name=KEYS["AWS_DEFAULT_REGION"],
-    )
-    client.create_bucket(Bucket="bucket")
-    project_factory.ENVIRONMENT.update(KEYS)
-    yield address
-    for name in KEYS:
-        del project_factory.ENVIRONMENT[name]
-    server.stop()
+    with serve_s3("bucket") as address:
+        project_factory.ENVIRONMENT.update(KEYS)
+        yield address
+        for name in KEYS:
+            del project_factory.ENVIRONMENT[name]

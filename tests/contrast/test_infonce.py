@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
 from densecl.contrast import NegativeMask, info_nce, info_nce_reference, memory_softmax
 
@@ -57,6 +57,7 @@ def test_reference_is_the_mean_negative_log_probability_of_the_positive():
     assert loss == pytest.approx(sum(losses) / 3, rel=1e-12)
 
 
+COMPUTE_TILED = memory_softmax.compute_tiled
 PATHS = ("tiles", "small tiles", "fused", pytest.param("flex", marks=pytest.mark.slow))
 
 
@@ -71,12 +72,26 @@ def use_path(path: str):
             patch.setattr(memory_softmax, "QUERY_TILE", 3)
             patch.setattr(memory_softmax, "MEMORY_TILE", 8)
         if path == "flex":
-            patch.setattr(
-                memory_softmax,
-                "compute_flash_cpu",
-                lambda *given: memory_softmax.compute_flex(*given, flex_attention),
-            )
-        yield {"diagnostics": "tiles" in path}
+            patch.setattr(memory_softmax, "compute_tiled", compute_by_flex)
+        yield {"diagnostics": path != "fused"}
+
+
+def compute_by_flex(queries, memory, temperature, mask):
+    if not len(queries) or not len(memory):
+        return COMPUTE_TILED(queries, memory, temperature, mask)
+    return memory_softmax.compute_flex(queries, memory, temperature, mask, attend, diagnostics=True)
+
+
+def attend(queries, keys, values, score_mod, scale, return_aux):
+    """Flex attention, with the largest scores that torch returns on GPUs only."""
+    found, aux = flex_attention(
+        queries, keys, values, score_mod=score_mod, scale=scale, return_aux=AuxRequest(lse=True)
+    )
+    scores = (queries @ keys.mT).float()  # [1, H, Q, K / H]
+    if score_mod:
+        heads, rows, entries = (torch.arange(size) for size in scores.shape[1:])
+        scores = score_mod(scores, None, heads[:, None, None], rows[:, None], entries)
+    return found, aux._replace(max_scores=scores.amax(-1) if return_aux.max_scores else None)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -41,6 +41,7 @@ from densecl.training import trainer
 from densecl.training.train import train
 from steps import prepare
 from tests.conftest import draw_set
+from tests.s3_server import serve_s3
 
 pytestmark = pytest.mark.slow
 
@@ -83,23 +84,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """Address of an S3 server."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    keys = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in keys.items():
-            patch.setenv(name, value)
-        fsspec.filesystem("s3").mkdir("bucket")
-        yield keys["AWS_ENDPOINT_URL"]
-    server.stop()
+    with serve_s3("bucket") as address:
+        yield address
 
 
 def run(place: Path, train_set: DatasetParams, val_set: DatasetParams, plan: TrainPlan) -> Result:

@@ -9,6 +9,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from densecl.evaluation.cell_cache import CellCache
+from tests.s3_server import KEYS, serve_s3
 
 CONTENT = b"\x00\xff\n" * 1000
 
@@ -112,30 +113,19 @@ def test_a_place_that_cannot_be_written_is_still_read(tmp_path, monkeypatch, cap
 
 @pytest.mark.slow
 def test_machines_share_a_bucket(monkeypatch, capsys):
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    fsspec.filesystem("s3").mkdir("shared")
     url = "s3://shared/densecl/cells"
-    assert CellCache(url).read("key") is None
-    CellCache(url).write("key", CONTENT)
-    assert fsspec.filesystem("s3").ls("shared/densecl/cells", detail=False) == [
-        "shared/densecl/cells/key"
-    ]
-    assert CellCache(url).read("key") == CONTENT
-    fsspec.filesystem("s3").pipe_file("shared/densecl/cells/key", b"short")
-    assert CellCache(url).read("key") is None
-    assert "damaged" in capsys.readouterr().err
-    server.stop()
+    with serve_s3("shared") as address:
+        assert CellCache(url).read("key") is None
+        CellCache(url).write("key", CONTENT)
+        assert fsspec.filesystem("s3").ls("shared/densecl/cells", detail=False) == [
+            "shared/densecl/cells/key"
+        ]
+        assert CellCache(url).read("key") == CONTENT
+        fsspec.filesystem("s3").pipe_file("shared/densecl/cells/key", b"short")
+        assert CellCache(url).read("key") is None
+        assert "damaged" in capsys.readouterr().err
+    for name, value in (KEYS | {"AWS_ENDPOINT_URL": address}).items():
+        monkeypatch.setenv(name, value)  # of a server that has gone
     cache = CellCache(url)
     cache.write("other", CONTENT)
     assert cache.read("other") is None

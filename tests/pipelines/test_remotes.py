@@ -11,6 +11,7 @@ import pytest
 
 from tests.pipelines import project_factory as room
 from tests.pipelines.project_factory import call, project
+from tests.s3_server import KEYS, serve_s3
 
 pytestmark = pytest.mark.slow
 
@@ -29,11 +30,6 @@ SECTIONS = {
 }
 OUTS = ("data", "models", "reports")
 DVC = (sys.executable, "-m", "dvc")
-KEYS = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing",
-    "AWS_DEFAULT_REGION": "us-east-1",
-}
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +46,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """Address of a local S3 server with a bucket."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with serve_s3("bucket") as address:
+        yield address
 
 
 def commit(place: Path) -> None:
@@ -99,16 +90,8 @@ def round_trip(place: Path, clone: Path) -> None:
 
 
 def test_s3(finished, s3, tmp_path, monkeypatch):
-    import boto3
-
     for name, value in KEYS.items():
         monkeypatch.setitem(room.ENVIRONMENT, name, value)
-    keys = {
-        "aws_access_key_id": "testing",
-        "aws_secret_access_key": "testing",
-        "region_name": "us-east-1",
-    }
-    boto3.client("s3", endpoint_url=s3, **keys).create_bucket(Bucket="bucket")
     call(finished, *DVC, "remote", "add", "--default", "s3", "s3://bucket/densecl")
     call(finished, *DVC, "remote", "modify", "s3", "endpointurl", s3)
     commit(finished)
