@@ -60,7 +60,7 @@ def main(
 def run_study(name: str, study: StudyFile, jobs: int | None, engine: EngineName | None) -> None:
     """Each part resumes by itself: the sweep by its trials, the rest by DVC."""
     from pipelines.engines import run
-    from pipelines.studies.study.keep import keep_results, keep_trials, keep_tuning, restore_trials
+    from pipelines.studies.study.keep import keep_trials, keep_tuning, restore_trials
     from pipelines.studies.sweep import run as sweep
 
     replace_params(name, Path(study.params).read_text(encoding="utf-8"))
@@ -74,10 +74,19 @@ def run_study(name: str, study: StudyFile, jobs: int | None, engine: EngineName 
             keep_trials(name)
     keep_tuning(name)
     tuned = paths.tuned_preset(name).read_text(encoding="utf-8")
+    run_comparison(name, tuned, jobs, engine)
     if study.ablations:
         with count_time(name, "ablations"):
             run_ablations(name, study, tuned, jobs, engine)
-    replace_params(name, tuned)  # last, so that the project is left with the comparison itself
+        run_comparison(name, tuned, jobs, engine)  # the project is left with it; nothing is trained
+
+
+def run_comparison(name: str, tuned: str, jobs: int | None, engine: EngineName | None) -> None:
+    """Bring the comparison with the tuned values up to date, and keep its results."""
+    from pipelines.engines import run
+    from pipelines.studies.study.keep import keep_results
+
+    replace_params(name, tuned)
     with count_time(name, "comparison"):
         run.main(jobs, engine, dry_run=False)
     keep_results(name, "comparison")
