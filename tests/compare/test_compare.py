@@ -412,6 +412,7 @@ def edit_plan(root: Path) -> None:
     path.write_text(path.read_text() + "\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "targets", "stale"),
     [
@@ -443,6 +444,7 @@ def test_a_revision_whose_lock_was_made_from_other_files_is_not_comparable(
     assert status == {}  # of HEAD: what is stale is seen without a checkout
 
 
+@pytest.mark.slow
 def test_stale_stages_of_a_workspace_are_those_of_dvc_status(inside, capsys):
     inside.restore()
     edit_code(inside.root)

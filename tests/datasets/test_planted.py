@@ -68,6 +68,7 @@ def judged(
     return verdicts
 
 
+@pytest.mark.slow
 def test_nothing_is_found_where_nothing_is_planted(place: Path) -> None:
     for verdict in judged(place).values():
         assert (verdict.passed, verdict.failures, verdict.warnings, verdict.absent) == (

@@ -228,6 +228,7 @@ def run_killed(number: int, command: Callable[..., None], *arguments: str) -> bo
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_rollback", [False, True])
 def test_a_kill_within_a_promotion_is_completed_at_the_next_start(
     trained, client, tmp_path, is_rollback

@@ -115,6 +115,7 @@ def test_three_ticks_of_a_fast_cron(project):
     assert {len(row) for row in rows} == {len(Tick.model_fields)}
 
 
+@pytest.mark.slow
 def test_ticks_that_pass_during_a_retraining_are_skipped_in_one_line(project):
     with scheduler(SECONDLY, "import time; time.sleep(2.5)\n" + IN_TURN) as process:
         until(lambda: len(ticks()) >= 2)

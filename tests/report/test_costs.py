@@ -151,6 +151,7 @@ def test_epochs_of_the_records_join_the_curves_only_where_all_are_there(planned)
     assert "images_per_second" not in results.histories["none"][0]
 
 
+@pytest.mark.slow
 def test_the_page_still_opens_where_an_earlier_version_left_its_files(planned):
     plan, root = planned
     (root / paths.COST).unlink()

@@ -22,6 +22,7 @@ TITLES = {"imagenet": "Our photographs", "sketch": "Drawings"}
 PARAMS = {"datasets": {name: {"title": title} for name, title in TITLES.items()}}
 
 
+@pytest.mark.slow
 def test_the_report_shows_titles_and_its_files_the_names(tmp_path):
     plan = make(tmp_path)
     titled = plan.model_copy(update={"params": plan.params | PARAMS})

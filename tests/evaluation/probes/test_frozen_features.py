@@ -72,6 +72,7 @@ def vote_slow(
     return predicted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3, 20, 500])
 @pytest.mark.parametrize("coarse", [False, True])
 def test_votes_equal_those_counted_one_by_one(monkeypatch, k, coarse):
