@@ -54,12 +54,17 @@ class SubprocessQueue:
 
     def fetch_result(self, job: str) -> JobResult | None:
         path = self.folder / f"{job}.result"
-        return JobResult(*json.loads(path.read_text())) if path.exists() else None
+        if not path.exists():
+            return None
+        if job in self.processes:
+            self.processes[job].wait()  # it ends a moment after its result
+        return JobResult(*json.loads(path.read_text()))
 
     def cancel(self, jobs: Collection[str]) -> None:
         for job in jobs:
             if job in self.processes:
                 self.processes[job].kill()
+                self.processes[job].wait()
 
     def explain(self, name: str, params: JobParams, alone: bool) -> str:
         return f"process of {name}"

@@ -96,6 +96,8 @@ def test_every_pixel_is_the_packages(name: str, published: NpzFile, photographs:
 
 
 def test_kept_samples_are_the_packages(published: NpzFile):
+    """Within 1 of 255, by which they differ between processors."""
     for (name, severity), expected in read_samples().items():
         package = "imagenet_c" if f"imagenet_c/{name}" in published else "imagecorruptions"
-        assert sample_pixels(published[f"{package}/{name}"][severity - 1]) == expected
+        found = sample_pixels(published[f"{package}/{name}"][severity - 1])
+        assert found == pytest.approx(expected, abs=1)
