@@ -134,8 +134,8 @@ def test_the_page_without_its_markers_is_refused_and_the_real_one_has_them(tmp_p
     write_page(page, [])
 
 
-def test_the_parts_end_within_nine_minutes():
-    assert sum(gpu.SECONDS.values()) + budget.GRACE <= 9 * 60 - 20  # 20 s of imports
+def test_the_parts_end_within_eight_minutes():
+    assert sum(gpu.SECONDS.values()) + budget.GRACE <= 8 * 60 - 20  # 20 s of imports
 
 
 @pytest.mark.slow
