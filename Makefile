@@ -22,7 +22,7 @@ export GX_ANALYTICS_ENABLED := false
 export ZENML_ANALYTICS_OPT_IN := false
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test test-slow test-all test-cluster lint docs bench soak ui extras slurm slurm-stop ray ray-stop lock
+.PHONY: repro test test-slow test-all test-cluster lint docs bench soak ui extras slurm slurm-packages slurm-stop ray ray-stop lock
 
 repro: .venv/ready
 	@python -m pipelines run
@@ -39,9 +39,9 @@ test-slow: .venv/dev
 test-all: .venv/dev
 	$(PYTEST) -m "not cluster"
 
-# One process: the nodes share these cores.
+# One process: the nodes share these cores. K=lock_file: only tests with this in their names.
 test-cluster: .venv/dev .venv/extras
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -m cluster
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python -m pytest -m cluster $(if $(K),-k $(K))
 
 soak: .venv/dev
 	python -m tests.stress --minutes $(or $(MINUTES),30)
@@ -53,12 +53,15 @@ ui: .venv/dev
 extras: .venv/extras
 
 SLURM := slurmctld slurmd slurm-client munge
-slurm: .venv/extras
+slurm: .venv/extras slurm-packages
+	@python -m tests.cluster.slurm start
+
+# A policy-rc.d keeps the packages from starting services of their own.
+slurm-packages:
 	@command -v slurmctld > /dev/null || { \
 		test -e /usr/sbin/policy-rc.d || { printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d; \
 			chmod +x /usr/sbin/policy-rc.d; trap 'rm -f /usr/sbin/policy-rc.d' EXIT; }; \
 		apt-get -qq update && apt-get -qq install -y --no-install-recommends $(SLURM); }
-	@python -m tests.cluster.slurm start
 
 ray: .venv/extras
 	@python -m tests.cluster.ray start
