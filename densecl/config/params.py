@@ -95,7 +95,8 @@ RESERVED_UNITS = (
 )
 
 
-VARIABLE = re.compile(r"\$(?:\w|\{)")  # of a shell
+# What only a shell expands: a home, a variable.
+UNEXPANDED = re.compile(r"^~|/~(?:/|$)|\$[\w{(]|(?:^|/)%[a-zA-Z]\w*%(?:/|$)")
 
 
 class ParamsError(DenseclError):
@@ -168,12 +169,16 @@ class Params(StrictModel):
 
     @model_validator(mode="after")
     def _check_paths(self) -> Self:
-        for key, value in flatten(self.model_dump(include={"datasets", "transfer"})).items():
-            # DVC expands neither.
-            if isinstance(value, str) and (value.startswith("~") or VARIABLE.search(value)):
-                raise ValueError(
-                    f"{key}: found {value!r}, expected a path without ~ and variables; write it out"
-                )
+        values = flatten(self.model_dump(include={"datasets", "transfer"}))
+        found = [
+            f"{key}: found {value!r}"
+            for key, value in values.items()
+            if isinstance(value, str) and not key.endswith(".title") and UNEXPANDED.search(value)
+        ]
+        if found:  # DVC would create a folder of that name
+            raise ValueError(
+                f"{'; '.join(found)}, expected a path without ~ and variables; write it out"
+            )
         return self
 
     @model_validator(mode="after")

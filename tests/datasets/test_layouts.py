@@ -358,11 +358,15 @@ def test_kaggle_is_labelled_by_folders_and_by_its_solution(
     listing = list_source(source(flat, "kaggle"), WNIDS)
     assert listing.skipped == {"without a row in LOC_val_solution.csv": 1}
     assert "1 rows of LOC_val_solution.csv have no file" in listing.notes
+    (tmp_path / "linked").symlink_to(flat)
+    assert list_source(source(tmp_path / "linked", "kaggle"), WNIDS).images == listing.images
     solution = kaggle / "LOC_val_solution.csv"
     text = solution.read_text()
     for change, message in (
         (text.replace("1 2 3 4", "1 2 3 4 n00000000 1 2 3 4", 1), "line 2: found image"),
         (text.replace("ImageId", "Id"), "found columns Id, PredictionString"),
+        (text.replace(",", ',"', 1) + " " * 140_000, "line 1: found no CSV .* quotes"),
+        (text + '"' + "x" * 140_000, "found no CSV .* quotes"),
     ):
         solution.write_text(change)
         with pytest.raises(DataError, match=message):

@@ -49,7 +49,10 @@ def test_all_wrong_roots_are_listed_at_once(capsys: pytest.CaptureFixture[str]) 
     assert "imagenet-a: 6 images of 3 classes in good; skipped none" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("place", ["~/val", "~other/val", "$DATA/val", "data/${HOME}/val"])
+UNEXPANDED = ["~/val", "~other/val", "./~/val", "$DATA/val", "data/${HOME}/val", "%DATA%/val"]
+
+
+@pytest.mark.parametrize("place", UNEXPANDED)
 @pytest.mark.parametrize("key", ["root", "tracked_by"])
 @pytest.mark.parametrize("require", ["all", "present"])
 def test_what_only_a_shell_expands_is_refused_and_creates_nothing(
@@ -62,6 +65,14 @@ def test_what_only_a_shell_expands_is_refused_and_creates_nothing(
     assert f"datasets.imagenet.{key}: found '{place}', expected a path without ~" in line
     assert not paths.PLANS.exists()
     assert {path.name for path in Path().iterdir()} == {"params.yaml"}
+
+
+def test_all_paths_that_a_shell_expands_are_listed_and_others_are_left() -> None:
+    sets = {name: {"root": "~/a", "tracked_by": "b~/~c/%20"} for name in ("imagenet", "sketch")}
+    with pytest.raises(ParamsError) as error:
+        load(sets, "all")
+    assert str(error.value).count("found '~/a'") == 2
+    assert "%20" not in str(error.value)
 
 
 def test_a_missing_tracked_by_is_one_line_that_proposes_the_root() -> None:

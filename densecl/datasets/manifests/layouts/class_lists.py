@@ -2,14 +2,13 @@
 classes. A list is given or recognised; it is never assumed.
 """
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from densecl.datasets.imagenet import load_lemmas, read_lines
 from densecl.datasets.manifests.labels import WNID
+from densecl.datasets.manifests.layouts.csv_rows import iter_csv_rows
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.image_root import read_file
 from densecl.errors import DataError
@@ -45,18 +44,12 @@ def read_class_map(path: Path) -> dict[str, str]:
     """Class of each folder, from a CSV with the columns folder and class; several folders may be
     of one class. DataError names the line.
     """
-    rows = csv.DictReader(io.StringIO(_read_text(path), newline=""))
-    if rows.fieldnames is None or not set(MAP_COLUMNS) <= set(rows.fieldnames):
-        raise DataError(
-            f"{to_printable(path)}: found columns {', '.join(rows.fieldnames or ['none'])}, "
-            f"expected {' and '.join(MAP_COLUMNS)}"
-        )
     classes = dict[str, str]()
-    for row in rows:
-        folder, name = ((row[column] or "").strip() for column in MAP_COLUMNS)
+    for line, values in iter_csv_rows(path, _read_text(path), MAP_COLUMNS):
+        folder, name = (value.strip() for value in values)
         if not folder or not name or classes.get(folder, name) != name:
             raise DataError(
-                f"{to_printable(path)}: line {rows.line_num}: found folder "
+                f"{to_printable(path)}: line {line}: found folder "
                 f"'{to_printable(folder)}' and class '{to_printable(name)}', expected both, and "
                 "one class per folder"
             )

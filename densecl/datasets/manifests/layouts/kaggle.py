@@ -2,13 +2,12 @@
 are in LOC_val_solution.csv.
 """
 
-import csv
-import io
 from contextlib import suppress
 from pathlib import Path
 
 from densecl.config.data_params import DatasetParams
 from densecl.datasets.manifests.labels import WNID
+from densecl.datasets.manifests.layouts.csv_rows import iter_csv_rows
 from densecl.datasets.manifests.layouts.labelled_files import LabelledFiles, describe_counts
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.image_root import open_image_root, read_file
@@ -41,7 +40,8 @@ def list_kaggle_val(source: DatasetParams) -> LabelledFiles:
 
 def _read_solution(root: Path) -> dict[str, str]:
     """Wnid by the name of the image, from the file beside the images or some folders above."""
-    for folder in (root, *root.absolute().parents[:MAX_LEVELS]):
+    above = (*root.absolute().parents[:MAX_LEVELS], *root.resolve().parents[:MAX_LEVELS])
+    for folder in (root, *above):  # the root may be a link into the unpacked archive
         with suppress(FileNotFoundError, NotADirectoryError):
             text = read_file(folder / SOLUTION_FILE).decode("utf-8-sig", "replace")
             return _parse_solution(folder / SOLUTION_FILE, text)
@@ -53,19 +53,12 @@ def _read_solution(root: Path) -> dict[str, str]:
 
 
 def _parse_solution(path: Path, text: str) -> dict[str, str]:
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    if rows.fieldnames is None or not set(COLUMNS) <= set(rows.fieldnames):
-        raise DataError(
-            f"{to_printable(path)}: found columns {', '.join(rows.fieldnames or ['none'])}, "
-            f"expected {' and '.join(COLUMNS)}"
-        )
     wnids = dict[str, str]()
-    for row in rows:
-        name = row["ImageId"] or ""
-        boxes = (row["PredictionString"] or "").split()[::5]  # a wnid and four numbers per box
+    for line, (name, prediction) in iter_csv_rows(path, text, COLUMNS):
+        boxes = prediction.split()[::5]  # a wnid and four numbers per box
         if len(set(boxes)) != 1 or not WNID.fullmatch(boxes[0]) or name in wnids:
             raise DataError(
-                f"{to_printable(path)}: line {rows.line_num}: found image '{to_printable(name)}' "
+                f"{to_printable(path)}: line {line}: found image '{to_printable(name)}' "
                 f"with classes {to_printable(', '.join(sorted(set(boxes))))[:80]}, expected a "
                 "new image with one wnid"
             )
