@@ -446,13 +446,14 @@ def test_roots_are_folders_prefixes_files_and_lists(tmp_path):
         for text in ("", "/", "/train-", "/train-{000..001}.tar", "/val-000.tar")
     }
     everything = ["_info.json", "below/x.tar", "train-000.tar", "train-001.tar", "val-000.tar"]
-    trains = ["train-000.tar", "train-001.tar"]
-    assert list(found.values()) == [everything, everything, trains, trains, ["val-000.tar"]]
+    trains = ["_info.json", "train-000.tar", "train-001.tar"]
+    one = ["_info.json", "val-000.tar"]
+    assert list(found.values()) == [everything, everything, trains, trains, one]
     for text, missing in (("/train-{000..002}.tar", "train-002.tar"), ("/nothing", "nothing")):
         with pytest.raises(DataError, match=rf"found no .*{missing}; expected a folder, a prefix"):
             RemoteStore(f"file://{tmp_path}{text}").list_files()
     (tmp_path / "val-000.tar.bak").touch()
-    assert list(RemoteStore(f"file://{tmp_path}/val-000.tar").list_files()) == ["val-000.tar"]
+    assert list(RemoteStore(f"file://{tmp_path}/val-000.tar").list_files()) == one
     with pytest.raises(DataError, match="found shards in 2 folders, expected one"):
         RemoteStore(f"file://{tmp_path}/{{a,b}}/x.tar").list_files()
 

@@ -17,6 +17,8 @@ EXTENSIONS = (
     *(".ppm", ".pgm", ".pbm", ".pnm"),
     *(HEIF_EXTENSIONS if find_spec("pillow_heif") else ()),
 )
+# What describes shards, beside them: timm's and clip-benchmark's.
+INFO_FILES, CLASS_FILES = ("_info.json", "info.json"), ("classnames.txt", "classes.txt")
 # What operating systems, disk stations and editors leave in folders of images.
 SYSTEM_NAMES = {
     *("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information"),

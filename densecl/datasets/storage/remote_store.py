@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
 
-from densecl.datasets.storage.filenames import find_litter, to_printable
+from densecl.datasets.storage.filenames import (
+    CLASS_FILES,
+    INFO_FILES,
+    find_litter,
+    to_printable,
+)
 from densecl.errors import DataError, DenseclError, RetryLater
 
 REMOTE = re.compile(r"^[a-z][a-z0-9+.-]+://")
@@ -55,8 +60,8 @@ class RemoteStore:
             self.store, _ = url_to_fs(expand_braces(root)[0])
 
     def list_files(self) -> dict[str, int]:
-        """Size in bytes by name, sorted; hidden and system files are left out, and empty keys that
-        stand for folders.
+        """Size in bytes by name, sorted, with what describes the shards beside them; hidden and
+        system files are left out, and empty keys that stand for folders.
         """
         paths = [self.store._strip_protocol(url) for url in expand_braces(self.root)]
         found = dict[str, Any]()
@@ -93,12 +98,13 @@ class RemoteStore:
             )
         self.base = folders.pop()
         found = self.store.find(self.base, maxdepth=1, detail=True)
-        if len(paths) > 1:
-            return {path: found[path] for path in paths if path in found}
-        if paths[0] in found:
-            return {paths[0]: found[paths[0]]}
-        # The beginning of the names of several.
-        return {path: about for path, about in found.items() if path.startswith(paths[0])}
+        shards = {path: found[path] for path in paths if path in found}
+        if not shards and len(paths) == 1:  # the beginning of the names of several
+            shards = {path: about for path, about in found.items() if path.startswith(paths[0])}
+        if not shards:
+            return {}
+        beside = (f"{self.base}/{name}" for name in (*INFO_FILES, *CLASS_FILES))
+        return shards | {path: found[path] for path in beside if path in found}
 
     def read(self, name: str) -> bytes:
         """A small file's content; FileNotFoundError."""

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from densecl.config.data_params import DatasetParams
-from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.filenames import CLASS_FILES, INFO_FILES, to_printable
 from densecl.datasets.storage.folder_root import FolderRoot
 from densecl.datasets.storage.image_root import read_file
 from densecl.datasets.storage.shard_cache import read_source
@@ -24,8 +24,6 @@ OTHER_SPLIT = "shards of another split"
 # train-00000-of-00294.parquet, train-00000-of-00002-3ea0a3b9d8b0b2c3.parquet (older), train_12.tar,
 # imagenet1k-train-0000.tar; 12.tar is of no split
 SHARD_NAME = re.compile(r"(?P<split>.*?)[-_.]?\d+(?:-of-\d+(?:-[0-9a-f]{8,})?)?")
-INFO_FILES = ("_info.json", "info.json")
-CLASS_FILES = ("classnames.txt", "classes.txt")
 CLIP_BENCHMARK_SPLITS = ("train", "val", "test")
 
 
