@@ -104,6 +104,17 @@ def test_the_manifest_is_that_of_the_folders(packed, copies):
     assert sorted(copies) == [path.name for path in list_shards(packed.source)]  # each once
 
 
+def test_what_is_left_out_is_counted_as_in_a_folder(packed):
+    for name in (".DS_Store", "Thumbs.db", "notes.md"):
+        (packed.folder / name).touch()
+    update_index(packed.source)
+    local = packed.source.model_copy(update={"root": str(packed.folder)})
+    found, expected = (dict(list_source(s, WNIDS).skipped) for s in (packed.source, local))
+    assert {"hidden": 1, "system file": 1, "extension .md": 1}.items() <= found.items()
+    assert expected.pop("extension .json") == 1 + found.pop("extension .json", 0)  # the index
+    assert found == expected
+
+
 def test_the_index_of_pack_is_used_without_a_look_at_the_shards(packed, copies):
     index = update_index(packed.source)
     written = json.loads((packed.folder / "index.json").read_text())["shards"]

@@ -145,7 +145,7 @@ def _index_files(
             progress(done, sum(found.values()))
     shards = tuple(file for file in indexed if _is_shard(file.name))
     others = tuple(file for file in indexed if not _is_shard(file.name))
-    return ShardIndex(base=store.base, shards=shards, files=others)
+    return ShardIndex(base=store.base, shards=shards, files=others, left_out=dict(store.left_out))
 
 
 def _index_file(store: RemoteStore, name: str, size: int) -> IndexedFile:

@@ -3,6 +3,7 @@
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
@@ -54,6 +55,7 @@ class RemoteStore:
 
     def __init__(self, root: str, base: str = "") -> None:
         self.root, self.base = root, base.rstrip("/")
+        self.left_out = Counter[str]()  # hidden and system files by reason, of the last listing
         with explain_store_errors(root):
             from fsspec.core import url_to_fs
 
@@ -61,7 +63,7 @@ class RemoteStore:
 
     def list_files(self) -> dict[str, int]:
         """Size in bytes by name, sorted, with what describes the shards beside them; hidden and
-        system files are left out, and empty keys that stand for folders.
+        system files are left out and counted, and empty keys stand for folders.
         """
         paths = [self.store._strip_protocol(url) for url in expand_braces(self.root)]
         found = dict[str, Any]()
@@ -80,9 +82,9 @@ class RemoteStore:
             for path, info in found.items()
             if path[start:] and not path.endswith("/")
         }
-        return {
-            name: size for name, size in sorted(sizes.items()) if not find_litter(name.split("/"))
-        }
+        litter = {name: find_litter(name.split("/")) for name in sizes}
+        self.left_out = Counter(filter(None, litter.values()))
+        return {name: size for name, size in sorted(sizes.items()) if not litter[name]}
 
     def _find(self, paths: list[str]) -> dict[str, Any]:
         """What the store knows of each file, by its path."""

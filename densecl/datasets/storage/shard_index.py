@@ -68,6 +68,7 @@ class ShardIndex(BaseModel):
     base: str = ""  # the folder of the store around the files, as it is known to plan
     shards: tuple[IndexedFile, ...]
     files: tuple[IndexedFile, ...] = ()  # beside them, such as _info.json
+    left_out: dict[str, int] = Field(default={}, exclude_if=lambda counts: not counts)  # by reason
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:

@@ -41,7 +41,7 @@ def find_shards(source: DatasetParams, suffix: str) -> tuple[list[Path], Counter
             f"{to_printable(root)}: no such folder or file; expected *{suffix}; correct the root"
         )
     if remote := read_source(root):
-        files, skipped = sorted(remote.by_name), Counter[str]()
+        files, skipped = sorted(remote.by_name), Counter(remote.index.left_out)
     else:
         files, skipped = FolderRoot(root, True, source.follow_links).list_files()
     splits = dict[str, list[Path]]()
