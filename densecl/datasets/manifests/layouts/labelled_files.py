@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from densecl.datasets.manifests.labels import WNID
-from densecl.datasets.manifests.layouts.class_lists import resolve_label_names
+from densecl.datasets.manifests.layouts.class_lists import read_class_list, resolve_label_names
 from densecl.datasets.storage.filenames import to_printable
 from densecl.errors import DataError
 
@@ -64,6 +64,31 @@ def name_classes(
         _check_wnids(root, label, classes[label], found, is_named=is_named)
     images = [(sample.path, classes[sample.label]) for sample in samples]
     return images, (note, describe_counts(name for _, name in images))
+
+
+def use_names(
+    root: Path, named: Sequence[tuple[Sample, str]], class_list: str | None
+) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """As `name_classes`, of labels that are the names of classes. DataError for a wnid on a file
+    whose name holds others, and for a name that is no line of the class list.
+    """
+    for sample, name in named:
+        others = [found for found in WNID_IN_NAME.findall(sample.names) if found != name]
+        if others and WNID.fullmatch(name):
+            raise DataError(
+                f"{to_printable(root / sample.path)}: found label {name} on a file whose name "
+                f"holds {others[0]}, expected the same; its labels or its files are mixed up"
+            )
+    if class_list is not None:
+        listed = set(read_class_list(Path(class_list)))
+        if unlisted := next((pair for pair in named if pair[1] not in listed), None):
+            raise DataError(
+                f"{to_printable(root / unlisted[0].path)}: found label "
+                f"'{to_printable(unlisted[1])}', expected a line of {to_printable(class_list)}, "
+                "since its labels are names; correct class_list, or remove it"
+            )
+    images = [(sample.path, name) for sample, name in named]
+    return images, ("labels are names", describe_counts(name for _, name in images))
 
 
 def name_as_in_folders(found: LabelledFiles) -> dict[str, str]:
