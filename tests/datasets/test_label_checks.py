@@ -1,5 +1,7 @@
 """Labels of copies that contradict what the copy says elsewhere are refused."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,6 +11,7 @@ import pytest
 from densecl.config.params import DatasetParams
 from densecl.datasets.manifests.layouts.labelled_files import LabelledFiles
 from densecl.datasets.manifests.layouts.parquet import list_parquet
+from densecl.datasets.manifests.layouts.webdataset import list_webdataset
 from densecl.errors import DataError
 from tests.conftest import WNIDS
 
@@ -49,3 +52,67 @@ def test_labels_that_are_names_are_lines_of_the_class_list(tmp_path: Path) -> No
     classes.write_text("cat\nowl\n")
     with pytest.raises(DataError, match=r"label 'dog', expected a line of .*classes\.txt"):
         read_parquet(file, classes)
+
+
+DEEP = "[" * 100_000
+
+
+def write_tar(path: Path, members: dict[str, str]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content.encode()))
+
+
+def read_tar(path: Path, names: list[str], class_list: Path | None = None) -> LabelledFiles:
+    (path.parent / "classnames.txt").write_text("\n".join(names))
+    return list_webdataset(
+        DatasetParams(
+            root=str(path),
+            tracked_by="x",
+            layout="webdataset",
+            class_list=None if class_list is None else str(class_list),
+        )
+    )
+
+
+@pytest.mark.parametrize("member", ["a.json", "a.cls", "_info.json"])
+def test_json_that_is_nested_too_deeply_is_one_line(tmp_path: Path, member: str) -> None:
+    tar = tmp_path / "a.tar"
+    if member == "_info.json":
+        (tmp_path / member).write_text(DEEP)
+        write_tar(tar, {"a.jpg": "", "a.cls": "0"})
+    else:
+        write_tar(tar, {"a.jpg": "", member: DEEP})
+    with pytest.raises(DataError, match=rf"{member}: not readable as .*download it again") as error:
+        read_tar(tar, ["cat"])
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_a_key_is_one_image(tmp_path: Path) -> None:
+    tar = tmp_path / "a.tar"
+    others = {"b/k.mask.png": "", "b/k.thumb.jpg": "", "l.0.jpg": "", "l.cls": "0", "m.png": ""}
+    write_tar(tar, {"b/k.JPG": "", "b/k.cls": "1", **others})
+    found = read_tar(tar, ["cat", "dog"])
+    assert found.images == [("b/k.JPG", "dog")]
+    assert found.skipped == {
+        "another image of a key, such as KEY.mask.png": 3,
+        "extension .cls": 2,
+        "without a label": 1,
+    }
+    write_tar(tar, {"k.jpg": "", "k.png": "", "k.cls": "0"})
+    with pytest.raises(DataError, match=r"a\.tar/k: found images k\.jpg, k\.png, expected one"):
+        read_tar(tar, ["cat"])
+
+
+def test_a_label_may_have_leading_zeros(tmp_path: Path) -> None:
+    tar = tmp_path / "a.tar"
+    for name in ("a.cls", "a.CLS"):
+        write_tar(tar, {"a.jpg": "", name: "0001\n"})
+        assert read_tar(tar, ["cat", "dog"]).images == [("a.jpg", "dog")]
+        for text, found in (("n01440764", "'n01440764'"), ("1.5", "'1.5'"), ("[[0]]", "a list")):
+            write_tar(tar, {"a.jpg": "", name: text})
+            with pytest.raises(DataError, match=rf"{name}: found {found}, expected a label"):
+                read_tar(tar, ["cat", "dog"])

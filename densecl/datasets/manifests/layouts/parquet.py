@@ -1,6 +1,5 @@
 """Layout parquet: images with a column of labels, as Hugging Face's `datasets` writes them."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from densecl.datasets.manifests.layouts.labelled_files import (
 from densecl.datasets.manifests.layouts.shards import find_shards
 from densecl.datasets.storage.archives import retry_staged
 from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.json_text import load_json
 from densecl.datasets.storage.parquet_images import find_image_column, name_row
 from densecl.datasets.storage.shard_cache import fetch_ahead
 from densecl.errors import DataError
@@ -95,7 +95,7 @@ def _read_columns(path: Path) -> tuple[list[Any], list[str | None], list[str] | 
 def _read_names(metadata: dict[bytes, bytes], column: str) -> list[str] | None:
     """The names of ClassLabel, from the description that `datasets` writes beside the schema."""
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        features = load_json(metadata[b"huggingface"])["info"]["features"]
         names = features[column]["names"]
     except (KeyError, TypeError, ValueError):
         return None

@@ -2,7 +2,6 @@
 clip-benchmark give them.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from densecl.config.data_params import DatasetParams
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.folder_root import FolderRoot
 from densecl.datasets.storage.image_root import read_file
+from densecl.datasets.storage.json_text import load_json
 from densecl.datasets.storage.shard_cache import read_source
 from densecl.datasets.storage.skipped_files import describe_extension
 from densecl.errors import DataError
@@ -103,7 +103,7 @@ def read_info(root: Path) -> tuple[ShardInfo, list[str]]:
     """
     folders = [root, root.parent] if root.is_file() else [root]  # a shard, or a folder of them
     info, file, notes = ShardInfo(), "", list[str]()
-    if (found := _read_first(folders, INFO_FILES, json.loads)) is not None:
+    if (found := _read_first(folders, INFO_FILES, load_json)) is not None:
         file, content = found
         try:
             info = ShardInfo.model_validate(content)
