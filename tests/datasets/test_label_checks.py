@@ -1,6 +1,7 @@
 """Labels of copies that contradict what the copy says elsewhere are refused."""
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from densecl.config.params import DatasetParams
+from densecl.datasets.manifests.layouts.class_lists import resolve_label_names
 from densecl.datasets.manifests.layouts.labelled_files import LabelledFiles
 from densecl.datasets.manifests.layouts.parquet import list_parquet
 from densecl.datasets.manifests.layouts.webdataset import list_webdataset
@@ -116,3 +118,28 @@ def test_a_label_may_have_leading_zeros(tmp_path: Path) -> None:
             write_tar(tar, {"a.jpg": "", name: text})
             with pytest.raises(DataError, match=rf"{name}: found {found}, expected a label"):
                 read_tar(tar, ["cat", "dog"])
+
+
+def test_a_class_beside_the_label_is_compared_with_it(tmp_path: Path) -> None:
+    tar = tmp_path / "a.tar"
+    for said, names in ((WNIDS[0], list(WNIDS[:2])), ("dog", ["dog", "cat"])):
+        about = {"label": 1, "class": said, "filename": "1.jpg"}
+        write_tar(tar, {"a.jpg": "", "a.json": json.dumps(about)})
+        with pytest.raises(DataError, match=rf"a\.jpg: found class '{said}' beside label 1, which"):
+            read_tar(tar, names)
+        assert read_tar(tar, names[::-1]).images == [("a.jpg", said)]
+    assert read_tar(tar, ["owl", "horse"]).images == [("a.jpg", "horse")]  # renamed
+
+
+def test_wnids_of_the_dataset_in_another_order_than_the_class_list_are_refused(
+    tmp_path: Path,
+) -> None:
+    classes, own = tmp_path / "classes.txt", list(WNIDS[:3])
+    classes.write_text("\n".join([own[0], own[2], own[1]]))
+    with pytest.raises(
+        DataError, match=rf"line 2: found {own[2]}, expected {own[1]}, as .*label 1"
+    ):
+        resolve_label_names(tmp_path, own, str(classes))
+    classes.write_text("\n".join(own))
+    assert resolve_label_names(tmp_path, own, str(classes))[0] == own
+    assert resolve_label_names(tmp_path, ["a", "b", "c"], str(classes))[0] == own

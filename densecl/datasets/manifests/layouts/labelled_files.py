@@ -34,6 +34,7 @@ class Sample(NamedTuple):
     label: int
     names: str = ""
     own_name: str = ""
+    class_name: str = ""  # that its source says beside the label
 
 
 def name_classes(
@@ -43,7 +44,7 @@ def name_classes(
 
     `names` and `class_list`: as `resolve_label_names`; without both, wnids in the names of the
     files are the class list. DataError for a label without a class, and for a file whose name holds
-    the wnid of another class.
+    the wnid of another class or whose source says another.
     """
     wnids = _collect_wnids(samples)
     is_named = names is not None or class_list is not None
@@ -62,6 +63,7 @@ def name_classes(
             )
     for label, found in wnids.items():
         _check_wnids(root, label, classes[label], found, is_named=is_named)
+    _check_class_names(root, samples, classes)
     images = [(sample.path, classes[sample.label]) for sample in samples]
     return images, (note, describe_counts(name for _, name in images))
 
@@ -123,6 +125,23 @@ def _collect_wnids(samples: Sequence[Sample]) -> dict[int, dict[str, str]]:
         for wnid in WNID_IN_NAME.findall(sample.names):
             wnids.setdefault(sample.label, {}).setdefault(wnid, sample.path)
     return wnids
+
+
+def _check_class_names(root: Path, samples: Sequence[Sample], classes: dict[int, str]) -> None:
+    """DataError for a sample whose source says another class than its label. Names of another
+    vocabulary, such as English ones of wnids, cannot be compared.
+    """
+    known = set(classes.values())
+    for sample in samples:
+        said, name = sample.class_name, classes[sample.label]
+        if said in ("", name):
+            continue
+        if said in known or (WNID.fullmatch(said) and WNID.fullmatch(name)):
+            raise DataError(
+                f"{to_printable(root / sample.path)}: found class '{to_printable(said)}' beside "
+                f"label {sample.label}, which is '{to_printable(name)}', expected the same; its "
+                "labels are of another class list: correct class_list"
+            )
 
 
 def _check_wnids(

@@ -91,8 +91,8 @@ def _read_shard(archive: Archive) -> ShardListing:
         image = _choose_image(archive, key, members)
         skipped[OTHER_IMAGE] += len(images) - (image is not None)
         if image is not None:
-            value, own = label
-            samples.append(Sample(image, value, f"{key} {own}", own))
+            value, own, class_name = label
+            samples.append(Sample(image, value, f"{key} {own}", own, class_name))
     return ShardListing(samples, +skipped)
 
 
@@ -112,16 +112,16 @@ def _choose_image(archive: Archive, key: str, members: Mapping[str, list[str]]) 
 
 def _read_label(
     archive: Archive, key: str, members: Mapping[str, list[str]]
-) -> tuple[int, str] | None:
-    """Label of a key and the file's earlier name; None without a label. DataError for a label that
-    is no integer, and for two that differ.
+) -> tuple[int, str, str] | None:
+    """Label of a key, the file's earlier name and its class; None without a label. DataError for a
+    label that is no integer, and for two that differ.
     """
-    labels, filename = list[int](), ""
+    labels, filename, class_name = list[int](), "", ""
     for name in (name for extension in LABEL_FILES for name in members.get(extension, ())):
         value = _read_value(archive, name)
         if isinstance(value, dict):
-            own, value = value.get("filename"), value.get("label")
-            filename = own if isinstance(own, str) else filename
+            filename, class_name = (_read_text(value, field) for field in ("filename", "class"))
+            value = value.get("label")
             if value is None:
                 continue
         if not isinstance(value, int) or isinstance(value, bool):
@@ -135,7 +135,12 @@ def _read_label(
             f"{to_printable(archive.path / key)}: found labels {labels} in its .cls and .json, "
             "expected one"
         )
-    return (labels[0], filename) if labels else None
+    return (labels[0], filename, class_name) if labels else None
+
+
+def _read_text(about: dict[str, Any], field: str) -> str:
+    value = about.get(field)
+    return value if isinstance(value, str) else ""
 
 
 def _read_value(archive: Archive, name: str) -> Any:
