@@ -143,3 +143,24 @@ def test_wnids_of_the_dataset_in_another_order_than_the_class_list_are_refused(
     classes.write_text("\n".join(own))
     assert resolve_label_names(tmp_path, own, str(classes))[0] == own
     assert resolve_label_names(tmp_path, ["a", "b", "c"], str(classes))[0] == own
+
+
+def test_classes_of_a_list_without_an_image_are_named(tmp_path: Path) -> None:
+    file, classes = tmp_path / "a.parquet", tmp_path / "classes.txt"
+    table = pa.table({"image": [{"bytes": b"", "path": "0.jpg"}] * 2, "label": [0, 2]})
+    pq.write_table(table, file)
+    for names, note in (
+        (["a", "b", "c"], "1 class of class_list (b)"),
+        (list("abcdefgh"), "6 classes of class_list (b, d, e, f, g, ...)"),
+    ):
+        classes.write_text("\n".join(names))
+        assert f"without an image: {note}" in read_parquet(file, classes).notes
+    pq.write_table(table.set_column(1, "label", [[0, 1]]), file)
+    classes.write_text("a\nb")
+    assert not any("without an image" in note for note in read_parquet(file, classes).notes)
+
+
+def test_names_of_classes_are_read_without_spaces_and_blank_lines(tmp_path: Path) -> None:
+    tar = tmp_path / "a.tar"
+    write_tar(tar, {"a.jpg": "", "a.cls": "1"})
+    assert read_tar(tar, ["cat", "dog \r", "", " ", ""]).images == [("a.jpg", "dog")]

@@ -25,9 +25,7 @@ MAP_COLUMNS = ["folder", "class"]
 
 def read_class_list(path: Path) -> list[str]:
     """One class per line, in the order of the labels; DataError for empty or repeated names."""
-    names = [line.strip() for line in _read_text(path).splitlines()]
-    while names and not names[-1]:
-        names.pop()
+    names = split_lines(_read_text(path))
     seen = dict[str, int]()
     for number, name in enumerate(names, 1):
         if not name or name in seen:
@@ -39,6 +37,11 @@ def read_class_list(path: Path) -> list[str]:
     if not names:
         raise DataError(f"{to_printable(path)}: found no line, expected one class per line")
     return names
+
+
+def split_lines(text: str) -> list[str]:
+    """Lines without spaces around them, and without the empty ones at the end."""
+    return [line.strip() for line in text.rstrip().splitlines()]
 
 
 def read_class_map(path: Path) -> dict[str, str]:

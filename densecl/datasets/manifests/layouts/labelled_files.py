@@ -12,6 +12,7 @@ from densecl.datasets.storage.filenames import to_printable
 from densecl.errors import DataError
 
 WNID_IN_NAME = re.compile(r"(?<![A-Za-z0-9])n\d{8}(?!\d)")
+MAX_SHOWN = 5  # classes that a note names
 RECODED = (
     "if its images were encoded anew, equal bytes show no image that is in the train set too: "
     "read the warnings of difference hashes"
@@ -65,7 +66,11 @@ def name_classes(
         _check_wnids(root, label, classes[label], found, is_named=is_named)
     _check_class_names(root, samples, classes)
     images = [(sample.path, classes[sample.label]) for sample in samples]
-    return images, (note, describe_counts(name for _, name in images))
+    notes = [note, describe_counts(name for _, name in images)]
+    if class_list is not None and names is None:
+        used = {sample.label for sample in samples}
+        notes += _describe_unused([name for label, name in classes.items() if label not in used])
+    return images, tuple(notes)
 
 
 def use_names(
@@ -114,6 +119,15 @@ def describe_counts(classes: Iterable[str]) -> str:
     low, high = min(counts, default=0), max(counts, default=0)
     spread = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     return f"{spread} images per class of {len(counts):,}"
+
+
+def _describe_unused(names: Sequence[str]) -> list[str]:
+    """A note on the classes of a list that no label is of: a subset, or a list of other labels."""
+    if not names:
+        return []
+    shown = to_printable(", ".join(names[:MAX_SHOWN])) + (", ..." if names[MAX_SHOWN:] else "")
+    count = f"{len(names):,} class{'' if len(names) == 1 else 'es'} of class_list"
+    return [f"without an image: {count} ({shown})"]
 
 
 def _collect_wnids(samples: Sequence[Sample]) -> dict[int, dict[str, str]]:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from densecl.config.data_params import DatasetParams
+from densecl.datasets.manifests.layouts.class_lists import split_lines
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.folder_root import FolderRoot
 from densecl.datasets.storage.image_root import read_file
@@ -109,9 +110,9 @@ def read_info(root: Path) -> tuple[ShardInfo, list[str]]:
             info = ShardInfo.model_validate(content)
         except ValidationError:
             notes.append(f"warning: {file} is not as timm writes it; it was not used")
-    names = _read_first(folders, CLASS_FILES, str.splitlines)
+    names = _read_first(folders, CLASS_FILES, split_lines)
     if names is None and info.class_names is None and root.name in CLIP_BENCHMARK_SPLITS:
-        names = _read_first([root.parent], CLASS_FILES[:1], str.splitlines)
+        names = _read_first([root.parent], CLASS_FILES[:1], split_lines)
     if names is not None:
         file, info.class_names = names
     if info.class_names is not None:
