@@ -24,9 +24,7 @@ MAP_COLUMNS = ["folder", "class"]
 
 def read_class_list(path: Path) -> list[str]:
     """One class per line, in the order of the labels; DataError for empty or repeated names."""
-    names = [line.strip() for line in _read_text(path).splitlines()]
-    while names and not names[-1]:
-        names.pop()
+    names = split_lines(_read_text(path))
     seen = dict[str, int]()
     for number, name in enumerate(names, 1):
         if not name or name in seen:
@@ -38,6 +36,11 @@ def read_class_list(path: Path) -> list[str]:
     if not names:
         raise DataError(f"{to_printable(path)}: found no line, expected one class per line")
     return names
+
+
+def split_lines(text: str) -> list[str]:
+    """Lines without spaces around them, and without the empty ones at the end."""
+    return [line.strip() for line in text.rstrip().splitlines()]
 
 
 def read_class_map(path: Path) -> dict[str, str]:
@@ -66,7 +69,8 @@ def resolve_label_names(
 
     `names`: those that the dataset brings along, None if it has none. Names of ImageNet's classes
     in English become wnids. DataError if nothing says what the integers are, if the lengths of the
-    given list and of the dataset's own differ, or if only some names are ImageNet's.
+    given list and of the dataset's own differ, if both name a label by different wnids, or if only
+    some names are ImageNet's.
     """
     if class_list is not None:
         given = read_class_list(Path(class_list))
@@ -75,6 +79,7 @@ def resolve_label_names(
                 f"{to_printable(class_list)}: found {len(given)} classes, expected "
                 f"{len(names)}, as {to_printable(root)} names; correct class_list"
             )
+        _check_order(root, names or given, given, class_list)
         return given, f"labels are lines of {Path(class_list).name}"
     if names is None:
         raise DataError(
@@ -90,6 +95,16 @@ def resolve_label_names(
             "different names; name a file with one class per line in class_list"
         )
     return names, "labels are the names that the dataset brings along"
+
+
+def _check_order(root: Path, names: Sequence[str], given: Sequence[str], class_list: str) -> None:
+    """DataError if a wnid of the dataset's own is another one in the given list."""
+    for label, (own, name) in enumerate(zip(names, given, strict=True)):
+        if own != name and WNID.fullmatch(own) and WNID.fullmatch(name):
+            raise DataError(
+                f"{to_printable(class_list)}: line {label + 1}: found {name}, expected {own}, as "
+                f"{to_printable(root)} names label {label}; correct class_list, or remove it"
+            )
 
 
 def _recognise_imagenet(root: Path, names: Sequence[str]) -> tuple[Sequence[str], str] | None:

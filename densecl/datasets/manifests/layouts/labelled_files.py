@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from densecl.datasets.manifests.labels import WNID
-from densecl.datasets.manifests.layouts.class_lists import resolve_label_names
+from densecl.datasets.manifests.layouts.class_lists import read_class_list, resolve_label_names
 from densecl.datasets.storage.filenames import to_printable
 from densecl.errors import DataError
 
 WNID_IN_NAME = re.compile(r"(?<![A-Za-z0-9])n\d{8}(?!\d)")
+MAX_SHOWN = 5  # classes that a note names
 RECODED = (
     "if its images were encoded anew, equal bytes show no image that is in the train set too: "
     "read the warnings of difference hashes"
@@ -34,6 +35,7 @@ class Sample(NamedTuple):
     label: int
     names: str = ""
     own_name: str = ""
+    class_name: str = ""  # that its source says beside the label
 
 
 def name_classes(
@@ -43,7 +45,7 @@ def name_classes(
 
     `names` and `class_list`: as `resolve_label_names`; without both, wnids in the names of the
     files are the class list. DataError for a label without a class, and for a file whose name holds
-    the wnid of another class.
+    the wnid of another class or whose source says another.
     """
     wnids = _collect_wnids(samples)
     is_named = names is not None or class_list is not None
@@ -62,8 +64,38 @@ def name_classes(
             )
     for label, found in wnids.items():
         _check_wnids(root, label, classes[label], found, is_named=is_named)
+    _check_class_names(root, samples, classes)
     images = [(sample.path, classes[sample.label]) for sample in samples]
-    return images, (note, describe_counts(name for _, name in images))
+    notes = [note, describe_counts(name for _, name in images)]
+    if class_list is not None and names is None:
+        used = {sample.label for sample in samples}
+        notes += _describe_unused([name for label, name in classes.items() if label not in used])
+    return images, tuple(notes)
+
+
+def use_names(
+    root: Path, named: Sequence[tuple[Sample, str]], class_list: str | None
+) -> tuple[list[tuple[str, str]], tuple[str, ...]]:
+    """As `name_classes`, of labels that are the names of classes. DataError for a wnid on a file
+    whose name holds others, and for a name that is no line of the class list.
+    """
+    for sample, name in named:
+        others = [found for found in WNID_IN_NAME.findall(sample.names) if found != name]
+        if others and WNID.fullmatch(name):
+            raise DataError(
+                f"{to_printable(root / sample.path)}: found label {name} on a file whose name "
+                f"holds {others[0]}, expected the same; its labels or its files are mixed up"
+            )
+    if class_list is not None:
+        listed = set(read_class_list(Path(class_list)))
+        if unlisted := next((pair for pair in named if pair[1] not in listed), None):
+            raise DataError(
+                f"{to_printable(root / unlisted[0].path)}: found label "
+                f"'{to_printable(unlisted[1])}', expected a line of {to_printable(class_list)}, "
+                "since its labels are names; correct class_list, or remove it"
+            )
+    images = [(sample.path, name) for sample, name in named]
+    return images, ("labels are names", describe_counts(name for _, name in images))
 
 
 def name_as_in_folders(found: LabelledFiles) -> dict[str, str]:
@@ -89,6 +121,15 @@ def describe_counts(classes: Iterable[str]) -> str:
     return f"{spread} images per class of {len(counts):,}"
 
 
+def _describe_unused(names: Sequence[str]) -> list[str]:
+    """A note on the classes of a list that no label is of: a subset, or a list of other labels."""
+    if not names:
+        return []
+    shown = to_printable(", ".join(names[:MAX_SHOWN])) + (", ..." if names[MAX_SHOWN:] else "")
+    count = f"{len(names):,} class{'' if len(names) == 1 else 'es'} of class_list"
+    return [f"without an image: {count} ({shown})"]
+
+
 def _collect_wnids(samples: Sequence[Sample]) -> dict[int, dict[str, str]]:
     """Wnids that the names of a label's files hold, with the first file of each, of labels where
     they do.
@@ -98,6 +139,23 @@ def _collect_wnids(samples: Sequence[Sample]) -> dict[int, dict[str, str]]:
         for wnid in WNID_IN_NAME.findall(sample.names):
             wnids.setdefault(sample.label, {}).setdefault(wnid, sample.path)
     return wnids
+
+
+def _check_class_names(root: Path, samples: Sequence[Sample], classes: dict[int, str]) -> None:
+    """DataError for a sample whose source says another class than its label. Names of another
+    vocabulary, such as English ones of wnids, cannot be compared.
+    """
+    known = set(classes.values())
+    for sample in samples:
+        said, name = sample.class_name, classes[sample.label]
+        if said in ("", name):
+            continue
+        if said in known or (WNID.fullmatch(said) and WNID.fullmatch(name)):
+            raise DataError(
+                f"{to_printable(root / sample.path)}: found class '{to_printable(said)}' beside "
+                f"label {sample.label}, which is '{to_printable(name)}', expected the same; its "
+                "labels are of another class list: correct class_list"
+            )
 
 
 def _check_wnids(

@@ -1,6 +1,5 @@
 """Layout parquet: images with a column of labels, as Hugging Face's `datasets` writes them."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from densecl.datasets.manifests.layouts.labelled_files import (
     RECODED,
     LabelledFiles,
     Sample,
-    describe_counts,
     name_classes,
+    use_names,
 )
 from densecl.datasets.manifests.layouts.shards import find_shards
 from densecl.datasets.storage.archives import retry_staged
 from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.json_text import load_json
 from densecl.datasets.storage.parquet_images import find_image_column, name_row
 from densecl.datasets.storage.shard_cache import fetch_ahead
 from densecl.errors import DataError
@@ -30,8 +30,7 @@ def list_parquet(source: DatasetParams) -> LabelledFiles:
     """Every image of the files with its class, from the columns of labels and names alone."""
     root = Path(source.root)
     files, skipped = find_shards(source, ".parquet")
-    samples, named, names = list[Sample](), list[tuple[str, str]](), None
-    own_of_named = list[str]()
+    samples, named, names = list[Sample](), list[tuple[Sample, str]](), None
     for path in fetch_ahead(files):
         prefix = "" if path == root else f"{path.relative_to(root).as_posix()}/"
         try:
@@ -49,8 +48,7 @@ def list_parquet(source: DatasetParams) -> LabelledFiles:
         for row, (label, own) in enumerate(zip(labels, own_names, strict=True)):
             place = prefix + name_row(row, own)
             if isinstance(label, str):
-                named.append((place, label))
-                own_of_named.append(own or "")
+                named.append((Sample(place, -1, own or "", own or ""), label))
             elif isinstance(label, int):
                 samples.append(Sample(place, label, own or "", own or ""))
             else:
@@ -60,13 +58,15 @@ def list_parquet(source: DatasetParams) -> LabelledFiles:
                 )
     if named and samples:
         raise DataError(
-            f"{to_printable(root)}: found labels that are names ({to_printable(named[0][0])}) and "
-            f"labels that are integers ({to_printable(samples[0].path)}), expected one kind; read "
-            "them as two datasets, or set split"
+            f"{to_printable(root)}: found labels that are names "
+            f"({to_printable(named[0][0].path)}) and labels that are integers "
+            f"({to_printable(samples[0].path)}), expected one kind; read them as two datasets, or "
+            "set split"
         )
     if named:
-        counts = describe_counts(name for _, name in named)
-        return LabelledFiles(named, skipped, (counts, RECODED), tuple(own_of_named))
+        images, notes = use_names(root, named, source.class_list)
+        known_as = tuple(sample.own_name for sample, _ in named)
+        return LabelledFiles(images, skipped, (*notes, RECODED), known_as)
     images, notes = name_classes(root, samples, names, source.class_list)
     known_as = tuple(sample.own_name for sample in samples)
     return LabelledFiles(images, skipped, (*notes, RECODED), known_as)
@@ -95,7 +95,7 @@ def _read_columns(path: Path) -> tuple[list[Any], list[str | None], list[str] | 
 def _read_names(metadata: dict[bytes, bytes], column: str) -> list[str] | None:
     """The names of ClassLabel, from the description that `datasets` writes beside the schema."""
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        features = load_json(metadata[b"huggingface"])["info"]["features"]
         names = features[column]["names"]
     except (KeyError, TypeError, ValueError):
         return None

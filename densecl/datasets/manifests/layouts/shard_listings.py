@@ -13,7 +13,7 @@ from densecl.datasets.manifests.layouts.labelled_files import Sample
 from densecl.datasets.storage.shard_cache import find_listing
 from densecl.runtime.atomic_files import open_atomic_file
 
-VERSION = 2  # listings of another version are not read
+VERSION = 4  # listings of another version are not read
 
 
 class ShardListing(NamedTuple):

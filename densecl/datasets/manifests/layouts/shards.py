@@ -2,7 +2,6 @@
 clip-benchmark give them.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -13,9 +12,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from densecl.config.data_params import DatasetParams
+from densecl.datasets.manifests.layouts.class_lists import split_lines
 from densecl.datasets.storage.filenames import CLASS_FILES, INFO_FILES, to_printable
 from densecl.datasets.storage.folder_root import FolderRoot
 from densecl.datasets.storage.image_root import read_file
+from densecl.datasets.storage.json_text import load_json
 from densecl.datasets.storage.shard_cache import read_source
 from densecl.datasets.storage.skipped_files import describe_extension
 from densecl.errors import DataError
@@ -101,15 +102,15 @@ def read_info(root: Path) -> tuple[ShardInfo, list[str]]:
     """
     folders = [root, root.parent] if root.is_file() else [root]  # a shard, or a folder of them
     info, file, notes = ShardInfo(), "", list[str]()
-    if (found := _read_first(folders, INFO_FILES, json.loads)) is not None:
+    if (found := _read_first(folders, INFO_FILES, load_json)) is not None:
         file, content = found
         try:
             info = ShardInfo.model_validate(content)
         except ValidationError:
             notes.append(f"warning: {file} is not as timm writes it; it was not used")
-    names = _read_first(folders, CLASS_FILES, str.splitlines)
+    names = _read_first(folders, CLASS_FILES, split_lines)
     if names is None and info.class_names is None and root.name in CLIP_BENCHMARK_SPLITS:
-        names = _read_first([root.parent], CLASS_FILES[:1], str.splitlines)
+        names = _read_first([root.parent], CLASS_FILES[:1], split_lines)
     if names is not None:
         file, info.class_names = names
     if info.class_names is not None:

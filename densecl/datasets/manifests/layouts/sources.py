@@ -130,7 +130,8 @@ def _select_trained(root: Path, found: LabelledFiles, classes: Sequence[str]) ->
         raise DataError(
             f"{to_printable(root)}: found {len(untrained)} classes "
             f"({to_printable(', '.join(sorted(untrained)[:3]))}, ...), none of them of the "
-            f"{describe_classes(classes)}; correct the root, or name its classes in class_list"
+            f"{describe_classes(classes)}; correct the root, or, where labels are integers, name "
+            "their classes in class_list"
         )
     check_utf8_names(root, [path for path, _ in images])
     skipped = found.skipped + Counter({describe_untrained(len(untrained)): untrained.total()})
