@@ -114,16 +114,17 @@ def test_a_single_class_is_no_top_folder(tmp_path: Path) -> None:
     )
 
 
-def test_a_tar_of_class_tars_is_the_train_set(tmp_path: Path) -> None:
-    """ILSVRC2012_img_train.tar: n01440764.tar, ... each flat."""
+@pytest.mark.parametrize("prefix", ["", "./"])
+def test_a_tar_of_class_tars_is_the_train_set(tmp_path: Path, prefix: str) -> None:
+    """ILSVRC2012_img_train.tar: n01440764.tar, ... each flat; `tar -C folder .` writes ./ before."""
     train = draw_set(tmp_path / "train", 3)
     whole = tmp_path / "ILSVRC2012_img_train.tar"
     with tarfile.open(whole, "w") as outer:
         for wnid in reversed(WNIDS):
             with tarfile.open(tmp_path / f"{wnid}.tar", "w") as inner:
                 for file in sorted((train / wnid).iterdir()):
-                    inner.add(file, file.name)
-            outer.add(tmp_path / f"{wnid}.tar", f"{wnid}.tar")
+                    inner.add(file, prefix + file.name)
+            outer.add(tmp_path / f"{wnid}.tar", f"{prefix}{wnid}.tar")
     assert list_classes(whole) == list(WNIDS)
     pd.testing.assert_frame_equal(
         scan_dataset("t", whole, "wnid", WNIDS, 2), scan_dataset("t", train, "wnid", WNIDS, 1)

@@ -71,6 +71,7 @@ FILES = {
     f"__MACOSX/{A}/1.JPEG": "system file",
     "lost+found/#1.jpg": "system file",
     f"@eaDir/{A}/3.jpg": "system file",
+    **{f"{name}/4.jpg": "system file" for name in ("@Recycle", "#snapshot", "__pycache__")},
     f"{A}/.ipynb_checkpoints/1-checkpoint.JPEG": "hidden",
 }
 EXPECTED = Counter(reason for reason in FILES.values() if reason)

@@ -62,7 +62,8 @@ def _iter_tar_members(file: BinaryIO) -> Iterator[tuple[ArchiveMember, str]]:
     """Every member with its problem, if any."""
     for header in _iter_tar_headers(file, 0, file.seek(0, os.SEEK_END)):
         folder, inner = "", iter([header])
-        is_litter = find_litter(header.name.split("/"))  # ._n01440764.tar is no tar
+        parts = [part for part in header.name.split("/") if part != "."]
+        is_litter = find_litter(parts)  # ._n01440764.tar is no tar
         if header.name.endswith(".tar") and header.isfile() and not is_litter:
             # One class; its tar names the folder.
             folder = header.name.removesuffix(".tar") + "/"

@@ -21,8 +21,9 @@ EXTENSIONS = (
 INFO_FILES, CLASS_FILES = ("_info.json", "info.json"), ("classnames.txt", "classes.txt")
 # What operating systems, disk stations and editors leave in folders of images.
 SYSTEM_NAMES = {
-    *("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information"),
-    *("lost+found", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+    *("__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin"),
+    *("system volume information", "lost+found", "__pycache__"),
+    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
 }
 
 
