@@ -63,7 +63,8 @@ def find_stale_stages(repo: "Repo", list_sources: ListSources, list_out: ListOut
                 else:
                     stages[cause].append(stage.name)
     stale = [
-        f"{clip_list(sorted(names), MAX_NAMED_STAGES)} ({cause})" for cause, names in stages.items()
+        f"{clip_list(sorted(set(names)), MAX_NAMED_STAGES)} ({cause})"
+        for cause, names in stages.items()
     ]
     return Staleness(stale, list(unchecked))
 
@@ -136,7 +137,11 @@ def _hash_path(
         for file, md5 in files.items()
         if PurePosixPath(file).is_relative_to(path)
     }
-    return hash_folder(below) if below else "no file" if made else None
+    if below or made:  # an out may be an empty folder
+        return hash_folder(below)
+    # Deleted or renamed, if code is there: the artifact of a CI may come without any.
+    folder = PurePosixPath(path).parts[0]
+    return "no file" if folder in paths.CODE_FOLDERS and list_sources(folder) else None
 
 
 def list_tree(fs: Any, ignore: Any, root: str, path: str) -> Files:

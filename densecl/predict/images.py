@@ -28,8 +28,10 @@ from densecl.runtime.hardware import count_workers, get_device
 
 def list_images(path: Path) -> list[tuple[str, Path]]:
     """Name and path of each image, sorted: names are relative to a folder or archive. DataError if
-    there is none, or for a link that leaves the folder.
+    there is none, for a link that leaves the folder, and for what is neither file nor folder.
     """
+    if path.exists() and not (path.is_dir() or path.is_file()):  # reading a pipe would wait
+        raise DataError(f"{to_printable(path)}: expected an image, a folder or an archive")
     if not (path.is_dir() or detect_format(path)):
         return [(path.name, path)]  # also inside an archive; decoding says what is wrong
     root = open_image_root(path, follow_links="inside")

@@ -402,6 +402,11 @@ def edit_code(root: Path) -> None:
     (root / "densecl" / "code.py").write_text("# edited\n")
 
 
+def rename_code(root: Path) -> None:
+    command = ["git", "mv", "densecl/code.py", "densecl/renamed.py"]
+    subprocess.run(command, cwd=root, check=True)
+
+
 def edit_command(root: Path) -> None:
     file = root / "dvc.yaml"
     file.write_text(file.read_text().replace("&& cp -R given/models", "&& cp -R -p given/models"))
@@ -419,6 +424,11 @@ def edit_plan(root: Path) -> None:
         (edit_params, [], "plan (params.yaml)."),
         (
             edit_code,
+            [],
+            "cost, evaluate_none-0, plan, prepare_sketch, train_none-0 (densecl/code.py).",
+        ),
+        (
+            rename_code,
             [],
             "cost, evaluate_none-0, plan, prepare_sketch, train_none-0 (densecl/code.py).",
         ),

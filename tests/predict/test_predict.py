@@ -127,10 +127,17 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_done(there, tm
         (["other", "images"], "model.safetensors and config.json cannot be used"),
         (["model", "nowhere.jpg"], "nowhere.jpg: cannot be opened"),
         (["model", "empty"], "found no image"),
+        (["model", "pipe.png"], "pipe.png: expected an image, a folder or an archive"),
+        (["fewer", "images"], "found 2 classes in its config.json, expected 3"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(there, capsys, words, says):
     Path("empty").mkdir(exist_ok=True)
+    if not Path("pipe.png").exists():
+        os.mkfifo("pipe.png")
+    shutil.copytree("model", "fewer", dirs_exist_ok=True)
+    config = json.loads(Path("model/config.json").read_text())
+    Path("fewer/config.json").write_text(json.dumps(config | {"classes": CLASSES[:2]}))
     for name, file in (("damaged", "model.safetensors"), ("other", "config.json")):
         shutil.copytree("model", name, dirs_exist_ok=True)
         Path(name, file).write_text("{}")
