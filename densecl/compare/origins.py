@@ -80,6 +80,8 @@ def _read_folder_origin(name: str, root: Path, scratch: Path) -> Origin:
     elif (root / paths.DVC_YAML).is_file():
         found = find_stale_in_folder(root, scratch / "dvc")
         stale, unchecked = stale + found.stale, found.unchecked
+    else:
+        unchecked.append(str(paths.DVC_YAML))
     origin = Origin(name, root, notes=tuple(notes), stale=tuple(stale), unchecked=tuple(unchecked))
     if not run_git("ls-files", str(paths.PARAMS), str(paths.DVC_YAML), root=root):
         return origin

@@ -496,6 +496,9 @@ def test_a_folder_without_all_outs_is_unchecked_and_not_stale(inside, tmp_path, 
     assert "could not be checked: data/plan" in told
     assert main(["compare", str(artifact), "HEAD", "--fail-if-worse"]) == 2
     assert "not comparable: A: whether dvc.lock was made from" in capsys.readouterr().err
+    (artifact / "dvc.yaml").unlink()
+    assert main(["compare", str(artifact), "HEAD", "--fail-if-worse"]) == 2
+    assert "could not be checked: dvc.yaml is not there" in capsys.readouterr().err
 
 
 def test_a_wiped_cache_is_filled_from_the_remote_and_an_absent_file_is_named(inside, capsys):
