@@ -110,6 +110,7 @@ class ClusterExecutor:
                 result = self._wait_for(job)
             finally:
                 self._jobs = {n: j for n, j in self._jobs.items() if j.id != job.id}
+            is_cancelled = not get_job_file(job).exists()
             _forget_job(job)
             if result is not None and result.log:
                 Path(job.log).write_text(result.log, encoding="utf-8")
@@ -119,6 +120,11 @@ class ClusterExecutor:
             error = result.error if result else "it left no result, as one that was killed"
             if result is not None and result.status != EXIT_RETRY:
                 raise DenseclError(error or f"{names[0]}: ended with status {result.status}")
+            if is_cancelled:
+                raise RetryLater(
+                    f"{names[0]}: {self.queue.name} job {job.id} was cancelled; the same command "
+                    "submits it again"
+                )
         raise RetryLater(
             f"{names[0]}: given up after {self.settings.requeues + 1} jobs (cluster.requeues), the "
             f"last: {error}; the same command resumes"
