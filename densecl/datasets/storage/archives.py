@@ -38,7 +38,7 @@ from densecl.runtime.cli import RETRYABLE_ERRNOS
 
 T = TypeVar("T")
 ATTEMPTS = 8  # to open a shard
-INDEX_VERSION = b"6"  # index files of another version are not read
+INDEX_VERSION = b"7"  # index files of another version are not read
 
 
 class Archive:
