@@ -18,9 +18,8 @@ MIN_HISTORY, MAX_HISTORY = 5, 100  # steps; for many classes the minimum may nee
 # Vectors of all weights beside that history: the weights, gradients, the direction and the points
 # between which the line search looks.
 WORKING_VECTORS = 16
-# Bounds of the heap over what is in use: freed blocks may not fit the next tensor. 1.9 was measured
-# where chunks make most of it.
-VECTOR_HEAP_FACTOR, CHUNK_HEAP_FACTOR = 2, 2.5
+# Bounds of the heap over what is in use: freed blocks may not fit the next vector.
+VECTOR_HEAP_FACTOR, CHUNK_HEAP_FACTOR = 2, 1.5
 FP32_BYTES, FP64_BYTES = 4, 8
 
 
@@ -47,13 +46,17 @@ def fit_linear_probe(
     """
     rows, dim = features.shape
     chunk_rows = count_chunk_rows(rows, dim, classes)
-    mean, std = measure_mean_and_std(features, chunk_rows, labels.device)
+    # Every chunk is computed in these two: what is freed and asked for again may not fit, and the
+    # heap then depends on the number of threads.
+    x_buffer = torch.empty(chunk_rows, dim, dtype=torch.float64, device=labels.device)
+    logits_buffer = x_buffer.new_empty(chunk_rows, classes)
+    mean, std = measure_mean_and_std(features, x_buffer)
 
     def iter_chunks() -> Iterator[tuple[Tensor, Tensor]]:
-        for chunk, targets in zip(
-            features.split(chunk_rows), labels.split(chunk_rows), strict=True
+        for x, targets in zip(
+            iter_in_buffer(features, x_buffer), labels.split(chunk_rows), strict=True
         ):
-            yield chunk.to(labels.device, torch.float64).sub(mean).div_(std), targets
+            yield x.sub_(mean).div_(std), targets
 
     weight, bias = mean.new_zeros(classes, dim), mean.new_zeros(classes)
     optimizer = torch.optim.LBFGS(
@@ -68,7 +71,8 @@ def fit_linear_probe(
         loss = L2_PENALTY * weight.square().sum()
         weight_gradient, bias_gradient = 2 * L2_PENALTY * weight, torch.zeros_like(bias)
         for x, targets in iter_chunks():
-            part, residuals = compute_cross_entropy(torch.addmm(bias, x, weight.T), targets)
+            logits = torch.addmm(bias, x, weight.T, out=logits_buffer[: len(x)])
+            part, residuals = compute_cross_entropy(logits, targets)
             loss += part / rows
             weight_gradient.addmm_(residuals.T, x, alpha=1 / rows)
             bias_gradient.add_(residuals.sum(0), alpha=1 / rows)
@@ -83,26 +87,31 @@ def fit_linear_probe(
 def compute_cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Sum over the rows, and its gradient with respect to the logits [B, C], which it overwrites.
 
-    Written out: autograd would hold five matrices of this shape at once.
+    Written out and in place: autograd would hold five matrices of this shape at once.
     """
     index = targets[:, None]
-    log_sums = logits.logsumexp(1, keepdim=True)
-    loss = (log_sums - logits.gather(1, index)).sum()
-    probabilities = logits.sub_(log_sums).exp_()
+    logits.sub_(logits.amax(1, keepdim=True))
+    correct = logits.gather(1, index)
+    sums = logits.exp_().sum(1, keepdim=True)
+    loss = (sums.log() - correct).sum()
+    probabilities = logits.div_(sums)
     return loss, probabilities.scatter_add_(1, index, probabilities.new_full(index.shape, -1))
 
 
-def measure_mean_and_std(
-    features: Features, chunk_rows: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def iter_in_buffer(features: Features, buffer: Tensor) -> Iterator[Tensor]:
+    """Features [B, E] in fp64, R rows at a time, each chunk in the place of the last."""
+    for chunk in features.split(len(buffer)):
+        yield buffer[: len(chunk)].copy_(chunk)
+
+
+def measure_mean_and_std(features: Features, buffer: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [E] of features [B, E] in fp64; the latter at least 1e-6."""
     rows, dim = features.shape
-    mean = torch.zeros(dim, dtype=torch.float64, device=device)
-    squares = torch.zeros_like(mean)
-    for chunk in features.split(chunk_rows):
-        mean += chunk.to(device, torch.float64).sum(0) / rows
-    for chunk in features.split(chunk_rows):
-        squares += chunk.to(device, torch.float64).sub(mean).square_().sum(0)
+    mean, squares = buffer.new_zeros(dim), buffer.new_zeros(dim)
+    for x in iter_in_buffer(features, buffer):
+        mean += x.sum(0) / rows
+    for x in iter_in_buffer(features, buffer):
+        squares += x.sub_(mean).square_().sum(0)
     return mean, (squares / max(1, rows - 1)).sqrt().clamp_min(1e-6)
 
 
@@ -130,7 +139,7 @@ def estimate_memory(rows: int, dim: int, classes: int, max_iterations: int = MAX
 
 
 def _count_row_bytes(dim: int, classes: int) -> int:
-    """Bytes of a row in a chunk: features in fp32 and three times in fp64 (read, standardised, the
-    chunk before it); logits and their exponentials in fp64.
+    """Bytes of a row in a chunk: features as read and those read before, in fp32; standardised
+    features and logits in fp64.
     """
-    return (FP32_BYTES + 3 * FP64_BYTES) * dim + 2 * FP64_BYTES * classes
+    return 2 * FP32_BYTES * dim + FP64_BYTES * (dim + classes)
