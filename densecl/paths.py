@@ -215,6 +215,11 @@ def trial_folder(sweep: str, mode: str, index: int) -> Path:
     return sweep_folder(sweep) / "trials" / f"{mode}-{index}"
 
 
+def trial_name(sweep: str, mode: str, index: int) -> str:
+    """As a stage, whose log, progress and job are named by it."""
+    return f"trial@{sweep}-{mode}-{index}"
+
+
 def trial_plan(sweep: str, mode: str, index: int) -> Path:
     return trial_folder(sweep, mode, index) / "plan.json"
 

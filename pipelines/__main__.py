@@ -81,11 +81,19 @@ COMMANDS: dict[str, tuple[str, str, Options]] = {
                 "help": "trials of each mode; the first has the values of params.yaml",
             },
             "--name": {"default": "default", "help": "of the sweep and of presets/tuned-NAME.yaml"},
-            "--jobs": {"type": parse_jobs, "help": "trials at a time; by default one per core"},
+            "--jobs": {
+                "type": parse_jobs,
+                "help": "trials at a time on this machine; by default one per core",
+            },
+            "--engine": {
+                "choices": get_args(EngineName),
+                "help": "where trials run; cluster.engine of params.yaml by default",
+            },
             "--take-over": {
                 "action": "store_true",
                 "help": "also run trials that another machine began and has not finished",
             },
+            **PLAN_OPTION,
         },
     ),
     "ablate": (

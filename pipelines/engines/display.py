@@ -22,7 +22,7 @@ from pipelines.engines.executor import LeftRunning, StageOutcome
 class StageDisplay:
     """Context manager. Reads what stages write to their progress files."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, noun: str = "stages") -> None:
         self.console = Console()
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
@@ -34,7 +34,7 @@ class StageDisplay:
             disable=not self.console.is_terminal,
         )
         self.total, self.finished = total, 0
-        self.overall = self.progress.add_task("stages", total=total, text="")
+        self.overall = self.progress.add_task(noun, total=total, text="")
         self.tasks: dict[str, TaskID] = {}
         self.places: dict[str, str] = {}
 
@@ -78,14 +78,18 @@ class StageDisplay:
 
     def report_outcome(self, name: str, outcome: StageOutcome) -> None:
         """Print how a stage ended."""
-        self.finished += 1
         if outcome.result != "unchanged":
             self._announce(name)
-        self._remove_bar(name)
         seconds = "" if outcome.result == "unchanged" else f", {outcome.seconds:.1f} s"
-        self._print(f"[{self.finished}/{self.total}] {name}: {outcome.result}{seconds}")
+        self.report_end(name, f"{name}: {outcome.result}{seconds}")
         if outcome.result == "ran":
             self._print_warnings(name)
+
+    def report_end(self, name: str, text: str) -> None:
+        """Print a line on what has ended."""
+        self.finished += 1
+        self._remove_bar(name)
+        self._print(f"[{self.finished}/{self.total}] {text}")
         self.progress.update(self.overall, completed=self.finished)
 
     def report_failure(self, names: Sequence[str], error: Exception) -> None:

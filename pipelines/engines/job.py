@@ -32,12 +32,14 @@ MAX_LOG = 2**18  # bytes of a log that come back from a node without the project
 
 
 class JobSpec(NamedTuple):
-    """A group of stages and what they need besides the commit's files and the DVC remote."""
+    """A group of stages, or the trial of a sweep, and what it needs besides the commit's files and
+    the DVC remote.
+    """
 
     names: tuple[str, ...]
     commit: str
     prefix: str  # the project's folder in its repository; "" or ends in /
-    lock: str  # content of dvc.lock
+    files: dict[str, str]  # path in the project -> content, such as that of dvc.lock
     config: str  # content of .dvc/config.local: the remote, with absolute paths
     project: str  # the project's folder where the job was submitted
     token: str  # content of a file there, which tells whether a node sees the same folder
@@ -46,6 +48,7 @@ class JobSpec(NamedTuple):
     progress: str  # likewise, of the running stage
     scratch: str | None
     checkpoints: str | None
+    results: tuple[str, ...] = ()  # paths of files in the project that the result brings back
 
 
 class JobResult(NamedTuple):
@@ -57,6 +60,7 @@ class JobResult(NamedTuple):
     seconds: float
     stages: dict[str, tuple[str, float]]  # result and seconds of those that are done
     log: str  # its end, unless the project's folder has it
+    files: dict[str, bytes] = {}  # noqa: RUF012 # those of `results` that it left; never changed
 
 
 class NodeJob:
@@ -171,8 +175,9 @@ class NodeJob:
         path = place / ".dvc/config.local"
         path.touch(mode=0o600)  # it may hold a key
         path.write_text(config, encoding="utf-8")
-        if self.spec.lock:
-            (place / "dvc.lock").write_text(self.spec.lock, encoding="utf-8")
+        for name, content in self.spec.files.items():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            (place / name).write_text(content, encoding="utf-8")
 
     def _build_environment(self, place: Path) -> dict[str, str]:
         environment = os.environ | {
@@ -213,7 +218,8 @@ class NodeJob:
         stages: dict[str, Any] = json.loads(outcomes.read_text()) if outcomes.exists() else {}
         message = errors.read_text("utf-8", "replace") if errors.exists() else ""
         lines = [line.removeprefix("error: ") for line in message.splitlines()]
-        return JobResult(status, "; ".join(lines), get_node_name(), seconds, stages, text)
+        files = {n: (place / n).read_bytes() for n in self.spec.results if (place / n).exists()}
+        return JobResult(status, "; ".join(lines), get_node_name(), seconds, stages, text, files)
 
     @contextmanager
     def _hold_clone(self) -> Iterator[int]:

@@ -5,7 +5,7 @@ collected.
 import os
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,7 +37,7 @@ def publish_inputs(
     """Push what the stages read, and collect the rest; DenseclError where the remote fails."""
     from dvc.stage.cache import _can_hash, _get_stage_hash
 
-    from pipelines.stages.transfer import explain_remote_errors, list_inputs
+    from pipelines.stages.transfer import list_inputs, push_outs
 
     first = graph.stages[names[0]]
     with graph.hold_lock():
@@ -48,25 +48,28 @@ def publish_inputs(
                 f"and outs inside the project; run it here (cluster.kinds)"
             )
         key = _get_stage_hash(first)
-    if inputs := list_inputs(graph, names):
-        with explain_remote_errors(f"pushing what {names[0]} reads"):
-            graph.repo.push(targets=inputs)
-    _create_tracking_store()
-    lock = _select_lock_entries(graph, names)
-    return Publication(key, build_spec(graph.repo, names, commit, lock, settings))
+    push_outs(graph, list_inputs(graph, names), names[0])
+    create_tracking_store()
+    files = {paths.DVC_LOCK.as_posix(): select_lock_entries(graph, names)}
+    return Publication(key, build_spec(graph.repo, names, commit, files, settings))
 
 
 def build_spec(
-    repo: "Repo", names: Sequence[str], commit: str, lock: str, settings: ClusterParams
+    repo: "Repo",
+    names: Sequence[str],
+    commit: str,
+    files: Mapping[str, str],
+    settings: ClusterParams,
+    results: Sequence[Path] = (),
 ) -> JobSpec:
-    """What a job needs beside the commit's files."""
+    """What a job needs beside the commit's files: `files` by their paths, in UTF-8."""
     if not paths.CLUSTER_TOKEN.exists():
         write_text(paths.CLUSTER_TOKEN, uuid.uuid4().hex)
     return JobSpec(
         names=tuple(names),
         commit=commit,
         prefix=run_git("rev-parse", "--show-prefix").strip(),
-        lock=lock,
+        files={name: text for name, text in files.items() if text},
         config=_format_remote(repo),
         project=str(Path.cwd()),
         token=paths.CLUSTER_TOKEN.read_text(encoding="utf-8"),
@@ -75,10 +78,11 @@ def build_spec(
         progress=str(paths.stage_progress_file(names[0]).absolute()),
         scratch=settings.scratch,
         checkpoints=settings.checkpoints,
+        results=tuple(path.as_posix() for path in results),
     )
 
 
-def _create_tracking_store() -> None:
+def create_tracking_store() -> None:
     """Make MLflow's default store and experiment here, not in the clone of whichever job is first:
     it holds absolute paths, and two jobs that make it at once break it.
     """
@@ -115,7 +119,7 @@ def _format_remote(repo: "Repo") -> str:
     return "\n".join(config.write()) + "\n"
 
 
-def _select_lock_entries(graph: "StageGraph", names: Sequence[str]) -> str:
+def select_lock_entries(graph: "StageGraph", names: Sequence[str]) -> str:
     """dvc.lock with the entries of these stages and those before them."""
     from dvc.utils.serialize import dumps_yaml, load_yaml
 

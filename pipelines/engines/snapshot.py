@@ -5,6 +5,7 @@ commit that no branch holds where files differ from HEAD.
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from densecl import paths
@@ -19,8 +20,10 @@ DATES = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), "@0 +0000")
 UNTRACKED_PATHS = ("densecl", "steps", "pipelines", "dvc.yaml", paths.PARAMS.as_posix(), ".dvc")
 
 
-def create_commit() -> str:
-    """Hash of a commit with the files as they are now; git's gc removes a temporary one in time."""
+def create_commit(files: Sequence[Path] = ()) -> str:
+    """Hash of a commit with the files as they are now, and with `files`, also where git ignores
+    them; git's gc removes a temporary one in time.
+    """
     head = run_git("rev-parse", "--quiet", "--verify", "HEAD^{commit}").strip()
     index_file = run_git("rev-parse", "--git-path", "index").strip()
     if not index_file:
@@ -37,6 +40,8 @@ def create_commit() -> str:
         found = [path for path in UNTRACKED_PATHS if Path(path).exists()]
         call_git("add", "--update", index=index)
         call_git("add", "--all", "--", *found, index=index)
+        if files:
+            call_git("add", "--force", "--", *map(str, files), index=index)
         tree = call_git("write-tree", index=index)
     if head and call_git("rev-parse", f"{head}^{{tree}}") == tree:
         return head

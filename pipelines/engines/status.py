@@ -6,7 +6,8 @@ from densecl import paths
 from densecl.config.cluster_params import ClusterParams, EngineName
 from densecl.config.params import load_params
 from densecl.errors import DenseclError
-from pipelines.engines.cluster import format_state, get_job_file, read_jobs, runs_elsewhere
+from pipelines.engines.cluster import runs_elsewhere
+from pipelines.engines.cluster_jobs import format_state, get_job_file, read_jobs
 from pipelines.engines.executor import JobQueue
 from pipelines.engines.queues import open_queue
 from pipelines.schemas import ClusterJob

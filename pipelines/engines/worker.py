@@ -23,6 +23,8 @@ from pipelines.runtime.signals import SIGNAL_FORWARDER
 if TYPE_CHECKING:
     from pipelines.stages.dvc_graph import StageGraph
 
+TRIAL = "trial"  # of a sweep: no stage of the graph
+
 
 def main(stages: list[str], commit: str | None, lock: Path | None) -> None:
     """With a commit, work in a clone of it in scratch; without, in this folder, and push what the
@@ -41,10 +43,10 @@ def _update_in_clone(stages: tuple[str, ...], commit: str, lock: Path) -> None:
     from pipelines.engines.snapshot import pack_commit, resolve_commit
     from pipelines.stages.dvc_graph import open_repo
 
-    text = lock.read_text(encoding="utf-8") if lock.exists() else ""
+    files = {paths.DVC_LOCK.as_posix(): lock.read_text(encoding="utf-8") if lock.exists() else ""}
     settings = load_params(paths.PARAMS).cluster
     commit = resolve_commit(commit)
-    spec = build_spec(open_repo(), stages, commit, text, settings)._replace(log="", progress="")
+    spec = build_spec(open_repo(), stages, commit, files, settings)._replace(log="", progress="")
     node_job = job.NodeJob(spec)
 
     def stop(number: int, _: object) -> None:
@@ -60,13 +62,18 @@ def _update_in_clone(stages: tuple[str, ...], commit: str, lock: Path) -> None:
 
 
 def _update_here(stages: list[str]) -> None:
-    from pipelines.stages.dvc_graph import StageGraph
-    from pipelines.stages.transfer import PLAN, explain_remote_errors, list_inputs, run_stage
+    from pipelines.stages.dvc_graph import StageGraph, get_stage_kind
+    from pipelines.stages.transfer import PLAN, list_inputs, pull_outs, run_stage
 
     SIGNAL_FORWARDER.install_handlers()
     exit_with_parent()
     graph = StageGraph()
     _link_shared_folders(graph)
+    if get_stage_kind(stages[0]) == TRIAL:
+        from pipelines.studies.sweep.node import run_trial
+
+        run_trial(graph, stages[0])
+        return
     if unknown := set(stages) - set(graph.stages):
         raise DenseclError(
             f"{min(unknown)}: found no such stage, expected some of "
@@ -74,19 +81,18 @@ def _update_here(stages: list[str]) -> None:
         )
     if PLAN in graph.stages:
         graph.update_stage(PLAN, lambda: None)
-    if inputs := list_inputs(graph, stages):
-        with explain_remote_errors("pulling what the stages read"):
-            graph.repo.pull(targets=inputs)
+    pull_outs(graph, list_inputs(graph, stages))
     outcomes: dict[str, tuple[str, float]] = {}
     for name in stages:
         started = time.monotonic()
-        result, _ = run_stage(graph, name, lambda name=name: _announce(name))  # type: ignore[misc]
+        result, _ = run_stage(graph, name, lambda name=name: announce(name))  # type: ignore[misc]
         outcomes[name] = (result, time.monotonic() - started)
         Path(job.OUTCOMES).parent.mkdir(exist_ok=True)
         Path(job.OUTCOMES).write_text(json.dumps(outcomes), encoding="utf-8")
 
 
-def _announce(name: str) -> None:
+def announce(name: str) -> None:
+    """Tell the machine that waits, and the log, that a stage has started."""
     print(f"{name} ...", file=sys.stderr, flush=True)
     if progress := os.environ.get(PROGRESS_ENV):
         Path(progress).touch()

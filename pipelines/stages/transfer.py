@@ -79,21 +79,45 @@ def explain_remote_errors(action: str) -> Iterator[None]:
         ) from error
 
 
-def list_inputs(graph: StageGraph, names: Sequence[str]) -> list[str]:
-    """Paths of what the stages read that DVC holds: outs of all stages before them, since training
-    also reads manifests that it does not depend on, to validate; and images.
+def push_outs(graph: StageGraph, outs: Sequence[Any], reader: str) -> None:
+    """Put outs that a job reads into the DVC remote."""
+    if targets := [str(out.def_path) for out in outs]:
+        with explain_remote_errors(f"pushing what {reader} reads"):
+            graph.repo.push(targets=targets)
+
+
+def pull_outs(graph: StageGraph, outs: Sequence[Any]) -> None:
+    """Take outs that a job reads from the DVC remote."""
+    if targets := [str(out.def_path) for out in outs]:
+        with explain_remote_errors("pulling what the stages read"):
+            graph.repo.pull(targets=targets)
+
+
+def list_inputs(graph: StageGraph, names: Sequence[str]) -> list[Any]:
+    """What the stages read that DVC holds: outs of all stages before them, since training also
+    reads manifests that it does not depend on, to validate; and images.
     """
     upstream = networkx.DiGraph(graph.upstream)
     before = {u for n in names for u in networkx.descendants(upstream, n)} - {*names, PLAN}
-    roots = list_image_folders()
-    targets = []
-    for out in graph.repo.index.outs:
-        owner = getattr(out.stage, "name", None)
-        path = Path(out.def_path)
-        is_image = any(root.is_relative_to(path) or path.is_relative_to(root) for root in roots)
-        if out.use_cache and owner != PLAN and (owner in before or is_image):
-            targets.append(str(out.def_path))
-    return targets
+    images = list_image_outs(graph, list_image_folders())
+    return [
+        out
+        for out in graph.repo.index.outs
+        if out in images or (out.use_cache and getattr(out.stage, "name", None) in before)
+    ]
+
+
+def list_image_outs(graph: StageGraph, roots: Sequence[Path]) -> list[Any]:
+    """Outs that hold image folders of the project, or are in them."""
+    return [
+        out
+        for out in graph.repo.index.outs
+        if out.use_cache
+        and any(
+            root.is_relative_to(out.def_path) or Path(out.def_path).is_relative_to(root)
+            for root in roots
+        )
+    ]
 
 
 def list_image_folders() -> list[Path]:

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from densecl.config.cluster_params import ClusterParams
-from pipelines.engines.cluster import ClusterExecutor, read_jobs
+from pipelines.engines.cluster import ClusterExecutor
+from pipelines.engines.cluster_jobs import read_jobs
 from pipelines.engines.local import LocalExecutor
 from pipelines.engines.run import schedule_stages
 from pipelines.stages.dvc_graph import StageGraph

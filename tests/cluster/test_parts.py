@@ -20,7 +20,7 @@ from densecl.config.cluster_params import ClusterParams, KindParams
 from densecl.errors import DataError, DenseclError
 from densecl.runtime.launch import NODES_ENV, count_nodes, launch_agents
 from pipelines.engines import queues, status
-from pipelines.engines.cluster import format_state, get_job_file, read_jobs
+from pipelines.engines.cluster_jobs import format_state, get_job_file, read_jobs
 from pipelines.engines.executor import JobState
 from pipelines.engines.job import JobResult, JobSpec, NodeJob
 from pipelines.engines.snapshot import create_commit, pack_commit, resolve_commit
@@ -52,7 +52,7 @@ def build_spec(repository: Path, commit: str, scratch: str | None) -> JobSpec:
         ("train@none-0",),
         commit,
         "",
-        "stages: {}\n",
+        {"dvc.lock": "stages: {}\n"},
         "[core]\n",
         str(repository),
         "a",

@@ -1,5 +1,5 @@
 """A real Slurm of two nodes with only S3 between them: the lock file of `dvc repro`; a preempted
-training whose next node dies ends in the same bits.
+training whose next node dies ends in the same bits; trials of a sweep are jobs.
 """
 
 import re
@@ -37,6 +37,21 @@ def test_two_nodes_with_s3_between_them_leave_the_lock_file_of_dvc_repro(
     assert "running on n1" in said
     assert "running on n2" in said
     assert "MLflow logging stopped" not in (place / "cache/stages/train@none-0.log").read_text()
+    assert pipelines(place, "status") == "no job of this project is known to be on other machines\n"
+
+
+def test_the_trials_of_a_sweep_run_on_both_nodes(finished, slurm, bucket, tmp_path):
+    place = repeat_project(finished, tmp_path / "densecl")
+    use_bucket(place, bucket, "sweep")
+    scratch = f"{tmp_path}/$SLURMD_NODENAME"
+    set_params(place, cluster={"engine": "slurm", "scratch": scratch})
+    plan = pipelines(place, "sweep", "--budget", "2", "--dry-run")
+    assert plan.startswith("2 trials of each of none and global; each: sbatch --cpus-per-task=1")
+    assert not (place / "sweeps").exists()
+    said = pipelines(place, "sweep", "--budget", "2")
+    assert {node for node in ("n1", "n2") if f"running on {node}" in said} == {"n1", "n2"}
+    assert "none trial 2 of 2: top-1" in said
+    assert (place / "presets/tuned-default.yaml").exists()
     assert pipelines(place, "status") == "no job of this project is known to be on other machines\n"
 
 

@@ -1,19 +1,18 @@
 """`python -m pipelines cancel` beside a command that waits for the job."""
 
-import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from densecl.artifacts import write_json
 from densecl.config.cluster_params import ClusterParams
 from densecl.errors import RetryLater
-from pipelines.engines import cluster, status
-from pipelines.engines.cluster import ClusterExecutor
+from pipelines.engines import cluster_jobs, status
+from pipelines.engines.cluster_jobs import ClusterJobs, JobRequest, read_jobs
 from pipelines.engines.executor import JobState
-from pipelines.schemas import ClusterJob
+from pipelines.engines.job import JobSpec
+from pipelines.engines.publish import Publication
 
 
 class Queue:
@@ -23,6 +22,12 @@ class Queue:
 
     def __init__(self) -> None:
         self.running: set[str] = set()
+        self.submitted = 0
+
+    def submit(self, *_: object) -> str:
+        self.submitted += 1
+        self.running.add(str(self.submitted))
+        return str(self.submitted)
 
     def poll(self, jobs: Collection[str]) -> dict[str, JobState]:
         return {job: JobState("running" if job in self.running else "gone") for job in jobs}
@@ -36,31 +41,35 @@ class Queue:
 
 def test_a_cancelled_job_is_not_submitted_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cluster, "RESULT_TIMEOUT", 0.1)
-    monkeypatch.setattr(cluster, "POLL_INTERVAL", 0.01)
-    queue, submitted = Queue(), threading.Event()
-    executor = object.__new__(ClusterExecutor)
-    executor.queue, executor.settings = queue, ClusterParams()
-    executor._closed, executor._lock = threading.Event(), threading.Lock()
-    executor._jobs, executor._states, executor._polled = {}, {}, float("-inf")
-
-    def submit(names: Sequence[str]) -> ClusterJob:
-        assert not submitted.is_set()
-        job = ClusterJob(
-            id="1", engine="slurm", stages=tuple(names), key="k", log="l", submitted=time.time()
-        )
-        queue.running.add(job.id)
-        write_json(cluster.get_job_file(job), job)
-        executor._jobs = dict.fromkeys(names, job)
-        submitted.set()
-        return job
-
-    monkeypatch.setattr(executor, "_attach_or_submit", submit)
+    monkeypatch.setattr(cluster_jobs, "RESULT_TIMEOUT", 0.1)
+    monkeypatch.setattr(cluster_jobs, "POLL_INTERVAL", 0.01)
+    queue = Queue()
+    spec = JobSpec(
+        names=("train@dense-0",),
+        commit="c",
+        prefix="",
+        files={},
+        config="",
+        project=str(tmp_path),
+        token="",
+        token_file="",
+        log=str(tmp_path / "log"),
+        progress="",
+        scratch=None,
+        checkpoints=None,
+    )
+    publication = Publication("k", spec)
+    jobs = ClusterJobs(queue, ClusterParams())
+    request = JobRequest(("train@dense-0",), "train", False, lambda _: publication)
+    monkeypatch.setattr(cluster_jobs, "create_commit", lambda _: "c")
+    monkeypatch.setattr(cluster_jobs, "pack_commit", lambda _: b"")
     monkeypatch.setattr(status, "_open_queues", lambda jobs: [(queue, jobs)])
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(executor._run_job, ["train@dense-0"])
-        assert submitted.wait(10)
+        waiting = pool.submit(jobs.run, request)
+        while not read_jobs():
+            time.sleep(0.01)
         status.cancel_jobs([])
         with pytest.raises(RetryLater, match=r"slurm job 1 was cancelled; the same command"):
             waiting.result(10)
-    assert cluster.read_jobs() == []
+    assert read_jobs() == []
+    assert queue.submitted == 1

@@ -30,12 +30,13 @@ from pipelines import __main__ as command
 from pipelines.engines import run as engines
 from pipelines.runner import _locate_roots
 from pipelines.runtime.signals import SIGNAL_FORWARDER
-from pipelines.studies.sweep import begin, run as sweep
+from pipelines.studies.sweep import begin, machines, run as sweep
 from pipelines.studies.sweep.begin import build_trial
+from pipelines.studies.sweep.machines import run_trials
 from pipelines.studies.sweep.preset import build_record, write_preset
 from pipelines.studies.sweep.queue import ClaimedTrial, TrialQueue
 from pipelines.studies.sweep.results import ModeTrials
-from pipelines.studies.sweep.workers import TrialWorkers, explain_failure
+from pipelines.studies.sweep.workers import TrialProcesses, explain_failure
 from tests.conftest import WNIDS, draw_set
 from tests.pipelines.project_factory import ROOT
 from tests.training.training_project import ENVIRONMENT, PARAMS
@@ -225,10 +226,10 @@ def test_params_that_were_edited_during_the_sweep_enter_no_preset(tmp_path, monk
     params = tmp_path / "params.yaml"
     params.write_text(yaml.safe_dump(PARAMS))
 
-    def edit(_: TrialWorkers) -> None:
+    def edit(*_: object) -> None:
         params.write_text(yaml.safe_dump({**PARAMS, "train": {**PARAMS["train"], "epochs": 9}}))
 
-    monkeypatch.setattr(TrialWorkers, "run", edit)
+    monkeypatch.setattr(machines, "run_trials", edit)
     monkeypatch.setattr(TrialQueue, "list_others", lambda _: [])
     monkeypatch.setattr(SIGNAL_FORWARDER, "install_handlers", lambda: None)
     assert command.main(["sweep", "--budget", "2", "--name", "s"]) == 2
@@ -239,14 +240,15 @@ def test_params_that_were_edited_during_the_sweep_enter_no_preset(tmp_path, monk
 def test_a_signal_while_a_trial_starts_is_an_interruption(tmp_path, monkeypatch):
     """It ends the fork server, so that the start fails."""
     monkeypatch.chdir(tmp_path)
-    workers = TrialWorkers(make_plan(), TrialQueue(make_plan(), 2), 1, take_over=False)
-    workers.processes = SimpleNamespace(Process=BrokenProcess)
+    plan = make_plan()
+    processes = TrialProcesses(plan.name, 1)
+    processes.processes = SimpleNamespace(Process=BrokenProcess)
     with pytest.raises(EOFError):
-        workers.run()
+        run_trials(plan, TrialQueue(plan, 2), processes, take_over=False)
     monkeypatch.setattr(SIGNAL_FORWARDER, "received", 0)  # again what it was, after the test
     monkeypatch.setattr(BrokenProcess, "signal_number", signal.SIGTERM)
     with pytest.raises(RetryLater, match="SIGTERM"):
-        workers.run()
+        run_trials(plan, TrialQueue(plan, 2), processes, take_over=False)
 
 
 class BrokenProcess:
@@ -340,6 +342,6 @@ def test_a_sweep_in_a_fresh_clone_draws_its_images_first(tmp_path, monkeypatch):
     Path("params.yaml").write_text((ROOT / "tests/small.yaml").read_text())
     for _ in range(2):
         with pytest.raises(RetryLater, match="begun"):
-            sweep.main(2, "fresh", None, take_over=False)
+            sweep.main(2, "fresh", None, None, take_over=False, dry_run=False)
         Path("data/rendered/imagenet/train").mkdir(parents=True, exist_ok=True)
     assert steps == [("render",), "fresh", "fresh"]

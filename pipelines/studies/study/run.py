@@ -69,7 +69,7 @@ def run_study(name: str, study: StudyFile, jobs: int | None, engine: EngineName 
     restore_trials(name)
     with count_time(name, "sweep"):
         try:
-            sweep.main(study.budget, name, jobs, take_over=False)
+            sweep.main(study.budget, name, jobs, engine, take_over=False, dry_run=False)
         finally:
             keep_trials(name)
     keep_tuning(name)

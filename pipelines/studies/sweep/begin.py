@@ -64,9 +64,15 @@ def begin_sweep(params: Params, name: str) -> SweepPlan:
         )
         write_json(paths.sweep_plan(name), plan)
     _check_same(read_json(SweepPlan, paths.sweep_plan(name)), plan)
-    if plan.index and plan.data.order == "images":  # else they are fetched block by block
-        fetch_images(TRAIN_SET, plan.images, read_manifest(manifest, ("path",)))
+    fetch_training_images(plan)
     return plan
+
+
+def fetch_training_images(plan: SweepPlan) -> None:
+    """Those of a store, unless they are fetched block by block."""
+    if plan.index and plan.data.order == "images":
+        manifest = read_manifest(paths.sweep_manifest(plan.name), ("path",))
+        fetch_images(TRAIN_SET, plan.images, manifest)
 
 
 def _list_training_images(params: Params, dataset: DatasetPlan) -> pd.DataFrame:

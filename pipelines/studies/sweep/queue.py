@@ -93,6 +93,11 @@ class TrialQueue:
         with _translate_errors(self.plan):
             self.studies[result.mode].tell(result.index, result.top1_select, skip_if_finished=True)
 
+    def count_unfinished(self) -> int:
+        """Trials of all modes that wait or run."""
+        states = (TrialState.WAITING, TrialState.RUNNING)
+        return sum(self._count(mode, state) for mode in self.studies for state in states)
+
     def list_others(self) -> list[str]:
         """Trials that other machines run, with their names."""
         return [

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 
 from densecl import paths
 from densecl.artifacts import write_text
-from densecl.config.params import TRAIN_SET, load_params
+from densecl.config.cluster_params import EngineName
+from densecl.config.params import TRAIN_SET, Params, load_params
 from densecl.errors import DenseclError, RetryLater
-from densecl.pages.formatting import clip_list, format_points
+from densecl.pages.formatting import clip_list, format_points, join_names
 from densecl.runtime.locks import hold_lock
 from pipelines.runtime.signals import SIGNAL_FORWARDER
 
 if TYPE_CHECKING:
     from densecl.tuning.records import SweepPlan
+    from pipelines.studies.sweep.machines import TrialMachines
     from pipelines.studies.sweep.queue import TrialQueue
 
 LEAST_BUDGET = 2  # trials: the params' own values, and one more
@@ -21,9 +23,17 @@ BEGIN_TIMEOUT = 3600.0  # s; the process that begins a sweep lists its images
 NAME = r"[a-z0-9][a-z0-9_-]*"
 
 
-def main(budget: int, name: str, jobs: int | None, take_over: bool) -> None:
+def main(
+    budget: int,
+    name: str,
+    jobs: int | None,
+    engine: EngineName | None,
+    take_over: bool,
+    dry_run: bool,
+) -> None:
     """Run what is missing of `budget` trials of each mode, then write the preset, the page and the
-    table of trials. Resumes; several processes may run it at once, each on its own machine.
+    table of trials; `dry_run` only prints how many there are, and where each would run. Resumes;
+    several processes may run it at once, each on its own machine.
     """
     if budget < LEAST_BUDGET:
         raise DenseclError(f"--budget: found {budget}, expected at least {LEAST_BUDGET} trials")
@@ -32,9 +42,12 @@ def main(budget: int, name: str, jobs: int | None, take_over: bool) -> None:
     params = load_params(paths.PARAMS)
     from pipelines.engines import run
     from pipelines.studies.sweep.begin import begin_sweep
+    from pipelines.studies.sweep.machines import run_trials
     from pipelines.studies.sweep.queue import TrialQueue, name_worker
-    from pipelines.studies.sweep.workers import TrialWorkers
 
+    if dry_run:
+        print(describe_sweep(params, budget, engine))
+        return
     if TRAIN_SET in params.render and not Path(params.datasets[TRAIN_SET].root).exists():
         run.update_stages(("render",), jobs, None)  # as in a fresh clone
     SIGNAL_FORWARDER.install_handlers()
@@ -43,7 +56,7 @@ def main(budget: int, name: str, jobs: int | None, take_over: bool) -> None:
         with hold_lock(paths.sweep_folder(name) / "begin.lock", BEGIN_TIMEOUT):
             plan = begin_sweep(params, name)
             queue = TrialQueue(plan, budget)
-        TrialWorkers(plan, queue, jobs or run.choose_jobs(), take_over).run()
+        run_trials(plan, queue, open_machines(params, plan, jobs, engine), take_over)
         if others := queue.list_others():
             raise RetryLater(
                 f"{clip_list(others, 3)}: run this command again when they have finished; if that "
@@ -52,6 +65,32 @@ def main(budget: int, name: str, jobs: int | None, take_over: bool) -> None:
         with hold_lock(paths.sweep_folder(name) / "begin.lock", BEGIN_TIMEOUT):
             begin_sweep(load_params(paths.PARAMS), name)  # the preset is of params not edited since
             write_results(plan, queue, params.report.confidence)
+
+
+def open_machines(
+    params: Params, plan: "SweepPlan", jobs: int | None, engine: EngineName | None
+) -> "TrialMachines":
+    """Processes of this machine, or jobs of a cluster."""
+    from pipelines.engines.queues import open_queue
+
+    if queue := open_queue(engine or params.cluster.engine, params.cluster):
+        from pipelines.studies.sweep.cluster import TrialJobs
+
+        return TrialJobs(queue, params.cluster, plan)
+    from pipelines.engines.run import choose_jobs
+    from pipelines.studies.sweep.workers import TrialProcesses
+
+    return TrialProcesses(plan.name, jobs or choose_jobs())
+
+
+def describe_sweep(params: Params, budget: int, engine: EngineName | None) -> str:
+    """How many trials, and what the job of one asks for."""
+    from pipelines.engines.queues import open_queue
+
+    place = "on this machine"
+    if queue := open_queue(engine or params.cluster.engine, params.cluster):
+        place = f"each: {queue.explain('trial', params.cluster.resolve_job('train'), False)}"
+    return f"{budget} trials of each of {join_names(params.modes)}; {place}"
 
 
 def write_results(plan: "SweepPlan", queue: "TrialQueue", confidence: float) -> None:

@@ -3,72 +3,55 @@
 import multiprocessing
 import os
 import sys
-import time
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Self
 
 from densecl import paths
-from densecl.artifacts import read_json, write_json
 from densecl.errors import EXIT_RETRY, DenseclError, RetryLater
 from densecl.runtime import cli
 from densecl.runtime.hardware import CORE_SHARE_ENV, count_cores
 from densecl.runtime.locks import hold_lock
+from densecl.runtime.progress import PROGRESS_ENV
 from densecl.runtime.signals import exit_with_starter
 from densecl.runtime.threads import set_openmp_defaults
-from densecl.tuning.records import SweepPlan, TrialResult
 from pipelines.runtime.signals import SIGNAL_FORWARDER
-from pipelines.studies.sweep.begin import build_trial
-from pipelines.studies.sweep.queue import ClaimedTrial, TrialQueue
+from pipelines.studies.sweep.queue import ClaimedTrial
 
-POLL = 0.1  # s
 END_TIMEOUT = 60.0  # s; the trial of a sweep that was killed ends within STOP_TIMEOUT
 
 
-class TrialWorkers:
-    """Runs `jobs` trials at a time, each in a process of its own, until none is waiting.
+class TrialProcesses:
+    """Runs `size` trials at a time, each in a process of its own.
 
     The processes are forked from one that has imported what a trial needs, which takes seconds.
     """
 
-    def __init__(self, plan: SweepPlan, queue: TrialQueue, jobs: int, take_over: bool) -> None:
-        self.plan, self.queue, self.jobs, self.take_over = plan, queue, jobs, take_over
+    def __init__(self, sweep: str, size: int) -> None:
+        self.sweep, self.size = sweep, size
         self.running: list[tuple[ClaimedTrial, ForkServerProcess]] = []
         self.processes = multiprocessing.get_context("forkserver")
         self.processes.set_forkserver_preload(["densecl.tuning.trial", "mlflow"])
 
-    def run(self) -> None:
-        """Raises RetryLater if interrupted, and DenseclError if a trial fails for any other reason
-        than a loss that is not finite; the running trials save their state first.
-        """
+    def __enter__(self) -> Self:
         set_openmp_defaults()
-        os.environ[CORE_SHARE_ENV] = str(max(1, count_cores() // self.jobs))
-        try:
-            while self._start_waiting() or self.running:
-                SIGNAL_FORWARDER.raise_if_signalled()
-                self._collect()
-                time.sleep(POLL)
-        finally:
-            for _, process in self.running:
-                process.terminate()
-            for _, process in self.running:
-                process.join()
+        os.environ[CORE_SHARE_ENV] = str(max(1, count_cores() // self.size))
+        return self
 
-    def _start_waiting(self) -> bool:
-        """Start trials while there is room; False if none is waiting."""
-        while len(self.running) < self.jobs and not SIGNAL_FORWARDER.received:
-            claim = self.queue.claim(self.take_over)
-            if claim is None:
-                return False
-            self._start(claim)
-        return True
+    def __exit__(self, *exception: object) -> None:
+        for _, process in self.running:
+            process.terminate()
+        for claim, process in self.running:
+            process.join()
+            self._get_progress_file(claim).unlink(missing_ok=True)
 
-    def _start(self, claim: ClaimedTrial) -> None:
-        place = (self.plan.name, claim.mode, claim.index)
-        write_json(
-            paths.trial_plan(*place), build_trial(self.plan, claim.mode, claim.index, claim.values)
-        )
+    def start(self, claim: ClaimedTrial) -> None:
         method = multiprocessing.get_start_method()
-        process = self.processes.Process(target=run_trial_process, args=(*place, method))
+        progress = self._get_progress_file(claim)
+        arguments = (self.sweep, claim.mode, claim.index, progress, method)
+        process = self.processes.Process(target=run_trial_process, args=arguments)
+        progress.parent.mkdir(parents=True, exist_ok=True)
+        progress.write_bytes(b"")
         try:
             process.start()
         except (EOFError, ConnectionError):  # a signal has ended the fork server
@@ -76,21 +59,29 @@ class TrialWorkers:
             raise
         self.running.append((claim, process))
 
-    def _collect(self) -> None:
+    def take_ended(self) -> list[ClaimedTrial]:
+        ended = []
         for claim, process in list(self.running):
             if (status := process.exitcode) is None:
                 continue
             self.running.remove((claim, process))
-            place = (self.plan.name, claim.mode, claim.index)
+            self._get_progress_file(claim).unlink(missing_ok=True)
             if status:
                 SIGNAL_FORWARDER.raise_if_signalled()  # which has ended it, or the fork server
-                raise explain_failure(claim, status, paths.trial_folder(*place))
-            result = read_json(TrialResult, paths.trial_result(*place))
-            self.queue.complete(result)
-            print(describe_trial(result, self.queue.budget), flush=True)
+                folder = paths.trial_folder(self.sweep, claim.mode, claim.index)
+                raise explain_failure(claim, status, folder)
+            ended.append(claim)
+        return ended
+
+    def describe(self) -> dict[str, str]:
+        return {paths.trial_name(self.sweep, c.mode, c.index): "" for c, _ in self.running}
+
+    def _get_progress_file(self, claim: ClaimedTrial) -> Path:
+        name = paths.trial_name(self.sweep, claim.mode, claim.index)
+        return paths.stage_progress_file(name).absolute()
 
 
-def run_trial_process(sweep: str, mode: str, index: int, start_method: str) -> None:
+def run_trial_process(sweep: str, mode: str, index: int, progress: Path, start_method: str) -> None:
     """As `python -m steps trial`; what it prints goes to the file `log` of the trial, its errors
     also to `errors`.
     """
@@ -102,6 +93,7 @@ def run_trial_process(sweep: str, mode: str, index: int, start_method: str) -> N
     folder = paths.trial_folder(sweep, mode, index)
     (folder / "errors").unlink(missing_ok=True)
     os.environ[cli.ERROR_LOG_ENV] = str((folder / "errors").absolute())
+    os.environ[PROGRESS_ENV] = str(progress)
     with (folder / "log").open("ab") as log:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
@@ -113,14 +105,6 @@ def run_trial_process(sweep: str, mode: str, index: int, start_method: str) -> N
             main(sweep, mode, index)
 
     cli.exit_immediately(cli.run_command(run))
-
-
-def describe_trial(result: TrialResult, budget: int) -> str:
-    """One line."""
-    values = ", ".join(f"{key.partition('.')[2]} {value}" for key, value in result.values.items())
-    score = "did not finish" if result.failure else f"top-1 {100 * result.top1_select:.1f} %"
-    of_params = values or "the values of the params"
-    return f"{result.mode} trial {result.index + 1} of {budget}: {score}; {of_params}"
 
 
 def explain_failure(claim: ClaimedTrial, status: int, folder: Path) -> Exception:
