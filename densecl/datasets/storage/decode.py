@@ -4,6 +4,7 @@ EXIF rotation is not applied, as in timm and torchvision, unless `data.exif` is 
 """
 
 import io
+import re
 from contextlib import suppress
 from typing import Literal
 
@@ -35,6 +36,13 @@ FEWER_BITS = {
     for bits in GREY_BITS
 }
 NO_RANGE = "grey levels that are negative, fractions or above 16 bits: their range is unknown"
+DARK_COLOUR = (
+    "16-bit colour with levels below 16384 only: taken for fewer bits, of which it has lost the "
+    "lower ones; save it with 8 bits per channel"
+)
+DEEP_COLOUR = re.compile(r"[A-Za-z]{2,};16[BLN]")  # Pillow's raw modes, such as RGB;16B
+HIGHEST_DARK = 64  # level of 8 bits: that of 16383, rounded up as Pillow reads PPM
+WHITE_IS_ZERO = 262, 0  # TIFF's tag of photometric interpretation, and its value
 CMYK = "CMYK: converted to RGB as Pillow does"
 UNOPENED = "cannot be opened"
 HARMLESS_PROBLEMS = (
@@ -57,7 +65,7 @@ TURNS = {  # EXIF orientation -> what makes the image upright
 
 
 class UnknownRangeError(ValueError):
-    """Grey levels that no rule maps to 8 bits."""
+    """Levels that no rule maps to 8 bits; its text is one of the problems above."""
 
 
 def decode_image(path: ImagePlace, exif: Orientation = "ignore") -> Image.Image:
@@ -81,17 +89,30 @@ def decode_image(path: ImagePlace, exif: Orientation = "ignore") -> Image.Image:
 def convert_to_rgb(image: Image.Image, exif: Orientation = "ignore") -> Image.Image:
     """As Pillow converts it, but 16-bit greyscale scaled to 8 bits by `count_grey_bits`.
 
-    `exif`: apply turns it upright as its EXIF orientation says.
+    `exif`: apply turns it upright as its EXIF orientation says. UnknownRangeError, also for colour
+    of 12 bits in 16, whose upper 8 are nearly black.
     """
+    is_deep = _has_deep_colour(image)  # asked before the pixels are read, which forgets it
     if image.mode.startswith(("I", "F")):
         levels, bits = _read_levels(image)
         top = 2**bits - 1
         rgb = Image.fromarray(((levels * 255 + top // 2) // top).astype(np.uint8)).convert("RGB")
     else:
         rgb = image.convert("RGB")
+        if is_deep and 0 < max(high for _, high in rgb.getextrema()) <= HIGHEST_DARK:
+            raise UnknownRangeError(DARK_COLOUR)
     if exif == "apply" and (turn := TURNS.get(get_orientation(image))) is not None:
         return rgb.transpose(turn)
     return rgb
+
+
+def _has_deep_colour(image: Image.Image) -> bool:
+    """True if the file has 16 bits per channel of colour; Pillow reads their upper 8."""
+    for tile in getattr(image, "tile", ()):
+        arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        if DEEP_COLOUR.match(str(arguments[0])) or arguments[1:] == (65535,):
+            return True
+    return False
 
 
 def get_orientation(image: Image.Image) -> int:
@@ -116,7 +137,11 @@ def _read_levels(image: Image.Image) -> tuple[NDArray[np.int64], int]:
         raise UnknownRangeError(NO_RANGE)
     highest = int(pixels.max())
     bits = next((bits for bits in GREY_BITS if highest < 2**bits), 16)
-    return pixels.astype(np.int64), bits
+    levels = pixels.astype(np.int64)
+    tag, inverted = WHITE_IS_ZERO
+    if getattr(image, "tag_v2", {}).get(tag) == inverted:  # as Pillow does for 8 bits
+        levels = 2**bits - 1 - levels
+    return levels, bits
 
 
 def describe_decode_error(error: BaseException, content: bytes) -> str:
@@ -124,7 +149,7 @@ def describe_decode_error(error: BaseException, content: bytes) -> str:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return BOMB
     if isinstance(error, UnknownRangeError):
-        return NO_RANGE
+        return str(error)
     if isinstance(error, OSError) and error.errno is not None:
         return f"{UNOPENED}: {(error.strerror or 'unknown error').lower()}"
     if isinstance(error, UnidentifiedImageError):
