@@ -114,6 +114,30 @@ def test_a_single_class_is_no_top_folder(tmp_path: Path) -> None:
     )
 
 
+def test_a_stray_image_beside_the_folders_hides_no_class(folder: Path) -> None:
+    expected = scan_dataset("s", folder, "wnid", WNIDS, 1)
+    shutil.copy(folder / WNIDS[0] / "image_0_0.JPEG", folder / "preview.JPEG")
+    archive = packed(folder, "tar", "a/set")
+    with tarfile.open(archive, "a") as out:
+        for name in ("sheet.png", "a/sheet.png"):
+            out.add(folder / "preview.JPEG", name)
+    pd.testing.assert_frame_equal(scan_dataset("s", archive, "wnid", WNIDS, 1), expected)
+
+
+def test_a_class_of_nested_folders_is_no_top_folder(tmp_path: Path) -> None:
+    """By the name of the class; of another name it is one."""
+    one = draw_set(tmp_path / "one", 4, folders=WNIDS[:1])
+    for index, file in enumerate(sorted((one / WNIDS[0]).iterdir())):
+        part = one / WNIDS[0] / f"part{index % 2}"
+        part.mkdir(exist_ok=True)
+        file.rename(part / file.name)
+    for root in (one, packed(one, "zip", "")):
+        with pytest.raises(DataError, match=f"{WNIDS[0]}: empty class folder.*recursive: true"):
+            list_classes(root)
+    (one / WNIDS[0]).rename(one / "set")
+    assert list_classes(packed(one, "tar", "")) == ["part0", "part1"]
+
+
 @pytest.mark.parametrize("prefix", ["", "./"])
 def test_a_tar_of_class_tars_is_the_train_set(tmp_path: Path, prefix: str) -> None:
     """ILSVRC2012_img_train.tar: n01440764.tar, ... each flat; `tar -C folder .` writes ./ before."""

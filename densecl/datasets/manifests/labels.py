@@ -2,15 +2,13 @@
 of folders.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from densecl.datasets.imagenet import IMAGENET1K_WNIDS, load_class_descriptions, read_lines
-from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.filenames import WNID, to_printable
 from densecl.errors import DataError
 
-WNID = re.compile(r"n\d{8}")
 IMAGENET_INDICES = "folder numbers are ImageNet-1k's class indices"
 TRAIN_POSITIONS = "folder numbers are positions in the sorted class list of the train set"
 

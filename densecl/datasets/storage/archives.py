@@ -12,6 +12,7 @@ import hashlib
 import os
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -28,7 +29,7 @@ from densecl.datasets.storage.archive_members import (
     ArchiveMember,
     list_members,
 )
-from densecl.datasets.storage.filenames import find_litter, is_image_name, to_printable
+from densecl.datasets.storage.filenames import WNID, find_litter, is_image_name, to_printable
 from densecl.datasets.storage.open_files import OPEN_FILES, FileIdentity, identify_file
 from densecl.datasets.storage.parquet_images import MAGIC, copy_to_tar
 from densecl.datasets.storage.shard_cache import find_staged, stage_missing
@@ -38,7 +39,7 @@ from densecl.runtime.cli import RETRYABLE_ERRNOS
 
 T = TypeVar("T")
 ATTEMPTS = 8  # to open a shard
-INDEX_VERSION = b"7"  # index files of another version are not read
+INDEX_VERSION = b"8"  # index files of another version are not read
 
 
 class Archive:
@@ -246,8 +247,22 @@ def _decompress(path: Path, out: BinaryIO) -> None:
 
 
 def _find_top_folder(names: Iterable[str]) -> str:
-    """The folders around all class folders, e.g. "imagenet-a/"; "" if there are none."""
+    """The folders around all class folders, e.g. "imagenet-a/"; "" if there are none.
+
+    A folder is one of them if it is the only one at its place, most of its images lie in folders
+    inside it, and its name is not that of a class of ImageNet.
+    """
     split = (name.split("/") for name in names if is_image_name(name.rpartition("/")[2]))
-    outer = {"/".join(parts[:-2]) for parts in split if not find_litter(parts)}
-    common = os.path.commonpath(outer or [""])
-    return f"{common}/" if common else ""
+    counts = Counter(tuple(parts[:-1]) for parts in split if not find_litter(parts))
+    top: tuple[str, ...] = ()
+    while True:
+        depth = len(top)
+        inside = {folders: count for folders, count in counts.items() if len(folders) > depth}
+        if len({folders[depth] for folders in inside}) != 1:
+            break
+        folder = next(iter(inside))[depth]
+        nested = sum(count for folders, count in inside.items() if len(folders) > depth + 1)
+        if WNID.fullmatch(folder) or 2 * nested <= sum(inside.values()):
+            break
+        top, counts = (*top, folder), Counter(inside)
+    return "".join(f"{folder}/" for folder in top)

@@ -1,11 +1,13 @@
 """Rules for file names, on disk and in archives."""
 
+import re
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 
 from densecl.errors import DataError
 
+WNID = re.compile(r"n\d{8}")  # of WordNet, as ImageNet names classes
 HIDDEN = "hidden"  # their name, or that of a folder around them, begins with a dot
 SYSTEM = "system file"  # likewise, one of SYSTEM_NAMES
 HEIF_EXTENSIONS = (".heic", ".heif", ".hif")

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from densecl.datasets.imagenet import load_lemmas, read_lines
-from densecl.datasets.manifests.labels import WNID
 from densecl.datasets.manifests.layouts.csv_rows import iter_csv_rows
-from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.filenames import WNID, to_printable
 from densecl.datasets.storage.image_root import read_file
 from densecl.errors import DataError
 

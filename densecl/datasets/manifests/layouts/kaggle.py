@@ -6,10 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from densecl.config.data_params import DatasetParams
-from densecl.datasets.manifests.labels import WNID
 from densecl.datasets.manifests.layouts.csv_rows import iter_csv_rows
 from densecl.datasets.manifests.layouts.labelled_files import LabelledFiles, describe_counts
-from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.filenames import WNID, to_printable
 from densecl.datasets.storage.image_root import open_image_root, read_file
 from densecl.errors import DataError
 

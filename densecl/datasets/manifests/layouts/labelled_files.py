@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from densecl.datasets.manifests.labels import WNID
 from densecl.datasets.manifests.layouts.class_lists import read_class_list, resolve_label_names
-from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.filenames import WNID, to_printable
 from densecl.errors import DataError
 
 WNID_IN_NAME = re.compile(r"(?<![A-Za-z0-9])n\d{8}(?!\d)")
