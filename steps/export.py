@@ -13,6 +13,11 @@ def main(mode: str, seed: int, format: str = "torch", backbone: bool = False) ->
     """Write exports/<mode>-<seed>/: for `torch` weights, config, heads and `classifier.pt2`; for
     another format its folder; with `backbone` only that, for detection frameworks.
     """
+    if backbone and format != "torch":
+        raise DenseclError(
+            f"--backbone --format {format}: found two formats, expected one; --backbone writes "
+            "what detection frameworks read"
+        )
     source, cell = paths.model_folder(mode, seed), paths.export_folder(mode, seed)
     if not (source / "model.safetensors").exists():
         raise DenseclError(

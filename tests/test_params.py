@@ -222,3 +222,15 @@ def test_a_tilde_is_refused_and_makes_no_folder(root, key, tmp_path, monkeypatch
     ):
         load_params(Path("params.yaml"))
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize("keys", ["retraining.notify.file", "evaluate.cell_cache"])
+def test_a_tilde_of_a_file_that_we_write_is_refused(keys):
+    values = default()
+    section = values
+    *outer, last = keys.split(".")
+    for key in outer:
+        section = section.setdefault(key, {})
+    section[last] = "~/here"
+    with pytest.raises(ParamsError, match=f"{keys}: found '~/here', expected a path without ~"):
+        parse_params(values, "params.yaml")

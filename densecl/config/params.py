@@ -169,13 +169,16 @@ class Params(StrictModel):
 
     @model_validator(mode="after")
     def _check_paths(self) -> Self:
-        values = flatten(self.model_dump(include={"datasets", "transfer"}))
+        values = flatten(self.model_dump(include={"datasets", "transfer"})) | {
+            "evaluate.cell_cache": self.evaluate.cell_cache,
+            "retraining.notify.file": self.retraining.notify.file,
+        }
         found = [
             f"{key}: found {value!r}"
             for key, value in values.items()
             if isinstance(value, str) and not key.endswith(".title") and UNEXPANDED.search(value)
         ]
-        if found:  # DVC would create a folder of that name
+        if found:  # else we, or DVC, create a folder of that name
             raise ValueError(
                 f"{'; '.join(found)}, expected a path without ~ and variables; write it out"
             )

@@ -15,7 +15,7 @@ from densecl.errors import DenseclError
 from densecl.network.exported import load_exported_model
 from densecl.network.precision import use_fp32_products
 from densecl.network.vit import Backbone, forward_tokens
-from densecl.predict.images import ImageBatches, list_images
+from densecl.predict.images import ImageBatches, check_output, list_images
 from densecl.runtime.atomic_files import open_atomic_file
 
 Batches = Iterator[tuple[list[str], NDArray[np.float32]]]
@@ -27,7 +27,9 @@ def main(model: Path, images: Path, features: str, output: Path, batch_size: int
     if output.suffix not in writers:
         raise DenseclError(f"--output {output}: expected a name that ends in .parquet or .npz")
     network, _ = load_exported_model(model)
-    batches = ImageBatches(network, list_images(images), batch_size)
+    listed = list_images(images)
+    check_output(output, [images, *model.glob("*")])
+    batches = ImageBatches(network, listed, batch_size)
     shape = writers[output.suffix](output, _iter_features(network, batches, features))
     print(f"{output}: {features} features {list(shape)}")
     batches.raise_unreadable()

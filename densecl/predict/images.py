@@ -1,7 +1,7 @@
 """The images that a user names, read safely: one file, or all of a folder or an archive."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from densecl.datasets.storage.archives import detect_format
 from densecl.datasets.storage.decode import decode_image
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.image_root import ImageRoot, open_image_root
-from densecl.errors import DataError
+from densecl.errors import DataError, DenseclError
 from densecl.network.preprocessing import (
     build_evaluation_transform,
     normalise_images,
@@ -41,6 +41,15 @@ def list_images(path: Path) -> list[tuple[str, Path]]:
             f"{to_printable(path)}: found no image; expected .jpg, .png, .webp, ... files"
         )
     return sorted(images)
+
+
+def check_output(output: Path, inputs: Iterable[Path]) -> None:
+    """DenseclError if a file that is to be written is one that is read."""
+    if output.resolve() in {path.resolve() for path in inputs}:
+        raise DenseclError(
+            f"--output {to_printable(output)}: found the name of a file that this command reads, "
+            "expected another; it would be overwritten"
+        )
 
 
 def _iter_names(root: ImageRoot, folder: str) -> Iterator[str]:

@@ -20,7 +20,7 @@ from densecl.network.exported import load_exported_model
 from densecl.network.precision import use_fp32_products
 from densecl.network.vit import Backbone
 from densecl.pages.formatting import align_columns, format_percent
-from densecl.predict.images import ImageBatches, list_images
+from densecl.predict.images import ImageBatches, check_output, list_images
 from densecl.predict.pictures import draw_attention, draw_matches
 
 
@@ -51,7 +51,10 @@ def main(
         print(draw_matches(network, matches[0], matches[1], pictures), file=sys.stderr)
     if images is None:
         return
-    batches = ImageBatches(network, list_images(images), batch_size)
+    listed = list_images(images)
+    if output:
+        check_output(output, [images, *(path for _, path in listed), *model.glob("*")])
+    batches = ImageBatches(network, listed, batch_size)
     names = name_classes(config["classes"])
     if len(names) != network.num_classes:
         raise DenseclError(

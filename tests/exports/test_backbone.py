@@ -32,6 +32,11 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path / "exports/none-0/backbone"
 
 
+def test_a_second_format_is_an_error(folder, capsys):
+    assert main(["export", "none", "0", "--backbone", "--format", "hf"]) == 2
+    assert "--backbone --format hf: found two formats, expected one" in capsys.readouterr().err
+
+
 def list_blocks(folder: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
 

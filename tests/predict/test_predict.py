@@ -165,6 +165,15 @@ def test_features_are_those_of_timm(there, tmp_path, kind, capsys):
         assert row == pytest.approx(expected.numpy(), abs=2e-5)
 
 
+@pytest.mark.parametrize("name", ["alone.png", "model/config.json", "./model/../alone.png"])
+def test_an_output_that_is_an_input_is_refused(there, capsys, name):
+    shutil.copy(next(p for p in Path("images").rglob("*") if p.is_file()), "alone.png")
+    before = Path(name).read_bytes()
+    assert main(["predict", "model", "alone.png", "--output", name]) == 2
+    assert f"--output {Path(name)}: found the name of a file" in capsys.readouterr().err
+    assert Path(name).read_bytes() == before
+
+
 def test_an_output_of_another_kind_is_an_error(there, capsys):
     assert main(["embed", "model", "images", "--output", "f.txt"]) == 2
     assert "expected a name that ends in .parquet or .npz" in capsys.readouterr().err

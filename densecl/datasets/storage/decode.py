@@ -99,7 +99,7 @@ def convert_to_rgb(image: Image.Image, exif: Orientation = "ignore") -> Image.Im
         rgb = Image.fromarray(((levels * 255 + top // 2) // top).astype(np.uint8)).convert("RGB")
     else:
         rgb = image.convert("RGB")
-        if is_deep and 0 < max(high for _, high in rgb.getextrema()) <= HIGHEST_DARK:
+        if is_deep and 0 < int(np.asarray(rgb).max()) <= HIGHEST_DARK:
             raise UnknownRangeError(DARK_COLOUR)
     if exif == "apply" and (turn := TURNS.get(get_orientation(image))) is not None:
         return rgb.transpose(turn)
