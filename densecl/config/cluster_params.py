@@ -8,6 +8,7 @@ from densecl.config.base import Count, Names, StrictModel
 
 EngineName = Literal["local", "slurm", "ray"]
 JobKind = Literal["train", "evaluate", "evaluate-model", "cost"]
+SLURM_KEYS = ("partition", "time", "memory", "nodes", "setup", "options")
 JOB_KINDS: tuple[JobKind, ...] = ("train", "evaluate", "evaluate-model", "cost")
 
 
@@ -15,10 +16,10 @@ class JobParams(StrictModel):
     """What a job asks for."""
 
     partition: str | None = Field(default=None, description="Slurm's partition; null: its default")
-    time: Count | None = Field(
+    time: Annotated[int, Field(ge=5)] | None = Field(
         default=None,
-        description="minutes after which Slurm ends a job, which then saves a checkpoint and is "
-        "queued again; null: the partition's limit",
+        description="minutes after which Slurm ends a job, which saves a checkpoint 2 minutes "
+        "before and is queued again; null: the partition's limit",
     )
     gpus: Annotated[int, Field(ge=0)] = Field(default=0, description="GPUs per node")
     cpus: Count = Field(default=1, description="CPU cores per node")
@@ -78,6 +79,17 @@ class ClusterParams(JobParams):
         if kind in self.kinds:
             values |= self.kinds[kind].model_dump(include=fields, exclude_unset=True)
         return JobParams(**values)
+
+    def list_slurm_keys(self) -> list[str]:
+        """Keys that are set and that Slurm alone reads, as `kinds.train.time`."""
+        default = JobParams()
+        sections = {"": self} | {f"kinds.{name}.": values for name, values in self.kinds.items()}
+        return [
+            prefix + key
+            for prefix, values in sections.items()
+            for key in SLURM_KEYS
+            if getattr(values, key) != getattr(default, key)
+        ]
 
     def is_joined(self, kind: str) -> bool:
         """True if a stage of this kind runs in the job of the one before it."""

@@ -6,6 +6,7 @@ Nodes need this project's Python environment, not its folder: the code travels w
 
 import hashlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Collection
@@ -34,6 +35,11 @@ class RayQueue:
 
     def __init__(self, settings: ClusterParams) -> None:
         self.settings = settings
+        if keys := settings.list_slurm_keys():
+            print(
+                f"warning: engine ray: does not read cluster.{', cluster.'.join(keys)}",
+                file=sys.stderr,
+            )
         self._lock = threading.Lock()  # of a connection: jobs have threads of their own
         self._keeper: Any = None
         self._older: list[Any] = []  # actors of this project as it was
@@ -92,7 +98,11 @@ class RayQueue:
                 time.sleep(1)
 
     def _build_options(self, name: str, params: JobParams) -> dict[str, Any]:
-        """A task has no time limit, partition, setup or memory limit, and is on one node."""
+        if params.nodes > 1:
+            raise DenseclError(
+                f"engine ray: {name}: found nodes: {params.nodes}, expected 1, as a task of Ray is "
+                "on one node; use a node with more GPUs, or engine slurm"
+            )
         return {
             "name": name,
             "num_cpus": params.cpus,

@@ -7,7 +7,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from densecl.config.cluster_params import ClusterParams
+from densecl.config.cluster_params import ClusterParams, KindParams
+from densecl.errors import DenseclError
 from pipelines.engines import job
 from pipelines.engines.job import JobResult, JobSpec
 
@@ -104,3 +105,19 @@ def test_threads_connect_once(monkeypatch):
         found = set(threads.map(lambda _: queue.keeper, range(4)))
     assert found == set(made)
     assert len(made) == 1
+
+
+def test_keys_of_slurm_are_named_and_several_nodes_refused(capsys):
+    settings = ClusterParams(
+        partition="gpu", gpus=1, kinds={"train": KindParams(nodes=2), "cost": KindParams(time=30)}
+    )
+    queue = ray_engine.RayQueue(settings)
+    assert capsys.readouterr().err == (
+        "warning: engine ray: does not read cluster.partition, cluster.kinds.train.nodes, "
+        "cluster.kinds.cost.time\n"
+    )
+    assert "num_gpus=1" in queue.explain("cost", settings.resolve_job("cost"), alone=False)
+    with pytest.raises(DenseclError, match="train@none-0: found nodes: 2, expected 1, as a task"):
+        queue.explain("train@none-0", settings.resolve_job("train"), alone=False)
+    ray_engine.RayQueue(ClusterParams(gpus=8, cpus=16))
+    assert capsys.readouterr().err == ""
