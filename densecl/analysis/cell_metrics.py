@@ -16,6 +16,7 @@ from densecl.analysis.results import (
     UnpairedImagesError,
     build_outcome_matrix,
     get_sources,
+    merge_seeds,
 )
 from densecl.analysis.sampled_value import Estimate
 from densecl.analysis.statistics import Outcomes, Sources, WeightedOutcomes
@@ -55,7 +56,7 @@ def add_cell_metrics(comparison: Comparison, dataset: str, mode: str) -> None:
         if shape_metrics:
             _add_shape_bias(comparison, dataset, mode, correct)
     except UnpairedImagesError as error:
-        note = "; ".join((str(error), *cell.missing))
+        note = "; ".join((str(error), *merge_seeds(cell.missing)))
         _add_missing(comparison, dataset, mode, (*OUTCOME_COLUMNS, *further), note)
     chances = [record.chance or 1 / record.classes for record in cell.records.values()]
     _add_row(comparison, dataset, mode, "chance", Estimate(float(np.mean(chances)), np.nan, np.nan))

@@ -30,6 +30,7 @@ from densecl.analysis.results import (
     UnpairedImagesError,
     build_outcome_matrix,
     get_sources,
+    merge_seeds,
 )
 from densecl.analysis.sampled_value import Estimate
 from densecl.analysis.statistics import SEEDS_FOR_MODE, Outcomes, Sources, WeightedOutcomes
@@ -96,7 +97,7 @@ def _list_gaps(comparison: Comparison, mode: str) -> str:
     return "; ".join(
         f"{s}: {reason}"
         for s in comparison.complete_sets
-        for reason in comparison.cells[s, mode].missing
+        for reason in merge_seeds(comparison.cells[s, mode].missing)
     )
 
 
@@ -155,7 +156,7 @@ def _add_dataset_difference(comparison: Comparison, place: str, mode: str, basel
         missing = [
             r for m in (mode, baseline) for s in datasets for r in comparison.cells[s, m].missing
         ]
-        comparison.add_row(replace(empty, note="; ".join((str(error), *dict.fromkeys(missing)))))
+        comparison.add_row(replace(empty, note="; ".join((str(error), *merge_seeds(missing)))))
         return
     notes = [comparison.cells[s, m].note for m in (mode, baseline) for s in datasets]
     note = describe_mean(comparison, {}) if is_mean else "; ".join(filter(None, notes))

@@ -22,6 +22,7 @@ from densecl.analysis.results import (
     build_outcome_matrix,
     describe_read_error,
     get_sources,
+    merge_seeds,
 )
 from densecl.analysis.sampled_value import Estimate
 from densecl.artifacts import ProbeEvaluation, ProbeMeasure
@@ -174,4 +175,4 @@ def list_reasons(cells: Sequence[ProbeResults], measure: str) -> list[str]:
             for seed, record in cell.records.items()
             if measure in record.missing
         ]
-    return list(dict.fromkeys(reasons))
+    return merge_seeds(reasons)

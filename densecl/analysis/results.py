@@ -1,7 +1,8 @@
 """Read the results of all planned cells, and define the rows of the comparison table."""
 
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from densecl.evaluation.protocols import PROTOCOLS, EvaluationProtocol
 from densecl.evaluation.sources import find_sources
 from densecl.seeding import derive_seed
 
+SEED_REASON = re.compile(r"seed (\d+): (.*)", re.DOTALL)
 BASELINE: Mode = "none"
 SHIFTED_MEAN = "(shifted mean)"  # the name of a dataset has no brackets
 PROBE_METRIC = "value"  # of a measure of a probe
@@ -58,6 +60,20 @@ class MetricRow:
     note: str = ""
 
 
+def merge_seeds(reasons: Iterable[str]) -> list[str]:
+    """Reasons without repeats: `seed 0: x` and `seed 1: x` as `seeds 0, 1: x`."""
+    seeds: dict[str, list[str]] = {}  # of a reason; none where it names none
+    for reason in reasons:
+        found = SEED_REASON.fullmatch(reason)
+        named = seeds.setdefault(found[2] if found else reason, [])
+        if found and found[1] not in named:
+            named.append(found[1])
+    return [
+        f"{'seed' if len(named) == 1 else 'seeds'} {', '.join(named)}: {text}" if named else text
+        for text, named in seeds.items()
+    ]
+
+
 @dataclass
 class SeedResults:
     """Results of one dataset and mode by seed; frames are indexed by image_id."""
@@ -74,7 +90,7 @@ class SeedResults:
         notes = dict.fromkeys(
             text for record in self.records.values() for text in describe_incompleteness(record)
         )
-        return "; ".join([*self.missing, *notes])
+        return "; ".join([*merge_seeds(self.missing), *notes])
 
 
 @dataclass
