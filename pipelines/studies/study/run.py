@@ -54,6 +54,7 @@ def main(
     end = read_code_state()
     write_json(paths.study_end(file.stem), StudyEnd(end=end))
     write_study(file, study, protocol, end)
+    shutil.copyfile(paths.STUDY_TEXT, paths.study_folder(file.stem) / paths.STUDY_TEXT.name)
     print(f"{paths.STUDY_PAGE}\n{paths.STUDY_TEXT}")
 
 
