@@ -38,10 +38,17 @@ def run_comparison(jobs: int | None, engine: EngineName | None, dry_run: bool) -
 
 
 def run_retraining(dry_run: bool, force: bool, jobs: int | None, engine: EngineName | None) -> None:
-    """Train and judge a candidate if something changed; `dry_run` only prints the changes."""
+    """Train and judge a candidate if something changed; `dry_run` only prints the changes, and on a
+    cluster the jobs that would be submitted.
+    """
     with _prepare_run(tracked=not dry_run):
         if dry_run:
             _print_changes()
+            if (engine or load_params(paths.PARAMS).cluster.engine) != "local":
+                from pipelines.engines.status import print_plan
+                from pipelines.stages.dvc_graph import StageGraph
+
+                print_plan(StageGraph(), engine)
             return
         with _use_engine(jobs, engine):
             from pipelines.retraining import retraining

@@ -30,6 +30,8 @@ def test_two_nodes_with_s3_between_them_leave_the_lock_file_of_dvc_repro(
     set_params(place, cluster={"engine": "slurm", "scratch": scratch})
     plan = pipelines(place, "comparison", "--dry-run")
     assert "train@none-0: changed; sbatch --cpus-per-task=1 --job-name=train@none-0" in plan
+    changes = pipelines(place, "retraining", "--dry-run")
+    assert "train@none-0: changed; sbatch --cpus-per-task=1 --job-name=train@none-0" in changes
     said = pipelines(place, "comparison")
     assert read_stable_lock(place) == read_stable_lock(finished)
     assert call(place, *DVC, "status", "--quiet") == ""
