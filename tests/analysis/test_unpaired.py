@@ -168,7 +168,7 @@ def test_a_measure_that_a_mode_lacks_says_why(tmp_path) -> None:
         write_json(path, record.model_copy(update=update))
     write_models(tmp_path, "occlusion")
     found = compare(tmp_path, "occlusion", "segmentation")
-    reasons = "; ".join(f"seed {seed}: no block has a value" for seed in SEEDS)
+    reasons = f"seeds {', '.join(map(str, SEEDS))}: no block has a value"
     row: MetricRow = found.rows[CHOSEN, "dense", "difference_to_none"]
     assert row.note == f"no seed in common; {reasons}"
     cells = {label: cells for label, _, cells in build_claim_table(found).rows}
