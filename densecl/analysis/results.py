@@ -62,15 +62,15 @@ class MetricRow:
 
 def merge_seeds(reasons: Iterable[str]) -> list[str]:
     """Reasons without repeats: `seed 0: x` and `seed 1: x` as `seeds 0, 1: x`."""
-    seeds: dict[str, list[str]] = {}  # of a reason; none where it names none
+    merged: dict[tuple[str, bool], list[str]] = {}  # text, whether it is of seeds -> them
     for reason in reasons:
         found = SEED_REASON.fullmatch(reason)
-        named = seeds.setdefault(found[2] if found else reason, [])
+        named = merged.setdefault((found[2], True) if found else (reason, False), [])
         if found and found[1] not in named:
             named.append(found[1])
     return [
         f"{'seed' if len(named) == 1 else 'seeds'} {', '.join(named)}: {text}" if named else text
-        for text, named in seeds.items()
+        for (text, _), named in merged.items()
     ]
 
 

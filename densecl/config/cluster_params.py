@@ -8,7 +8,7 @@ from densecl.config.base import Count, Names, StrictModel
 
 EngineName = Literal["local", "slurm", "ray"]
 JobKind = Literal["train", "evaluate", "evaluate-model", "cost"]
-SLURM_KEYS = ("partition", "time", "memory", "nodes", "setup", "options")
+SLURM_KEYS = ("partition", "time", "memory", "setup", "options")
 JOB_KINDS: tuple[JobKind, ...] = ("train", "evaluate", "evaluate-model", "cost")
 
 

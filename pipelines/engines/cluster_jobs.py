@@ -30,6 +30,9 @@ class JobRequest(NamedTuple):
     kind: str  # whose settings of the section `cluster` it asks for
     alone: bool  # with no other job on its node
     publish: Callable[[str], Publication]  # makes what it reads reachable, with the code's commit
+    keep: Callable[[JobResult], None] = lambda _: (
+        None
+    )  # what it brings back, before it is forgotten
 
 
 class ClusterJobs:
@@ -61,11 +64,15 @@ class ClusterJobs:
             try:
                 result = self._wait_for(job)
             finally:
-                self._jobs = {n: j for n, j in self._jobs.items() if j.id != job.id}
+                with self._lock:
+                    self._jobs = {n: j for n, j in self._jobs.items() if j.id != job.id}
             is_cancelled = not get_job_file(job).exists()
-            _forget_job(job)
             if result is not None and result.log:
+                Path(job.log).parent.mkdir(parents=True, exist_ok=True)
                 Path(job.log).write_text(result.log, encoding="utf-8")
+            if result is not None and result.status == EXIT_OK:
+                request.keep(result)
+            _forget_job(job)
             self.queue.cancel([job.id])  # a copy of it, where a node was given up as dead
             if result is not None and result.status == EXIT_OK:
                 return result
@@ -102,7 +109,8 @@ class ClusterJobs:
                 submitted=time.time(),
             )
             write_json(get_job_file(job), job)
-        self._jobs = self._jobs | dict.fromkeys(request.names, job)
+        with self._lock:
+            self._jobs = self._jobs | dict.fromkeys(request.names, job)
         return job
 
     def _create_commit(self) -> str:

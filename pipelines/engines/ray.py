@@ -35,11 +35,7 @@ class RayQueue:
 
     def __init__(self, settings: ClusterParams) -> None:
         self.settings = settings
-        if keys := settings.list_slurm_keys():
-            print(
-                f"warning: engine ray: does not read cluster.{', cluster.'.join(keys)}",
-                file=sys.stderr,
-            )
+        self._has_warned = False
         self._lock = threading.Lock()  # of a connection: jobs have threads of their own
         self._keeper: Any = None
         self._older: list[Any] = []  # actors of this project as it was
@@ -98,6 +94,12 @@ class RayQueue:
                 time.sleep(1)
 
     def _build_options(self, name: str, params: JobParams) -> dict[str, Any]:
+        if (keys := self.settings.list_slurm_keys()) and not self._has_warned:
+            self._has_warned = True
+            print(
+                f"warning: engine ray: does not read cluster.{', cluster.'.join(keys)}",
+                file=sys.stderr,
+            )
         if params.nodes > 1:
             raise DenseclError(
                 f"engine ray: {name}: found nodes: {params.nodes}, expected 1, as a task of Ray is "

@@ -113,6 +113,7 @@ def list_image_outs(graph: StageGraph, roots: Sequence[Path]) -> list[Any]:
         out
         for out in graph.repo.index.outs
         if out.use_cache
+        and getattr(out.stage, "name", None) != PLAN
         and any(
             root.is_relative_to(out.def_path) or Path(out.def_path).is_relative_to(root)
             for root in roots

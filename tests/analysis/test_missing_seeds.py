@@ -13,4 +13,5 @@ def test_one_reason_of_many_seeds_is_said_once():
     assert SeedResults(missing=["seed 1: two\nlines", "seed 3: two\nlines"]).note == (
         "seeds 1, 3: two\nlines"
     )
+    assert merge_seeds(["x", "seed 0: x"]) == ["x", "seed 0: x"]
     assert merge_seeds([]) == []

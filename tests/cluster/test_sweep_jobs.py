@@ -31,7 +31,8 @@ class Interrupted(SubprocessQueue):
 
     def submit(self, spec: JobSpec, *arguments: object) -> str:
         job = super().submit(spec, *arguments)
-        SIGNAL_FORWARDER.received = 0 if self.specs[1:] else signal.SIGINT
+        if not self.specs[1:]:
+            SIGNAL_FORWARDER.received = signal.SIGINT
         return job
 
 

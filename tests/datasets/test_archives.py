@@ -24,6 +24,7 @@ from densecl.config.params import DataParams
 from densecl.datasets.manifests.listing import check_root, list_classes, list_dataset
 from densecl.datasets.manifests.scan import scan_dataset
 from densecl.datasets.storage import archive_members, archives
+from densecl.datasets.storage.archives import open_archive
 from densecl.datasets.storage.image_root import get_file_size, open_image_root, read_file
 from densecl.datasets.storage.manifest import check_unchanged
 from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader
@@ -135,6 +136,11 @@ def test_a_class_of_nested_folders_is_no_top_folder(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"{WNIDS[0]}: empty class folder.*recursive: true"):
             list_classes(root)
     (one / WNIDS[0]).rename(one / "set")
+    for index in range(9):  # flat, with a folder beside: no folder around all images
+        shutil.copy(next(one.glob("*/*/*.JPEG")), one / f"{index}.JPEG")
+    assert open_archive(packed(one, "tar.gz", "")).top_folder == ""
+    for file in one.glob("*.JPEG"):
+        file.unlink()
     assert list_classes(packed(one, "tar", "")) == ["part0", "part1"]
 
 

@@ -249,7 +249,7 @@ def _decompress(path: Path, out: BinaryIO) -> None:
 def _find_top_folder(names: Iterable[str]) -> str:
     """The folders around all class folders, e.g. "imagenet-a/"; "" if there are none.
 
-    A folder is one of them if it is the only one at its place, most of its images lie in folders
+    A folder is one of them if it is the only one at its place, most images there lie in folders
     inside it, and its name is not that of a class of ImageNet.
     """
     split = (name.split("/") for name in names if is_image_name(name.rpartition("/")[2]))
@@ -262,7 +262,7 @@ def _find_top_folder(names: Iterable[str]) -> str:
             break
         folder = next(iter(inside))[depth]
         nested = sum(count for folders, count in inside.items() if len(folders) > depth + 1)
-        if WNID.fullmatch(folder) or 2 * nested <= sum(inside.values()):
+        if WNID.fullmatch(folder) or 2 * nested <= sum(counts.values()):
             break
         top, counts = (*top, folder), Counter(inside)
     return "".join(f"{folder}/" for folder in top)

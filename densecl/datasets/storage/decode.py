@@ -41,7 +41,8 @@ DARK_COLOUR = (
     "lower ones; save it with 8 bits per channel"
 )
 DEEP_COLOUR = re.compile(r"[A-Za-z]{2,};16[BLN]")  # Pillow's raw modes, such as RGB;16B
-HIGHEST_DARK = 64  # level of 8 bits: that of 16383, rounded up as Pillow reads PPM
+# What 16383 is in 8 bits: rounded as Pillow reads PPM, else its upper bits.
+HIGHEST_DARK_PPM, HIGHEST_DARK = 64, 63
 WHITE_IS_ZERO = 262, 0  # TIFF's tag of photometric interpretation, and its value
 CMYK = "CMYK: converted to RGB as Pillow does"
 UNOPENED = "cannot be opened"
@@ -92,27 +93,31 @@ def convert_to_rgb(image: Image.Image, exif: Orientation = "ignore") -> Image.Im
     `exif`: apply turns it upright as its EXIF orientation says. UnknownRangeError, also for colour
     of 12 bits in 16, whose upper 8 are nearly black.
     """
-    is_deep = _has_deep_colour(image)  # asked before the pixels are read, which forgets it
+    highest_dark = _find_highest_dark(image)  # before the pixels are read, which forgets it
     if image.mode.startswith(("I", "F")):
         levels, bits = _read_levels(image)
         top = 2**bits - 1
         rgb = Image.fromarray(((levels * 255 + top // 2) // top).astype(np.uint8)).convert("RGB")
     else:
         rgb = image.convert("RGB")
-        if is_deep and 0 < int(np.asarray(rgb).max()) <= HIGHEST_DARK:
+        if 0 < int(np.asarray(rgb).max()) <= highest_dark:
             raise UnknownRangeError(DARK_COLOUR)
     if exif == "apply" and (turn := TURNS.get(get_orientation(image))) is not None:
         return rgb.transpose(turn)
     return rgb
 
 
-def _has_deep_colour(image: Image.Image) -> bool:
-    """True if the file has 16 bits per channel of colour; Pillow reads their upper 8."""
+def _find_highest_dark(image: Image.Image) -> int:
+    """Of a file with 16 bits per channel of colour, of which Pillow reads the upper 8: the highest
+    level up to which it may have fewer bits. Else -1.
+    """
     for tile in getattr(image, "tile", ()):
         arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
-        if DEEP_COLOUR.match(str(arguments[0])) or arguments[1:] == (65535,):
-            return True
-    return False
+        if DEEP_COLOUR.match(str(arguments[0])):
+            return HIGHEST_DARK
+        if arguments[1:] == (65535,):
+            return HIGHEST_DARK_PPM
+    return -1
 
 
 def get_orientation(image: Image.Image) -> int:

@@ -15,6 +15,7 @@ from densecl.runtime.atomic_files import open_atomic_file
 from densecl.tuning.records import SweepPlan
 from pipelines.engines.cluster_jobs import ClusterJobs, JobRequest
 from pipelines.engines.executor import JobQueue, LeftRunning
+from pipelines.engines.job import JobResult
 from pipelines.engines.publish import (
     Publication,
     build_spec,
@@ -40,7 +41,7 @@ class TrialJobs:
         # No evaluation set travels, as no trial reads one.
         self.images = list_image_outs(self.graph, [Path(plan.root)])
         drawn_by = [o.stage.name for o in self.images if o.stage.addressing in self.graph.stages]
-        self.lock = select_lock_entries(self.graph, drawn_by)
+        self.lock_text = select_lock_entries(self.graph, drawn_by)
         self.jobs = ClusterJobs(queue, settings, self.shared)
         self.running: dict[str, tuple[ClaimedTrial, Future[None]]] = {}  # by name
         self._threads = ThreadPoolExecutor(settings.jobs)
@@ -52,11 +53,11 @@ class TrialJobs:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Leave jobs that have not ended to the cluster, and say so."""
+        """Leave jobs that have not ended to the cluster, and say so, as what else has failed."""
         self.jobs.closed.set()
         self._threads.shutdown(cancel_futures=True)
         for _, future in self.running.values():
-            if not future.cancelled() and isinstance(error := future.exception(), LeftRunning):
+            if not future.cancelled() and (error := future.exception()):
                 print(error, flush=True)
 
     def start(self, claim: ClaimedTrial) -> None:
@@ -67,8 +68,8 @@ class TrialJobs:
         ended = []
         for name, (claim, future) in list(self.running.items()):
             if future.done():
-                future.result()
                 del self.running[name]
+                future.result()
                 ended.append(claim)
         return ended
 
@@ -89,24 +90,29 @@ class TrialJobs:
         def publish(commit: str) -> Publication:
             plan = paths.trial_plan(*place)
             text = plan.read_text(encoding="utf-8")
-            files = {plan.as_posix(): text, paths.DVC_LOCK.as_posix(): self.lock}
+            files = {plan.as_posix(): text, paths.DVC_LOCK.as_posix(): self.lock_text}
             with self._lock:
                 spec = build_spec(self.graph.repo, (name,), commit, files, self.settings, results)
             return Publication(hash_files((*self.shared, plan)), spec)
 
+        def keep(done: JobResult) -> None:
+            for path in results:
+                if path.as_posix() in done.files:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with open_atomic_file(path) as file:
+                        file.write(done.files[path.as_posix()])
+
         try:
-            done = self.jobs.run(JobRequest((name,), KIND, False, publish))
+            self.jobs.run(JobRequest((name,), KIND, False, publish, keep))
         except LeftRunning:
             raise
         except DenseclError as error:
             raise (RetryLater if error.status == EXIT_RETRY else DenseclError)(
-                f"trial {claim.index + 1} of {claim.mode}: {error}"
+                f"trial {claim.index + 1} of {claim.mode}: {error}; its output is in "
+                f"{paths.stage_log(name)}"
             ) from None
-        for path in results:
-            if path.as_posix() in done.files:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with open_atomic_file(path) as file:
-                    file.write(done.files[path.as_posix()])
+        finally:
+            paths.stage_progress_file(name).unlink(missing_ok=True)
 
 
 def hash_files(files: tuple[Path, ...]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config.cluster_params import EngineName
-from densecl.config.params import TRAIN_SET, Params, load_params
+from densecl.config.params import MODES, TRAIN_SET, Params, load_params
 from densecl.errors import DenseclError, RetryLater
 from densecl.pages.formatting import clip_list, format_points, join_names
 from densecl.runtime.locks import hold_lock
@@ -70,10 +70,23 @@ def main(
 def open_machines(
     params: Params, plan: "SweepPlan", jobs: int | None, engine: EngineName | None
 ) -> "TrialMachines":
-    """Processes of this machine, or jobs of a cluster."""
+    """Processes of this machine, or jobs of a cluster. DenseclError if another engine has trials of
+    this sweep: both would write the same checkpoints.
+    """
+    from pipelines.engines.cluster_jobs import read_jobs
     from pipelines.engines.queues import open_queue
 
-    if queue := open_queue(engine or params.cluster.engine, params.cluster):
+    engine = engine or params.cluster.engine
+    for job in read_jobs():
+        if job.stages[0].startswith(paths.trial_name(plan.name, "", 0)[:-2]) and (
+            job.engine != engine
+        ):
+            raise DenseclError(
+                f"{job.stages[0]}: found {job.engine} job {job.id}, expected none beside engine "
+                f"{engine}; go on with --engine {job.engine}, or `python -m pipelines cancel "
+                f"{job.stages[0]}`"
+            )
+    if queue := open_queue(engine, params.cluster):
         from pipelines.studies.sweep.cluster import TrialJobs
 
         return TrialJobs(queue, params.cluster, plan)
@@ -89,8 +102,10 @@ def describe_sweep(params: Params, budget: int, engine: EngineName | None) -> st
 
     place = "on this machine"
     if queue := open_queue(engine or params.cluster.engine, params.cluster):
-        place = f"each: {queue.explain('trial', params.cluster.resolve_job('train'), False)}"
-    return f"{budget} trials of each of {join_names(params.modes)}; {place}"
+        asked = queue.explain("trial", params.cluster.resolve_job("train"), False)
+        place = f"{params.cluster.jobs} at a time at most, each: {asked}"
+    modes = [mode for mode in MODES if mode in params.modes]
+    return f"{budget} trials of each of {join_names(modes)}; {place}"
 
 
 def write_results(plan: "SweepPlan", queue: "TrialQueue", confidence: float) -> None:
