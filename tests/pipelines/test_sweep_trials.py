@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from densecl import paths
+from densecl.artifacts import write_json
 from densecl.config.base import Mode
 from densecl.config.params import DatasetParams, load_params, parse_params
 from densecl.datasets.manifests.layouts.sources import list_source
@@ -28,8 +29,10 @@ from densecl.tuning.records import SweepPlan, TrialResult
 from densecl.tuning.trial import run_trial
 from pipelines import __main__ as command
 from pipelines.engines import run as engines
+from pipelines.engines.cluster_jobs import get_job_file
 from pipelines.runner import _locate_roots
 from pipelines.runtime.signals import SIGNAL_FORWARDER
+from pipelines.schemas import ClusterJob
 from pipelines.studies.sweep import begin, machines, run as sweep
 from pipelines.studies.sweep.begin import build_trial
 from pipelines.studies.sweep.machines import run_trials
@@ -235,6 +238,19 @@ def test_params_that_were_edited_during_the_sweep_enter_no_preset(tmp_path, monk
     assert command.main(["sweep", "--budget", "2", "--name", "s"]) == 2
     assert "settings.train.epochs is 9, but its trials began with 4" in capsys.readouterr().err
     assert not (tmp_path / "presets").exists()
+
+
+def test_trials_that_another_engine_has_are_not_begun_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan, params = make_plan(), parse_params(PARAMS, "p")
+    for name in ("trial@other-none-0", "trial@s-1-none-0", "train@none-0", "trial@s-none-0"):
+        assert isinstance(sweep.open_machines(params, plan, 1, None), TrialProcesses)
+        job = ClusterJob(id="7", engine="slurm", stages=(name,), key="k", log="l", submitted=0.0)
+        write_json(get_job_file(job), job)
+    with pytest.raises(
+        DenseclError, match=r"none-0: found slurm job 7, .* go on with --engine slu"
+    ):
+        sweep.open_machines(params, plan, 1, None)
 
 
 def test_a_signal_while_a_trial_starts_is_an_interruption(tmp_path, monkeypatch):

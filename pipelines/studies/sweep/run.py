@@ -78,9 +78,8 @@ def open_machines(
 
     engine = engine or params.cluster.engine
     for job in read_jobs():
-        if job.stages[0].startswith(paths.trial_name(plan.name, "", 0)[:-2]) and (
-            job.engine != engine
-        ):
+        is_own = job.stages[0].rsplit("-", 2)[0] == f"trial@{plan.name}"
+        if is_own and job.engine != engine:
             raise DenseclError(
                 f"{job.stages[0]}: found {job.engine} job {job.id}, expected none beside engine "
                 f"{engine}; go on with --engine {job.engine}, or `python -m pipelines cancel "
