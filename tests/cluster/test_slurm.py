@@ -48,7 +48,9 @@ def test_the_trials_of_a_sweep_run_on_both_nodes(finished, slurm, bucket, tmp_pa
     scratch = f"{tmp_path}/$SLURMD_NODENAME"
     set_params(place, cluster={"engine": "slurm", "scratch": scratch})
     plan = pipelines(place, "sweep", "--budget", "2", "--dry-run")
-    assert plan.startswith("2 trials of each of none and global; each: sbatch --cpus-per-task=1")
+    assert plan.startswith(
+        "2 trials of each of global and none; 256 at a time at most, each: sbatch"
+    )
     assert not (place / "sweeps").exists()
     said = pipelines(place, "sweep", "--budget", "2")
     assert {node for node in ("n1", "n2") if f"running on {node}" in said} == {"n1", "n2"}
