@@ -46,13 +46,15 @@ def run_trials(
     Raises RetryLater if interrupted, and DenseclError if a trial fails for any other reason than a
     loss that is not finite.
     """
-    with StageDisplay(queue.count_unfinished(), "trials") as display, machines:
+    with StageDisplay(queue.budget * len(plan.modes), "trials") as display, machines:
         while _start_waiting(plan, queue, machines, take_over) or machines.describe():
             SIGNAL_FORWARDER.raise_if_signalled()
             for claim in machines.take_ended():
                 place = (plan.name, claim.mode, claim.index)
                 result = read_json(TrialResult, paths.trial_result(*place))
                 queue.complete(result)
+                # Other machines finish some of them.
+                display.finished = display.total - queue.count_unfinished() - 1
                 display.report_end(paths.trial_name(*place), describe_trial(result, queue.budget))
             display.refresh(machines.describe())
             time.sleep(POLL)
