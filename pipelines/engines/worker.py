@@ -70,7 +70,7 @@ def _update_here(stages: list[str]) -> None:
     graph = StageGraph()
     _link_shared_folders(graph)
     if get_stage_kind(stages[0]) == TRIAL:
-        from pipelines.studies.sweep.node import run_trial
+        from pipelines.engines.trial import run_trial
 
         run_trial(graph, stages[0])
         return

@@ -17,8 +17,8 @@ from densecl.datasets.storage.manifest import (
 )
 from densecl.datasets.storage.remote_root import locate_root
 from densecl.datasets.storage.remote_store import is_remote
-from densecl.datasets.storage.usable_images import fetch_images
 from densecl.errors import DenseclError
+from densecl.tuning.fetch import fetch_training_images
 from densecl.tuning.records import SweepPlan, TrialPlan
 from densecl.tuning.split import split_training_images
 from steps.plan import check_network, is_available, resolve_dataset_plan
@@ -66,13 +66,6 @@ def begin_sweep(params: Params, name: str) -> SweepPlan:
     _check_same(read_json(SweepPlan, paths.sweep_plan(name)), plan)
     fetch_training_images(plan)
     return plan
-
-
-def fetch_training_images(plan: SweepPlan) -> None:
-    """Those of a store, unless they are fetched block by block."""
-    if plan.index and plan.data.order == "images":
-        manifest = read_manifest(paths.sweep_manifest(plan.name), ("path",))
-        fetch_images(TRAIN_SET, plan.images, manifest)
 
 
 def _list_training_images(params: Params, dataset: DatasetPlan) -> pd.DataFrame:

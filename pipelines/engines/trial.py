@@ -1,4 +1,4 @@
-"""A trial on a machine of a cluster, in a clone of the project."""
+"""A trial of a sweep on a machine of a cluster, in a clone of the project."""
 
 import subprocess
 import sys
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from densecl import paths
 from densecl.artifacts import read_json
 from densecl.errors import EXIT_OK, RetryLater
+from densecl.tuning.fetch import fetch_training_images
 from densecl.tuning.records import SweepPlan
 from pipelines.engines.worker import announce
 from pipelines.runtime.signals import SIGNAL_FORWARDER
 from pipelines.stages.transfer import list_image_outs, pull_outs
-from pipelines.studies.sweep.begin import fetch_training_images
 
 POLL = 0.2  # s
 KILLED = (-9, 137)  # the latter of a process that it started
