@@ -46,6 +46,11 @@ def build_parser() -> argparse.ArgumentParser:
 def _add_command(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:
     command: argparse.ArgumentParser = commands.add_parser(name, help=purpose, description=purpose)
     command.add_argument("model", type=Path, help=MODEL_HELP)
+    command.add_argument(
+        "--follow-links",
+        action="store_true",
+        help="also links that leave the folder, as in a snapshot of Hugging Face",
+    )
     command.add_argument("--batch-size", type=int, default=64, metavar="N", help="images (64)")
     return command
 

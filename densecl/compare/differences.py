@@ -10,7 +10,14 @@ from typing import Literal, Self
 
 from densecl.analysis.differences import SHIFTED_MEAN
 from densecl.analysis.sampled_value import Estimate, SampledValue
-from densecl.analysis.statistics import sample_difference
+from densecl.analysis.statistics import (
+    Outcomes,
+    Sources,
+    WeightedOutcomes,
+    estimate_accuracy,
+    estimate_weighted_sum,
+    sample_difference,
+)
 from densecl.compare.pairing import (
     UNMATCHED_KINDS,
     PairedCell,
@@ -47,6 +54,8 @@ class Delta:
     family: int = 0  # tests in it
     detectable: float | None = None  # smallest true difference that would be called with 80 % power
     images: int = 0
+    at_chance: tuple[Literal["A", "B"], ...] = ()  # not shown to be better than guessing
+    chance: float | None = None
     unmatched: UnmatchedCounts = field(default_factory=lambda: dict.fromkeys(UNMATCHED_KINDS, 0))
     per_seed: tuple[Self, ...] = ()
 
@@ -160,8 +169,39 @@ def _build_delta(dataset: str, mode: str, pair: PairedCell, report_params: Repor
         build(every),
         note="; ".join(filter(None, (pair.class_mismatch, unchecked))),
         unmatched=pair.unmatched,
+        at_chance=() if pair.class_mismatch else _find_at_chance([pair], report_params),
+        chance=None if pair.class_mismatch else pair.chance,
         per_seed=tuple(build([i]) for i in every),
     )
+
+
+def _find_at_chance(
+    cells: Sequence[PairedCell], report_params: ReportParams
+) -> tuple[Literal["A", "B"], ...]:
+    """The sides whose interval, of the mean over the cells, includes the accuracy of guessing or
+    lies below it.
+    """
+    chance, sources = fmean(cell.chance for cell in cells), [cell.sources for cell in cells]
+
+    def is_at_chance(outcomes: Sequence[Outcomes]) -> bool:
+        return _estimate_mean(outcomes, sources, report_params.confidence).low <= chance
+
+    sides: dict[Literal["A", "B"], Sequence[Outcomes]] = {
+        "A": [cell.a for cell in cells],
+        "B": [cell.b for cell in cells],
+    }
+    return tuple(letter for letter, outcomes in sides.items() if is_at_chance(outcomes))
+
+
+def _estimate_mean(
+    outcomes: Sequence[Outcomes], sources: Sequence[Sources], confidence: float
+) -> Estimate:
+    if len(outcomes) == 1:
+        return estimate_accuracy(outcomes[0], confidence, sources[0])
+    terms = [
+        WeightedOutcomes(1 / len(outcomes), *term) for term in zip(outcomes, sources, strict=True)
+    ]
+    return estimate_weighted_sum(terms, confidence)
 
 
 def _add_estimate(delta: Delta, sampled: SampledValue, report_params: ReportParams) -> Delta:
@@ -209,6 +249,8 @@ def _build_mean_delta(
         fmean(float(p.a.mean()) for p in cells),
         fmean(float(p.b.mean()) for p in cells),
         images=sum(p.a.shape[0] for p in cells),
+        at_chance=_find_at_chance(cells, report_params),
+        chance=fmean(p.chance for p in cells),
     )
     if all(p.identical for p in cells):
         return delta

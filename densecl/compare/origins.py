@@ -11,6 +11,7 @@ from densecl.analysis.dvc_lock import find_changed_outs, read_lock
 from densecl.compare.read import Origin
 from densecl.compare.revisions import RevisionNotFoundError, fetch_revision
 from densecl.compare.staleness import find_stale_in_folder
+from densecl.datasets.storage.filenames import to_printable
 from densecl.errors import DenseclError
 from densecl.pages.formatting import clip_list
 from densecl.runtime.git import run_git
@@ -18,19 +19,21 @@ from densecl.runtime.git import run_git
 WORKSPACE = "workspace"
 
 
-def resolve_origin(name: str, scratch: Path) -> Origin:
+def resolve_origin(given: str, scratch: Path) -> Origin:
     """The experiment's folder in the layout of a project; fetched files are written to
     `scratch`.
     """
+    folder, name = Path(given), to_printable(given)  # a folder's may hold any bytes
     if name == WORKSPACE:
         return _read_folder_origin(name, Path(), scratch)
-    folder = Path(name)
     if not name.strip():  # Path("") is the workspace: an unset variable would compare it unasked
         raise DenseclError(_describe_unknown("''"))
     if (folder / paths.EVALUATION).is_dir():
         return _read_folder_origin(name, folder, scratch)
     if (folder / paths.EVALUATION.name).is_dir():
         return _read_folder_origin(name, _resolve_project(folder, scratch), scratch)
+    if name != given:  # no revision's is unprintable
+        raise DenseclError(_describe_unknown(name))
     if not run_git("rev-parse", "--git-dir"):
         reason = "here is no git repository" if shutil.which("git") else "git is not in PATH"
         raise DenseclError(f"{_describe_unknown(name)}; {reason}")

@@ -18,6 +18,7 @@ from densecl.compare.differences import Delta, ExperimentComparison
 from densecl.compare.pairing import UNMATCHED_KINDS, describe_unmatched
 from densecl.compare.summary import (
     build_sentences,
+    describe_chance,
     format_interval,
     format_verdict,
     list_caveats,
@@ -176,6 +177,7 @@ def _format_delta(
     )  # its datasets are the rows above
     details = (
         f"{delta.images:,} images" if delta.images else "",
+        describe_chance(delta),
         f"left out: {unmatched}" if unmatched else "",
         f"only {_list_seeds(delta.seeds)}" if delta.seeds and delta.seeds != mode_seeds else "",
         note,
@@ -240,6 +242,7 @@ def _format_plain_text(context: dict[str, Any]) -> str:
             # Verdict, reason for a missing cell, and images that are not compared.
             notes = (
                 line["call"] if line["difference"] != line["call"] else "",
+                describe_chance(line["delta"]),
                 line["delta"].note if line["delta"].call == "missing" else "",
                 f"left out: {line['unmatched']}" if line["unmatched"] else "",
             )

@@ -38,6 +38,7 @@ class PairedCell:
     identical: bool  # every prediction with its confidence
     class_mismatch: str  # why the two answered different questions; "": they did not
     by_content: bool  # contents were compared, not names alone
+    chance: float  # accuracy of guessing, where both answered the same question
 
 
 def describe_unmatched(counts: UnmatchedCounts) -> str:
@@ -63,6 +64,7 @@ def build_paired_cell(a: Experiment, b: Experiment, dataset: str, mode: str) -> 
         {seed: rows.loc[index] for seed, rows in side.items()} for side in (rows_a, rows_b)
     )
     records = [x.cells[dataset, mode, seeds[0]].record for x in (a, b)]
+    first = records[0]
     answers = ["prediction", "confidence", "correct"]
     return PairedCell(
         tuple(seeds),
@@ -73,6 +75,7 @@ def build_paired_cell(a: Experiment, b: Experiment, dataset: str, mode: str) -> 
         identical=all(np.array_equal(rows_a[s][answers], rows_b[s][answers]) for s in seeds),
         class_mismatch=describe_class_mismatch(*records),
         by_content=same_bytes or (contents_a is not None and contents_b is not None),
+        chance=1 / first.classes if first.chance is None else first.chance,
     )
 
 

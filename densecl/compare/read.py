@@ -47,6 +47,7 @@ class EvaluationRecord(LenientModel):
     protocol: str
     classes: int  # that were candidates
     top1: float
+    chance: float | None = None  # None: 1 / classes
     per_class: dict[str, Any]  # by wnid: those with images
 
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from densecl import paths
-from densecl.analysis.dvc_lock import compute_md5, hash_folder
+from densecl.analysis.dvc_lock import LockedStage, compute_md5, hash_folder, parse_stages
 from densecl.errors import DenseclError
 from densecl.pages.formatting import clip_list
 
@@ -53,11 +53,16 @@ def find_stale_stages(repo: "Repo", list_sources: ListSources, list_out: ListOut
         for out in repo.index.outs
         if out.protocol == "local"
     }
+    locked = _read_locked_stages(repo)
     stages = defaultdict[str, list[str]](list)
     unchecked = dict[str, None]()
     for stage in repo.index.stages:
         if isinstance(stage, PipelineStage) and stage.path_in_repo == str(paths.DVC_YAML):
-            for cause in _find_causes(repo, stage, outs, list_sources, list_out):
+            causes = (
+                *_find_causes(repo, stage, outs, list_sources, list_out),
+                *_find_removed(stage, locked),
+            )
+            for cause in causes:
                 if isinstance(cause, _Unchecked):
                     unchecked[cause.out] = None
                 else:
@@ -96,6 +101,27 @@ def _find_causes(
                 continue
             if md5 is not None and md5 != dep.hash_info.value:
                 yield path
+
+
+def _read_locked_stages(repo: "Repo") -> Mapping[str, LockedStage]:
+    place = repo.fs.join(repo.root_dir, str(paths.DVC_LOCK))
+    if not repo.fs.isfile(place):
+        return {}
+    return parse_stages(repo.fs.cat_file(place).decode("utf-8", "replace"), str(paths.DVC_LOCK))
+
+
+def _find_removed(stage: Any, locked: Mapping[str, LockedStage]) -> Iterator[str]:
+    """What dvc.lock records of a stage and dvc.yaml no longer names, of which DVC's own status says
+    nothing.
+    """
+    record = locked.get(stage.name)
+    named = {entry.def_path for entry in (*stage.deps, *stage.outs)}
+    for file in (*record.reads, *record.writes) if record else ():
+        if file.path not in named:
+            yield (
+                f"{file.path} is in {paths.DVC_LOCK} and no longer in {paths.DVC_YAML}; only "
+                "`dvc repro --force` or `dvc commit` renews that entry"
+            )
 
 
 def _get_path(repo: "Repo", entry: Any) -> str:

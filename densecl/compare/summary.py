@@ -185,7 +185,7 @@ def _describe_costs(costs: Sequence[CostChange]) -> list[str]:
 
 def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -> list[str]:
     """Caveats of the table."""
-    caveats = [*_describe_unshared(comparison)]
+    caveats = [*_describe_unshared(comparison), *_describe_guessing(comparison)]
     for letter, experiment in (("A", comparison.a), ("B", comparison.b)):
         if experiment.origin.dirty:
             files = clip_list(experiment.origin.dirty, 3)
@@ -212,6 +212,29 @@ def list_caveats(comparison: ExperimentComparison, changes: ExperimentChanges) -
             "do not compare."
         )
     return caveats
+
+
+def describe_chance(delta: Delta) -> str:
+    """`A and B at chance (8.3 %)`; "" where both are shown to be better than guessing."""
+    if not delta.at_chance:
+        return ""
+    return f"{' and '.join(delta.at_chance)} at chance ({format_percent(delta.chance)} %)"
+
+
+def _describe_guessing(comparison: ExperimentComparison) -> list[str]:
+    cells = [
+        f"{comparison.format_dataset(delta)} ({delta.mode}: {' and '.join(delta.at_chance)})"
+        for delta in comparison.deltas
+        if delta.at_chance
+    ]
+    return (
+        [
+            "At chance, not shown to be better than guessing: "
+            f"{clip_list(cells, MAX_NAMED_CELLS)}. Where both are, their difference says nothing."
+        ]
+        if cells
+        else []
+    )
 
 
 def _describe_unshared(comparison: ExperimentComparison) -> list[str]:

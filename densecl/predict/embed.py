@@ -21,13 +21,20 @@ from densecl.runtime.atomic_files import open_atomic_file
 Batches = Iterator[tuple[list[str], NDArray[np.float32]]]
 
 
-def main(model: Path, images: Path, features: str, output: Path, batch_size: int) -> None:
+def main(
+    model: Path,
+    images: Path,
+    features: str,
+    output: Path,
+    batch_size: int,
+    follow_links: bool = False,
+) -> None:
     """Write the features of all images, in the order of their names, to a .parquet or .npz."""
     writers = {".parquet": _write_parquet, ".npz": _write_npz}
     if output.suffix not in writers:
         raise DenseclError(f"--output {output}: expected a name that ends in .parquet or .npz")
     network, _ = load_exported_model(model)
-    listed = list_images(images)
+    listed = list_images(images, "anywhere" if follow_links else "inside")
     check_output(output, [images, *model.glob("*")])
     batches = ImageBatches(network, listed, batch_size)
     shape = writers[output.suffix](output, _iter_features(network, batches, features))
@@ -56,7 +63,7 @@ def _write_npz(path: Path, batches: Batches) -> tuple[int, ...]:
     for batch_names, features in batches:
         names += batch_names
         parts.append(features)
-    values = np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+    values = np.concatenate(parts)
     with open_atomic_file(path) as file:
         np.savez(file, image=np.array(names), features=values)
     return values.shape
@@ -79,7 +86,5 @@ def _write_parquet(path: Path, batches: Batches) -> tuple[int, ...]:
             writer = writer or pq.ParquetWriter(file, table.schema)
             writer.write_table(table)
             count += len(features)
-        if writer is None:
-            raise DenseclError(f"{path}: no image could be read; nothing is written")
         writer.close()
     return count, *shape

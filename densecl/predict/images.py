@@ -15,6 +15,7 @@ from densecl.artifacts import Preprocessing
 from densecl.datasets.storage.archives import detect_format
 from densecl.datasets.storage.decode import decode_image
 from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.folder_root import FollowLinks
 from densecl.datasets.storage.image_root import ImageRoot, open_image_root
 from densecl.errors import DataError, DenseclError
 from densecl.network.preprocessing import (
@@ -23,18 +24,20 @@ from densecl.network.preprocessing import (
     resolve_preprocessing,
 )
 from densecl.network.vit import Backbone
+from densecl.pages.formatting import format_count
 from densecl.runtime.hardware import count_workers, get_device
 
 
-def list_images(path: Path) -> list[tuple[str, Path]]:
+def list_images(path: Path, follow_links: FollowLinks = "inside") -> list[tuple[str, Path]]:
     """Name and path of each image, sorted: names are relative to a folder or archive. DataError if
-    there is none, for a link that leaves the folder, and for what is neither file nor folder.
+    there is none, for what is neither file nor folder, and, unless links are followed anywhere, for
+    one that leaves the folder.
     """
     if path.exists() and not (path.is_dir() or path.is_file()):  # reading a pipe would wait
         raise DataError(f"{to_printable(path)}: expected an image, a folder or an archive")
     if not (path.is_dir() or detect_format(path)):
         return [(path.name, path)]  # also inside an archive; decoding says what is wrong
-    root = open_image_root(path, follow_links="inside")
+    root = open_image_root(path, follow_links=follow_links)
     images = [(name, path / name) for name in _iter_names(root, "")]
     if not images:
         raise DataError(
@@ -84,7 +87,8 @@ class _Images(Dataset[tuple[Tensor, int, str]]):
 @dataclass
 class ImageBatches:
     """Iterate over (names, uint8 images [B, 3, H, W], normalised images on the model's device);
-    images that cannot be read are left out, named on stderr and counted.
+    images that cannot be read are left out, named on stderr and counted. DataError at the end if
+    that are all.
     """
 
     model: Backbone
@@ -111,6 +115,11 @@ class ImageBatches:
                 names = [self.images[int(rows[i])][0] for i in readable]
                 kept = pixels[readable]
                 yield names, kept, normalise_images(kept.to(device), settings)
+        if self.unreadable == len(self.images):
+            raise DataError(
+                f"none of {format_count(len(self.images), 'image')} can be read (named above); "
+                "nothing is written"
+            )
 
     def raise_unreadable(self) -> None:
         """At the end: DataError if some image was left out."""

@@ -44,6 +44,7 @@ def main(
     matches: Sequence[Path] | None,
     pictures: Path,
     batch_size: int,
+    follow_links: bool = False,
 ) -> None:
     """Print or write the predictions, and the pictures that are asked for."""
     network, config = load_exported_model(model)
@@ -51,7 +52,7 @@ def main(
         print(draw_matches(network, matches[0], matches[1], pictures), file=sys.stderr)
     if images is None:
         return
-    listed = list_images(images)
+    listed = list_images(images, "anywhere" if follow_links else "inside")
     if output:
         check_output(output, [images, *(path for _, path in listed), *model.glob("*")])
     batches = ImageBatches(network, listed, batch_size)

@@ -162,6 +162,8 @@ def test_reports_alone_are_enough_under_any_name(there, capsys):
         ("nowhere", "no such folder"),
         ("empty", "a folder without reports/evaluation"),
         ("", "no such folder"),
+        ("HEAD\udcff", "HEAD\\udcff: found no such folder"),
+        ("\udcff\n", "\\udcff\\n: found no such folder"),
     ],
 )
 def test_a_name_that_is_nothing_is_one_line(there, capsys, name, says):
@@ -171,6 +173,14 @@ def test_a_name_that_is_nothing_is_one_line(there, capsys, name, says):
     assert told.count("\n") == 1
     assert says in told
     assert "expected workspace, a folder of reports, a git revision or a DVC experiment" in told
+
+
+def test_a_folder_of_any_bytes_is_compared(there, capsys):
+    shutil.copytree("a/reports", "of\udcffbytes")
+    assert main(["compare", "a", "of\udcffbytes"]) == 0
+    assert "No difference" in capsys.readouterr().out
+    page = (paths.COMPARE_FOLDER / "compare.html").read_text(encoding="utf-8")
+    assert "of\\udcffbytes" in page
 
 
 @pytest.mark.parametrize("output", ["taken", "taken/below"])
@@ -412,6 +422,13 @@ def edit_command(root: Path) -> None:
     file.write_text(file.read_text().replace("&& cp -R given/models", "&& cp -R -p given/models"))
 
 
+def remove_dependency(root: Path) -> None:
+    """Of one stage, so that code may change without a word of `dvc status`."""
+    stages = yaml.safe_load((root / "dvc.yaml").read_text())
+    stages["stages"]["train_none-0"]["deps"].remove("densecl/code.py")
+    (root / "dvc.yaml").write_text(yaml.safe_dump(stages))
+
+
 def edit_plan(root: Path) -> None:
     path = root / "given" / paths.plan_file("report")
     path.write_text(path.read_text() + "\n")
@@ -433,6 +450,12 @@ def edit_plan(root: Path) -> None:
             "cost, evaluate_none-0, plan, prepare_sketch, train_none-0 (densecl/code.py).",
         ),
         (edit_command, [], "train_none-0 (another command in dvc.yaml)."),
+        (
+            remove_dependency,
+            [],
+            "train_none-0 (densecl/code.py is in dvc.lock and no longer in dvc.yaml; only "
+            "`dvc repro --force` or `dvc commit` renews that entry).",
+        ),
         # an interrupted run: the plan is new, and nothing has read it
         (edit_plan, ["plan"], "train_none-0 (data/plan/report.json)."),
     ],

@@ -108,6 +108,29 @@ def test_numbers_are_those_of_the_prediction_files(before, after):
     assert line(found, SHIFTED_MEAN, "dense").difference.value == pytest.approx(np.mean(shifted))
 
 
+def test_scores_at_chance_are_named_wherever_their_numbers_stand(tmp_path, before):
+    """Of ten classes: 0.1 is a guess; B's dense guesses on sketch, and so does both sides' none."""
+    assert not any(delta.at_chance for delta in compared(before, before).deltas)
+    guesses = {("none", "sketch"): -0.4}
+    a = Planted(gains=guesses).write(tmp_path / "a")
+    b = Planted(gains={**guesses, ("dense", "sketch"): -0.4}, of_luck=3).write(tmp_path / "b")
+    found = compared(a, b)
+    at_chance = {(d.dataset, d.mode): d.at_chance for d in found.deltas if d.at_chance}
+    assert at_chance == {("sketch", "dense"): ("B",), ("sketch", "none"): ("A", "B")}
+    assert line(found, "sketch", "dense").call == "worse"
+    assert line(found, SHIFTED_MEAN, "none").chance == pytest.approx(0.1)
+    for text in pages(a, b, tmp_path):
+        assert "A and B at chance (10.0 %)" in text
+        assert (
+            "not shown to be better than guessing: sketch (dense: B), sketch (none: A and B)."
+        ) in text
+    given = tmp_path / "given"  # a protocol of groups states its own chance level
+    shutil.copytree(b, given)
+    for file in (given / paths.EVALUATION).glob("*/sketch.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"chance": 0.9}))
+    assert line(compared(given, given), "sketch", "dense").chance == 0.9
+
+
 @pytest.mark.slow
 def test_false_calls_are_as_rare_as_the_level_says(tmp_path, before):
     """40 nulls of two modes with three sets each, one family: it allows 5 % of them; 7 would come

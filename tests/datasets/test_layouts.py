@@ -258,13 +258,13 @@ def test_links_to_shards_are_followed_as_to_images(
     values = {"class_list": write_list(tmp_path / "classes.txt", ORDER)}
     found = check_source(source(root, layout, **values))
     assert (found.images, found.skipped["hidden"]) == (12, 1)
-    with pytest.raises(DataError, match="part: link that leaves the dataset"):
+    with pytest.raises(DataError, match="part: link that leaves "):
         check_source(source(root, layout, follow_links="inside", **values))
     (root / "part").unlink()
     for number, file in enumerate(real.rglob("*-*")):
         (root / f"train-{number}{file.suffix}").symlink_to(file)
     assert check_source(source(root, layout, **values)).images == 12
-    with pytest.raises(DataError, match="link that leaves the dataset"):
+    with pytest.raises(DataError, match="link that leaves "):
         check_source(source(root, layout, follow_links="inside", **values))
     os.mkfifo(root / f"train-9{file.suffix}")
     with pytest.raises(DataError, match=r"train-9.*: found a folder or a device"):

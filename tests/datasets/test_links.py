@@ -59,11 +59,11 @@ def test_sets_that_are_not_trusted_follow_links_inside_only(tmp_path: Path, cach
         link = root / B / name
         link.symlink_to(target)
         assert check_source(source(root)).classes == 2
-        with pytest.raises(DataError, match=rf"{name}: link that leaves the dataset, to .*cache"):
+        with pytest.raises(DataError, match=rf"{name}: link that leaves .*, to .*cache"):
             check_source(untrusted)
         link.unlink()
     (root / WNIDS[2]).symlink_to(cache)
-    with pytest.raises(DataError, match=f"{WNIDS[2]}: link that leaves the dataset"):
+    with pytest.raises(DataError, match=f"{WNIDS[2]}: link that leaves .*"):
         check_source(untrusted)
 
 
@@ -73,7 +73,7 @@ def test_a_link_that_leaves_a_folder_is_not_predicted(tmp_path: Path, cache: Pat
     assert [name for name, _ in list_images(root)] == ["1.jpg", "3.jpg", "below/2.jpg"]
     for place, target in (("4.jpg", cache / "ab/cdef"), ("below/5", cache)):
         (root / place).symlink_to(target)
-        with pytest.raises(DataError, match=rf"{place}: link that leaves the dataset, to .*cache"):
+        with pytest.raises(DataError, match=rf"{place}: link that leaves .*, to .*cache"):
             list_images(root)
         (root / place).unlink()
 

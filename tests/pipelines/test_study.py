@@ -221,6 +221,9 @@ def test_an_expectation_of_no_claim_is_refused_and_none_vanishes(project):
     said = {(e["claim"], e["verdict"] == "not measured", e["expected"]) for e in entries}
     assert {("Spatial tasks", True, "s"), ("Distribution shift", False, "d")} < said
     assert ("V2", True, "v") in said
+    # Stated of the claim: of two pairs of modes it stands beside the first.
+    shifts = [e["expected"] for e in entries if e["claim"] == "Distribution shift"]
+    assert shifts == ["d", "as above"]
 
 
 def test_the_write_up_has_the_claims_the_protocol_and_the_limits(project, browser: Browser):

@@ -86,7 +86,7 @@ def test_a_link_out_of_the_folder_is_an_error(tmp_path):
     (folder / "inside.png").symlink_to("real.png")
     assert [name for name, _ in list_images(folder)] == ["inside.png", "real.png"]
     (folder / "leaves.png").symlink_to(tmp_path / "outside.png")
-    with pytest.raises(DataError, match=r"leaves.png: link that leaves the dataset"):
+    with pytest.raises(DataError, match=r"leaves.png: link that leaves .*"):
         list_images(folder)
 
 
@@ -116,6 +116,34 @@ def test_an_image_that_cannot_be_read_is_named_and_the_others_are_done(there, tm
     assert "broken.png: damaged" in told
     assert "error: 1 of 7 images cannot be read" in told
     assert len(read_csv((tmp_path / "out.csv").read_text())) == 6 * 3
+
+
+@pytest.mark.parametrize(
+    "words", [["predict", "out.csv"], ["embed", "out.npz"], ["embed", "out.parquet"]]
+)
+def test_without_a_readable_image_nothing_is_written(there, tmp_path, capsys, words):
+    command, output = words
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for name in ("1.png", "2.png"):
+        (folder / name).write_bytes(b"nothing")
+    written = tmp_path / output
+    assert main([command, "model", str(folder), "--output", str(written)]) == 2
+    told = capsys.readouterr()
+    assert "error: none of 2 images can be read (named above); nothing is written" in told.err
+    assert told.out == ""
+    assert not written.exists()
+
+
+def test_a_snapshot_made_of_links_is_read_where_its_owner_is_trusted(there, tmp_path, capsys):
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    (snapshot / "1.jpg").symlink_to(next(Path("images", WNIDS[0]).iterdir()).resolve())
+    assert main(["predict", "model", str(snapshot)]) == 2
+    assert "link that leaves " in (told := capsys.readouterr().err)
+    assert "(of a command: --follow-links)" in told
+    assert main(["predict", "model", str(snapshot), "--follow-links", "--format", "csv"]) == 0
+    assert {row["image"] for row in read_csv(capsys.readouterr().out)} == {"1.jpg"}
 
 
 @pytest.mark.parametrize(

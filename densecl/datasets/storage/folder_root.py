@@ -164,9 +164,10 @@ class FolderRoot:
             )
         if self.follow_links == "inside" and not target.is_relative_to(self.resolved_root):
             raise DataError(
-                f"{place}: link that leaves the dataset, to {to_printable(target)}; expected the "
-                "file or folder itself; put it there, or, in params.yaml of a dataset that you "
-                "trust, set follow_links: anywhere"
+                f"{place}: link that leaves {to_printable(self.root)}, to {to_printable(target)}; "
+                "expected the file or folder itself; put it there, or, for images that you trust, "
+                "set follow_links: anywhere of the dataset in params.yaml (of a command: "
+                "--follow-links)"
             )
 
 

@@ -75,7 +75,7 @@ def list_results(comparison: Comparison, expected: Mapping[str, str]) -> list[di
     claims = list_claims(comparison)
     entries = []
     for claim in claims:
-        for a, b in list_pairs(comparison):
+        for position, (a, b) in enumerate(list_pairs(comparison)):
             cell = build_claim_cell(comparison, claim, (a, b))
             entries.append(
                 {
@@ -85,7 +85,10 @@ def list_results(comparison: Comparison, expected: Mapping[str, str]) -> list[di
                     "verdict": "not measured" if cell.missing else cell.verdict,
                     "points": "–" if cell.missing else cell.main,
                     "interval": cell.sub,  # why, where it is not measured
-                    "expected": expected.get(claim.name, "nothing stated"),
+                    # Stated of the claim, not of a pair.
+                    "expected": expected.get(claim.name, "nothing stated")
+                    if position == 0
+                    else "as above",
                 }
             )
     absent = [name for name in expected if name not in {claim.name for claim in claims}]
