@@ -29,6 +29,7 @@ LONGEST = (
     "test_ray.py",
     "test_retraining.py",
     "test_pipeline.py",
+    "test_study_run.py",
     "test_processes.py",
     "test_engine_kills.py",
     "test_sweep.py",

@@ -61,6 +61,7 @@ def only(verdicts: dict[str, ValidationResult], name: str) -> ValidationResult:
     return verdicts[name]
 
 
+@pytest.mark.slow
 def test_clean_sets_pass(manifests: Manifests, capfd: pytest.CaptureFixture[str]) -> None:
     verdicts = check_manifests(manifests, ValidateParams())
     assert list(verdicts) == list(manifests)
@@ -100,6 +101,7 @@ def test_leaks_are_the_evaluation_sets_failure_and_name_both_paths(manifests: Ma
     )
 
 
+@pytest.mark.slow
 def test_leaked_images_are_excluded_named_and_counted(manifests: Manifests) -> None:
     frame = manifests["imagenet"]
     frame.loc[4, "sha256"] = manifests[TRAIN_SET].loc[7, "sha256"]

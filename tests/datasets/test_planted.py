@@ -80,6 +80,7 @@ def test_nothing_is_found_where_nothing_is_planted(place: Path) -> None:
     assert "<img" not in (place / "validation.html").read_text()
 
 
+@pytest.mark.slow
 def test_train_folders_that_are_swapped(place: Path) -> None:
     for one, two in ((A, "held"), (B, A), ("held", B)):
         (place / "train" / one).rename(place / "train" / two)

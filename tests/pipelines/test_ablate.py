@@ -156,6 +156,7 @@ def test_what_is_tested_has_wider_intervals_than_what_is_not(ablated):
             assert width > alone if found.verdict else width == pytest.approx(alone)
 
 
+@pytest.mark.slow
 def test_the_page_is_whole(ablated, tmp_path: Path, monkeypatch, browser: Browser):
     _, comparison, rows = ablated
     monkeypatch.chdir(tmp_path)

@@ -46,6 +46,7 @@ def test_the_first_champion_is_the_anchor_whatever_the_gate_promotes(trained):
         assert anchor() == ("2", "first champion")
 
 
+@pytest.mark.slow
 def test_who_promotes_by_hand_chooses_the_anchor(trained):
     for fingerprint in ("first", "second", "third"):
         add(trained, fingerprint)
@@ -60,6 +61,7 @@ def test_who_promotes_by_hand_chooses_the_anchor(trained):
     assert anchor() == ("2", "promoted by hand")
 
 
+@pytest.mark.slow
 def test_a_rollback_takes_the_anchor_back_with_the_champion(trained):
     for fingerprint in ("first", "second", "third"):
         add(trained, fingerprint)

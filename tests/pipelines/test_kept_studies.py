@@ -68,13 +68,14 @@ def test_the_table_is_what_the_kept_files_give(name: str):
     assert table["value"].notna().sum() > 500
 
 
-def test_the_table_of_the_photographs_is_that_of_the_kept_histories():
-    page = (ROOT / "docs/study-photos.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", KEPT)
+def test_the_table_of_the_page_is_that_of_the_kept_histories(name: str):
+    page = (ROOT / f"docs/study-{name}.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", page, re.M)
-    found = {name: values for name, *values in rows if name in MEASURES}
+    found = {measure: values for measure, *values in rows if measure in MEASURES}
     assert found.keys() == MEASURES.keys()
-    kept = ROOT / paths.study_folder("photos")
-    for name, (column, factor, digits) in MEASURES.items():
+    kept = ROOT / paths.study_folder(name)
+    for measure, (column, factor, digits) in MEASURES.items():
         expected = []
         for part, mode, seeds in (
             ("comparison", "dense", 5),
@@ -90,4 +91,4 @@ def test_the_table_of_the_photographs_is_that_of_the_kept_histories():
             ]
             mean = factor * float(pd.Series(last, dtype=float).mean())
             expected.append("–" if pd.isna(mean) else f"{mean:.{digits}f}")
-        assert found[name] == expected, name
+        assert found[measure] == expected, measure

@@ -226,6 +226,7 @@ def test_an_expectation_of_no_claim_is_refused_and_none_vanishes(project):
     assert shifts == ["d", "as above"]
 
 
+@pytest.mark.slow
 def test_the_write_up_has_the_claims_the_protocol_and_the_limits(project, browser: Browser):
     FILE.write_text(TEXT + "decided_later: [We looked.]\n")
     study = read_study(FILE)

@@ -31,12 +31,14 @@ def guessing(tmp_path_factory) -> tuple[str, str]:
     return told, (root / paths.REPORT_PAGE).read_text()
 
 
+@pytest.mark.slow
 def test_models_at_chance_are_named_in_the_terminal(guessing):
     told = guessing[0]
     assert "At chance, not shown to be better than guessing: stylized (none). Drops," in told
     assert "One class is predicted for every image: stylized (none, seed 0)." in told
 
 
+@pytest.mark.slow
 def test_the_page_names_them_beside_score_drop_and_point(guessing):
     page = guessing[1]
     row = page[page.index("<span>stylized</span>") :].partition("</tr>")[0]
@@ -45,6 +47,7 @@ def test_the_page_names_them_beside_score_drop_and_point(guessing):
     assert "by some 0.0 points" not in page
 
 
+@pytest.mark.slow
 def test_scores_above_chance_have_no_such_remark(several):
     root, told = several
     assert "at chance" not in told.lower()

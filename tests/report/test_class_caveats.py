@@ -9,6 +9,8 @@ from densecl.datasets.storage.manifest import write_manifest
 from densecl.report.render import write_report
 from tests.report.report_factory import RECORDS, SETS, _listed, make
 
+pytestmark = pytest.mark.slow  # each test writes a report
+
 
 def plant_training_set(root, labels: list[int], excluded: tuple[int, ...] = ()) -> None:
     frame = pd.DataFrame(
@@ -35,19 +37,9 @@ def report_of(root) -> tuple[str, str]:
     ("labels", "excluded", "expected"),
     [
         ([0, 0, 0], (), "imagenet-train has a single class, n90000000"),
-        pytest.param(
-            [0, 0, 1, 1],
-            (2, 3),
-            "imagenet-train has a single class, n90000000",
-            marks=pytest.mark.slow,
-        ),
+        ([0, 0, 1, 1], (2, 3), "imagenet-train has a single class, n90000000"),
         ([0, 0, 1, 2], (), "2 of 3 classes of imagenet-train have no second image: n90000001, n9"),
-        pytest.param(
-            [0, 0, 1, 1],
-            (3,),
-            "1 of 2 classes of imagenet-train have no second image: n90000001.",
-            marks=pytest.mark.slow,
-        ),
+        ([0, 0, 1, 1], (3,), "1 of 2 classes of imagenet-train have no second image: n90000001."),
         ([0, 0, 1, 1], (), None),
     ],
 )

@@ -73,6 +73,7 @@ def test_a_refused_cost_states_no_figure_of_time(planned):
     ]
 
 
+@pytest.mark.slow
 def test_the_first_screen_refuses_and_says_how_busy_it_was(planned):
     plan, root = planned
     write_json(root / paths.COST, BUSY)

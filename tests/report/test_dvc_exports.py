@@ -38,6 +38,7 @@ def test_metrics_are_the_table_s_and_missing_cells_are_left_out(single):
     assert found["step time"] == 1.0
 
 
+@pytest.mark.slow
 def test_the_claims_of_probes_are_metrics_and_bars(tmp_path):
     for mode in ("dense", "none"):
         write_probe(tmp_path, "occlusion", mode, 0)
@@ -93,6 +94,7 @@ def test_dvc_yaml_names_files_that_are_written(several):
             } <= columns
 
 
+@pytest.mark.slow
 def test_a_failing_store_is_a_warning_and_the_report_is_written(tmp_path, monkeypatch, capsys):
     write_json(tmp_path / paths.plan_file("report"), make(tmp_path, modes=("none",)))
     monkeypatch.chdir(tmp_path)

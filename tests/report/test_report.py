@@ -170,6 +170,7 @@ def test_an_incomplete_set_says_so_beside_every_number(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_set_that_was_left_out_gives_its_reason(tmp_path: Path) -> None:
     plan = make(tmp_path, modes=("dense", "none"))
     reason = "/data/sketch: no such folder"
@@ -231,6 +232,7 @@ def test_three_seeds_speak_of_modes_and_state_both_families(several: tuple[Path,
     assert "One family of 19 tests, all verdicts of the tables below" in page
 
 
+@pytest.mark.slow
 def test_effective_robustness_has_the_error_of_its_fit_and_shows_r2(tmp_path: Path) -> None:
     plan = make(tmp_path, modes=("dense", "none"))
     file = tmp_path / paths.evaluation_file("sketch", "dense", 0)
@@ -356,6 +358,7 @@ def test_three_seeds_speak_of_the_mode(several: tuple[Path, str]) -> None:
     assert "dense model" not in text
 
 
+@pytest.mark.slow
 def test_one_mode_has_no_tests_and_none_is_spoken_of(tmp_path: Path) -> None:
     text = write_report(make(tmp_path, modes=("dense",)), tmp_path)
     page = (tmp_path / paths.REPORT_PAGE).read_text(encoding="utf-8")
@@ -369,6 +372,7 @@ def test_one_mode_has_no_tests_and_none_is_spoken_of(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_differences_need_no_mode_none_and_name_the_first_screens_family(tmp_path: Path) -> None:
     plan = make(tmp_path, modes=("dense", "global"))
     found = compare_modes(plan, tmp_path)

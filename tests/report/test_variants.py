@@ -46,6 +46,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ReportPlan, 
     return root, plan, write_report(plan, root, RECORDS)
 
 
+@pytest.mark.slow
 def test_the_first_screen_is_that_of_the_three_modes(varied, several):
     with_variants, without = read(varied[0]), read(several[0])
     of_modes = with_variants[with_variants["mode"].isin(["dense", "global", "none"])]
@@ -120,6 +121,7 @@ def test_the_table_says_what_each_variant_changes_and_gains(varied):
     assert cells["spread of the loss"].main == f"{np.std(losses, ddof=1):.3f}"
 
 
+@pytest.mark.slow
 def test_a_variant_that_lacks_a_set_takes_it_from_no_other_mode(tmp_path):
     plan = make(tmp_path, ("dense", "none", "geometric"), (0, 1), VARIANTS)
     (tmp_path / paths.evaluation_file("sketch", "geometric", 1)).unlink()

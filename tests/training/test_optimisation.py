@@ -29,7 +29,9 @@ def stepper(contrast, **settings) -> TrainStep:
     return TrainStep(model, objective, resolve_preprocessing(model), train)
 
 
-@pytest.mark.parametrize("mode", ["dense", "global", "none"])
+@pytest.mark.parametrize(
+    "mode", ["dense", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("global", "none"))]
+)
 def test_overfits_thirty_two_images(mode):
     batch = batch_of(32)
     contrast = {
