@@ -33,7 +33,8 @@ class SampledValue:
     Cornfield & Tukey 1956); `noise` is the part of `seed_variance` that comes from single answers.
     With fewer seeds it speaks of these models, and both `seed_variance` and `noise` are 0.
     `discordant` counts the images on which only the first, and only the second of two single
-    models is right; None where they do not decide alone.
+    models is right; None where they do not decide alone. Intervals end at `bounds`, the least and
+    the greatest value that is possible.
     """
 
     value: float
@@ -43,6 +44,7 @@ class SampledValue:
     images: int
     discordant: tuple[int, int] | None = None
     noise: float = 0.0
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     def compute_interval(self, confidence: float, tests: int = 1) -> Estimate:
         """Value, limits and p-value; with `tests` > 1 of a family of that size, which holds as a
@@ -62,7 +64,8 @@ class SampledValue:
         if self._is_exact():
             exact_low, exact_high = self._compute_exact_interval(error_rate)
             low, high = min(low, exact_low), max(high, exact_high)
-        return low, high
+        least, greatest = self.bounds
+        return max(low, least), min(high, greatest)
 
     def compute_p(self) -> float:
         """The level at which an end of the interval is 0; with few discordant images at least that

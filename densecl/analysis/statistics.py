@@ -46,7 +46,18 @@ def sample_weighted_sum(terms: Sequence[WeightedOutcomes]) -> SampledValue:
         seeds=seeds,
         images=sum(len(term.outcomes) for term in terms),
         noise=noise,
+        bounds=_find_bounds(terms),
     )
+
+
+def _find_bounds(terms: Sequence[WeightedOutcomes]) -> tuple[float, float]:
+    """The least and the greatest sum of outcomes between `least` and 1; none where some outcome,
+    such as a relative error, lies outside.
+    """
+    if any(t.outcomes.min() < t.least or t.outcomes.max() > 1.0 for t in terms):
+        return -np.inf, np.inf
+    ends = np.array([(t.weight * t.least, t.weight) for t in terms])
+    return float(ends.min(axis=1).sum()), float(ends.max(axis=1).sum())
 
 
 def sample_difference(

@@ -129,6 +129,21 @@ def test_the_half_width_adds_the_seeds_by_t_and_the_images_by_z() -> None:
     assert (found.low, found.high) == pytest.approx((-half, half))
 
 
+def test_no_interval_leaves_what_is_possible() -> None:
+    """Three seeds that differ much: Student's t of two degrees of freedom is wider than the
+    scale.
+    """
+    gaps = np.stack([column(n, 100) for n in (0, 40, 90)], axis=1)
+    difference = sample_difference([gaps]).compute_interval(0.95, 12)
+    assert (difference.low, difference.high) == (-1.0, 1.0)
+    assert difference.p == 1.0
+    drop = [WeightedOutcomes(1.0, gaps), WeightedOutcomes(-1.0, gaps[:, ::-1])]
+    found = sample_weighted_sum(drop).compute_interval(0.95, 12)
+    assert (found.low, found.high) == (-1.0, 1.0)
+    errors = sample_weighted_sum([WeightedOutcomes(1.0, 1.5 * gaps)])  # have no greatest value
+    assert errors.compute_interval(0.95, 12).high > 1.5
+
+
 @pytest.mark.parametrize("tests", [1, 3, 18])
 @pytest.mark.parametrize("seeds", [1, 2, 3, 5])
 def test_star_p_and_interval_never_disagree(seeds: int, tests: int) -> None:

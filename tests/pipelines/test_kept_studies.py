@@ -1,5 +1,6 @@
 """The studies whose results are kept: every number of their pages, from what is kept."""
 
+import io
 import re
 import shutil
 from pathlib import Path
@@ -12,7 +13,10 @@ from densecl import paths
 from densecl.analysis.comparison import build_comparison_table, compare_modes
 from densecl.artifacts import ReportPlan, read_json
 from densecl.cost.result import CostReport
+from pipelines.studies.ablation.factors import plan_ablation
+from pipelines.studies.ablation.results import build_ablation_table, read_variant_rows
 from pipelines.studies.study.protocol import StudyEnd, fix_protocol
+from pipelines.studies.study.run import limit_seeds
 from pipelines.studies.study.study_file import read_study
 from pipelines.studies.study.write_up import write_study
 from tests.pipelines.project_factory import ROOT
@@ -66,6 +70,21 @@ def test_the_table_is_what_the_kept_files_give(name: str):
         again[numbers].astype(float), table[numbers], rtol=1e-8, atol=1e-9, equal_nan=True
     )
     assert table["value"].notna().sum() > 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KEPT)
+def test_the_ablations_are_what_the_kept_files_give(name: str, tmp_path: Path, monkeypatch):
+    kept = ROOT / paths.study_folder(name)
+    shutil.copytree(kept / "ablations", tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    study = read_study(ROOT / paths.STUDIES / f"{name}.yaml")
+    tuned = (kept / "params-tuned.yaml").read_text(encoding="utf-8")
+    paths.PARAMS.write_text(limit_seeds(tuned, study.ablation_seeds), encoding="utf-8")
+    ablation = plan_ablation(ROOT / str(study.ablations), paths.PARAMS)
+    table = build_ablation_table(read_variant_rows(ablation.factors)[1])
+    again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+    pd.testing.assert_frame_equal(again, pd.read_csv(kept / "ablations.csv"), rtol=1e-8)
 
 
 @pytest.mark.parametrize("name", KEPT)
