@@ -7,7 +7,9 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from safetensors.torch import save_file
@@ -15,7 +17,7 @@ from safetensors.torch import save_file
 from benchmarks.measure import BenchmarkRow, make_time_row, measure_alternating
 from benchmarks.photographs import score_with_timm
 from densecl import paths
-from densecl.config.params import NetworkParams, load_params
+from densecl.config.params import TRAIN_SET, NetworkParams, load_params
 from densecl.datasets.storage.image_root import list_class_folders
 from densecl.network.exported import load_exported_model
 from densecl.network.vit import build_model
@@ -39,14 +41,10 @@ def measure_suite_evaluation(folder: Path) -> list[BenchmarkRow]:
         print("P15 needs DENSECL_SUITE: the folder of the six sets")
         return []
     roots = {name: Path(suite, below) for name, below in FOLDERS.items()}
-    network = load_params(paths.PARAMS).network
-    values = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
-    for name, root in roots.items():
-        values["datasets"][name] |= {"root": str(root), "tracked_by": str(root)}
-    values |= {"render": {}, "modes": ["none"]}
+    values = build_params(paths.PARAMS.read_text(encoding="utf-8"), roots)
     with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
         paths.PARAMS.write_text(yaml.safe_dump(values), encoding="utf-8")
-        build_project(network, roots)
+        build_project(load_params(paths.PARAMS).network, roots)
         evaluated = [roots[name] for name in values["evaluate"]["datasets"]]
         batch_size = values["evaluate"]["batch_size"]
         calls = {
@@ -60,6 +58,17 @@ def measure_suite_evaluation(folder: Path) -> list[BenchmarkRow]:
         f"metrics, {count_workers()} workers / timm's loader and loop over the six folders"
     )
     return [make_time_row("P15", measure, times, "ours", "timm", "≤ 1.0")]
+
+
+def build_params(text: str, roots: Mapping[str, Path]) -> dict[str, Any]:
+    """Those of a params.yaml, with the sets of the suite alone and without probes."""
+    values: dict[str, Any] = yaml.safe_load(text)
+    values["datasets"] = {
+        name: values["datasets"].get(name, {}) | {"root": str(root), "tracked_by": str(root)}
+        for name, root in roots.items()
+    }
+    values["evaluate"] |= {"datasets": [name for name in roots if name != TRAIN_SET], "probes": {}}
+    return values | {"render": {}, "transfer": {}, "modes": ["none"]}
 
 
 def build_project(network: NetworkParams, roots: dict[str, Path]) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from benchmarks import losses, measure, memory, scale, steps
+from benchmarks import evaluation, losses, measure, memory, scale, steps
 from benchmarks.gpu import __main__ as gpu, budget
 from benchmarks.gpu.page import BEGIN, END, write_page
 from densecl import paths
 from densecl.datasets.storage.manifest import read_manifest
 from densecl.datasets.views.two_views import draw_epoch_order
 from densecl.errors import DenseclError
+from steps import plan
 
 ROOT = Path(__file__).parents[1]
 
@@ -219,3 +222,16 @@ def test_copies_of_a_run_name_their_own_seed_and_files(tmp_path):
         assert (tmp_path / "copy" / control).read_bytes() == mode.encode()
     plan = json.loads((tmp_path / "copy" / paths.plan_file("report")).read_text())
     assert plan["seeds"] == [0, 1]
+
+
+@pytest.mark.skipif("DENSECL_SUITE" not in os.environ, reason="DENSECL_SUITE: no folder of images")
+def test_the_params_of_this_project_become_those_of_the_suite(tmp_path, monkeypatch):
+    """Whatever sets, probes and drawn images params.yaml names: `plan` finds all it needs."""
+    suite = Path(os.environ["DENSECL_SUITE"])
+    roots = {name: suite / below for name, below in evaluation.FOLDERS.items()}
+    values = evaluation.build_params((ROOT / paths.PARAMS).read_text(encoding="utf-8"), roots)
+    monkeypatch.chdir(tmp_path)
+    paths.PARAMS.write_text(yaml.safe_dump(values), encoding="utf-8")
+    plan.main()
+    assert {file.stem for file in paths.PLANS.glob("imagenet*.json")} >= {"imagenet-train"}
+    assert json.loads(paths.plan_file("report").read_text())["datasets"] == list(roots)[1:]
