@@ -81,7 +81,8 @@ def measure_mode(plan: TrainPlan, image_sets: dict[str, ImageSet]) -> list[Bench
     """A real training; after each epoch, STEPS steps on one batch: A B A B."""
     set_training_threads(plan.train.threads)
     images = image_sets[TRAIN_SET]
-    others = {name: part for name, part in image_sets.items() if name != TRAIN_SET}
+    validated_on = plan.train.validate_on or [name for name in image_sets if name != TRAIN_SET]
+    others = {name: image_sets[name] for name in validated_on}
     validator = build_validator(others, CLASSES, plan.train.batch_size, keep_images=True)
     bare_seconds: list[float] = []
     ends = [time.perf_counter()]  # of the epochs
