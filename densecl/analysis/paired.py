@@ -69,5 +69,4 @@ def estimate_difference(
     first: Outcomes, second: Outcomes, confidence: float, sources: Sources | None = None
 ) -> Estimate:
     """Difference first - second of two models on the same images, each [images, 1]."""
-    estimate = sample_difference([first - second], [sources]).compute_interval(confidence)
-    return replace(estimate, low=max(estimate.low, -1.0), high=min(estimate.high, 1.0))
+    return sample_difference([first - second], [sources]).compute_interval(confidence)

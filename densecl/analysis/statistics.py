@@ -46,18 +46,7 @@ def sample_weighted_sum(terms: Sequence[WeightedOutcomes]) -> SampledValue:
         seeds=seeds,
         images=sum(len(term.outcomes) for term in terms),
         noise=noise,
-        bounds=_find_bounds(terms),
     )
-
-
-def _find_bounds(terms: Sequence[WeightedOutcomes]) -> tuple[float, float]:
-    """The least and the greatest sum of outcomes between `least` and 1; none where some outcome,
-    such as a relative error, lies outside.
-    """
-    if any(t.outcomes.min() < t.least or t.outcomes.max() > 1.0 for t in terms):
-        return -np.inf, np.inf
-    ends = np.array([(t.weight * t.least, t.weight) for t in terms])
-    return float(ends.min(axis=1).sum()), float(ends.max(axis=1).sum())
 
 
 def sample_difference(
@@ -67,7 +56,8 @@ def sample_difference(
     second on the same images and seeds.
 
     Images on which only one of two single models is right are counted (McNemar) where the outcomes
-    are 0 and 1; other values, such as areas under a curve, have no such counts.
+    are 0 and 1; other values, such as areas under a curve, have no such counts. Intervals end at -1
+    and 1, unless some difference, such as one of relative errors, lies outside.
     """
     sources = [None] * len(gaps) if sources is None else sources
     terms = [
@@ -75,6 +65,8 @@ def sample_difference(
         for gap, names in zip(gaps, sources, strict=True)
     ]
     sampled = sample_weighted_sum(terms)
+    if all(np.abs(gap).max() <= 1.0 for gap in gaps):
+        sampled = dataclasses.replace(sampled, bounds=(-1.0, 1.0))
     if len(gaps) > 1 or sampled.seeds > 1 or _has_repeated(sources[0]):
         return sampled
     if not np.isin(gaps[0], (-1.0, 0.0, 1.0)).all():

@@ -199,7 +199,8 @@ def _estimate_mean(
     if len(outcomes) == 1:
         return estimate_accuracy(outcomes[0], confidence, sources[0])
     terms = [
-        WeightedOutcomes(1 / len(outcomes), *term) for term in zip(outcomes, sources, strict=True)
+        WeightedOutcomes(1 / len(outcomes), part, names)
+        for part, names in zip(outcomes, sources, strict=True)
     ]
     return estimate_weighted_sum(terms, confidence)
 

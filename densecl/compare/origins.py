@@ -23,24 +23,24 @@ def resolve_origin(given: str, scratch: Path) -> Origin:
     """The experiment's folder in the layout of a project; fetched files are written to
     `scratch`.
     """
-    folder, name = Path(given), to_printable(given)  # a folder's may hold any bytes
+    folder, name = Path(given), to_printable(given)  # names may hold any bytes
     if name == WORKSPACE:
         return _read_folder_origin(name, Path(), scratch)
     if not name.strip():  # Path("") is the workspace: an unset variable would compare it unasked
-        raise DenseclError(_describe_unknown("''"))
+        raise DenseclError(_describe_unknown(given))
     if (folder / paths.EVALUATION).is_dir():
         return _read_folder_origin(name, folder, scratch)
     if (folder / paths.EVALUATION.name).is_dir():
         return _read_folder_origin(name, _resolve_project(folder, scratch), scratch)
-    if name != given:  # no revision's is unprintable
-        raise DenseclError(_describe_unknown(name))
+    if not _is_utf8(given):  # DVC and git's library ask for text
+        raise DenseclError(_describe_unknown(given))
     if not run_git("rev-parse", "--git-dir"):
         reason = "here is no git repository" if shutil.which("git") else "git is not in PATH"
-        raise DenseclError(f"{_describe_unknown(name)}; {reason}")
+        raise DenseclError(f"{_describe_unknown(given)}; {reason}")
     try:
-        commit, (stale, unchecked), notes = fetch_revision(name, scratch)
+        commit, (stale, unchecked), notes = fetch_revision(given, scratch)
     except RevisionNotFoundError as error:
-        raise DenseclError(f"{_describe_unknown(name)} ({error})") from None
+        raise DenseclError(f"{_describe_unknown(given)} ({error})") from None
     return Origin(
         name,
         scratch,
@@ -51,10 +51,19 @@ def resolve_origin(given: str, scratch: Path) -> Origin:
     )
 
 
-def _describe_unknown(name: str) -> str:
-    folder = Path(name)
-    description = f"a folder without {paths.EVALUATION}" if folder.is_dir() else "no such folder"
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _describe_unknown(given: str) -> str:
+    is_folder = bool(given.strip()) and Path(given).is_dir()
+    description = f"a folder without {paths.EVALUATION}" if is_folder else "no such folder"
     expected = f"{WORKSPACE}, a folder of reports, a git revision or a DVC experiment"
+    name = to_printable(given) if given.strip() else "''"
     return f"{name}: found {description} and no such revision; expected {expected}"
 
 

@@ -111,16 +111,19 @@ def _read_locked_stages(repo: "Repo") -> Mapping[str, LockedStage]:
 
 
 def _find_removed(stage: Any, locked: Mapping[str, LockedStage]) -> Iterator[str]:
-    """What dvc.lock records of a stage and dvc.yaml no longer names, of which DVC's own status says
-    nothing.
+    """What dvc.lock records of a stage and dvc.yaml no longer names there; DVC's own status says
+    nothing of it.
     """
+    from dvc.dependency import ParamsDependency
+
     record = locked.get(stage.name)
-    named = {entry.def_path for entry in (*stage.deps, *stage.outs)}
+    entries = (e for e in (*stage.deps, *stage.outs) if not isinstance(e, ParamsDependency))
+    named = {entry.def_path.rstrip("/") for entry in entries}
     for file in (*record.reads, *record.writes) if record else ():
-        if file.path not in named:
+        if file.path.rstrip("/") not in named:
             yield (
-                f"{file.path} is in {paths.DVC_LOCK} and no longer in {paths.DVC_YAML}; only "
-                "`dvc repro --force` or `dvc commit` renews that entry"
+                f"{paths.DVC_LOCK} has {file.path} of it, {paths.DVC_YAML} no longer names that; "
+                "only `dvc repro --force` or `dvc commit` renews the entry"
             )
 
 

@@ -31,7 +31,7 @@ from densecl.runtime.hardware import count_workers, get_device
 def list_images(path: Path, follow_links: FollowLinks = "inside") -> list[tuple[str, Path]]:
     """Name and path of each image, sorted: names are relative to a folder or archive. DataError if
     there is none, for what is neither file nor folder, and, unless links are followed anywhere, for
-    one that leaves the folder.
+    a link that leaves the folder.
     """
     if path.exists() and not (path.is_dir() or path.is_file()):  # reading a pipe would wait
         raise DataError(f"{to_printable(path)}: expected an image, a folder or an archive")
@@ -88,7 +88,7 @@ class _Images(Dataset[tuple[Tensor, int, str]]):
 class ImageBatches:
     """Iterate over (names, uint8 images [B, 3, H, W], normalised images on the model's device);
     images that cannot be read are left out, named on stderr and counted. DataError at the end if
-    that are all.
+    none can be read.
     """
 
     model: Backbone
@@ -117,8 +117,7 @@ class ImageBatches:
                 yield names, kept, normalise_images(kept.to(device), settings)
         if self.unreadable == len(self.images):
             raise DataError(
-                f"none of {format_count(len(self.images), 'image')} can be read (named above); "
-                "nothing is written"
+                f"none of {format_count(len(self.images), 'image')} can be read (named above)"
             )
 
     def raise_unreadable(self) -> None:

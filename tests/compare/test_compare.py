@@ -157,12 +157,14 @@ def test_reports_alone_are_enough_under_any_name(there, capsys):
         ("nowhere", "no such folder"),
         ("empty", "a folder without reports/evaluation"),
         ("", "no such folder"),
+        ("empty\udcff", "empty\\udcff: found a folder without reports/evaluation"),
         ("HEAD\udcff", "HEAD\\udcff: found no such folder"),
         ("\udcff\n", "\\udcff\\n: found no such folder"),
     ],
 )
 def test_a_name_that_is_nothing_is_one_line(there, capsys, name, says):
-    Path("empty").mkdir(exist_ok=True)
+    for folder in ("empty", "empty\udcff"):
+        Path(folder).mkdir(exist_ok=True)
     assert main(["compare", "a", name]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1

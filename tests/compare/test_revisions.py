@@ -250,8 +250,8 @@ def edit_plan(root: Path) -> None:
         (
             remove_dependency,
             [],
-            "train_none-0 (densecl/code.py is in dvc.lock and no longer in dvc.yaml; only "
-            "`dvc repro --force` or `dvc commit` renews that entry).",
+            "train_none-0 (dvc.lock has densecl/code.py of it, dvc.yaml no longer names that; only "
+            "`dvc repro --force` or `dvc commit` renews the entry).",
         ),
         # an interrupted run: the plan is new, and nothing has read it
         (edit_plan, ["plan"], "train_none-0 (data/plan/report.json)."),

@@ -21,7 +21,7 @@ from pipelines.studies.study.study_file import read_study
 from pipelines.studies.study.write_up import write_study
 from tests.pipelines.project_factory import ROOT
 
-KEPT = sorted(file.parent.name for file in (ROOT / paths.STUDIES).glob("*/study.md"))
+KEPT = sorted(page.stem.removeprefix("study-") for page in (ROOT / "docs").glob("study-*.md"))
 MACHINE = re.compile(r"^\| in all \|.*$", re.MULTILINE)  # the cores of the one that wrote it
 MEASURES = {  # a column of the histories, the factor and the digits of the page
     "top-1 in training, %": ("train_top1", 100, 1),

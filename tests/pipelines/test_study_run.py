@@ -115,7 +115,10 @@ def test_again_from_the_kept_files_alone_it_gives_the_same_tables(studied: Path,
     shutil.copytree(studied / "images", root / "images")  # which git does not have
     kill_when(root, f"{paths.TRAINING}/*/history.csv", 2)
     said = pipelines(root, "study", str(FILE))
-    assert "the code was not that of one commit" not in said.lower()
+    assert "finished trials are taken from there" in said
+    text = (root / paths.STUDY_TEXT).read_text()
+    assert "The files are those of the protocol." in text
+    assert "The code was not that of one commit" not in text
     for again, first in zip(read_tables(root), read_tables(studied), strict=True):
         pd.testing.assert_frame_equal(again, first)
     protocol = paths.study_protocol(NAME)

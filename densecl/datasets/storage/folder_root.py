@@ -166,8 +166,8 @@ class FolderRoot:
             raise DataError(
                 f"{place}: link that leaves {to_printable(self.root)}, to {to_printable(target)}; "
                 "expected the file or folder itself; put it there, or, for images that you trust, "
-                "set follow_links: anywhere of the dataset in params.yaml (of a command: "
-                "--follow-links)"
+                "set follow_links: anywhere for the dataset in params.yaml, or give the command "
+                "--follow-links"
             )
 
 

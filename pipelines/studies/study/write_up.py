@@ -88,7 +88,7 @@ def list_results(comparison: Comparison, expected: Mapping[str, str]) -> list[di
                     # Stated of the claim, not of a pair.
                     "expected": expected.get(claim.name, "nothing stated")
                     if position == 0
-                    else "as above",
+                    else "–",
                 }
             )
     absent = [name for name in expected if name not in {claim.name for claim in claims}]
