@@ -1,6 +1,6 @@
 """Run the benchmarks and write docs/performance.md: `make bench`.
 
-Needs a quiet machine, and a quarter of an hour on two cores. `python -m benchmarks NAME ...` prints
+Needs a quiet machine, and half an hour on two cores. `python -m benchmarks NAME ...` prints
 the rows of some parts and writes nothing.
 """
 
