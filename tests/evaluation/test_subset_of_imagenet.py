@@ -67,6 +67,7 @@ def test_rows_and_skipped_files_are_all_files_of_the_set(project):
         assert found == images
 
 
+@pytest.mark.slow
 def test_the_validation_page_and_the_reports_list_them_by_reason(project, browser):
     page = (project / paths.VALIDATION_PAGE).read_text(encoding="utf-8")
     for reason, count in REASONS.items():
