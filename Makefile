@@ -8,7 +8,7 @@
 # make bench   benchmarks, as ratios measured in one run
 # make soak    30 minutes of training runs killed at random (MINUTES=5 for fewer)
 # make ui      MLflow and ZenML's dashboard on 127.0.0.1, until Ctrl-C
-# make extras  Slurm, Ray and S3 for stages on other machines (docs/cluster.md), and other loggers
+# make extras  Slurm, Ray and S3 for stages on other machines (docs/cluster.md)
 # make slurm   a Slurm of two nodes on this machine, as root on Debian; make slurm-stop ends it
 # make ray     a Ray of two nodes on this machine; make ray-stop ends it
 # make lock    resolve the lock files again
@@ -83,7 +83,7 @@ docs: .venv/dev
 
 # The locks hold versions and hashes for Python 3.11 to 3.13 on Linux and macOS, and name no
 # registry. requirements.lock is what a run needs, requirements-dev.lock adds tests, lint, docs and
-# the extras that tests need, requirements-extras.lock what stages on other machines and other loggers need,
+# the extras that tests need, requirements-extras.lock what stages on other machines need,
 # requirements-uv.lock is uv, which installs them. The larger set is resolved first, since it
 # has more bounds; uv then keeps the versions that it finds in the output file. (As `--constraint`,
 # the lock's markers split the resolution by machine names for which there are no wheels.)
@@ -95,7 +95,6 @@ lock: $(BIN)/uv
 		--output-file requirements-dev.lock
 	cp requirements-dev.lock requirements-extras.lock
 	$(LOCK) --extra pipeline --extra slurm --extra ray --extra s3 --extra onnx --extra heif --extra tensorboard \
-		--extra wandb \
 		--output-file requirements-extras.lock
 	cp requirements-dev.lock requirements.lock
 	$(LOCK) --extra pipeline --output-file requirements.lock
