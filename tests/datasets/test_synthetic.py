@@ -152,7 +152,13 @@ def test_same_settings_same_bytes_whatever_the_number_of_processes(
         assert [digests(root) for root in again] == [digests(root) for root in sets[style]]
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize(
+    "style",
+    [
+        style if style in ("photo", "sketch") else pytest.param(style, marks=pytest.mark.slow)
+        for style in STYLES
+    ],
+)
 def test_images_are_drawn_as_they_always_were(style: str, tmp_path: Path) -> None:
     settings = RenderParams.model_validate(
         {"style": style, "folder": "pinned", "images_per_class": 3, "size": SIZE}

@@ -259,6 +259,7 @@ def test_resume_accepts_a_copied_checkpoint_and_rejects_incompatible_ones(
     assert outcome(workplace / "r") == outcome(workplace / "whole")
 
 
+@pytest.mark.slow
 def test_locked_checkpoints_name_their_holder(tmp_path):
     with checkpoint.lock_checkpoints(tmp_path / "f") as kept:
         code = f"from pathlib import Path\nfrom densecl.training import checkpoint\nwith checkpoint.lock_checkpoints(Path({str(kept.folder)!r}), 0.3): pass"
