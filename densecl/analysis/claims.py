@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from densecl.analysis.probe_results import find_measure, format_measure_place
 from densecl.analysis.results import SHIFTED_MEAN, Comparison, MetricRow
+from densecl.cost.result import StepRatio, compare_costs
 
 Pair = tuple[str, str]
 
@@ -77,12 +78,20 @@ def list_pairs(comparison: Comparison) -> Sequence[Pair]:
     return [pair for pair in pairs if pair[0] == "dense"] or pairs
 
 
-def list_cost_pairs(comparison: Comparison) -> list[Pair]:
-    """The pairs whose cost the first screen judges."""
+def select_cost_pairs(comparison: Comparison, pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs with a cost, which count in their family also where the measurement is refused: no
+    verdict on a score may depend on how busy the machine was.
+    """
+    modes = comparison.cost.modes if comparison.cost else {}
+    return [pair for pair in pairs if set(pair) <= set(modes)]
+
+
+def compare_cost(comparison: Comparison, pair: Pair, tests: int) -> StepRatio | None:
+    """Relative time of a pair with its interval in a family of `tests`; None if not measured."""
     cost = comparison.cost
-    if cost is None or not cost.is_measured:
-        return []
-    return [(a, b) for a, b in list_pairs(comparison) if a in cost.modes and b in cost.modes]
+    if cost is None or not cost.is_measured or not select_cost_pairs(comparison, [pair]):
+        return None
+    return compare_costs(cost, *pair, (1 - comparison.plan.values.confidence) / tests)
 
 
 def list_claim_tests(comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -98,7 +107,8 @@ def list_claim_tests(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 
 def count_claim_tests(comparison: Comparison) -> int:
-    return len(list_claim_tests(comparison)) + len(list_cost_pairs(comparison))
+    costs = select_cost_pairs(comparison, list_pairs(comparison))
+    return len(list_claim_tests(comparison)) + len(costs)
 
 
 def is_at_chance(comparison: Comparison, place: str, modes: Sequence[str]) -> bool:

@@ -1,6 +1,6 @@
 """Variants against their bases: what the table of variants tests, as a family of its own."""
 
-from densecl.analysis.claims import Pair, list_claims
+from densecl.analysis.claims import list_claims, select_cost_pairs
 from densecl.analysis.results import Comparison
 
 
@@ -14,14 +14,7 @@ def list_variant_tests(comparison: Comparison) -> list[tuple[str, str, str]]:
     ]
 
 
-def list_variant_costs(comparison: Comparison) -> list[Pair]:
-    """The variants whose cost the table judges, with their bases."""
-    cost = comparison.cost
-    if cost is None or not cost.is_measured:
-        return []
-    return [(a, b) for a, b in comparison.variant_pairs if a in cost.modes and b in cost.modes]
-
-
 def count_variant_tests(comparison: Comparison) -> int:
-    """Size of the family."""
-    return len(list_variant_tests(comparison)) + len(list_variant_costs(comparison))
+    """Size of the family, with the cost of each variant against its base."""
+    costs = select_cost_pairs(comparison, comparison.variant_pairs)
+    return len(list_variant_tests(comparison)) + len(costs)

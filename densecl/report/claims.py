@@ -8,16 +8,16 @@ from densecl.analysis.claims import (
     SHIFT,
     Claim,
     Pair,
+    compare_cost,
     count_claim_tests,
     get_chance,
     list_claims,
-    list_cost_pairs,
     list_pairs,
 )
 from densecl.analysis.comparison import Comparison
 from densecl.analysis.probe_results import find_measure, list_measures
 from densecl.config.params import CONTROL_SET
-from densecl.cost.result import CostReport, StepRatio, compare_costs
+from densecl.cost.result import CostReport, StepRatio
 from densecl.pages.formatting import align_columns, format_count, format_percent, join_names
 from densecl.report.formatting import (
     TableCell,
@@ -166,10 +166,7 @@ def _explain_missing(comparison: Comparison, claim: Claim, pair: Pair) -> str:
 
 def compare_claimed_cost(comparison: Comparison, pair: Pair) -> StepRatio | None:
     """Relative time with its interval in the family of the first screen; None if not measured."""
-    if comparison.cost is None or pair not in list_cost_pairs(comparison):
-        return None
-    error_rate = (1 - comparison.plan.values.confidence) / count_claim_tests(comparison)
-    return compare_costs(comparison.cost, *pair, error_rate)
+    return compare_cost(comparison, pair, count_claim_tests(comparison))
 
 
 def format_extra_time(ratio: StepRatio) -> tuple[str, str]:

@@ -27,14 +27,14 @@ from densecl.config.params import ReportParams
 from densecl.evaluation.protocols import PROTOCOLS
 from densecl.report.charts.forest import draw_forest
 from densecl.report.charts.probe_curves import collect_points, draw_probe_curves, list_curves
-from densecl.report.claims import build_claim_table
+from densecl.report.claims import build_claim_table, compare_claimed_cost
 from densecl.report.headline import build_headline
 from densecl.report.sections.heat_maps import build_heat_maps
 from densecl.report.sections.probe_sections import build_measure_table, build_probe_sections
 from densecl.report.sections.segmentation import build_segmentation_pictures, colour_classes
 from densecl.report.tables import build_model_table
 from densecl.report.verdicts import AT_CHANCE, OPEN, judge_claim
-from tests.cost_factory import make_cost
+from tests.cost_factory import make_cost, ratio
 from tests.report.probe_factory import BASE, CORRUPTIONS, PROBES, SHARES, write_probe, write_probes
 from tests.report.report_factory import write_cell
 
@@ -101,6 +101,18 @@ def test_the_family_is_all_claims_and_costs_and_its_intervals_are_bonferronis(pl
         assert (row.low, row.high) == pytest.approx((gap.mean() - half, gap.mean() + half))
     # The pair that the first screen does not show is in the family of the tables.
     assert found.rows[AREA, "global", "difference_to_none_simultaneous"].note == "family of 3"
+
+
+def test_a_refused_measurement_of_cost_changes_no_verdict_on_a_score(planted) -> None:
+    """How busy the machine was would decide the size of the family otherwise."""
+    root, found = planted
+    busy = compare(root, make_cost({"dense": 1.5, "global": 1.2}, control=ratio(1.3, 0.2)))
+    assert found.cost.is_measured
+    assert not busy.cost.is_measured
+    assert count_claim_tests(busy) == count_claim_tests(found)
+    assert busy.rows == found.rows
+    assert compare_claimed_cost(found, ("dense", "none"))
+    assert compare_claimed_cost(busy, ("dense", "none")) is None
 
 
 def test_planted_differences_are_called_in_words(planted) -> None:

@@ -6,10 +6,9 @@ from statistics import fmean, stdev
 import pandas as pd
 
 from densecl import paths
-from densecl.analysis.claims import list_claims
+from densecl.analysis.claims import compare_cost, list_claims
 from densecl.analysis.results import Comparison
-from densecl.analysis.variants import count_variant_tests, list_variant_costs
-from densecl.cost.result import compare_costs
+from densecl.analysis.variants import count_variant_tests
 from densecl.report.claims import build_claim_cell, format_cost_cell
 from densecl.report.formatting import TableCell, TableData, build_difference_cell
 from densecl.report.mode_settings import describe_variant
@@ -127,10 +126,7 @@ def _build_finished_cell(
 
 
 def _build_cost_cell(comparison: Comparison, variant: str, base: str) -> TableCell:
-    ratio = None
-    if comparison.cost and (variant, base) in list_variant_costs(comparison):
-        error_rate = (1 - comparison.plan.values.confidence) / count_variant_tests(comparison)
-        ratio = compare_costs(comparison.cost, variant, base, error_rate)
+    ratio = compare_cost(comparison, (variant, base), count_variant_tests(comparison))
     return format_cost_cell(comparison, (variant, base), ratio)
 
 

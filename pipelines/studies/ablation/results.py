@@ -8,13 +8,12 @@ from statistics import fmean, stdev
 import pandas as pd
 
 from densecl import paths
-from densecl.analysis.claims import list_claims
+from densecl.analysis.claims import compare_cost, list_claims
 from densecl.analysis.comparison import compare_modes
 from densecl.analysis.results import Comparison
-from densecl.analysis.variants import count_variant_tests, list_variant_costs
+from densecl.analysis.variants import count_variant_tests
 from densecl.artifacts import ReportPlan, read_json
 from densecl.config.params import CONTROL_SET
-from densecl.cost.result import compare_costs
 from densecl.monitoring.training_records import TrainingRecords
 from densecl.report.mode_settings import describe_variant
 from densecl.report.training_results import read_training_results
@@ -121,11 +120,8 @@ def compute_step_time(
     comparison: Comparison, variant: str, base: str
 ) -> tuple[float, float | None, float | None] | None:
     """Ratio to the base with its limits in the family of the variants; None if not measured."""
-    if comparison.cost is None or (variant, base) not in list_variant_costs(comparison):
-        return None
-    error_rate = (1 - comparison.plan.values.confidence) / count_variant_tests(comparison)
-    ratio = compare_costs(comparison.cost, variant, base, error_rate)
-    return ratio.value, ratio.low, ratio.high
+    ratio = compare_cost(comparison, (variant, base), count_variant_tests(comparison))
+    return (ratio.value, ratio.low, ratio.high) if ratio else None
 
 
 def build_ablation_table(rows: Sequence[VariantRow]) -> pd.DataFrame:
