@@ -32,7 +32,10 @@ MODE_KEYS = (
     "label_smoothing",
 )
 # These are what the modes are compared at; a variant may differ in them.
-SHARED_KEYS = ("batch_size", "epochs", "grad_accumulation", "steps_per_epoch", "precision")
+SHARED_KEYS = (
+    *("batch_size", "epochs", "grad_accumulation", "steps_per_epoch", "precision"),
+    "random_erasing",
+)
 # Steps of modes that differ in these have no ratio of costs: one has more images, or another share
 # of steps with diagnostics.
 BATCH_KEYS = ("batch_size", "grad_accumulation", "steps_per_epoch")

@@ -1,5 +1,6 @@
 """Sections of `params.yaml` about training: `network`, `contrast` and `train`."""
 
+import operator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -184,6 +185,12 @@ class TrainParams(StrictModel):
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="label smoothing of the classification loss"
+    )
+    random_erasing: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.0,
+        exclude_if=operator.not_,  # as in plans from before it
+        description="probability that a rectangle of 2 to 33 % of a view is painted over with the "
+        "mean colour (docs/variants.md)",
     )
     steps_per_epoch: Count | None = Field(
         default=None,

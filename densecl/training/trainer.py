@@ -19,8 +19,9 @@ from densecl.contrast.build import (
     compute_max_key_age,
     limit_queue_size,
 )
-from densecl.datasets.views.batch import LoadedBatch
+from densecl.datasets.views.batch import LoadedBatch, ViewBatch, get_views
 from densecl.datasets.views.device_transforms import finish_batch
+from densecl.datasets.views.erasing import draw_rectangles, erase_rectangles
 from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader
 from densecl.errors import Interrupted
 from densecl.monitoring.monitor import Monitor
@@ -235,11 +236,23 @@ class Trainer:
         torch.manual_seed(derive_seed(self.spec.seed, "dropout", step, distributed.get_rank()))
         self.schedule.step_update(step)
         lambda_weight = self.objective.compute_lambda_weight(step / self.steps_per_epoch)
-        batch = finish_batch(loaded, self.device)
+        batch = self._erase_rectangles(loaded, finish_batch(loaded, self.device), step)
         progress = (step + 1) / self.total_steps
         votes = self.votes.cast()
         metrics = self.train_step(batch, lambda_weight, step, progress, diagnostics, votes)
         return self.votes.count(metrics)
+
+    def _erase_rectangles(self, loaded: LoadedBatch, batch: ViewBatch, step: int) -> ViewBatch:
+        if not self.settings.random_erasing:
+            return batch
+        rectangles = draw_rectangles(
+            get_views(loaded).image_ids.tolist(),  # of the CPU: the device need not be waited for
+            self.views.size,
+            self.settings.random_erasing,
+            self.spec.seed,
+            step // self.steps_per_epoch,
+        )
+        return erase_rectangles(batch, rectangles, self.preprocessing)
 
     def _end_step(self) -> None:
         is_due = self.saver.seconds_since_save > self.settings.checkpoint_minutes * 60

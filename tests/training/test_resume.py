@@ -52,6 +52,7 @@ def build_full_plan(**changed: object) -> TrainPlan:
         "learning_rate": 3e-3,
         "warmup_epochs": 1.0,
         "drop_path": 0.2,
+        "random_erasing": 0.5,
         "ema_decay": 0.9,
         "grad_accumulation": 2,
         "checkpoint_minutes": 1e-9,

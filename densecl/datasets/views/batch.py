@@ -53,6 +53,11 @@ class UncoloredBatch(NamedTuple):
 LoadedBatch = ViewBatch | UncoloredBatch
 
 
+def get_views(loaded: LoadedBatch) -> ViewBatch:
+    """The views as the loader has left them."""
+    return loaded.batch if isinstance(loaded, UncoloredBatch) else loaded
+
+
 def stack_images(images: Iterable[ImageViews]) -> LoadedBatch:
     """The images as one batch, in order."""
     view1, view2, *columns, changes = zip(*images, strict=True)

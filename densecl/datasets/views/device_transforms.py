@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from densecl.datasets.views.batch import LoadedBatch, UncoloredBatch, ViewBatch
+from densecl.datasets.views.batch import LoadedBatch, UncoloredBatch, ViewBatch, get_views
 from densecl.datasets.views.color_change import ADJUSTMENTS, get_blur_kernel
 
 GREY = (0.299, 0.587, 0.114)  # weights of ITU-R 601
@@ -20,8 +20,8 @@ GREY = (0.299, 0.587, 0.114)  # weights of ITU-R 601
 
 def finish_batch(loaded: LoadedBatch, device: torch.device) -> ViewBatch:
     """The batch on the device, with colour changes applied there if the loader has left them."""
-    batch = loaded.batch if isinstance(loaded, UncoloredBatch) else loaded
-    batch = ViewBatch(*(column.to(device, non_blocking=True) for column in batch))
+    views = get_views(loaded)
+    batch = ViewBatch(*(column.to(device, non_blocking=True) for column in views))
     if isinstance(loaded, UncoloredBatch):
         view1 = apply_color_changes(batch.view1, loaded.changes1)
         view2 = apply_color_changes(batch.view2, loaded.changes2)
