@@ -86,7 +86,10 @@ def test_defaults_on_the_page_are_those_a_file_gets():
     params = Params.model_validate(least)
     got["train"] |= {
         name: getattr(params.train, name)
-        for name in ("processes", "checkpoint_minutes", "parallel", "checkpoint_activations")
+        for name in (
+            *("processes", "checkpoint_minutes", "parallel", "checkpoint_activations"),
+            "random_erasing",
+        )
     }
     got["evaluate"]["cell_cache"] = params.evaluate.cell_cache
     checked = 0

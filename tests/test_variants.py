@@ -219,7 +219,10 @@ def test_the_examples_of_the_docs_are_valid():
     params = parse(per_mode["train"], contrast=per_mode["contrast"], **variants)
     settings = params.mode_settings
     assert settings.resolve_train("none").learning_rate == 0.001
-    assert [settings.resolve_train(name).batch_size for name in params.modes] == [128] * 4 + [64]
+    batches = [settings.resolve_train(name).batch_size for name in params.modes]
+    assert batches == [128, 128, 128, 128, 64, 128]
+    erased = {name: settings.resolve_train(name).random_erasing for name in params.modes}
+    assert {name for name, share in erased.items() if share} == {"none-erasing"}
 
 
 def test_the_candidate_of_a_retraining_may_be_a_variant():
