@@ -95,3 +95,28 @@ def test_names_are_those_that_were_given(limit, monkeypatch):
     ]
     held = FolderedNames(pd.Series(names))
     assert [held[row] for row in range(len(names))] == names
+
+
+@pytest.mark.parametrize(
+    ("names", "ending"),
+    [
+        (["a/1.jpg", "a/2.jpg", "b/.jpg", "b/3.x.jpg"], ".jpg"),
+        (["a/1.jpg", "a/2.JPG"], ""),
+        (["a/1.j.狗é", "b/2.狗é"], ".狗é"),
+        (["a/1.\n", "b/2.\n"], ".\n"),
+        (["a/1."] * 5, "."),
+        (["a.b/1", "a.b/2"], ""),
+        ([], ""),
+    ],
+)
+def test_an_ending_of_all_names_is_held_once(names, ending, monkeypatch):
+    monkeypatch.setattr(image_names, "ROWS_AT_ONCE", 2)
+    held = FolderedNames(pd.Series(names, dtype="str"))
+    assert held.ending == ending
+    assert [held[row] for row in range(len(names))] == names
+
+
+@given(st.lists(st.builds(str.__add__, TEXT, st.sampled_from([".jpg", ".a.jpg", ""]))))
+def test_any_names_are_those_that_were_given(names):
+    held = FolderedNames(pd.Series(names, dtype="str"))
+    assert [held[row] for row in range(len(names))] == names

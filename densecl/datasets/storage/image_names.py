@@ -53,6 +53,7 @@ class ImageIds:
 class FolderedNames:
     """Names that begin like many others, `<set>/<folder>/<folder>_<image>`: what precedes the last
     slash or underscore is held once, as long as few are different; else what precedes the slash.
+    So is an ending that all share, such as `.JPEG`.
     """
 
     def __init__(self, names: pd.Series) -> None:
@@ -67,13 +68,25 @@ class FolderedNames:
         self.beginnings: list[str] = encoded.dictionary.to_pylist()
         codes = encoded.indices.to_numpy()
         self.codes = codes.astype(np.min_scalar_type(max(1, len(self.beginnings))))
-        names_only = pa.chunked_array([name for _, name in parts])
+        self.ending, short_names = _split_ending([name for _, name in parts])
+        names_only = pa.chunked_array(short_names)
         if names_only.nbytes < MAX_SMALL_OFFSET:
             names_only = names_only.cast(pa.string())
         self.names = names_only.combine_chunks()
 
     def __getitem__(self, row: int) -> str:
-        return self.beginnings[int(self.codes[row])] + str(self.names[row].as_py())
+        return self.beginnings[int(self.codes[row])] + str(self.names[row].as_py()) + self.ending
+
+
+def _split_ending(parts: list[pa.Array]) -> tuple[str, list[pa.Array]]:
+    """What follows the last dot of every name, with the dot, and the names without it; "" and the
+    names as they are where not all have the same.
+    """
+    first = str(parts[0][0].as_py()) if len(parts[0]) else ""
+    ending = first[first.rfind(".") :] if "." in first else ""
+    if not ending or not all(pc.all(pc.ends_with(part, ending)).as_py() for part in parts):
+        return "", parts
+    return ending, [pc.utf8_slice_codeunits(part, 0, -len(ending)) for part in parts]
 
 
 def _split_names(names: pa.Array, ends: str) -> tuple[pa.Array, pa.Array]:
