@@ -6,6 +6,7 @@ are written to runs/<experiment-name>/: model/ (safetensors, config.json) and tr
 """
 
 import argparse
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from densecl import paths
-from densecl.artifacts import DatasetPlan
+from densecl.artifacts import DatasetPlan, TrainPlan
 from densecl.config.params import (
     MODES,
     TRAIN_SET,
@@ -194,6 +195,24 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         yield
 
 
+def check_same_training(model: Path, plan: TrainPlan, seed: int, images: ImageSet) -> None:
+    """DenseclError if a model of another training would be replaced."""
+    from densecl.training.fingerprint import compute_fingerprint
+    from densecl.training.train import hash_images
+
+    config = model / "config.json"
+    if not config.exists():
+        return
+    found = json.loads(config.read_text(encoding="utf-8"))["fingerprint"]
+    expected = compute_fingerprint(plan, seed, hash_images(plan.data, images))
+    if found != expected:
+        raise DenseclError(
+            f"{model}: found a model of other params, images or code (fingerprint {found}), "
+            f"expected none or that of this training ({expected}); name another "
+            "--experiment-name, or move the folder away"
+        )
+
+
 def train_into(
     folder: Path, params: Params, args: dict[str, Any], dataset_plans: dict[str, DatasetPlan]
 ) -> None:
@@ -208,6 +227,7 @@ def train_into(
     }
     images = image_sets[TRAIN_SET]
     plan = resolve_train_plan(params, params.modes[0])
+    check_same_training(folder / "model", plan, args["seed"], images)
     classes = read_classes(find_manifest(TRAIN_SET, folder / "manifests"))
     train(
         plan,

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import re
 import secrets
 import signal
 import socket
@@ -94,7 +95,7 @@ def _list_servers() -> list[tuple[str, int, list[str]]]:
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
         servers.append(("MLflow", port, command + options))
     else:
-        print(f"MLflow: {store}", flush=True)
+        print(f"MLflow: {re.sub('//[^/@]*@', '//', store)}", flush=True)  # without a password
     if importlib.util.find_spec(DASHBOARD_MODULE):
         port = _find_free_port(ZENML_PORT)
         command = [sys.executable, "-m", "pipelines.runtime.zenml_server"]

@@ -1,5 +1,6 @@
 """Row by row what docs/operations.md says of bad params and of a disk or a store that refuses."""
 
+import json
 import re
 import shutil
 import sqlite3
@@ -18,7 +19,8 @@ from densecl.datasets.storage.manifest import SCHEMA, read_manifest, write_manif
 from densecl.errors import DataError
 from densecl.runtime import cli
 from densecl.runtime.locks import hold_lock
-from densecl.training.train import export_model
+from densecl.training.fingerprint import compute_fingerprint
+from densecl.training.train import export_model, hash_images
 from densecl.training.train_state import StateSaver
 from steps.plan import check_network, warn_of_low_rate
 from tests.conftest import draw_set
@@ -282,6 +284,30 @@ def test_a_second_train_py_does_not_mix_its_files_into_the_folder_of_the_first(
     assert [path.name for path in Path("runs/twice").iterdir()] == ["lock"]
     monkeypatch.setattr("densecl.training.train.train", lambda *_: None)
     assert run_train_py([*command, "--epochs", "9"]) == 0  # the lock file is no obstacle
+
+
+def test_a_second_train_py_does_not_replace_the_model_of_another(tmp_path, monkeypatch, capsys):
+    """One after the other, under one name; the same training may be run again."""
+    draw_set(tmp_path / "train", per_class=4)
+    values = yaml.safe_load(Path(__file__).with_name("small.yaml").read_text(encoding="utf-8"))
+    values["render"], values["evaluate"] = {}, {"datasets": ["imagenet"]}
+    values["datasets"] = {
+        name: {"root": "train", "tracked_by": "train"} for name in ("imagenet-train", "imagenet")
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+    def train(plan, seed, images, _classes, _validate, model_folder, *_):
+        model_folder.mkdir(exist_ok=True)
+        fingerprint = compute_fingerprint(plan, seed, hash_images(plan.data, images))
+        (model_folder / "config.json").write_text(json.dumps({"fingerprint": fingerprint}))
+
+    monkeypatch.setattr("densecl.training.train.train", train)
+    command = ["--cl-mode", "none", "--experiment-name", "twice"]
+    assert run_train_py(command) == 0
+    assert run_train_py([*command, "--learning-rate", "0.5"]) == 2
+    assert "found a model of other params, images or code" in capsys.readouterr().err
+    assert run_train_py(command) == 0
 
 
 def test_an_error_starts_nothing_and_exits_with_2(tmp_path):

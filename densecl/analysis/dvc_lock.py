@@ -82,16 +82,19 @@ def parse_stages(text: str, source: str) -> dict[str, LockedStage]:
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DenseclError(
-            f"{source}: found no stages as DVC writes them ({reason}); `dvc repro` writes it anew"
+            f"{source}: found no stages as DVC writes them ({reason}); restore it from a commit "
+            f"where it is whole (git checkout COMMIT -- {paths.DVC_LOCK}), or remove it and run "
+            "`dvc repro`"
         ) from None
 
 
-def read_lock(root: Path) -> DvcLock:
+def read_lock(root: Path, source: str = str(paths.DVC_LOCK)) -> DvcLock:
+    """What dvc.lock of a folder records; DenseclError names the `source` of one that is damaged."""
     path, lock = root / paths.DVC_LOCK, DvcLock()
     if not path.is_file():
         return lock
     text = path.read_text(encoding="utf-8", errors="replace")
-    for name, stage in parse_stages(text, str(paths.DVC_LOCK)).items():
+    for name, stage in parse_stages(text, source).items():
         kind, _, unit = name.partition("@")
         lock.outs.update((file.path, file.md5) for file in stage.writes)
         for file in stage.reads:

@@ -15,7 +15,13 @@ from densecl.compare.summary import (
     format_verdict,
 )
 from densecl.errors import DenseclError, RegressionFound
-from densecl.pages.formatting import clip_list, format_count, format_percent, format_points
+from densecl.pages.formatting import (
+    clip_list,
+    format_count,
+    format_level,
+    format_percent,
+    format_points,
+)
 
 MAX_NAMED = 3  # cells that a message names
 
@@ -86,7 +92,7 @@ def _list_gaps(comparison: ExperimentComparison) -> Iterator[str]:
 
 def _describe_exclusion(comparison: ExperimentComparison) -> str:
     """That B is worse nowhere, and the largest fall that may still be there."""
-    level = f"{100 * comparison.report_params.confidence:g}"
+    level = format_level(comparison.report_params.confidence)
     held = f"Held: B is significantly worse than A nowhere (simultaneous {level} % intervals)"
     if comparison.select_by_call("open"):
         held += f"; {describe_largest_fall(comparison)} is not excluded, see --margin"
@@ -101,8 +107,10 @@ def _judge_margin(comparison: ExperimentComparison, margin: float) -> Judgement:
         for d in cells
         if d.difference and not _is_within(d, margin)
     ]
-    fall = f"a fall of more than {format_percent(margin)} points"
-    level = f"{100 * comparison.report_params.confidence:g} % intervals"
+    is_plain = 0.001 <= margin <= 0.999
+    points = format_percent(margin) if is_plain else format_level(margin)  # not 0.0 or 100.0
+    fall = f"a fall of more than {points} points"
+    level = f"{format_level(comparison.report_params.confidence)} % intervals"
     if not undecided:
         count = format_count(len(cells), "cell")
         return Judgement(f"Held: {fall} is ruled out in each of {count} ({level}).")

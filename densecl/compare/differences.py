@@ -104,9 +104,7 @@ def compare_experiments(a: Experiment, b: Experiment) -> ExperimentComparison:
     """Compare every shared dataset and mode; DenseclError if the experiments share no image."""
     modes = tuple(mode for mode in a.plan.modes if mode in b.plan.modes)
     datasets = tuple(dataset for dataset in a.plan.datasets if dataset in b.plan.datasets)
-    report_params = ReportParams(  # the more cautious of the two, where they differ
-        confidence=max(x.report_params.confidence for x in (a, b)),
-    )
+    report_params = a.report_params  # B must not choose the level at which it is judged
     pairs: dict[tuple[str, str], PairedCell] = {}
     absent: dict[tuple[str, str], str] = {}
     for key in itertools.product(datasets, modes):

@@ -28,6 +28,7 @@ from densecl.cost.result import ModeCost, format_ratio
 from densecl.pages.formatting import (
     align_columns,
     format_count,
+    format_level,
     format_p_value,
     format_percent,
     format_points,
@@ -114,7 +115,7 @@ def _build_context(comparison: ExperimentComparison, changes: ExperimentChanges)
             for mode in modes
         ],
         "far": format_percent(scale_limit),
-        "level": f"{100 * comparison.report_params.confidence:g}",
+        "level": format_level(comparison.report_params.confidence),
         "alpha": f"{1 - comparison.report_params.confidence:.3g}",
         "family": max((delta.family for delta in comparison.deltas), default=0),
         "alone": [delta for delta in comparison.deltas if len(delta.per_seed) > 1],

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 
 from densecl import paths
 from densecl.analysis.dvc_lock import check_nesting, compute_md5, hash_folder, read_lock
-from densecl.compare.staleness import Files, Staleness, find_stale_stages, list_tree
+from densecl.compare.staleness import (
+    Files,
+    Staleness,
+    find_stale_stages,
+    list_tree,
+    shorten_paths,
+)
 from densecl.errors import DenseclError
 from densecl.pages.formatting import clip_list
 from densecl.runtime.git import run_git
@@ -39,13 +45,14 @@ def fetch_revision(name: str, root: Path) -> FetchedRevision:
     cache nor in the remote is an error where the comparison needs it, else a note.
     """
     with _open_revision(name) as (commit, fs):
-        if not _copy_texts(fs.repo, root):
+        where = f"of commit {commit[:12]}"
+        if not _copy_texts(fs.repo, root, name, where):
             raise DenseclError(
                 f"{name}: no {paths.DVC_LOCK} in commit {commit[:12]}, and only it tells what was "
                 f"made there; "
                 f"commit it after `dvc repro` (git add {paths.DVC_LOCK})"
             )
-        locked_outs = read_lock(root).outs
+        locked_outs = read_lock(root, f"{name}: {paths.DVC_LOCK} {where}").outs
         current_outs = {"/".join(out.index_key[1]) for out in fs.repo.index.outs}
         outs = {
             path: md5 for path, md5 in locked_outs.items() if path in current_outs
@@ -74,7 +81,7 @@ def fetch_revision(name: str, root: Path) -> FetchedRevision:
     return FetchedRevision(commit, staleness, [absent] if unavailable else [])
 
 
-def _copy_texts(repo: Any, root: Path) -> bool:
+def _copy_texts(repo: Any, root: Path, name: str, where: str) -> bool:
     """Copy dvc.lock and params.yaml as git holds them; they and dvc.yaml are checked before DVC
     reads them. False without dvc.lock; DVC's own view lacks one that it cannot read.
     """
@@ -84,7 +91,7 @@ def _copy_texts(repo: Any, root: Path) -> bool:
         if repo.fs.exists(place):
             with repo.fs.open(place, mode="rb") as file:
                 content: bytes = file.read()
-            check_nesting(content.decode("utf-8", "replace"), str(path))
+            check_nesting(content.decode("utf-8", "replace"), f"{name}: {path} {where}")
             if path != paths.DVC_YAML:
                 (root / path).write_bytes(content)
     return (root / paths.DVC_LOCK).exists()
@@ -135,7 +142,7 @@ def _open_revision(name: str) -> Iterator[tuple[str, Any]]:
                 )
                 yield commit, DVCFileSystem(repo=repo)
     except DvcException as error:
-        raise DenseclError(f"{name}: DVC: {' '.join(str(error).split())}") from None
+        raise DenseclError(f"{name}: DVC: {shorten_paths(error, Path('/'))}") from None
 
 
 def _list_needed(fs: Any, outs: Mapping[str, str]) -> Iterator[tuple[str, str]]:

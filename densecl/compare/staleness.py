@@ -4,6 +4,7 @@ from dvc.yaml, dvc.lock and the committed files, without a checkout.
 
 import functools
 import hashlib
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 MAX_NAMED_STAGES = 12
+SUBMODULE = 0o160000  # git's mode of one
 DVC_FILES = ("*.yaml", "*.yml", "*.json", "*.toml", "dvc.lock", ".dvcignore")  # that DVC reads
 
 Files = Mapping[str, str]  # path -> md5
 ListSources = Callable[[str], Files]  # committed files at or below a path
 ListOut = Callable[[str, str], Files | None]  # of an out that is a folder; None: not known
+LacksCode = Callable[[str], bool]  # whether a folder of code is left out as a whole
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,12 @@ class Staleness(NamedTuple):
     unchecked: list[str]  # outs whose files some stage reads and which are not there
 
 
-def find_stale_stages(repo: "Repo", list_sources: ListSources, list_out: ListOut) -> Staleness:
+def find_stale_stages(
+    repo: "Repo",
+    list_sources: ListSources,
+    list_out: ListOut,
+    lacks_code: LacksCode = lambda _: False,
+) -> Staleness:
     """Both lists are empty where dvc.lock belongs to the files. What is neither committed nor made
     by a stage, such as images, is not looked at.
     """
@@ -59,7 +67,7 @@ def find_stale_stages(repo: "Repo", list_sources: ListSources, list_out: ListOut
     for stage in repo.index.stages:
         if isinstance(stage, PipelineStage) and stage.path_in_repo == str(paths.DVC_YAML):
             causes = (
-                *_find_causes(repo, stage, outs, list_sources, list_out),
+                *_find_causes(repo, stage, outs, list_sources, list_out, lacks_code),
                 *_find_removed(stage, locked),
             )
             for cause in causes:
@@ -80,6 +88,7 @@ def _find_causes(
     outs: Mapping[str, _Out],
     list_sources: ListSources,
     list_out: ListOut,
+    lacks_code: LacksCode,
 ) -> Iterator[str | _Unchecked]:
     """Why a stage is stale: its command, or a dependency with another md5 than recorded."""
     from dvc.dependency import ParamsDependency
@@ -95,7 +104,7 @@ def _find_causes(
                 yield f"params in {dep.def_path}"
         elif dep.protocol == "local" and (path := _get_path(repo, dep)):
             try:
-                md5 = _hash_path(path, outs, list_sources, list_out)
+                md5 = _hash_path(path, outs, list_sources, list_out, lacks_code)
             except LookupError as error:
                 yield _Unchecked(str(error))
                 continue
@@ -138,7 +147,11 @@ def _overlap(a: str, b: str) -> bool:
 
 
 def _hash_path(
-    path: str, outs: Mapping[str, _Out], list_sources: ListSources, list_out: ListOut
+    path: str,
+    outs: Mapping[str, _Out],
+    list_sources: ListSources,
+    list_out: ListOut,
+    lacks_code: LacksCode,
 ) -> str | None:
     """md5 of a path from committed files and from the outs at, above and below it; None where it
     has none. LookupError names an out whose files are needed and not known.
@@ -168,17 +181,22 @@ def _hash_path(
     }
     if below or made:  # an out may be an empty folder
         return hash_folder(below)
-    # Deleted or renamed, if code is there: the artifact of a CI may come without any.
-    folder = PurePosixPath(path).parts[0]
-    return "no file" if folder in paths.CODE_FOLDERS and list_sources(folder) else None
+    folder = PurePosixPath(path).parts[0]  # deleted, renamed or hidden by .dvcignore
+    return "no file" if folder in paths.CODE_FOLDERS and not lacks_code(folder) else None
 
 
 def list_tree(fs: Any, ignore: Any, root: str, path: str) -> Files:
     """md5 of a file, or of the files of a folder without what .dvcignore names, by path relative
-    to the root; empty where there is none.
+    to the root; empty where there is none. DenseclError names a submodule: git holds no file of it.
     """
     place = fs.join(root, path)
-    found = [place] if fs.isfile(place) else ignore.find(fs, place) if fs.isdir(place) else ()
+    found = [place] if fs.isfile(place) else [*ignore.find(fs, place)] if fs.isdir(place) else []
+    for file in found:
+        if fs.info(file).get("mode") == SUBMODULE:
+            raise DenseclError(
+                f"{PurePosixPath(file).relative_to(root)}: found a git submodule, whose files a "
+                "revision does not hold; compare folders instead, where they are checked out"
+            )
     return {
         str(PurePosixPath(file).relative_to(root)): hashlib.md5(
             fs.cat_file(file), usedforsecurity=False
@@ -219,6 +237,17 @@ def find_stale_in_folder(root: Path, scratch: Path) -> Staleness:
 
     try:
         with Repo(str(scratch), uninitialized=True) as repo:
-            return find_stale_stages(repo, list_sources, list_out)
+            # The artifact of a CI may come without code.
+            return find_stale_stages(
+                repo, list_sources, list_out, lambda folder: not (root / folder).exists()
+            )
     except DvcException as error:
-        raise DenseclError(f"{root}: DVC: {' '.join(str(error).split())}") from None
+        raise DenseclError(f"{root}: DVC: {shorten_paths(error, scratch)}") from None
+
+
+def shorten_paths(error: Exception, folder: Path) -> str:
+    """An error of DVC's in one line, with paths relative to the project instead of to the working
+    folder: DVC reads it as a copy, or out of git.
+    """
+    prefix = os.path.relpath(folder.resolve()).rstrip("/") + "/"
+    return " ".join(str(error).split()).replace(prefix, "")

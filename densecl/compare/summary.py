@@ -14,6 +14,7 @@ from densecl.cost.result import format_ratio
 from densecl.pages.formatting import (
     clip_list,
     format_count,
+    format_level,
     format_percent,
     format_points,
     join_names,
@@ -128,8 +129,14 @@ def build_sentences(comparison: ExperimentComparison, changes: ExperimentChanges
     return [
         *_describe_power(comparison),
         *_describe_scope(comparison),
+        *_describe_levels(comparison),
         *_describe_costs(changes.costs),
     ]
+
+
+def _describe_levels(comparison: ExperimentComparison) -> list[str]:
+    a, b = (format_level(side.report_params.confidence) for side in (comparison.a, comparison.b))
+    return [] if a == b else [f"Judged at A's confidence level, {a} %; B sets {b} %."]
 
 
 def _describe_power(comparison: ExperimentComparison) -> list[str]:

@@ -44,6 +44,13 @@ def _load_files(folder: Path) -> tuple[Backbone, dict[str, Any]]:
         config["num_classes"],
         0,
     )
+    if len(config["classes"]) != config["num_classes"]:
+        raise ValueError(
+            f"{len(config['classes']):,} classes for {config['num_classes']:,} outputs"
+        )
     load_model(model, folder / "model.safetensors")
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} is not finite: damaged, or the training diverged")
     set_orientation(model, config.get("exif", "ignore"))
     return model.eval(), config

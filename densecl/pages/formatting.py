@@ -18,6 +18,11 @@ def format_p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def format_level(confidence: float) -> str:
+    """`95`, in percent with all of its digits: 0.99999999 is not 100."""
+    return f"{100 * confidence:.10g}"
+
+
 def format_bytes(size: float) -> str:
     for unit in ("B", "kB", "MB"):
         if size < 1000:

@@ -1,5 +1,6 @@
 """The images that a user names, read safely: one file, or all of a folder or an archive."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -48,7 +49,10 @@ def list_images(path: Path, follow_links: FollowLinks = "inside") -> list[tuple[
 
 def check_output(output: Path, inputs: Iterable[Path]) -> None:
     """DenseclError if a file that is to be written is one that is read."""
-    if output.resolve() in {path.resolve() for path in inputs}:
+    if not output.name:
+        raise DenseclError(f"--output: found '{output}', expected the name of a file")
+    # Not Path.resolve, which raises at links in a circle.
+    if os.path.realpath(output) in {os.path.realpath(path) for path in inputs}:
         raise DenseclError(
             f"--output {to_printable(output)}: found the name of a file that this command reads, "
             "expected another; it would be overwritten"

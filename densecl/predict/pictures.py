@@ -15,6 +15,7 @@ from densecl.network.attention import compute_cls_attention
 from densecl.network.vit import Backbone, get_patch_grid
 from densecl.predict.embed import compute_features
 from densecl.predict.images import ImageBatches
+from densecl.runtime.atomic_files import open_atomic_file
 
 SIDE_PX = 448  # of a drawn image
 GAP_PX = 16
@@ -43,7 +44,7 @@ def draw_attention(
         mask = Image.fromarray(heat).resize(seen.size, Image.Resampling.BICUBIC)
         over = Image.composite(Image.new("RGB", seen.size, OVERLAY), seen, mask)
         stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(name).stem)[:80]
-        _join(seen, over).save(folder / f"attention-{number:05d}-{stem}.png")
+        _save(_join(seen, over), folder / f"attention-{number:05d}-{stem}.png")
 
 
 def draw_matches(model: Backbone, first: Path, second: Path, folder: Path) -> str:
@@ -73,13 +74,18 @@ def draw_matches(model: Backbone, first: Path, second: Path, folder: Path) -> st
             draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "matches.png"
-    picture.save(path)
+    _save(picture, path)
     mean = float(cosine[mutual].mean()) if mutual.any() else math.nan
     return (
         f"{to_printable(path)}: of {rows * columns} patches of {to_printable(first.name)}, "
         f"{int(mutual.sum())} match one of {to_printable(second.name)} mutually (mean cosine "
         f"{mean:.2f}); the {len(order)} most similar are drawn"
     )
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with open_atomic_file(path) as file:
+        picture.save(file, "PNG")
 
 
 def _to_picture(image: Tensor) -> Image.Image:

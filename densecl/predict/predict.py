@@ -15,7 +15,6 @@ from densecl.artifacts import write_text
 from densecl.datasets.imagenet import load_class_descriptions
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.synthetic.classes import DRAWN_CLASSES
-from densecl.errors import DenseclError
 from densecl.network.exported import load_exported_model
 from densecl.network.precision import use_fp32_products
 from densecl.network.vit import Backbone
@@ -57,11 +56,6 @@ def main(
         check_output(output, [images, *(path for _, path in listed), *model.glob("*")])
     batches = ImageBatches(network, listed, batch_size)
     names = name_classes(config["classes"])
-    if len(names) != network.num_classes:
-        raise DenseclError(
-            f"{to_printable(model)}: found {len(names):,} classes in its config.json, expected "
-            f"{network.num_classes:,}, as its weights have; export it again"
-        )
     rows: list[Prediction] = []
     done = 0
     for batch_names, pixels, normalised in batches:

@@ -5,7 +5,7 @@ from statistics import fmean
 from densecl import paths
 from densecl.analysis.comparison import BASELINE
 from densecl.cost.result import MAX_CONTROL_WIDTH, CostReport, format_ratio
-from densecl.pages.formatting import format_count
+from densecl.pages.formatting import format_count, format_level
 from densecl.report.training_results import TrainingResults
 
 # The loader and validation also take time: less of a difference is no contradiction.
@@ -60,8 +60,8 @@ def describe_measurement(cost: CostReport | None) -> str:
     return (
         f"Steps: {format_count(cost.rounds, 'round')} of all steps in turn, in one process on one "
         f"batch of {cost.images} images{share} in memory with a full memory queue; geometric means "
-        f"of the rounds' ratios with {100 * cost.confidence:g} % intervals. Control, none against "
-        f"itself: {format_ratio(cost.control)}. {describe_load(cost)}{processes}"
+        f"of the rounds' ratios with {format_level(cost.confidence)} % intervals. Control, none "
+        f"against itself: {format_ratio(cost.control)}. {describe_load(cost)}{processes}"
     )
 
 

@@ -21,6 +21,7 @@ from densecl.artifacts import ReportPlan, write_text
 from densecl.config.params import CONTROL_SET, TRAIN_SET
 from densecl.config.titles import get_title
 from densecl.monitoring.training_records import NO_RECORD, TrainingRecords
+from densecl.pages.formatting import format_level
 from densecl.pages.templates import create_environment
 from densecl.report import provenance
 from densecl.report.charts import curves
@@ -145,7 +146,7 @@ def build_context(comparison: Comparison, results: TrainingResults, root: Path) 
         "plan": plan,
         "mean_row": SHIFTED_MEAN,
         "is_shifted": bool(comparison.shifted_sets),
-        "level": f"{100 * plan.values.confidence:g}",
+        "level": format_level(plan.values.confidence),
         "families": describe_families(comparison),
         "control_row": has_control_row(comparison),
         "glossary": explain_terms(plan),

@@ -17,17 +17,24 @@ from densecl.errors import DenseclError
 def open_atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file that replaces `path` when the block ends without an exception.
 
-    DenseclError if `path` is, or leads to, a folder, a device or a pipe.
+    DenseclError if `path` is, or leads to, a folder, a device, a pipe or an open file of a process
+    (/dev/stdout), or if a link lies where it is written first, which would be written through.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     for place in (path, partial):
-        if place.exists() and not place.is_file():
+        is_link = place.is_symlink()
+        if (
+            (place.exists() and not place.is_file())
+            or (is_link and place == partial)
+            or (is_link and place.readlink().is_relative_to("/proc"))
+        ):
             raise DenseclError(
-                f"{place}: found no plain file; move it away, a file is written here"
+                f"{place}: found no plain file, and a file is written here; name another place, or "
+                "move it away if it is yours"
             )
     try:
-        with partial.open("wb") as file:
+        with open(partial, "wb", opener=_open_unlinked) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -36,6 +43,11 @@ def open_atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise
     partial.replace(path)
     fsync_path(path.parent)
+
+
+def _open_unlinked(path: str, flags: int) -> int:
+    """Also if somebody puts a link there meanwhile."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextmanager
@@ -52,7 +64,10 @@ def create_atomic_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
+        mode = partial.stat().st_mode & 0o666  # of the umask: safetensors' files are the owner's
         for entry in (*partial.rglob("*"), partial):
+            if entry.is_file():
+                entry.chmod(mode)
             fsync_path(entry)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

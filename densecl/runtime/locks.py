@@ -28,7 +28,7 @@ def hold_lock(path: Path, timeout: float = 0.0) -> Iterator[None]:
         except FileNotFoundError:
             continue  # the holder has just removed the folder
         except Timeout:
-            holder = path.read_text(encoding="utf-8") if path.exists() else ""
+            holder = path.read_text("utf-8", "backslashreplace") if path.exists() else ""
             raise RetryLater(
                 f"{path}: held by {holder or 'another process'}; run again when it has ended, or "
                 "stop it"
@@ -37,5 +37,5 @@ def hold_lock(path: Path, timeout: float = 0.0) -> Iterator[None]:
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         command = " ".join(sys.argv[1:])
         holder = f"process {os.getpid()} on {socket.gethostname()} since {now} (`{command}`)"
-        path.write_text(holder, encoding="utf-8")
+        path.write_text(holder, "utf-8", "backslashreplace")
         yield

@@ -8,6 +8,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from densecl.artifacts import Artifact
+from densecl.errors import DenseclError
 
 R = TypeVar("R", bound=Artifact)
 
@@ -15,6 +16,7 @@ R = TypeVar("R", bound=Artifact)
 def append_record(path: Path, record: Artifact) -> None:
     """Append one record and sync it to disk; a new file gets a header."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_plain(path)
     # One line per record, also for who reads it with `tail`.
     row = {
         k: " ".join(v.split()) if isinstance(v, str) else v for k, v in record.model_dump().items()
@@ -35,6 +37,7 @@ def read_records(path: Path, record_type: type[R]) -> list[R]:
     """
     if not path.exists():
         return []
+    check_plain(path)
     # Each line by itself: quotes that one does not close would take the next ones in.
     lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     rows = [_split_line(line) for line in lines]
@@ -47,6 +50,12 @@ def read_records(path: Path, record_type: type[R]) -> list[R]:
             row = {k: v for k, v in zip(keys, cells, strict=True) if v}  # else the default
             records.append(record_type.model_validate(row))
     return records
+
+
+def check_plain(path: Path) -> None:
+    """DenseclError for what is no file: a pipe would wait for its other end."""
+    if path.exists() and not path.is_file():
+        raise DenseclError(f"{path}: found no plain file; move it away, records are kept here")
 
 
 def _split_line(line: str) -> list[str]:

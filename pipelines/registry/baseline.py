@@ -7,6 +7,7 @@ import shutil
 from densecl import paths
 from densecl.artifacts import read_json, write_json
 from densecl.config.params import Params
+from densecl.errors import DataError
 from densecl.runtime.atomic_files import create_atomic_folder
 from pipelines.gate.drift import write_baseline
 from pipelines.registry import registry
@@ -30,9 +31,26 @@ def resolve_next_baseline() -> None:
     """
     if not VERSION_FILE.exists():
         return
-    registered = read_json(RegisteredVersion, VERSION_FILE)
+    registered = _read_proposal()
     champion = registry.get_champion(registered.name).version
     if not registered.promoted or champion == registered.version:
         shutil.rmtree(paths.BASELINE, ignore_errors=True)
         paths.BASELINE_NEXT.rename(paths.BASELINE)
     shutil.rmtree(paths.BASELINE_NEXT, ignore_errors=True)
+
+
+def _read_proposal() -> RegisteredVersion:
+    """The version that the proposal belongs to; DenseclError if it is not whole, so that it does
+    not replace a baseline that is.
+    """
+    try:
+        registered = read_json(RegisteredVersion, VERSION_FILE)
+        has_manifests = any(paths.BASELINE_NEXT.glob("*.parquet"))
+        if not has_manifests or not (paths.BASELINE_NEXT / paths.BASELINE_PLAN.name).is_file():
+            raise DataError(f"{paths.BASELINE_NEXT}: found no manifest or no plan")
+    except DataError as error:
+        raise DataError(
+            f"{str(error).partition('; ')[0]}; remove {paths.BASELINE_NEXT}: the changes are then "
+            f"counted from {paths.BASELINE}"
+        ) from None
+    return registered

@@ -24,7 +24,7 @@ from densecl.config.flatten import flatten
 from densecl.config.params import TRAIN_SET, Params
 from densecl.cost.result import CostReport, format_ratio
 from densecl.monitoring.training_records import read_training_records
-from densecl.pages.formatting import format_percent
+from densecl.pages.formatting import format_level, format_percent
 from densecl.pages.templates import create_environment
 from pipelines.gate.trials import describe_trials
 from pipelines.registry import registry
@@ -72,7 +72,7 @@ def render_card(
         parameters=[(k, json.dumps(v, ensure_ascii=False)) for k, v in flatten(plan).items()],
         criteria=_format_criteria(verdict),
         cost=_format_cost(mode, config["fingerprint"]),
-        level=f"{100 * params.report.confidence:g}",
+        level=format_level(params.report.confidence),
         limits=_list_limits(params, verdict, rows),
         named=config["classes"][:NAMED_CLASSES],
         traced=[(key, tags.get(key) or "none") for key in (*LINEAGE_TAGS, *files)],

@@ -134,6 +134,20 @@ def test_a_margin_asks_that_a_fall_is_ruled_out(there, capsys):
     assert main(["compare", "a", "worse", "--fail-if-worse", "--margin", "0"]) == 1
 
 
+def test_b_does_not_choose_the_level_at_which_it_is_judged(there, tmp_path, capsys):
+    """Else intervals of 99.999999 % would pass it."""
+    shutil.copytree("worse", tmp_path / "worse")
+    plan = tmp_path / "worse" / paths.plan_file("report")
+    kept = json.loads(plan.read_text())
+    plan.write_text(json.dumps(kept | {"values": kept["values"] | {"confidence": 0.99999999}}))
+    assert main(["compare", "a", str(tmp_path / "worse"), "--fail-if-worse"]) == 1
+    told = capsys.readouterr()
+    assert "B is worse than A" in told.err
+    assert "Judged at A's confidence level, 95 %; B sets 99.999999 %." in told.out
+    main(["compare", str(tmp_path / "worse"), "a", "--fail-if-worse"])
+    assert "(simultaneous 99.999999 % intervals)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [["--margin", "0.01"], ["--fail-if-worse", "--margin", "1"]])
 def test_a_margin_that_means_nothing_is_a_usage_error(there, capsys, words):
     assert main(["compare", "a", "a", *words]) == 2

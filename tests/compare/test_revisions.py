@@ -215,6 +215,10 @@ def rename_code(root: Path) -> None:
     subprocess.run(command, cwd=root, check=True)
 
 
+def remove_code(root: Path) -> None:
+    subprocess.run(["git", "rm", "-qr", "densecl"], cwd=root, check=True)
+
+
 def edit_command(root: Path) -> None:
     file = root / "dvc.yaml"
     file.write_text(file.read_text().replace("&& cp -R given/models", "&& cp -R -p given/models"))
@@ -243,6 +247,11 @@ def edit_plan(root: Path) -> None:
         ),
         (
             rename_code,
+            [],
+            "cost, evaluate_none-0, plan, prepare_sketch, train_none-0 (densecl/code.py).",
+        ),
+        (
+            remove_code,
             [],
             "cost, evaluate_none-0, plan, prepare_sketch, train_none-0 (densecl/code.py).",
         ),
@@ -392,6 +401,9 @@ def test_a_revision_without_lock_says_what_to_commit(inside, capsys):
     assert "git add dvc.lock" in told
 
 
+OF_COMMIT = r"of commit \w{12}"
+
+
 def edit_lock(old: str, new: str) -> Callable[[str], str]:
     return lambda text: re.sub(old, new, text)
 
@@ -399,12 +411,13 @@ def edit_lock(old: str, new: str) -> Callable[[str], str]:
 @pytest.mark.parametrize(
     ("file", "edit", "says"),
     [
-        ("dvc.lock", lambda _: "{{{", "dvc.lock: found no stages as DVC writes them"),
-        ("dvc.lock", lambda _: "", "dvc.lock: found no stages as DVC writes them"),
-        ("dvc.lock", lambda _: "[" * 50_000, "dvc.lock: found too many brackets"),
-        ("dvc.yaml", lambda _: "- " * 50_000, "dvc.yaml: found too many brackets or lists"),
-        ("params.yaml", lambda _: "{a: " * 50_000, "params.yaml: found too many brackets"),
+        ("dvc.lock", lambda _: "{{{", f"dvc.lock {OF_COMMIT}: found no stages as DVC writes .*git"),
+        ("dvc.lock", lambda _: "", f"dvc.lock {OF_COMMIT}: found no stages as DVC writes them"),
+        ("dvc.lock", lambda _: "[" * 50_000, f"dvc.lock {OF_COMMIT}: found too many brackets"),
+        ("dvc.yaml", lambda _: "- " * 50_000, f"dvc.yaml {OF_COMMIT}: found too many brackets or"),
+        ("params.yaml", lambda _: "{a: " * 50_000, "params.yaml of .*: found too many brackets"),
         ("params.yaml", lambda _: "a: [", "DVC: unable to read: 'params.yaml'"),
+        ("dvc.yaml", lambda _: "<<<<<<< HEAD", "DVC: .*dvc.yaml' validation failed"),
         ("dvc.lock", edit_lock(r"md5: \w{32}", "md5: ../x"), r"found no stages .*md5 ../x"),
         ("dvc.lock", edit_lock("evaluate_none-0", "evaluate_nada-0"), "in dvc.lock of commit"),
     ],
@@ -419,3 +432,31 @@ def test_a_revision_whose_files_are_not_dvcs_is_one_line(inside, capsys, file, e
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert re.search(says, told), told
+    assert "../" not in told.replace("md5 ../x", "")
+
+
+def test_a_submodule_among_the_code_is_one_line(inside, tmp_path, capsys):
+    other = tmp_path / "other"
+    subprocess.run(["git", "init", "-q", str(other)], check=True)
+    (other / "a.py").write_text("1\n")
+    author = ["-c", "user.name=x", "-c", "user.email=x@x"]
+    subprocess.run(["git", "-C", str(other), "add", "-A"], check=True)
+    subprocess.run(["git", "-C", str(other), *author, "commit", "-qm", "x"], check=True)
+
+    def add_submodule(root: Path) -> None:
+        allow = ["git", "-c", "protocol.file.allow=always"]
+        subprocess.run(
+            [*allow, "submodule", "--quiet", "add", str(other), "densecl/third"],
+            cwd=root,
+            check=True,
+        )
+        stages = yaml.safe_load((root / "dvc.yaml").read_text())
+        stages["stages"]["cost"]["deps"].append("densecl")
+        (root / "dvc.yaml").write_text(yaml.safe_dump(stages))
+
+    inside.commit_stale("nested", add_submodule)
+    inside.run("git", "checkout", "-q", "--force", "main")
+    assert main(["compare", "HEAD", "nested"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "densecl/third: found a git submodule" in told

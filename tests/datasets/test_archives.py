@@ -523,3 +523,18 @@ def test_a_zip_of_images_is_readable_as_pillow_reads_it(folder: Path) -> None:
         np.asarray(Image.open(io.BytesIO(read_file(archive / path)))),
         np.asarray(Image.open(folder / path)),
     )
+
+
+def test_one_long_name_among_many_is_refused_before_the_index_is_made(tmp_path, monkeypatch):
+    """Each name of an index takes the length of the longest."""
+    monkeypatch.setattr(archives, "MAX_PADDED", 2**16)
+    for long, is_refused in (("a/" * 25 + "a", False), ("a" * 250 + "/" + "a" * 250, True)):
+        archive = tmp_path / f"{len(long)}.tar"
+        with tarfile.open(archive, "w") as tar:
+            for name in (*(f"n1/image_number_{k:06d}" for k in range(1500)), long):
+                tar.addfile(tarfile.TarInfo(f"{name}.jpg"))
+        if is_refused:
+            (line,) = refused(archive)
+            assert "found a name of 505 bytes among 1,501 members" in line
+        else:
+            assert len(open_archive(archive).list_names()) >= 1501

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from densecl import paths
+from densecl.errors import DataError
 from pipelines.gate import drift
 from pipelines.registry import baseline, registry
 from pipelines.schemas import SourceChanges
@@ -92,3 +93,18 @@ def test_a_proposal_that_was_not_finished_does_not_count(trained, seen, monkeypa
     baseline.resolve_next_baseline()
     assert remembered() == {"before"}
     assert not paths.BASELINE_NEXT.exists()
+
+
+@pytest.mark.parametrize("lost", ["*.parquet", paths.BASELINE_PLAN.name, "version.json"])
+def test_a_damaged_proposal_does_not_replace_a_baseline(trained, seen, lost):
+    made = registry.register_model(NAME, trained("a"), verdict(), {})
+    registry.promote_version(NAME, made.version, "ann", "the gate")
+    baseline.write_next_baseline(small_params(), seen, made)
+    for path in paths.BASELINE_NEXT.glob(lost):
+        if path == baseline.VERSION_FILE:
+            path.write_text("\0")
+        else:
+            path.unlink()
+    with pytest.raises(DataError, match=f"; remove {paths.BASELINE_NEXT}: the changes are then "):
+        baseline.resolve_next_baseline()
+    assert remembered() == {"before"}

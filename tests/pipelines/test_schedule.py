@@ -242,6 +242,18 @@ def test_an_incomplete_line_is_skipped(tmp_path):
     assert [t.detail for t in csv_log.read_records(path, Tick)] == ['two lines, "quoted"'] * 2
 
 
+def test_a_pipe_in_place_of_the_log_is_one_line(tmp_path):
+    """Opening it would wait for its other end, with the project locked."""
+    path = tmp_path / "schedule.csv"
+    os.mkfifo(path)
+    for use in (
+        lambda: csv_log.read_records(path, Tick),
+        lambda: csv_log.append_record(path, Tick.model_construct()),
+    ):
+        with pytest.raises(DenseclError, match=r"schedule.csv: found no plain file; move it away"):
+            use()
+
+
 def test_a_file_from_before_version_0_2_is_read(tmp_path):
     path = tmp_path / "schedule.csv"
     path.write_text("scheduled,started,seconds,outcome,status,detail\na,b,1.0,kept,0,old\n")

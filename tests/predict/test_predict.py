@@ -16,7 +16,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from densecl.__main__ import main
 from densecl.errors import DataError
@@ -156,7 +156,9 @@ def test_a_snapshot_made_of_links_is_read_where_its_owner_is_trusted(there, tmp_
         (["model", "nowhere.jpg"], "nowhere.jpg: cannot be opened"),
         (["model", "empty"], "found no image"),
         (["model", "pipe.png"], "pipe.png: expected an image, a folder or an archive"),
-        (["fewer", "images"], "found 2 classes in its config.json, expected 3"),
+        (["fewer", "images"], "config.json cannot be used (ValueError: 2 classes for 3 outputs)"),
+        (["diverged", "images"], "(ValueError: head.bias is not finite: damaged, or the training"),
+        (["model", "images", "--output", ""], "--output: found '.', expected the name of a file"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(there, capsys, words, says):
@@ -166,6 +168,10 @@ def test_what_cannot_be_used_is_one_line(there, capsys, words, says):
     shutil.copytree("model", "fewer", dirs_exist_ok=True)
     config = json.loads(Path("model/config.json").read_text())
     Path("fewer/config.json").write_text(json.dumps(config | {"classes": CLASSES[:2]}))
+    shutil.copytree("model", "diverged", dirs_exist_ok=True)
+    weights = load_file("model/model.safetensors")
+    weights["head.bias"][0] = torch.nan
+    save_file(weights, "diverged/model.safetensors", metadata={"format": "pt"})
     for name, file in (("damaged", "model.safetensors"), ("other", "config.json")):
         shutil.copytree("model", name, dirs_exist_ok=True)
         Path(name, file).write_text("{}")

@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 
 from densecl.datasets.storage.filenames import find_litter, is_image_name, to_printable
 from densecl.errors import DataError
+from densecl.runtime.cli import shorten_line
 
 TAR_BLOCK = 512  # bytes, the unit of tar
 MAX_LISTED = 20  # refused members that an error names
@@ -45,7 +46,7 @@ def list_members(path: Path, file: BinaryIO, *, is_zip: bool) -> list[ArchiveMem
         if unpacked > limit:
             raise OSError(f"it unpacks to more than {limit} bytes")
         if problem:
-            refused.append(f"{to_printable(path)}: {to_printable(member.name)}: {problem}")
+            refused.append(f"{to_printable(path)}: {_shorten(member.name)}: {problem}")
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         members.append(member._replace(name="/".join(parts) + "/" * member.name.endswith("/")))
     if refused:
@@ -117,7 +118,7 @@ class HeaderReader:
 
 def _find_header_problem(member: tarfile.TarInfo) -> str:
     if member.issym() or member.islnk():
-        return f"a link to {to_printable(member.linkname)}"
+        return f"a link to {_shorten(member.linkname)}"
     if member.issparse():
         return "a sparse file"
     return "" if member.isfile() or member.isdir() else "a device or a pipe"
@@ -170,3 +171,8 @@ def _find_size_problem(member: ArchiveMember, end: int) -> str:
     if is_image and max(member.stored, member.size) > MAX_IMAGE:
         return f"an image of {member.size} bytes, above {MAX_IMAGE}"
     return ""
+
+
+def _shorten(name: str) -> str:
+    """Of any length and any characters, in an error of one line."""
+    return shorten_line(to_printable(name))

@@ -39,6 +39,7 @@ from densecl.runtime.cli import RETRYABLE_ERRNOS
 
 T = TypeVar("T")
 ATTEMPTS = 8  # to open a shard
+MAX_PADDED, MAX_PADDING = 2**28, 4  # bytes of an index's names, and times of the names themselves
 INDEX_VERSION = b"8"  # index files of another version are not read
 
 
@@ -176,6 +177,20 @@ def _read_format(path: Path) -> str:
     return "tar"
 
 
+def check_longest_name(path: Path, names: Sequence[bytes]) -> None:
+    """DataError where one long name makes the index many times as large as the names: each takes
+    the length of the longest there.
+    """
+    longest = max(map(len, names), default=0)
+    size, total = longest * len(names), sum(map(len, names))
+    if size > MAX_PADDED and size > MAX_PADDING * total:
+        raise DataError(
+            f"{to_printable(path)}: found a name of {longest:,} bytes among {len(names):,} "
+            f"members, whose index would take {size / 2**20:,.0f} MiB; unpack the archive, or "
+            "leave out that member"
+        )
+
+
 def _write_index(path: Path, index: Path) -> None:
     archive_format, tar = _read_format(path), None
     ARCHIVES.mkdir(parents=True, exist_ok=True)
@@ -200,6 +215,7 @@ def _write_index(path: Path, index: Path) -> None:
         ) from None
     latest = {os.fsencode(member.name): member for member in members}  # as unpacking would
     order = sorted(latest)
+    check_longest_name(path, order)
     partial = index.with_name(f"{index.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as out:

@@ -9,6 +9,7 @@ from densecl import paths
 from densecl.analysis.claims import compare_cost, list_claims
 from densecl.analysis.results import Comparison
 from densecl.analysis.variants import count_variant_tests
+from densecl.pages.formatting import format_level
 from densecl.report.claims import build_claim_cell, format_cost_cell
 from densecl.report.formatting import TableCell, TableData, build_difference_cell
 from densecl.report.mode_settings import describe_variant
@@ -77,7 +78,7 @@ def build_variant_set_table(comparison: Comparison) -> TableData | None:
 def describe_variant_table(comparison: Comparison) -> str:
     """What its verdicts hold for, and what its columns are."""
     tests = count_variant_tests(comparison)
-    level = f"{100 * comparison.plan.values.confidence:g} %"
+    level = f"{format_level(comparison.plan.values.confidence)} %"
     family = {0: "", 1: f"A family of one test, with a {level} interval. "}.get(
         tests,
         f"One family of {tests} tests, all verdicts of this table: simultaneous {level} intervals "

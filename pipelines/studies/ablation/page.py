@@ -8,7 +8,7 @@ from densecl import paths
 from densecl.analysis.results import Comparison
 from densecl.analysis.variants import count_variant_tests
 from densecl.artifacts import write_text
-from densecl.pages.formatting import format_count, format_points
+from densecl.pages.formatting import format_count, format_level, format_points
 from densecl.pages.templates import create_environment
 from densecl.report.charts.mode_styles import COLOURS
 from densecl.report.charts.svg import INK, PAPER, RULE, Chart, draw_chart
@@ -63,7 +63,7 @@ def describe_size(comparison: Comparison, rows: Sequence[VariantRow]) -> str:
 
 
 def describe_family(comparison: Comparison) -> str:
-    level = f"{100 * comparison.plan.values.confidence:g} %"
+    level = f"{format_level(comparison.plan.values.confidence)} %"
     tests = count_variant_tests(comparison)
     return (
         "Difference from the base in points, same images and seeds. Verdicts are one family of "

@@ -13,7 +13,7 @@ from densecl.analysis.comparison import compare_modes
 from densecl.analysis.results import Comparison
 from densecl.artifacts import ReportPlan, read_json, write_text
 from densecl.cost.result import CostReport
-from densecl.pages.formatting import format_percent, format_points
+from densecl.pages.formatting import format_level, format_percent, format_points
 from densecl.pages.templates import create_environment
 from densecl.report.claims import build_claim_cell, describe_claim
 from densecl.report.headline import build_headline
@@ -59,7 +59,7 @@ def write_study(file: Path, study: StudyFile, protocol: Protocol, end: CodeState
         "limits": [*study.limits, *GENERAL_LIMITS],
         "times": list_times(file.stem),
         "seeds": len(plan.seeds),
-        "level": f"{100 * plan.values.confidence:g}",
+        "level": format_level(plan.values.confidence),
     }
     templates = Path(__file__).parents[1] / "templates"
     for place, is_markdown in ((paths.STUDY_PAGE, False), (paths.STUDY_TEXT, True)):

@@ -10,7 +10,7 @@ from densecl.analysis.sampled_value import Estimate
 from densecl.artifacts import write_text
 from densecl.config.params import Mode
 from densecl.config.sweep_params import Interval, resolve_space
-from densecl.pages.formatting import format_percent, format_points, join_names
+from densecl.pages.formatting import format_level, format_percent, format_points, join_names
 from densecl.pages.templates import create_environment
 from densecl.tuning.records import SweepPlan, TrialResult
 from pipelines.studies.sweep.charts import draw_charts
@@ -27,7 +27,7 @@ def write_page(
         name=plan.name,
         headline=describe_budget(modes),
         gains=[_format_gain(trials) for trials in modes],
-        level=f"{100 * confidence:g}",
+        level=format_level(confidence),
         charts=draw_charts(modes, plan.sweep.sampler == "random"),
         importances=_list_importances(modes),
         tables=[_build_table(plan, trials) for trials in modes],
