@@ -44,10 +44,9 @@ def _load_files(folder: Path) -> tuple[Backbone, dict[str, Any]]:
         config["num_classes"],
         0,
     )
-    if len(config["classes"]) != config["num_classes"]:
-        raise ValueError(
-            f"{len(config['classes']):,} classes for {config['num_classes']:,} outputs"
-        )
+    classes, outputs = config.get("classes"), config["num_classes"]
+    if classes is not None and len(classes) != outputs:
+        raise ValueError(f"{len(classes):,} classes for {outputs:,} outputs")
     load_model(model, folder / "model.safetensors")
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():

@@ -201,6 +201,7 @@ def test_an_output_that_is_no_folder_is_one_line(there, capsys, output):
     assert f"error: --output {output}: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_folders_need_neither_torch_nor_the_orchestrators(there):
     code = (
         "import sys; from steps.__main__ import main; s = main(['compare', 'a', 'worse']);"

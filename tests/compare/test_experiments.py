@@ -255,6 +255,7 @@ def test_the_same_answers_with_other_confidences_are_not_identical(tmp_path, bef
     assert each.difference.low < 0 < each.difference.high
 
 
+@pytest.mark.slow
 def test_three_common_seeds_speak_of_the_mode(tmp_path):
     seeds = (0, 1, 2)
     a = Planted(seeds=(*seeds, 9)).write(tmp_path / "a")
@@ -355,6 +356,7 @@ def test_files_of_an_earlier_version_are_read(tmp_path, before, with_plan):
     assert line(found, "sketch", "none").call == "worse"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_plan", [True, False])
 def test_variants_are_compared_as_modes_and_other_models_are_not(tmp_path, with_plan):
     """Without a plan, params.yaml names the variants: geo-7 is a run, and resnet-50 none."""

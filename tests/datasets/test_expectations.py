@@ -78,6 +78,7 @@ def test_clean_sets_pass(manifests: Manifests, capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_each_dataset_has_a_line_also_where_all_is_well(manifests: Manifests) -> None:
     skipped = SkippedFiles(dataset="imagenet", skipped={"hidden": 2})
     verdict = check_manifests(manifests, ValidateParams())["imagenet"]
@@ -144,6 +145,7 @@ def test_repeats_inside_a_set_and_sixteen_bits_only_warn(manifests: Manifests) -
     )
 
 
+@pytest.mark.slow
 def test_bad_files_stop_or_are_excluded(manifests: Manifests) -> None:
     frame = manifests["imagenet"]
     frame.loc[[2, 20], "problem"] = ["truncated", "not an image"]
@@ -186,6 +188,7 @@ def test_long_lists_are_capped_in_words_and_complete_in_excluded(manifests: Mani
     assert verdict.warnings[-1] == "and 10 more like the 20 above, up to n00000009/2.JPEG"
 
 
+@pytest.mark.slow
 def test_counts_are_of_usable_images(manifests: Manifests) -> None:
     manifests["imagenet-r"].loc[0, "problem"] = "truncated"
     verdict = only(

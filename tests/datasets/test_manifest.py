@@ -268,6 +268,7 @@ def test_wrong_manifests_are_reported_by_column(tmp_path: Path) -> None:
     refused("found columns .*more", read_manifest, path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SUITE, reason="DENSECL_SUITE is unset")
 def test_suite_agrees_with_its_own_lists() -> None:
     suite = Path(SUITE or "")

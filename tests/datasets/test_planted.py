@@ -92,6 +92,7 @@ def test_train_folders_that_are_swapped(place: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_folder_filled_with_another_class(place: Path) -> None:
     for number, file in enumerate(sorted((place / "val" / C).iterdir())):
         shutil.copy(sorted((place / "val" / A).iterdir())[number], file)
@@ -147,6 +148,7 @@ def test_a_truncated_file_and_black_images(place: Path) -> None:
     ) == 1  # the black one can be looked at
 
 
+@pytest.mark.slow
 def test_missing_and_foreign_classes(place: Path) -> None:
     shutil.rmtree(place / "val" / B)
     verdict = judged(place)[CONTROL_SET]

@@ -38,6 +38,7 @@ def anchor(named: int | None = None) -> tuple[str, str]:
     return found.version, found.origin
 
 
+@pytest.mark.slow
 def test_the_first_champion_is_the_anchor_whatever_the_gate_promotes(trained):
     add(trained, "refused", promoted=False)
     assert resolve_anchor(NAME, None) is None
@@ -120,6 +121,7 @@ def write_images(frame: pd.DataFrame) -> str | None:
     return hash_validation_images()
 
 
+@pytest.mark.slow
 def test_the_validation_images_of_the_choice_count(trained):
     first = write_images(manifest("imagenet"))
     add(trained, "first", validation=first)

@@ -142,6 +142,7 @@ def test_images_of_classes_it_does_not_know_are_left_out_and_counted(project):
     assert found["prediction_unmasked"].tolist() == answers
 
 
+@pytest.mark.slow
 def test_a_list_of_scored_classes_is_cut_to_what_it_knows(project):
     project["evaluate"]["classes"] = {"imagenet": [WNIDS[0], WNIDS[1]]}
     prepared(project)

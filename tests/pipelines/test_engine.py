@@ -216,6 +216,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
+@pytest.mark.slow
 @IGNORE_PYGTRIE
 def test_two_stages_meet_and_the_lock_file_is_that_of_dvc_repro(repository, capsys):
     graph = StageGraph()

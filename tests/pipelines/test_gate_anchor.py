@@ -144,6 +144,7 @@ def test_other_classes_ask_for_a_new_anchor(tmp_path, model):
     assert "anchor-fall" not in {c.name for c in verdict.criteria}
 
 
+@pytest.mark.slow
 def test_other_validation_images_ask_for_a_new_anchor(tmp_path):
     for name in ("imagenet", "sketch"):
         plant(tmp_path, name, 0.0, 0.0)
@@ -187,6 +188,7 @@ def test_validation_images_are_known_by_content_and_class(tmp_path):
     assert hash_of(moved) != found
 
 
+@pytest.mark.slow
 def test_minimums_hold_for_every_candidate(tmp_path):
     for name in ("imagenet", "sketch"):
         plant(tmp_path, name, 0.0, 0.0)

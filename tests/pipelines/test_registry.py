@@ -138,6 +138,7 @@ def test_mlflow_loads_no_version_whose_files_changed(trained, project, name):
         mlflow.pyfunc.load_model(f"models:/{NAME}/1")
 
 
+@pytest.mark.slow
 def test_a_step_done_again_makes_no_second_version(trained):
     first = registry.register_model(NAME, trained("first"), verdict(), TAGS)
     again = registry.register_model(NAME, trained("first"), verdict(), TAGS | {"zenml_run": "z-2"})
@@ -154,6 +155,7 @@ def test_a_step_done_again_makes_no_second_version(trained):
     assert list(registry.list_version_tags(NAME)) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_every_rollback_restores_the_previous_champion(trained, capsys):
     for fingerprint, promoted in (
         ("first", True),

@@ -85,6 +85,7 @@ def test_a_shorter_trial_has_its_warm_up_in_proportion():
     assert trial.train.base == "dense"
 
 
+@pytest.mark.slow
 def test_the_queue_gives_each_trial_once_and_each_mode_as_many(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = make_plan()

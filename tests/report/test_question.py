@@ -24,6 +24,7 @@ def write(plan_and_root, **changes) -> tuple[str, str, str]:
     return told, *((root / path).read_text() for path in (paths.REPORT_PAGE, paths.REPORT_TEXT))
 
 
+@pytest.mark.slow
 def test_without_a_shifted_dataset_no_question_of_robustness_is_asked(plan_and_root):
     told, page, text = write(plan_and_root, datasets=("imagenet",), probes=())
     for content in (told, page, text):
@@ -36,6 +37,7 @@ def test_without_a_shifted_dataset_no_question_of_robustness_is_asked(plan_and_r
     assert "Which of the modes dense, global and none is better on imagenet, at what cost?" in page
 
 
+@pytest.mark.slow
 def test_with_one_mode_nothing_is_compared(plan_and_root):
     _, page, text = write(plan_and_root, modes=("none",))
     for content in (page, text):

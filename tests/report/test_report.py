@@ -156,6 +156,7 @@ def test_what_a_test_would_have_missed_is_said(single: tuple[Path, str]) -> None
     assert (said in text) == bool(open_ones)
 
 
+@pytest.mark.slow
 def test_an_incomplete_set_says_so_beside_every_number(tmp_path: Path) -> None:
     plan = make(tmp_path, modes=("dense",))
     path = tmp_path / paths.evaluation_file("sketch", "dense", 0)

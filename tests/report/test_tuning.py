@@ -138,6 +138,7 @@ def test_other_epochs_than_those_of_the_trials_are_said(made):
     ]
 
 
+@pytest.mark.slow
 def test_the_page_and_the_text_say_it(made):
     root, plan = made
     params = plan.params | SECTIONS | {"tuning": add_settings(plan, RECORD)}

@@ -88,6 +88,7 @@ def test_their_tests_are_one_family(varied):
     assert "One family of 3 tests, all verdicts of this table" in text
 
 
+@pytest.mark.slow
 def test_the_table_says_what_each_variant_changes_and_gains(varied):
     root, plan, _ = varied
     results = read_training_results(plan, root, RECORDS)
