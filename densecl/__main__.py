@@ -9,6 +9,7 @@ from densecl.runtime import cli
 
 FORMATS = ("table", "csv", "json")
 FEATURES = ("cls", "mean", "patches")
+MAX_COUNT = 10**9
 MODEL_HELP = "folder with model.safetensors and config.json, such as models/dense/seed-0"
 IMAGES_HELP = "an image, a folder or an archive (.tar, .tar.gz, .zip); all images below it"
 
@@ -58,12 +59,19 @@ def _add_command(commands: Any, name: str, purpose: str) -> argparse.ArgumentPar
 def main(arguments: list[str] | None = None) -> int:
     """Exit status as in `densecl.errors`; 2 also where an image cannot be read."""
     parser = build_parser()
-    args = vars(parser.parse_args(arguments))
+    parsed, others = parser.parse_known_args(arguments)
+    args = vars(parsed)
+    # argparse takes an optional argument as absent at the first option after MODEL.
+    if args["command"] == "predict" and args["images"] is None and len(others) == 1:
+        args["images"] = Path(others.pop())
+    if others or str(args["images"]).startswith("--"):
+        parser.error(f"unrecognized arguments: {' '.join(others) or args['images']}")
     if args["command"] == "predict" and args["images"] is None and args["matches"] is None:
         parser.error("predict: expected an image, a folder or an archive, or --matches A B")
     for name in ("top", "batch_size"):
-        if args.get(name, 1) < 1:
-            parser.error(f"--{name.replace('_', '-')} {args[name]}: expected 1 or more")
+        if not 1 <= args.get(name, 1) <= MAX_COUNT:
+            option = f"--{name.replace('_', '-')} {args[name]}"
+            parser.error(f"{option}: expected a number from 1 to {MAX_COUNT}")
     module = importlib.import_module(f"densecl.predict.{args.pop('command')}")
     return cli.run_command(lambda: module.main(**args))
 

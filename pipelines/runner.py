@@ -207,7 +207,8 @@ def _record_run(run_pipeline: "Callable[[], PipelineRunResponse]") -> None:
         _report_outcome(params, record, verdict)
     if failure is not None:
         raise failure
-    version = f" Version {record.version}, champion {record.champion}." if record.version else ""
+    champion = "no champion yet" if record.champion is None else f"champion {record.champion}"
+    version = f" Version {record.version}, {champion}." if record.version else ""
     print(f"{record.said}.{version}", flush=True)
 
 

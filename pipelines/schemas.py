@@ -56,6 +56,7 @@ class DistributionShift(Artifact):
     """How the usable images of a dataset differ from those of an earlier time."""
 
     dataset: str
+    title: str = ""  # of datasets.<dataset>.title, if there is one
     images: int  # now
     before: int | None  # None: there is nothing to compare with
     classes_new: tuple[str, ...]
@@ -64,6 +65,11 @@ class DistributionShift(Artifact):
     chance: dict[str, float] = Field(
         default_factory=dict
     )  # feature -> what the index of two draws from one population exceeds once in twenty
+
+    @property
+    def shown(self) -> str:
+        """The name for readers."""
+        return self.title or self.dataset
 
 
 class DatasetDrift(DistributionShift):

@@ -17,9 +17,9 @@ from densecl.compare.summary import (
 from densecl.errors import DenseclError, RegressionFound
 from densecl.pages.formatting import (
     clip_list,
+    format_bound,
     format_count,
     format_level,
-    format_percent,
     format_points,
 )
 
@@ -107,9 +107,7 @@ def _judge_margin(comparison: ExperimentComparison, margin: float) -> Judgement:
         for d in cells
         if d.difference and not _is_within(d, margin)
     ]
-    is_plain = 0.001 <= margin <= 0.999
-    points = format_percent(margin) if is_plain else format_level(margin)  # not 0.0 or 100.0
-    fall = f"a fall of more than {points} points"
+    fall = f"a fall of more than {format_bound(margin)} points"
     level = f"{format_level(comparison.report_params.confidence)} % intervals"
     if not undecided:
         count = format_count(len(cells), "cell")

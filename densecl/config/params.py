@@ -205,6 +205,7 @@ class Params(StrictModel):
                 )
         self._check_variant_names()
         self._check_indices()
+        self._check_titles()
         for name in self.transfer:
             if not re.fullmatch(NAME, name):
                 raise ValueError(
@@ -262,6 +263,17 @@ class Params(StrictModel):
                 f"data.order: found shards with datasets.{TRAIN_SET}.layout {layout}, expected "
                 "webdataset or parquet; set data.order: images, or pack the dataset"
             )
+
+    def _check_titles(self) -> None:
+        """Two rows of one name would be two sets to no reader."""
+        names = dict[str, str]()
+        for name, dataset in self.datasets.items():
+            first = names.setdefault(dataset.title or name, name)
+            if first != name:
+                raise ValueError(
+                    f"datasets.{name}.title: found {dataset.title or name!r}, the name of "
+                    f"datasets.{first} too, expected one of its own"
+                )
 
     def _check_indices(self) -> None:
         """An index is of one root in a store; splits of one may share it."""

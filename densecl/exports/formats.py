@@ -12,6 +12,7 @@ from timm.models import save_for_hf
 
 from densecl.artifacts import write_text
 from densecl.datasets.imagenet import load_class_descriptions
+from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.synthetic.classes import DRAWN_CLASSES
 from densecl.errors import DenseclError
 from densecl.network.preprocessing import resolve_preprocessing
@@ -104,7 +105,7 @@ def export_onnx(model: Backbone, config: Mapping[str, Any], folder: Path) -> Non
         indent=1, include={*TIMM_SETTINGS, "exif"}
     )
     write_text(folder / "preprocessing.json", settings + "\n")
-    write_text(folder / "classes.txt", "\n".join(config["classes"]) + "\n")
+    write_text(folder / "classes.txt", "\n".join(map(to_printable, config["classes"])) + "\n")
 
 
 def export_torch(model: Backbone, _: Mapping[str, Any], folder: Path) -> None:

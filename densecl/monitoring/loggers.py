@@ -22,12 +22,12 @@ class Logger(Protocol):
 
 
 class TensorBoardLogger:
-    """Event files in tensorboard/<mode>-<seed>."""
+    """Event files in tensorboard/<mode>-<seed>/<fingerprint>: one line per training."""
 
     def __init__(self, name: str, fingerprint: str, params: Mapping[str, Any]) -> None:
         # mypy knows its types only where the extra is installed.
         tensorboard: Any = importlib.import_module("torch.utils.tensorboard")
-        self.writer = tensorboard.SummaryWriter(str(paths.TENSORBOARD / name))
+        self.writer = tensorboard.SummaryWriter(str(paths.TENSORBOARD / name / fingerprint))
         table = "\n".join(f"| {key} | {value} |" for key, value in params.items())
         text = f"| param | value |\n| --- | --- |\n| fingerprint | {fingerprint} |\n{table}"
         self.writer.add_text("params", text)

@@ -1,5 +1,6 @@
 """timm vision transformers by name, and what one must have to be trained here."""
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import timm
@@ -11,6 +12,9 @@ from timm.models.vision_transformer import VisionTransformer
 from densecl.config.params import NetworkParams
 from densecl.errors import DenseclError
 
+WEIGHT_SOURCES = {
+    *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+}
 Backbone = VisionTransformer | Eva | Beit
 
 
@@ -18,9 +22,21 @@ class ModelError(DenseclError):
     """A model name, argument or weights file that cannot be used."""
 
 
+def check_model_args(model_args: Mapping[str, Any]) -> None:
+    """ModelError for arguments by which timm fetches weights: config.json may be a stranger's, and
+    would choose the address or the file.
+    """
+    if found := sorted(WEIGHT_SOURCES & model_args.keys()):
+        raise ModelError(
+            f"model_args: found {', '.join(found)}, expected arguments of the architecture alone; "
+            "weights are named elsewhere (network.pretrained, network.checkpoint)"
+        )
+
+
 def create_backbone(network: NetworkParams, num_classes: int) -> Backbone:
     """A model with random weights; ModelError if it cannot be built or trained here."""
     name = network.model_name
+    check_model_args(network.model_args)
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name[:8]}*")[:4]) or "see timm.list_models('vit*')"
         raise ModelError(

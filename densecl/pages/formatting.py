@@ -8,6 +8,11 @@ def format_percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f}".replace("-", "−")
 
 
+def format_bound(fraction: float) -> str:
+    """As `format_percent`, but with all digits of what would be 0.0 or 100.0."""
+    return format_percent(fraction) if 0.001 <= fraction <= 0.999 else format_level(fraction)
+
+
 def format_points(fraction: float) -> str:
     """`+0.4`; a value that rounds to 0 has no sign."""
     text = f"{100 * fraction:+.1f}"

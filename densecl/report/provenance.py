@@ -78,7 +78,8 @@ def build_artifact_table(plan: ReportPlan, root: Path) -> tuple[TableData, str]:
         *(paths.manifest_file(s) for s in dict.fromkeys((TRAIN_SET, *plan.datasets))),
         *(paths.model_folder(*run) for run in runs),
         *(paths.training_folder(*run) for run in runs),
-        *(paths.predictions_file(s, *run) for s in plan.datasets for run in runs),
+        *(paths.predictions_folder(*run) for run in runs),
+        *(paths.evaluation_folder(*run) for run in runs),
     )
     missing = TableCell("missing", f"not in {paths.DVC_LOCK}", missing=True)
     rows = tuple(

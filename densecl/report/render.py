@@ -167,7 +167,7 @@ def build_context(comparison: Comparison, results: TrainingResults, root: Path) 
         "probes": build_probe_sections(comparison, root),
         "scatters": draw_control_charts(comparison),
         "fitted": has_published_fit(comparison),
-        "curves": curves.build_curve_groups(results.histories),
+        "curves": curves.build_curve_groups(results.histories, plan.titles),
         "max_seeds": curves.MAX_SEEDS,
         "pictures": build_match_pictures(plan, root),
         "control": get_title(plan.params, CONTROL_SET),

@@ -79,13 +79,13 @@ def describe_shift(change: DistributionShift, feature: str) -> str:
 def _format_dataset_change(change: DatasetDrift) -> Iterator[str]:
     images = format_count(change.images, "image")
     if not is_changed(change):
-        yield f"{change.dataset}: unchanged, {images}"
+        yield f"{change.shown}: unchanged, {images}"
         return
     if change.before is None:
-        yield f"{change.dataset}: {images}, nothing to compare with"
+        yield f"{change.shown}: {images}, nothing to compare with"
         return
     yield (
-        f"{change.dataset}: {images}, {change.before:,} before: {change.new:,} new, "
+        f"{change.shown}: {images}, {change.before:,} before: {change.new:,} new, "
         f"{change.removed:,} removed, "
         f"{change.changed:,} changed"
     )
@@ -98,7 +98,7 @@ def _format_dataset_change(change: DatasetDrift) -> Iterator[str]:
 
 
 def _format_reference_drift(drift: ReferenceDrift) -> Iterator[str]:
-    head = f"{drift.dataset} against the {drift.reference} (version {drift.version})"
+    head = f"{drift.shown} against the {drift.reference} (version {drift.version})"
     if drift.before is None:
         yield f"{head}: nothing to compare with"
         return

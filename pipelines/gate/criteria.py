@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from densecl.analysis.needed import find_images_to_exclude
 from densecl.analysis.sampled_value import Estimate
 from densecl.config.params import CONTROL_SET, GateParams
-from densecl.pages.formatting import format_percent, format_points
+from densecl.pages.formatting import format_bound, format_percent, format_points
 from pipelines.gate.pairing import PairedResult, Unpaired
 from pipelines.schemas import Criterion, CriterionName, DifferenceVerdict
 
@@ -60,7 +60,7 @@ def judge_difference(estimate: Estimate, fall: float) -> DifferenceVerdict:
 
 
 def _describe_verdict(verdict: DifferenceVerdict, estimate: Estimate, fall: float) -> str:
-    bound = f"a fall of more than {format_percent(fall)} points"
+    bound = f"a fall of more than {format_bound(fall)} points"
     match verdict:
         case "not worse":
             return f"not worse: {bound} is ruled out"

@@ -40,7 +40,10 @@ def compute_changes(params: Params, root: Path = Path()) -> SourceChanges:
     """
     made_of = _collect_candidate_config(params)
     return SourceChanges(
-        sets=tuple(_compare_dataset(root, name) for name in params.datasets),
+        sets=tuple(
+            _compare_dataset(root, name).model_copy(update={"title": dataset.title or ""})
+            for name, dataset in params.datasets.items()
+        ),
         params=tuple(_describe_param_changes(root, made_of)),
         made_of=made_of,
     )

@@ -87,12 +87,13 @@ def measure_reference_drift(
     params: Params, references: Sequence[ReferenceProfile], root: Path = Path()
 ) -> Iterator[ReferenceDrift]:
     """The current manifests, dataset by dataset, against the profiles of some versions."""
-    for name in params.datasets:
+    for name, dataset in params.datasets.items():
         now = select_usable(read_manifest(root / paths.manifest_file(name)))
         for reference in references:
             before = reference.profile.datasets.get(name)
             shift = measure_shift(name, before or build_dataset_profile(now.iloc[:0]), now)
-            values = shift.model_dump() | ({} if before else {"before": None, "classes_new": ()})
+            values = shift.model_dump() | {"title": dataset.title or ""}
+            values |= {} if before else {"before": None, "classes_new": ()}
             yield ReferenceDrift(reference=reference.name, version=reference.version, **values)
 
 

@@ -6,6 +6,7 @@ from densecl import paths
 from densecl.config.params import load_params
 from densecl.runtime.locks import hold_lock
 from pipelines.registry import registry
+from pipelines.registry.baseline import resolve_next_baseline
 from pipelines.registry.finish import finish_promotion
 from pipelines.schemas import Anchor
 
@@ -16,7 +17,7 @@ def promote(version: str, why: str, who: str | None = None) -> None:
     name = settings.registry
     # A retraining at work would judge against one champion and replace another.
     with hold_lock(paths.RETRAINING_LOCK):
-        finish_promotion(name, settings.anchor)  # one that was killed
+        _finish_killed_promotion(name, settings.anchor)
         before = registry.get_champion(name).version
         now = registry.promote_version(name, version, who or getpass.getuser(), why, by_hand=True)
         found = finish_promotion(name, settings.anchor)
@@ -29,12 +30,20 @@ def rollback(why: str, who: str | None = None) -> None:
     settings = load_params(paths.PARAMS).retraining
     name = settings.registry
     with hold_lock(paths.RETRAINING_LOCK):
-        finish_promotion(name, settings.anchor)  # one that was killed
+        _finish_killed_promotion(name, settings.anchor)
         before = registry.get_champion(name).version
         now = registry.rollback_champion(name, who or getpass.getuser(), why)
         found = finish_promotion(name, settings.anchor)
         print(f"{name}: version {now} is champion again; rolled back: {before}")
         _print_anchor(name, found)
+
+
+def _finish_killed_promotion(name: str, named_anchor: int | None) -> None:
+    """Before the alias moves: the baseline of a promoted candidate counts while it is champion, and
+    would be dropped afterwards, so that the same candidate were judged and promoted again.
+    """
+    finish_promotion(name, named_anchor)
+    resolve_next_baseline()
 
 
 def _print_anchor(name: str, found: Anchor | None) -> None:

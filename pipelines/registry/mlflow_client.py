@@ -31,10 +31,13 @@ def open_store() -> Iterator[Any]:
     mlflow = mlflow_store.import_mlflow()
     from sqlalchemy.exc import SQLAlchemyError
 
+    uri = mlflow.get_tracking_uri()
+    # MLflow would try again for two minutes.
+    if uri == mlflow_store.TRACKING_URI and (problem := error_translation.find_long_root(uri)):
+        raise problem
     try:
         yield mlflow.MlflowClient()
     except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
-        uri = mlflow.get_tracking_uri()
         message = str(error).partition("\n")[0][:300]
         if translation := error_translation.translate_sqlite(
             f"MLflow at {uri}", message, "put it back from a backup, with mlruns/"

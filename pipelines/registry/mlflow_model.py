@@ -8,9 +8,11 @@ what is heavy is imported where it is used.
 import hashlib
 import io
 import json
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from mlflow.models import set_model
@@ -18,6 +20,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 BATCH_SIZE = 64  # images decoded and scored at once, however many are given: memory stays bounded
 TOP_K = 5
+MAX_RATIO = 250  # of the sides of an image
 # Those of datasets, but HEIF. Of Pillow's other readers some start programs, and bytes may come
 # over a network.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
@@ -88,14 +91,18 @@ class Classifier(PythonModel):
         from PIL import Image, ImageOps
 
         try:
-            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-                upright = ImageOps.exif_transpose(image) if self.turns_upright else image
-                return self.transform(_convert_to_rgb(upright))
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+                    source = _inspect(image)  # before it is read, which forgets it
+                    upright = ImageOps.exif_transpose(image) if self.turns_upright else image
+                    return self.transform(_convert_to_rgb(upright, source))
         except (
             OSError,
             SyntaxError,
             ValueError,
             Image.DecompressionBombError,
+            Image.DecompressionBombWarning,
         ) as error:  # Pillow's, of damaged bytes
             raise ValueError(
                 f"image {number}: {error}; expected the bytes of an image file, such as a JPEG or "
@@ -103,20 +110,47 @@ class Classifier(PythonModel):
             ) from None
 
 
-def _convert_to_rgb(image: Any) -> Any:
-    """As in training: 16-bit greyscale, which Pillow clips to white, is scaled from the fewest bits
-    that hold its highest level. ValueError for levels without a known range.
+class _Source(NamedTuple):
+    """What the header of an image says of its levels."""
+
+    is_white_zero: bool
+    highest_dark: int  # of 16-bit colour: up to it, it may have fewer bits; else -1
+
+
+def _inspect(image: Any) -> _Source:
+    """ValueError for a strip, whose resized copy would take more memory than a photograph's."""
+    if max(image.size) > MAX_RATIO * min(image.size):
+        raise ValueError(f"one side is more than {MAX_RATIO} times as long as the other")
+    highest_dark = -1
+    for tile in getattr(image, "tile", ()):
+        arguments = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        if re.match(r"[A-Za-z]{2,};16[BLN]", str(arguments[0])):
+            highest_dark = 63
+        elif arguments[1:] == (65535,):  # PPM, which Pillow rounds
+            highest_dark = 64
+    return _Source(getattr(image, "tag_v2", {}).get(262) == 0, highest_dark)
+
+
+def _convert_to_rgb(image: Any, source: _Source) -> Any:
+    """As in training (densecl/datasets/storage/decode.py): 16-bit greyscale, which Pillow clips to
+    white, is scaled from the fewest bits that hold its highest level. ValueError for levels without
+    a known range, and for 16-bit colour that is nearly black.
     """
     import numpy as np
     from PIL import Image
 
     if not image.mode.startswith(("I", "F")):
-        return image.convert("RGB")
+        rgb = image.convert("RGB")
+        if 0 < int(np.asarray(rgb).max()) <= source.highest_dark:
+            raise ValueError("16-bit colour with levels below 16384 only; save it with 8 bits")
+        return rgb
     levels = np.asarray(image)
     if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
         raise ValueError("grey levels that are negative, fractions or above 16 bits")
     top = next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if levels.max() < 2**bits)
-    scaled = (levels.astype(np.int64) * 255 + top // 2) // top
+    levels = levels.astype(np.int64)
+    levels = top - levels if source.is_white_zero else levels
+    scaled = (levels * 255 + top // 2) // top
     return Image.fromarray(scaled.astype(np.uint8)).convert("RGB")
 
 

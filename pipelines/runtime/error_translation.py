@@ -8,7 +8,7 @@ from pathlib import Path
 
 from densecl import paths
 from densecl.errors import DenseclError, RetryLater
-from densecl.runtime.cli import RETRYABLE_ERRNOS
+from densecl.runtime.cli import RETRYABLE_ERRNOS, shorten_line
 
 RETRY_ADVICE = "nothing is lost: make room or allow writing, then run the same command again"
 BUSY_ADVICE = "nothing is lost: run the same command again when no other process holds it"
@@ -69,12 +69,8 @@ def explain_lock(error: BaseException) -> str:
 
 def translate_sqlite(store: str, text: str, damaged_advice: str) -> DenseclError | None:
     """Explain an SQLite error of `store`; `damaged_advice` says what to do about a corrupt one."""
-    length = len(os.fsencode(Path.cwd()))
-    if OPEN_FAILED in text and length > MAX_ROOT:
-        return DenseclError(
-            f"{store}: the project's path is {length} bytes long, and SQLite opens no file whose "
-            f"path is longer than 512; move the project to a path of at most {MAX_ROOT}"
-        )
+    if OPEN_FAILED in text and (problem := find_long_root(store)):
+        return problem
     for phrase, advice in TRANSIENT_ERRORS.items():
         if phrase in text:
             return RetryLater(f"{store}: {phrase}; {advice}")
@@ -82,6 +78,19 @@ def translate_sqlite(store: str, text: str, damaged_advice: str) -> DenseclError
         if phrase in text:
             return DenseclError(f"{store}: {phrase}; {damaged_advice}")
     return None
+
+
+def find_long_root(store: str) -> DenseclError | None:
+    """What keeps SQLite from opening `store` in a project whose path is too long."""
+    root = Path.cwd()
+    length = len(os.fsencode(root))
+    if length <= MAX_ROOT:
+        return None
+    return DenseclError(
+        f"{store}: the project's path is {length} bytes long ({shorten_line(root)}), and SQLite "
+        f"opens no file whose path is longer than 512; move the project to a path of at most "
+        f"{MAX_ROOT}"
+    )
 
 
 def iter_causes(error: BaseException) -> Iterator[BaseException]:

@@ -9,7 +9,7 @@ import pytest
 from densecl import paths
 from densecl.errors import DataError
 from pipelines.gate import drift
-from pipelines.registry import baseline, registry
+from pipelines.registry import baseline, commands, registry
 from pipelines.schemas import SourceChanges
 from tests.pipelines.conftest import verdict
 from tests.pipelines.factories import small_params
@@ -108,3 +108,16 @@ def test_a_damaged_proposal_does_not_replace_a_baseline(trained, seen, lost):
     with pytest.raises(DataError, match=f"; remove {paths.BASELINE_NEXT}: the changes are then "):
         baseline.resolve_next_baseline()
     assert remembered() == {"before"}
+
+
+def test_a_rollback_after_a_kill_is_not_undone_by_the_next_retraining(trained, seen):
+    """The candidate had been judged: dropping its baseline would judge and promote it again."""
+    for name in ("a", "b"):
+        made = registry.register_model(NAME, trained(name), verdict(), {})
+        registry.promote_version(NAME, made.version, "ann", "the gate")
+    baseline.write_next_baseline(small_params(), seen, made)  # killed before it is accepted
+    commands.rollback("bad in production", "ann")
+    assert registry.get_champion(NAME).version == "1"
+    baseline.resolve_next_baseline()
+    assert remembered() == {"new"}
+    assert not paths.BASELINE_NEXT.exists()

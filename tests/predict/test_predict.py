@@ -158,6 +158,11 @@ def test_a_snapshot_made_of_links_is_read_where_its_owner_is_trusted(there, tmp_
         (["model", "pipe.png"], "pipe.png: expected an image, a folder or an archive"),
         (["fewer", "images"], "config.json cannot be used (ValueError: 2 classes for 3 outputs)"),
         (["diverged", "images"], "(ValueError: head.bias is not finite: damaged, or the training"),
+        (["fetches", "images"], "model_args: found pretrained, pretrained_cfg_overlay, expected"),
+        (["letters", "images"], "(ValueError: classes that are no list of names)"),
+        (["turned", "images"], "(ValueError: exif 'maybe', expected one of ignore, apply)"),
+        (["exported", "images"], "(ValueError: the config of an export; name the folder that"),
+        (["model", "strip.png"], "strip.png: strip: one side is more than 250 times as long"),
         (["model", "images", "--output", ""], "--output: found '.', expected the name of a file"),
     ],
 )
@@ -168,6 +173,16 @@ def test_what_cannot_be_used_is_one_line(there, capsys, words, says):
     shutil.copytree("model", "fewer", dirs_exist_ok=True)
     config = json.loads(Path("model/config.json").read_text())
     Path("fewer/config.json").write_text(json.dumps(config | {"classes": CLASSES[:2]}))
+    overlay = {"url": "http://127.0.0.1:9/x.pth", "hf_hub_id": None}
+    for name, changed in {
+        "fetches": {"model_args": ARGS | {"pretrained": True, "pretrained_cfg_overlay": overlay}},
+        "letters": {"classes": "abc"},
+        "turned": {"exif": "maybe"},
+        "exported": {"model_args": ARGS | {"num_classes": 3}},
+    }.items():
+        shutil.copytree("model", name, dirs_exist_ok=True)
+        Path(name, "config.json").write_text(json.dumps(config | changed))
+    Image.new("RGB", (100_000, 1)).save("strip.png")
     shutil.copytree("model", "diverged", dirs_exist_ok=True)
     weights = load_file("model/model.safetensors")
     weights["head.bias"][0] = torch.nan
@@ -250,3 +265,20 @@ def test_help_and_usage_errors_import_no_torch(there):
             check=True,
         )
         assert done.stdout.splitlines()[-1] == ends
+
+
+@pytest.mark.parametrize("options", [["--top", "1"], ["--format", "csv", "--attention"]])
+def test_options_may_stand_before_the_images(there, tmp_path, capsys, options):
+    image = str(next(Path("images", WNIDS[0]).iterdir()))
+    pictures = ["--pictures", str(tmp_path)]
+    assert main(["predict", "model", *options, *pictures, image]) == 0
+    before = capsys.readouterr().out
+    assert main(["predict", "model", image, *options, *pictures]) == 0
+    assert capsys.readouterr().out == before
+
+
+@pytest.mark.parametrize("words", [["a", "b", "c"], ["a", "b", "--nothing"], ["a", "--nothing"]])
+def test_words_too_many_are_a_usage_error(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", *words])
+    assert "unrecognized arguments: " in capsys.readouterr().err

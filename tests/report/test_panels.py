@@ -280,15 +280,21 @@ def test_hashes_are_those_of_dvc_lock(tmp_path):
         == "No file dvc.lock: the stages did not run under DVC."
     )
     out = {"path": str(paths.manifest_file(TRAIN_SET)), "md5": "0123abcd" * 4}
+    cell = {"path": str(paths.predictions_folder("dense", 0)), "md5": "4567cdef" * 4 + ".dir"}
     (tmp_path / paths.DVC_LOCK).write_text(
         yaml.safe_dump(
-            {"schema": "2.0", "stages": {"prepare@imagenet-train": {"cmd": "x", "outs": [out]}}}
+            {
+                "schema": "2.0",
+                "stages": {"prepare@imagenet-train": {"cmd": "x", "outs": [out, cell]}},
+            }
         )
     )
     table, why = build_artifact_table(plan, tmp_path)
     assert why == ""
     first, second = table.rows[:2]
     assert [n.main for n in first[2]] == ["0123abcd" * 4]
+    shown = {path: cells[0].main for path, _, cells in table.rows}
+    assert shown[cell["path"]] == cell["md5"]
     assert second[2][0].missing
     assert table.reasons == ["not in dvc.lock"]
 

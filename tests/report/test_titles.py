@@ -4,19 +4,24 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
 from densecl import paths
+from densecl.config.params import ParamsError, parse_params
 from densecl.config.titles import get_title
+from densecl.report.charts.panels import Panel, build_panel_groups
 from densecl.report.charts.svg import render_svg
 from densecl.report.render import write_report
+from pipelines.gate.change_text import format_changes
 from pipelines.gate.gate import judge_candidate
 from pipelines.outcome.notify import format_message
-from pipelines.schemas import Champion, RetrainingRecord
+from pipelines.schemas import Champion, DatasetDrift, RetrainingRecord, SourceChanges
 from steps.__main__ import main
 from steps.plan import resolve_plans
 from tests.pipelines.factories import small_params, write_side
 from tests.report.factories import Planted
 from tests.report.report_factory import RECORDS, make
+from tests.training.training_project import ROOT
 
 TITLES = {"imagenet": "Our photographs", "sketch": "Drawings"}
 PARAMS = {"datasets": {name: {"title": title} for name, title in TITLES.items()}}
@@ -106,3 +111,33 @@ def test_a_title_changes_no_plan_but_those_of_pages():
 )
 def test_titles_of_any_file_are_one_printable_line(params, title):
     assert get_title(params, "sketch") == title
+
+
+def test_curves_and_changes_show_them():
+    groups = build_panel_groups(["top1/imagenet"], TITLES)
+    shown = {panel.title for group in groups for panel in group.panels if isinstance(panel, Panel)}
+    assert "Accuracy on Our photographs" in shown
+    change = DatasetDrift(
+        dataset="imagenet",
+        title="Our photographs",
+        images=48,
+        before=None,
+        classes_new=(),
+        classes_removed=(),
+        psi={},
+        new=48,
+        removed=0,
+        changed=0,
+        evidence=(),
+    )
+    text = format_changes(SourceChanges(sets=(change,), params=(), made_of={}))
+    assert "Our photographs: 48 images, nothing to compare with" in text
+
+
+@pytest.mark.parametrize("titles", [("Drawings", "Drawings"), ("sketch", None)])
+def test_two_datasets_of_one_title_are_refused(titles):
+    values = yaml.safe_load((ROOT / "tests" / "small.yaml").read_text(encoding="utf-8"))
+    for name, title in zip(("imagenet", "sketch"), titles, strict=True):
+        values["datasets"][name]["title"] = title
+    with pytest.raises(ParamsError, match=r"title: found '\w+', the name of datasets.\w+ too"):
+        parse_params(values, "params.yaml")

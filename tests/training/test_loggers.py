@@ -116,7 +116,7 @@ def test_tensorboard_has_the_curves_of_a_resumed_training(monkeypatch):
     monkeypatch.setenv(loggers.LOGGERS_ENV, "tensorboard")
     log_epochs(0)
     log_epochs(1, 2)
-    events = EventAccumulator("tensorboard/none-0").Reload()
+    events = EventAccumulator(f"tensorboard/none-0/{FINGERPRINT}").Reload()
     assert "params/text_summary" in events.Tags()["tensors"]
     values = [(event.step, event.value) for event in events.Scalars("top1/imagenet")]
     assert values == [(1, 0.0), (2, 0.25), (3, 0.5)]

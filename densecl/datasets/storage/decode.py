@@ -28,6 +28,8 @@ BAD_HEADER = "damaged: its header cannot be read"
 TRUNCATED = "truncated"
 DAMAGED = "damaged: cannot be decoded"
 BOMB = f"decompression bomb: more than {Image.MAX_IMAGE_PIXELS} pixels"
+MAX_RATIO = 250  # of the sides: a 1,000,000 x 1 px image of 1 kB is resized to gigabytes
+STRIP = f"strip: one side is more than {MAX_RATIO} times as long as the other"
 BLANK = "blank: every pixel is the same"
 SIXTEEN_BIT = "16-bit: scaled to 8 bits"
 GREY_BITS = (8, 10, 12, 14)  # of cameras, in files of 16 bits
@@ -69,6 +71,10 @@ class UnknownRangeError(ValueError):
     """Levels that no rule maps to 8 bits; its text is one of the problems above."""
 
 
+class StripError(ValueError):
+    """An image whose resized copy would take more memory than a photograph's."""
+
+
 def decode_image(path: ImagePlace, exif: Orientation = "ignore") -> Image.Image:
     """RGB image, bit-identical to `Image.open(path).convert("RGB")` as in timm.
 
@@ -93,6 +99,8 @@ def convert_to_rgb(image: Image.Image, exif: Orientation = "ignore") -> Image.Im
     `exif`: apply turns it upright as its EXIF orientation says. UnknownRangeError, also for colour
     of 12 bits in 16, whose upper 8 are nearly black.
     """
+    if max(image.size) > MAX_RATIO * min(image.size):
+        raise StripError(STRIP)
     highest_dark = _find_highest_dark(image)  # before the pixels are read, which forgets it
     if image.mode.startswith(("I", "F")):
         levels, bits = _read_levels(image)
@@ -153,7 +161,7 @@ def describe_decode_error(error: BaseException, content: bytes) -> str:
     """A description that is the same for all versions of Pillow."""
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return BOMB
-    if isinstance(error, UnknownRangeError):
+    if isinstance(error, UnknownRangeError | StripError):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
         return f"{UNOPENED}: {(error.strerror or 'unknown error').lower()}"

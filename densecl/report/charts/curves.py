@@ -51,7 +51,7 @@ class Curve(NamedTuple):
     y: np.ndarray
 
 
-def build_curve_groups(histories: Histories) -> list[CurveGroup]:
+def build_curve_groups(histories: Histories, titles: Mapping[str, str] = {}) -> list[CurveGroup]:
     """Every question for which some mode has a column; panels without data are omitted."""
     histories = {mode: summarise_seeds(frames) for mode, frames in histories.items()}
     columns = dict.fromkeys(
@@ -59,7 +59,7 @@ def build_curve_groups(histories: Histories) -> list[CurveGroup]:
     )
     curve_groups = [
         CurveGroup(g.question, g.description, tuple(_iter_charts(g, histories)))
-        for g in build_panel_groups(columns)
+        for g in build_panel_groups(columns, titles)
     ]
     return [curve_group for curve_group in curve_groups if curve_group.charts]
 

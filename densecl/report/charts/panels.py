@@ -1,6 +1,6 @@
 """Layout of the charts of history.csv: small panels, grouped by question."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from densecl.config.params import CONTROL_SET
@@ -263,12 +263,14 @@ def iter_matching_panels() -> Iterable[Panel | Profile]:
         yield Profile(f"{features}: by overlap", "%", key, note or caption, "overlap")
 
 
-def build_panel_groups(columns: Iterable[str]) -> tuple[PanelGroup, ...]:
-    """All groups; `columns` determines the validated datasets."""
+def build_panel_groups(
+    columns: Iterable[str], titles: Mapping[str, str] = {}
+) -> tuple[PanelGroup, ...]:
+    """All groups; `columns` determines the validated datasets, `titles` names them."""
     datasets = dict.fromkeys(c.removeprefix("top1/") for c in columns if c.startswith("top1/"))
     validated = tuple(
         Panel(
-            f"Accuracy on {name}",
+            f"Accuracy on {titles.get(name, name)}",
             "%",
             {f"top1/{name}": "top-1", f"top5/{name}": "top-5"},
             "The control of the other datasets. Falling while training accuracy rises: overfitting."
