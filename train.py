@@ -9,8 +9,9 @@ import argparse
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -195,40 +196,24 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def check_same_training(model: Path, plan: TrainPlan, seed: int, images: ImageSet) -> None:
-    """DenseclError if a model of another training would be replaced."""
-    from densecl.training.fingerprint import compute_fingerprint
-    from densecl.training.train import hash_images
-
-    config = model / "config.json"
-    if not config.exists():
-        return
-    found = json.loads(config.read_text(encoding="utf-8"))["fingerprint"]
-    expected = compute_fingerprint(plan, seed, hash_images(plan.data, images))
-    if found != expected:
-        raise DenseclError(
-            f"{model}: found a model of other params, images or code (fingerprint {found}), "
-            f"expected none or that of this training ({expected}); name another "
-            "--experiment-name, or move the folder away"
-        )
-
-
 def train_into(
     folder: Path, params: Params, args: dict[str, Any], dataset_plans: dict[str, DatasetPlan]
 ) -> None:
     """List the images of all sets, then write `folder`/model and `folder`/training."""
+    from densecl import distributed
     from densecl.datasets.storage.manifest import read_classes
     from densecl.evaluation.validator import build_validator
     from densecl.training.train import train
 
-    image_sets = {
-        dataset: load_image_set(plan, folder / "manifests")
-        for dataset, plan in dataset_plans.items()
-    }
+    scratch = folder / "manifests.partial"  # until it is known that nothing else is replaced
+    image_sets = {dataset: load_image_set(plan, scratch) for dataset, plan in dataset_plans.items()}
     images = image_sets[TRAIN_SET]
     plan = resolve_train_plan(params, params.modes[0])
+    classes = read_classes(find_manifest(TRAIN_SET, scratch))
     check_same_training(folder / "model", plan, args["seed"], images)
-    classes = read_classes(find_manifest(TRAIN_SET, folder / "manifests"))
+    if distributed.is_main_process() and scratch.exists():
+        shutil.rmtree(folder / "manifests", ignore_errors=True)
+        scratch.rename(folder / "manifests")
     train(
         plan,
         args["seed"],
@@ -243,6 +228,36 @@ def train_into(
         folder / "model",
         folder / "training",
         args["resume"],
+    )
+
+
+def check_same_training(model: Path, plan: TrainPlan, seed: int, images: ImageSet) -> None:
+    """DenseclError, on every rank, if a model of another training would be replaced."""
+    from densecl import distributed
+
+    is_main = distributed.is_main_process()
+    problem = find_other_training(model, plan, seed, images) if is_main else ""
+    if distributed.any_rank(bool(problem)):
+        raise DenseclError(problem or f"{model}: refused by the first process")
+
+
+def find_other_training(model: Path, plan: TrainPlan, seed: int, images: ImageSet) -> str:
+    """What speaks against writing the model; "" if there is none, or one of this training."""
+    from densecl.training.fingerprint import compute_fingerprint
+    from densecl.training.train import hash_images
+
+    config = model / "config.json"
+    if not config.exists():
+        return ""
+    expected, found = compute_fingerprint(plan, seed, hash_images(plan.data, images)), None
+    with suppress(ValueError, LookupError, TypeError):
+        found = json.loads(config.read_text(encoding="utf-8"))["fingerprint"]
+    if found == expected:
+        return ""
+    return (
+        f"{model}: found a model of other params, images or code (fingerprint {found}), expected "
+        f"none or that of this training ({expected}); name another --experiment-name, or move the "
+        "folder away"
     )
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,13 @@ def main(arguments: list[str] | None = None) -> int:
     parsed, others = parser.parse_known_args(arguments)
     args = vars(parsed)
     # argparse takes an optional argument as absent at the first option after MODEL.
-    if args["command"] == "predict" and args["images"] is None and len(others) == 1:
-        args["images"] = Path(others.pop())
-    if others or str(args["images"]).startswith("--"):
-        parser.error(f"unrecognized arguments: {' '.join(others) or args['images']}")
+    words = sys.argv[1:] if arguments is None else arguments
+    name = others[-1] if others and others[:-1] in ([], ["--"]) else "-"
+    is_name = not name.startswith("-") or "--" in words
+    if args["command"] == "predict" and args["images"] is None and is_name and name != "--":
+        args["images"], others = Path(name), []
+    if others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     if args["command"] == "predict" and args["images"] is None and args["matches"] is None:
         parser.error("predict: expected an image, a folder or an archive, or --matches A B")
     for name in ("top", "batch_size"):

@@ -95,7 +95,8 @@ def _list_servers() -> list[tuple[str, int, list[str]]]:
         command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store]
         servers.append(("MLflow", port, command + options))
     else:
-        print(f"MLflow: {re.sub('//[^/@]*@', '//', store)}", flush=True)  # without a password
+        place = re.sub("//.*@", "//", store).partition("?")[0]  # without a password
+        print(f"MLflow: {place}", flush=True)
     if importlib.util.find_spec(DASHBOARD_MODULE):
         port = _find_free_port(ZENML_PORT)
         command = [sys.executable, "-m", "pipelines.runtime.zenml_server"]

@@ -34,6 +34,9 @@ def main(mode: str, seed: int, format: str = "torch", backbone: bool = False) ->
         FORMATS[format](model, config, folder)
     if name == "torch":
         copy_weights(source, folder)
+    for path in folder.rglob("*.safetensors"):
+        if not path.is_symlink():  # safetensors makes its files the owner's alone
+            path.chmod(folder.stat().st_mode & 0o666)
     print(folder)
     if name == "hf":
         print(f"to publish it: hf upload USER/NAME {folder}")

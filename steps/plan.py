@@ -368,6 +368,7 @@ def resolve_train_plan(params: Params, name: str) -> TrainPlan:
 STEP_SETTINGS = (
     "batch_size",
     "steps_per_epoch",
+    "random_erasing",
     "grad_accumulation",
     "layer_decay",
     "drop_path",

@@ -36,9 +36,9 @@ SHARED_KEYS = (
     *("batch_size", "epochs", "grad_accumulation", "steps_per_epoch", "precision"),
     "random_erasing",
 )
-# Steps of modes that differ in these have no ratio of costs: one has more images, or another share
-# of steps with diagnostics.
-BATCH_KEYS = ("batch_size", "grad_accumulation", "steps_per_epoch")
+# Steps of modes that differ in these have no ratio of costs: one has more images, another share of
+# steps with diagnostics, or rectangles that are drawn before the step.
+BATCH_KEYS = ("batch_size", "grad_accumulation", "steps_per_epoch", "random_erasing")
 # These say how a training is carried out and watched; every model has the same.
 EXECUTION_KEYS = (
     *("compile", "threads", "validate_on"),

@@ -44,6 +44,7 @@ from densecl.config.flatten import flatten
 from densecl.config.mode_params import ModeSettings, ModeTrainParams, VariantParams
 from densecl.config.probe_params import TransferParams
 from densecl.config.sweep_params import SweepParams, check_sweep
+from densecl.config.titles import show_title
 from densecl.config.training_params import (
     ContrastParams,
     DenseContrastParams,
@@ -268,10 +269,11 @@ class Params(StrictModel):
         """Two rows of one name would be two sets to no reader."""
         names = dict[str, str]()
         for name, dataset in self.datasets.items():
-            first = names.setdefault(dataset.title or name, name)
+            title = show_title(dataset.title, name)
+            first = names.setdefault(title, name)
             if first != name:
                 raise ValueError(
-                    f"datasets.{name}.title: found {dataset.title or name!r}, the name of "
+                    f"datasets.{name}.title: found {title!r}, the name of "
                     f"datasets.{first} too, expected one of its own"
                 )
 

@@ -12,6 +12,11 @@ def get_title(params: Mapping[str, Any], dataset: str) -> str:
     settings = params.get("datasets") or {}
     entry = settings.get(dataset) if isinstance(settings, Mapping) else None
     title = entry.get("title") if isinstance(entry, Mapping) else None
+    return show_title(title, dataset)
+
+
+def show_title(title: object, dataset: str) -> str:
+    """As `get_title`, of the title itself."""
     if not isinstance(title, str):
         return dataset
     return " ".join("".join(c if c.isprintable() else " " for c in title).split()) or dataset

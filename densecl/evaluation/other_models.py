@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from timm.models import clean_state_dict
 from torch import Tensor, nn
 
-from densecl.network.create import Backbone, ModelError, check_model_args, find_patch_problem
+from densecl.network.create import Backbone, ModelError, check_sources, find_patch_problem
 from densecl.network.preprocessing import set_orientation
 
 # What config.json tells of the preprocessing; the input size is that of the model as it is built.
@@ -38,7 +38,7 @@ def create_classifier(config: dict[str, Any], state: dict[str, Tensor]) -> Backb
     A `state` on the meta device gives shapes only. ModelError where they do not fit.
     """
     name, model_args = config["architecture"], config["model_args"]
-    check_model_args(model_args)
+    check_sources(name, model_args)
     given = config.get("pretrained_cfg", {})
     overlay = {key: given[key] for key in PREPROCESSING_KEYS if key in given} | {
         "state_dict": clean_state_dict(state),
@@ -69,7 +69,7 @@ def check_architecture(config: dict[str, Any]) -> None:
     device, where building it costs nothing.
     """
     name, model_args = config["architecture"], config["model_args"]
-    check_model_args(model_args)
+    check_sources(name, model_args)
     try:
         model = timm.create_model(name, **model_args)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:

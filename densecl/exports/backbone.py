@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -30,7 +30,7 @@ def export_backbone(model: Backbone, config: dict[str, Any], folder: Path) -> No
         for name, value in model.state_dict().items()
         if not name.startswith("head")
     }
-    save_file(state, folder / "backbone.safetensors", metadata={"format": "pt"})
+    (folder / "backbone.safetensors").write_bytes(save(state, {"format": "pt"}))
     facts = describe_backbone(model, config)
     write_text(folder / "backbone.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
     shutil.copy(FOLDER / DETECTOR, folder / DETECTOR)

@@ -22,10 +22,12 @@ class ModelError(DenseclError):
     """A model name, argument or weights file that cannot be used."""
 
 
-def check_model_args(model_args: Mapping[str, Any]) -> None:
-    """ModelError for arguments by which timm fetches weights: config.json may be a stranger's, and
-    would choose the address or the file.
+def check_sources(name: str, model_args: Mapping[str, Any]) -> None:
+    """ModelError for a name or arguments by which timm fetches something: config.json may be a
+    stranger's, and would choose the address or the file.
     """
+    if not timm.is_model(name):
+        raise ModelError(f"architecture: found {name!r}, which timm {timm.__version__} lacks")
     if found := sorted(WEIGHT_SOURCES & model_args.keys()):
         raise ModelError(
             f"model_args: found {', '.join(found)}, expected arguments of the architecture alone; "
@@ -36,13 +38,13 @@ def check_model_args(model_args: Mapping[str, Any]) -> None:
 def create_backbone(network: NetworkParams, num_classes: int) -> Backbone:
     """A model with random weights; ModelError if it cannot be built or trained here."""
     name = network.model_name
-    check_model_args(network.model_args)
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name[:8]}*")[:4]) or "see timm.list_models('vit*')"
         raise ModelError(
             f"network.model_name: found {name!r}, which timm {timm.__version__} does not know; "
             f"close: {close}"
         )
+    check_sources(name, network.model_args)
     try:
         model = timm.create_model(name, num_classes=num_classes, **network.model_args)
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:

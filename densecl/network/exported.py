@@ -65,5 +65,5 @@ def _check_config(config: dict[str, Any]) -> None:
         return
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError("classes that are no list of names")
-    if len(set(classes)) != outputs:
-        raise ValueError(f"{len(set(classes)):,} classes for {outputs:,} outputs")
+    if len(set(classes)) != outputs or len(classes) != outputs:
+        raise ValueError(f"{len(set(classes)):,} different classes for {outputs:,} outputs")

@@ -15,6 +15,7 @@ from densecl.artifacts import write_text
 from densecl.datasets.imagenet import load_class_descriptions
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.synthetic.classes import DRAWN_CLASSES
+from densecl.errors import DataError
 from densecl.network.exported import load_exported_model
 from densecl.network.precision import use_fp32_products
 from densecl.network.vit import Backbone
@@ -55,7 +56,11 @@ def main(
     if output:
         check_output(output, [images, *(path for _, path in listed), *model.glob("*")])
     batches = ImageBatches(network, listed, batch_size)
-    names = name_classes(config["classes"])
+    if not (wnids := config.get("classes")):
+        raise DataError(
+            f"{to_printable(model)}: its config.json names no classes; `densecl embed` needs none"
+        )
+    names = name_classes(wnids)
     rows: list[Prediction] = []
     done = 0
     for batch_names, pixels, normalised in batches:

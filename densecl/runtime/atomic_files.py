@@ -18,23 +18,20 @@ def open_atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file that replaces `path` when the block ends without an exception.
 
     DenseclError if `path` is, or leads to, a folder, a device, a pipe or an open file of a process
-    (/dev/stdout), or if a link lies where it is written first, which would be written through.
+    (/dev/stdout).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     for place in (path, partial):
-        is_link = place.is_symlink()
-        if (
-            (place.exists() and not place.is_file())
-            or (is_link and place == partial)
-            or (is_link and place.readlink().is_relative_to("/proc"))
-        ):
+        is_open_file = place.is_symlink() and place.readlink().is_relative_to("/proc")
+        if (place.exists() and not place.is_file()) or is_open_file:
             raise DenseclError(
                 f"{place}: found no plain file, and a file is written here; name another place, or "
                 "move it away if it is yours"
             )
+    partial.unlink(missing_ok=True)  # left by a kill, or a link through which would be written
     try:
-        with open(partial, "wb", opener=_open_unlinked) as file:
+        with partial.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -43,11 +40,6 @@ def open_atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise
     partial.replace(path)
     fsync_path(path.parent)
-
-
-def _open_unlinked(path: str, flags: int) -> int:
-    """Also if somebody puts a link there meanwhile."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 @contextmanager
@@ -64,10 +56,7 @@ def create_atomic_folder(path: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        mode = partial.stat().st_mode & 0o666  # of the umask: safetensors' files are the owner's
         for entry in (*partial.rglob("*"), partial):
-            if entry.is_file():
-                entry.chmod(mode)
             fsync_path(entry)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

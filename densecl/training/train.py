@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from densecl import distributed, paths
@@ -154,7 +154,8 @@ def export_model(
     states = {"model": (model.state_dict(), {"format": "pt"}), "heads": (head_state, None)}
     for name, (state, metadata) in states.items():
         tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-        save_file(tensors, folder / f"{name}.safetensors", metadata=metadata)
+        # Not by save_file, whose files are the owner's alone.
+        (folder / f"{name}.safetensors").write_bytes(save(tensors, metadata))
     is_probe = plan.contrast is not None and plan.contrast.lambda_weight == 1
     config = {
         "architecture": plan.network.model_name,

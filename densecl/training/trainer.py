@@ -246,7 +246,8 @@ class Trainer:
         if not self.settings.random_erasing:
             return batch
         rectangles = draw_rectangles(
-            get_views(loaded).image_ids.tolist(),  # of the CPU: the device need not be waited for
+            # Rows on the CPU: the device need not be waited for.
+            [self.views.image_ids[row] for row in get_views(loaded).image_ids.tolist()],
             self.views.size,
             self.settings.random_erasing,
             self.spec.seed,

@@ -15,6 +15,7 @@ from densecl import paths
 from densecl.artifacts import write_text
 from densecl.config.flatten import flatten
 from densecl.config.params import Params
+from densecl.config.titles import show_title
 from densecl.datasets.storage.manifest import read_manifest, select_usable
 from densecl.errors import DataError
 from densecl.runtime import source_hash
@@ -41,7 +42,7 @@ def compute_changes(params: Params, root: Path = Path()) -> SourceChanges:
     made_of = _collect_candidate_config(params)
     return SourceChanges(
         sets=tuple(
-            _compare_dataset(root, name).model_copy(update={"title": dataset.title or ""})
+            _compare_dataset(root, name).model_copy(update={"title": show_title(dataset.title, "")})
             for name, dataset in params.datasets.items()
         ),
         params=tuple(_describe_param_changes(root, made_of)),

@@ -11,6 +11,7 @@ import pandas as pd
 from densecl import paths
 from densecl.artifacts import Artifact
 from densecl.config.params import Params
+from densecl.config.titles import show_title
 from densecl.datasets.storage.manifest import read_manifest, select_usable
 from pipelines.gate.psi import (
     FeatureHistogram,
@@ -92,7 +93,7 @@ def measure_reference_drift(
         for reference in references:
             before = reference.profile.datasets.get(name)
             shift = measure_shift(name, before or build_dataset_profile(now.iloc[:0]), now)
-            values = shift.model_dump() | {"title": dataset.title or ""}
+            values = shift.model_dump() | {"title": show_title(dataset.title, "")}
             values |= {} if before else {"before": None, "classes_new": ()}
             yield ReferenceDrift(reference=reference.name, version=reference.version, **values)
 

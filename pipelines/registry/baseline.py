@@ -29,6 +29,13 @@ def resolve_next_baseline() -> None:
     """Accept the proposed baseline if the registry has the version (and its alias); otherwise drop
     it, and the candidate is judged again.
     """
+    accept_next_baseline()
+    if VERSION_FILE.exists():
+        shutil.rmtree(paths.BASELINE_NEXT)
+
+
+def accept_next_baseline() -> None:
+    """Only the first half of `resolve_next_baseline`."""
     if not VERSION_FILE.exists():
         return
     registered = _read_proposal()
@@ -36,7 +43,6 @@ def resolve_next_baseline() -> None:
     if not registered.promoted or champion == registered.version:
         shutil.rmtree(paths.BASELINE, ignore_errors=True)
         paths.BASELINE_NEXT.rename(paths.BASELINE)
-    shutil.rmtree(paths.BASELINE_NEXT, ignore_errors=True)
 
 
 def _read_proposal() -> RegisteredVersion:

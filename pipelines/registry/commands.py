@@ -1,12 +1,14 @@
 """`python -m pipelines promote` and `rollback`: a person chooses the champion."""
 
 import getpass
+import sys
 
 from densecl import paths
 from densecl.config.params import load_params
+from densecl.errors import DataError
 from densecl.runtime.locks import hold_lock
 from pipelines.registry import registry
-from pipelines.registry.baseline import resolve_next_baseline
+from pipelines.registry.baseline import accept_next_baseline
 from pipelines.registry.finish import finish_promotion
 from pipelines.schemas import Anchor
 
@@ -17,10 +19,12 @@ def promote(version: str, why: str, who: str | None = None) -> None:
     name = settings.registry
     # A retraining at work would judge against one champion and replace another.
     with hold_lock(paths.RETRAINING_LOCK):
-        _finish_killed_promotion(name, settings.anchor)
+        finish_promotion(name, settings.anchor)  # one that was killed
+        _accept_baseline()
         before = registry.get_champion(name).version
         now = registry.promote_version(name, version, who or getpass.getuser(), why, by_hand=True)
         found = finish_promotion(name, settings.anchor)
+        _accept_baseline()
         print(f"{name}: version {now} is champion; before: {before or 'none'}")
         _print_anchor(name, found)
 
@@ -30,20 +34,25 @@ def rollback(why: str, who: str | None = None) -> None:
     settings = load_params(paths.PARAMS).retraining
     name = settings.registry
     with hold_lock(paths.RETRAINING_LOCK):
-        _finish_killed_promotion(name, settings.anchor)
+        finish_promotion(name, settings.anchor)  # one that was killed
+        _accept_baseline()
         before = registry.get_champion(name).version
         now = registry.rollback_champion(name, who or getpass.getuser(), why)
         found = finish_promotion(name, settings.anchor)
+        _accept_baseline()
         print(f"{name}: version {now} is champion again; rolled back: {before}")
         _print_anchor(name, found)
 
 
-def _finish_killed_promotion(name: str, named_anchor: int | None) -> None:
-    """Before the alias moves: the baseline of a promoted candidate counts while it is champion, and
-    would be dropped afterwards, so that the same candidate were judged and promoted again.
+def _accept_baseline() -> None:
+    """Before and after the alias moves: the proposal of a candidate that was judged counts while it
+    is champion. The next retraining would drop it afterwards, and judge and promote the same
+    candidate again. A damaged one must not keep anybody from a rollback.
     """
-    finish_promotion(name, named_anchor)
-    resolve_next_baseline()
+    try:
+        accept_next_baseline()
+    except DataError as error:
+        print(f"warning: {error}", file=sys.stderr)
 
 
 def _print_anchor(name: str, found: Anchor | None) -> None:

@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import re
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,18 +90,16 @@ class Classifier(PythonModel):
         from PIL import Image, ImageOps
 
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
-                    source = _inspect(image)  # before it is read, which forgets it
-                    upright = ImageOps.exif_transpose(image) if self.turns_upright else image
-                    return self.transform(_convert_to_rgb(upright, source))
+            with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+                source = _inspect(image)  # before it is read, which forgets it
+                upright = ImageOps.exif_transpose(image) if self.turns_upright else image
+                return self.transform(_convert_to_rgb(upright, source))
         except (
             OSError,
             SyntaxError,
             ValueError,
+            EOFError,
             Image.DecompressionBombError,
-            Image.DecompressionBombWarning,
         ) as error:  # Pillow's, of damaged bytes
             raise ValueError(
                 f"image {number}: {error}; expected the bytes of an image file, such as a JPEG or "
@@ -118,7 +115,13 @@ class _Source(NamedTuple):
 
 
 def _inspect(image: Any) -> _Source:
-    """ValueError for a strip, whose resized copy would take more memory than a photograph's."""
+    """ValueError for what takes more memory than photographs do: too many pixels, or a strip, of
+    which the resized copy would.
+    """
+    from PIL import Image
+
+    if image.width * image.height > (Image.MAX_IMAGE_PIXELS or 0):
+        raise ValueError(f"more than {Image.MAX_IMAGE_PIXELS} pixels")
     if max(image.size) > MAX_RATIO * min(image.size):
         raise ValueError(f"one side is more than {MAX_RATIO} times as long as the other")
     highest_dark = -1

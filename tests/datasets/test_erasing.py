@@ -40,7 +40,7 @@ def test_a_rectangle_is_the_mean_colour_and_all_else_stays():
 
 
 def test_areas_and_ratios_are_those_of_the_paper_and_views_differ():
-    rectangles = draw_rectangles(list(range(4000)), SIZE, 0.25, seed=3, epoch=1)
+    rectangles = draw_rectangles(list(map(str, range(4000))), SIZE, 0.25, seed=3, epoch=1)
     top, left, bottom, right = rectangles.double().unbind(-1)  # [2, images]
     is_erased = bottom > 0
     assert np.allclose(is_erased.double().mean(1), 0.25, atol=0.03)
@@ -58,8 +58,8 @@ def test_areas_and_ratios_are_those_of_the_paper_and_views_differ():
 
 
 def test_a_rectangle_depends_on_seed_epoch_and_image_and_not_on_the_batch():
-    whole = draw_rectangles(list(range(50)), SIZE, 1.0, seed=0, epoch=0)
-    part = draw_rectangles([40, 7], SIZE, 1.0, seed=0, epoch=0)
+    whole = draw_rectangles(list(map(str, range(50))), SIZE, 1.0, seed=0, epoch=0)
+    part = draw_rectangles(["40", "7"], SIZE, 1.0, seed=0, epoch=0)
     assert torch.equal(part, whole[:, [40, 7]])
     for changed in ({"seed": 1, "epoch": 0}, {"seed": 0, "epoch": 1}):
-        assert not torch.equal(draw_rectangles([40, 7], SIZE, 1.0, **changed), part)
+        assert not torch.equal(draw_rectangles(["40", "7"], SIZE, 1.0, **changed), part)

@@ -121,3 +121,24 @@ def test_a_rollback_after_a_kill_is_not_undone_by_the_next_retraining(trained, s
     baseline.resolve_next_baseline()
     assert remembered() == {"new"}
     assert not paths.BASELINE_NEXT.exists()
+
+
+def test_a_promotion_by_hand_after_a_kill_counts_what_was_judged(trained, seen):
+    """Killed before the alias moved: the person moves it."""
+    for name in ("a", "b"):
+        made = registry.register_model(NAME, trained(name), verdict(), {})
+    registry.promote_version(NAME, "1", "ann", "the gate")
+    baseline.write_next_baseline(small_params(), seen, made)
+    commands.promote("2", "seen to be better", "ann")
+    assert remembered() == {"new"}
+
+
+def test_a_damaged_proposal_keeps_nobody_from_a_rollback(trained, seen, capsys):
+    for name in ("a", "b"):
+        made = registry.register_model(NAME, trained(name), verdict(), {})
+        registry.promote_version(NAME, made.version, "ann", "the gate")
+    baseline.write_next_baseline(small_params(), seen, made)
+    baseline.VERSION_FILE.write_text("\0")
+    commands.rollback("bad in production", "ann")
+    assert registry.get_champion(NAME).version == "1"
+    assert "warning: data/baseline-next/version.json: " in capsys.readouterr().err

@@ -156,8 +156,13 @@ def test_a_snapshot_made_of_links_is_read_where_its_owner_is_trusted(there, tmp_
         (["model", "nowhere.jpg"], "nowhere.jpg: cannot be opened"),
         (["model", "empty"], "found no image"),
         (["model", "pipe.png"], "pipe.png: expected an image, a folder or an archive"),
-        (["fewer", "images"], "config.json cannot be used (ValueError: 2 classes for 3 outputs)"),
+        (
+            ["fewer", "images"],
+            "config.json cannot be used (ValueError: 2 different classes for 3 outputs)",
+        ),
         (["diverged", "images"], "(ValueError: head.bias is not finite: damaged, or the training"),
+        (["nameless", "images"], "nameless: its config.json names no classes"),
+        (["hub", "images"], "'hf-hub:stranger/model'"),
         (["fetches", "images"], "model_args: found pretrained, pretrained_cfg_overlay, expected"),
         (["letters", "images"], "(ValueError: classes that are no list of names)"),
         (["turned", "images"], "(ValueError: exif 'maybe', expected one of ignore, apply)"),
@@ -177,6 +182,8 @@ def test_what_cannot_be_used_is_one_line(there, capsys, words, says):
     for name, changed in {
         "fetches": {"model_args": ARGS | {"pretrained": True, "pretrained_cfg_overlay": overlay}},
         "letters": {"classes": "abc"},
+        "nameless": {"classes": None},
+        "hub": {"architecture": "hf-hub:stranger/model"},
         "turned": {"exif": "maybe"},
         "exported": {"model_args": ARGS | {"num_classes": 3}},
     }.items():
@@ -275,6 +282,12 @@ def test_options_may_stand_before_the_images(there, tmp_path, capsys, options):
     before = capsys.readouterr().out
     assert main(["predict", "model", image, *options, *pictures]) == 0
     assert capsys.readouterr().out == before
+    for name in ("-dash.png", "--odd.png"):
+        shutil.copyfile(image, name)
+        for words in (["model", "--", name], ["model", "--top", "1", "--", name]):
+            assert main(["predict", *words]) == 0
+            assert name in capsys.readouterr().out
+        Path(name).unlink()
 
 
 @pytest.mark.parametrize("words", [["a", "b", "c"], ["a", "b", "--nothing"], ["a", "--nothing"]])

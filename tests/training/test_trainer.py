@@ -28,6 +28,7 @@ from densecl.contrast import NewKeys, build_objective
 from densecl.contrast.build import compute_max_key_age, limit_queue_size
 from densecl.datasets.storage.usable_images import ImageSet
 from densecl.datasets.views.batch import ViewBatch
+from densecl.datasets.views.erasing import draw_rectangles
 from densecl.evaluation.predict import predict_images
 from densecl.evaluation.validator import build_validator
 from densecl.metrics import compute_effective_rank, is_topk_correct
@@ -104,6 +105,35 @@ def run(place: Path, name: str, of: TrainPlan) -> pd.DataFrame:
             place / name / "training",
         )
     return pd.read_csv(place / name / "training" / "history.csv")
+
+
+def test_steps_get_views_with_the_rectangles_of_their_images_and_epoch(workplace, monkeypatch):
+    """Of the images' names, so that another order or number of ranks moves none."""
+    seen = []
+
+    def record(step, batch, *arguments, **named):
+        seen.append(batch)
+        return call(step, batch, *arguments, **named)
+
+    call = trainer.TrainStep.__call__
+    monkeypatch.setattr(trainer.TrainStep, "__call__", record)
+    whole, erased = (
+        run(workplace, name, plan("none", epochs=2, random_erasing=share))
+        for name, share in (("whole", 0.0), ("erased", 1.0))
+    )
+    assert not whole.equals(erased)
+    half = len(seen) // 2
+    color = torch.tensor([round(255 * mean) for mean in (0.5, 0.5, 0.5)], dtype=torch.uint8)
+    names = list(images(workplace / "train").frame["image_id"])
+    for number, (before, after) in enumerate(zip(seen[:half], seen[half:], strict=True)):
+        assert torch.equal(before.image_ids, after.image_ids)
+        ids = [names[row] for row in after.image_ids.tolist()]
+        size = tuple(after.view1.shape[2:])
+        rectangles = draw_rectangles(ids, size, 1.0, seed=0, epoch=number // (half // 2))
+        for place, (top, left, bottom, right) in enumerate(rectangles[0].tolist()):
+            view, part = before.view1[place].clone(), (slice(top, bottom), slice(left, right))
+            view[:, *part] = color[:, None, None]
+            assert torch.equal(after.view1[place], view)
 
 
 @pytest.mark.parametrize("mode", ["dense", "global", "none"])

@@ -2,6 +2,8 @@
 must beat under occlusion.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,15 +18,15 @@ RECTANGLE = ViewParams(scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3))  # of the view
 
 
 def draw_rectangles(
-    rows: list[int], size: tuple[int, int], probability: float, seed: int, epoch: int
+    image_ids: Sequence[str], size: tuple[int, int], probability: float, seed: int, epoch: int
 ) -> Tensor:
     """(top, left, bottom, right) in px of each view of each image, int64 [2, B, 4]; of an image
-    that stays whole, zeros. They depend on (seed, epoch, row of the manifest) alone.
+    that stays whole, zeros. They depend on (seed, epoch, image) alone.
     """
     height, width = size
-    rectangles = np.zeros((2, len(rows), 4), np.int64)
-    for place, row in enumerate(rows):
-        rng = np.random.default_rng(derive_seed(seed, "erasing", epoch, row))
+    rectangles = np.zeros((2, len(image_ids), 4), np.int64)
+    for place, image_id in enumerate(image_ids):
+        rng = np.random.default_rng(derive_seed(seed, "erasing", epoch, image_id))
         for view in rectangles:
             if rng.random() < probability:
                 top, left, h, w = draw_crop(width, height, RECTANGLE, rng)
