@@ -503,6 +503,7 @@ def test_export_writes_a_program_that_gives_the_model_s_logits_for_any_batch(fin
     ],
 )
 def test_every_option_trains_once(finished, flags):
+    name = "option" + "".join(flags)  # one name is one training
     args = json.dumps(
         {"img_size": 64, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
     )
@@ -521,10 +522,10 @@ def test_every_option_trains_once(finished, flags):
         "--steps-per-epoch",
         "3",
         "--experiment-name",
-        "option",
+        name,
         *flags,
     )
-    history = pd.read_csv(finished / "runs/option/training/history.csv")
+    history = pd.read_csv(finished / "runs" / name / "training/history.csv")
     assert history["loss"].notna().all()
     assert 0 <= history["match/last/within0"].item() <= history["match/last/within1"].item() <= 1
 
