@@ -41,7 +41,7 @@ def raise_error(error):
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
             75,
-            "error: a process that loads images was killed (DataLoader worker (pid 7) is killed",
+            "error: a process that loads images was killed or failed (DataLoader worker (pid 7) is",
         ),
         (
             RuntimeError(
@@ -50,6 +50,14 @@ def raise_error(error):
             ),
             75,
             "more /dev/shm, or set DENSECL_WORKERS=0",
+        ),
+        (
+            RuntimeError(
+                "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback:\n"
+                "RuntimeError: unable to allocate shared memory(shm) for file </torch_1>: No space"
+            ),
+            75,
+            "or failed (RuntimeError: unable to allocate shared memory(shm) for file </torch_1>",
         ),
     ],
     ids=lambda value: type(value).__name__,

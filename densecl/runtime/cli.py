@@ -19,7 +19,10 @@ from densecl.runtime.threads import set_openmp_defaults
 ERROR_LOG_ENV = "DENSECL_ERROR_LOG"
 MAX_SHOWN = 200  # characters of a path or reason from elsewhere
 # What torch's loader says of a worker that was killed, and of a full /dev/shm; it has no class.
-WORKER_ERRORS = ("DataLoader worker (pid", "unable to write to file </torch")
+WORKER_ERRORS = (
+    *("DataLoader worker (pid", "unable to write to file </torch"),
+    "unable to allocate shared memory",
+)
 # Errors of libraries that read files; those of pyarrow are known by where they are raised.
 READER_ERRORS = {
     *("SafetensorError", "JSONDecodeError", "ParserError", "EmptyDataError"),
@@ -91,7 +94,8 @@ def explain_error(error: Exception) -> tuple[str, int] | None:
             return text, EXIT_RETRY
         case RuntimeError() if any(text in str(error) for text in WORKER_ERRORS):
             advice = "more memory or more /dev/shm, or set DENSECL_WORKERS=0, then rerun the same"
-            reason = f"a process that loads images was killed ({shorten_line(error)})"
+            last = str(error).strip().rpartition("\n")[2]  # of a worker's own traceback
+            reason = f"a process that loads images was killed or failed ({shorten_line(last)})"
             return f"{reason}; give it {advice} command to resume", EXIT_RETRY
     return explain_damage(error) or explain_bad_path(error)
 

@@ -11,7 +11,13 @@ import torchvision.transforms.v2.functional as F
 from densecl.config.params import DataParams
 from densecl.datasets.synthetic.photographs import PHOTO, render_photograph
 from densecl.datasets.views import device_transforms
-from densecl.datasets.views.batch import UncoloredBatch, ViewBatch, stack_images
+from densecl.datasets.views.batch import (
+    UncoloredBatch,
+    ViewBatch,
+    collate_images,
+    get_views,
+    stack_images,
+)
 from densecl.datasets.views.color_change import ADJUSTMENTS, ColorChange
 from densecl.datasets.views.device_transforms import apply_color_changes, finish_batch
 from densecl.datasets.views.two_views import TwoViewDataset, create_epoch_loader
@@ -125,3 +131,19 @@ def test_workers_hand_the_changes_over(tmp_path):
 
 def rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("augment_on", ["cpu", "device"])
+def test_a_worker_shares_every_tensor_before_it_is_sent(tmp_path, monkeypatch, augment_on):
+    """Where /dev/shm is full this raises; the thread that sends would only lose the batch."""
+    draw_set(tmp_path, 2)
+    dataset = views(tmp_path, 16, augment_on=augment_on)
+    items = [dataset[0, row] for row in range(2)]
+    monkeypatch.setattr("densecl.datasets.views.batch.get_worker_info", object)
+    shared, plain = collate_images(items), stack_images(items)
+    pairs = [(get_views(shared), get_views(plain))]
+    if augment_on == "device":
+        pairs.append((shared[1:], plain[1:]))
+    for ours, theirs in pairs:
+        assert all(tensor.is_shared() for tensor in ours)
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from densecl.datasets.views.color_change import ColorChange
 
@@ -56,6 +57,19 @@ LoadedBatch = ViewBatch | UncoloredBatch
 def get_views(loaded: LoadedBatch) -> ViewBatch:
     """The views as the loader has left them."""
     return loaded.batch if isinstance(loaded, UncoloredBatch) else loaded
+
+
+def collate_images(images: Iterable[ImageViews]) -> LoadedBatch:
+    """`stack_images`, for a loader. In a worker, the tensors are in shared memory: an error is
+    raised here where that is full. Else the thread that sends them would lose the batch, and the
+    training would wait for it for ever.
+    """
+    loaded = stack_images(images)
+    if get_worker_info() is not None:
+        tensors = (*get_views(loaded), *(loaded[1:] if isinstance(loaded, UncoloredBatch) else ()))
+        for tensor in tensors:
+            tensor.share_memory_()
+    return loaded
 
 
 def stack_images(images: Iterable[ImageViews]) -> LoadedBatch:

@@ -22,7 +22,7 @@ from densecl import distributed
 from densecl.config.params import DataParams, ViewParams
 from densecl.datasets.storage.image_names import FolderedNames, ImageFiles, ImageIds
 from densecl.datasets.storage.image_places import locate_images
-from densecl.datasets.views.batch import ImageViews, LoadedBatch, ViewGeometry, stack_images
+from densecl.datasets.views.batch import ImageViews, LoadedBatch, ViewGeometry, collate_images
 from densecl.datasets.views.color_change import ColorChange, draw_color_change
 from densecl.datasets.views.crops import Crop, draw_crops, reduce_crops
 from densecl.datasets.views.read_pixels import ImageFile, Pixels, read_pixels
@@ -142,7 +142,7 @@ def create_epoch_loader(
         sampler=EpochRows(epoch, distributed.shard_epoch(order, batch_size, parts)),
         num_workers=workers,
         drop_last=True,
-        collate_fn=stack_images,
+        collate_fn=collate_images,
         pin_memory=torch.cuda.is_available(),
         # Workers draw nothing, but without it the global generator would advance.
         generator=torch.Generator().manual_seed(0),
