@@ -369,6 +369,7 @@ STEP_SETTINGS = (
     "batch_size",
     "steps_per_epoch",
     "random_erasing",
+    "random_erasing_count",
     "grad_accumulation",
     "layer_decay",
     "drop_path",

@@ -88,7 +88,7 @@ def test_defaults_on_the_page_are_those_a_file_gets():
         name: getattr(params.train, name)
         for name in (
             *("processes", "checkpoint_minutes", "parallel", "checkpoint_activations"),
-            "random_erasing",
+            *("random_erasing", "random_erasing_count"),
         )
     }
     got["evaluate"]["cell_cache"] = params.evaluate.cell_cache

@@ -31,14 +31,15 @@ MODE_KEYS = (
     "grad_clip",
     "label_smoothing",
 )
+ERASING_KEYS = ("random_erasing", "random_erasing_count")
 # These are what the modes are compared at; a variant may differ in them.
 SHARED_KEYS = (
     *("batch_size", "epochs", "grad_accumulation", "steps_per_epoch", "precision"),
-    "random_erasing",
+    *ERASING_KEYS,
 )
 # Steps of modes that differ in these have no ratio of costs: one has more images, another share of
 # steps with diagnostics, or rectangles that are drawn before the step.
-BATCH_KEYS = ("batch_size", "grad_accumulation", "steps_per_epoch", "random_erasing")
+BATCH_KEYS = ("batch_size", "grad_accumulation", "steps_per_epoch", *ERASING_KEYS)
 # These say how a training is carried out and watched; every model has the same.
 EXECUTION_KEYS = (
     *("compile", "threads", "validate_on"),

@@ -189,8 +189,13 @@ class TrainParams(StrictModel):
     random_erasing: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.0,
         exclude_if=operator.not_,  # as in plans from before it
-        description="probability that a rectangle of 2 to 33 % of a view is painted over with the "
-        "mean colour (docs/variants.md)",
+        description="probability that rectangles of a view, each of 2 to 33 % of its area, are "
+        "painted over with the mean colour (docs/variants.md)",
+    )
+    random_erasing_count: Count = Field(
+        default=1,
+        exclude_if=lambda count: count == 1,
+        description="rectangles of a view that random_erasing paints over; they may overlap",
     )
     steps_per_epoch: Count | None = Field(
         default=None,
@@ -233,10 +238,15 @@ class TrainParams(StrictModel):
         return self.learning_rate * (self.batch_size / batch if batch else 1)
 
     @model_validator(mode="after")
-    def _check_batch_and_warmup(self) -> Self:
+    def _check_numbers(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs must be below epochs ({self.epochs}), found {self.warmup_epochs}"
+            )
+        if self.random_erasing_count > 1 and not self.random_erasing:
+            raise ValueError(
+                f"random_erasing_count: found {self.random_erasing_count} where random_erasing is "
+                "0, expected a probability of random_erasing to go with it"
             )
         if self.batch_size % (self.grad_accumulation * self.processes):
             raise ValueError(

@@ -250,6 +250,7 @@ class Trainer:
             [self.views.image_ids[row] for row in get_views(loaded).image_ids.tolist()],
             self.views.size,
             self.settings.random_erasing,
+            self.settings.random_erasing_count,
             self.spec.seed,
             step // self.steps_per_epoch,
         )

@@ -29,10 +29,14 @@ def make_batch(images: int) -> ViewBatch:
 
 def test_a_rectangle_is_the_mean_colour_and_all_else_stays():
     batch = make_batch(2)
-    rectangles = torch.tensor([[[0, 0, 0, 0], [3, 5, 10, 30]], [[40, 60, 48, 64], [0, 0, 48, 64]]])
+    nothing, everything = [0, 0, 0, 0], [0, 0, *SIZE]
+    view1 = [[nothing, nothing], [[3, 5, 10, 30], [8, 20, 12, 40]]]  # two that overlap
+    view2 = [[nothing, [40, 60, *SIZE]], [everything, everything]]
+    rectangles = torch.tensor([view1, view2])
     erased = erase_rectangles(batch, rectangles, PREPROCESSING)
     expected1, expected2 = batch.view1.clone(), batch.view2.clone()
     expected1[1, :, 3:10, 5:30] = MEAN[:, None, None]
+    expected1[1, :, 8:12, 20:40] = MEAN[:, None, None]
     expected2[0, :, 40:, 60:] = MEAN[:, None, None]
     expected2[1] = MEAN[:, None, None]
     assert torch.equal(erased.view1, expected1)
@@ -40,8 +44,8 @@ def test_a_rectangle_is_the_mean_colour_and_all_else_stays():
 
 
 def test_areas_and_ratios_are_those_of_the_paper_and_views_differ():
-    rectangles = draw_rectangles(list(map(str, range(4000))), SIZE, 0.25, seed=3, epoch=1)
-    top, left, bottom, right = rectangles.double().unbind(-1)  # [2, images]
+    rectangles = draw_rectangles(list(map(str, range(4000))), SIZE, 0.25, 1, seed=3, epoch=1)
+    top, left, bottom, right = rectangles[:, :, 0].double().unbind(-1)  # [2, images]
     is_erased = bottom > 0
     assert np.allclose(is_erased.double().mean(1), 0.25, atol=0.03)
     assert (is_erased[0] & is_erased[1]).double().mean() < 0.1  # 0.0625: drawn independently
@@ -58,8 +62,20 @@ def test_areas_and_ratios_are_those_of_the_paper_and_views_differ():
 
 
 def test_a_rectangle_depends_on_seed_epoch_and_image_and_not_on_the_batch():
-    whole = draw_rectangles(list(map(str, range(50))), SIZE, 1.0, seed=0, epoch=0)
-    part = draw_rectangles(["40", "7"], SIZE, 1.0, seed=0, epoch=0)
+    whole = draw_rectangles(list(map(str, range(50))), SIZE, 1.0, 1, seed=0, epoch=0)
+    part = draw_rectangles(["40", "7"], SIZE, 1.0, 1, seed=0, epoch=0)
     assert torch.equal(part, whole[:, [40, 7]])
     for changed in ({"seed": 1, "epoch": 0}, {"seed": 0, "epoch": 1}):
-        assert not torch.equal(draw_rectangles(["40", "7"], SIZE, 1.0, **changed), part)
+        assert not torch.equal(draw_rectangles(["40", "7"], SIZE, 1.0, 1, **changed), part)
+
+
+def test_several_rectangles_begin_with_the_one_and_none_is_drawn_alone():
+    names = list(map(str, range(400)))
+    one = draw_rectangles(names, SIZE, 0.5, 1, seed=0, epoch=0)
+    four = draw_rectangles(names, SIZE, 0.5, 4, seed=0, epoch=0)
+    assert torch.equal(four[0, :, :1], one[0])  # of view 2 all numbers are drawn after view 1's
+    is_drawn = four[..., 2] > 0  # [2, images, 4]
+    assert torch.equal(is_drawn.any(2), is_drawn.all(2))
+    assert np.allclose(is_drawn.double().mean(), 0.5, atol=0.06)
+    drawn = four[is_drawn.all(2)]
+    assert not (drawn[:, 1:] == drawn[:, :1]).all(2).any()

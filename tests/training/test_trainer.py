@@ -118,8 +118,11 @@ def test_steps_get_views_with_the_rectangles_of_their_images_and_epoch(workplace
     call = trainer.TrainStep.__call__
     monkeypatch.setattr(trainer.TrainStep, "__call__", record)
     whole, erased = (
-        run(workplace, name, plan("none", epochs=2, random_erasing=share))
-        for name, share in (("whole", 0.0), ("erased", 1.0))
+        run(workplace, name, plan("none", epochs=2, **erasing))
+        for name, erasing in (
+            ("whole", {}),
+            ("erased", {"random_erasing": 1.0, "random_erasing_count": 2}),
+        )
     )
     assert not whole.equals(erased)
     half = len(seen) // 2
@@ -129,10 +132,11 @@ def test_steps_get_views_with_the_rectangles_of_their_images_and_epoch(workplace
         assert torch.equal(before.image_ids, after.image_ids)
         ids = [names[row] for row in after.image_ids.tolist()]
         size = tuple(after.view1.shape[2:])
-        rectangles = draw_rectangles(ids, size, 1.0, seed=0, epoch=number // (half // 2))
-        for place, (top, left, bottom, right) in enumerate(rectangles[0].tolist()):
-            view, part = before.view1[place].clone(), (slice(top, bottom), slice(left, right))
-            view[:, *part] = color[:, None, None]
+        rectangles = draw_rectangles(ids, size, 1.0, 2, seed=0, epoch=number // (half // 2))
+        for place, corners in enumerate(rectangles[0].tolist()):
+            view = before.view1[place].clone()
+            for top, left, bottom, right in corners:
+                view[:, top:bottom, left:right] = color[:, None, None]
             assert torch.equal(after.view1[place], view)
 
 
