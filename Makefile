@@ -2,6 +2,7 @@
 # make repro   the whole comparison of params.yaml
 # make test    the fast tests, in 5 to 6 minutes on 2 cores: all but those that are marked slow
 # make test-all  the slow ones too (make test-slow: only those)
+# make test-kills  runs and studies that are killed again and again
 # make test-cluster  jobs on a Slurm and a Ray of this machine
 # make lint    formatter, linter and type checker
 # make docs    the documentation with its API pages, in docs/_build/html
@@ -22,7 +23,7 @@ export GX_ANALYTICS_ENABLED := false
 export ZENML_ANALYTICS_OPT_IN := false
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test test-slow test-all test-cluster lint docs bench soak ui extras slurm slurm-packages slurm-stop ray ray-stop lock
+.PHONY: repro test test-slow test-kills test-all test-cluster lint docs bench soak ui extras slurm slurm-packages slurm-stop ray ray-stop lock
 
 repro: .venv/ready
 	@python -m pipelines run
@@ -34,7 +35,10 @@ test: .venv/dev
 	$(PYTEST) -m "not slow"
 
 test-slow: .venv/dev
-	$(PYTEST) -m "slow and not cluster"
+	$(PYTEST) -m "slow and not cluster and not kills"
+
+test-kills: .venv/dev
+	$(PYTEST) -m kills
 
 test-all: .venv/dev
 	$(PYTEST) -m "not cluster"

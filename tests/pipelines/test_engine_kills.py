@@ -18,7 +18,7 @@ import yaml
 
 from tests.pipelines.project_factory import ENVIRONMENT, PARAMS, call, pipelines, project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.kills]
 
 ROOT = Path(__file__).parents[2]
 RUN = """

@@ -18,7 +18,7 @@ import yaml
 from densecl import paths
 from tests.pipelines.project_factory import ENVIRONMENT, PARAMS, call, pipelines, project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.kills]
 
 NAME, BUDGET = "tiny", 2
 FILE = paths.STUDIES / f"{NAME}.yaml"
