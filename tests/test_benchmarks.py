@@ -97,6 +97,7 @@ def need_package():
     raise ModuleNotFoundError("no", name="cv2")
 
 
+@pytest.mark.slow
 def test_a_part_past_its_budget_is_cut_by_name_and_the_next_one_uses_what_is_left(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
@@ -117,6 +118,7 @@ def test_a_part_past_its_budget_is_cut_by_name_and_the_next_one_uses_what_is_lef
     assert now == [100 + 120]
 
 
+@pytest.mark.slow
 def test_a_task_that_hangs_is_stopped_and_one_that_fails_costs_no_other():
     tasks = [budget.Task("fails", fail), budget.Task("package", need_package)]
     (result,) = budget.run_parts([budget.Part("part", 60, tasks)])

@@ -108,6 +108,7 @@ def test_numbers_are_those_of_the_prediction_files(before, after):
     assert line(found, SHIFTED_MEAN, "dense").difference.value == pytest.approx(np.mean(shifted))
 
 
+@pytest.mark.slow
 def test_scores_at_chance_are_named_wherever_their_numbers_stand(tmp_path, before):
     """Of ten classes: 0.1 is a guess; B's dense guesses on sketch, and so does both sides' none."""
     assert not any(delta.at_chance for delta in compared(before, before).deltas)
@@ -336,6 +337,7 @@ def test_damaged_cells_are_missing_and_say_why(tmp_path, before):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_plan", [True, False])
 def test_files_of_an_earlier_version_are_read(tmp_path, before, with_plan):
     """`<set>/<mode>-<seed>` in place of `<mode>-<seed>/<set>`."""

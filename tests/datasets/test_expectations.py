@@ -131,6 +131,7 @@ def test_equal_content_of_unreadable_files_is_no_leak(manifests: Manifests) -> N
     assert all(verdict.passed for verdict in verdicts.values())
 
 
+@pytest.mark.slow
 def test_repeats_inside_a_set_and_sixteen_bits_only_warn(manifests: Manifests) -> None:
     frame = manifests[TRAIN_SET]
     frame.loc[[1, 5], "sha256"] = frame.loc[0, "sha256"]
@@ -178,6 +179,7 @@ def test_bad_files_stop_or_are_excluded(manifests: Manifests) -> None:
     )
 
 
+@pytest.mark.slow
 def test_long_lists_are_capped_in_words_and_complete_in_excluded(manifests: Manifests) -> None:
     manifests["imagenet"].loc[:29, "problem"] = "truncated"
     verdict = check_manifests(manifests, ValidateParams(bad_images="exclude", minimum_per_class=0))[
@@ -279,6 +281,7 @@ class Reader(HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow
 def test_hostile_names_are_text_on_the_page(manifests: Manifests, tmp_path: Path) -> None:
     frame = manifests["imagenet"]
     hostile = [
@@ -308,6 +311,7 @@ def test_hostile_names_are_text_on_the_page(manifests: Manifests, tmp_path: Path
     assert page.read_bytes() == again.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_title_stands_beside_the_name_that_params_have(
     manifests: Manifests, tmp_path: Path
 ) -> None:
@@ -351,6 +355,7 @@ def test_nothing_is_wrong_with_the_page_in_a_browser(
     assert faults(browser, page) == []
 
 
+@pytest.mark.slow
 def test_page_of_clean_sets_says_so(manifests: Manifests, tmp_path: Path) -> None:
     write_validation_page(
         check_manifests(manifests, ValidateParams()),

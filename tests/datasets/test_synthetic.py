@@ -176,6 +176,7 @@ def test_another_seed_shares_no_image(sets: Rendered, tmp_path: Path) -> None:
     assert not set(first.values()) & set(other.values())
 
 
+@pytest.mark.slow
 def test_sets_of_one_seed_in_two_folders_share_no_image(tmp_path: Path) -> None:
     drawn = []
     for folder in ("imagenet/train", "imagenet/val"):

@@ -411,6 +411,7 @@ def test_random_numbers_depend_on_the_image_and_the_corruption_only():
     np.testing.assert_allclose(draws[1], 0.12 / 0.08 * draws[0])
 
 
+@pytest.mark.slow
 def test_another_process_makes_the_same_pixels():
     code = (
         "import hashlib; from tests.evaluation.test_corruptions import hash_corrupted; "

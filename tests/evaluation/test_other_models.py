@@ -98,6 +98,7 @@ def write_weights(path: Path, classes: int, prefix: str = "", **model_args) -> d
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["copied", "./copied/model.safetensors"])
 def test_a_trained_model_given_by_its_path_is_the_mode_s_own_cell_from_the_cache(
     values, capsys, weights

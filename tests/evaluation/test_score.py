@@ -161,6 +161,7 @@ def assert_same_predictions(path: Path, expected: pd.DataFrame) -> None:
         np.testing.assert_allclose(found[column], expected[column], atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_each_set_and_control_is_as_if_it_were_run_alone(values):
     evaluate.main("none", 0)
     for name, wnids in SETS.items():
@@ -254,6 +255,7 @@ def test_a_changed_validation_image_runs_validation_alone_and_moves_the_controls
     }
 
 
+@pytest.mark.slow
 def test_what_decides_predictions_is_in_the_key_and_nothing_else(values, capsys, monkeypatch):
     run(capsys)
     with monkeypatch.context() as patch:
@@ -317,6 +319,7 @@ def test_an_optional_set_that_fails_is_tried_again(values, capsys):
     assert isinstance(read_evaluation(paths.evaluation_file("sketch", "none", 0)), Evaluation)
 
 
+@pytest.mark.slow
 def test_a_damaged_entry_is_computed_again(values, capsys):
     run(capsys)
     before = read_files()

@@ -72,6 +72,7 @@ def detector_code(folder, monkeypatch):
     return importlib.import_module("torchvision_detector")
 
 
+@pytest.mark.slow
 def test_torchvision_trains_and_detects_with_it(detector_code):
     detector = detector_code.build_detector(num_classes=3, min_size=60, max_size=90)
     target = {"boxes": torch.tensor([[4.0, 5, 40, 50]]), "labels": torch.tensor([2])}

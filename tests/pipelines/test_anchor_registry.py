@@ -77,6 +77,7 @@ def test_a_rollback_takes_the_anchor_back_with_the_champion(trained):
     assert anchor() == ("1", "first champion")
 
 
+@pytest.mark.slow
 def test_a_champion_chosen_on_mlflows_page_is_chosen_by_hand(trained, client):
     for fingerprint in ("first", "second"):
         add(trained, fingerprint)

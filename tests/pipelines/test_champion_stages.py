@@ -87,6 +87,7 @@ def named(frame: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     )
 
 
+@pytest.mark.slow
 def test_the_order_of_its_classes_changes_nothing(project):
     turned = [WNIDS[2], WNIDS[0], WNIDS[1]]
     champion_of(turned)
@@ -157,6 +158,7 @@ def test_a_list_of_scored_classes_is_cut_to_what_it_knows(project):
     assert rows("imagenet", paths.CHAMPION).empty
 
 
+@pytest.mark.slow
 def test_a_set_of_none_of_its_classes_has_no_evaluation_and_stops_nothing(project):
     champion_of([WNIDS[0]])
     evaluate.main(*CHAMPION)

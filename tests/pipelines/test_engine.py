@@ -238,6 +238,7 @@ def test_two_stages_meet_and_the_lock_file_is_that_of_dvc_repro(repository, caps
     assert (repository / "dvc.lock").read_text() == ours
 
 
+@pytest.mark.slow
 @IGNORE_PYGTRIE
 def test_a_failing_stage_names_itself_and_keeps_its_output(repository, capsys):
     text = (repository / "dvc.yaml").read_text()
@@ -301,6 +302,7 @@ def test_a_write_that_is_broken_off_leaves_the_file_as_it_was(tmp_path):
         assert file.read() == "one"
 
 
+@pytest.mark.slow
 @IGNORE_PYGTRIE
 def test_entries_of_stages_that_are_no_more_come_last(repository):
     graph = StageGraph()
@@ -335,6 +337,7 @@ def test_a_stage_that_another_process_runs_is_waited_for_and_then_named(reposito
     assert not graph.is_up_to_date()
 
 
+@pytest.mark.slow
 @IGNORE_PYGTRIE
 def test_a_stage_whose_process_is_killed_is_told_and_the_others_finish(repository, capsys):
     text = (repository / "dvc.yaml").read_text()

@@ -182,6 +182,7 @@ def link(chain, name):
     return next(each for each in chain.nodes if each.name == name)
 
 
+@pytest.mark.slow
 def test_all_that_names_the_champion_gives_its_chain(version, pipeline):
     for x in (
         "champion",

@@ -141,6 +141,7 @@ def test_models_card_md_is_the_champion_s(run, client):
     assert paths.MODEL_CARD.read_text(encoding="utf-8") == first
 
 
+@pytest.mark.slow
 def test_a_champion_without_a_card_leaves_none_of_another(run):
     made(run)
     registry.promote_version(NAME, "1", "ann", "the gate")

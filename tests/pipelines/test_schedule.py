@@ -127,6 +127,7 @@ def test_ticks_that_pass_during_a_retraining_are_skipped_in_one_line(project):
     assert second.scheduled > first.scheduled
 
 
+@pytest.mark.slow
 def test_sigterm_stops_the_retraining_and_the_next_start_catches_up(project):
     with scheduler(SECONDLY, STOPS) as process:
         until(Path("begun").exists)

@@ -172,6 +172,7 @@ def test_what_is_not_as_the_protocol_fixed_it_is_found_by_comparing(project):
     ]
 
 
+@pytest.mark.slow
 def test_results_before_the_protocol_and_code_of_two_commits_are_marked(project):
     study = read_study(FILE)
     paths.sweep_folder("tiny").mkdir(parents=True)
@@ -209,6 +210,7 @@ def test_the_code_of_two_commits_is_compared(tmp_path: Path, monkeypatch):
     assert read_code_state().changed == ("steps/a.py",)
 
 
+@pytest.mark.slow
 def test_an_expectation_of_no_claim_is_refused_and_none_vanishes(project):
     study = read_study(FILE)
     params = load_params(Path(study.params))
@@ -255,6 +257,7 @@ def test_the_write_up_has_the_claims_the_protocol_and_the_limits(project, browse
     assert faults(browser, paths.STUDY_PAGE) == []
 
 
+@pytest.mark.slow
 def test_every_number_of_the_tables_can_be_recomputed_from_what_is_kept(project, tmp_path: Path):
     """By the code of the report, with nothing but the folder that is kept."""
     cost = read_json(CostReport, paths.COST) if paths.COST.exists() else None

@@ -106,6 +106,7 @@ def test_the_queue_gives_each_trial_once_and_each_mode_as_many(tmp_path, monkeyp
     assert again.claim(False) is None
 
 
+@pytest.mark.slow
 def test_trials_of_another_machine_are_left_to_it_until_they_are_taken_over(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     theirs = TrialQueue(make_plan(), 2)
@@ -123,6 +124,7 @@ def test_trials_of_another_machine_are_left_to_it_until_they_are_taken_over(tmp_
     assert ours.studies["dense"].trials[0].value == 0.5
 
 
+@pytest.mark.slow
 def test_a_larger_budget_adds_trials_to_every_mode(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     TrialQueue(make_plan(), 2)

@@ -389,6 +389,7 @@ def test_differences_need_no_mode_none_and_name_the_first_screens_family(tmp_pat
     assert "No differences are shown" not in page
 
 
+@pytest.mark.slow
 def test_datasets_that_the_first_screen_tests_say_so_below_it(tmp_path: Path) -> None:
     """Without a shifted dataset there is no claim, so the datasets are the first screen's."""
     plan = make(tmp_path, modes=("dense", "none")).model_copy(

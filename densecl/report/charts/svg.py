@@ -75,7 +75,8 @@ def render_svg(
     with rc_context({**STYLE, "svg.hashsalt": salt}):
         figure = Figure(figsize=size)
         draw(figure.add_subplot())
-        figure.tight_layout(pad=0.4)  # once: a layout engine would draw every chart twice
+        figure.tight_layout(pad=0.4)
+        figure.set_layout_engine(None)  # one that is left there has savefig draw the chart twice
         text = io.StringIO()
         figure.savefig(
             text, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
