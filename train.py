@@ -35,7 +35,8 @@ from densecl.datasets.storage.usable_images import ImageSet
 from densecl.errors import DenseclError
 from densecl.runtime import cli
 from densecl.runtime.locks import hold_lock
-from steps.plan import check_network, is_available, resolve_dataset_plan, resolve_train_plan
+from steps.plan import check_network, is_available
+from steps.unit_plans import resolve_dataset_plan, resolve_train_plan
 
 # Section of params.yaml -> its keys that have a flag of the same name.
 FLAGS: dict[str, tuple[str, ...]] = {

@@ -25,7 +25,7 @@ from densecl.runtime.threads import set_training_threads
 from densecl.training.checkpoint import lock_checkpoints
 from densecl.training.train_state import StateSaver
 from densecl.training.trainer import Trainer, TrainingSpec
-from steps.plan import resolve_train_plan
+from steps.unit_plans import resolve_train_plan
 
 CLASSES = [f"n{number:08d}" for number in range(12)]  # as many as the built-in datasets have
 STEPS = 10  # on one batch, after each epoch

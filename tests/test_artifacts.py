@@ -7,7 +7,7 @@ import pytest
 from densecl.artifacts import TrainingFacts, TrainPlan, read_json, write_json
 from densecl.config.params import MODES, load_params
 from densecl.errors import DataError
-from steps.plan import resolve_plans
+from steps.unit_plans import resolve_plans
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,7 +10,8 @@ from densecl.artifacts import Artifact, CostPlan, ReportPlan, TrainPlan, read_js
 from densecl.config.mode_params import EXECUTION_KEYS, MODE_KEYS, SHARED_KEYS
 from densecl.config.params import MODES, Params, ParamsError, TrainParams, parse_params
 from densecl.errors import DataError
-from steps.plan import resolve_plans, warn_of_equal_variants
+from steps.plan import warn_of_equal_variants
+from steps.unit_plans import resolve_plans
 
 ROOT = Path(__file__).parent.parent
 GEOMETRIC = {

@@ -159,7 +159,7 @@ def _collect_candidate_config(params: Params) -> dict[str, Any]:
     """Everything else that determines a candidate and its scores, as plain values; manifests cover
     the images.
     """
-    from steps.plan import resolve_plans
+    from steps.unit_plans import resolve_plans
 
     units = {
         name: json.loads(record.model_dump_json(by_alias=True))

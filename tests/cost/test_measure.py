@@ -16,7 +16,7 @@ from densecl.cost.ratio import CONFIDENCE, MIN_ROUNDS, compute_ratio
 from densecl.cost.result import CostReport
 from densecl.cost.steps import TrainingSize
 from densecl.cost.timing import CHECK_EVERY, order_steps, time_rounds
-from steps.plan import resolve_cost_plan
+from steps.unit_plans import resolve_cost_plan
 
 SMALL = Path(__file__).parents[1] / "small.yaml"
 SIZE = TrainingSize(images=120, classes=10)

@@ -19,7 +19,7 @@ from densecl.cost.steps import (
     count_batch_images,
     count_timed_images,
 )
-from steps.plan import resolve_cost_plan
+from steps.unit_plans import resolve_cost_plan
 
 SMALL = Path(__file__).parents[1] / "small.yaml"
 SIZE = TrainingSize(images=120, classes=10)

@@ -302,7 +302,7 @@ def test_names_are_printed_without_their_control_characters(root):
 
 
 def test_no_heavy_import():
-    code = "import sys, pipelines.gate.drift; from steps.plan import resolve_plans; print({'torch', 'zenml', 'dvc', 'mlflow'} & {*sys.modules})"
+    code = "import sys, pipelines.gate.drift; from steps.unit_plans import resolve_plans; print({'torch', 'zenml', 'dvc', 'mlflow'} & {*sys.modules})"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

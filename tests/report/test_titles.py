@@ -17,7 +17,7 @@ from pipelines.gate.gate import judge_candidate
 from pipelines.outcome.notify import format_message
 from pipelines.schemas import Champion, DatasetDrift, RetrainingRecord, SourceChanges
 from steps.__main__ import main
-from steps.plan import resolve_plans
+from steps.unit_plans import resolve_plans
 from tests.pipelines.factories import small_params, write_side
 from tests.report.factories import Planted
 from tests.report.report_factory import RECORDS, make

@@ -12,7 +12,8 @@ from densecl.datasets.storage.shard_index import IndexedFile, ShardIndex, write_
 from densecl.errors import RetryLater
 from densecl.report.sections.dataset_sections import build_facts_table
 from steps import plan
-from steps.plan import describe_remote, find_cache_problem, resolve_train_plan
+from steps.plan import describe_remote, find_cache_problem
+from steps.unit_plans import resolve_train_plan
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"a.tar": 400, "b.tar": 300, "c.tar": 200, "d.tar": 100}

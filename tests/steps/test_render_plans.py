@@ -7,7 +7,8 @@ import pytest
 from densecl.artifacts import RenderPlan, ReportPlan
 from densecl.config.params import Params, load_params
 from densecl.errors import DenseclError
-from steps.plan import check_roots, resolve_plans
+from steps.plan import check_roots
+from steps.unit_plans import resolve_plans
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 

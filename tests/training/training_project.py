@@ -13,7 +13,7 @@ from densecl.config.params import parse_params
 from densecl.datasets.manifests.listing import list_classes
 from densecl.datasets.manifests.scan import scan_dataset
 from densecl.datasets.storage.manifest import write_manifest
-from steps.plan import resolve_plans
+from steps.unit_plans import resolve_plans
 from tests.conftest import draw_set
 
 ROOT = Path(__file__).parent.parent.parent

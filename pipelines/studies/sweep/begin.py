@@ -21,7 +21,8 @@ from densecl.errors import DenseclError
 from densecl.tuning.fetch import fetch_training_images
 from densecl.tuning.records import SweepPlan, TrialPlan
 from densecl.tuning.split import split_training_images
-from steps.plan import check_network, is_available, resolve_dataset_plan
+from steps.plan import check_network, is_available
+from steps.unit_plans import resolve_dataset_plan
 
 
 def begin_sweep(params: Params, name: str) -> SweepPlan:
