@@ -24,6 +24,8 @@ ARCHIVES = Path(
     "cache/archives"
 )  # indices of archives, and what .tar.gz were decompressed to; safe to delete
 SHARDS = Path("cache/shards")  # fetched from remote roots; safe to delete
+LISTINGS = Path("cache/listings")  # what each of these shards holds; safe to delete
+SCANS = Path("cache/scans")  # what `prepare` found of the images of each; safe to delete
 CHECKED_FOLDERS = Path("cache/checked-folders")  # their mtimes; safe to delete
 RUNS = Path("runs")
 EVALUATION = Path("reports/evaluation")

@@ -1,4 +1,4 @@
-"""`python -m steps STAGE ...`: the stages of `dvc.yaml`, `compare`, `export` and `pack`.
+"""`python -m steps STAGE ...`: the stages of `dvc.yaml`, `scan`, `compare`, `export` and `pack`.
 Only the chosen stage is imported.
 """
 
@@ -15,6 +15,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "plan": ("check params.yaml and write what each unit reads", ()),
     "render": ("draw built-in images", ("name",)),
     "prepare": ("write the manifest of a dataset", ("dataset",)),
+    "scan": ("look at the images of a dataset of shards in a store, for prepare", ("dataset",)),
     "prepare-transfer": ("list the images, masks and boxes of an entry of transfer", ("name",)),
     "validate": ("check all manifests; stop on critical failures", ()),
     "train": ("train one model", ("mode", "seed")),

@@ -3,8 +3,9 @@ file is counted by reason.
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -14,11 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from densecl import paths
 from densecl.artifacts import DatasetPlan, SkippedFiles, read_json, write_json
 from densecl.datasets.imagenet import OFFICIAL_DATASETS, get_official_counts
+from densecl.datasets.manifests.kept_scans import list_unscanned
 from densecl.datasets.manifests.layouts.sources import list_source, list_train_classes
 from densecl.datasets.manifests.listing import Listing
 from densecl.datasets.manifests.scan import scan_listing
 from densecl.datasets.storage.cache_room import CacheFullError
-from densecl.datasets.storage.image_places import list_archives
 from densecl.datasets.storage.manifest import (
     count_problems,
     write_manifest,
@@ -26,7 +27,7 @@ from densecl.datasets.storage.manifest import (
 )
 from densecl.datasets.storage.remote_root import locate_root
 from densecl.datasets.storage.remote_store import is_remote
-from densecl.datasets.storage.shard_cache import stage_shards
+from densecl.datasets.storage.shard_cache import find_shard, stage_shards
 from densecl.datasets.storage.skipped_files import describe_skipped
 from densecl.errors import DataError
 from densecl.runtime.hardware import count_workers
@@ -72,24 +73,15 @@ def scan_images(plan: DatasetPlan) -> tuple[pd.DataFrame, Listing]:
     source, root = plan.dataset, locate_root(plan.dataset)
     classes = list(plan.groups.members) if plan.groups else list_train_classes(plan.train)
     listing = list_source(source, classes, is_published=plan.protocol in OFFICIAL_DATASETS)
+    unscanned = None
     if is_remote(source.root):
-        fetch_shards(plan.name, root, listing)
-    with Progress(
-        f"{plan.name}: ",
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    ) as bar:
-        task = bar.add_task(plan.name, total=None)
-
-        def update_progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-            write_progress(done, total)
-
+        unscanned = list_unscanned(root, (path for path, _ in listing.images), plan.exif)
+        fetch_shards(plan.name, unscanned)
+    with show_images(plan.name) as progress:
         workers = max(1, count_workers())
-        scan = scan_listing(plan.name, root, listing, classes, workers, update_progress, plan.exif)
+        scan = scan_listing(
+            plan.name, root, listing, classes, workers, progress, plan.exif, unscanned
+        )
     notes = (
         *listing.notes,
         *describe_turned(plan, classes, scan.turned),
@@ -98,11 +90,32 @@ def scan_images(plan: DatasetPlan) -> tuple[pd.DataFrame, Listing]:
     return scan.frame, listing._replace(notes=notes)
 
 
-def fetch_shards(name: str, root: Path, listing: Listing) -> None:
+@contextmanager
+def show_images(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; yields a function that receives the images done and their total."""
+    with Progress(
+        f"{name}: ",
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        task = bar.add_task(name, total=None)
+
+        def update_progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            write_progress(done, total)
+
+        yield update_progress
+
+
+def fetch_shards(name: str, images: Iterable[Path]) -> None:
     """Fetch the shards of the images together, if the cache holds them; else each when it is read,
     in the place of an earlier one.
     """
-    shards = list_archives(root, pd.Series([path for path, _ in listing.images], dtype="str"))
+    find = cache(find_shard)
+    shards = [shard for shard in dict.fromkeys(find(path.parent) for path in images) if shard]
     with suppress(CacheFullError), show_bytes(f"{name}: fetching shards") as progress:
         stage_shards(shards, progress)
 

@@ -14,6 +14,7 @@ import pytest
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
 
+from densecl import paths
 from densecl.config.params import DataParams, DatasetParams
 from densecl.datasets.manifests.layouts import shard_listings, webdataset
 from densecl.datasets.manifests.layouts.sources import check_source, list_source, list_train_classes
@@ -274,17 +275,17 @@ def test_processes_share_what_they_fetch(packed, copies):
 def test_a_shard_that_another_process_lists_meanwhile_keeps_its_own_images(packed, monkeypatch):
     update_index(packed.source)
     expected = list_train_classes(packed.source), scan(packed.source)
-    listings = {p: p.read_bytes() for p in Path("cache/shards/listings").glob("*.json")}
-    other = shard_listings.find_listing(list_shards(packed.source)[1], shard_listings.VERSION)
+    listings = {p: p.read_bytes() for p in paths.LISTINGS.glob("*.json")}
+    other = shard_listings.locate_listing(list_shards(packed.source)[1])
     shutil.rmtree("cache")
-    read = webdataset._read_shard
+    read = webdataset.read_tar
 
-    def read_beside_another(archive):
+    def read_beside_another(shard):
         other.parent.mkdir(parents=True, exist_ok=True)
         other.write_bytes(listings[other])
-        return read(archive)
+        return read(shard)
 
-    monkeypatch.setattr(webdataset, "_read_shard", read_beside_another)
+    monkeypatch.setattr(webdataset, "read_tar", read_beside_another)
     assert list_train_classes(packed.source) == expected[0]
     assert {p: p.read_bytes() for p in listings} == listings
     pd.testing.assert_frame_equal(scan(packed.source), expected[1])

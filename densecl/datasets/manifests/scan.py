@@ -15,12 +15,19 @@ from typing import NamedTuple, TypeVar
 import pandas as pd
 import pyarrow as pa
 
-from densecl.datasets.manifests.inspect import inspect_file
+from densecl.datasets.manifests.inspect import FileInfo, inspect_file
+from densecl.datasets.manifests.kept_scans import (
+    group_by_shard,
+    list_unscanned,
+    read_scan,
+    write_scan,
+)
 from densecl.datasets.manifests.listing import FolderLayout, Listing, list_dataset
 from densecl.datasets.storage.decode import Orientation
 from densecl.datasets.storage.image_names import ROWS_AT_ONCE
 from densecl.datasets.storage.image_root import get_file_size, read_file
 from densecl.datasets.storage.manifest import SCHEMA
+from densecl.datasets.storage.shard_cache import read_source
 from densecl.runtime.signals import exit_worker_with_parent
 
 Progress = Callable[[int, int], object]
@@ -61,14 +68,16 @@ def scan_listing(
     workers: int,
     progress: Progress | None = None,
     exif: Orientation = "ignore",
+    unscanned: Sequence[Path] | None = None,
 ) -> Scan:
-    """Manifest sorted by image_id, independent of the number of workers; each file is hashed and
-    decoded completely.
+    """Manifest sorted by image_id, independent of the number of workers and of what is kept; each
+    file is hashed and decoded completely.
 
-    A file that cannot be used is a row with a `problem`. `progress(done, total)` counts files.
+    A file that cannot be used is a row with a `problem`. `progress` and `unscanned`: as
+    `inspect_images`.
     """
-    paths = [root / path for path, _ in listing.images]
-    infos = run_in_parallel(partial(inspect_file, exif=exif), paths, workers, progress)
+    images = [path for path, _ in listing.images]
+    infos = inspect_images(root, images, workers, progress, exif, unscanned)
     tables, rows, turned = [], [], 0
     for (path, label), info in zip(listing.images, infos, strict=True):
         turned += info.is_turned
@@ -83,6 +92,39 @@ def scan_listing(
     return Scan(frame, turned)
 
 
+def inspect_images(
+    root: Path,
+    images: Sequence[str],
+    workers: int,
+    progress: Progress | None = None,
+    exif: Orientation = "ignore",
+    unscanned: Sequence[Path] | None = None,
+) -> Iterator[FileInfo]:
+    """What is found of each image below a root, in order; of shards of a remote root, it is kept,
+    and not read again.
+
+    `unscanned`: of `list_unscanned`, if it is known. `progress(done, total)` counts these.
+    """
+    inspect = partial(inspect_file, exif=exif)
+    if read_source(root) is None:
+        yield from run_in_parallel(inspect, [root / path for path in images], workers, progress)
+        return
+    if unscanned is None:
+        unscanned = list_unscanned(root, images, exif)
+    found, remaining = run_in_parallel(inspect, unscanned, workers, progress), iter(unscanned)
+    awaited = next(remaining, None)
+    for shard, names in group_by_shard(root, images):
+        known, new = read_scan(shard, exif), dict[str, FileInfo]()
+        for name in names:
+            if shard / name == awaited:
+                new[name], awaited = next(found), next(remaining, None)
+            elif name not in known:  # removed meanwhile
+                new[name] = inspect(shard / name)
+            yield new[name] if name in new else known[name]
+        if new:
+            write_scan(shard, exif, known | new)
+
+
 def _build_table(rows: Sequence[tuple[object, ...]]) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else [()] * len(SCHEMA)
     return pa.table(
@@ -92,7 +134,10 @@ def _build_table(rows: Sequence[tuple[object, ...]]) -> pa.Table:
 
 
 def run_in_parallel(
-    function: Callable[[Path], T], paths: list[Path], workers: int, progress: Progress | None = None
+    function: Callable[[Path], T],
+    paths: Sequence[Path],
+    workers: int,
+    progress: Progress | None = None,
 ) -> Iterator[T]:
     """Apply `function` to every path in order, in several processes if there are enough files."""
     with ExitStack() as stack:
@@ -108,7 +153,7 @@ def run_in_parallel(
                 progress(done, len(paths))
 
 
-def _iter_sizes(paths: list[Path]) -> Iterator[int]:
+def _iter_sizes(paths: Sequence[Path]) -> Iterator[int]:
     """Sizes in bytes; a file that cannot be read is reported when it is inspected."""
     for path in paths:
         with suppress(OSError):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from importlib.util import find_spec
+from itertools import filterfalse
 from pathlib import PurePosixPath
 
 from densecl.errors import DataError
@@ -55,9 +56,14 @@ def check_utf8_names(folder: object, names: list[str]) -> None:
     """Raise DataError for the first name below `folder` that is not UTF-8, which a manifest cannot
     store.
     """
-    for name in names:
-        try:
-            name.encode("utf-8")
-        except UnicodeEncodeError:
-            path = to_printable(f"{folder}/{name}")
-            raise DataError(f"{path}: the name holds bytes that are not UTF-8; rename it") from None
+    if (name := next(filterfalse(is_utf8, names), None)) is not None:
+        path = to_printable(f"{folder}/{name}")
+        raise DataError(f"{path}: the name holds bytes that are not UTF-8; rename it")
+
+
+def is_utf8(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -232,10 +232,10 @@ def _find_indexed(path: Path) -> tuple[MirrorSource, IndexedFile] | None:
     return (source, file) if file else None
 
 
-def find_listing(shard: Path, version: int) -> Path | None:
-    """The file that holds what a shard of a remote root holds; None for other files."""
+def find_sha256(shard: Path) -> str | None:
+    """Of a shard of a remote root, by its index; None for other files."""
     found = _find_indexed(shard)
-    return found and get_folder() / "listings" / f"{found[1].sha256}-{version}.json"
+    return found and found[1].sha256
 
 
 def fits_together(shards: Iterable[Path]) -> bool:

@@ -15,12 +15,12 @@ from densecl.datasets.manifests.layouts.labelled_files import (
     name_classes,
     use_names,
 )
+from densecl.datasets.manifests.layouts.shard_listings import iter_listings
 from densecl.datasets.manifests.layouts.shards import find_shards
 from densecl.datasets.storage.archives import retry_staged
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.json_text import load_json
 from densecl.datasets.storage.parquet_images import find_image_column, name_row
-from densecl.datasets.storage.shard_cache import fetch_ahead
 from densecl.errors import DataError
 
 LABEL_COLUMNS = ("label", "labels", "cls", "class", "fine_label")
@@ -31,15 +31,8 @@ def list_parquet(source: DatasetParams) -> LabelledFiles:
     root = Path(source.root)
     files, skipped = find_shards(source, ".parquet")
     samples, named, names = list[Sample](), list[tuple[Sample, str]](), None
-    for path in fetch_ahead(files):
+    for path, (labels, own_names, names_here) in iter_listings(files, read_rows):
         prefix = "" if path == root else f"{path.relative_to(root).as_posix()}/"
-        try:
-            labels, own_names, names_here = retry_staged(path, partial(_read_columns, path))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(
-                f"{to_printable(path)}: not readable as Parquet ({to_printable(error)[:120]}); "
-                "download it again"
-            ) from None
         if names is not None and names_here not in (None, names):
             raise DataError(
                 f"{to_printable(path)}: found other names of classes than in the files before it"
@@ -49,13 +42,8 @@ def list_parquet(source: DatasetParams) -> LabelledFiles:
             place = prefix + name_row(row, own)
             if isinstance(label, str):
                 named.append((Sample(place, -1, own or "", own or ""), label))
-            elif isinstance(label, int):
-                samples.append(Sample(place, label, own or "", own or ""))
             else:
-                raise DataError(
-                    f"{to_printable(path)}: row {row}: found label {label}, expected an integer or "
-                    "the name of a class"
-                )
+                samples.append(Sample(place, label, own or "", own or ""))
     if named and samples:
         raise DataError(
             f"{to_printable(root)}: found labels that are names "
@@ -72,8 +60,27 @@ def list_parquet(source: DatasetParams) -> LabelledFiles:
     return LabelledFiles(images, skipped, (*notes, RECODED), known_as)
 
 
+def read_rows(path: Path) -> tuple[list[int | str], list[str | None], list[str] | None]:
+    """Label and own name of each row, and the names of the classes where the file has them;
+    DataError for a label that is neither an integer nor text.
+    """
+    try:
+        labels, own_names, names = retry_staged(path, partial(_read_columns, path))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(
+            f"{to_printable(path)}: not readable as Parquet ({to_printable(error)[:120]}); "
+            "download it again"
+        ) from None
+    for row, label in enumerate(labels):
+        if not isinstance(label, int | str):
+            raise DataError(
+                f"{to_printable(path)}: row {row}: found label {label}, expected an integer or "
+                "the name of a class"
+            )
+    return labels, own_names, names
+
+
 def _read_columns(path: Path) -> tuple[list[Any], list[str | None], list[str] | None]:
-    """Label and own name of each row, and the names of the classes where the file has them."""
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
         image = find_image_column(path, schema)

@@ -3,44 +3,50 @@ asked for by every dataset, and its shards are not always in the cache.
 """
 
 import json
-from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from filelock import FileLock
+from densecl import paths
+from densecl.datasets.storage.shard_cache import fetch_ahead, find_sha256
+from densecl.runtime.kept_files import read_kept, write_kept
 
-from densecl.datasets.manifests.layouts.labelled_files import Sample
-from densecl.datasets.storage.shard_cache import find_listing
-from densecl.runtime.atomic_files import open_atomic_file
-
-VERSION = 4  # listings of another version are not read
+VERSION = 5  # listings of another version are not read
 
 
-class ShardListing(NamedTuple):
-    """The labelled images of a shard by their names in it, and its other files by reason."""
+def iter_listings(
+    shards: Sequence[Path], read: Callable[[Path], Any]
+) -> Iterator[tuple[Path, Any]]:
+    """What each shard holds, as JSON can say it: what is kept, else what `read` finds in the shard,
+    which is kept if the shard is one of a remote root.
+    """
+    # Decided once: other processes list shards meanwhile.
+    todo = [shard for shard in shards if (f := locate_listing(shard)) is None or not f.exists()]
+    unlisted, fetched = set(todo), fetch_ahead(todo)
+    for shard in shards:
+        listing = None
+        if shard in unlisted:
+            next(fetched)
+        else:
+            listing = read_listing(shard)
+        if listing is None:
+            listing = read(shard)
+            if file := locate_listing(shard):
+                write_kept(file, json.dumps(listing).encode())
+        yield shard, listing
 
-    samples: list[Sample]
-    skipped: Counter[str]
+
+def read_listing(shard: Path) -> Any:
+    """What is kept of a shard; None if nothing is."""
+    file = locate_listing(shard)
+    content = file and read_kept(file)
+    return json.loads(content) if content else None
 
 
-def is_listed(shard: Path) -> bool:
-    file = find_listing(shard, VERSION)
-    return file is not None and file.exists()
-
-
-def read_listing(shard: Path) -> ShardListing:
-    """Of a shard that is listed."""
-    file = find_listing(shard, VERSION)
-    if file is None:
-        raise FileNotFoundError(2, "no listing", str(shard))
-    stored = json.loads(file.read_bytes())
-    return ShardListing([Sample(*row) for row in stored["samples"]], Counter(stored["skipped"]))
-
-
-def write_listing(shard: Path, listing: ShardListing) -> None:
-    """Of a shard of a remote root; others can be read again."""
-    if (file := find_listing(shard, VERSION)) is None:
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")), open_atomic_file(file) as out:
-        out.write(json.dumps(listing._asdict()).encode())
+def locate_listing(shard: Path) -> Path | None:
+    """Where what a shard of a remote root holds is kept; None for others, which can be read
+    again.
+    """
+    if (sha256 := find_sha256(shard)) is None:
+        return None
+    return paths.LISTINGS / f"{sha256}-{VERSION}.json"

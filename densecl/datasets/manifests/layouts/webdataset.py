@@ -15,12 +15,7 @@ from densecl.datasets.manifests.layouts.labelled_files import (
     Sample,
     name_classes,
 )
-from densecl.datasets.manifests.layouts.shard_listings import (
-    ShardListing,
-    is_listed,
-    read_listing,
-    write_listing,
-)
+from densecl.datasets.manifests.layouts.shard_listings import iter_listings
 from densecl.datasets.manifests.layouts.shards import ShardInfo, find_shards, read_info
 from densecl.datasets.storage.archives import Archive, open_archive
 from densecl.datasets.storage.filenames import (
@@ -30,7 +25,6 @@ from densecl.datasets.storage.filenames import (
     to_printable,
 )
 from densecl.datasets.storage.json_text import load_json
-from densecl.datasets.storage.shard_cache import fetch_ahead
 from densecl.datasets.storage.skipped_files import REPLACED, describe_extension
 from densecl.errors import DataError
 
@@ -45,20 +39,12 @@ def list_webdataset(source: DatasetParams) -> LabelledFiles:
     root = Path(source.root)
     shards, skipped = find_shards(source, ".tar")
     samples, counts = list[Sample](), dict[str, int]()
-    # Decided once: other processes list shards meanwhile.
-    todo = [shard for shard in shards if not is_listed(shard)]
-    unlisted, fetched = set(todo), fetch_ahead(todo)
-    for shard in shards:
+    for shard, listed in iter_listings(shards, read_tar):
         prefix = "" if shard == root else f"{shard.relative_to(root).as_posix()}/"
-        if shard in unlisted:
-            listed = _read_shard(open_archive(next(fetched)))
-            write_listing(shard, listed)
-        else:
-            listed = read_listing(shard)
-        samples += [sample._replace(path=prefix + sample.path) for sample in listed.samples]
-        counts[shard.name] = len(listed.samples)
+        samples += [Sample(prefix + path, *rest) for path, *rest in listed["samples"]]
+        counts[shard.name] = len(listed["samples"])
         # A shard is one file on disk; what is in it is counted instead.
-        skipped.update(listed.skipped)
+        skipped.update(listed["skipped"])
     info, info_notes = read_info(root)
     images, notes = name_classes(root, samples, info.class_names, source.class_list)
     counted = _compare_counts(info, counts)
@@ -66,8 +52,9 @@ def list_webdataset(source: DatasetParams) -> LabelledFiles:
     return LabelledFiles(images, +skipped, (*notes, *info_notes, *counted, RECODED), own)
 
 
-def _read_shard(archive: Archive) -> ShardListing:
+def read_tar(shard: Path) -> dict[str, Any]:
     """The image of each key of a shard with a label, and its other files by reason."""
+    archive = open_archive(shard)
     skipped, keys = Counter({REPLACED: archive.replaced}), dict[str, dict[str, list[str]]]()
     for name in archive.list_names():
         if name.endswith("/"):
@@ -93,7 +80,7 @@ def _read_shard(archive: Archive) -> ShardListing:
         if image is not None:
             value, own, class_name = label
             samples.append(Sample(image, value, f"{key} {own}", own, class_name))
-    return ShardListing(samples, +skipped)
+    return {"samples": samples, "skipped": +skipped}
 
 
 def _choose_image(archive: Archive, key: str, members: Mapping[str, list[str]]) -> str | None:
