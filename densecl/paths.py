@@ -92,6 +92,11 @@ def export_folder(mode: str, seed: int) -> Path:
     return Path("exports") / f"{mode}-{seed}"
 
 
+def scan_index(dataset: str) -> Path:
+    """On a node: the index of the shards that its job scans."""
+    return Path("cache/scan-index") / f"{dataset}.json"
+
+
 def plan_file(unit: str) -> Path:
     """Resolved params of a unit: a dataset, a mode, validate, cost, evaluate or report."""
     return PLANS / f"{unit}.json"

@@ -36,4 +36,5 @@ def main(dataset: str) -> None:
         workers = max(1, count_workers())
         for _ in inspect_images(root, images, workers, progress, plan.exif, unscanned):
             pass
-    print(f"{dataset}: {len(unscanned):,} of {len(images):,} images scanned; the rest were kept")
+    known = len(images) - len(unscanned)
+    print(f"{dataset}: {len(unscanned):,} images scanned, {known:,} known already")

@@ -7,9 +7,9 @@ from pydantic import Field
 from densecl.config.base import Count, Names, StrictModel
 
 EngineName = Literal["local", "slurm", "ray"]
-JobKind = Literal["train", "evaluate", "evaluate-model", "cost"]
+JobKind = Literal["train", "evaluate", "evaluate-model", "cost", "scan"]
 SLURM_KEYS = ("partition", "time", "memory", "setup", "options")
-JOB_KINDS: tuple[JobKind, ...] = ("train", "evaluate", "evaluate-model", "cost")
+JOB_KINDS: tuple[JobKind, ...] = ("train", "evaluate", "evaluate-model", "cost")  # of stages
 
 
 class JobParams(StrictModel):
@@ -69,13 +69,20 @@ class ClusterParams(JobParams):
         default="auto", description="address of the Ray cluster, such as 10.0.0.1:6379"
     )
     kinds: dict[JobKind, KindParams] = Field(
-        default={}, description="what the jobs of a kind of stage ask for, where it differs"
+        default={},
+        description="what the jobs of a kind of stage ask for, where it differs: of train, "
+        "evaluate, evaluate-model, cost, and of scan, which looks at shards for prepare, on no GPU "
+        "unless it is set here",
     )
 
     def resolve_job(self, kind: str) -> JobParams:
-        """What the jobs of a kind of stage ask for."""
+        """What the jobs of a kind of stage ask for; those that scan shards, for one node without
+        GPUs, unless `kinds.scan` says otherwise.
+        """
         fields = set(JobParams.model_fields)
         values: dict[str, Any] = self.model_dump(include=fields)
+        if kind == "scan":
+            values |= {"gpus": 0, "nodes": 1}
         if kind in self.kinds:
             values |= self.kinds[kind].model_dump(include=fields, exclude_unset=True)
         return JobParams(**values)

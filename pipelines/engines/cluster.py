@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from densecl.config.base import TRAIN_SET
 from densecl.config.cluster_params import JOB_KINDS, ClusterParams
 from densecl.errors import RetryLater
 from pipelines.engines.cluster_jobs import ClusterJobs, JobRequest
@@ -13,6 +14,7 @@ from pipelines.engines.executor import JobQueue, Pool, StageOutcome
 from pipelines.engines.job import JobResult
 from pipelines.engines.local import LocalExecutor
 from pipelines.engines.publish import Publication, get_remote_name
+from pipelines.engines.shard_scans import ShardScans, get_dataset, list_stored_datasets
 from pipelines.stages.dvc_graph import ROOT_FILE, StageGraph, get_stage_kind
 from pipelines.stages.transfer import CommandNeeded
 
@@ -27,6 +29,8 @@ class ClusterExecutor:
         self.graph = StageGraph()
         get_remote_name(self.graph.repo)  # before anything runs
         self.jobs = ClusterJobs(queue, settings)
+        self.scans = ShardScans(self.graph.repo, self.jobs, settings)
+        self.stored = list_stored_datasets()
         self._threads = ThreadPoolExecutor(settings.jobs)
 
     def __enter__(self) -> "ClusterExecutor":
@@ -36,9 +40,10 @@ class ClusterExecutor:
         """Leave jobs that have not ended to the cluster."""
         self.jobs.closed.set()
         self._threads.shutdown(cancel_futures=True)
+        self.scans.close()
 
     def get_pool(self, name: str, file: Path) -> Pool:
-        if runs_elsewhere(name, file):
+        if runs_elsewhere(name, file) or self._reads_store(name, file):
             return Pool(self.jobs.queue.name, self.settings.jobs, is_here=False)
         return self.local.get_pool(name, file)
 
@@ -48,10 +53,24 @@ class ClusterExecutor:
     def submit(self, names: Sequence[str], file: Path) -> Future[dict[str, StageOutcome]]:
         if self.get_pool(names[0], file).is_here:
             return self.local.submit(names, file)
+        if self._reads_store(names[0], file):
+            return self._threads.submit(self._prepare, names[0])
         return self._threads.submit(self._update_group, names)
 
     def describe(self, name: str) -> str:
-        return self.jobs.describe(name)
+        return self.scans.describe(name) or self.jobs.describe(name)
+
+    def _reads_store(self, name: str, file: Path) -> bool:
+        """True for a stage `prepare` of shards in a store, or of classes that such shards have."""
+        is_prepare = file == ROOT_FILE and get_stage_kind(name) == "prepare"
+        return is_prepare and not self.stored.isdisjoint((get_dataset(name), TRAIN_SET))
+
+    def _prepare(self, name: str) -> dict[str, StageOutcome]:
+        """A stage `prepare` that reads shards in a store: jobs scan them, it runs here."""
+        if not (outcomes := self._restore((name,))):
+            self.scans.run(name)
+            outcomes[name] = self.local.call("update", name, ROOT_FILE).result()
+        return outcomes
 
     def _update_group(self, names: Sequence[str]) -> dict[str, StageOutcome]:
         outcomes = self._restore(names)

@@ -12,6 +12,7 @@ from densecl import paths
 from densecl.artifacts import read_json, write_json
 from densecl.config.cluster_params import ClusterParams
 from densecl.errors import EXIT_OK, EXIT_RETRY, DataError, DenseclError, RetryLater
+from densecl.runtime.atomic_files import open_atomic_file
 from pipelines.engines.executor import JobQueue, JobState, LeftRunning
 from pipelines.engines.job import JobResult
 from pipelines.engines.publish import Publication
@@ -159,6 +160,14 @@ class ClusterJobs:
                 self._states = self.queue.poll(wanted)
                 self._polled = time.monotonic()
             return self._states[job.id]
+
+
+def write_results(files: Sequence[Path], result: JobResult) -> None:
+    """Write those of some files that a job has brought back."""
+    for path in files:
+        if path.as_posix() in result.files:
+            with open_atomic_file(path) as file:
+                file.write(result.files[path.as_posix()])
 
 
 def format_state(state: JobState) -> str:

@@ -32,8 +32,8 @@ MAX_LOG = 2**18  # bytes of a log that come back from a node without the project
 
 
 class JobSpec(NamedTuple):
-    """A group of stages, or the trial of a sweep, and what it needs besides the commit's files and
-    the DVC remote.
+    """A group of stages, the trial of a sweep or the scan of shards, and what it needs besides the
+    commit's files and the DVC remote.
     """
 
     names: tuple[str, ...]

@@ -10,6 +10,7 @@ from pipelines.engines.cluster import runs_elsewhere
 from pipelines.engines.cluster_jobs import format_state, get_job_file, read_jobs
 from pipelines.engines.executor import JobQueue
 from pipelines.engines.queues import open_queue
+from pipelines.engines.shard_scans import SCAN, get_dataset, list_stored_datasets
 from pipelines.schemas import ClusterJob
 from pipelines.stages.dvc_graph import ROOT_FILE, StageGraph, get_stage_kind
 
@@ -66,6 +67,10 @@ def _explain_place(
     graph: StageGraph, name: str, queue: JobQueue | None, settings: ClusterParams
 ) -> str:
     kind = get_stage_kind(name)
+    dataset = get_dataset(name)
+    if queue is not None and kind == "prepare" and dataset in list_stored_datasets():
+        job = queue.explain(f"scan@{dataset}", settings.resolve_job(SCAN), False)
+        return f"on this machine, after jobs that scan what is new of its shards: {job}"
     if queue is None or not runs_elsewhere(name, ROOT_FILE):
         return "on this machine"
     if settings.is_joined(kind):

@@ -5,6 +5,7 @@ project, which takes them from the DVC remote.
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,9 @@ from pipelines.runtime.signals import SIGNAL_FORWARDER
 if TYPE_CHECKING:
     from pipelines.stages.dvc_graph import StageGraph
 
-TRIAL = "trial"  # of a sweep: no stage of the graph
+TRIAL, SCAN = "trial", "scan"  # no stages of the graph: of a sweep, and of shards for `prepare`
+POLL = 0.2  # s
+KILLED = (-9, 137)  # the latter of a process that it started
 
 
 def main(stages: list[str], commit: str | None, lock: Path | None) -> None:
@@ -74,6 +77,9 @@ def _update_here(stages: list[str]) -> None:
 
         run_trial(graph, stages[0])
         return
+    if get_stage_kind(stages[0]) == SCAN:
+        run_step(stages[0], "scan", stages[0].removeprefix("scan@").rsplit("-", 3)[0])
+        return
     if unknown := set(stages) - set(graph.stages):
         raise DenseclError(
             f"{min(unknown)}: found no such stage, expected some of "
@@ -91,6 +97,25 @@ def _update_here(stages: list[str]) -> None:
         Path(job.OUTCOMES).write_text(json.dumps(outcomes), encoding="utf-8")
 
 
+def run_step(name: str, *arguments: str) -> None:
+    """Run a command of `steps` that is no stage of the graph.
+
+    SystemExit with its status where that is not 0; it has said why. RetryLater if it was killed or
+    a signal has come.
+    """
+    announce(name)
+    SIGNAL_FORWARDER.raise_if_signalled()
+    process = subprocess.Popen([sys.executable, "-m", "steps", *arguments])
+    while (status := process.poll()) is None:
+        if SIGNAL_FORWARDER.received:  # also in the moment of the start
+            SIGNAL_FORWARDER.terminate_children()
+        time.sleep(POLL)
+    if status in KILLED:
+        raise RetryLater(f"{name}: its process was killed, as where memory runs out")
+    if status != EXIT_OK:
+        raise SystemExit(status)
+
+
 def announce(name: str) -> None:
     """Tell the machine that waits, and the log, that a stage has started."""
     print(f"{name} ...", file=sys.stderr, flush=True)
@@ -99,8 +124,8 @@ def announce(name: str) -> None:
 
 
 def _link_shared_folders(graph: "StageGraph") -> None:
-    """Have checkpoints, and where the node sees the project also kept predictions and images that
-    DVC does not hold, in the folders that outlast this clone.
+    """Have checkpoints, and where the node sees the project also kept predictions, kept scans and
+    images that DVC does not hold, in the folders that outlast this clone.
     """
     if checkpoints := os.environ.get(job.CHECKPOINTS_ENV):
         _link(paths.CHECKPOINTS, Path(checkpoints))
@@ -111,6 +136,8 @@ def _link_shared_folders(graph: "StageGraph") -> None:
     cells = load_params(paths.PARAMS).evaluate.cell_cache
     if cells and "://" not in cells:
         _link(Path(cells), Path(project, cells))
+    for folder in (paths.LISTINGS, paths.SCANS):
+        _link(folder, Path(project, folder))
     for folder in list_untracked_folders(graph):
         if Path(project, folder).is_dir():
             _link(folder, Path(project, folder))

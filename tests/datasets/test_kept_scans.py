@@ -157,11 +157,11 @@ def test_a_scan_before_serves_prepare(images, layout, inspected, fetched, capsys
     expected = run_prepare(layout)
     shutil.rmtree("cache")
     run_prepare(layout, step=scan_step)
-    assert "own: 12 of 12 images scanned" in capsys.readouterr().out
+    assert "own: 12 images scanned, 0 known already" in capsys.readouterr().out
     fetched.clear()
     inspected.clear()
     run_prepare(layout, step=scan_step)
-    assert "own: 0 of 12 images scanned" in capsys.readouterr().out
+    assert "own: 0 images scanned, 12 known already" in capsys.readouterr().out
     shutil.rmtree(paths.SHARDS)
     assert run_prepare(layout) == expected
     assert (fetched, inspected) == ([], [])

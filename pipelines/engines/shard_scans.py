@@ -1,0 +1,190 @@
+"""The shards of a dataset in a store, scanned by jobs of a cluster before `prepare` reads on this
+machine what they found: a job per shard, or per block of shards where there are more than jobs.
+"""
+
+import hashlib
+import json
+import math
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from densecl import paths
+from densecl.artifacts import DatasetPlan, read_json, write_text
+from densecl.config.base import TRAIN_SET
+from densecl.config.cluster_params import ClusterParams
+from densecl.config.params import load_params
+from densecl.datasets.manifests.kept_scans import locate_scan
+from densecl.datasets.manifests.layouts.shard_images import is_scanned, locate_shards
+from densecl.datasets.manifests.layouts.shard_listings import locate_listing
+from densecl.datasets.storage.remote_root import locate_root
+from densecl.datasets.storage.remote_store import is_remote
+from densecl.datasets.storage.shard_index import ShardIndex, read_index
+from densecl.errors import EXIT_RETRY, DataError, DenseclError, RetryLater
+from pipelines.engines.cluster_jobs import ClusterJobs, JobRequest, write_results
+from pipelines.engines.executor import LeftRunning
+from pipelines.engines.publish import Publication, build_spec
+from pipelines.runtime.signals import SIGNAL_FORWARDER
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+SCAN = "scan"  # the kind of these jobs in the section `cluster`
+
+
+class ShardBlock(NamedTuple):
+    """What a job scans."""
+
+    name: str  # of the job
+    shards: list[Path]  # the same in every command, so that its job is found again
+    unscanned: list[Path]
+
+
+class ShardScans:
+    """A thread per job; one that is still there from an earlier command is attached to."""
+
+    def __init__(self, repo: "Repo", jobs: ClusterJobs, settings: ClusterParams) -> None:
+        self.repo, self.jobs, self.settings = repo, jobs, settings
+        self._threads, self._waiting = ThreadPoolExecutor(settings.jobs), ThreadPoolExecutor()
+        self._lock = threading.Lock()
+        self._datasets: dict[str, Future[None]] = {}  # that are scanned, or have been
+        self._places: dict[str, str] = {}  # where the jobs of a dataset are
+
+    def close(self) -> None:
+        self._waiting.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
+
+    def run(self, stage: str) -> None:
+        """Have all shards scanned that a stage `prepare` reads: those of its dataset, and of the
+        train set, whose classes it lists.
+        """
+        name = get_dataset(stage)
+        is_grouped = read_json(DatasetPlan, paths.plan_file(name)).groups is not None
+        for dataset in dict.fromkeys((name,) if is_grouped else (TRAIN_SET, name)):
+            with self._lock:
+                if dataset not in self._datasets:
+                    self._datasets[dataset] = self._waiting.submit(self._scan_dataset, dataset)
+            self._datasets[dataset].result()
+
+    def describe(self, stage: str) -> str:
+        """Where the jobs are that a stage `prepare` waits for."""
+        return self._places.get(get_dataset(stage)) or self._places.get(TRAIN_SET, "")
+
+    def _scan_dataset(self, name: str) -> None:
+        """Keep what is found of the shards of a dataset in a store. A single one is left to its
+        stage, and so is an error of an optional dataset, which the stage writes into the manifest.
+        """
+        plan, stage = read_json(DatasetPlan, paths.plan_file(name)), f"prepare@{name}"
+        try:
+            blocks = [block for block in list_blocks(plan, self.settings.jobs) if block.unscanned]
+        except DataError:  # as in `prepare`
+            return
+        if sum(len(block.unscanned) for block in blocks) < 2:
+            return
+        write_text(paths.stage_log(stage), "")  # that of the run before
+        jobs = f"{len(blocks)} jobs, {blocks[0].name} to {blocks[-1].name}"
+        self._places[name] = f"shards are scanned by {self.jobs.queue.name}, {jobs}"
+        futures = [self._threads.submit(self._scan, plan, block) for block in blocks]
+        for done, future in enumerate(as_completed(futures), 1):
+            if future.exception():
+                break
+            progress = {"done": done, "total": len(futures), "text": ""}
+            write_text(paths.stage_progress_file(stage), json.dumps(progress))
+        for future in futures:  # after an error, those that have not begun
+            future.cancel()
+        wait(futures)
+        del self._places[name]
+        errors = [e for f in futures if not f.cancelled() and (e := f.exception())]
+        if left := [error for error in errors if isinstance(error, LeftRunning)]:
+            more = f"; likewise {len(left) - 1} more jobs of {stage}" if left[1:] else ""
+            raise LeftRunning(f"{left[0]}{more}")
+        for error in errors:
+            if not plan.optional or getattr(error, "status", None) != DataError.status:
+                raise error
+
+    def _scan(self, plan: DatasetPlan, block: ShardBlock) -> None:
+        SIGNAL_FORWARDER.raise_if_signalled()
+        kept = [locate_files(plan, shard) for shard in block.shards]
+        key = hashlib.sha256("\n".join(path.name for pair in kept for path in pair).encode())
+        results = [path for shard in block.unscanned for path in locate_files(plan, shard)]
+
+        def publish(commit: str) -> Publication:
+            with self._lock:
+                files = describe_block(plan, block)
+                names = (block.name,)
+                spec = build_spec(self.repo, names, commit, files, self.settings, results)
+            return Publication(key.hexdigest(), spec._replace(progress=""))
+
+        keep = partial(write_results, results)
+        try:
+            result = self.jobs.run(JobRequest((block.name,), SCAN, False, publish, keep))
+        except LeftRunning:
+            raise
+        except DenseclError as error:
+            raise (RetryLater if error.status == EXIT_RETRY else DenseclError)(
+                f"prepare@{plan.name}: {error}; the job's output is in "
+                f"{paths.stage_log(block.name)}"
+            ) from None
+        for shard in block.unscanned:
+            if not locate_files(plan, shard)[1].exists() and not _is_scanned(plan, shard):
+                raise RetryLater(
+                    f"{block.name}: its job ended well on {result.node}, but left no scan of "
+                    f"{shard.name} by the code and the packages (numpy, pillow) of this machine; "
+                    "install there what is here, then run the same command again"
+                )
+
+
+def get_dataset(stage: str) -> str:
+    """The dataset of a stage `prepare`."""
+    return stage.partition("@")[2]
+
+
+def list_stored_datasets() -> set[str]:
+    """The datasets of shards in a store."""
+    datasets = load_params(paths.PARAMS).datasets
+    return {name for name, source in datasets.items() if is_remote(source.root)}
+
+
+def list_blocks(plan: DatasetPlan, jobs: int) -> list[ShardBlock]:
+    """The shards of a dataset in a store in at most so many blocks, none of other datasets;
+    DataError if they cannot be listed.
+    """
+    shards = locate_shards(plan.dataset) if is_remote(plan.dataset.root) else []
+    size = math.ceil(len(shards) / jobs) or 1
+    parts = [shards[start : start + size] for start in range(0, len(shards), size)]
+    return [
+        ShardBlock(
+            f"scan@{plan.name}-{number}-of-{len(parts)}",
+            part,
+            [shard for shard in part if not _is_scanned(plan, shard)],
+        )
+        for number, part in enumerate(parts, 1)
+    ]
+
+
+def describe_block(plan: DatasetPlan, block: ShardBlock) -> dict[str, str]:
+    """What `python -m steps scan` reads: the dataset's plan, with an index of these shards only."""
+    file, root = paths.scan_index(plan.name), locate_root(plan.dataset)
+    index = read_index(Path(plan.dataset.tracked_by)) or ShardIndex(shards=())
+    names = {shard.relative_to(root).as_posix() for shard in block.unscanned}
+    shards = tuple(shard for shard in index.shards if shard.name in names)
+    dataset = plan.dataset.model_copy(update={"tracked_by": file.as_posix()})
+    here = plan.model_copy(update={"dataset": dataset})
+    return {
+        paths.plan_file(plan.name).as_posix(): here.model_dump_json(by_alias=True),
+        file.as_posix(): ShardIndex(base=index.base, shards=shards).model_dump_json(),
+    }
+
+
+def locate_files(plan: DatasetPlan, shard: Path) -> tuple[Path, Path]:
+    """Where what a shard holds, and what is found of its images, is kept, now or later."""
+    listing = locate_listing(shard)
+    if listing is None:
+        raise ValueError(f"{shard}: not a shard of a remote root")
+    return listing, locate_scan(shard, plan.exif)
+
+
+def _is_scanned(plan: DatasetPlan, shard: Path) -> bool:
+    return is_scanned(plan.dataset, shard, plan.exif)
