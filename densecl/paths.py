@@ -92,6 +92,17 @@ def export_folder(mode: str, seed: int) -> Path:
     return Path("exports") / f"{mode}-{seed}"
 
 
+def scan_name(dataset: str, number: int, count: int) -> str:
+    """As a stage, whose log and job are named by it: a block of shards of so many."""
+    return f"scan@{dataset}-{number}-of-{count}"
+
+
+def get_scanned_dataset(name: str) -> str:
+    """The dataset of a name of `scan_name`; "" for other names."""
+    kind, _, block = name.partition("@")
+    return block.rsplit("-", 3)[0] if kind == "scan" else ""
+
+
 def scan_index(dataset: str) -> Path:
     """On a node: the index of the shards that its job scans."""
     return Path("cache/scan-index") / f"{dataset}.json"

@@ -4,7 +4,7 @@ left them, and submitted again where they were stopped or lost.
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,6 +89,13 @@ class ClusterJobs:
             f"{first}: given up after {self.settings.requeues + 1} jobs (cluster.requeues), the "
             f"last: {error}; the same command resumes"
         )
+
+    def drop(self, jobs: Iterable[ClusterJob]) -> None:
+        """End and forget jobs of earlier commands that nothing waits for any more."""
+        for job in jobs:
+            if job.engine == self.queue.name:
+                self.queue.cancel([job.id])
+                _forget_job(job)
 
     def _attach_or_submit(self, request: JobRequest) -> ClusterJob:
         commit = self._create_commit()

@@ -23,7 +23,7 @@ from densecl.datasets.storage.remote_root import locate_root
 from densecl.datasets.storage.remote_store import is_remote
 from densecl.datasets.storage.shard_index import ShardIndex, read_index
 from densecl.errors import EXIT_RETRY, DataError, DenseclError, RetryLater
-from pipelines.engines.cluster_jobs import ClusterJobs, JobRequest, write_results
+from pipelines.engines.cluster_jobs import ClusterJobs, JobRequest, read_jobs, write_results
 from pipelines.engines.executor import LeftRunning
 from pipelines.engines.publish import Publication, build_spec
 from pipelines.runtime.signals import SIGNAL_FORWARDER
@@ -81,11 +81,15 @@ class ShardScans:
             blocks = [block for block in list_blocks(plan, self.settings.jobs) if block.unscanned]
         except DataError:  # as in `prepare`
             return
+        names = {block.name for block in blocks}
+        jobs = [job for job in read_jobs() if paths.get_scanned_dataset(job.stages[0]) == name]
+        # Of nodes that see this folder, or of shards that are in the index no more.
+        self.jobs.drop(job for job in jobs if job.stages[0] not in names)
         if sum(len(block.unscanned) for block in blocks) < 2:
             return
         write_text(paths.stage_log(stage), "")  # that of the run before
-        jobs = f"{len(blocks)} jobs, {blocks[0].name} to {blocks[-1].name}"
-        self._places[name] = f"shards are scanned by {self.jobs.queue.name}, {jobs}"
+        where = f"{len(blocks)} jobs, {blocks[0].name} to {blocks[-1].name}"
+        self._places[name] = f"shards are scanned by {self.jobs.queue.name}, {where}"
         futures = [self._threads.submit(self._scan, plan, block) for block in blocks]
         for done, future in enumerate(as_completed(futures), 1):
             if future.exception():
@@ -156,7 +160,7 @@ def list_blocks(plan: DatasetPlan, jobs: int) -> list[ShardBlock]:
     parts = [shards[start : start + size] for start in range(0, len(shards), size)]
     return [
         ShardBlock(
-            f"scan@{plan.name}-{number}-of-{len(parts)}",
+            paths.scan_name(plan.name, number, len(parts)),
             part,
             [shard for shard in part if not _is_scanned(plan, shard)],
         )

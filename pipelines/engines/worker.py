@@ -78,7 +78,7 @@ def _update_here(stages: list[str]) -> None:
         run_trial(graph, stages[0])
         return
     if get_stage_kind(stages[0]) == SCAN:
-        run_step(stages[0], "scan", stages[0].removeprefix("scan@").rsplit("-", 3)[0])
+        run_step(stages[0], "scan", paths.get_scanned_dataset(stages[0]))
         return
     if unknown := set(stages) - set(graph.stages):
         raise DenseclError(

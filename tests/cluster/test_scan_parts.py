@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,12 @@ from densecl.datasets.storage.manifest import read_missing_reason
 from densecl.datasets.storage.remote_root import update_index
 from densecl.errors import DenseclError, RetryLater
 from pipelines.engines import shard_scans
-from pipelines.engines.cluster_jobs import JobRequest
+from pipelines.engines.cluster_jobs import JobRequest, get_job_file
 from pipelines.engines.executor import LeftRunning
 from pipelines.engines.job import JobResult, JobSpec
 from pipelines.engines.shard_scans import ShardScans, list_blocks
 from pipelines.runtime.signals import SIGNAL_FORWARDER
+from pipelines.schemas import ClusterJob
 from steps import prepare
 from tests.conftest import WNIDS, draw_set
 
@@ -42,7 +44,10 @@ class Nodes:
     def __init__(self, known: dict[str, bytes] | None = None) -> None:
         self.known, self.queue, self.name = known, self, "slurm"
         self.lock = threading.Lock()
-        self.names, self.keys = list[str](), list[str]()
+        self.names, self.keys, self.dropped = list[str](), list[str](), list[str]()
+
+    def drop(self, jobs: Iterable[ClusterJob]) -> None:
+        self.dropped += [job.id for job in jobs]
 
     def run(self, request: JobRequest) -> JobResult:
         publication = request.publish("a commit")
@@ -62,7 +67,7 @@ def run_step(place: Path, spec: JobSpec) -> dict[str, bytes]:
     for file, text in spec.files.items():
         (place / file).parent.mkdir(parents=True, exist_ok=True)
         (place / file).write_text(text)
-    dataset = spec.names[0].removeprefix("scan@").rsplit("-", 3)[0]
+    dataset = paths.get_scanned_dataset(spec.names[0])
     done = subprocess.run(
         [sys.executable, "-m", "steps", "scan", dataset],
         cwd=place,
@@ -226,6 +231,22 @@ def test_a_shard_that_cannot_be_listed(place, optional):
     with pytest.raises(DenseclError, match=found) as caught:
         run_scans(Nodes())
     assert "\n" not in str(caught.value)
+
+
+def test_a_job_whose_shards_are_scanned_is_forgotten(place):
+    """As of a node that sees this folder: it ended after the command that waited for it."""
+    prepare_here()
+    for number, name in enumerate(
+        ("scan@imagenet-r-1-of-2", "scan@imagenet-r-2-of-3", "scan@imagenet-1-of-2", "train@r-0")
+    ):
+        job = ClusterJob(
+            id=str(number), engine="slurm", stages=(name,), key="", log="", submitted=0.0
+        )
+        write_json(get_job_file(job), job)
+    nodes = Nodes()
+    run_scans(nodes)
+    assert nodes.names == []
+    assert sorted(nodes.dropped) == ["0", "1"]
 
 
 def test_a_node_with_other_packages_is_named(place):
