@@ -51,6 +51,7 @@ class ShardScans:
         self._lock = threading.Lock()
         self._datasets: dict[str, Future[None]] = {}  # that are scanned, or have been
         self._places: dict[str, str] = {}  # where the jobs of a dataset are
+        self._awaited: dict[str, str] = {}  # the dataset that a stage waits for
 
     def close(self) -> None:
         self._waiting.shutdown(cancel_futures=True)
@@ -66,11 +67,13 @@ class ShardScans:
             with self._lock:
                 if dataset not in self._datasets:
                     self._datasets[dataset] = self._waiting.submit(self._scan_dataset, dataset)
+            self._awaited[stage] = dataset
             self._datasets[dataset].result()
+        self._awaited.pop(stage, None)
 
     def describe(self, stage: str) -> str:
-        """Where the jobs are that a stage `prepare` waits for."""
-        return self._places.get(get_dataset(stage)) or self._places.get(TRAIN_SET, "")
+        """Where the jobs are that a stage waits for; "" if for none."""
+        return self._places.get(self._awaited.get(stage, ""), "")
 
     def _scan_dataset(self, name: str) -> None:
         """Keep what is found of the shards of a dataset in a store. A single one is left to its

@@ -169,6 +169,10 @@ def test_kinds_of_stages_ask_for_what_the_section_does_not_say():
     train, evaluate = settings.resolve_job("train"), settings.resolve_job("evaluate")
     assert (train.partition, train.gpus, train.time) == ("gpu", 8, 60)
     assert (evaluate.partition, evaluate.gpus, evaluate.time) == ("gpu", 1, None)
+    scan = settings.resolve_job("scan")  # decodes images: on no GPU, unless it is told so
+    assert (scan.partition, scan.gpus, scan.nodes) == ("gpu", 0, 1)
+    told = ClusterParams(gpus=1, nodes=2, kinds={"scan": {"gpus": 1}}).resolve_job("scan")
+    assert (told.gpus, told.nodes) == (1, 1)
     assert settings.is_joined("evaluate")
     assert not settings.is_joined("train")
     with pytest.raises(ValidationError, match="kinds"):

@@ -30,7 +30,7 @@ SCAN_CODE = (
     "datasets/manifests/kept_scans.py",
     "datasets/storage",
 )
-SCAN_PACKAGES = ("numpy", "pillow")
+SCAN_PACKAGES = ("numpy", "pillow", *(("pillow-heif",) if "HEIF" in FORMATS else ()))
 SCAN_SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -50,7 +50,7 @@ SCAN_SCHEMA = pa.schema(
 def locate_scan(shard: Path, exif: Orientation) -> Path:
     """Where the scan of a shard of a remote root is kept, now or later."""
     key = json.dumps([find_sha256(shard), exif, *_describe_code()])
-    return paths.SCANS / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.parquet"
+    return paths.SCANS / hashlib.sha256(key.encode()).hexdigest()
 
 
 @cache

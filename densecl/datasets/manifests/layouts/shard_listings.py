@@ -49,4 +49,4 @@ def locate_listing(shard: Path) -> Path | None:
     """
     if (sha256 := find_sha256(shard)) is None:
         return None
-    return paths.LISTINGS / f"{sha256}-{VERSION}.json"
+    return paths.LISTINGS / f"{sha256}-{VERSION}"
