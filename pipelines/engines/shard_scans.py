@@ -76,8 +76,8 @@ class ShardScans:
         return self._places.get(self._awaited.get(stage, ""), "")
 
     def _scan_dataset(self, name: str) -> None:
-        """Keep what is found of the shards of a dataset in a store. A single one is left to its
-        stage, and so is an error of an optional dataset, which the stage writes into the manifest.
+        """Keep what is found of the shards of a dataset in a store. A single one without a job is
+        left to its stage, as is an error of an optional dataset, which it writes into the manifest.
         """
         plan, stage = read_json(DatasetPlan, paths.plan_file(name)), f"prepare@{name}"
         try:
@@ -88,7 +88,8 @@ class ShardScans:
         jobs = [job for job in read_jobs() if paths.get_scanned_dataset(job.stages[0]) == name]
         # Of nodes that see this folder, or of shards that are in the index no more.
         self.jobs.drop(job for job in jobs if job.stages[0] not in names)
-        if sum(len(block.unscanned) for block in blocks) < 2:
+        is_begun = any(job.stages[0] in names for job in jobs)
+        if sum(len(block.unscanned) for block in blocks) < 2 and not is_begun:
             return
         write_text(paths.stage_log(stage), "")  # that of the run before
         where = f"{len(blocks)} jobs, {blocks[0].name} to {blocks[-1].name}"

@@ -190,6 +190,14 @@ def test_only_blocks_with_something_new_are_scanned(place):
     nodes.names.clear()
     run_scans(nodes)  # a single one is scanned here
     assert nodes.names == []
+    write_job("1", "scan@imagenet-train-1-of-5")
+    run_scans(nodes)
+    assert nodes.names == ["scan@imagenet-train-1-of-5"]  # unless its job is there
+
+
+def write_job(number: str, name: str) -> None:
+    job = ClusterJob(id=number, engine="slurm", stages=(name,), key="", log="", submitted=0.0)
+    write_json(get_job_file(job), job)
 
 
 def list_shards() -> list[Path]:
@@ -239,10 +247,7 @@ def test_a_job_whose_shards_are_scanned_is_forgotten(place):
     for number, name in enumerate(
         ("scan@imagenet-r-1-of-2", "scan@imagenet-r-2-of-3", "scan@imagenet-1-of-2", "train@r-0")
     ):
-        job = ClusterJob(
-            id=str(number), engine="slurm", stages=(name,), key="", log="", submitted=0.0
-        )
-        write_json(get_job_file(job), job)
+        write_job(str(number), name)
     nodes = Nodes()
     run_scans(nodes)
     assert nodes.names == []
