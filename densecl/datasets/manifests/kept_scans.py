@@ -62,7 +62,8 @@ def read_scan(shard: Path, exif: Orientation) -> dict[str, FileInfo]:
     """What is kept of the images of a shard, by their names in it."""
     if (content := read_kept(locate_scan(shard, exif))) is None:
         return {}
-    table = pq.read_table(io.BytesIO(content))
+    # In this thread: others may still run when the process ends.
+    table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
     if table.schema != SCAN_SCHEMA:
         return {}
     names, *columns = (column.to_pylist() for column in table.columns)
