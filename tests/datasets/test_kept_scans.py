@@ -284,6 +284,20 @@ def test_a_kept_file_that_is_removed_meanwhile_is_made_again(images, inspected):
     assert first.exists()
 
 
+def test_images_of_some_classes_are_kept_beside_those_of_others(images, inspected):
+    pack(images, "webdataset")
+    expected = run_prepare()
+    shutil.rmtree(paths.SCANS)
+    inspected.clear()
+    source = describe_source("webdataset")
+    names = [f"{shard.name}/{name}" for shard, name in list_names(source)]
+    first = [name for name in names if WNIDS[0] in name]
+    list(scan.inspect_images(locate_root(source), first, 1))
+    assert len(inspected) == len(first) == PER_SHARD
+    assert run_prepare() == expected
+    assert len(inspected) == len(images)
+
+
 def list_names(source: DatasetParams) -> list[tuple[Path, str]]:
     found = scan_step.iter_shard_images(source)
     return [(shard, name) for shard, names in found for name in names]
