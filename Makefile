@@ -1,6 +1,6 @@
 # Each target first installs its requirements into .venv.
 # make repro   the whole comparison of params.yaml
-# make test    the fast tests, in 5 to 6 minutes on 2 cores: all but those that are marked slow
+# make test    the fast tests, in 4 to 5 minutes on 2 cores: all but those that are marked slow
 # make test-all  the slow ones too (make test-slow: only those)
 # make test-kills  runs and studies that are killed again and again
 # make test-cluster  jobs on a Slurm and a Ray of this machine
