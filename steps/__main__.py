@@ -8,6 +8,7 @@ from typing import Any
 
 from densecl import paths
 from densecl.artifacts import ReportPlan, read_json
+from densecl.datasets.storage.filenames import to_printable
 from densecl.errors import DenseclError
 from densecl.runtime import cli
 
@@ -35,6 +36,15 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "pack": ("write the images of a dataset as tars of webdataset", ("dataset", "folder")),
     "trial": ("train and score one trial of a sweep", ("sweep", "mode", "index")),
     "params": ("write docs/params.md, every key of params.yaml, from the schema", ()),
+}
+
+# Where params name what these stages are called with.
+SECTIONS = {
+    "render": "render",
+    "prepare": "datasets",
+    "scan": "datasets",
+    "prepare-transfer": "transfer",
+    "evaluate-model": "evaluate.models",
 }
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -73,22 +83,36 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run_stage(stage: str, **arguments: Any) -> None:
-    """Run a stage; DenseclError for a model that the plan does not name."""
-    if stage in ("train", "evaluate"):
-        check_planned(stage, **arguments)
+    """Run a stage; DenseclError for a model or an entry that the plan does not name."""
+    if paths.plan_file("report").exists():
+        plan = read_json(ReportPlan, paths.plan_file("report"))
+        if stage in ("train", "evaluate"):
+            check_model(plan, stage, **arguments)
+        elif stage in SECTIONS:
+            check_entry(plan, stage, *arguments.values())
     importlib.import_module(f"steps.{stage.replace('-', '_')}").main(**arguments)
 
 
-def check_planned(stage: str, mode: str, seed: int) -> None:
+def check_model(plan: ReportPlan, stage: str, mode: str, seed: int) -> None:
     """Raise DenseclError if params name no such mode or seed. Champion and anchor need none."""
-    if mode in paths.REGISTERED or not paths.plan_file("report").exists():
-        return
-    plan = read_json(ReportPlan, paths.plan_file("report"))
-    if mode not in plan.modes or seed not in plan.seeds:
+    if mode not in paths.REGISTERED and (mode not in plan.modes or seed not in plan.seeds):
         modes, seeds = ", ".join(plan.modes), ", ".join(map(str, plan.seeds))
         raise DenseclError(
             f"{stage} {mode} {seed}: found no such model in the plan, expected a mode of {modes} "
             f"and a seed of {seeds}; name it in {paths.PARAMS}, then run `python -m steps plan`"
+        )
+
+
+def check_entry(plan: ReportPlan, stage: str, name: str) -> None:
+    """Raise DenseclError if the section of params that a stage reads has no such entry."""
+    entries = plan.params
+    for key in SECTIONS[stage].split("."):
+        entries = entries.get(key, {})
+    if name not in entries:
+        names = ", ".join(map(str, entries)) or "no name at all"
+        raise DenseclError(
+            f"{stage} {to_printable(name)}: found no such entry of {SECTIONS[stage]} in the plan, "
+            f"expected {names}; name it in {paths.PARAMS}, then run `python -m steps plan`"
         )
 
 

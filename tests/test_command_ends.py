@@ -131,15 +131,30 @@ def test_a_damaged_file_is_named_with_the_reason(read, content, tmp_path, capsys
         (["evaluate", "dense", "-1"], "evaluate dense -1: found no such model in the plan"),
         (["train", "\udcff", "0"], "found no such model in the plan"),
         (["train", "dense", "0"], "data/plan/execution.json: no such file"),
-        (["prepare", "other"], "data/plan/other.json: no such file; the stage that writes it"),
-        (["render", "a\nb"], "data/plan/render/a b.json: no such file"),
-        (["prepare", LONG], "File name too long"),
+        (["prepare", "sketch"], "data/plan/sketch.json: no such file; the stage that writes it"),
+        (["prepare", "other"], "prepare other: found no such entry of datasets in the plan, expec"),
+        (
+            ["scan", "other"],
+            "expected imagenet-train, sketch; name it in params.yaml, then run `py",
+        ),
+        (["render", "a\nb"], "found no such entry of render in the plan, expected no name at all"),
+        (["prepare-transfer", "masks"], "found no such entry of transfer in the plan"),
+        (
+            ["evaluate-model", "beit"],
+            "found no such entry of evaluate.models in the plan, expected",
+        ),
+        (["evaluate-model", "deit"], "data/models/deit/config.json: No such file or directory"),
+        (["prepare", LONG], "found no such entry of datasets in the plan"),
         (["compare", LONG, "HEAD"], "File name too long"),
     ],
 )
 def test_a_stage_by_hand_is_one_line(command, text, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    values = {"protocols": {}, "rendered": (), "datasets": (), "values": None, "params": {}}
+    values = {"protocols": {}, "rendered": (), "datasets": (), "values": None}
+    values["params"] = {
+        "datasets": {"imagenet-train": {}, "sketch": {}},
+        "evaluate": {"models": {"deit": "deit.safetensors"}},
+    }
     plan = ReportPlan.model_construct(modes=("dense", "none"), seeds=(0, 1), **values)
     write_text(paths.plan_file("report"), plan.model_dump_json(by_alias=True))
     monkeypatch.setattr("steps.__main__.read_json", lambda *_: plan)
