@@ -272,6 +272,29 @@ def test_processes_share_what_they_fetch(packed, copies):
     assert list(fetch_ahead(shards)) == shards
 
 
+def test_fetching_may_be_given_up_by_a_thread_that_fetches(monkeypatch):
+    """As where the garbage collector runs in it, after an error of who reads the shards."""
+    closed, given_up = threading.Event(), threading.Event()
+    errors: list[Exception] = []
+
+    def fetch(shard: Path) -> bool:
+        if shard.name == "1":
+            closed.wait(30)
+            try:
+                fetched.close()
+            except Exception as error:
+                errors.append(error)
+            given_up.set()
+        return True
+
+    monkeypatch.setattr(shard_cache, "stage_missing", fetch)
+    fetched = fetch_ahead([Path(str(number)) for number in range(9)])
+    assert next(fetched) == Path("0")
+    closed.set()
+    assert given_up.wait(30)
+    assert errors == []
+
+
 def test_a_shard_that_another_process_lists_meanwhile_keeps_its_own_images(packed, monkeypatch):
     update_index(packed.source)
     expected = list_train_classes(packed.source), scan(packed.source)

@@ -143,14 +143,18 @@ def fetch_ahead(shards: Sequence[Path]) -> Iterator[Path]:
     else they could take the place of one that is still to be read.
     """
     ahead = THREADS if fits_together(shards) else 1
-    with ThreadPoolExecutor(THREADS) as threads:
-        jobs = deque[tuple[Path, Future[bool]]]()
+    threads, jobs = ThreadPoolExecutor(THREADS), deque[tuple[Path, Future[bool]]]()
+    try:
         for shard in shards:
             jobs.append((shard, threads.submit(stage_missing, shard)))
             if len(jobs) == ahead:
                 yield _wait_for(*jobs.popleft())
         while jobs:
             yield _wait_for(*jobs.popleft())
+    finally:
+        # Not waited for: what an error leaves is closed by whichever thread collects it, which may
+        # be one of these.
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _wait_for(shard: Path, job: Future[bool]) -> Path:
