@@ -70,9 +70,9 @@ class ClusterParams(JobParams):
     )
     kinds: dict[JobKind, KindParams] = Field(
         default={},
-        description="what the jobs of a kind of stage ask for, where it differs: of train, "
-        "evaluate, evaluate-model, cost, and of scan, which looks at shards for prepare, on no GPU "
-        "unless it is set here",
+        description="what the jobs of one kind ask for, where it differs (train, evaluate, "
+        "evaluate-model, cost, scan); scan, which reads shards for prepare, has no GPU unless set "
+        "here",
     )
 
     def resolve_job(self, kind: str) -> JobParams:

@@ -12,7 +12,6 @@ from densecl import paths
 from densecl.artifacts import read_json, write_json
 from densecl.config.cluster_params import ClusterParams
 from densecl.errors import EXIT_OK, EXIT_RETRY, DataError, DenseclError, RetryLater
-from densecl.runtime.atomic_files import open_atomic_file
 from pipelines.engines.executor import JobQueue, JobState, LeftRunning
 from pipelines.engines.job import JobResult
 from pipelines.engines.publish import Publication
@@ -31,9 +30,8 @@ class JobRequest(NamedTuple):
     kind: str  # whose settings of the section `cluster` it asks for
     alone: bool  # with no other job on its node
     publish: Callable[[str], Publication]  # makes what it reads reachable, with the code's commit
-    keep: Callable[[JobResult], None] = lambda _: (
-        None
-    )  # what it brings back, before it is forgotten
+    # What it brings back, before it is forgotten, however it ended.
+    keep: Callable[[JobResult], None] = lambda _: None
 
 
 class ClusterJobs:
@@ -71,7 +69,7 @@ class ClusterJobs:
             if result is not None and result.log:
                 Path(job.log).parent.mkdir(parents=True, exist_ok=True)
                 Path(job.log).write_text(result.log, encoding="utf-8")
-            if result is not None and result.status == EXIT_OK:
+            if result is not None:
                 request.keep(result)
             _forget_job(job)
             self.queue.cancel([job.id])  # a copy of it, where a node was given up as dead
@@ -167,14 +165,6 @@ class ClusterJobs:
                 self._states = self.queue.poll(wanted)
                 self._polled = time.monotonic()
             return self._states[job.id]
-
-
-def write_results(files: Sequence[Path], result: JobResult) -> None:
-    """Write those of some files that a job has brought back."""
-    for path in files:
-        if path.as_posix() in result.files:
-            with open_atomic_file(path) as file:
-                file.write(result.files[path.as_posix()])
 
 
 def format_state(state: JobState) -> str:

@@ -5,9 +5,9 @@ machine what they found: a job per shard, or per block of shards where there are
 import hashlib
 import json
 import math
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,15 +16,18 @@ from densecl.artifacts import DatasetPlan, read_json, write_text
 from densecl.config.base import TRAIN_SET
 from densecl.config.cluster_params import ClusterParams
 from densecl.config.params import load_params
-from densecl.datasets.manifests.kept_scans import locate_scan
+from densecl.datasets.manifests.kept_scans import SCAN_PACKAGES, locate_scan
 from densecl.datasets.manifests.layouts.shard_images import is_scanned, locate_shards
 from densecl.datasets.manifests.layouts.shard_listings import locate_listing
+from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.remote_root import locate_root
 from densecl.datasets.storage.remote_store import is_remote
 from densecl.datasets.storage.shard_index import ShardIndex, read_index
 from densecl.errors import EXIT_RETRY, DataError, DenseclError, RetryLater
-from pipelines.engines.cluster_jobs import ClusterJobs, JobRequest, read_jobs, write_results
+from densecl.runtime.kept_files import accept_kept
+from pipelines.engines.cluster_jobs import ClusterJobs, JobRequest, read_jobs
 from pipelines.engines.executor import LeftRunning
+from pipelines.engines.job import JobResult
 from pipelines.engines.publish import Publication, build_spec
 from pipelines.runtime.signals import SIGNAL_FORWARDER
 
@@ -91,7 +94,7 @@ class ShardScans:
         is_begun = any(job.stages[0] in names for job in jobs)
         if sum(len(block.unscanned) for block in blocks) < 2 and not is_begun:
             return
-        write_text(paths.stage_log(stage), "")  # that of the run before
+        write_text(paths.stage_log(stage), "")  # clear that of the run before
         where = f"{len(blocks)} jobs, {blocks[0].name} to {blocks[-1].name}"
         self._places[name] = f"shards are scanned by {self.jobs.queue.name}, {where}"
         futures = [self._threads.submit(self._scan, plan, block) for block in blocks]
@@ -104,6 +107,7 @@ class ShardScans:
             future.cancel()
         wait(futures)
         del self._places[name]
+        paths.stage_progress_file(stage).unlink(missing_ok=True)
         errors = [e for f in futures if not f.cancelled() and (e := f.exception())]
         if left := [error for error in errors if isinstance(error, LeftRunning)]:
             more = f"; likewise {len(left) - 1} more jobs of {stage}" if left[1:] else ""
@@ -111,6 +115,7 @@ class ShardScans:
         for error in errors:
             if not plan.optional or getattr(error, "status", None) != DataError.status:
                 raise error
+            print(f"warning: {error}", file=sys.stderr, flush=True)
 
     def _scan(self, plan: DatasetPlan, block: ShardBlock) -> None:
         SIGNAL_FORWARDER.raise_if_signalled()
@@ -119,13 +124,19 @@ class ShardScans:
         results = [path for shard in block.unscanned for path in locate_files(plan, shard)]
 
         def publish(commit: str) -> Publication:
+            # An attempt before may have left some.
+            new = [shard for shard in block.unscanned if not is_scanned(plan, shard)]
             with self._lock:
-                files = describe_block(plan, block)
+                files = describe_block(plan, new or block.unscanned)
                 names = (block.name,)
                 spec = build_spec(self.repo, names, commit, files, self.settings, results)
             return Publication(key.hexdigest(), spec._replace(progress=""))
 
-        keep = partial(write_results, results)
+        def keep(done: JobResult) -> None:
+            for path in results:
+                if (stored := done.files.get(path.as_posix())) is not None:
+                    accept_kept(path, stored)
+
         try:
             result = self.jobs.run(JobRequest((block.name,), SCAN, False, publish, keep))
         except LeftRunning:
@@ -136,11 +147,12 @@ class ShardScans:
                 f"{paths.stage_log(block.name)}"
             ) from None
         for shard in block.unscanned:
-            if not locate_files(plan, shard)[1].exists() and not _is_scanned(plan, shard):
+            if not locate_files(plan, shard)[1].exists() and not is_scanned(plan, shard):
                 raise RetryLater(
-                    f"{block.name}: its job ended well on {result.node}, but left no scan of "
-                    f"{shard.name} by the code and the packages (numpy, pillow) of this machine; "
-                    "install there what is here, then run the same command again"
+                    f"{block.name}: its job ended well on {result.node}, but there is no scan of "
+                    f"{to_printable(shard.name)} by the code and the versions of this machine "
+                    f"({', '.join(SCAN_PACKAGES)}); install the same versions on the node, or, if "
+                    "files of cache/ were removed meanwhile, run the same command again"
                 )
 
 
@@ -166,17 +178,19 @@ def list_blocks(plan: DatasetPlan, jobs: int) -> list[ShardBlock]:
         ShardBlock(
             paths.scan_name(plan.name, number, len(parts)),
             part,
-            [shard for shard in part if not _is_scanned(plan, shard)],
+            [shard for shard in part if not is_scanned(plan, shard)],
         )
         for number, part in enumerate(parts, 1)
     ]
 
 
-def describe_block(plan: DatasetPlan, block: ShardBlock) -> dict[str, str]:
+def describe_block(plan: DatasetPlan, unscanned: list[Path]) -> dict[str, str]:
     """What `python -m steps scan` reads: the dataset's plan, with an index of these shards only."""
     file, root = paths.scan_index(plan.name), locate_root(plan.dataset)
-    index = read_index(Path(plan.dataset.tracked_by)) or ShardIndex(shards=())
-    names = {shard.relative_to(root).as_posix() for shard in block.unscanned}
+    index = read_index(Path(plan.dataset.tracked_by))
+    if index is None:
+        raise RuntimeError(f"{plan.dataset.tracked_by}: removed since the shards were listed")
+    names = {shard.relative_to(root).as_posix() for shard in unscanned}
     shards = tuple(shard for shard in index.shards if shard.name in names)
     dataset = plan.dataset.model_copy(update={"tracked_by": file.as_posix()})
     here = plan.model_copy(update={"dataset": dataset})
@@ -187,12 +201,8 @@ def describe_block(plan: DatasetPlan, block: ShardBlock) -> dict[str, str]:
 
 
 def locate_files(plan: DatasetPlan, shard: Path) -> tuple[Path, Path]:
-    """Where what a shard holds, and what is found of its images, is kept, now or later."""
+    """The files that keep what a shard holds and what is found of its images, now or later."""
     listing = locate_listing(shard)
     if listing is None:
-        raise ValueError(f"{shard}: not a shard of a remote root")
+        raise ValueError(f"{shard}: found no shard of a store")
     return listing, locate_scan(shard, plan.exif)
-
-
-def _is_scanned(plan: DatasetPlan, shard: Path) -> bool:
-    return is_scanned(plan.dataset, shard, plan.exif)

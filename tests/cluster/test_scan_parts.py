@@ -208,8 +208,7 @@ def test_a_block_says_which_shards_are_new(place):
     (block,) = list_blocks(read_plan(), 1)
     assert block.name == "scan@imagenet-train-1-of-1"
     assert block.shards == block.unscanned
-    part = block._replace(unscanned=block.shards[1:3])
-    sent = shard_scans.describe_block(read_plan(), part)
+    sent = shard_scans.describe_block(read_plan(), block.shards[1:3])
     index = sent[paths.scan_index("imagenet-train").as_posix()]
     assert [f"imagenet-train-{number:05d}.tar" in index for number in range(5)] == [
         False,
@@ -258,8 +257,57 @@ def test_a_node_with_other_packages_is_named(place):
     prepare_here()
     nodes = Nodes({name: kept for name, kept in read_known().items() if "scans" not in name})
     shutil.rmtree("cache")
-    with pytest.raises(RetryLater, match=r"ended well on n1, but left no scan of imagenet-train-"):
+    with pytest.raises(RetryLater, match=r"ended well on n1, but there is no scan of imagenet-tra"):
         run_scans(nodes)
+
+
+def test_what_a_job_that_fails_has_scanned_is_kept_and_not_asked_for_again(place):
+    expected, known = prepare_here(), read_known()
+    shutil.rmtree("cache")
+
+    class Stopped(Nodes):
+        """The first attempt of each job ends after its first shard."""
+
+        def run(self, request: JobRequest) -> JobResult:
+            self.asked = getattr(self, "asked", [])
+            for count in (2, 99):  # a listing and a scan
+                spec = request.publish("a commit").spec
+                self.asked.append(spec.files[paths.scan_index("imagenet-train").as_posix()])
+                files = {name: known[name] for name in spec.results[-count:]}
+                result = JobResult(75 if count == 2 else 0, "", "n1", 1.0, {}, "", files)
+                request.keep(result)
+            return result
+
+    nodes = Stopped()
+    run_scans(nodes, jobs=1, stages=STAGES[:1])
+    counts = [text.count('"sha256"') for text in nodes.asked]
+    assert counts == [5, 4]
+    assert read_known().keys() <= known.keys()
+    assert prepare_here() == expected
+
+
+def test_a_damaged_file_that_a_job_brings_is_not_kept(place):
+    prepare_here()
+    nodes = Nodes({name: kept[:-1] for name, kept in read_known().items()})
+    shutil.rmtree("cache")
+    with pytest.raises(RetryLater, match="there is no scan of imagenet-train-"):
+        run_scans(nodes)
+    assert not paths.SCANS.exists()
+
+
+def test_a_fault_of_the_cluster_is_said_also_of_an_optional_dataset(place, capsys):
+    write_plans(optional=True)
+
+    class Faulty(Nodes):
+        def run(self, request: JobRequest) -> JobResult:
+            raise DenseclError("sbatch: found no partition gpu")
+
+    run_scans(Faulty())
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) >= 2
+    for line in said:
+        assert line.startswith("warning: prepare@imagenet-")
+        assert "sbatch: found no partition gpu; the job's output is in cache/stages/scan@" in line
 
 
 def test_jobs_that_are_left_running_are_told_in_one_line(place, monkeypatch):

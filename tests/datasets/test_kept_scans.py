@@ -4,8 +4,10 @@ and reads only what is not.
 
 import hashlib
 import io
+import os
 import shutil
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,16 @@ import pytest
 from PIL import Image
 
 from densecl import paths
-from densecl.artifacts import DatasetPlan, write_json
+from densecl.artifacts import DatasetPlan, read_json, write_json
 from densecl.config.params import DatasetParams
-from densecl.datasets.manifests import kept_scans, scan
+from densecl.datasets.manifests import inspect, kept_scans, scan
 from densecl.datasets.manifests.inspect import FileInfo
+from densecl.datasets.manifests.layouts import shard_images, shard_listings
 from densecl.datasets.storage import shard_cache
+from densecl.datasets.storage.open_files import OPEN_FILES
 from densecl.datasets.storage.remote_root import locate_root, update_index
-from densecl.errors import DataError
+from densecl.errors import DataError, RetryLater
+from densecl.runtime import kept_files
 from steps import prepare, scan as scan_step
 from tests.conftest import WNIDS, draw_set
 
@@ -253,21 +258,122 @@ def test_what_an_interrupted_prepare_has_scanned_is_kept(images, inspected, monk
     assert inspected == ["2.tar"] * PER_SHARD
 
 
-def test_an_image_that_could_not_be_read_is_looked_at_again(images, inspected, monkeypatch):
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        ("read_file", OSError(5, "Input/output error")),
+        ("convert_to_rgb", OSError(5, "Input/output error")),
+        ("convert_to_rgb", MemoryError()),
+        ("convert_to_rgb", RuntimeError("decoder is out of memory")),
+    ],
+)
+def test_an_image_that_failed_for_a_passing_reason_is_looked_at_again(
+    images, inspected, monkeypatch, function, error
+):
+    """By `prepare` itself: the shard counts as scanned, so that no job is asked for it again."""
     pack(images, "webdataset")
-    expected, look = run_prepare(), scan.inspect_file
+    expected, work = run_prepare(), getattr(inspect, function)
     shutil.rmtree(paths.SCANS)
 
-    def fail_once(path: Path, exif: str) -> FileInfo:
-        info = look(path, exif)
-        return FileInfo(problem="cannot be opened") if len(inspected) == 13 else info
+    def fail_once(*arguments):
+        if len(inspected) == len(images) + 3:
+            raise error
+        return work(*arguments)
 
-    monkeypatch.setattr(scan, "inspect_file", fail_once)
+    monkeypatch.setattr(inspect, function, fail_once)
     assert run_prepare() != expected
+    source = describe_source("webdataset")
+    plan = read_json(DatasetPlan, paths.plan_file("own"))
+    assert all(shard_images.is_scanned(plan, s) for s in shard_images.locate_shards(source))
+    monkeypatch.setattr(inspect, function, work)
     inspected.clear()
-    monkeypatch.setattr(scan, "inspect_file", look)
     assert run_prepare() == expected
     assert len(inspected) == 1
+    inspected.clear()
+    assert run_prepare() == expected
+    assert inspected == []
+
+
+def test_a_shard_that_was_damaged_in_the_cache_is_not_scanned_under_its_sha256(images):
+    pack(images, "webdataset")
+    expected = run_prepare()
+    shutil.rmtree(paths.SCANS)
+    shard = locate_root(describe_source("webdataset")) / "1.tar"
+    content, found = bytearray(shard.read_bytes()), shard.stat()
+    content[700:730] = bytes(30)
+    shard.resolve().write_bytes(content)
+    os.utime(shard.resolve(), ns=(found.st_atime_ns, found.st_mtime_ns))
+    with pytest.raises(
+        RetryLater, match=r"expected those of the shard 1\.tar: it was damaged here"
+    ):
+        run_prepare()
+    assert not shard.exists()
+    OPEN_FILES.files.clear()  # as the same command, which is another process
+    assert run_prepare() == expected
+
+
+def test_the_last_images_are_reported(images):
+    pack(images, "webdataset")
+    run_prepare()
+    shutil.rmtree(paths.SCANS)
+    source = describe_source("webdataset")
+    names = [f"{shard.name}/{name}" for shard, name in list_names(source)]
+    seen = []
+    list(scan.inspect_images(locate_root(source), names, 1, lambda *counts: seen.append(counts)))
+    assert seen[-1] == (len(images), len(images))
+
+
+def test_a_listing_depends_on_what_counts_as_an_image(images, monkeypatch):
+    """As on a node without pillow-heif."""
+    pack(images, "webdataset")
+    run_prepare()
+    shard = locate_root(describe_source("webdataset")) / "1.tar"
+    assert shard_listings.read_listing(shard) is not None
+    monkeypatch.setattr(shard_listings, "EXTENSIONS", (".png",))
+    shard_listings._describe_code.cache_clear()
+    assert shard_listings.read_listing(shard) is None
+    shard_listings._describe_code.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "kind", ["folder", "pipe", "loop", "huge", "nothing", "no Parquet, no JSON"]
+)
+def test_what_is_no_kept_file_is_not_used(images, kind):
+    pack(images, "webdataset")
+    expected = run_prepare()
+    for file in (list_scans()[0], sorted(paths.LISTINGS.iterdir())[0]):
+        file.unlink()
+        if kind == "folder":
+            file.mkdir()
+        elif kind == "pipe":
+            os.mkfifo(file)
+        elif kind == "loop":
+            file.symlink_to(file.name)
+        elif kind == "huge":
+            file.touch()
+            os.truncate(file, 2**36)
+        elif kind == "no Parquet, no JSON":
+            kept_files.write_kept(file, b"something else")
+        assert not kept_files.read_kept(file) or kind == "no Parquet, no JSON"
+        if kind == "folder":  # nothing can be kept in its place
+            file.rmdir()
+        assert run_prepare() == expected
+        assert kept_files.read_kept(file)
+
+
+def test_threads_may_keep_the_same_file(tmp_path):
+    """Two shards of one content, or of two datasets, whose jobs end together."""
+    kept_files.write_kept(tmp_path / "a", b"content" * 5000)
+    stored = (tmp_path / "a").read_bytes()
+    with ThreadPoolExecutor(8) as threads:
+        for done in [
+            threads.submit(kept_files.accept_kept, tmp_path / "a", stored) for _ in range(200)
+        ]:
+            done.result()
+    kept_files.accept_kept(tmp_path / "a", stored[:-1])
+    kept_files.accept_kept(tmp_path / "b", stored)  # of another name
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert kept_files.read_kept(tmp_path / "a") == b"content" * 5000
 
 
 def test_a_kept_file_that_is_removed_meanwhile_is_made_again(images, inspected):

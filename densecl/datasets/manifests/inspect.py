@@ -41,7 +41,9 @@ class FileInfo(NamedTuple):
     dhash: str = ""
     brightness: float | None = None
     contrast: float | None = None
-    is_turned: bool = False  # its EXIF orientation is not upright; no column of the manifest
+    # No columns of the manifest:
+    is_turned: bool = False  # its EXIF orientation is not upright
+    is_final: bool = True  # False where the reason may pass, such as a lack of memory
 
 
 def inspect_file(path: Path, exif: Orientation = "ignore") -> FileInfo:
@@ -49,7 +51,7 @@ def inspect_file(path: Path, exif: Orientation = "ignore") -> FileInfo:
     try:
         content = read_file(path)
     except OSError as error:
-        return FileInfo(problem=describe_decode_error(error, b""))
+        return FileInfo(problem=describe_decode_error(error, b""), is_final=False)
     info = FileInfo(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     with warnings.catch_warnings():
         # Pillow warns of odd metadata, which changes no pixel; of too many pixels it warns first
@@ -61,7 +63,8 @@ def inspect_file(path: Path, exif: Orientation = "ignore") -> FileInfo:
                 mode, rgb = image.mode, convert_to_rgb(image, exif)
                 bits, is_turned = count_grey_bits(image), get_orientation(image) != 1
         except DECODE_ERRORS as error:
-            return info._replace(problem=describe_decode_error(error, content))
+            problem = describe_decode_error(error, content)
+            return info._replace(problem=problem, is_final=not _may_pass(error))
     grey = rgb.convert("L")
     brightness, contrast = _compute_luma_stats(grey)
     info = info._replace(
@@ -75,6 +78,12 @@ def inspect_file(path: Path, exif: Orientation = "ignore") -> FileInfo:
         return info._replace(problem=BLANK)
     problem = FEWER_BITS.get(bits, SIXTEEN_BIT) if bits else CMYK if mode == "CMYK" else ""
     return info._replace(problem=problem, dhash=compute_dhash(grey))
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same bytes may be decoded next time."""
+    is_of_system = isinstance(error, OSError) and error.errno is not None
+    return is_of_system or isinstance(error, MemoryError | RuntimeError)
 
 
 def _compute_luma_stats(grey: Image.Image) -> tuple[float, float]:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from itertools import groupby
@@ -14,12 +15,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import features
 
 from densecl import paths
 from densecl.datasets.manifests.inspect import FileInfo
 from densecl.datasets.storage.decode import Orientation
 from densecl.datasets.storage.image_formats import FORMATS
-from densecl.datasets.storage.shard_cache import find_sha256, find_shard
+from densecl.datasets.storage.shard_cache import check_content, find_sha256, find_shard
 from densecl.runtime.kept_files import read_kept, write_kept
 from densecl.runtime.source_hash import hash_sources
 
@@ -31,6 +33,7 @@ SCAN_CODE = (
     "datasets/storage",
 )
 SCAN_PACKAGES = ("numpy", "pillow", *(("pillow-heif",) if "HEIF" in FORMATS else ()))
+DECODERS = ("libjpeg_turbo", "jpg_2000", "zlib", "libtiff", "webp", "avif")  # Pillow's, as built
 SCAN_SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -43,6 +46,7 @@ SCAN_SCHEMA = pa.schema(
         ("brightness", pa.float64()),
         ("contrast", pa.float64()),
         ("is_turned", pa.bool_()),
+        ("is_final", pa.bool_()),
     ]
 )
 
@@ -55,24 +59,42 @@ def locate_scan(shard: Path, exif: Orientation) -> Path:
 
 @cache
 def _describe_code() -> list[object]:
-    return [hash_sources(SCAN_CODE), FORMATS, [version(name) for name in SCAN_PACKAGES]]
+    versions = [version(name) for name in SCAN_PACKAGES]
+    return [hash_sources(SCAN_CODE), FORMATS, versions, [_get_decoder(name) for name in DECODERS]]
+
+
+def _get_decoder(name: str) -> str | None:
+    return features.version(name) if features.check(name) else None
 
 
 def read_scan(shard: Path, exif: Orientation) -> dict[str, FileInfo]:
     """What is kept of the images of a shard, by their names in it."""
-    if (content := read_kept(locate_scan(shard, exif))) is None:
-        return {}
-    # In this thread: others may still run when the process ends.
-    table = pq.read_table(pa.BufferReader(content), use_threads=False, pre_buffer=False)
-    if table.schema != SCAN_SCHEMA:
-        return {}
-    names, *columns = (column.to_pylist() for column in table.columns)
+    names, *columns = (column.to_pylist() for column in _read_table(shard, exif).columns)
     return dict(zip(names, map(FileInfo._make, zip(*columns, strict=True)), strict=True))
 
 
+def read_scanned_names(shard: Path, exif: Orientation) -> dict[str, bool]:
+    """The images of a shard of which something is kept, and whether that is final."""
+    table = _read_table(shard, exif, ["name", "is_final"])
+    return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def _read_table(shard: Path, exif: Orientation, columns: list[str] | None = None) -> pa.Table:
+    """Without rows if nothing is kept that can be read."""
+    content = read_kept(locate_scan(shard, exif))
+    if content is not None:
+        with suppress(pa.ArrowException):
+            file = pa.BufferReader(content)
+            if pq.read_schema(file) == SCAN_SCHEMA:
+                # In this thread: others may still run when the process ends.
+                return pq.read_table(file, columns=columns, use_threads=False, pre_buffer=False)
+    return SCAN_SCHEMA.empty_table().select(columns or SCAN_SCHEMA.names)
+
+
 def write_scan(shard: Path, exif: Orientation, infos: Mapping[str, FileInfo]) -> None:
-    """Keep what was found of images that could be read: the others may be next time."""
-    rows = [(name, *info) for name, info in sorted(infos.items()) if info.sha256]
+    """Keep what was found in a shard; RetryLater if it is not what its SHA-256 says."""
+    check_content(shard)
+    rows = [(name, *info) for name, info in sorted(infos.items())]
     columns = zip(*rows, strict=True) if rows else [()] * len(SCAN_SCHEMA)
     arrays = [pa.array(v, field.type) for v, field in zip(columns, SCAN_SCHEMA, strict=True)]
     buffer = io.BytesIO()
@@ -81,11 +103,11 @@ def write_scan(shard: Path, exif: Orientation, infos: Mapping[str, FileInfo]) ->
 
 
 def list_unscanned(root: Path, images: Iterable[str], exif: Orientation) -> list[Path]:
-    """The images below a remote root, in their order, of which nothing is kept."""
+    """The images below a remote root, in their order, of which nothing final is kept."""
     unscanned = list[Path]()
     for shard, names in group_by_shard(root, images):
-        known = read_scan(shard, exif)
-        unscanned += [shard / name for name in names if name not in known]
+        known = read_scanned_names(shard, exif)
+        unscanned += [shard / name for name in names if not known.get(name)]
     return unscanned
 
 

@@ -31,6 +31,7 @@ from densecl.datasets.storage.shard_cache import read_source
 from densecl.runtime.signals import exit_worker_with_parent
 
 Progress = Callable[[int, int], object]
+UNWRITTEN = ("is_turned", "is_final")  # the last fields of FileInfo
 T = TypeVar("T")
 
 CHUNK_SIZE = 64  # files per task and per report of progress
@@ -82,7 +83,7 @@ def scan_listing(
     for (path, label), info in zip(listing.images, infos, strict=True):
         turned += info.is_turned
         name = listing.names.get(path, path)
-        rows.append((f"{dataset}/{name}", path, label, classes[label], *info[:-1]))
+        rows.append((f"{dataset}/{name}", path, label, classes[label], *info[: -len(UNWRITTEN)]))
         if len(rows) == ROWS_AT_ONCE:  # a row of Python objects takes a kilobyte
             tables.append(_build_table(rows))
             rows = []
@@ -123,6 +124,7 @@ def inspect_images(
             yield new[name] if name in new else known[name]
         if new:
             write_scan(shard, exif, known | new)
+    next(found, None)  # there is none: it reports the last ones
 
 
 def _build_table(rows: Sequence[tuple[object, ...]]) -> pa.Table:

@@ -33,7 +33,7 @@ from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.open_files import FileIdentity
 from densecl.datasets.storage.remote_store import RemoteStore
 from densecl.datasets.storage.shard_index import IndexedFile, ShardIndex
-from densecl.errors import DataError
+from densecl.errors import DataError, RetryLater
 from densecl.runtime.atomic_files import open_atomic_file
 
 THREADS = 4  # shards that a process fetches at a time
@@ -183,6 +183,21 @@ def stage_file(source: MirrorSource, file: IndexedFile, keep: Collection[str] = 
                 )
             with lock_names():
                 rename_partial(partial, content)
+
+
+def check_content(path: Path) -> None:
+    """Raise RetryLater unless a fetched shard still has its SHA-256; it is removed. Without effect
+    for one that has made room for others since.
+    """
+    found = _find_indexed(path)
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        if found and hashlib.file_digest(file, "sha256").hexdigest() != found[1].sha256:
+            remove_shards([path])
+            raise RetryLater(
+                f"{get_content(found[1])}: found other bytes than were fetched, expected those of "
+                f"the shard {to_printable(found[1].name)}: it was damaged here, and is removed; "
+                "the same command fetches it again"
+            )
 
 
 def copy_remote(store: RemoteStore, name: str, target: Path) -> str:

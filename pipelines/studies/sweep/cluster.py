@@ -10,9 +10,10 @@ from typing import Self
 
 from densecl import paths
 from densecl.config.cluster_params import ClusterParams
-from densecl.errors import EXIT_RETRY, DenseclError, RetryLater
+from densecl.errors import EXIT_OK, EXIT_RETRY, DenseclError, RetryLater
+from densecl.runtime.atomic_files import open_atomic_file
 from densecl.tuning.records import SweepPlan
-from pipelines.engines.cluster_jobs import ClusterJobs, JobRequest, write_results
+from pipelines.engines.cluster_jobs import ClusterJobs, JobRequest
 from pipelines.engines.executor import JobQueue, LeftRunning
 from pipelines.engines.job import JobResult
 from pipelines.engines.publish import (
@@ -95,7 +96,10 @@ class TrialJobs:
             return Publication(hash_files((*self.shared, plan)), spec)
 
         def keep(done: JobResult) -> None:
-            write_results(results, done)
+            for path in results:
+                if done.status == EXIT_OK and path.as_posix() in done.files:
+                    with open_atomic_file(path) as file:
+                        file.write(done.files[path.as_posix()])
 
         try:
             self.jobs.run(JobRequest((name,), KIND, False, publish, keep))

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from densecl.artifacts import DatasetPlan
 from densecl.config.data_params import DatasetParams
-from densecl.datasets.manifests.kept_scans import read_scan
+from densecl.datasets.manifests.kept_scans import read_scanned_names
 from densecl.datasets.manifests.layouts.parquet import read_rows
 from densecl.datasets.manifests.layouts.shard_listings import iter_listings, read_listing
 from densecl.datasets.manifests.layouts.shards import find_shards
 from densecl.datasets.manifests.layouts.webdataset import read_tar
-from densecl.datasets.storage.decode import Orientation
 from densecl.datasets.storage.filenames import is_utf8
 from densecl.datasets.storage.parquet_images import name_row
 from densecl.datasets.storage.remote_root import locate_source
@@ -44,9 +44,11 @@ def iter_shard_images(source: DatasetParams) -> Iterator[tuple[Path, list[str]]]
         yield shard, list(filter(is_utf8, layout.name_images(held)))
 
 
-def is_scanned(source: DatasetParams, shard: Path, exif: Orientation) -> bool:
-    """Whether what a shard holds, and what is found of each image in it, is kept."""
+def is_scanned(plan: DatasetPlan, shard: Path) -> bool:
+    """Whether what a shard holds, and something of each image in it, is kept; what is not final is
+    looked at again by `prepare` itself.
+    """
     if (held := read_listing(shard)) is None:
         return False
-    names = set(filter(is_utf8, SHARD_LAYOUTS[source.layout].name_images(held)))
-    return names <= read_scan(shard, exif).keys()
+    names = set(filter(is_utf8, SHARD_LAYOUTS[plan.dataset.layout].name_images(held)))
+    return names <= read_scanned_names(shard, plan.exif).keys()

@@ -4,14 +4,19 @@ asked for by every dataset, and its shards are not always in the cache.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from densecl import paths
+from densecl.datasets.storage.filenames import EXTENSIONS
 from densecl.datasets.storage.shard_cache import fetch_ahead, find_sha256
 from densecl.runtime.kept_files import read_kept, write_kept
+from densecl.runtime.source_hash import hash_sources
 
-VERSION = 5  # listings of another version are not read
+# Code that decides what is listed, and the extensions of the images that can be read here.
+LISTING_CODE = ("datasets/manifests/layouts", "datasets/storage")
 
 
 def iter_listings(
@@ -40,13 +45,20 @@ def read_listing(shard: Path) -> Any:
     """What is kept of a shard; None if nothing is."""
     file = locate_listing(shard)
     content = file and read_kept(file)
-    return json.loads(content) if content else None
+    with suppress(ValueError):
+        return json.loads(content) if content else None
+    return None
 
 
 def locate_listing(shard: Path) -> Path | None:
-    """Where what a shard of a remote root holds is kept; None for others, which can be read
+    """The file that keeps what a shard of a remote root holds; None for others, which can be read
     again.
     """
     if (sha256 := find_sha256(shard)) is None:
         return None
-    return paths.LISTINGS / f"{sha256}-{VERSION}"
+    return paths.LISTINGS / f"{sha256}-{_describe_code()}"
+
+
+@cache
+def _describe_code() -> str:
+    return hash_sources(LISTING_CODE, " ".join(EXTENSIONS).encode())
