@@ -312,6 +312,27 @@ def test_a_shard_that_was_damaged_in_the_cache_is_not_scanned_under_its_sha256(i
     assert run_prepare() == expected
 
 
+def test_a_shard_that_was_damaged_in_the_cache_is_not_listed_under_its_sha256(images):
+    """One digit of a label."""
+    pack(images, "webdataset")
+    expected = run_prepare()
+    shutil.rmtree(paths.LISTINGS)
+    shard = locate_root(describe_source("webdataset")) / "1.tar"
+    content, found = bytearray(shard.read_bytes()), shard.stat()
+    place = content.index(b".cls") // 512 * 512 + 512
+    assert chr(content[place]) in "012"
+    content[place] = ord("0") if content[place] != ord("0") else ord("1")
+    shard.resolve().write_bytes(content)
+    os.utime(shard.resolve(), ns=(found.st_atime_ns, found.st_mtime_ns))
+    OPEN_FILES.files.clear()
+    with pytest.raises(
+        RetryLater, match=r"expected those of the shard 1\.tar: it was damaged here"
+    ):
+        run_prepare()
+    OPEN_FILES.files.clear()
+    assert run_prepare() == expected
+
+
 def test_the_last_images_are_reported(images):
     pack(images, "webdataset")
     run_prepare()

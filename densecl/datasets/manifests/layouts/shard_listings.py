@@ -11,7 +11,7 @@ from typing import Any
 
 from densecl import paths
 from densecl.datasets.storage.filenames import EXTENSIONS
-from densecl.datasets.storage.shard_cache import fetch_ahead, find_sha256
+from densecl.datasets.storage.shard_cache import check_content, fetch_ahead, find_sha256
 from densecl.runtime.kept_files import read_kept, write_kept
 from densecl.runtime.source_hash import hash_sources
 
@@ -37,6 +37,7 @@ def iter_listings(
         if listing is None:
             listing = read(shard)
             if file := locate_listing(shard):
+                check_content(shard)
                 write_kept(file, json.dumps(listing).encode())
         yield shard, listing
 
