@@ -38,6 +38,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "params": ("write docs/params.md, every key of params.yaml, from the schema", ()),
 }
 
+MODEL_STAGES = ("train", "evaluate")
 # Where params name what these stages are called with.
 SECTIONS = {
     "render": "render",
@@ -84,12 +85,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_stage(stage: str, **arguments: Any) -> None:
     """Run a stage; DenseclError for a model or an entry that the plan does not name."""
-    if paths.plan_file("report").exists():
+    if (stage in MODEL_STAGES or stage in SECTIONS) and paths.plan_file("report").exists():
         plan = read_json(ReportPlan, paths.plan_file("report"))
-        if stage in ("train", "evaluate"):
-            check_model(plan, stage, **arguments)
-        elif stage in SECTIONS:
-            check_entry(plan, stage, *arguments.values())
+        check = check_model if stage in MODEL_STAGES else check_entry
+        check(plan, stage, *arguments.values())
     importlib.import_module(f"steps.{stage.replace('-', '_')}").main(**arguments)
 
 
