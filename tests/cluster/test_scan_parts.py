@@ -153,7 +153,9 @@ def list_fetched() -> list[str]:
     return sorted(p.name for p in Path("cache/shards/roots").rglob("*.tar") if p.exists())
 
 
-@pytest.mark.parametrize(("jobs", "real"), [(256, False), (2, True)])
+@pytest.mark.parametrize(
+    ("jobs", "real"), [(256, False), pytest.param(2, True, marks=pytest.mark.slow)]
+)
 def test_a_job_per_shard_or_per_block(place, jobs, real):
     expected, known = prepare_here(), read_known()
     shutil.rmtree("cache")
@@ -220,6 +222,7 @@ def test_a_block_says_which_shards_are_new(place):
     assert "_info.json" not in index
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optional", [False, True])
 def test_a_shard_that_cannot_be_listed(place, optional):
     """An optional dataset is left to its stage, which writes the reason into the manifest."""

@@ -251,7 +251,9 @@ def test_a_header_of_a_hundred_thousand_pixels_square_is_refused_unread(tmp_path
 
 def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
     missing = inspect_file(tmp_path / "none.jpg")
-    assert missing == FileInfo(problem="cannot be opened: no such file or directory")
+    assert missing == FileInfo(
+        problem="cannot be opened: no such file or directory", is_final=False
+    )
     with pytest.raises(DataError, match=r"none\.jpg: cannot be opened"):
         decode_image(tmp_path / "none.jpg")
 

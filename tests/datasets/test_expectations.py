@@ -93,6 +93,7 @@ def test_each_dataset_has_a_line_also_where_all_is_well(manifests: Manifests) ->
     )
 
 
+@pytest.mark.slow
 def test_leaks_are_the_evaluation_sets_failure_and_name_both_paths(manifests: Manifests) -> None:
     manifests["imagenet"].loc[4, "sha256"] = manifests[TRAIN_SET].loc[7, "sha256"]
     verdict = only(check_manifests(manifests, ValidateParams()), "imagenet")

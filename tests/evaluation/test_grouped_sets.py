@@ -111,6 +111,7 @@ def decide_sixteen(path: Path) -> str:
     return max(means, key=means.get)
 
 
+@pytest.mark.slow
 def test_shape_bias_is_that_of_a_slow_recomputation(project, monkeypatch):
     monkeypatch.chdir(project)
     record, rows = read_set("cue-conflict")

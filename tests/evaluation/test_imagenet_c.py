@@ -171,6 +171,7 @@ def project(tmp_path_factory):
         return Path.cwd()
 
 
+@pytest.mark.slow
 def test_images_of_the_models_size_are_scored_as_they_are(project):
     record = read_evaluation(project / paths.evaluation_file("fog-3", "none", 0))
     assert (record.preprocessing.rule, record.resizing) == ("as-is", "")

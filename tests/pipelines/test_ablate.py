@@ -117,6 +117,7 @@ def ablated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Comparison,
     return root, *read_variant_rows(FACTORS, root)
 
 
+@pytest.mark.slow
 def test_the_table_has_the_paired_differences_and_what_the_trainings_measured(ablated):
     root, _, rows = ablated
     table = build_ablation_table(rows).set_index(["variant", "place"])

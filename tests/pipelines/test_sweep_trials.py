@@ -292,6 +292,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_a_trial_ends_with_a_sweep_that_was_killed():
     """Its parent is the fork server, which lives as long as it."""
     command = [sys.executable, "-c", START_AND_WAIT]

@@ -158,6 +158,7 @@ def read_rows() -> pd.DataFrame:
     return pd.read_parquet(paths.probe_rows_file("corruptions", "none", 0))
 
 
+@pytest.mark.slow
 def test_rows_equal_a_recomputation_from_the_exported_weights(context: ProbeContext):
     model, config = load_model(), context.preprocessing
     rows = read_rows()
