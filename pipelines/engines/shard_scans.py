@@ -29,12 +29,11 @@ from pipelines.engines.cluster_jobs import ClusterJobs, JobRequest, read_jobs
 from pipelines.engines.executor import LeftRunning
 from pipelines.engines.job import JobResult
 from pipelines.engines.publish import Publication, build_spec
+from pipelines.engines.worker import SCAN
 from pipelines.runtime.signals import SIGNAL_FORWARDER
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
-
-SCAN = "scan"  # the kind of these jobs in the section `cluster`
 
 
 class ShardBlock(NamedTuple):

@@ -10,7 +10,8 @@ from pipelines.engines.cluster import runs_elsewhere
 from pipelines.engines.cluster_jobs import format_state, get_job_file, read_jobs
 from pipelines.engines.executor import JobQueue
 from pipelines.engines.queues import open_queue
-from pipelines.engines.shard_scans import SCAN, get_dataset, list_stored_datasets
+from pipelines.engines.shard_scans import get_dataset, list_stored_datasets
+from pipelines.engines.worker import SCAN
 from pipelines.schemas import ClusterJob
 from pipelines.stages.dvc_graph import ROOT_FILE, StageGraph, get_stage_kind
 

@@ -99,9 +99,7 @@ def describe_source(layout: str) -> DatasetParams:
     return DatasetParams(root=root, tracked_by="i.json", layout=layout, class_list="classes.txt")
 
 
-def run_prepare(layout: str = "webdataset", exif: str = "ignore", step=prepare) -> bytes:
-    """The bytes that `prepare` writes."""
-    source = describe_source(layout)
+def write_plan(source: DatasetParams, exif: str = "ignore") -> None:
     plan = DatasetPlan(
         name="own",
         dataset=source,
@@ -113,6 +111,11 @@ def run_prepare(layout: str = "webdataset", exif: str = "ignore", step=prepare) 
         exif=exif,
     )
     write_json(paths.plan_file("own"), plan)
+
+
+def run_prepare(layout: str = "webdataset", exif: str = "ignore", step=prepare) -> bytes:
+    """The bytes that `prepare` writes."""
+    write_plan(describe_source(layout), exif)
     step.main("own")
     if step is scan_step:
         return b""
@@ -431,17 +434,7 @@ def list_names(source: DatasetParams) -> list[tuple[Path, str]]:
 
 
 def test_a_folder_has_no_scans_to_keep(images):
-    source = DatasetParams(root="folder", tracked_by="folder")
-    plan = DatasetPlan(
-        name="own",
-        dataset=source,
-        train=source,
-        preprocess=None,
-        protocol="folder",
-        classes=(),
-        optional=False,
-    )
-    write_json(paths.plan_file("own"), plan)
+    write_plan(DatasetParams(root="folder", tracked_by="folder"))
     prepare.main("own")
     assert not paths.SCANS.exists()
     with pytest.raises(DataError, match="own: found root folder, expected shards in a store"):
