@@ -187,41 +187,56 @@ class Params(StrictModel):
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:
-        evaluated = self.evaluate.datasets
+        self._check_repeated()
+        self._check_names()
+        self._check_variant_names()
+        self._check_indices()
+        self._check_titles()
+        self._check_required()
+        self._check_order()
+        self._check_references()
+        self._check_modes()
+        return self
+
+    def _check_repeated(self) -> None:
         for key, values in {
             "modes": self.modes,
             "seeds": self.seeds,
-            "evaluate.datasets": evaluated,
+            "evaluate.datasets": self.evaluate.datasets,
         }.items():
             repeated = sorted({str(value) for value in values if values.count(value) > 1})
             if repeated:
                 raise ValueError(
                     f"{key}: {', '.join(repeated)} named more than once; one name is one run"
                 )
+
+    def _check_names(self) -> None:
         for name in self.datasets:
             if not re.fullmatch(NAME, name) or name in RESERVED_UNITS:
                 raise ValueError(
                     f"datasets: {name!r} cannot name a dataset: use a-z, 0-9, '-' and '_', and "
                     f"none of {', '.join(RESERVED_UNITS)}"
                 )
-        self._check_variant_names()
-        self._check_indices()
-        self._check_titles()
         for name in self.transfer:
             if not re.fullmatch(NAME, name):
                 raise ValueError(
                     f"transfer: {name!r} cannot name a folder of images: use a-z, 0-9, '-' and '_'"
                 )
+
+    def _check_required(self) -> None:
         if TRAIN_SET not in self.datasets:
             raise ValueError(
                 f"datasets: {TRAIN_SET} is missing: it is the dataset that models are trained on"
             )
-        if CONTROL_SET not in evaluated:
+        if CONTROL_SET not in self.evaluate.datasets:
             raise ValueError(
                 f"evaluate.datasets: {CONTROL_SET} is missing: it is the control of every shifted "
                 "dataset"
             )
-        self._check_order()
+
+    def _check_references(self) -> None:
+        """Names that stand for an entry of another section have one."""
+        evaluated = self.evaluate.datasets
         mode = self.retraining.mode
         references: list[tuple[str, Iterable[str], str, Collection[str]]] = [
             ("modes", self.modes, "modes or variants", (*MODES, *self.variants)),
@@ -253,8 +268,6 @@ class Params(StrictModel):
                         f"{key}: found {name!r}, expected one of {section} "
                         f"({', '.join(sorted(known))})"
                     )
-        self._check_modes()
-        return self
 
     def _check_order(self) -> None:
         """Blocks of shards need shards."""
