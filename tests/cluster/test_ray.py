@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.cluster.long_training import MODEL, prepare_training, run_here, wait_until
+from tests.cluster.shard_project import make_shard_project, read_manifests
 from tests.cluster.small_project import DVC, read_stable_lock, repeat_project, set_params
 from tests.pipelines.project_factory import ENVIRONMENT, call, pipelines
 
@@ -50,6 +51,22 @@ def test_two_nodes_leave_the_lock_file_of_dvc_repro(finished, cluster, tmp_path)
     assert call(place, *DVC, "status", "--quiet") == ""
     assert (place / MODEL).read_bytes() == (finished / MODEL).read_bytes()
     assert "train@none-0: ray job" in said
+
+
+def test_the_shards_of_a_store_are_scanned_by_jobs(cluster, tmp_path):
+    store = tmp_path / "store"
+    alone = make_shard_project(tmp_path / "alone/densecl", store)
+    call(alone, *DVC, "repro", "--quiet", "validate")
+    place = make_shard_project(tmp_path / "jobs/densecl", store)
+    scratch = str(tmp_path / "scratch")
+    set_params(place, cluster={"address": cluster.address, "scratch": scratch})
+    said = pipelines(place, "run", "--engine", "ray")
+    assert "prepare@imagenet-train: shards are scanned by ray, 4 jobs, " in said
+    for number in range(1, 5):
+        log = (place / f"cache/stages/scan@imagenet-train-{number}-of-4.log").read_text()
+        assert re.search(r"imagenet-train: \d\d images scanned, 0 known already", log)
+    assert read_manifests(place) == read_manifests(alone)
+    assert call(place, *DVC, "status", "--quiet") == ""
 
 
 def test_an_interrupted_command_and_a_dead_node_change_no_bit(cluster, tmp_path):

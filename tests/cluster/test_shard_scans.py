@@ -9,23 +9,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from densecl.config.params import DatasetParams
-from densecl.datasets.manifests.layouts.sources import list_source, list_train_classes
-from densecl.datasets.manifests.scan import scan_listing
-from densecl.datasets.pack import pack_images
 from densecl.errors import RetryLater
 from pipelines.engines import queues
 from pipelines.engines.cluster_jobs import read_jobs
 from pipelines.engines.job import JobSpec
 from pipelines.engines.run import update_stages
 from pipelines.runtime.signals import SIGNAL_FORWARDER
+from tests.cluster.shard_project import make_shard_project, read_manifests
 from tests.cluster.small_project import DVC, set_params
 from tests.cluster.subprocess_queue import SubprocessQueue
-from tests.pipelines.project_factory import ENVIRONMENT, call, project
+from tests.pipelines.project_factory import ENVIRONMENT, call
 
-FOLDERS = {"imagenet-train": "images/train", "imagenet": "images/val"}
-SHARDS = {"imagenet-train": 4, "imagenet": 1}
-FILES = ("data/manifests/{}.parquet", "data/skipped/{}.json")
 ANOTHER = "of another folder"
 pytestmark = [
     pytest.mark.slow,
@@ -42,35 +36,6 @@ class RemoteQueue(SubprocessQueue):
         return super().submit(spec._replace(token=ANOTHER), *arguments)
 
 
-def make_project(place: Path, store: Path) -> Path:
-    """Two datasets as shards in a store, which is made with the first project."""
-    sets = {
-        name: {
-            "root": f"file://{store}/{name}",
-            "tracked_by": f"shards/{name}.json",
-            "layout": "webdataset",
-        }
-        for name in FOLDERS
-    }
-    project(place, datasets=sets, evaluate={"datasets": ["imagenet"]})
-    for name, folder in FOLDERS.items():
-        if (store / name).exists():
-            continue
-        (store / name).mkdir(parents=True)
-        root = place / folder
-        source = DatasetParams(root=str(root), tracked_by=str(root))
-        classes = list_train_classes(source)
-        frame = scan_listing(name, root, list_source(source, classes), classes, 1).frame
-        size = frame["bytes"].sum() // SHARDS[name] + 1000
-        pack_images(name, frame, classes, root, store / name, size)
-        assert len(list((store / name).glob("*.tar"))) == SHARDS[name]
-    return place
-
-
-def read_files(place: Path) -> list[bytes]:
-    return [(place / text.format(name)).read_bytes() for name in FOLDERS for text in FILES]
-
-
 def read_lock(place: Path) -> dict[str, object]:
     stages = yaml.safe_load((place / "dvc.lock").read_text())["stages"]
     return {"order": list(stages), **stages}
@@ -78,9 +43,9 @@ def read_lock(place: Path) -> dict[str, object]:
 
 def test_jobs_scan_the_shards_that_prepare_reads(tmp_path, monkeypatch, capfd):
     store = tmp_path / "store"
-    alone = make_project(tmp_path / "alone/densecl", store)
+    alone = make_shard_project(tmp_path / "alone/densecl", store)
     call(alone, *DVC, "repro", "--quiet", "validate")
-    place = make_project(tmp_path / "jobs/densecl", store)
+    place = make_shard_project(tmp_path / "jobs/densecl", store)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # scratch of jobs
@@ -104,7 +69,7 @@ def test_jobs_scan_the_shards_that_prepare_reads(tmp_path, monkeypatch, capfd):
     assert sorted(spec.names for spec in queue.specs) == expected
     assert left <= set(expected)
     assert read_jobs() == []
-    assert read_files(place) == read_files(alone)
+    assert read_manifests(place) == read_manifests(alone)
     assert read_lock(place) == read_lock(alone)
     assert call(place, *DVC, "status", "--quiet", "validate") == ""
     assert [path.name for path in Path("cache/shards/roots").rglob("*.tar") if path.exists()] == [
@@ -119,4 +84,4 @@ def test_jobs_scan_the_shards_that_prepare_reads(tmp_path, monkeypatch, capfd):
     update_stages(("validate",), 2, "slurm")
     assert "prepare@imagenet-train: ran" in capfd.readouterr().out
     assert len(queue.specs) == 4
-    assert read_files(place) == read_files(alone)
+    assert read_manifests(place) == read_manifests(alone)
