@@ -5,6 +5,7 @@ from densecl.config.params import TRAIN_SET
 from densecl.datasets.storage.manifest import read_manifest
 from densecl.evaluation.other_models import load_other_model, select_classes
 from densecl.evaluation.score import ModelEvaluator
+from densecl.network.preprocessing import set_orientation
 from densecl.runtime.hardware import reuse_freed_memory
 from steps.evaluate import open_plan, write_cells
 
@@ -22,4 +23,5 @@ def main(name: str) -> None:
     classes = select_classes(model, config["classes"], wnids)
     print(f"{name}: knows {len(classes)} of the {len(wnids)} classes of {TRAIN_SET}", flush=True)
     plan, cache = open_plan()
+    set_orientation(model, plan.datasets[0].exif)  # the pixels that the modes see
     write_cells(ModelEvaluator(model, classes, name, None, plan, cache), plan, cache)

@@ -132,11 +132,17 @@ class ProbeParams(StrictModel):
     """
 
     input_key: ClassVar[str] = ""
+    takes_boxes: ClassVar[bool] = False  # where an entry has no masks
 
     @property
     def transfer_names(self) -> tuple[str, ...]:
         """Entries of `transfer`."""
-        return ()
+        return tuple(self.masked_entries.values())
+
+    @property
+    def masked_entries(self) -> dict[str, str]:
+        """Those that are used by their masks, by the key that names them."""
+        return {}
 
     @property
     def input_files(self) -> tuple[str, ...]:
@@ -169,8 +175,8 @@ class OcclusionParams(ProbeParams):
     )
 
     @property
-    def transfer_names(self) -> tuple[str, ...]:
-        return (self.masks,) if self.masks else ()
+    def masked_entries(self) -> dict[str, str]:
+        return {"masks": self.masks} if self.masks else {}
 
     @property
     def input_files(self) -> tuple[str, ...]:
@@ -258,8 +264,8 @@ class SegmentationParams(ProbeParams):
     neighbours: Count = Field(default=20, description="nearest neighbours that vote")
 
     @property
-    def transfer_names(self) -> tuple[str, ...]:
-        return (self.fit, self.test)
+    def masked_entries(self) -> dict[str, str]:
+        return {"fit": self.fit, "test": self.test}
 
 
 class CorrespondenceParams(ProbeParams):
@@ -274,11 +280,13 @@ class CorrespondenceParams(ProbeParams):
 class LocalisationParams(ProbeParams):
     """Objects found without labels, from the CLS attention and from clusters of tokens."""
 
+    takes_boxes: ClassVar[bool] = True
+
     test: str = Field(description="entry of `transfer` with masks or boxes")
 
     @property
-    def transfer_names(self) -> tuple[str, ...]:
-        return (self.test,)
+    def masked_entries(self) -> dict[str, str]:
+        return {"test": self.test}
 
 
 class FrozenFeatureParams(ProbeParams):

@@ -16,7 +16,6 @@ from timm.models import clean_state_dict
 from torch import Tensor, nn
 
 from densecl.network.create import Backbone, ModelError, check_sources, find_patch_problem
-from densecl.network.preprocessing import set_orientation
 
 # What config.json tells of the preprocessing; the input size is that of the model as it is built.
 PREPROCESSING_KEYS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
@@ -27,7 +26,6 @@ def load_other_model(folder: Path) -> tuple[Backbone, dict[str, Any]]:
     """The model in evaluation mode, and its config.json."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     model = create_classifier(config, load_file(folder / "model.safetensors"))
-    set_orientation(model, config.get("exif", "ignore"))
     return model.eval(), config
 
 

@@ -16,6 +16,7 @@ from timm.models import get_pretrained_cfg
 
 from densecl import paths
 from densecl.config.model_params import OtherModelParams
+from densecl.datasets.storage.filenames import WNID
 from densecl.evaluation.other_models import (
     PREPROCESSING_KEYS,
     check_architecture,
@@ -160,7 +161,11 @@ def _list_classes(config: dict[str, Any], spec: OtherModelParams) -> list[str]:
             return Path(spec.classes).read_text(encoding="utf-8").split()
         except (OSError, ValueError) as error:
             raise ModelError(f"classes: {spec.classes} cannot be read: {error}") from None
+    names = config.get("label_names")  # in folders that timm writes, of any words
+    names = names if isinstance(names, list) and all(isinstance(n, str) for n in names) else []
     subset = infer_imagenet_subset(config)
+    if names and (subset is None or all(map(WNID.fullmatch, names))):
+        return names
     if subset is None:
         raise ModelError(
             "it is not known which classes its outputs are; expected a classifier, and classes: a "

@@ -115,6 +115,15 @@ def convert_to_rgb(image: Image.Image, exif: Orientation = "ignore") -> Image.Im
     return rgb
 
 
+def find_turn(path: ImagePlace) -> Image.Transpose | None:
+    """How `decode_image` with exif: apply turns a readable image, which its mask must follow."""
+    with Image.open(io.BytesIO(read_file(path)), formats=FORMATS) as image:
+        if get_orientation(image) == 1:
+            return None
+        image.load()  # which turns a TIFF, and takes its orientation away
+        return TURNS.get(get_orientation(image))
+
+
 def _find_highest_dark(image: Image.Image) -> int:
     """Of a file with 16 bits per channel of colour, of which Pillow reads the upper 8: the highest
     level up to which it may have fewer bits. Else -1.

@@ -179,7 +179,7 @@ def draw_half(frame: pd.DataFrame) -> NDArray[np.bool_]:
 
 def load_classified(context: ProbeContext, name: str) -> TransferImages:
     """The images of an entry of `transfer` that are in folders of classes; DataError if none is."""
-    images = load_images(context, name)
+    images = load_images(context, name, context.preprocessing.exif)
     images = images.select(images.frame["class"] != "")
     if images.frame.empty:
         raise DataError(

@@ -22,6 +22,7 @@ from torch import Tensor
 from densecl import paths
 from densecl.artifacts import Preprocessing
 from densecl.config.probe_params import TransferParams
+from densecl.datasets.storage.decode import Orientation, find_turn
 from densecl.datasets.storage.filenames import to_printable
 from densecl.datasets.storage.image_root import read_file
 from densecl.datasets.storage.transfer import OBJECT_LEVEL, get_masks_folder, load_transfer
@@ -89,17 +90,19 @@ class TransferImages:
 
     def read_masks(self) -> NDArray[np.uint8]:
         """Values [n, H, W] of the masks, all of `frame`: as in the file for indices of classes, 1
-        in the object and 0 outside for objects; IGNORED where the input shows no image.
+        in the object and 0 outside for objects; IGNORED where the input shows no image. Turned as
+        the images are.
 
         DataError if a mask changed since it was listed.
         """
-        folder = get_masks_folder(self.params)
+        root, folder = Path(self.params.root), get_masks_folder(self.params)
         _, height, width = self.preprocessing.input_size
         masks = np.empty((len(self.frame), height, width), np.uint8)
-        for index, (path, digest) in enumerate(
-            zip(self.frame["mask"], self.frame["mask_sha256"], strict=True)
-        ):
+        columns_read = (self.frame[name] for name in ("path", "mask", "mask_sha256"))
+        for index, (image, path, digest) in enumerate(zip(*columns_read, strict=True)):
             values = self._read_mask(folder / path, digest)
+            if self.preprocessing.exif == "apply" and (turn := find_turn(root / image)) is not None:
+                values = np.asarray(Image.fromarray(values).transpose(turn))
             rows, columns = locate_pixels(values.shape, self.preprocessing)
             masks[index] = np.where(
                 (rows >= 0)[:, None] & (columns >= 0), values[rows[:, None], columns], IGNORED
@@ -176,15 +179,14 @@ class TransferImages:
         return result
 
 
-def load_images(context: ProbeContext, name: str) -> TransferImages:
-    """The images of an entry, preprocessed as the validation images; DataError if they cannot be
-    used.
+def load_images(context: ProbeContext, name: str, exif: Orientation = "ignore") -> TransferImages:
+    """The images of an entry, preprocessed as the validation images, but as they are stored, since
+    so are their masks and boxes; DataError if they cannot be used.
     """
     params = context.plan.transfer[name]
     frame = load_transfer(name, params, paths.transfer_file(name))
-    # Masks and boxes are of the pixels as stored.
     preprocessing = context.preprocessing.model_copy(
-        update={"rule": "model", "border": 0, "exif": "ignore"}
+        update={"rule": "model", "border": 0, "exif": exif}
     )
     return TransferImages(name, params, frame, preprocessing)
 
