@@ -144,6 +144,16 @@ def test_the_finetune_preset_has_the_method_s_defaults():
             {"viewpoint": {"perspective": [0.5, 1.0]}},
             r"evaluate.probes.*perspective.*less than 1",
         ),
+        (
+            "evaluate.probes",
+            {"occlusion": {"masks": "new-classes"}},
+            r"evaluate.probes.occlusion.masks: transfer.new-classes has no masks, expected an entry",
+        ),
+        (
+            "evaluate.probes",
+            {"localisation": {"test": "new-classes"}},
+            r"evaluate.probes.localisation.test: transfer.new-classes has no masks or boxes, expected",
+        ),
         ("nonsense", 1, r"nonsense: unknown key; allowed: modes, seeds, "),
     ],
 )

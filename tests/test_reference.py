@@ -75,7 +75,7 @@ def test_defaults_on_the_page_are_those_a_file_gets():
     got["data"] |= {"order": "images", "block_shards": 16}
     got |= {"tuning": None, "variants": {}, "train": got["train"] | {mode: {} for mode in MODES}}
     # A probe's values count where the probe is measured.
-    entry = {"root": "x", "tracked_by": "x"}
+    entry = {"root": "x", "tracked_by": "x", "layout": "voc"}  # which has masks
     required = {"segmentation": {"fit": "x", "test": "x"}, "localisation": {"test": "x"}}
     probes = {name: required.get(name, {}) for name in ProbesParams.model_fields}
     evaluate = least["evaluate"] | {"probes": probes}

@@ -50,9 +50,9 @@ def create_classifier(config: dict[str, Any], state: dict[str, Tensor]) -> Backb
             model = timm.create_model(
                 name,
                 pretrained=True,
-                num_classes=config["num_classes"],
                 pretrained_cfg_overlay=overlay,
-                **model_args,
+                # timm's own config.json has num_classes among the arguments too.
+                **model_args | {"num_classes": config["num_classes"]},
             )
     except Exception as error:  # the filter fails in many ways on names that it does not expect
         raise ModelError(

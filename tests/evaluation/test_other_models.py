@@ -126,6 +126,21 @@ def test_a_trained_model_given_by_its_path_is_the_mode_s_own_cell_from_the_cache
         pd.testing.assert_frame_equal(read_rows(dataset, "same", None), rows)
 
 
+def test_images_are_turned_as_for_the_modes_whatever_the_model_says(values):
+    shutil.copytree(paths.model_folder("none", 0), "theirs")
+    config = Path("theirs/config.json")
+    for own, exif in (("ignore", "apply"), ("apply", "ignore")):
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"exif": own}))
+        values.setdefault("data", {})["exif"] = exif
+        plan_models(values, {"theirs": "./theirs"}, datasets=["imagenet"])
+        for name in ("imagenet-train", "imagenet"):
+            prepare.main(name)
+        validate.main()
+        evaluate_model.main("theirs")
+        found = read_evaluation(paths.evaluation_file("imagenet", "theirs", None))
+        assert found.preprocessing.exif == exif
+
+
 def test_weights_in_timm_s_naming_are_scored_as_timm_scores_them(values):
     """Classes in another order and more of them; a prefix; another input size than the modes'."""
     classes = ["n20000000", WNIDS[2], WNIDS[0], "n20000001", WNIDS[1]]

@@ -17,7 +17,9 @@ from densecl.config.params import load_params, parse_params
 from densecl.config.yaml_loader import load_yaml
 from densecl.evaluation.other_models import load_other_model
 from densecl.evaluation.other_sources import find_other_model, link_other_model
+from densecl.exports.formats import export_timm
 from densecl.network.create import ModelError
+from densecl.network.exported import load_exported_model
 from tests.conftest import WNIDS, write_model
 
 ARGS = {"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 1, "num_heads": 2}
@@ -216,6 +218,31 @@ def test_a_folder_of_timm_s_hub_is_read_without_our_own_keys():
     images = torch.zeros(1, 3, 224, 224)
     with torch.inference_mode():
         assert torch.equal(loaded(images), model.eval()(images))
+
+
+@pytest.mark.parametrize("names", [list(WNIDS), ["cat", "dog", "hen"]])
+def test_a_folder_that_timm_wrote_tells_the_classes_by_its_label_names(names):
+    model, config = load_exported_model(Path("exported"))
+    export_timm(model, config | {"classes": names}, Path("timm"))
+    found = find("./timm")
+    assert found.config["classes"] == names
+    link_other_model("m", found)
+    loaded, _ = load_other_model(paths.model_folder("m", None))
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), model(images))
+
+
+def test_label_names_are_no_wnids_of_a_model_of_imagenet():
+    """Such as the English names of the classes: timm's list of as many outputs counts."""
+    with torch.random.fork_rng():
+        model = timm.create_model(VIT, num_classes=1000, **ARGS)
+    Path("named").mkdir()
+    save_file(model.state_dict(), "named/model.safetensors")
+    config = {"architecture": VIT, "num_classes": 1000, "model_args": ARGS}
+    names = [f"name {number}" for number in range(1000)]
+    Path("named/config.json").write_text(json.dumps(config | {"label_names": names}))
+    assert find("./named").config["classes"][0] == "n01440764"
 
 
 def test_links_lead_to_the_files_wherever_the_project_is_moved():

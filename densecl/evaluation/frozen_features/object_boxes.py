@@ -18,6 +18,8 @@ ATTENTION_SHARE = 0.6  # of the attention that the kept patches hold, as in DINO
 SIMILARITY, EPSILON = 0.2, 1e-5
 # Of the second and third eigenvalue, of which all are in [0, 2]: below, the cut is not defined.
 EIGENVALUE_GAP = 1e-9
+# Of entries of the eigenvector, as a share of the largest: smaller differences are rounding.
+ROUNDING = 1e-9
 
 
 def keep_attended(attention: Tensor, grid: tuple[int, int]) -> Mask:
@@ -37,8 +39,8 @@ def cut_tokens(tokens: Tensor, grid: tuple[int, int]) -> Mask:
     (Wang et al. 2022).
 
     The second smallest eigenvector of (D - W) y = v D y is split at its mean; the foreground is the
-    part that holds the largest |y|. All patches where the eigenvector is not unique, as for equal
-    tokens.
+    part that holds the largest |y|, of equal ones the first, and never what lies at the mean. All
+    patches where the eigenvector is not unique, as for equal tokens.
     """
     normalised = F.normalize(tokens.double(), dim=-1)
     weights = torch.where(normalised @ normalised.T > SIMILARITY, 1.0, EPSILON).double()  # [N, N]
@@ -48,8 +50,11 @@ def cut_tokens(tokens: Tensor, grid: tuple[int, int]) -> Mask:
     if len(values) < 3 or values[2] - values[1] < EIGENVALUE_GAP:
         return np.ones(grid, dtype=bool)
     vector = vectors[:, 1] * scale
-    part = vector > vector.mean()
-    return np.asarray((part == part[vector.abs().argmax()]).view(grid).numpy())
+    largest = vector.abs().max()
+    first = torch.nonzero(vector.abs() >= largest * (1 - ROUNDING))[0, 0]
+    vector = vector * vector[first].sign()  # an eigenvector has no sign of its own
+    foreground = vector > vector.mean() + ROUNDING * largest
+    return np.asarray(foreground.view(grid).numpy())
 
 
 def find_box(mask: Mask, patch: tuple[int, int]) -> Box:

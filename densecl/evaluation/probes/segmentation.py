@@ -104,6 +104,11 @@ def list_shared_classes(fit: TransferImages, test: TransferImages) -> list[str]:
             "different kinds; expected the same layout and mask_values of both"
         )
     classes = fit.list_classes()
+    if len(classes) < 2:
+        raise DataError(
+            f"evaluate.probes.segmentation: the masks of {fit.name} show {len(classes)} classes, "
+            "expected two at least, background included; set other masks or mask_values"
+        )
     if not set(classes).intersection(test.list_classes()):
         raise DataError(
             f"evaluate.probes.segmentation: {test.name} shows none of the classes of {fit.name}"

@@ -107,6 +107,17 @@ def test_a_planted_object_is_cut_out_and_equal_tokens_have_no_cut():
     assert cut_tokens(torch.ones(16, 3), (4, 4)).all()
 
 
+@pytest.mark.parametrize("pair", [(3, 12), (14, 5), (0, 15)])
+def test_a_cut_between_two_patches_takes_the_first_of_them(pair):
+    """All other patches lie at the mean of the eigenvector, but for rounding."""
+    angles = torch.zeros(16)  # between tokens: 50 degrees, and 100 within the pair, of cosine -0.17
+    angles[list(pair)] = torch.tensor([50.0, -50.0]).deg2rad()
+    tokens = torch.stack([angles.cos(), angles.sin()], 1)
+    for scaled in (tokens, tokens * torch.rand(16, 1, generator=torch.Generator().manual_seed(0))):
+        (place,) = np.flatnonzero(cut_tokens(scaled, (4, 4)))
+        assert place == min(pair)
+
+
 def test_boxes_around_the_components_of_each_class():
     values = np.zeros((8, 8), np.uint8)
     values[1:3, 1:4], values[5:7, 5:8], values[3, :3], values[7, 0] = 2, 2, 5, 255
