@@ -1,6 +1,7 @@
 """Entries of `transfer`: images with classes, masks and boxes, in three layouts."""
 
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -109,6 +110,45 @@ def test_masks_that_may_mean_something_else_are_problems(tmp_path, mode, values,
         prepare(tmp_path, root=str(tmp_path / "images"), **options)
     save_image(tmp_path / "images" / "2.jpg", seed=1)  # has no mask, and is kept
     assert list(prepare(tmp_path, root=str(tmp_path / "images"), **options).index) == ["2.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "value", "said"),
+    [
+        ("voc", 21, "found the value 21, expected 0 .background., 1 to 20 .classes. or 255"),
+        ("voc", 254, "found the value 254, expected"),
+        ("ade20k", 151, "found the value 151, expected 0 .ignored. or 1 to 150 .classes."),
+        ("ade20k", 255, "found the value 255, expected"),
+    ],
+)
+def test_masks_of_values_that_the_layout_has_not_are_problems(tmp_path, layout, value, said):
+    images, masks = {
+        "voc": ("JPEGImages", "SegmentationClass"),
+        "ade20k": ("images/training", "annotations/training"),
+    }[layout]
+    allowed = [*range(21), 255] if layout == "voc" else range(151)
+    for name, values in (("1", np.resize(allowed, 144)), ("2", np.resize([3, value], 144))):
+        save_image(tmp_path / images / f"{name}.jpg")
+        save_mask(tmp_path / masks / f"{name}.png", values.reshape(12, 12), "P")
+    assert list(prepare(tmp_path, layout=layout).index) == [f"{images}/1.jpg"]
+    problem = pd.read_parquet(paths.transfer_file("x"))["problem"]
+    assert problem.iloc[0] == ""
+    assert re.match(f"mask: {said}", problem.iloc[1])
+
+
+def test_masks_of_objects_are_no_masks_of_classes(tmp_path):
+    values = np.zeros((12, 12))
+    for name in ("1", "2"):
+        save_image(tmp_path / "images" / f"{name}.jpg")
+        save_mask(tmp_path / "masks" / f"{name}.png", values)
+        values[3:9, 3:9] = 255
+    root, masks = str(tmp_path / "images"), str(tmp_path / "masks")
+    with pytest.raises(DataError, match=r"found only 0 and 255 in 2 masks, .* mask_values: object"):
+        prepare(tmp_path, root=root, masks=masks, mask_values="classes")
+    assert len(prepare(tmp_path, root=root, masks=masks, mask_values="object")) == 2
+    values[3, 3] = 1
+    save_mask(tmp_path / "masks" / "1.png", values)
+    assert len(prepare(tmp_path, root=root, masks=masks, mask_values="classes")) == 2
 
 
 @pytest.mark.parametrize(

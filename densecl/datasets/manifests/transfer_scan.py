@@ -1,27 +1,26 @@
 """Scan the images, masks and boxes of an entry of `transfer` into its rows."""
 
-import hashlib
-import io
 import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 from xml.etree import ElementTree as ET
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
 from densecl.config.probe_params import TransferParams
 from densecl.datasets.manifests.inspect import inspect_file
 from densecl.datasets.manifests.scan import run_in_parallel
 from densecl.datasets.manifests.transfer_listing import TransferListing
-from densecl.datasets.storage.decode import HARMLESS_PROBLEMS, describe_decode_error
-from densecl.datasets.storage.image_formats import DECODE_ERRORS
+from densecl.datasets.manifests.transfer_masks import (
+    MaskInfo,
+    check_no_objects,
+    get_indices,
+    inspect_mask,
+)
+from densecl.datasets.storage.decode import HARMLESS_PROBLEMS
 from densecl.datasets.storage.image_root import read_file
 from densecl.datasets.storage.transfer import (
-    OBJECT_LEVEL,
     SCHEMA,
     get_boxes_folder,
     get_masks_folder,
@@ -34,13 +33,6 @@ Progress = Callable[[int, int], object]
 Box = tuple[str, float, float, float, float]  # class, x0, y0, x1, y1: x0 <= x < x1 in pixels
 
 
-class MaskInfo(NamedTuple):
-    width: int = 0
-    height: int = 0
-    sha256: str = ""
-    problem: str = ""
-
-
 def scan_transfer(
     name: str,
     params: TransferParams,
@@ -50,13 +42,16 @@ def scan_transfer(
 ) -> pd.DataFrame:
     """A row per image (`densecl.datasets.storage.transfer.SCHEMA`), sorted by path.
 
-    DataError if no image can be used, with the first problem.
+    DataError if no image can be used, with the first problem, or if its masks of classes show
+    objects.
     """
     root, masks, boxes = Path(params.root), get_masks_folder(params), get_boxes_folder(params)
     files = [root / image.path for image in listing.images]
-    inspect = partial(inspect_mask, holds_objects=params.mask_values == "object")
+    inspect = partial(inspect_mask, indices=get_indices(params))
     mask_files = [masks / image.mask for image in listing.images if image.mask]
-    mask_infos = iter(list(run_in_parallel(inspect, mask_files, workers)))
+    found_masks = list(run_in_parallel(inspect, mask_files, workers))
+    check_no_objects(params, found_masks)
+    mask_infos = iter(found_masks)
     rows = []
     for image, info in zip(
         listing.images, run_in_parallel(inspect_file, files, workers, progress), strict=True
@@ -86,40 +81,6 @@ def _compare_mask(mask: MaskInfo | None, width: int, height: int) -> str:
         return f"mask: {mask.problem}" if mask else ""
     if (mask.width, mask.height) != (width, height):
         return "mask: of another size than the image"
-    return ""
-
-
-def inspect_mask(path: Path, *, holds_objects: bool) -> MaskInfo:
-    """Size, content hash and problem of a mask."""
-    content = b""
-    try:
-        content = read_file(path)
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            mode, values = image.mode, np.asarray(image)
-    except DECODE_ERRORS as error:
-        return MaskInfo(problem=describe_decode_error(error, content))
-    height, width = values.shape[:2]
-    problem = _check_object(mode, values) if holds_objects else _check_classes(mode)
-    return MaskInfo(width, height, hashlib.sha256(content).hexdigest(), problem)
-
-
-def _check_classes(mode: str) -> str:
-    if mode not in ("P", "L"):
-        return (
-            f"found a PNG of mode {mode}, expected indices of classes in 8 bits (P or L); colours "
-            "are no indices"
-        )
-    return ""
-
-
-def _check_object(mode: str, values: np.ndarray) -> str:
-    if mode not in ("L", "1"):
-        return f"found a PNG of mode {mode}, expected an object in grey (L or 1)"
-    if mode == "L" and 0 < values.max() < OBJECT_LEVEL:
-        return (
-            f"found values below {OBJECT_LEVEL} only, so no object; if they are indices, set "
-            "mask_values: classes"
-        )
     return ""
 
 
