@@ -158,16 +158,69 @@ def test_masks_of_objects_are_no_masks_of_classes(tmp_path):
         XML.replace("<xmin>1<", "<xmin>one<"),
         XML.replace("<xmin>1<", "<xmin>9<"),
         XML.replace("bndbox", "polygon"),
+        XML.replace(">8.0<", ">inf<"),
+        XML.replace(">8.0<", ">nan<"),
+        XML.replace("<filename>", "<size><width>500</width><height>14</height></size><filename>"),
         '<!DOCTYPE a [<!ENTITY b "c">]>' + XML,
+        '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a [<!ENTITY b "c">]>' + XML,
+        '<?xml version="1.0" encoding="unknown"?>' + XML,
+        XML.replace("<annotation>", '<annotation xmlns="http://x">'),
+        XML.replace("<object><name>cat", '<object xmlns="http://x"><name>cat'),
+        XML.replace("annotation>", "annotations>"),
+        "<html><body>404 Not Found</body></html>",
+        XML + " " * 2**20,
         "",
     ],
 )
 def test_boxes_that_cannot_be_read_are_a_problem_of_their_image(tmp_path, content):
     build_voc(tmp_path)
-    (tmp_path / "Annotations" / "2007_0.xml").write_text(content)
+    encoding = "utf-16" if "utf-16" in content else "utf-8"
+    (tmp_path / "Annotations" / "2007_0.xml").write_text(content, encoding)
     assert list(prepare(tmp_path, layout="voc", split="val").index) == ["JPEGImages/2007_2.jpg"]
     rows = pd.read_parquet(paths.transfer_file("x"))
     assert rows["problem"].iloc[0].startswith("boxes: ")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<!DOCTYPE annotation>" + XML,
+        '<!DOCTYPE annotation SYSTEM "voc.dtd">' + XML,
+        XML.replace("dog", "<![CDATA[dog]]>"),
+        XML.replace("<filename>", "<size><width>12</width><height>14</height></size><filename>"),
+        XML.replace("<filename>", "<size><width>0</width><height>0</height></size><filename>"),
+        XML.replace("<filename>", "<size><width/></size><!-- unknown --><filename>"),
+        '<?xml version="1.0" encoding="utf-16"?>' + XML,
+    ],
+)
+def test_boxes_in_any_form_of_xml_without_entities_are_read(tmp_path, content):
+    build_voc(tmp_path)
+    encoding = "utf-16" if "utf-16" in content else "utf-8"
+    (tmp_path / "Annotations" / "2007_0.xml").write_text(content, encoding)
+    boxes = prepare(tmp_path, layout="voc", split="val")["boxes"].iloc[0]
+    assert json.loads(boxes) == [["dog", 0, 1, 8, 6], ["cat", 10, 10, 12, 12]]
+
+
+def test_a_damaged_image_keeps_the_boxes_of_its_row(tmp_path):
+    build_voc(tmp_path)
+    size = "<size><width>12</width><height>14</height></size></annotation>"
+    (tmp_path / "Annotations" / "2007_0.xml").write_text(XML.replace("</annotation>", size))
+    (tmp_path / "JPEGImages" / "2007_0.jpg").write_bytes(b"damaged")
+    prepare(tmp_path, layout="voc")
+    row = pd.read_parquet(paths.transfer_file("x")).iloc[0]
+    assert (row["problem"], len(json.loads(row["boxes"]))) == ("not an image", 2)
+
+
+def test_two_reasons_to_refuse_boxes_are_two_problems(tmp_path):
+    build_voc(tmp_path)
+    for name, content in (("0", '<!DOCTYPE a [<!ENTITY b "c">]>' + XML), ("1", XML + " " * 2**20)):
+        (tmp_path / "Annotations" / f"2007_{name}.xml").write_text(content)
+    prepare(tmp_path, layout="voc")
+    assert list(pd.read_parquet(paths.transfer_file("x"))["problem"]) == [
+        "boxes: not an annotation of VOC (found an entity, expected none)",
+        "boxes: not an annotation of VOC (found more than 1 MB)",
+        "",
+    ]
 
 
 def test_what_changed_or_is_missing_is_an_error_that_says_what_to_do(tmp_path):

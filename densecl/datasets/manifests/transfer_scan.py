@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import pandas as pd
 
 from densecl.config.probe_params import TransferParams
 from densecl.datasets.manifests.inspect import inspect_file
 from densecl.datasets.manifests.scan import run_in_parallel
+from densecl.datasets.manifests.transfer_boxes import read_boxes
 from densecl.datasets.manifests.transfer_listing import TransferListing
 from densecl.datasets.manifests.transfer_masks import (
     MaskInfo,
@@ -19,7 +19,6 @@ from densecl.datasets.manifests.transfer_masks import (
     inspect_mask,
 )
 from densecl.datasets.storage.decode import HARMLESS_PROBLEMS
-from densecl.datasets.storage.image_root import read_file
 from densecl.datasets.storage.transfer import (
     SCHEMA,
     get_boxes_folder,
@@ -27,10 +26,7 @@ from densecl.datasets.storage.transfer import (
 )
 from densecl.errors import DataError
 
-MAX_BOX_BYTES = 2**20  # of the annotation of one image; VOC's have some kB
-
 Progress = Callable[[int, int], object]
-Box = tuple[str, float, float, float, float]  # class, x0, y0, x1, y1: x0 <= x < x1 in pixels
 
 
 def scan_transfer(
@@ -57,8 +53,9 @@ def scan_transfer(
         listing.images, run_in_parallel(inspect_file, files, workers, progress), strict=True
     ):
         mask = next(mask_infos) if image.mask else None
-        found, box_problem = _read_boxes(boxes / image.boxes) if image.boxes else ([], "")
-        problems = [info.problem, _compare_mask(mask, info.width, info.height), box_problem]
+        size = info.width, info.height
+        found, box_problem = read_boxes(boxes / image.boxes, *size) if image.boxes else ([], "")
+        problems = [info.problem, _compare_mask(mask, *size), box_problem]
         problem = next((text for text in problems if text not in HARMLESS_PROBLEMS), info.problem)
         rows.append(
             (
@@ -82,29 +79,3 @@ def _compare_mask(mask: MaskInfo | None, width: int, height: int) -> str:
     if (mask.width, mask.height) != (width, height):
         return "mask: of another size than the image"
     return ""
-
-
-def _read_boxes(path: Path) -> tuple[list[Box], str]:
-    """Boxes of an annotation in the XML of VOC, and its problem. VOC counts pixels from 1 and
-    includes the last.
-    """
-    try:
-        content = read_file(path)
-        if len(content) > MAX_BOX_BYTES or b"<!" in content.replace(b"<!--", b""):
-            return [], "boxes: found entities or more than 1 MB, expected an annotation of VOC"
-        tree = ET.fromstring(content)  # noqa: S314 - without entities nothing expands
-        return [_parse_object(item) for item in tree.iter("object")], ""
-    except (OSError, ET.ParseError, ValueError, AttributeError, TypeError) as error:
-        return [], f"boxes: not an annotation of VOC ({' '.join(str(error).split())[:80]})"
-
-
-def _parse_object(item: ET.Element) -> Box:
-    box = item.find("bndbox")
-    if box is None:
-        raise ValueError("an object without bndbox")
-    x0, y0, x1, y1 = (
-        float(box.findtext(name, "missing")) for name in ("xmin", "ymin", "xmax", "ymax")
-    )
-    if not (x0 <= x1 and y0 <= y1):
-        raise ValueError(f"a box from {x0:g}, {y0:g} to {x1:g}, {y1:g}")
-    return (item.findtext("name", ""), x0 - 1, y0 - 1, x1, y1)
