@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 from pydantic import ValidationError
 
 from densecl import paths
@@ -221,6 +222,23 @@ def test_two_reasons_to_refuse_boxes_are_two_problems(tmp_path):
         "boxes: not an annotation of VOC (found more than 1 MB)",
         "",
     ]
+
+
+def test_images_that_are_converted_are_not_told_as_problems(tmp_path, capsys):
+    for name, mode in (("1", "RGB"), ("2", "CMYK")):
+        save_image(tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as image:
+            image.convert(mode).save(tmp_path / f"{name}.jpg")
+        (tmp_path / f"{name}.png").unlink()
+    assert len(prepare(tmp_path)) == 2
+    told = capsys.readouterr().out
+    assert "problem" not in told
+    assert "used after a conversion 1 (CMYK: converted to RGB as Pillow does: 1)" in told
+    (tmp_path / "3.jpg").write_bytes(b"damaged")
+    assert len(prepare(tmp_path)) == 2
+    assert (
+        "with a problem 1 (not an image: 1); used after a conversion 1" in capsys.readouterr().out
+    )
 
 
 def test_what_changed_or_is_missing_is_an_error_that_says_what_to_do(tmp_path):
