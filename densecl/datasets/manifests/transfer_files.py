@@ -47,11 +47,12 @@ def list_masks(root: ImageRoot, folder: str = "") -> SideFiles:
 
 def list_boxes(root: ImageRoot, folder: str = "") -> SideFiles:
     """XML files directly in a folder."""
+    subfolders = root.list_folders(folder)  # DataError if it cannot be listed
     names, skipped = list_names(root, folder)
     boxes = [name for name in names if get_suffix(name) == BOXES]
     skipped.update(describe_extension(name) for name in names if get_suffix(name) != BOXES)
     if folder:
-        for subfolder in root.list_folders(folder):
+        for subfolder in subfolders:
             skipped += root.count_below(f"{folder}/{subfolder}")
     return _collect(folder, boxes, BOXES, skipped)
 
@@ -60,7 +61,6 @@ def list_names(root: ImageRoot, folder: str) -> tuple[list[str], Counter[str]]:
     """Names of the files directly in a folder; hidden and system ones by reason."""
     if isinstance(root, ArchiveRoot):  # of which the root counts the others
         return root.files.get(folder, []), Counter() if folder else Counter(root.skipped)
-    root.list_folders(folder)  # DataError if it cannot be listed
     names, skipped = list[str](), Counter[str]()
     if isinstance(root, FolderRoot):
         with os.scandir(root.root / folder) as entries:
