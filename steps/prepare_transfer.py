@@ -4,6 +4,7 @@ from densecl import paths
 from densecl.artifacts import TransferPlan, read_json
 from densecl.datasets.manifests.transfer_listing import list_transfer
 from densecl.datasets.manifests.transfer_scan import scan_transfer
+from densecl.datasets.storage.decode import HARMLESS_PROBLEMS
 from densecl.datasets.storage.manifest import count_problems
 from densecl.datasets.storage.skipped_files import describe_skipped
 from densecl.datasets.storage.transfer import write_missing_transfer, write_transfer
@@ -33,6 +34,9 @@ def main(name: str) -> None:
     parts = [f"{len(frame)} images in {plan.images.root}, {masks} with masks, {boxes} with boxes"]
     if listing.skipped:
         parts.append(f"skipped {describe_skipped(listing.skipped)}")
-    if problems := count_problems(frame):
+    is_used = frame["problem"].isin(HARMLESS_PROBLEMS)
+    if problems := count_problems(frame[~is_used]):
         parts.append(f"with a problem {describe_skipped(problems)}")
+    if conversions := count_problems(frame[is_used]):
+        parts.append(f"used after a conversion {describe_skipped(conversions)}")
     print("; ".join([*parts, *listing.notes]))

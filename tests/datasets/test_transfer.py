@@ -1,6 +1,7 @@
 """Entries of `transfer`: images with classes, masks and boxes, in three layouts."""
 
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -13,60 +14,16 @@ from PIL import Image
 from pydantic import ValidationError
 
 from densecl import paths
-from densecl.artifacts import TransferPlan, write_json
 from densecl.config.probe_params import TransferParams
 from densecl.datasets.storage.transfer import load_transfer, read_skipped
 from densecl.errors import DataError
 from steps import plan, prepare_transfer
-
-XML = """<annotation><filename>x.jpg</filename>
-<object><name>dog</name><difficult>0</difficult>
-<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>8.0</xmax><ymax>6</ymax></bndbox></object>
-<object><name>cat</name><part><name>head</name></part>
-<bndbox><xmax>12</xmax><xmin>11</xmin><ymax>12</ymax><ymin>11</ymin></bndbox></object></annotation>"""
-
-
-def save_image(path: Path, size: tuple[int, int] = (12, 12), seed: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-def save_mask(path: Path, values: np.ndarray, mode: str = "L") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(values.astype(np.uint8))
-    if mode == "P":
-        image.putpalette([(17 * i) % 256 for i in range(768)])
-    image.save(path)
-
-
-def prepare(tmp_path: Path, *, optional: bool = False, **values: object) -> pd.DataFrame:
-    """The rows of the entry `x`, by path."""
-    values = {"root": str(tmp_path), "tracked_by": str(tmp_path)} | values
-    params = TransferParams.model_validate(values)
-    record = TransferPlan(name="x", images=params, optional=optional)
-    write_json(paths.plan_file("transfer/x"), record)
-    prepare_transfer.main("x")
-    return load_transfer("x", params, paths.transfer_file("x")).set_index("path")
+from tests.datasets.transfer_entries import XML, build_voc, prepare, save_image, save_mask
 
 
 @pytest.fixture(autouse=True)
 def _in_project(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path_factory.mktemp("project"))
-
-
-def build_voc(root: Path) -> Path:
-    for number in range(3):
-        save_image(root / "JPEGImages" / f"2007_{number}.jpg", (12, 14), number)
-        (root / "Annotations").mkdir(exist_ok=True)
-    save_mask(root / "SegmentationClass" / "2007_0.png", np.full((14, 12), 5), "P")
-    save_mask(root / "SegmentationClass" / "2007_2.png", np.full((14, 12), 255), "P")
-    save_mask(root / "SegmentationObject" / "2007_2.png", np.full((14, 12), 1), "P")
-    (root / "Annotations" / "2007_0.xml").write_text(XML)
-    for kind, names in (("Segmentation", "2007_0\n2007_2\n"), ("Main", "2007_1 -1\n2007_9 1\n")):
-        (root / "ImageSets" / kind).mkdir(parents=True)
-        (root / "ImageSets" / kind / ("val.txt" if kind[0] == "S" else "dog.txt")).write_text(names)
-    return root
 
 
 def test_voc_by_its_lists_with_boxes_from_zero_and_past_the_last(tmp_path, capsys):
@@ -157,22 +114,131 @@ def test_masks_that_may_mean_something_else_are_problems(tmp_path, mode, values,
 
 
 @pytest.mark.parametrize(
+    ("layout", "value", "said"),
+    [
+        ("voc", 21, "found the value 21, expected 0 .background., 1 to 20 .classes. or 255"),
+        ("voc", 254, "found the value 254, expected"),
+        ("ade20k", 151, "found the value 151, expected 0 .ignored. or 1 to 150 .classes."),
+        ("ade20k", 255, "found the value 255, expected"),
+    ],
+)
+def test_masks_of_values_that_the_layout_has_not_are_problems(tmp_path, layout, value, said):
+    images, masks = {
+        "voc": ("JPEGImages", "SegmentationClass"),
+        "ade20k": ("images/training", "annotations/training"),
+    }[layout]
+    allowed = [*range(21), 255] if layout == "voc" else range(151)
+    for name, values in (("1", np.resize(allowed, 144)), ("2", np.resize([3, value], 144))):
+        save_image(tmp_path / images / f"{name}.jpg")
+        save_mask(tmp_path / masks / f"{name}.png", values.reshape(12, 12), "P")
+    assert list(prepare(tmp_path, layout=layout).index) == [f"{images}/1.jpg"]
+    problem = pd.read_parquet(paths.transfer_file("x"))["problem"]
+    assert problem.iloc[0] == ""
+    assert re.match(f"mask: {said}", problem.iloc[1])
+
+
+def test_masks_of_objects_are_no_masks_of_classes(tmp_path):
+    values = np.zeros((12, 12))
+    for name in ("1", "2"):
+        save_image(tmp_path / "images" / f"{name}.jpg")
+        save_mask(tmp_path / "masks" / f"{name}.png", values)
+        values[3:9, 3:9] = 255
+    root, masks = str(tmp_path / "images"), str(tmp_path / "masks")
+    with pytest.raises(DataError, match=r"found only 0 and 255 in 2 masks, .* mask_values: object"):
+        prepare(tmp_path, root=root, masks=masks, mask_values="classes")
+    assert len(prepare(tmp_path, root=root, masks=masks, mask_values="object")) == 2
+    values[3, 3] = 1
+    save_mask(tmp_path / "masks" / "1.png", values)
+    assert len(prepare(tmp_path, root=root, masks=masks, mask_values="classes")) == 2
+
+
+@pytest.mark.parametrize(
     "content",
     [
         "<annotation><object>",
         XML.replace("<xmin>1<", "<xmin>one<"),
         XML.replace("<xmin>1<", "<xmin>9<"),
         XML.replace("bndbox", "polygon"),
+        XML.replace(">8.0<", ">inf<"),
+        XML.replace(">8.0<", ">nan<"),
+        XML.replace("<filename>", "<size><width>500</width><height>14</height></size><filename>"),
         '<!DOCTYPE a [<!ENTITY b "c">]>' + XML,
+        '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a [<!ENTITY b "c">]>' + XML,
+        '<?xml version="1.0" encoding="unknown"?>' + XML,
+        XML.replace("<annotation>", '<annotation xmlns="http://x">'),
+        XML.replace("<object><name>cat", '<object xmlns="http://x"><name>cat'),
+        XML.replace("annotation>", "annotations>"),
+        "<html><body>404 Not Found</body></html>",
+        XML + " " * 2**20,
         "",
     ],
 )
 def test_boxes_that_cannot_be_read_are_a_problem_of_their_image(tmp_path, content):
     build_voc(tmp_path)
-    (tmp_path / "Annotations" / "2007_0.xml").write_text(content)
+    encoding = "utf-16" if "utf-16" in content else "utf-8"
+    (tmp_path / "Annotations" / "2007_0.xml").write_text(content, encoding)
     assert list(prepare(tmp_path, layout="voc", split="val").index) == ["JPEGImages/2007_2.jpg"]
     rows = pd.read_parquet(paths.transfer_file("x"))
     assert rows["problem"].iloc[0].startswith("boxes: ")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<!DOCTYPE annotation>" + XML,
+        '<!DOCTYPE annotation SYSTEM "voc.dtd">' + XML,
+        XML.replace("dog", "<![CDATA[dog]]>"),
+        XML.replace("<filename>", "<size><width>12</width><height>14</height></size><filename>"),
+        XML.replace("<filename>", "<size><width>0</width><height>0</height></size><filename>"),
+        XML.replace("<filename>", "<size><width/></size><!-- unknown --><filename>"),
+        '<?xml version="1.0" encoding="utf-16"?>' + XML,
+    ],
+)
+def test_boxes_in_any_form_of_xml_without_entities_are_read(tmp_path, content):
+    build_voc(tmp_path)
+    encoding = "utf-16" if "utf-16" in content else "utf-8"
+    (tmp_path / "Annotations" / "2007_0.xml").write_text(content, encoding)
+    boxes = prepare(tmp_path, layout="voc", split="val")["boxes"].iloc[0]
+    assert json.loads(boxes) == [["dog", 0, 1, 8, 6], ["cat", 10, 10, 12, 12]]
+
+
+def test_a_damaged_image_keeps_the_boxes_of_its_row(tmp_path):
+    build_voc(tmp_path)
+    size = "<size><width>12</width><height>14</height></size></annotation>"
+    (tmp_path / "Annotations" / "2007_0.xml").write_text(XML.replace("</annotation>", size))
+    (tmp_path / "JPEGImages" / "2007_0.jpg").write_bytes(b"damaged")
+    prepare(tmp_path, layout="voc")
+    row = pd.read_parquet(paths.transfer_file("x")).iloc[0]
+    assert (row["problem"], len(json.loads(row["boxes"]))) == ("not an image", 2)
+
+
+def test_two_reasons_to_refuse_boxes_are_two_problems(tmp_path):
+    build_voc(tmp_path)
+    for name, content in (("0", '<!DOCTYPE a [<!ENTITY b "c">]>' + XML), ("1", XML + " " * 2**20)):
+        (tmp_path / "Annotations" / f"2007_{name}.xml").write_text(content)
+    prepare(tmp_path, layout="voc")
+    assert list(pd.read_parquet(paths.transfer_file("x"))["problem"]) == [
+        "boxes: not an annotation of VOC (found an entity, expected none)",
+        "boxes: not an annotation of VOC (found more than 1 MB)",
+        "",
+    ]
+
+
+def test_images_that_are_converted_are_not_told_as_problems(tmp_path, capsys):
+    for name, mode in (("1", "RGB"), ("2", "CMYK")):
+        save_image(tmp_path / f"{name}.png")
+        with Image.open(tmp_path / f"{name}.png") as image:
+            image.convert(mode).save(tmp_path / f"{name}.jpg")
+        (tmp_path / f"{name}.png").unlink()
+    assert len(prepare(tmp_path)) == 2
+    told = capsys.readouterr().out
+    assert "problem" not in told
+    assert "used after a conversion 1 (CMYK: converted to RGB as Pillow does: 1)" in told
+    (tmp_path / "3.jpg").write_bytes(b"damaged")
+    assert len(prepare(tmp_path)) == 2
+    assert (
+        "with a problem 1 (not an image: 1); used after a conversion 1" in capsys.readouterr().out
+    )
 
 
 def test_what_changed_or_is_missing_is_an_error_that_says_what_to_do(tmp_path):

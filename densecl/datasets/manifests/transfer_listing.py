@@ -7,26 +7,31 @@ Layouts: `folders` is any folder of images or of folders of images; `voc` is PAS
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from densecl.config.probe_params import TransferParams
-from densecl.datasets.storage.filenames import to_printable
-from densecl.datasets.storage.image_root import (
-    ImageRoot,
-    get_file_size,
-    open_image_root,
-    read_file,
+from densecl.datasets.manifests.transfer_files import (
+    BOXES,
+    NO_FILES,
+    SideFiles,
+    list_boxes,
+    list_masks,
+    list_names,
 )
+from densecl.datasets.manifests.voc_lists import read_voc_list
+from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.image_root import ImageRoot, open_image_root
+from densecl.datasets.storage.skipped_files import describe_extension
 from densecl.errors import DataError
 
 NOT_IN_SPLIT = "not in the split"
 UNUSED_FOLDER = "in folders that the layout does not use"
 MASK_WITHOUT_IMAGE = "mask without an image"
-VOC_LISTS = ("ImageSets/Segmentation", "ImageSets/Main")
+BOXES_WITHOUT_IMAGE = "boxes without an image"
 ADE20K_SPLITS = ("training", "validation")
+BACKGROUND = "background"  # of object masks: the class of what is no object
 
 
 class TransferImage(NamedTuple):
@@ -70,105 +75,123 @@ def _list_folders(params: TransferParams) -> TransferListing:
     image_root = open_image_root(root)
     own = [Path(path).resolve() for path in (params.masks, params.boxes) if path]
     folders = [name for name in image_root.list_folders() if (root / name).resolve() not in own]
-    content = image_root.read_folder()
-    paths, skipped = list(content.images), content.skipped
-    for folder in folders:
-        content = image_root.read_folder(folder)
-        paths += [f"{folder}/{name}" for name in content.images]
-        skipped += content.skipped
-    masks = _list_masks(open_image_root(Path(params.masks)), folders) if params.masks else set()
-    find_boxes = _find_files(Path(params.boxes), ".xml") if params.boxes else None
+    contents = {folder: image_root.read_folder(folder) for folder in ("", *folders)}
+    names = {folder: content.images for folder, content in contents.items()}
+    if params.mask_values == "object" and names.get(BACKGROUND):
+        raise DataError(
+            f"{to_printable(root / BACKGROUND)}: found a class named {BACKGROUND}, expected "
+            "another name: with mask_values: object it is the name of what is no object; rename "
+            "the folder"
+        )
+    masks, skipped = _list_beside(params, params.masks, names, list_masks, MASK_WITHOUT_IMAGE)
+    boxes, others = _list_beside(params, params.boxes, names, list_boxes, BOXES_WITHOUT_IMAGE)
+    if params.boxes and Path(params.boxes).resolve() == root.resolve():
+        others.clear()  # the root's own count has them
+    elif params.boxes and params.masks and own[0] == own[1]:
+        del skipped[describe_extension(f"any{BOXES}")]  # counted among the masks
+        others = Counter({BOXES_WITHOUT_IMAGE: others[BOXES_WITHOUT_IMAGE]})
     images = [
         TransferImage(
-            path,
-            PurePosixPath(path).parent.name,
-            _replace_suffix(path, ".png") if _replace_suffix(path, ".png") in masks else "",
-            find_boxes(path) if find_boxes else "",
+            f"{folder}/{name}" if folder else name,
+            folder,
+            masks.get(folder, NO_FILES).find(name),
+            boxes.get(folder, NO_FILES).find(name),
         )
-        for path in sorted(paths)
+        for folder in names
+        for name in names[folder]
     ]
-    skipped[MASK_WITHOUT_IMAGE] += len(masks - {image.mask for image in images})
-    return TransferListing(images, +skipped)
+    for content in contents.values():
+        skipped += content.skipped
+    return TransferListing(sorted(images), skipped + others)
 
 
-def _list_masks(masks: ImageRoot, folders: Iterable[str]) -> set[str]:
-    """PNG files directly in a folder of masks and in these folders of it."""
-    known = set(masks.list_folders())
-    names = {name for name in masks.read_folder().images if name.endswith(".png")}
-    for folder in known.intersection(folders):
-        names |= {
-            f"{folder}/{name}" for name in masks.read_folder(folder).images if name.endswith(".png")
-        }
-    return names
+def _list_beside(
+    params: TransferParams,
+    place: str | None,
+    images: Mapping[str, Sequence[str]],
+    list_files: Callable[[ImageRoot, str], SideFiles],
+    unused: str,
+) -> tuple[dict[str, SideFiles], Counter[str]]:
+    """Masks or boxes of layout folders by their folder, and the files there that no image uses;
+    `images` are by their folder too.
+    """
+    if place is None:
+        return {}, Counter()
+    root = open_image_root(Path(place))
+    own = [Path(path).resolve() for path in (params.root, params.masks, params.boxes) if path]
+    found, skipped = dict[str, SideFiles](), Counter[str]()
+    for folder in ("", *root.list_folders()):
+        inside = (Path(place) / folder).resolve()
+        if folder and folder not in images and any(path.is_relative_to(inside) for path in own):
+            continue
+        found[folder] = list_files(root, folder)
+        skipped += found[folder].skipped
+        skipped[unused] += found[folder].count_unused(images.get(folder, ()))
+    return found, skipped
 
 
 def _list_voc(params: TransferParams) -> TransferListing:
     root = Path(params.root)
-    image_root = _open_with(root, "JPEGImages", "VOCdevkit/VOC2012")
-    content = image_root.read_folder("JPEGImages")
-    has_masks = "SegmentationClass" in image_root.list_folders()
-    masks = set(image_root.read_folder("SegmentationClass").images if has_masks else ())
-    find_boxes = _find_files(root / "Annotations", ".xml")
-    listed = _read_voc_list(root, params.split) if params.split else None
-    images = []
-    for name in content.images:
-        stem = PurePosixPath(name).stem
-        if listed is None or stem in listed:
-            mask = f"SegmentationClass/{stem}.png" if f"{stem}.png" in masks else ""
-            boxes = find_boxes(name)
-            images.append(
-                TransferImage(f"JPEGImages/{name}", "", mask, boxes and f"Annotations/{boxes}")
-            )
-    skipped = content.skipped + _count_unused(
+    image_root = _open_with(root, ("JPEGImages",), "VOCdevkit/VOC2012")
+    content, folders = image_root.read_folder("JPEGImages"), image_root.list_folders()
+    masks, boxes = (
+        list_files(image_root, folder) if folder in folders else NO_FILES
+        for list_files, folder in ((list_masks, "SegmentationClass"), (list_boxes, "Annotations"))
+    )
+    names, notes = content.images, list[str]()
+    if params.split:
+        listed = read_voc_list(root, params.split)
+        names = listed.select(content.images)
+        if absent := listed.count_absent(names):
+            total = len(listed.names)
+            notes.append(f"{absent:,} of the {total:,} images of the split have no file")
+    skipped = content.skipped + masks.skipped + boxes.skipped
+    skipped += _count_unused(
         image_root, ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets")
     )
-    skipped[NOT_IN_SPLIT] += len(content.images) - len(images)
-    if listed is None:
-        skipped[MASK_WITHOUT_IMAGE] += len(masks) - sum(bool(image.mask) for image in images)
-    absent = len(listed) - len(images) if listed else 0
-    notes = (f"{absent:,} of the {len(listed or ()):,} images of the split have no file",)
-    return TransferListing(images, +skipped, notes if absent else ())
-
-
-def _read_voc_list(root: Path, split: str) -> set[str]:
-    """Names of the images of a list, without endings."""
-    for folder in VOC_LISTS:
-        with suppress(OSError):
-            lines = read_file(root / folder / f"{split}.txt").decode("utf-8").splitlines()
-            return {line.split()[0] for line in lines if line.strip()}
-    raise DataError(
-        f"{to_printable(root)}: found no {split}.txt in {' or '.join(VOC_LISTS)}; expected a list "
-        "of images, such as val; correct split, or remove it for all images"
-    )
+    skipped[NOT_IN_SPLIT] += len(content.images) - len(names)
+    skipped[MASK_WITHOUT_IMAGE] += masks.count_unused(content.images)
+    skipped[BOXES_WITHOUT_IMAGE] += boxes.count_unused(content.images)
+    images = [
+        TransferImage(f"JPEGImages/{name}", "", masks.find(name), boxes.find(name))
+        for name in names
+    ]
+    return TransferListing(images, +skipped, tuple(notes))
 
 
 def _list_ade20k(params: TransferParams) -> TransferListing:
     root = Path(params.root)
-    image_root = _open_with(root, "images", "ADEChallengeData2016")
-    found = image_root.list_folders("images")
+    usual = "ADEChallengeData2016, not ADE20K's full release"
+    image_root = _open_with(root, ("images", "annotations"), usual)
+    found, masked = image_root.list_folders("images"), image_root.list_folders("annotations")
     wanted = (params.split,) if params.split else ADE20K_SPLITS
     if not set(wanted).intersection(found):
         raise DataError(
             f"{to_printable(root / 'images')}: found the folders {', '.join(found) or 'none'}, "
             f"expected {' or '.join(wanted)}; correct the root or the split"
         )
+    for split in sorted(set(wanted).intersection(found)):
+        _check_among(masked, root, f"annotations/{split}", usual)
     images: list[TransferImage] = []
     skipped = _count_unused(image_root, ("images", "annotations"))
-    for split in found:
-        content = image_root.read_folder(f"images/{split}")
-        skipped += content.skipped
-        if split not in wanted:
-            skipped[NOT_IN_SPLIT] += len(content.images)
-            continue
-        masks = set(image_root.read_folder(f"annotations/{split}").images)
-        images += [
-            TransferImage(
-                f"images/{split}/{name}",
-                mask=f"annotations/{split}/{mask}" if mask in masks else "",
-            )
-            for name in content.images
-            for mask in [_replace_suffix(name, ".png")]
-        ]
+    for folder in ("images", "annotations"):
+        names, litter = list_names(image_root, folder)
+        skipped += litter + Counter(map(describe_extension, names))
+    for split in {*found, *masked}:
+        names = []
+        if split in found:
+            content = image_root.read_folder(f"images/{split}")
+            names = content.images
+            skipped += content.skipped
+        masks = list_masks(image_root, f"annotations/{split}") if split in masked else NO_FILES
+        skipped += masks.skipped
+        skipped[MASK_WITHOUT_IMAGE] += masks.count_unused(names)
+        if split in wanted:
+            images += [
+                TransferImage(f"images/{split}/{name}", mask=masks.find(name)) for name in names
+            ]
+        else:
+            skipped[NOT_IN_SPLIT] += len(names)
     return TransferListing(sorted(images), +skipped)
 
 
@@ -179,14 +202,20 @@ LAYOUTS: dict[str, Callable[[TransferParams], TransferListing]] = {
 }
 
 
-def _open_with(root: Path, folder: str, usual: str) -> ImageRoot:
+def _open_with(root: Path, folders: Iterable[str], usual: str) -> ImageRoot:
     image_root = open_image_root(root)
-    if folder not in image_root.list_folders():
+    for folder in folders:
+        _check_among(image_root.list_folders(), root, folder, usual)
+    return image_root
+
+
+def _check_among(found: Sequence[str], root: Path, folder: str, usual: str) -> None:
+    """DataError if a folder of the layout is not among those found."""
+    if PurePosixPath(folder).name not in found:
         raise DataError(
             f"{to_printable(root)}: found no folder {folder}; expected what is unpacked, whose "
             f"folder is usually {usual}; correct the root or the layout"
         )
-    return image_root
 
 
 def _count_unused(image_root: ImageRoot, used: Iterable[str]) -> Counter[str]:
@@ -194,20 +223,3 @@ def _count_unused(image_root: ImageRoot, used: Iterable[str]) -> Counter[str]:
     for folder in set(image_root.list_folders()).difference(used):
         skipped[UNUSED_FOLDER] += image_root.count_below(folder).total()
     return skipped
-
-
-def _find_files(folder: Path, suffix: str) -> Callable[[str], str]:
-    """A function that gives the file of an image's name in a folder or archive, "" if none."""
-
-    def find(path: str) -> str:
-        name = _replace_suffix(path, suffix)
-        with suppress(OSError):
-            get_file_size(folder / name)
-            return name
-        return ""
-
-    return find
-
-
-def _replace_suffix(path: str, suffix: str) -> str:
-    return PurePosixPath(path).with_suffix(suffix).as_posix()

@@ -1,44 +1,32 @@
 """Scan the images, masks and boxes of an entry of `transfer` into its rows."""
 
-import hashlib
-import io
 import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
-from xml.etree import ElementTree as ET
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
 from densecl.config.probe_params import TransferParams
 from densecl.datasets.manifests.inspect import inspect_file
 from densecl.datasets.manifests.scan import run_in_parallel
+from densecl.datasets.manifests.transfer_boxes import read_boxes
 from densecl.datasets.manifests.transfer_listing import TransferListing
-from densecl.datasets.storage.decode import HARMLESS_PROBLEMS, describe_decode_error
-from densecl.datasets.storage.image_formats import DECODE_ERRORS
-from densecl.datasets.storage.image_root import read_file
+from densecl.datasets.manifests.transfer_masks import (
+    MaskInfo,
+    check_no_objects,
+    get_indices,
+    inspect_mask,
+)
+from densecl.datasets.storage.decode import HARMLESS_PROBLEMS
 from densecl.datasets.storage.transfer import (
-    OBJECT_LEVEL,
     SCHEMA,
     get_boxes_folder,
     get_masks_folder,
 )
 from densecl.errors import DataError
 
-MAX_BOX_BYTES = 2**20  # of the annotation of one image; VOC's have some kB
-
 Progress = Callable[[int, int], object]
-Box = tuple[str, float, float, float, float]  # class, x0, y0, x1, y1: x0 <= x < x1 in pixels
-
-
-class MaskInfo(NamedTuple):
-    width: int = 0
-    height: int = 0
-    sha256: str = ""
-    problem: str = ""
 
 
 def scan_transfer(
@@ -50,20 +38,24 @@ def scan_transfer(
 ) -> pd.DataFrame:
     """A row per image (`densecl.datasets.storage.transfer.SCHEMA`), sorted by path.
 
-    DataError if no image can be used, with the first problem.
+    DataError if no image can be used, with the first problem, or if its masks of classes show
+    objects.
     """
     root, masks, boxes = Path(params.root), get_masks_folder(params), get_boxes_folder(params)
     files = [root / image.path for image in listing.images]
-    inspect = partial(inspect_mask, holds_objects=params.mask_values == "object")
+    inspect = partial(inspect_mask, indices=get_indices(params))
     mask_files = [masks / image.mask for image in listing.images if image.mask]
-    mask_infos = iter(list(run_in_parallel(inspect, mask_files, workers)))
+    found_masks = list(run_in_parallel(inspect, mask_files, workers))
+    check_no_objects(params, found_masks)
+    mask_infos = iter(found_masks)
     rows = []
     for image, info in zip(
         listing.images, run_in_parallel(inspect_file, files, workers, progress), strict=True
     ):
         mask = next(mask_infos) if image.mask else None
-        found, box_problem = _read_boxes(boxes / image.boxes) if image.boxes else ([], "")
-        problems = [info.problem, _compare_mask(mask, info.width, info.height), box_problem]
+        size = info.width, info.height
+        found, box_problem = read_boxes(boxes / image.boxes, *size) if image.boxes else ([], "")
+        problems = [info.problem, _compare_mask(mask, *size), box_problem]
         problem = next((text for text in problems if text not in HARMLESS_PROBLEMS), info.problem)
         rows.append(
             (
@@ -87,63 +79,3 @@ def _compare_mask(mask: MaskInfo | None, width: int, height: int) -> str:
     if (mask.width, mask.height) != (width, height):
         return "mask: of another size than the image"
     return ""
-
-
-def inspect_mask(path: Path, *, holds_objects: bool) -> MaskInfo:
-    """Size, content hash and problem of a mask."""
-    content = b""
-    try:
-        content = read_file(path)
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            mode, values = image.mode, np.asarray(image)
-    except DECODE_ERRORS as error:
-        return MaskInfo(problem=describe_decode_error(error, content))
-    height, width = values.shape[:2]
-    problem = _check_object(mode, values) if holds_objects else _check_classes(mode)
-    return MaskInfo(width, height, hashlib.sha256(content).hexdigest(), problem)
-
-
-def _check_classes(mode: str) -> str:
-    if mode not in ("P", "L"):
-        return (
-            f"found a PNG of mode {mode}, expected indices of classes in 8 bits (P or L); colours "
-            "are no indices"
-        )
-    return ""
-
-
-def _check_object(mode: str, values: np.ndarray) -> str:
-    if mode not in ("L", "1"):
-        return f"found a PNG of mode {mode}, expected an object in grey (L or 1)"
-    if mode == "L" and 0 < values.max() < OBJECT_LEVEL:
-        return (
-            f"found values below {OBJECT_LEVEL} only, so no object; if they are indices, set "
-            "mask_values: classes"
-        )
-    return ""
-
-
-def _read_boxes(path: Path) -> tuple[list[Box], str]:
-    """Boxes of an annotation in the XML of VOC, and its problem. VOC counts pixels from 1 and
-    includes the last.
-    """
-    try:
-        content = read_file(path)
-        if len(content) > MAX_BOX_BYTES or b"<!" in content.replace(b"<!--", b""):
-            return [], "boxes: found entities or more than 1 MB, expected an annotation of VOC"
-        tree = ET.fromstring(content)  # noqa: S314 - without entities nothing expands
-        return [_parse_object(item) for item in tree.iter("object")], ""
-    except (OSError, ET.ParseError, ValueError, AttributeError, TypeError) as error:
-        return [], f"boxes: not an annotation of VOC ({' '.join(str(error).split())[:80]})"
-
-
-def _parse_object(item: ET.Element) -> Box:
-    box = item.find("bndbox")
-    if box is None:
-        raise ValueError("an object without bndbox")
-    x0, y0, x1, y1 = (
-        float(box.findtext(name, "missing")) for name in ("xmin", "ymin", "xmax", "ymax")
-    )
-    if not (x0 <= x1 and y0 <= y1):
-        raise ValueError(f"a box from {x0:g}, {y0:g} to {x1:g}, {y1:g}")
-    return (item.findtext("name", ""), x0 - 1, y0 - 1, x1, y1)
