@@ -27,12 +27,17 @@ class Indices(NamedTuple):
 
     allowed: Collection[int]
     meaning: str
+    of_palettes: Collection[int]  # of masks that have one, whose values are no levels of grey
 
 
 INDICES = {
-    "folders": Indices(range(LEVELS), "any"),
-    "voc": Indices((*range(21), 255), "0 (background), 1 to 20 (classes) or 255 (ignored)"),
-    "ade20k": Indices(range(151), "0 (ignored) or 1 to 150 (classes)"),
+    "folders": Indices(range(LEVELS), "any", range(LEVELS)),
+    "voc": Indices(
+        (*range(21), 255),
+        "0 (background), 1 to 20 (classes) or 255 (ignored) in a mask without a palette",
+        range(LEVELS),  # people's own classes too
+    ),
+    "ade20k": Indices(range(151), "0 (ignored) or 1 to 150 (classes)", range(151)),
 }
 
 
@@ -70,11 +75,11 @@ def inspect_mask(path: Path, indices: Indices | None) -> MaskInfo:
         return info._replace(problem=problem)
     counts = np.bincount(values.reshape(-1), minlength=LEVELS)
     found = frozenset(np.flatnonzero(counts).tolist())
-    return info._replace(problem=_check_indices(found, indices), indices=found)
+    return info._replace(problem=_check_indices(found, mode, indices), indices=found)
 
 
-def _check_indices(found: frozenset[int], indices: Indices) -> str:
-    if wrong := found.difference(indices.allowed):
+def _check_indices(found: frozenset[int], mode: str, indices: Indices) -> str:
+    if wrong := found.difference(indices.of_palettes if mode == "P" else indices.allowed):
         return (
             f"found the value {min(wrong)}, expected {indices.meaning}; the grey of a colour is "
             "no index"
