@@ -38,10 +38,11 @@ Verdicts = dict[str, str]  # of the first mode against each other one
 def build_headline(comparison: Comparison) -> list[str]:
     """Short sentences, without the intervals, which the table below them has."""
     modes, variants = comparison.plan.main_modes, comparison.plan.variants
+    if len(modes) == 1 and variants:
+        return [*_describe_variants(comparison), *filter(None, [_describe_single_mode(comparison)])]
     if len(modes) == 1:
-        beside = " beside its variants, which are compared below," if variants else ","
         return [
-            f"There is only the mode {modes[0]}{beside} so there is nothing to compare. "
+            f"There is only the mode {modes[0]}, so there is nothing to compare. "
             f"{_describe_single_mode(comparison)}".strip()
         ]
     if not list_claim_tests(comparison):
@@ -93,6 +94,32 @@ def _describe_claims(comparison: Comparison) -> list[str]:
     clauses += [f"too close to guessing to compare: {name_claims(at_chance)}"] if at_chance else []
     rest = [f"{capitalize_first('; '.join(clauses))}."] if clauses else []
     return [*sentences, *rest, *(_describe_nearest(comparison) if not decided else [])]
+
+
+def _describe_variants(comparison: Comparison) -> list[str]:
+    """What the table of variants calls; nothing else is compared where there is one mode."""
+    judged, sentences = 0, []
+    for variant, base in comparison.variant_pairs:
+        for claim in list_claims(comparison):
+            verdict = judge_claim(comparison, claim, (variant, base))
+            judged += bool(verdict)
+            if verdict in (WORDS[1], WORDS[-1]):
+                seeds = list_seeds(comparison, claim.place, (variant, base))
+                said = {base: verdict}
+                sentences.append(_describe_group(comparison, claim, variant, seeds, said))
+    rest = judged - len(sentences)
+    if not judged:
+        return ["No variant was measured as its base was, so they cannot be compared."]
+    if not sentences:
+        return [f"This run cannot tell {_name_variants(comparison)} on any claim."]
+    if rest:
+        sentences.append("All else in the table of variants is open at this size.")
+    return sentences
+
+
+def _name_variants(comparison: Comparison) -> str:
+    pairs = comparison.variant_pairs
+    return " from ".join(pairs[0]) if len(pairs) == 1 else "any variant from its base"
 
 
 def _describe_decided(comparison: Comparison, claim: Claim, verdicts: Verdicts) -> list[str]:

@@ -14,6 +14,7 @@ from densecl.analysis.comparison import compare_modes
 from densecl.analysis.results import SHIFTED_MEAN
 from densecl.artifacts import ReportPlan
 from densecl.report.charts.mode_styles import build_variant_css, style_modes
+from densecl.report.headline import build_headline
 from densecl.report.mode_settings import (
     build_settings_table,
     describe_unequal_training,
@@ -86,6 +87,18 @@ def test_their_tests_are_one_family(varied):
         assert (row["low"] > 0) == is_better
     text = (varied[0] / paths.REPORT_TEXT).read_text(encoding="utf-8")
     assert "One family of 3 tests, all verdicts of this table" in text
+
+
+def test_a_page_of_one_mode_opens_with_what_its_variants_change(tmp_path):
+    plan = make(tmp_path, ("dense", "geometric"), SEEDS, VARIANTS)
+    better, score = build_headline(compare_modes(plan, tmp_path))
+    assert re.fullmatch(
+        r"Under distribution shift, geometric beats dense \(\+\d+\.\d points\)\.", better
+    )
+    assert re.fullmatch(r"On average over 5 shifted sets, dense has a top-1 of .* %\.", score)
+    plan = make(tmp_path, ("none", "ink"), SEEDS, VARIANTS)
+    same, _ = build_headline(compare_modes(plan, tmp_path))
+    assert same == "This run cannot tell ink from none on any claim."
 
 
 @pytest.mark.slow
