@@ -154,6 +154,11 @@ def test_the_finetune_preset_has_the_method_s_defaults():
             {"localisation": {"test": "new-classes"}},
             r"evaluate.probes.localisation.test: transfer.new-classes has no masks or boxes, expected",
         ),
+        (
+            "evaluate.probes",
+            {"segmentation": {"fit": "segmentation", "test": "segmentation"}},
+            r"evaluate.probes.segmentation: found segmentation as fit and as test, expected two",
+        ),
         ("nonsense", 1, r"nonsense: unknown key; allowed: modes, seeds, "),
     ],
 )
@@ -162,6 +167,42 @@ def test_an_error_is_one_line_with_its_key(key, value, said):
         parse_params(changed(key, value), "params.yaml")
     assert str(caught.value).startswith("params.yaml: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "probe", "said"),
+    [
+        (
+            {"layout": "voc"},
+            {"segmentation": {"fit": "x", "test": "segmentation"}},
+            "segmentation: the masks of transfer.x and transfer.segmentation are of different",
+        ),
+        (
+            {"masks": "m", "mask_values": "classes"},
+            {"segmentation": {"fit": "segmentation", "test": "x"}},
+            "of different kinds, expected the same layout and mask_values of both",
+        ),
+        (
+            {"layout": "ade20k"},
+            {"localisation": {"test": "x"}},
+            "localisation.test: the masks of transfer.x, of layout ade20k, show all of a scene",
+        ),
+        (
+            {"layout": "voc"},
+            {"knn": {"sets": {"x": "new-classes"}}},
+            "knn.sets: transfer.x has the layout voc, expected folders, by which classes",
+        ),
+        ({"boxes": "b"}, {"segmentation": {"fit": "x", "test": "segmentation"}}, "x has no masks"),
+    ],
+)
+def test_an_entry_that_cannot_serve_its_probe_is_refused_before_any_training(entry, probe, said):
+    values = changed("evaluate.probes", probe)
+    values["transfer"]["x"] = {"root": "x", "tracked_by": "x"} | entry
+    with pytest.raises(ParamsError, match=f"params.yaml: evaluate.probes.{said}|{said}"):
+        parse_params(values, "params.yaml")
+    values["evaluate"]["probes"] = {"localisation": {"test": "x"}}
+    if "boxes" in entry or entry.get("layout") == "voc":
+        assert parse_params(values, "params.yaml").evaluate.probes.localisation
 
 
 @pytest.mark.parametrize(

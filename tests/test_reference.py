@@ -76,10 +76,12 @@ def test_defaults_on_the_page_are_those_a_file_gets():
     got |= {"tuning": None, "variants": {}, "train": got["train"] | {mode: {} for mode in MODES}}
     # A probe's values count where the probe is measured.
     entry = {"root": "x", "tracked_by": "x", "layout": "voc"}  # which has masks
-    required = {"segmentation": {"fit": "x", "test": "x"}, "localisation": {"test": "x"}}
+    required = {"segmentation": {"fit": "x", "test": "y"}, "localisation": {"test": "x"}}
     probes = {name: required.get(name, {}) for name in ProbesParams.model_fields}
     evaluate = least["evaluate"] | {"probes": probes}
-    measured = parse_params(least | {"transfer": {"x": entry}, "evaluate": evaluate}, "measured")
+    measured = parse_params(
+        least | {"transfer": {"x": entry, "y": entry}, "evaluate": evaluate}, "measured"
+    )
     got["evaluate"]["probes"] = {
         name: getattr(measured.evaluate.probes, name).model_dump(mode="json") for name in probes
     }

@@ -42,7 +42,8 @@ from densecl.config.evaluation_params import (
 )
 from densecl.config.flatten import flatten
 from densecl.config.mode_params import ModeSettings, ModeTrainParams, VariantParams
-from densecl.config.probe_params import ProbeParams, TransferParams
+from densecl.config.probe_checks import check_entries
+from densecl.config.probe_params import TransferParams
 from densecl.config.sweep_params import SweepParams, check_sweep
 from densecl.config.titles import show_title
 from densecl.config.training_params import (
@@ -195,7 +196,7 @@ class Params(StrictModel):
         self._check_required()
         self._check_order()
         self._check_references()
-        self._check_masks()
+        check_entries(self.evaluate.probes, self.transfer)
         self._check_modes()
         return self
 
@@ -268,20 +269,6 @@ class Params(StrictModel):
                     raise ValueError(
                         f"{key}: found {name!r}, expected one of {section} "
                         f"({', '.join(sorted(known))})"
-                    )
-
-    def _check_masks(self) -> None:
-        """Entries of `transfer` have the masks or boxes that a probe uses."""
-        for name in self.evaluate.probes.names:
-            probe: ProbeParams = getattr(self.evaluate.probes, name)
-            for key, entry in probe.masked_entries.items():
-                images = self.transfer[entry]
-                found = images.masks or (images.boxes if probe.takes_boxes else None)
-                if images.layout == "folders" and found is None:
-                    expected = "masks or boxes" if probe.takes_boxes else "masks"
-                    raise ValueError(
-                        f"evaluate.probes.{name}.{key}: transfer.{entry} has no {expected}, "
-                        f"expected an entry that has; set transfer.{entry}.masks and mask_values"
                     )
 
     def _check_order(self) -> None:

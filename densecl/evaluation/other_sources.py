@@ -164,7 +164,12 @@ def _list_classes(config: dict[str, Any], spec: OtherModelParams) -> list[str]:
     names = config.get("label_names")  # in folders that timm writes, of any words
     names = names if isinstance(names, list) and all(isinstance(n, str) for n in names) else []
     subset = infer_imagenet_subset(config)
-    if names and (subset is None or all(map(WNID.fullmatch, names))):
+    if names and subset and not all(map(WNID.fullmatch, names)):
+        raise ModelError(
+            f"its label_names, such as {names[0]!r}, are no wnids, and {subset} has as many "
+            f"classes; say which they are by classes: {subset}, or a file with a name per line"
+        )
+    if names:
         return names
     if subset is None:
         raise ModelError(

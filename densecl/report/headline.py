@@ -98,22 +98,21 @@ def _describe_claims(comparison: Comparison) -> list[str]:
 
 def _describe_variants(comparison: Comparison) -> list[str]:
     """What the table of variants calls; nothing else is compared where there is one mode."""
-    judged, sentences = 0, []
+    verdicts, sentences = [], []
     for variant, base in comparison.variant_pairs:
         for claim in list_claims(comparison):
             verdict = judge_claim(comparison, claim, (variant, base))
-            judged += bool(verdict)
+            verdicts.append(verdict)
             if verdict in (WORDS[1], WORDS[-1]):
                 seeds = list_seeds(comparison, claim.place, (variant, base))
                 said = {base: verdict}
                 sentences.append(_describe_group(comparison, claim, variant, seeds, said))
-    rest = judged - len(sentences)
-    if not judged:
+    if not any(verdicts):
         return ["No variant was measured as its base was, so they cannot be compared."]
     if not sentences:
         return [f"This run cannot tell {_name_variants(comparison)} on any claim."]
-    if rest:
-        sentences.append("All else in the table of variants is open at this size.")
+    if OPEN in verdicts:
+        sentences.append("No other claim is decided at this size.")
     return sentences
 
 

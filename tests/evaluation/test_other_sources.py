@@ -233,8 +233,8 @@ def test_a_folder_that_timm_wrote_tells_the_classes_by_its_label_names(names):
         assert torch.equal(loaded(images), model(images))
 
 
-def test_label_names_are_no_wnids_of_a_model_of_imagenet():
-    """Such as the English names of the classes: timm's list of as many outputs counts."""
+def test_a_thousand_label_names_that_are_no_wnids_are_asked_about():
+    """They may be the words of ImageNet's classes, or of others."""
     with torch.random.fork_rng():
         model = timm.create_model(VIT, num_classes=1000, **ARGS)
     Path("named").mkdir()
@@ -242,7 +242,10 @@ def test_label_names_are_no_wnids_of_a_model_of_imagenet():
     config = {"architecture": VIT, "num_classes": 1000, "model_args": ARGS}
     names = [f"name {number}" for number in range(1000)]
     Path("named/config.json").write_text(json.dumps(config | {"label_names": names}))
-    assert find("./named").config["classes"][0] == "n01440764"
+    with pytest.raises(ModelError, match="such as 'name 0', are no wnids, and imagenet-1k has as"):
+        find("./named")
+    found = find({"weights": "./named", "classes": "imagenet-1k"})
+    assert found.config["classes"][0] == "n01440764"
 
 
 def test_links_lead_to_the_files_wherever_the_project_is_moved():

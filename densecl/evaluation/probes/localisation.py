@@ -94,11 +94,6 @@ def read_objects(images: TransferImages) -> list[list[Box]]:
     boxes = images.read_boxes()
     if any(boxes) or not (images.frame["mask"] != "").any():
         return boxes
-    if images.params.layout == "ade20k":
-        raise DataError(
-            f"transfer.{images.name}: the masks of ADE20K show all of a scene, walls and sky "
-            "included, not objects; name an entry with masks of objects or with boxes"
-        )
     has_mask = (images.frame["mask"] != "").to_numpy()
     parts = images.select(has_mask).iter_parts(MASKS_AT_ONCE)
     masks = (mask for part in parts for mask in part.read_masks())

@@ -180,8 +180,8 @@ class TransferImages:
 
 
 def load_images(context: ProbeContext, name: str, exif: Orientation = "ignore") -> TransferImages:
-    """The images of an entry, preprocessed as the validation images, but as they are stored, since
-    so are their masks and boxes; DataError if they cannot be used.
+    """The images of an entry, preprocessed as the validation images; DataError if they cannot be
+    used. `exif`: by default as they are stored, since so are their masks and boxes.
     """
     params = context.plan.transfer[name]
     frame = load_transfer(name, params, paths.transfer_file(name))

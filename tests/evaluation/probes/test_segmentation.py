@@ -336,13 +336,14 @@ def test_an_image_that_is_fitted_on_is_not_scored(roots):
 def test_what_cannot_be_compared_says_so(roots):
     write_halves(roots[1], [False])
     fit, test = list_pairs("fit", roots[0]), list_pairs("test", roots[1])
-    with pytest.raises(DataError, match="found fit as fit and as test, expected two"):
-        segmentation.measure(
-            build_context(fit=fit, test=test), SegmentationParams(fit="fit", test="fit")
-        )
-    objects = test.model_copy(update={"mask_values": "object"})
-    with pytest.raises(DataError, match="of different kinds; expected the same layout and"):
-        segmentation.measure(build_context(fit=fit, test=objects), PARAMS)
+    void = roots[0].parent / "void"
+    for value in (1, 255):
+        mask = np.full((SIDE, SIDE), value)
+        write_pair(void, str(value), colour_classes(mask % 6), mask)
+    one_class = list_pairs("fit", void)
+    with pytest.raises(DataError, match=r"the masks of fit show 1 class\(es\), expected two at"):
+        segmentation.measure(build_context(fit=one_class, test=test), PARAMS)
+    fit = list_pairs("fit", roots[0])
     plain = list_entry("test", roots[1] / "images")
     with pytest.raises(DataError, match="none of its 1 images has a mask"):
         segmentation.measure(build_context(fit=fit, test=plain), PARAMS)
