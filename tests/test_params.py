@@ -159,6 +159,16 @@ def test_the_finetune_preset_has_the_method_s_defaults():
             {"segmentation": {"fit": "segmentation", "test": "segmentation"}},
             r"evaluate.probes.segmentation: found segmentation as fit and as test, expected two",
         ),
+        (
+            "transfer.x",
+            {"root": "s3://bucket/images", "tracked_by": "x"},
+            r"transfer.x: found s3://bucket/images as root, expected a folder or an archive on this",
+        ),
+        (
+            "transfer.x",
+            {"root": "x", "tracked_by": "x", "masks": "y/../x", "mask_values": "object"},
+            r"transfer.x: found y/../x as root and as masks, expected two folders",
+        ),
         ("nonsense", 1, r"nonsense: unknown key; allowed: modes, seeds, "),
     ],
 )

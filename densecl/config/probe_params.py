@@ -101,6 +101,12 @@ class TransferParams(StrictModel):
 
     @model_validator(mode="after")
     def _check_layout(self) -> Self:
+        for name in ("root", "masks", "boxes"):
+            if "://" in (getattr(self, name) or ""):
+                raise ValueError(
+                    f"found {getattr(self, name)} as {name}, expected a folder or an archive on "
+                    "this machine: only datasets are read from a store"
+                )
         own = {"masks": self.masks, "mask_values": self.mask_values, "boxes": self.boxes}
         given = [name for name, value in own.items() if value is not None]
         if self.layout != "folders" and given:
@@ -113,7 +119,7 @@ class TransferParams(StrictModel):
                 f"found layout folders with split {self.split}; expected no split: all images "
                 "below the root are used; use a folder of links to some of them"
             )
-        if self.masks is not None and Path(self.masks) == Path(self.root):
+        if self.masks is not None and Path(self.masks).resolve() == Path(self.root).resolve():
             raise ValueError(
                 f"found {self.masks} as root and as masks, expected two folders: a mask is an "
                 "image file too, and would be taken for one"

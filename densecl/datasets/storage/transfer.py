@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from densecl.config.probe_params import TransferParams
 from densecl.datasets.storage.decode import HARMLESS_PROBLEMS
-from densecl.datasets.storage.manifest import REASON_KEY, check_unchanged
+from densecl.datasets.storage.manifest import REASON_KEY, check_unchanged, count_problems
+from densecl.datasets.storage.skipped_files import describe_skipped
 from densecl.errors import DataError
 from densecl.runtime.atomic_files import open_atomic_file
 
@@ -69,6 +70,16 @@ def read_skipped(path: Path) -> dict[str, int]:
     metadata: dict[bytes, bytes] = pq.read_schema(path).metadata or {}
     counts: dict[str, int] = json.loads(metadata.get(SKIPPED_KEY, b"{}"))
     return counts
+
+
+def describe_left_out(name: str, path: Path) -> tuple[str, ...]:
+    """How many images of an entry have a problem, and which; () if none has."""
+    frame = pq.read_table(path, columns=["problem"]).to_pandas()
+    problems = count_problems(frame[~frame["problem"].isin(HARMLESS_PROBLEMS)])
+    if not problems:
+        return ()
+    said = describe_skipped(problems)
+    return (f"of the {len(frame):,} images of transfer.{name}, {said} are left out",)
 
 
 def load_transfer(name: str, params: TransferParams, path: Path) -> pd.DataFrame:

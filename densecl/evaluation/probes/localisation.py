@@ -82,9 +82,18 @@ def _exceed(ious: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def describe_objects(images: TransferImages, objects: Sequence[Sequence[Box]]) -> tuple[str, ...]:
-    """What was left out."""
-    empty = sum(not boxes for boxes in objects)
-    return (f"{empty} images of {images.name} show no labelled object",) if empty else ()
+    """What was left out, and what looks like masks without background."""
+    notes, labelled = [], [boxes for boxes in objects if boxes]
+    if len(labelled) < len(objects):
+        empty = len(objects) - len(labelled)
+        notes.append(f"{empty} images of {images.name} show no labelled object")
+    _, height, width = images.preprocessing.input_size
+    if all((0, 0, width, height) in [box[1:] for box in boxes] for boxes in labelled):
+        notes.append(
+            f"every image of {images.name} has an object that fills it: if the background of its "
+            "masks has another value than 0, it counts as an object"
+        )
+    return tuple(notes)
 
 
 def read_objects(images: TransferImages) -> list[list[Box]]:

@@ -49,6 +49,10 @@ NOTHING_SALIENT = (
 OWN_NOTE = (
     "the model's own attention decides what is salient: models are compared on different stimuli"
 )
+NO_BACKGROUND = (
+    "no mask has background (0), so all of each image is object, and no patch is more salient than "
+    "another"
+)
 ONE_CLASS = "all validation images are of one class: none has an image of another to be covered by"
 
 
@@ -146,11 +150,12 @@ def find_saliency(context: ProbeContext, params: OcclusionParams) -> tuple[Tenso
     """[n, N] for all modes alike and what it is, or none and why."""
     if params.masks:
         shares = load_object_shares(context, params.masks, get_patch_grid(context.model))
-        count = int((~shares.isnan().any(1)).sum())
-        return shares, (
+        masked = shares[~shares.isnan().any(1)]
+        note = (
             f"salient: the share of each patch that the object covers, by the masks of "
-            f"transfer.{params.masks}, which {count} of {len(shares)} images have"
+            f"transfer.{params.masks}, which {len(masked)} of {len(shares)} images have"
         )
+        return shares, f"{note}; {NO_BACKGROUND}" if masked.eq(1).all() else note
     if params.reference:
         model = load_reference(Path(params.reference))
         note = f"salient: what the CLS token of {params.reference} attends to in its last block"

@@ -14,6 +14,7 @@ import safetensors.numpy
 from densecl import paths
 from densecl.artifacts import ProbeEvaluation, write_json
 from densecl.config.probe_params import ProbeParams
+from densecl.datasets.storage.transfer import describe_left_out
 from densecl.errors import DataError
 from densecl.evaluation.cached_predict import PREDICTION_CODE, hash_file
 from densecl.evaluation.cell_cache import CellCache
@@ -94,8 +95,12 @@ def _get_result(name: str, context: ProbeContext, cache: CellCache) -> tuple[Pro
         return replace(result, pictures=safetensors.numpy.load(pictures)), True
     measure: ProbeFunction = import_module(f"densecl.evaluation.probes.{name}").measure
     result = measure(context, params)
+    notes = list(result.notes)
+    for entry in dict.fromkeys(params.transfer_names):
+        notes += describe_left_out(entry, paths.transfer_file(entry))
     if name not in LOGIT_PROBES:
-        result = replace(result, notes=(*result.notes, *describe_tokens(context.model)))
+        notes += describe_tokens(context.model)
+    result = replace(result, notes=tuple(notes))
     cache.write(key, pack_result(result))
     cache.write(f"{key}-pictures", safetensors.numpy.save(dict(result.pictures)))
     return result, False
