@@ -156,6 +156,24 @@ def test_lists_with_a_mark_endings_or_columns_name_their_images(tmp_path, conten
     assert count_skipped()["not in the split"] == 1
 
 
+def test_lists_name_images_with_spaces_dots_and_endings_in_any_case(tmp_path, capsys):
+    names = ("my dog.jpg", "my  cat.JPG", "a.V2.jpg", "my.jpg")
+    for seed, name in enumerate(names):
+        save_image(tmp_path / "JPEGImages" / name, seed=seed)
+    lists = tmp_path / "ImageSets" / "Main"
+    for number, lines in enumerate(
+        (
+            "my dog\nmy  cat\na.V2\n",
+            "my dog  1\nmy  cat\t0\na.V2 1\nmy -1\n",
+            "my dog.JPG\nmy  cat.jpg\na.V2.Jpg 1\n",
+        )
+    ):
+        write(lists / f"{number}.txt", lines)
+        rows = prepare(tmp_path, layout="voc", split=str(number))
+        assert set(rows.index) == {f"JPEGImages/{name}" for name in names[:3]}
+        assert "have no file" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
