@@ -87,8 +87,46 @@ def test_boxes_in_the_folder_of_images_or_masks_count_once(tmp_path, folder):
     place = str(tmp_path / folder)
     options = {"masks": str(tmp_path / "masks"), "mask_values": "object", "boxes": place}
     assert prepare(tmp_path, root=str(tmp_path / "images"), **options)["boxes"].iloc[0] != "[]"
-    unused = {"boxes without an image": 1} if folder == "masks" else {"extension .xml": 2}
-    assert count_skipped() == unused
+    assert count_skipped() == {"boxes without an image": 1}
+
+
+def test_boxes_in_class_folders_leave_the_counts_of_other_files(tmp_path):
+    save_image(tmp_path / "dog" / "1.jpg")
+    save_mask(tmp_path / "masks" / "dog" / "1.png", OBJECT)
+    for name in ("dog/1.xml", "dog/2.XML", "3.xml", "dog/below/1.xml", "masks/dog/1.xml"):
+        write(tmp_path / name)
+    write(tmp_path / "dog" / "notes.txt", "x")
+    options = {"masks": str(tmp_path / "masks"), "mask_values": "object", "boxes": str(tmp_path)}
+    assert prepare(tmp_path, **options)["boxes"].iloc[0] != "[]"
+    assert count_skipped() == {
+        "boxes without an image": 2,
+        "in subfolders": 1,
+        "extension .txt": 1,
+        "extension .xml": 1,  # among the masks
+    }
+
+
+@pytest.mark.parametrize("place", ["ann", "dog", ".ann"])
+def test_masks_and_boxes_deep_below_the_root_are_not_skipped(tmp_path, place):
+    save_image(tmp_path / "dog" / "1.jpg")
+    masks, boxes = tmp_path / place / "masks", tmp_path / place / "xml"
+    save_mask(masks / "dog" / "1.png", OBJECT)
+    write(boxes / "dog" / "1.xml")
+    write(tmp_path / place / "other" / "notes.txt", "x")
+    options = {"masks": str(masks), "mask_values": "object", "boxes": str(boxes)}
+    rows = prepare(tmp_path, **options)
+    assert (rows["mask"].iloc[0], rows["boxes"].iloc[0] != "[]") == ("dog/1.png", True)
+    assert count_skipped() == {"hidden" if place == ".ann" else "in subfolders": 1}
+
+
+def test_boxes_deep_below_the_masks_are_not_skipped(tmp_path):
+    save_image(tmp_path / "images" / "dog" / "1.jpg")
+    masks, boxes = tmp_path / "masks", tmp_path / "masks" / "dog" / "xml"
+    save_mask(masks / "dog" / "1.png", OBJECT)
+    write(boxes / "dog" / "1.xml")
+    options = {"masks": str(masks), "mask_values": "object", "boxes": str(boxes)}
+    assert prepare(tmp_path, root=str(tmp_path / "images"), **options)["boxes"].iloc[0] != "[]"
+    assert count_skipped() == {}
 
 
 def test_images_below_the_folder_of_masks_are_no_masks(tmp_path):
