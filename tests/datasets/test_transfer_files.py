@@ -230,3 +230,29 @@ def test_lists_that_name_no_image_are_errors_with_their_name(tmp_path, content, 
     write(tmp_path / "ImageSets" / "Segmentation" / "val.txt", content)
     with pytest.raises(DataError, match=f"Segmentation/val.txt: {said}"):
         prepare(tmp_path, layout="voc", split="val")
+
+
+def test_hidden_and_system_folders_beside_boxes_are_counted(tmp_path):
+    save_image(tmp_path / "images" / "dog" / "1.jpg")
+    for name in ("dog/1.xml", ".git/y", "dog/.git/a/x", "dog/.h.xml", "dog/__MACOSX/1.xml"):
+        write(tmp_path / "xml" / name)
+    options = {"root": str(tmp_path / "images"), "boxes": str(tmp_path / "xml")}
+    assert prepare(tmp_path, **options)["boxes"].iloc[0] != "[]"
+    assert count_skipped() == {"hidden": 3, "system file": 1}
+
+
+def test_hidden_folders_and_images_in_the_root_of_voc_are_counted(tmp_path):
+    build_voc(tmp_path)
+    save_image(tmp_path / "cover.jpg")
+    write(tmp_path / "Annotations" / ".h" / "1.xml")
+    assert len(prepare(tmp_path, layout="voc")) == 3
+    assert count_skipped() == {"in folders that the layout does not use": 2, "hidden": 1}
+
+
+def test_hidden_folders_and_images_in_the_root_of_ade20k_are_counted(tmp_path):
+    build_ade20k(tmp_path)
+    save_image(tmp_path / "cover.jpg")
+    for folder in ("images", "annotations"):
+        write(tmp_path / folder / ".h" / "1.xml")
+    assert len(prepare(tmp_path, layout="ade20k")) == 2
+    assert count_skipped() == {"in folders that the layout does not use": 1, "hidden": 2}

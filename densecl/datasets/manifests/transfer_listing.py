@@ -240,7 +240,8 @@ def _check_among(found: Sequence[str], root: Path, folder: str, usual: str) -> N
 
 
 def _count_unused(image_root: ImageRoot, used: Iterable[str]) -> Counter[str]:
-    skipped = image_root.read_folder().skipped
+    content = image_root.read_folder()
+    skipped = content.skipped + Counter({UNUSED_FOLDER: len(content.images)})
     for folder in set(image_root.list_folders()).difference(used):
         skipped[UNUSED_FOLDER] += image_root.count_below(folder).total()
     return skipped
