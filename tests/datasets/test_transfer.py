@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import struct
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from pydantic import ValidationError
 
 from densecl import paths
 from densecl.config.probe_params import TransferParams
+from densecl.datasets.manifests.transfer_masks import INDICES, inspect_mask
 from densecl.datasets.storage.transfer import load_transfer, read_skipped
 from densecl.errors import DataError
 from steps import plan, prepare_transfer
@@ -136,6 +139,37 @@ def test_masks_of_values_that_the_layout_has_not_are_problems(tmp_path, layout, 
     problems = pd.read_parquet(paths.transfer_file("x"))["problem"]
     assert problems.iloc[0] == ""
     assert re.match(f"mask: {said}", problems.iloc[1])
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_of_few_bits_is_no_index(tmp_path, bits):
+    width = 8 // bits * 3
+    header = struct.pack(">IIBBBBB", width, 2, bits, 0, 0, 0, 0)
+    pixels = zlib.compress((b"\0" + b"\x11" * 3) * 2)
+    chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    (tmp_path / "1.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+    )
+    problem = inspect_mask(tmp_path / "1.png", INDICES["voc"]).problem
+    assert problem.startswith(f"found a grey PNG of {bits} bits, expected indices of classes in 8")
+    Image.new("P", (width, 2), 1).save(tmp_path / "2.png", bits=bits)  # indices as they are
+    info = inspect_mask(tmp_path / "2.png", INDICES["voc"])
+    assert (info.problem, info.indices) == ("", {1})
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_colour"),
+    [("1", False), ("LA", False), ("I;16", False), ("RGB", True), ("RGBA", True)],
+)
+def test_only_colours_are_called_colours(tmp_path, mode, is_colour):
+    Image.new(mode, (4, 4)).save(tmp_path / "1.png")
+    problem = inspect_mask(tmp_path / "1.png", INDICES["voc"]).problem
+    assert problem.startswith(f"found a PNG of mode {mode}, expected indices")
+    assert ("colour" in problem) == is_colour
 
 
 def test_masks_of_objects_are_no_masks_of_classes(tmp_path):

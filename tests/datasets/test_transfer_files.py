@@ -87,8 +87,46 @@ def test_boxes_in_the_folder_of_images_or_masks_count_once(tmp_path, folder):
     place = str(tmp_path / folder)
     options = {"masks": str(tmp_path / "masks"), "mask_values": "object", "boxes": place}
     assert prepare(tmp_path, root=str(tmp_path / "images"), **options)["boxes"].iloc[0] != "[]"
-    unused = {"boxes without an image": 1} if folder == "masks" else {"extension .xml": 2}
-    assert count_skipped() == unused
+    assert count_skipped() == {"boxes without an image": 1}
+
+
+def test_boxes_in_class_folders_leave_the_counts_of_other_files(tmp_path):
+    save_image(tmp_path / "dog" / "1.jpg")
+    save_mask(tmp_path / "masks" / "dog" / "1.png", OBJECT)
+    for name in ("dog/1.xml", "dog/2.XML", "3.xml", "dog/below/1.xml", "masks/dog/1.xml"):
+        write(tmp_path / name)
+    write(tmp_path / "dog" / "notes.txt", "x")
+    options = {"masks": str(tmp_path / "masks"), "mask_values": "object", "boxes": str(tmp_path)}
+    assert prepare(tmp_path, **options)["boxes"].iloc[0] != "[]"
+    assert count_skipped() == {
+        "boxes without an image": 2,
+        "in subfolders": 1,
+        "extension .txt": 1,
+        "extension .xml": 1,  # among the masks
+    }
+
+
+@pytest.mark.parametrize("place", ["ann", "dog", ".ann"])
+def test_masks_and_boxes_deep_below_the_root_are_not_skipped(tmp_path, place):
+    save_image(tmp_path / "dog" / "1.jpg")
+    masks, boxes = tmp_path / place / "masks", tmp_path / place / "xml"
+    save_mask(masks / "dog" / "1.png", OBJECT)
+    write(boxes / "dog" / "1.xml")
+    write(tmp_path / place / "other" / "notes.txt", "x")
+    options = {"masks": str(masks), "mask_values": "object", "boxes": str(boxes)}
+    rows = prepare(tmp_path, **options)
+    assert (rows["mask"].iloc[0], rows["boxes"].iloc[0] != "[]") == ("dog/1.png", True)
+    assert count_skipped() == {"hidden" if place == ".ann" else "in subfolders": 1}
+
+
+def test_boxes_deep_below_the_masks_are_not_skipped(tmp_path):
+    save_image(tmp_path / "images" / "dog" / "1.jpg")
+    masks, boxes = tmp_path / "masks", tmp_path / "masks" / "dog" / "xml"
+    save_mask(masks / "dog" / "1.png", OBJECT)
+    write(boxes / "dog" / "1.xml")
+    options = {"masks": str(masks), "mask_values": "object", "boxes": str(boxes)}
+    assert prepare(tmp_path, root=str(tmp_path / "images"), **options)["boxes"].iloc[0] != "[]"
+    assert count_skipped() == {}
 
 
 def test_images_below_the_folder_of_masks_are_no_masks(tmp_path):
@@ -156,6 +194,24 @@ def test_lists_with_a_mark_endings_or_columns_name_their_images(tmp_path, conten
     assert count_skipped()["not in the split"] == 1
 
 
+def test_lists_name_images_with_spaces_dots_and_endings_in_any_case(tmp_path, capsys):
+    names = ("my dog.jpg", "my  cat.JPG", "a.V2.jpg", "my.jpg")
+    for seed, name in enumerate(names):
+        save_image(tmp_path / "JPEGImages" / name, seed=seed)
+    lists = tmp_path / "ImageSets" / "Main"
+    for number, lines in enumerate(
+        (
+            "my dog\nmy  cat\na.V2\n",
+            "my dog  1\nmy  cat\t0\na.V2 1\nmy -1\n",
+            "my dog.JPG\nmy  cat.jpg\na.V2.Jpg 1\n",
+        )
+    ):
+        write(lists / f"{number}.txt", lines)
+        rows = prepare(tmp_path, layout="voc", split=str(number))
+        assert set(rows.index) == {f"JPEGImages/{name}" for name in names[:3]}
+        assert "have no file" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -174,3 +230,29 @@ def test_lists_that_name_no_image_are_errors_with_their_name(tmp_path, content, 
     write(tmp_path / "ImageSets" / "Segmentation" / "val.txt", content)
     with pytest.raises(DataError, match=f"Segmentation/val.txt: {said}"):
         prepare(tmp_path, layout="voc", split="val")
+
+
+def test_hidden_and_system_folders_beside_boxes_are_counted(tmp_path):
+    save_image(tmp_path / "images" / "dog" / "1.jpg")
+    for name in ("dog/1.xml", ".git/y", "dog/.git/a/x", "dog/.h.xml", "dog/__MACOSX/1.xml"):
+        write(tmp_path / "xml" / name)
+    options = {"root": str(tmp_path / "images"), "boxes": str(tmp_path / "xml")}
+    assert prepare(tmp_path, **options)["boxes"].iloc[0] != "[]"
+    assert count_skipped() == {"hidden": 3, "system file": 1}
+
+
+def test_hidden_folders_and_images_in_the_root_of_voc_are_counted(tmp_path):
+    build_voc(tmp_path)
+    save_image(tmp_path / "cover.jpg")
+    write(tmp_path / "Annotations" / ".h" / "1.xml")
+    assert len(prepare(tmp_path, layout="voc")) == 3
+    assert count_skipped() == {"in folders that the layout does not use": 2, "hidden": 1}
+
+
+def test_hidden_folders_and_images_in_the_root_of_ade20k_are_counted(tmp_path):
+    build_ade20k(tmp_path)
+    save_image(tmp_path / "cover.jpg")
+    for folder in ("images", "annotations"):
+        write(tmp_path / folder / ".h" / "1.xml")
+    assert len(prepare(tmp_path, layout="ade20k")) == 2
+    assert count_skipped() == {"in folders that the layout does not use": 1, "hidden": 2}

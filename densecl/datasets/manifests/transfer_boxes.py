@@ -9,10 +9,7 @@ from densecl.datasets.storage.image_root import read_file
 
 MAX_BYTES = 2**20  # of the annotation of one image; VOC's have some kB
 ROOT, OBJECT = "annotation", "object"
-XML_ERRORS = (
-    *(OSError, ET.ParseError, expat.ExpatError),
-    *(ValueError, AttributeError, TypeError, LookupError),  # of an unknown encoding too
-)
+XML_ERRORS = (OSError, ET.ParseError, expat.ExpatError, ValueError, LookupError)
 
 Box = tuple[str, float, float, float, float]  # class, x0, y0, x1, y1: x0 <= x < x1 in pixels
 

@@ -58,18 +58,20 @@ def list_boxes(root: ImageRoot, folder: str = "") -> SideFiles:
 
 
 def list_names(root: ImageRoot, folder: str) -> tuple[list[str], Counter[str]]:
-    """Names of the files directly in a folder; hidden and system ones by reason."""
+    """Names of the files directly in a folder; hidden and system ones by reason, also below."""
     if isinstance(root, ArchiveRoot):  # of which the root counts the others
         return root.files.get(folder, []), Counter() if folder else Counter(root.skipped)
     names, skipped = list[str](), Counter[str]()
     if isinstance(root, FolderRoot):
         with os.scandir(root.root / folder) as entries:
-            for name in sorted(entry.name for entry in entries if entry.is_file()):
-                if litter := find_litter([name]):
-                    skipped[litter] += 1
-                else:
-                    names.append(name)
-    return names, skipped
+            for entry in entries:
+                if litter := find_litter([entry.name]):
+                    is_folder = entry.is_dir(follow_symlinks=False)
+                    path = PurePosixPath(folder, entry.name).as_posix()
+                    skipped += root.count_below(path) if is_folder else Counter([litter])
+                elif entry.is_file():
+                    names.append(entry.name)
+    return sorted(names), skipped
 
 
 def _collect(folder: str, names: Sequence[str], suffix: str, skipped: Counter[str]) -> SideFiles:

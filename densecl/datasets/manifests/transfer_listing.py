@@ -21,7 +21,7 @@ from densecl.datasets.manifests.transfer_files import (
     list_names,
 )
 from densecl.datasets.manifests.voc_lists import read_voc_list
-from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.filenames import find_litter, to_printable
 from densecl.datasets.storage.image_root import ImageRoot, open_image_root
 from densecl.datasets.storage.skipped_files import describe_extension
 from densecl.errors import DataError
@@ -73,7 +73,7 @@ def list_transfer(params: TransferParams) -> TransferListing:
 def _list_folders(params: TransferParams) -> TransferListing:
     root = Path(params.root)
     image_root = open_image_root(root)
-    own = [Path(path).resolve() for path in (params.masks, params.boxes) if path]
+    own = _get_places(params)
     folders = [name for name in image_root.list_folders() if (root / name).resolve() not in own]
     contents = {folder: image_root.read_folder(folder) for folder in ("", *folders)}
     names = {folder: content.images for folder, content in contents.items()}
@@ -85,11 +85,12 @@ def _list_folders(params: TransferParams) -> TransferListing:
         )
     masks, skipped = _list_beside(params, params.masks, names, list_masks, MASK_WITHOUT_IMAGE)
     boxes, others = _list_beside(params, params.boxes, names, list_boxes, BOXES_WITHOUT_IMAGE)
-    if params.boxes and Path(params.boxes).resolve() == root.resolve():
-        others.clear()  # the root's own count has them
-    elif params.boxes and params.masks and own[0] == own[1]:
-        del skipped[describe_extension(f"any{BOXES}")]  # counted among the masks
-        others = Counter({BOXES_WITHOUT_IMAGE: others[BOXES_WITHOUT_IMAGE]})
+    of_root = sum((content.skipped for content in contents.values()), Counter[str]())
+    of_root -= _count_own(root, image_root, folders, own)
+    for place, counts in ((params.root, of_root), (params.masks, skipped)):
+        if params.boxes and place and Path(params.boxes).resolve() == Path(place).resolve():
+            del counts[describe_extension(f"any{BOXES}")]  # the boxes; `counts` has the others
+            others = Counter({BOXES_WITHOUT_IMAGE: others[BOXES_WITHOUT_IMAGE]})
     images = [
         TransferImage(
             f"{folder}/{name}" if folder else name,
@@ -100,9 +101,29 @@ def _list_folders(params: TransferParams) -> TransferListing:
         for folder in names
         for name in names[folder]
     ]
-    for content in contents.values():
-        skipped += content.skipped
-    return TransferListing(sorted(images), skipped + others)
+    return TransferListing(sorted(images), of_root + skipped + others)
+
+
+def _get_places(params: TransferParams) -> set[Path]:
+    """The folders of an entry's images, masks and boxes."""
+    return {Path(path).resolve() for path in (params.root, params.masks, params.boxes) if path}
+
+
+def _count_own(
+    place: Path, image_root: ImageRoot, folders: Iterable[str], own: Iterable[Path]
+) -> Counter[str]:
+    """What the counts of a place's folders, and of its hidden ones, have of the entry's own places
+    below them, which are listed on their own.
+    """
+    counts = Counter[str]()
+    for folder in ("", *folders):
+        inside = (place / folder).resolve()
+        below = {path for path in own if inside in path.parents}
+        for path in below:
+            parts = path.relative_to(inside).parts
+            if below.isdisjoint(path.parents) and (folder or find_litter(parts[:1])):
+                counts += image_root.count_below(PurePosixPath(folder, *parts).as_posix())
+    return counts
 
 
 def _list_beside(
@@ -118,7 +139,7 @@ def _list_beside(
     if place is None:
         return {}, Counter()
     root = open_image_root(Path(place))
-    own = [Path(path).resolve() for path in (params.root, params.masks, params.boxes) if path]
+    own = _get_places(params)
     found, skipped = dict[str, SideFiles](), Counter[str]()
     for folder in ("", *root.list_folders()):
         inside = (Path(place) / folder).resolve()
@@ -127,7 +148,7 @@ def _list_beside(
         found[folder] = list_files(root, folder)
         skipped += found[folder].skipped
         skipped[unused] += found[folder].count_unused(images.get(folder, ()))
-    return found, skipped
+    return found, skipped - _count_own(Path(place), root, filter(None, found), own)
 
 
 def _list_voc(params: TransferParams) -> TransferListing:
@@ -219,7 +240,8 @@ def _check_among(found: Sequence[str], root: Path, folder: str, usual: str) -> N
 
 
 def _count_unused(image_root: ImageRoot, used: Iterable[str]) -> Counter[str]:
-    skipped = image_root.read_folder().skipped
+    content = image_root.read_folder()
+    skipped = content.skipped + Counter({UNUSED_FOLDER: len(content.images)})
     for folder in set(image_root.list_folders()).difference(used):
         skipped[UNUSED_FOLDER] += image_root.count_below(folder).total()
     return skipped

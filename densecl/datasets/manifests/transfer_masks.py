@@ -19,6 +19,7 @@ from densecl.datasets.storage.transfer import OBJECT_LEVEL
 from densecl.errors import DataError
 
 LEVELS = 256
+BIT_DEPTH_AT = 24  # of a PNG's bytes: in IHDR, always the first chunk
 OF_OBJECTS = {0, 255}  # as indices: the background, and what is ignored
 
 
@@ -67,15 +68,26 @@ def inspect_mask(path: Path, indices: Indices | None) -> MaskInfo:
     info = MaskInfo(width, height, hashlib.sha256(content).hexdigest())
     if indices is None:
         return info._replace(problem=_check_object(mode, values))
-    if mode not in ("P", "L"):
-        problem = (
-            f"found a PNG of mode {mode}, expected indices of classes in 8 bits (P or L); colours "
-            "are no indices"
-        )
+    if problem := _check_format(mode, content[BIT_DEPTH_AT]):
         return info._replace(problem=problem)
     counts = np.bincount(values.reshape(-1), minlength=LEVELS)
     found = frozenset(np.flatnonzero(counts).tolist())
     return info._replace(problem=_check_indices(found, mode, indices), indices=found)
+
+
+def _check_format(mode: str, bits: int) -> str:
+    """Of a mask of classes; Pillow scales grey of 2 and 4 bits to 0 to 255."""
+    if mode == "L" and bits != 8:
+        return (
+            f"found a grey PNG of {bits} bits, expected indices of classes in 8 bits (P or L); "
+            "save it with 8 bits"
+        )
+    if mode not in ("P", "L"):
+        colours = "; colours are no indices" if mode in ("RGB", "RGBA") else ""
+        return (
+            f"found a PNG of mode {mode}, expected indices of classes in 8 bits (P or L){colours}"
+        )
+    return ""
 
 
 def _check_indices(found: frozenset[int], mode: str, indices: Indices) -> str:

@@ -5,16 +5,17 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from densecl.datasets.storage.filenames import to_printable
+from densecl.datasets.storage.filenames import is_image_name, to_printable
 from densecl.datasets.storage.image_root import read_file
 from densecl.errors import DataError
 
 VOC_LISTS = ("ImageSets/Segmentation", "ImageSets/Main")
 ABSENT = "-1"  # of a class: the image does not show it; 0 is difficult
+COLUMN = (ABSENT, "0", "1")
 
 
 class VocList(NamedTuple):
-    """The file of a list and its names, with or without endings."""
+    """The file of a list and its names, with endings in lower case or without."""
 
     path: Path
     names: frozenset[str]
@@ -38,7 +39,13 @@ class VocList(NamedTuple):
 
 def _get_names(image: str) -> tuple[str, str]:
     """What a list may call it."""
-    return image, PurePosixPath(image).stem
+    return _lower_ending(image), PurePosixPath(image).stem
+
+
+def _lower_ending(name: str) -> str:
+    """An image's; what follows the last dot of another name is part of the name."""
+    suffix = PurePosixPath(name).suffix
+    return name.removesuffix(suffix) + suffix.lower() if is_image_name(name) else name
 
 
 def read_voc_list(root: Path, split: str) -> VocList:
@@ -63,11 +70,19 @@ def _parse_list(path: Path, content: bytes) -> frozenset[str]:
             f"{to_printable(path)}: found text that is not UTF-8, expected a list of images in "
             "UTF-8, one a line; save it in this encoding"
         )
-    rows = [line.split() for line in text.splitlines() if line.strip()]
-    names = frozenset(row[0] for row in rows if row[1:2] != [ABSENT])
+    rows = [_parse_line(line) for line in text.splitlines() if line.strip()]
+    names = frozenset(name for name, column in rows if column != ABSENT)
     if not names:
         raise DataError(
             f"{to_printable(path)}: found no image in {len(rows):,} lines, expected one a line, of "
             f"a class not only with {ABSENT}; correct the list or the split"
         )
     return names
+
+
+def _parse_line(line: str) -> tuple[str, str]:
+    """Name, which may have spaces, and the class's column, "" if there is none."""
+    name, *column = line.strip().rsplit(maxsplit=1)
+    if column and column[0] in COLUMN:
+        return _lower_ending(name), column[0]
+    return _lower_ending(line.strip()), ""
