@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from densecl import paths
@@ -256,3 +257,54 @@ def test_hidden_folders_and_images_in_the_root_of_ade20k_are_counted(tmp_path):
         write(tmp_path / folder / ".h" / "1.xml")
     assert len(prepare(tmp_path, layout="ade20k")) == 2
     assert count_skipped() == {"in folders that the layout does not use": 1, "hidden": 2}
+
+
+@pytest.mark.parametrize("kind", ["masks", "boxes"])
+def test_masks_or_boxes_of_which_no_image_has_any_are_refused_with_both_names(tmp_path, kind):
+    """As Cityscapes names them; known before any training."""
+    save_image(tmp_path / "images" / "ulm" / "ulm_0_leftImg8bit.png")
+    options = {"mask_values": "classes"} if kind == "masks" else {}
+    options |= {"root": str(tmp_path / "images"), kind: str(tmp_path / kind)}
+    (tmp_path / kind / "ulm").mkdir(parents=True)
+    with pytest.raises(DataError, match=rf"/{kind}: found no .* of the 1 images in 0 files; expec"):
+        prepare(tmp_path, **options)
+    save_mask(tmp_path / "masks" / "ulm" / "ulm_0_gtFine_labelIds.png", OBJECT)
+    write(tmp_path / "boxes" / "ulm" / "ulm_0_polygons.xml")
+    said = r"in 1 files, such as ulm/ulm_0_(gtFine|polygons).*, such as ulm/ulm_0_leftImg8bit; corr"
+    with pytest.raises(DataError, match=said):
+        prepare(tmp_path, **options)
+
+
+def test_names_with_accents_are_equal_however_they_are_written(tmp_path):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    save_image(tmp_path / "images" / f"{composed}.png")
+    save_mask(tmp_path / "masks" / f"{apart}.png", OBJECT)
+    root, masks = str(tmp_path / "images"), str(tmp_path / "masks")
+    frame = prepare(tmp_path, root=root, masks=masks, mask_values="object")
+    assert frame["mask"].tolist() == [f"{apart}.png"]
+
+
+def test_a_photograph_on_its_side_is_told_from_one_of_another_size(tmp_path):
+    for name, size in (("1", (12, 20)), ("2", (20, 12)), ("3", (12, 13))):
+        save_image(tmp_path / "images" / f"{name}.png", size)
+        save_mask(tmp_path / "masks" / f"{name}.png", np.resize(OBJECT, (20, 12)))
+        shape = "<annotation><size><width>12</width><height>20</height></size>"
+        write(tmp_path / "xml" / f"{name}.xml", XML.replace("<annotation>", shape))
+    places = {"boxes": str(tmp_path / "xml")}, {"masks": str(tmp_path / "masks")}
+    for kind, place in zip(("boxes", "mask"), places, strict=True):
+        values = {"mask_values": "object"} if kind == "mask" else {}
+        prepare(tmp_path, root=str(tmp_path / "images"), **place, **values)
+        right, turned, other = pd.read_parquet(paths.transfer_file("x"))["problem"]
+        assert right == ""
+        assert turned.startswith(f"{kind}: of the image on its side; expected its pixels as stored")
+        assert other.startswith(f"{kind}: of another size than the image")
+
+
+def test_a_split_names_the_list_of_one_kind_by_its_folder(tmp_path):
+    root = build_voc(tmp_path)
+    (root / "ImageSets/Main/val.txt").write_text("2007_1\n")
+    assert len(prepare(tmp_path, layout="voc", split="val")) == 2
+    assert len(prepare(tmp_path, layout="voc", split="Segmentation/val")) == 2
+    assert list(prepare(tmp_path, layout="voc", split="Main/val").index) == [
+        "JPEGImages/2007_1.jpg"
+    ]

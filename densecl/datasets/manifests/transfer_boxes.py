@@ -25,8 +25,15 @@ def read_boxes(path: Path, width: int, height: int) -> tuple[list[Box], str]:
         return [], f"boxes: not an annotation of VOC ({' '.join(str(error).split())[:80]})"
     size = tuple(_parse_length(tree, name) for name in ("width", "height"))
     if all(size) and size != (width, height):
-        return boxes, "boxes: of an image of another size, by <size>"
+        return boxes, f"boxes: {describe_size(size, (width, height))}, by <size>"
     return boxes, ""
+
+
+def describe_size(found: tuple[float, ...], image: tuple[int, int]) -> str:
+    """How a width and height differ from those of the image, in few words: reasons are counted."""
+    if list(found) == list(reversed(image)):
+        return "of the image on its side; expected its pixels as stored, without EXIF's turn"
+    return "of another size than the image"
 
 
 def _parse(content: bytes) -> ET.Element:

@@ -3,6 +3,7 @@ the other files counted by reason; no file is read.
 """
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
@@ -82,4 +83,5 @@ def _collect(folder: str, names: Sequence[str], suffix: str, skipped: Counter[st
 
 
 def _get_stem(path: str) -> str:
-    return PurePosixPath(path).stem
+    """Composed, since some systems write accents as characters of their own."""
+    return unicodedata.normalize("NFC", PurePosixPath(path).stem)

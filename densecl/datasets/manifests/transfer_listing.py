@@ -101,7 +101,24 @@ def _list_folders(params: TransferParams) -> TransferListing:
         for folder in names
         for name in names[folder]
     ]
+    if images and params.masks and not any(image.mask for image in images):
+        _refuse_unused(params.masks, "mask", masks, images)
+    if images and params.boxes and not any(image.boxes for image in images):
+        _refuse_unused(params.boxes, "annotation", boxes, images)
     return TransferListing(sorted(images), of_root + skipped + others)
+
+
+def _refuse_unused(
+    place: str, kind: str, files: Mapping[str, SideFiles], images: Sequence[TransferImage]
+) -> None:
+    found = sorted(path for listed in files.values() for path in listed.paths.values())
+    example = f", such as {to_printable(found[0])}" if found else ""
+    raise DataError(
+        f"{to_printable(place)}: found no {kind} of the {len(images):,} images in {len(found):,} "
+        f"files{example}; expected the name of its image under the same folder, such as "
+        f"{to_printable(str(PurePosixPath(images[0].path).with_suffix('')))}; correct the place or "
+        "the names"
+    )
 
 
 def _get_places(params: TransferParams) -> set[Path]:

@@ -35,7 +35,8 @@ INDICES = {
     "folders": Indices(range(LEVELS), "any", range(LEVELS)),
     "voc": Indices(
         (*range(21), 255),
-        "0 (background), 1 to 20 (classes) or 255 (ignored) in a mask without a palette",
+        "0 (background), 1 to 20 (classes) or 255 (ignored) in a mask without a palette (classes "
+        "of your own: layout folders with mask_values: classes)",
         range(LEVELS),  # people's own classes too
     ),
     "ade20k": Indices(range(151), "0 (ignored) or 1 to 150 (classes)", range(151)),

@@ -10,7 +10,7 @@ import pandas as pd
 from densecl.config.probe_params import TransferParams
 from densecl.datasets.manifests.inspect import inspect_file
 from densecl.datasets.manifests.scan import run_in_parallel
-from densecl.datasets.manifests.transfer_boxes import read_boxes
+from densecl.datasets.manifests.transfer_boxes import describe_size, read_boxes
 from densecl.datasets.manifests.transfer_listing import TransferListing
 from densecl.datasets.manifests.transfer_masks import (
     MaskInfo,
@@ -77,5 +77,5 @@ def _compare_mask(mask: MaskInfo | None, width: int, height: int) -> str:
     if mask is None or mask.problem:
         return f"mask: {mask.problem}" if mask else ""
     if (mask.width, mask.height) != (width, height):
-        return "mask: of another size than the image"
+        return f"mask: {describe_size((mask.width, mask.height), (width, height))}"
     return ""

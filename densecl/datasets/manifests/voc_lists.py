@@ -50,13 +50,13 @@ def _lower_ending(name: str) -> str:
 
 def read_voc_list(root: Path, split: str) -> VocList:
     """The images of a list; of a class, those that show it."""
-    for folder in VOC_LISTS:
+    for folder in ("ImageSets", *VOC_LISTS):  # the first: of a split such as Main/train
         path = root / folder / f"{split}.txt"
         with suppress(OSError):
             return VocList(path, _parse_list(path, read_file(path)))
     raise DataError(
         f"{to_printable(root)}: found no {split}.txt in {' or '.join(VOC_LISTS)}; expected a list "
-        "of images, such as val; correct split, or remove it for all images"
+        "of images, such as val or Main/val; correct split, or remove it for all images"
     )
 
 
