@@ -79,8 +79,8 @@ class TransferParams(StrictModel):
     )
     split: str | None = Field(
         default=None,
-        description="images to use: a list of voc's ImageSets such as `val` or `Main/val`, or a folder "
-        "of ade20k's images, `training` or `validation`; null: all",
+        description="images to use: a list of voc's ImageSets such as `val` or `Main/val`, or a "
+        "folder of ade20k's images, `training` or `validation`; null: all",
     )
     masks: str | None = Field(
         default=None,
