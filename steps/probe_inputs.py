@@ -13,7 +13,9 @@ from densecl.runtime.links import replace_link
 
 
 def check_probe_inputs(probes: ProbesParams) -> None:
-    """Raise DenseclError if a file is missing, or is one that this project trains."""
+    """Raise DenseclError if a file is missing, or is one that this project trains, or if the
+    weights of a reference tell nothing.
+    """
     for name, params, file in iter_inputs(probes):
         key = f"evaluate.probes.{name}.{params.input_key}"
         if file.parent.resolve().is_relative_to(paths.MODELS.resolve()):
@@ -26,6 +28,15 @@ def check_probe_inputs(probes: ProbesParams) -> None:
             raise DenseclError(
                 f"{key}: found no {file.name} in {file.parent}; expected a folder with {names}"
             )
+    if probes.occlusion and probes.occlusion.reference:
+        # Imported here: without a reference, `plan` needs no torch for it.
+        from densecl.evaluation.other_sources import check_reference
+        from densecl.network.create import ModelError
+
+        try:
+            check_reference(Path(probes.occlusion.reference))
+        except ModelError as error:
+            raise DenseclError(f"evaluate.probes.occlusion.reference: {error}") from None
 
 
 def link_probe_inputs(probes: ProbesParams) -> None:

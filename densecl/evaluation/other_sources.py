@@ -22,6 +22,7 @@ from densecl.evaluation.other_models import (
     check_architecture,
     create_classifier,
 )
+from densecl.network.attention import find_attention
 from densecl.network.create import ModelError
 from densecl.runtime.links import replace_link
 
@@ -57,6 +58,17 @@ def find_other_model(name: str, spec: OtherModelParams) -> OtherModel:
     except ModelError as error:
         raise ModelError(f"evaluate.models.{name}: {error}") from None
     return found
+
+
+def check_reference(folder: Path) -> None:
+    """ModelError unless the files in the folder are a model whose CLS attention can be read."""
+    with torch.device("meta"):
+        config, shapes = _read_config(folder / CONFIG), _read_shapes(folder / WEIGHTS)
+        if missing := {"model_args", "num_classes"} - config.keys():
+            raise ModelError(f"{folder / CONFIG} has no {' and no '.join(sorted(missing))}")
+        check_architecture(config)
+        empty = {name: torch.empty(shape) for name, shape in shapes.items()}
+        find_attention(create_classifier(config, empty))
 
 
 def link_other_model(name: str, model: OtherModel) -> None:

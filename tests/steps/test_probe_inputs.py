@@ -1,5 +1,6 @@
 """Files that probes read: checked by `plan`, and linked where DVC hashes them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from densecl.config.params import load_params
 from densecl.config.probe_params import FROST_FILES, ProbesParams
 from densecl.errors import DenseclError
 from steps.probe_inputs import check_probe_inputs, link_probe_inputs
+from tests.conftest import WNIDS, write_model
 
 ROOT = Path(__file__).parents[2]
+ARGS = {"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 1, "num_heads": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +33,8 @@ def refer_to(folder: str) -> ProbesParams:
 
 
 def test_all_files_that_probes_read_are_linked_and_no_others():
-    write_files(Path("weights"), "model.safetensors", "config.json", "README.md")
+    write_model(Path("weights"), list(WNIDS), ARGS)
+    Path("weights/README.md").write_text("no weights")
     write_files(Path("frost").absolute(), *FROST_FILES, "frost6.jpg")
     probes = ProbesParams.model_validate(
         {"occlusion": {"reference": "weights"}, "corruptions": {"frost": str(Path.cwd() / "frost")}}
@@ -38,10 +42,10 @@ def test_all_files_that_probes_read_are_linked_and_no_others():
     check_probe_inputs(probes)
     link_probe_inputs(probes)
     links = [path for path in paths.PROBE_INPUTS.rglob("*") if not path.is_dir()]
-    assert {str(link.relative_to(paths.PROBE_INPUTS)): link.read_text() for link in links} == {
-        "occlusion/model.safetensors": "model.safetensors",
-        "occlusion/config.json": "config.json",
-        **{f"corruptions/{name}": name for name in FROST_FILES},
+    assert {str(link.relative_to(paths.PROBE_INPUTS)): link.resolve() for link in links} == {
+        "occlusion/model.safetensors": Path("weights/model.safetensors").resolve(),
+        "occlusion/config.json": Path("weights/config.json").resolve(),
+        **{f"corruptions/{name}": Path("frost", name).resolve() for name in FROST_FILES},
     }
     link_probe_inputs(ProbesParams())
     assert list(paths.PROBE_INPUTS.iterdir()) == []  # there for DVC, without what is named no more
@@ -70,6 +74,24 @@ def test_a_model_of_this_project_is_no_reference():
     for folder in ("models/none/seed-0", "./models/none/seed-1", "link"):
         with pytest.raises(DenseclError, match=r"reference: found .*, which this project trains"):
             check_probe_inputs(refer_to(folder))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model_args": ARGS | {"class_token": False, "global_pool": "avg"}}, "has no CLS token"),
+        ({"model_args": ARGS | {"embed_dim": 48}}, "the weights do not fit"),
+        ({"architecture": "resnet18", "model_args": {}}, "resnet18 is a ResNet"),
+        ({"num_classes": None}, "config.json is no config of a timm model"),
+    ],
+)
+def test_weights_whose_attention_cannot_be_read_are_refused_before_any_training(changed, said):
+    args = {"model_args": ARGS} | changed
+    write_model(Path("weights"), list(WNIDS), args["model_args"] if "CLS" in said else ARGS)
+    config = Path("weights/config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | changed))
+    with pytest.raises(DenseclError, match=rf"^evaluate.probes.occlusion.reference: .*{said}"):
+        check_probe_inputs(refer_to("weights"))
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "evaluate-model"])
