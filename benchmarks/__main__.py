@@ -1,12 +1,12 @@
 """Run the benchmarks and write docs/performance.md: `make bench`.
 
-Needs a quiet machine, and half an hour on two cores. `python -m benchmarks NAME ...` prints
+Needs a quiet machine. `python -m benchmarks NAME ...` prints
 the rows of some parts and writes nothing.
 """
 
+import argparse
 import os
 import platform
-import sys
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
@@ -49,6 +49,13 @@ SECTIONS: dict[str, Callable[[Path], list[BenchmarkRow]]] = {  # each gets an em
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"parts to run: {', '.join(SECTIONS)}"
+    )
+    chosen = parser.parse_args().names
+    if unknown := [name for name in chosen if name not in SECTIONS]:
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
     packages = {
         "torch": "torch",
         "torchvision": "torchvision",
@@ -64,11 +71,11 @@ def main() -> None:
         f"{versions}."
     )
     lines = []
-    for name in sys.argv[1:] or SECTIONS:
+    for name in chosen or SECTIONS:
         with tempfile.TemporaryDirectory() as folder:
             lines.append(format_rows(SECTIONS[name](Path(folder))))
         print(lines[-1], flush=True)
-    if not sys.argv[1:]:
+    if not chosen:
         introduction = PAGE.read_text(encoding="utf-8").split(MARK)[0]
         table = TABLE_HEADER + "\n".join(lines)
         PAGE.write_text(f"{introduction}{MARK}\n{machine}\n\n{table}\n", encoding="utf-8")

@@ -33,6 +33,7 @@ from densecl.report.verdicts import (
 )
 
 Verdicts = dict[str, str]  # of the first mode against each other one
+TIME = " time per training step"
 
 
 def build_headline(comparison: Comparison) -> list[str]:
@@ -242,7 +243,7 @@ def _describe_cost(comparison: Comparison) -> list[str]:
         reasons = dict.fromkeys(explain_missing_cost(comparison, pair) for pair in pairs)
         return [f"What {mode} costs is not known: {join_names(list(reasons))}."]
     named = [f"{_format_cost(ratio)} than {b}" for b, ratio in ratios.items()]
-    clauses = join_names([named[0], *(text.replace("more time", "more") for text in named[1:])])
+    clauses = join_names([named[0], *(text.replace(TIME, "") for text in named[1:])])
     is_dearer = all(ratio.low is not None and ratio.low > 1 for ratio in ratios.values())
     said = {word for verdicts in judge_claims(comparison).values() for word in verdicts.values()}
     if is_dearer and WORDS[1] not in said:
@@ -253,9 +254,9 @@ def _describe_cost(comparison: Comparison) -> list[str]:
 def _format_cost(ratio: StepRatio) -> str:
     low, high = sorted(100 * abs((end or 0) - 1) for end in (ratio.low, ratio.high))
     if ratio.contains(1.0):
-        return f"no more time, within {math.ceil(high)} %,"
+        return f"no more{TIME}, within {math.ceil(high)} %,"
     extra, kind = abs(100 * (ratio.value - 1)), "more" if ratio.value > 1 else "less"
-    return f"{extra:.0f} % [{low:.0f}, {high:.0f}] {kind} time"
+    return f"{extra:.0f} % [{low:.0f}, {high:.0f}] {kind}{TIME}"
 
 
 def _describe_single_mode(comparison: Comparison) -> str:

@@ -265,7 +265,7 @@ def test_the_heading_says_what_the_table_says_and_no_more(page) -> None:
     extra = [claims["Cost"][at][1].strip("+ %time") for at in (0, 1)]
     cost = heading.partition("Dense cost ")[2]
     assert re.fullmatch(
-        rf"{extra[0]} % \[\d+, \d+\] more time than none and {extra[1]} % \[\d+, \d+\] more "
-        r"than global\.",
+        rf"{extra[0]} % \[\d+, \d+\] more time per training step than none and "
+        rf"{extra[1]} % \[\d+, \d+\] more than global\.",
         cost,
     )

@@ -83,7 +83,8 @@ def test_the_headline_judges_the_claim_alone():
     assert first == "This run cannot tell dense from none on the only claim that was measured."
     assert nearest == "Differences like those seen would take more than 50 seeds to call."
     assert cost == (
-        "No benefit was measured that pays for dense, which cost 9 % [8, 10] more time than none."
+        "No benefit was measured that pays for dense, which cost 9 % [8, 10] more time per training "
+        "step than none."
     )
 
 
@@ -223,8 +224,14 @@ def test_power_says_what_it_is_conditional_on(seeds, condition):
 @pytest.mark.parametrize(
     ("cost", "said"),
     [
-        (make_cost({"dense": 1.005}), "Dense cost no more time, within 2 %, than none."),
-        (make_cost({"dense": 0.9}), "Dense cost 10 % [9, 11] less time than none."),
+        (
+            make_cost({"dense": 1.005}),
+            "Dense cost no more time per training step, within 2 %, than none.",
+        ),
+        (
+            make_cost({"dense": 0.9}),
+            "Dense cost 10 % [9, 11] less time per training step than none.",
+        ),
         (make_cost({"dense": 1.9}, ratio(1.0, 0.06)), UNKNOWN + "it could not be measured."),
         (make_cost({"dense": 1.9}, ratio(1.05, 0.01)), UNKNOWN + "it could not be measured."),
         (make_cost({}), UNKNOWN + "dense is not in reports/cost.json."),
@@ -250,7 +257,7 @@ def test_without_none_the_cost_is_beside_the_other_mode():
         FEW,
         "Under distribution shift, dense-0 beats global-0 (+2.1 points).",
     ]
-    assert said[2].startswith("Dense cost 29 % [27, 31] more time than global")
+    assert said[2].startswith("Dense cost 29 % [27, 31] more time per training step than global")
 
 
 def test_a_cost_without_the_other_mode_is_said():
