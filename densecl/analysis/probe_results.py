@@ -3,7 +3,7 @@
 A measure of a probe is a place like a dataset: `(occlusion) random/area`, with the metric `value`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +28,18 @@ from densecl.analysis.sampled_value import Estimate
 from densecl.artifacts import ProbeEvaluation, ProbeMeasure
 from densecl.evaluation.probing.result import IMAGE_COLUMNS
 
+# What stands for a probe where there is room for little of it; all measures where none is named.
+MAIN_MEASURES: Mapping[str, tuple[str, ...]] = {
+    "occlusion": ("random/area", "pasted/area"),
+    "viewpoint": ("area",),
+    "corruptions": ("mean",),
+    "segmentation": ("linear/chosen",),
+    "correspondence": ("moved1/next-to-last",),
+    "localisation": ("corloc/attention", "corloc/last"),
+    "knn": (),
+    "linear": (),
+}
+
 
 def format_measure_place(probe: str, measure: str) -> str:
     """The name of a dataset has no brackets."""
@@ -42,6 +54,12 @@ def list_measures(comparison: Comparison, probe: str) -> list[str]:
         for record in _iter_records(comparison, probe, mode)
     ]
     return list(dict.fromkeys(name for r in records for name in (*r.measures, *r.missing)))
+
+
+def list_main_measures(comparison: Comparison, probe: str) -> list[str]:
+    """Those of `list_measures` that say most in few rows."""
+    main = MAIN_MEASURES[probe]
+    return [name for name in list_measures(comparison, probe) if not main or name in main]
 
 
 def list_measure_places(comparison: Comparison) -> dict[str, tuple[str, str]]:

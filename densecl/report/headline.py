@@ -213,7 +213,10 @@ def _describe_nearest(comparison: Comparison) -> list[str]:
     for claim, (a, b), number in with_spread or undecided:
         row = comparison.get_row(claim.place, a, f"difference_to_{b}_needed_{suffix}")
         if row and row.value is not None:
-            needed[name_claims([claim]), f"{a} against {b}", number] = row.value
+            difference = comparison.get_difference(claim.place, a, b)
+            points = format_points((difference and difference.value) or 0.0)
+            modes = f"{a} against {b} ({points} points)"
+            needed[name_claims([claim]), modes, number] = row.value
     if not undecided:
         return []
     if not needed:

@@ -81,8 +81,8 @@ def describe_chance(comparison: Comparison) -> list[str]:
     ]
     sentences = []
     if guessed:
-        titles = comparison.plan.titles
-        names = "; ".join(f"{titles.get(p, p)} ({', '.join(m)})" for p, m in guessed.items())
+        titles = {**comparison.plan.titles, SHIFTED_MEAN: "mean of shifted datasets"}
+        names = "; ".join(f"{titles[p]} ({', '.join(m)})" for p, m in guessed.items())
         sentences.append(
             f"At chance, not shown to be better than guessing: {names}. Drops, differences and "
             "points of charts there mean little."

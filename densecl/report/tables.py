@@ -5,11 +5,12 @@ from dataclasses import replace
 
 from densecl import paths
 from densecl.analysis.cell_metrics import FIT_REMARK
-from densecl.analysis.claims import get_chance, is_at_chance, list_claims
+from densecl.analysis.claims import get_chance, is_at_chance
 from densecl.analysis.comparison import SHIFTED_MEAN, Comparison, MetricRow
 from densecl.analysis.corruption_error import CORRUPTIONS, MCE, MCE_TO_ALEXNET
+from densecl.analysis.probe_results import format_measure_place, list_main_measures
 from densecl.analysis.results import describe_incompleteness
-from densecl.pages.formatting import align_columns, format_percent
+from densecl.pages.formatting import align_columns, format_count, format_percent
 from densecl.report.formatting import (
     FIRST_SCREEN,
     TableCell,
@@ -73,11 +74,17 @@ def build_difference_table(comparison: Comparison) -> TableData:
 
 
 def build_model_table(comparison: Comparison) -> TableData | None:
-    """Other models on all datasets and claims beside the modes; None without any."""
+    """Other models on all datasets and main measures of probes beside the modes; None without
+    any.
+    """
     models, modes = comparison.plan.models, list_modes(comparison)
     if not models:
         return None
-    claims = [claim.place for claim in list_claims(comparison) if claim.probe]
+    measures = [
+        format_measure_place(probe, measure)
+        for probe in comparison.plan.probes
+        for measure in list_main_measures(comparison, probe)
+    ]
     rows = tuple(
         (
             comparison.plan.titles.get(place, place),
@@ -93,7 +100,7 @@ def build_model_table(comparison: Comparison) -> TableData | None:
             ),
         )
         for model in models
-        for place in (*comparison.plan.datasets, *claims)
+        for place in (*comparison.plan.datasets, *measures)
     )
     groups = (
         ("", ("score, %",)),
@@ -119,7 +126,7 @@ def describe_dataset(comparison: Comparison, dataset: str) -> str:
     chance = [] if level is None else [f"chance {format_percent(level)} %"]
     if not records:
         return (
-            "; ".join([f"of {len(comparison.complete_sets)} datasets", *chance])
+            "; ".join([f"of {format_count(len(comparison.complete_sets), 'dataset')}", *chance])
             if dataset == SHIFTED_MEAN
             else comparison.cells[dataset, comparison.plan.modes[0]].note
         )

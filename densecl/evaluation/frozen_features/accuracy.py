@@ -77,7 +77,8 @@ def measure_accuracy(
             reason = " ".join(str(error).split())
             missing |= {f"{kind}/{name}": reason for kind in ImageFeatures._fields}
             continue
-        table, found = score_task(name, fit, test, classify)
+        seen = describe_seen(context, name) if name in params.sets else ""
+        table, found = score_task(name, fit, test, classify, seen)
         tables.append(table)
         measures |= found
     if not tables:
@@ -86,10 +87,11 @@ def measure_accuracy(
 
 
 def score_task(
-    name: str, fit: FeatureSet, test: FeatureSet, classify: Classify
+    name: str, fit: FeatureSet, test: FeatureSet, classify: Classify, seen: str = ""
 ) -> tuple[pd.DataFrame, dict[str, ProbeMeasure]]:
     """Rows of the images of `test` with a column per kind of feature, 1.0 where the class is found,
-    and the means of these. Classes are those of `fit`; images of others are left out.
+    and the means of these. Classes are those of `fit`; images of others are left out. `seen`: what
+    the note of the means says of training.
 
     DataError if no image is left.
     """
@@ -107,6 +109,7 @@ def score_task(
     note = f"fitted on {len(fit.rows)} images of {len(classes)} classes"
     if left_out := len(test.rows) - len(known.rows):
         note += f"; {left_out} images of other classes are left out"
+    note += f"; {seen}" * bool(seen)
     table, measures = known.rows[["image_id", "source"]].copy(), {}
     for kind, fitted, asked in zip(
         ImageFeatures._fields, fit.features, known.features, strict=True
@@ -117,6 +120,28 @@ def score_task(
         table[column] = (predicted == labels).double().numpy()
         measures[column] = build_measure(table, column, chance=1 / len(classes), note=note)
     return table, measures
+
+
+def describe_seen(context: ProbeContext, name: str) -> str:
+    """Which images and classes of an entry of `transfer`, said to be new, training has; "" without
+    any.
+    """
+    unknown = "whether training has its images is not known"
+    if context.plan.training is None:
+        return unknown
+    try:
+        rows = load_planned_images(context.plan.training, ("sha256", "wnid"), fetch=False).frame
+    except (DataError, FileNotFoundError):
+        return unknown
+    frame = load_classified(context, name).frame
+    images = int(frame["sha256"].isin(rows["sha256"]).sum())
+    classes = sorted(set(frame["class"]) & set(rows["wnid"]))
+    parts = [
+        f"{images} of its {len(frame)} images are training images" * bool(images),
+        f"{len(classes)} of its {frame['class'].nunique()} classes are training classes"
+        * bool(classes),
+    ]
+    return " and ".join(filter(None, parts))
 
 
 def load_validation(context: ProbeContext) -> FeatureSet:

@@ -10,6 +10,7 @@ from densecl.analysis.claims import get_chance
 from densecl.analysis.probe_results import find_measure, format_measure_place, list_measures
 from densecl.analysis.results import Comparison
 from densecl.config.params import CONTROL_SET
+from densecl.pages.formatting import capitalize_first
 from densecl.report.charts.mode_styles import ModeStyle, style_modes
 from densecl.report.charts.svg import INK, Chart, draw_chart
 from densecl.report.formatting import list_modes
@@ -24,6 +25,7 @@ STRENGTHS = {
     "scale": "share of the size that is lost",
     "translation": "share of the side",
     "perspective": "distortion",
+    "pasted": "share of the area",
     "occlusion": "share of the patches",
     "segmentation": "block",
     "correspondence": "block",
@@ -106,7 +108,10 @@ def draw_probe_curves(comparison: Comparison, probe: str) -> list[Chart]:
         }
         if lines:
             level = find_measure(comparison, probe, f"{curve}/{SAME_INDEX}")
-            charts.append(_draw_curve(probe, curve, lines, styles, level.value if level else None))
+            found = [find_measure(comparison, probe, name) for name in measures]
+            note = "; ".join(dict.fromkeys(m.note for m in found if m and m.note))
+            same_index = level.value if level else None
+            charts.append(_draw_curve(probe, curve, lines, styles, same_index, note))
     return charts
 
 
@@ -116,6 +121,7 @@ def _draw_curve(
     lines: dict[str, list[CurvePoint]],
     styles: dict[str, ModeStyle],
     same_index: float | None,
+    note: str,
 ) -> Chart:
     x_label = STRENGTHS.get(curve.partition("/")[0]) or STRENGTHS.get(probe, "strength")
     chance = [point for point in next(iter(lines.values())) if point.chance is not None]
@@ -152,5 +158,6 @@ def _draw_curve(
     caption = " ".join(
         ["Dotted: chance."] * bool(chance)
         + ["Dashed: the same index, which knows position only."] * (same_index is not None)
+        + [f"{capitalize_first(note)}."] * bool(note)
     )
     return draw_chart(f"probe {probe} {curve}", curve, CHART_SIZE, alt, caption, draw_axes)

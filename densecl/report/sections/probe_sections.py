@@ -7,7 +7,7 @@ from pathlib import Path
 
 from densecl.analysis.probe_results import find_measure, format_measure_place, list_measures
 from densecl.analysis.results import Comparison
-from densecl.pages.formatting import capitalize_first, format_count, format_percent
+from densecl.pages.formatting import capitalize_first, clip_list, format_count, format_percent
 from densecl.report.charts.probe_curves import STRENGTHS, draw_probe_curves
 from densecl.report.charts.svg import Chart
 from densecl.report.formatting import (
@@ -20,6 +20,9 @@ from densecl.report.formatting import (
 from densecl.report.sections import heat_maps, segmentation
 from densecl.report.sections.heat_maps import HeatMap, build_heat_maps
 from densecl.report.sections.segmentation import PictureRow, build_segmentation_pictures
+
+TITLES = {"knn": "k nearest neighbours on frozen features", "linear": "Linear probe"}
+MAX_NAMED_MEASURES = 4
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,17 @@ def _build_section(comparison: Comparison, root: Path, probe: str) -> ProbeSecti
     ]
     return ProbeSection(
         probe,
-        capitalize_first(probe),
+        TITLES.get(probe, capitalize_first(probe)),
         STRENGTHS.get(probe, "strength"),
         charts=() if is_map else tuple(draw_probe_curves(comparison, probe)),
         heat_maps=tuple(build_heat_maps(comparison, probe)) if is_map else (),
         pictures=(tuple(build_segmentation_pictures(comparison, root)) if is_segmentation else ()),
         table=build_measure_table(comparison, probe),
         notes=tuple(dict.fromkeys(note for record in records for note in record.notes)),
-        missing=tuple(list_missing_probes(comparison, probe)),
+        missing=(
+            *list_missing_probes(comparison, probe),
+            *list_missing_measures(comparison, probe),
+        ),
     )
 
 
@@ -130,3 +136,14 @@ def list_missing_probes(comparison: Comparison, *probes: str) -> Iterator[str]:
                 lines.setdefault("; ".join(missing), []).append(mode)
         for reason, modes in lines.items():
             yield f"{probe}, {', '.join(modes)}: {reason}"
+
+
+def list_missing_measures(comparison: Comparison, probe: str) -> Iterator[str]:
+    """Measures that models with results of the probe lack, with the reason."""
+    lines: dict[str, dict[str, None]] = {}
+    for mode in comparison.plan.modes:
+        for record in comparison.probes[probe, mode].records.values():
+            for name, reason in record.missing.items():
+                lines.setdefault(reason, {})[name] = None
+    for reason, names in lines.items():
+        yield f"{clip_list(list(names), MAX_NAMED_MEASURES)}: {reason}"

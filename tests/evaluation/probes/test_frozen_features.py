@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,12 +22,16 @@ from densecl import paths
 from densecl.artifacts import EvaluatePlan, ProbeEvaluation, read_json
 from densecl.config.params import ParamsError, load_params
 from densecl.config.probe_params import CorrespondenceParams, LinearParams, NeighbourParams
+from densecl.datasets.storage.transfer import load_transfer
+from densecl.datasets.storage.usable_images import load_planned_images
 from densecl.errors import DataError
 from densecl.evaluation.cell_cache import CellCache
+from densecl.evaluation.frozen_features import accuracy
 from densecl.evaluation.frozen_features.accuracy import (
     FeatureSet,
     ImageFeatures,
     compute_features,
+    describe_seen,
     draw_half,
     load_pair,
     load_training,
@@ -396,6 +401,27 @@ def test_one_entry_is_fitted_on_for_two(context):
     measures = linear.measure(context, params).measures
     assert measures["cls/new"].value == measures["cls/new-too"].value  # the same images
     assert measures["cls/new"].note == "fitted on 9 images of 3 classes"
+
+
+def test_images_and_classes_that_training_has_are_told(context, monkeypatch):
+    assert describe_seen(context, "new") == ""
+    trained = load_planned_images(context.plan.training).frame
+    frame = pd.concat([trained.assign(**{"class": trained["wnid"]}), load_frame("new")])
+    monkeypatch.setattr(accuracy, "load_classified", lambda *_: SimpleNamespace(frame=frame))
+    seen = "27 of its 43 images are training images and 3 of its 5 classes are training classes"
+    assert describe_seen(context, "new") == seen
+    table = score_task("s", *[create_set(["a", "b"], torch.eye(2))] * 2, answer_by_column, seen)
+    assert table[1]["cls/s"].note == f"fitted on 2 images of 2 classes; {seen}"
+    paths.manifest_file("imagenet-train").rename("kept")
+    try:
+        assert describe_seen(context, "new") == "whether training has its images is not known"
+    finally:
+        Path("kept").rename(paths.manifest_file("imagenet-train"))
+
+
+def load_frame(name: str) -> pd.DataFrame:
+    plan = read_json(EvaluatePlan, paths.plan_file("evaluate"))
+    return load_transfer(name, plan.transfer[name], paths.transfer_file(name))
 
 
 def test_entries_that_share_an_image_are_refused(context):
