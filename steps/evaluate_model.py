@@ -24,4 +24,4 @@ def main(name: str) -> None:
     print(f"{name}: knows {len(classes)} of the {len(wnids)} classes of {TRAIN_SET}", flush=True)
     plan, cache = open_plan()
     set_orientation(model, plan.datasets[0].exif)  # the pixels that the modes see
-    write_cells(ModelEvaluator(model, classes, name, None, plan, cache), plan, cache)
+    write_cells(ModelEvaluator(model, classes, name, None, plan, cache, wnids), plan, cache)

@@ -155,7 +155,9 @@ def _complete_config(given: dict[str, Any], spec: OtherModelParams) -> dict[str,
         config |= {"architecture": spec.architecture, "model_args": spec.model_args}
     if not timm.is_model(config["architecture"]):
         raise ModelError(f"timm {timm.__version__} does not know {config['architecture']!r}")
-    if spec.classes or "classes" not in config:
+    if config.get("num_classes") == 0 and not spec.classes:
+        config["classes"] = []  # a backbone: its tokens can be probed
+    elif spec.classes or "classes" not in config:
         config["classes"] = _list_classes(config, spec)
     config.setdefault("num_classes", len(config["classes"]))
     if config == given:
@@ -210,15 +212,15 @@ def _read_shapes(weights: Path) -> dict[str, list[int]]:
 
 
 def _check_outputs(model: OtherModel, shapes: dict[str, list[int]]) -> None:
-    """ModelError unless the classifier has as many outputs as there are classes."""
+    """ModelError unless the classifier has as many outputs as there are classes; none of none."""
     classes = model.config["classes"]
     repeated = len(classes) - len(set(classes))
     found = {key: shape[0] for key, shape in shapes.items() if key.endswith("head.weight")}
     if repeated:
         raise ModelError(f"{repeated} of its {len(classes)} classes are named more than once")
-    if not found:
+    if not found and classes:
         raise ModelError(f"{model.weights} has no classifier (head.weight), expected one")
-    if len(classes) not in found.values():
+    if found and len(classes) not in found.values():
         raise ModelError(
             f"the classifier has {next(iter(found.values()))} outputs, but {len(classes)} classes "
             f"are named; expected one for each"

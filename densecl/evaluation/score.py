@@ -1,5 +1,6 @@
 """One model on all datasets, each with its matched control: one row of cells of the table."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from densecl.artifacts import (
     read_json,
 )
 from densecl.config.params import CONTROL_SET
-from densecl.datasets.storage.usable_images import load_planned_images
+from densecl.datasets.storage.usable_images import ImageSet, load_planned_images
 from densecl.errors import DataError
 from densecl.evaluation.cached_predict import CachedPredictor, LabelledImages
 from densecl.evaluation.cell_cache import CellCache
@@ -62,10 +63,12 @@ class ModelEvaluator:
         seed: int | None,
         plan: EvaluatePlan,
         cache: CellCache,
+        trained: Sequence[str] = (),
     ) -> None:
         """`classes`: the wnids of the model's classes, in index order. `seed` None: a model of
-        `evaluate.models`, whose name `mode` is.
+        `evaluate.models`, whose name `mode` is; `trained` are the classes of the modes then.
         """
+        self.trained = list(trained)
         self.model, self.classes, self.mode, self.seed = model, classes, mode, seed
         folder = paths.model_folder(mode, seed)
         self.predictor = CachedPredictor(model, folder, plan.batch_size, cache, classes)
@@ -196,19 +199,35 @@ class ModelEvaluator:
                 if groups
                 else relabel_to_model(name, images.frame, self.classes)
             )
-            self._images[name] = LabelledImages(
-                name,
-                frame,
-                images.root,
-                resolve_model_preprocessing(self.model, frame, plan.protocol, plan.preprocess),
-                shared=name == CONTROL_SET,
-                usable=len(images.frame),
-                excluded=len(read_json(ValidationResult, paths.validation_file(name)).excluded),
-                resizing=describe_resizing(
-                    plan.protocol, plan.preprocess, frame, self.model.patch_embed.img_size
-                ),
-            )
+            self._images[name] = self._label_images(plan, images, frame)
         return self._images[name]
+
+    def load_unscored(self, name: str) -> LabelledImages:
+        """The images of the modes' classes, with their labels, for what needs no classifier."""
+        plan = self._plans[name]
+        images = load_planned_images(plan)
+        return self._label_images(plan, images, relabel_to_model(name, images.frame, self.trained))
+
+    def resolve_unscored(self, images: LabelledImages) -> list[int]:
+        """Places in `trained` of the classes that the modes are scored over on these images."""
+        plan = self._plans[images.name]
+        return resolve_scored_classes(plan.protocol, images.frame, self.trained, plan.classes)
+
+    def _label_images(
+        self, plan: DatasetPlan, images: ImageSet, frame: pd.DataFrame
+    ) -> LabelledImages:
+        return LabelledImages(
+            plan.name,
+            frame,
+            images.root,
+            resolve_model_preprocessing(self.model, frame, plan.protocol, plan.preprocess),
+            shared=plan.name == CONTROL_SET,
+            usable=len(images.frame),
+            excluded=len(read_json(ValidationResult, paths.validation_file(plan.name)).excluded),
+            resizing=describe_resizing(
+                plan.protocol, plan.preprocess, frame, self.model.patch_embed.img_size
+            ),
+        )
 
 
 def _relabel_by_groups(images: LabelledImages, groups: ScoredGroups) -> LabelledImages:

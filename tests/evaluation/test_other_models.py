@@ -197,8 +197,9 @@ def test_images_of_classes_that_a_model_does_not_know_are_left_out_and_counted(v
 
 
 def measure(context, params) -> ProbeResult:
-    """A probe that says whether each image was right."""
-    rows = context.build_rows().assign(plain=context.plain_rows["correct"].astype(float))
+    """A probe that says whether each image was right, of a model that can be."""
+    right = context.plain_rows["correct"].astype(float) if context.is_scored else 1.0
+    rows = context.build_rows().assign(plain=right)
     return ProbeResult(rows, {"plain": build_measure(rows, "plain")})
 
 
@@ -249,9 +250,10 @@ def test_a_model_of_no_class_here_and_one_without_tokens_say_so_cell_by_cell(val
     }
     plan_models(values, given, probes={"viewpoint": {}, "knn": {}})
     reasons = {}
-    for name in given:
+    for name, failing in (("strange", "viewpoint"), ("pooled", "knn")):
         evaluate_model.main(name)
-        probe = ProbeEvaluation.model_validate_json(paths.probe_file("knn", name, None).read_text())
+        path = paths.probe_file(failing, name, None)
+        probe = ProbeEvaluation.model_validate_json(path.read_text())
         assert not probe.measures
         reasons[name] = probe.reason
     assert "2 classes that the model knows" not in reasons["strange"]  # of the training set's
@@ -264,6 +266,50 @@ def test_a_model_of_no_class_here_and_one_without_tokens_say_so_cell_by_cell(val
         cells = [read_evaluation(paths.evaluation_file(dataset, name, None)) for name in given]
         assert not isinstance(cells[0], Evaluation)
         assert isinstance(cells[1], Evaluation)
+
+
+@pytest.mark.parametrize("scored", [(), WNIDS[:2]])
+def test_tokens_are_probed_of_a_model_that_knows_no_class_here(values, scored):
+    """A backbone, and one that classifies other classes, have the rows of the mode whose tokens
+    they have.
+    """
+    probes = {"knn": {"k": 3}, "correspondence": {"images": 7}, "occlusion": {}}
+    if scored:
+        values["evaluate"]["classes"] = {"imagenet": list(scored)}
+    own = paths.model_folder("none", 0)
+    config = json.loads((own / "config.json").read_text())
+    weights = load_file(own / "model.safetensors")
+    body = {name: value for name, value in weights.items() if not name.startswith("head")}
+    head = {"head.weight": torch.zeros(2, 24), "head.bias": torch.zeros(2)}
+    for name, state, classes in (
+        ("backbone", body, []),
+        ("strange", body | head, ["n20000000", "n20000001"]),
+    ):
+        Path(name).mkdir()
+        save_file(state, Path(name) / "model.safetensors")
+        said = config | {"num_classes": len(classes), "classes": classes}
+        if not classes:
+            del said["classes"]  # as timm writes it
+        (Path(name) / "config.json").write_text(json.dumps(said))
+    plan_models(values, {n: f"./{n}" for n in ("backbone", "strange")}, probes=probes)
+    evaluate.main("none", 0)
+    for name in ("backbone", "strange"):
+        evaluate_model.main(name)
+        for probe in ("knn", "correspondence"):
+            pd.testing.assert_frame_equal(
+                pd.read_parquet(paths.probe_rows_file(probe, name, None)),
+                pd.read_parquet(paths.probe_rows_file(probe, "none", 0)),
+            )
+            found, trained = (
+                ProbeEvaluation.model_validate_json(paths.probe_file(probe, *model).read_text())
+                for model in ((name, None), ("none", 0))
+            )
+            assert found.measures == trained.measures
+        path = paths.probe_file("occlusion", name, None)
+        assert "knows" in ProbeEvaluation.model_validate_json(path.read_text()).reason
+        assert not isinstance(
+            read_evaluation(paths.evaluation_file("imagenet", name, None)), Evaluation
+        )
 
 
 def test_selected_outputs_are_those_of_the_whole_classifier():

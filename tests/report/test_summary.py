@@ -97,7 +97,7 @@ def test_what_would_decide_is_the_smallest_number():
         found.add_row(MetricRow(MEAN, "", "dense", f"{metric}_images", images, seeds="0 1 2"))
     assert build_headline(found)[1] == (
         "If the differences seen are real, the nearest to a decision is distribution shift, "
-        "dense against global: about 9 seeds instead of 3."
+        "dense against global (+1.0 points): about 9 seeds instead of 3."
     )
     assert describe_needed(found, MEAN, ("dense", "none")) == "21 seeds or 4.1 × the images"
     assert describe_needed(found, MEAN, ("dense", "global")) == "9 seeds"

@@ -14,7 +14,7 @@ from densecl.config.params import CONTROL_SET
 from densecl.evaluation.cached_predict import LabelledImages
 from densecl.evaluation.predict import iter_batches
 from densecl.evaluation.score import ModelEvaluator
-from densecl.evaluation.scoring import select_scored
+from densecl.evaluation.scoring import NoKnownClassError, select_scored
 from densecl.evaluation.sources import find_sources
 from densecl.network.precision import use_fp32_products
 from densecl.network.preprocessing import build_image_loader, normalise_images
@@ -32,18 +32,39 @@ class ProbeContext:
     def __init__(self, evaluator: ModelEvaluator, plan: EvaluatePlan) -> None:
         self.evaluator, self.plan = evaluator, plan
         self.model: Backbone = evaluator.model.to(get_device()).eval()
-        self.classes = evaluator.classes
         self._kept: list[Tensor] | None = None
         self.features: dict[str, tuple[Tensor, Tensor]] = {}  # of sets, kept by frozen_features.py
 
     @cached_property
+    def is_scored(self) -> bool:
+        """Whether the model knows a class of the validation images. The tokens of one that does not
+        are probed on the images and classes of the modes.
+        """
+        try:
+            self.evaluator.resolve_scored(CONTROL_SET)
+        except NoKnownClassError:
+            if not self.evaluator.trained:
+                raise
+            return False
+        return True
+
+    @property
+    def classes(self) -> list[str]:
+        """wnids that labels count."""
+        return self.evaluator.classes if self.is_scored else self.evaluator.trained
+
+    @cached_property
     def validation(self) -> LabelledImages:
-        return self.evaluator.load_images(CONTROL_SET)
+        if self.is_scored:
+            return self.evaluator.load_images(CONTROL_SET)
+        return self.evaluator.load_unscored(CONTROL_SET)
 
     @cached_property
     def scored_indices(self) -> list[int]:
         """Classes of the validation images; the logits of all others are masked."""
-        return self.evaluator.resolve_scored(CONTROL_SET)
+        if self.is_scored:
+            return self.evaluator.resolve_scored(CONTROL_SET)
+        return self.evaluator.resolve_unscored(self.validation)
 
     @cached_property
     def frame(self) -> pd.DataFrame:

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from densecl import paths
 from densecl.artifacts import ProbeEvaluation, write_json
+from densecl.config.params import CONTROL_SET
 from densecl.config.probe_params import ProbeParams
 from densecl.datasets.storage.transfer import describe_left_out
 from densecl.errors import DataError
@@ -87,6 +88,8 @@ def run_probe(name: str, context: ProbeContext, cache: CellCache) -> tuple[Probe
 def _get_result(name: str, context: ProbeContext, cache: CellCache) -> tuple[ProbeResult, bool]:
     if name not in LOGIT_PROBES and (problem := find_token_problem(context.model)):
         raise NoTokensError(problem)
+    if name in LOGIT_PROBES:
+        context.evaluator.resolve_scored(CONTROL_SET)  # raises for a model that knows no class
     params = getattr(context.plan.probes, name)
     key = _build_key(name, context, params)
     content, pictures = cache.read(key), cache.read(f"{key}-pictures")
