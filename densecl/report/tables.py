@@ -49,9 +49,13 @@ def build_aggregate_table(comparison: Comparison) -> TableData:
 
 
 def _build_score_cell(comparison: Comparison, dataset: str, mode: str, metric: str) -> TableCell:
-    """With a remark where the score is not shown to be better than guessing."""
     cell = build_metric_cell(comparison.get_row(dataset, mode, metric))
-    if cell.missing or not cell.source or not is_at_chance(comparison, dataset, [mode]):
+    return mark_chance(cell, comparison, dataset, mode)
+
+
+def mark_chance(cell: TableCell, comparison: Comparison, place: str, mode: str) -> TableCell:
+    """With a remark where the score is not shown to be better than guessing."""
+    if cell.missing or not cell.source or not is_at_chance(comparison, place, [mode]):
         return cell
     return replace(cell, sub="; ".join(filter(None, (cell.sub, "at chance"))))
 

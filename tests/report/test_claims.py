@@ -438,6 +438,32 @@ def test_the_table_of_a_probe_has_every_measure(planted) -> None:
     assert about["error"] == "480 images; chance 91.7 %; lower is better"
 
 
+def test_scores_of_probes_at_chance_are_marked(planted) -> None:
+    _, found = planted
+    scores = {
+        probe: [
+            cell.sub.endswith("at chance")
+            for label, _, cells in build_measure_table(found, probe).rows
+            if label in ("linear/chosen", "random/0.25")
+            for cell in cells[: len(MODES)]
+        ]
+        for probe in ("segmentation", "occlusion")
+    }
+    assert scores == {"segmentation": [True] * 3, "occlusion": [False] * 3}
+
+
+def test_missing_measures_stand_above_the_charts_with_their_reason(tmp_path) -> None:
+    write_probes(tmp_path, gains=GAINS)
+    names = [f"own-salient/{share}" for share in (0.25, 0.5, 0.75, "area", "more")]
+    for mode in ("dense", "none"):
+        file = tmp_path / paths.probe_file("occlusion", mode, 0)
+        record = json.loads(file.read_text()) | {"missing": dict.fromkeys(names, "no attention")}
+        file.write_text(json.dumps(record))
+    sections = {s.name: s for s in build_probe_sections(compare(tmp_path), tmp_path)}
+    assert sections["occlusion"].missing == (f"{', '.join(names[:4])} and 1 more: no attention",)
+    assert sections["viewpoint"].missing == ()
+
+
 def test_pictures_are_image_truth_and_each_mode(planted) -> None:
     root, found = planted
     rows = build_segmentation_pictures(found, root)

@@ -20,6 +20,7 @@ from densecl.report.formatting import (
 from densecl.report.sections import heat_maps, segmentation
 from densecl.report.sections.heat_maps import HeatMap, build_heat_maps
 from densecl.report.sections.segmentation import PictureRow, build_segmentation_pictures
+from densecl.report.tables import mark_chance
 
 TITLES = {"knn": "k nearest neighbours on frozen features", "linear": "Linear probe"}
 MAX_NAMED_MEASURES = 4
@@ -95,7 +96,9 @@ def build_measure_table(comparison: Comparison, probe: str) -> TableData | None:
 
 
 def _build_score(comparison: Comparison, probe: str, measure: str, mode: str) -> TableCell:
-    return build_metric_cell(comparison.get_score(format_measure_place(probe, measure), mode))
+    place = format_measure_place(probe, measure)
+    cell = build_metric_cell(comparison.get_score(place, mode))
+    return mark_chance(cell, comparison, place, mode)
 
 
 def _describe_measure(comparison: Comparison, probe: str, measure: str) -> str:
