@@ -21,7 +21,7 @@ import sys
 from densecl.runtime import cli
 from pipelines import dashboards as ui
 def wanted():
-    first, second = ui._find_free_port(5000), ui._find_free_port(0)
+    first, second = ui._find_free_port({first}), ui._find_free_port(0)
     serve = [sys.executable, "-m", "http.server", "--bind", ui.HOST]
     return [("MLflow", first, [*serve, str(first)]), ("ZenML", second, {second})]
 ui._list_servers = wanted
@@ -33,15 +33,12 @@ FAILS = "[sys.executable, '-c', 'print(\"no database\"); raise SystemExit(3)']"
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_both(tmp_path, number):
-    with socket.socket() as taken:  # the usual port is taken: another one is found
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            taken.bind(("127.0.0.1", 5000))
-            taken.listen()
-        except OSError:
-            pass  # taken indeed
+    with socket.socket() as taken:  # the port that is asked for is taken: another one is found
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        asked = taken.getsockname()[1]
         process = subprocess.Popen(
-            [sys.executable, "-c", STAND_IN.format(second=SERVES)],
+            [sys.executable, "-c", STAND_IN.format(first=asked, second=SERVES)],
             cwd=tmp_path,
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
@@ -57,14 +54,14 @@ def test_a_signal_ends_both(tmp_path, number):
     for line in said[:2]:
         assert line.split()[1].startswith("http://127.0.0.1:")
         port = int(line.split(":")[3].split("/")[0])
-        assert port != 5000
+        assert port != asked
         with pytest.raises(OSError, match="refused"):
             socket.create_connection(("127.0.0.1", port), 1)
 
 
 def test_a_server_that_fails_ends_the_other_and_is_named(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", STAND_IN.format(second=FAILS)],
+        [sys.executable, "-c", STAND_IN.format(first=0, second=FAILS)],
         cwd=tmp_path,
         env=ENVIRONMENT,
         capture_output=True,
@@ -82,7 +79,7 @@ def test_a_server_that_fails_ends_the_other_and_is_named(tmp_path):
 def test_a_kill_leaves_no_server(tmp_path, killed):
     """A shell starts `pipelines ui`; either of the two is killed with -9."""
     script = tmp_path / "ui.py"
-    script.write_text(STAND_IN.format(second=SERVES), encoding="utf-8")
+    script.write_text(STAND_IN.format(first=0, second=SERVES), encoding="utf-8")
     starter = subprocess.Popen(
         ["/bin/sh", "-c", f"'{sys.executable}' ui.py & echo $!; wait"],
         cwd=tmp_path,
