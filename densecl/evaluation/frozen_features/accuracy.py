@@ -91,7 +91,7 @@ def score_task(
 ) -> tuple[pd.DataFrame, dict[str, ProbeMeasure]]:
     """Rows of the images of `test` with a column per kind of feature, 1.0 where the class is found,
     and the means of these. Classes are those of `fit`; images of others are left out. `seen`: what
-    the note of the means says of training.
+    `describe_seen` found of the set, for the note.
 
     DataError if no image is left.
     """
@@ -123,10 +123,10 @@ def score_task(
 
 
 def describe_seen(context: ProbeContext, name: str) -> str:
-    """Which images and classes of an entry of `transfer`, said to be new, training has; "" without
-    any.
+    """How many images and classes of an entry of `transfer` are training images and classes; "" if
+    none is.
     """
-    unknown = "whether training has its images is not known"
+    unknown = "whether any of its images is a training image is not known"
     if context.plan.training is None:
         return unknown
     try:
